@@ -1,0 +1,1 @@
+"""HTTP, command line and persistence; imports neither torch nor onnx nor onnxruntime."""

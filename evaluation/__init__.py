@@ -1,0 +1,1 @@
+"""Samples, metrics, running an ONNX file, and the accuracy certificate."""

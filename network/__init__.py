@@ -1,0 +1,1 @@
+"""ONNX in: admission, normalisation and differentiable execution in torch."""

@@ -1,0 +1,52 @@
+"""What can be wrong with a network that somebody uploads.
+
+`code` is stable: it is what the API shows, and the service's catalogue has an entry for each.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class NetworkError(ValueError):
+    """Base of every refusal of a network. The text says what, got, expected, remedy."""
+
+    code: ClassVar[str] = "model_invalid"
+
+
+class NotOnnx(NetworkError):
+    code = "model_not_onnx"
+
+
+class ModelInvalid(NetworkError):
+    code = "model_invalid"
+
+
+class ModelTooLarge(NetworkError):
+    code = "model_too_large"
+
+
+class ExternalData(NetworkError):
+    code = "model_external_data"
+
+
+class CustomOperators(NetworkError):
+    code = "model_custom_operators"
+
+
+class UnsupportedOperators(NetworkError):
+    """Names every operator without a rule, and the nodes that use it."""
+
+    code = "model_unsupported_operators"
+
+
+class WeightsNotFinite(NetworkError):
+    code = "model_weights_not_finite"
+
+
+class ShapesNotFixed(NetworkError):
+    code = "model_shapes_not_fixed"
+
+
+class NothingToQuantize(NetworkError):
+    code = "model_nothing_to_quantize"

@@ -1,0 +1,98 @@
+"""The normalised network: an ONNX graph with its weights, layers and sites named.
+
+A `Network` is what `network.normalise` makes: constant-folded, BatchNorm folded, one opset, every node named,
+initializers out of the inputs, nodes in topological order, every shape known except the batch axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+# The axis of the weight that holds the output channels, per operator; Gemm depends on transB, MatMul on the rank.
+WEIGHT_INPUT: Mapping[str, int] = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "Gather": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A graph input or output: its name, numpy dtype name, and shape; `None` is the batch axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A node with a weight that may be quantized.
+
+    `weight` names the initializer, `channel_axis` its axis of output channels (of rows for an embedding),
+    `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution.
+    """
+
+    name: str
+    op_type: str
+    weight: str
+    channel_axis: int
+    macs: int
+    group: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The unit of decision: one weight, used by one layer or by several (tied weights)."""
+
+    name: str
+    weight: str
+    layers: tuple[Layer, ...]
+    shape: tuple[int, ...]
+    channel_axis: int
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return int(np.prod(self.shape))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one sample, over all uses."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def aliases(self) -> frozenset[str]:
+        """Every name by which a request may call this site."""
+        return frozenset({self.name, self.weight, *(layer.name for layer in self.layers)})
+
+
+@dataclass(frozen=True)
+class Network:
+    """A normalised ONNX network. Never changed in place: `proto` is read-only by convention."""
+
+    proto: onnx.ModelProto
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    sites: tuple[Site, ...]
+
+    @cached_property
+    def initializers(self) -> dict[str, onnx.TensorProto]:
+        return {tensor.name: tensor for tensor in self.proto.graph.initializer}
+
+    def weight(self, name: str) -> NDArray[np.float32]:
+        """The values of the initializer `name`, in its ONNX shape."""
+        return np.asarray(numpy_helper.to_array(self.initializers[name]))
+
+    def layers(self) -> Iterator[Layer]:
+        """All layers, in graph order of their sites."""
+        for site in self.sites:
+            yield from site.layers
+
+    @property
+    def opset(self) -> int:
+        """Version of the default operator set."""
+        return next(o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx"))

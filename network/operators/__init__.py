@@ -1,0 +1,1 @@
+"""The rules by which torch computes ONNX operators, one file per operator family."""

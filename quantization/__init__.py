@@ -1,0 +1,1 @@
+"""Number formats, ranges, rounding and packing, and the quantized ONNX file."""

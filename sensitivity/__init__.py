@@ -1,0 +1,1 @@
+"""How much the loss suffers from each candidate, and how the sites depend on each other."""

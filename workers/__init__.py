@@ -1,0 +1,1 @@
+"""Celery workers: the table of stages, the stages themselves, heartbeats, limits and the dispatcher."""
