@@ -6,7 +6,8 @@ initializers out of the inputs, nodes in topological order, every shape known ex
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,9 +15,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
-
-# The axis of the weight that holds the output channels, per operator; Gemm depends on transB, MatMul on the rank.
-WEIGHT_INPUT: Mapping[str, int] = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "Gather": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ class Site:
     @property
     def size(self) -> int:
         """Number of weights."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     @property
     def macs(self) -> int:
@@ -95,4 +93,4 @@ class Network:
     @property
     def opset(self) -> int:
         """Version of the default operator set."""
-        return next(o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx"))
+        return next(int(o.version) for o in self.proto.opset_import if o.domain in ("", "ai.onnx"))
