@@ -1,0 +1,115 @@
+"""The one catalogue of errors: a stable code, its HTTP status and its title.
+
+The same codes appear in the API's answers and in failed jobs. `AppError` carries a code with a text that says what,
+got, expected, remedy; `problem` writes either as RFC 9457 problem details.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorClass:
+    """What all errors of one code share."""
+
+    status: int
+    title: str
+
+    def __post_init__(self) -> None:
+        if not 400 <= self.status <= 599:
+            raise ValueError(f"an error has a status from 400 to 599, got {self.status}")
+
+
+CATALOGUE: Mapping[str, ErrorClass] = {
+    # requests
+    "request_invalid": ErrorClass(422, "The request is not valid"),
+    "request_malformed": ErrorClass(400, "The request cannot be read"),
+    "media_type_unsupported": ErrorClass(415, "The body has a type that this call does not take"),
+    "client_disconnected": ErrorClass(400, "The client hung up before the request was complete"),
+    "payload_too_large": ErrorClass(413, "The body is larger than this service takes"),
+    "not_found": ErrorClass(404, "There is nothing of this name"),
+    "method_not_allowed": ErrorClass(405, "This address does not answer this method"),
+    "idempotency_mismatch": ErrorClass(422, "This Idempotency-Key was used with another request"),
+    "option_not_supported": ErrorClass(422, "This version does not do what the request asks for"),
+    "budget_invalid": ErrorClass(422, "The accuracy budget is not valid"),
+    "layers_unknown": ErrorClass(422, "The request names layers that the model does not have"),
+    "constraint_impossible": ErrorClass(422, "No plan can meet the constraints"),
+    # states
+    "job_not_finished": ErrorClass(409, "The job has not finished yet"),
+    "job_finished": ErrorClass(409, "The job has already finished"),
+    "artifact_missing": ErrorClass(404, "The job has no such result"),
+    "not_ready": ErrorClass(503, "The service is not ready"),
+    "storage_full": ErrorClass(507, "No room is left to store this"),
+    # models (network/errors.py)
+    "model_invalid": ErrorClass(422, "The model is not valid ONNX"),
+    "model_not_onnx": ErrorClass(422, "The file is not an ONNX model"),
+    "model_too_large": ErrorClass(413, "The model is larger than this service takes"),
+    "model_external_data": ErrorClass(422, "The model keeps weights outside of its file"),
+    "model_custom_operators": ErrorClass(422, "The model uses custom operators"),
+    "model_unsupported_operators": ErrorClass(422, "The model uses operators without a rule"),
+    "model_weights_not_finite": ErrorClass(422, "The model has weights that are not finite"),
+    "model_shapes_not_fixed": ErrorClass(422, "The model has shapes that nothing fixes"),
+    "model_nothing_to_quantize": ErrorClass(422, "The model has no weight that can be quantized"),
+    # datasets
+    "dataset_invalid": ErrorClass(422, "The data are not a readable .npz archive"),
+    "dataset_wrong_names": ErrorClass(422, "The arrays do not have the names of the model's inputs"),
+    "dataset_sample_counts": ErrorClass(422, "The arrays do not have the same number of samples"),
+    "dataset_shape_mismatch": ErrorClass(422, "The arrays do not have the shapes of the model's inputs"),
+    "dataset_not_finite": ErrorClass(422, "The data hold values that are not finite"),
+    "dataset_labels_out_of_range": ErrorClass(422, "The labels do not fit the model's classes"),
+    "dataset_too_few_samples": ErrorClass(422, "The data hold too few samples"),
+    "dataset_too_large": ErrorClass(413, "The data are larger than this service takes"),
+    # jobs
+    "out_of_memory": ErrorClass(507, "The job needs more memory than its worker may use"),
+    "time_limit": ErrorClass(504, "The job took longer than it may"),
+    "worker_lost": ErrorClass(500, "The job lost its worker too often"),
+    "internal": ErrorClass(500, "The service made a mistake"),
+}
+
+
+class AppError(Exception):
+    """An error with a code of the catalogue and a text for the person who reads it.
+
+    `extra` holds further members of the problem object, e.g. `errors`, one entry per wrong field.
+    """
+
+    def __init__(self, code: str, detail: str, extra: Mapping[str, Any] | None = None) -> None:
+        if code not in CATALOGUE:
+            raise ValueError(f"no error has the code {code!r}; add it to the catalogue in app/errors.py")
+        super().__init__(code, detail, extra)
+        self.code = code
+        self.detail = detail
+        self.extra: Mapping[str, Any] = extra or {}
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
+    @property
+    def status(self) -> int:
+        return CATALOGUE[self.code].status
+
+
+def problem(
+    code: str, detail: str, *, instance: str | None = None, extra: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The problem object (RFC 9457) of an error.
+
+    A code that the catalogue does not know (a row written by a newer version) is shown as it is, with the class of
+    `internal`.
+    """
+    known = CATALOGUE.get(code, CATALOGUE["internal"])
+    members: dict[str, Any] = {
+        "type": f"urn:bitbudget:error:{code}",
+        "title": known.title,
+        "status": known.status,
+        "detail": detail,
+        "code": code,
+    }
+    if instance is not None:
+        members["instance"] = instance
+    return members | dict(extra or {})

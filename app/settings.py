@@ -1,0 +1,132 @@
+"""One frozen settings object, read from the environment with the prefix `BITBUDGET_`.
+
+Settings say where things lie and how much of the machine may be used; what a job does stands in its request.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "BITBUDGET_"
+TEST_PREFIX = "BITBUDGET_TEST_"
+"""Names with this prefix belong to the test-suite (where its databases are) and are no settings."""
+
+MIB = 1024**2
+GIB = 1024**3
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+# Child processes get these paths by the environment and may run in another folder.
+Absolute = Annotated[Path, AfterValidator(_absolute)]
+
+
+class Settings(BaseSettings):
+    """Every setting, its default and its range. Sizes are bytes, durations seconds.
+
+    Raises:
+        pydantic.ValidationError: a value is out of range, or the environment holds a `BITBUDGET_` name that is no
+            setting (a misspelt limit that is silently ignored is no limit).
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        env_ignore_empty=True,  # docker compose passes a variable that is not set as an empty one
+        validate_default=True,
+    )
+
+    home: Absolute = Field(default_factory=lambda: Path.home() / ".bitbudget")
+    """Folder of everything that the embedded mode keeps."""
+    database_url: str = Field(default_factory=lambda known: f"sqlite:///{known['home'] / 'bitbudget.db'}")
+    """`sqlite:///PATH` or `postgresql+psycopg://USER:PASSWORD@HOST/NAME`."""
+    broker_url: str = "filesystem://"
+    """`filesystem://` (folders under `home`, one worker) or `redis://HOST:PORT/NUMBER`."""
+    tmp_dir: Absolute = Field(default_factory=lambda known: known["home"] / "tmp")
+    """Where uploads and jobs keep files while they are worked on; needs room for the largest upload."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+
+    lease_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """How long a job stays with a worker that says nothing."""
+    heartbeat_seconds: Annotated[float, Field(gt=0)] = 5.0
+    max_attempts: Annotated[int, Field(ge=1)] = 3
+    """How often a job may lose its worker before it fails."""
+    dispatch_after_seconds: Annotated[float, Field(ge=0)] = 5.0
+    """Age at which a queued job is announced to the workers again."""
+    dispatch_interval_seconds: Annotated[float, Field(gt=0)] = 2.0
+
+    max_model_bytes: Annotated[int, Field(gt=0)] = 2 * GIB
+    """Protocol buffers end at 2 GiB, so a larger ONNX file cannot hold its own weights."""
+    max_dataset_bytes: Annotated[int, Field(gt=0)] = 4 * GIB
+    max_upload_bytes: Annotated[int, Field(gt=0)] = 6 * GIB
+    """Limit of one HTTP request body, whatever it holds."""
+
+    worker_memory_bytes: Annotated[int, Field(gt=0)] | None = None
+    """Memory limit of the process that works on a job; None: no limit."""
+    worker_threads: Annotated[int, Field(ge=1)] | None = None
+    """Threads of the process that works on a job; None: every core."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_names(cls, values: Any) -> Any:
+        refuse_unknown_names(os.environ, cls.model_fields)
+        return values
+
+    @model_validator(mode="after")
+    def _heartbeat_fits_into_lease(self) -> Self:
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ValueError(
+                f"heartbeat_seconds must be at most half of lease_seconds ({self.lease_seconds:g}), got "
+                f"{self.heartbeat_seconds:g}: one late heartbeat would lose the job"
+            )
+        return self
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.lease_seconds)
+
+    @property
+    def dispatch_after(self) -> timedelta:
+        return timedelta(seconds=self.dispatch_after_seconds)
+
+    @property
+    def broker_folder(self) -> Path:
+        """Where `filesystem://` keeps its messages."""
+        return self.home / "broker"
+
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables, for a child process that shall have the same."""
+        return {PREFIX + name.upper(): str(value) for name, value in self.model_dump().items() if value is not None}
+
+
+def refuse_unknown_names(environment: Mapping[str, str], fields: Mapping[str, Any]) -> None:
+    """Refuse variables that look like settings and are none.
+
+    Raises:
+        ValueError: names them all, each with the setting that was probably meant.
+    """
+    known = {PREFIX + name.upper() for name in fields}
+    complaints = []
+    for name in sorted(environment):
+        upper = name.upper()  # pydantic-settings reads the environment without regard to case
+        if not upper.startswith(PREFIX) or upper.startswith(TEST_PREFIX) or upper in known:
+            continue
+        near = difflib.get_close_matches(upper, known, n=1)
+        complaints.append(f"{name} (did you mean {near[0]}?)" if near else name)
+    if complaints:
+        raise ValueError(
+            f"no setting is called {', '.join(complaints)}; correct or unset it. Settings: {', '.join(sorted(known))}"
+        )
