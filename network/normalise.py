@@ -1,0 +1,175 @@
+"""Normalisation: any admitted ONNX file becomes one dialect, so that everything behind it is written once.
+
+In this order: initializers out of the inputs, input shapes fixed by the data (the batch axis stays free where the file
+leaves it free), model-local functions inlined, constants and shape arithmetic folded, BatchNorm folded into the layer
+before it, identical initializers merged, the opset converted, all folded once more, every node named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
+from onnxscript import optimizer, version_converter
+
+from network.errors import ModelInvalid, NothingToQuantize, ShapesNotFixed
+from network.graph import Network, TensorSpec
+from network.sites import find_sites
+
+TARGET_OPSET = 25  # the first with int2 and uint2, which the exported weights need
+OLDEST_CONVERTED_OPSET = 18  # onnxscript converts from here on; what is older goes through onnx's own converter first
+IR_VERSION = 13  # the IR version that belongs to opset 25
+BATCH_AXIS = "N"
+
+# Folding may make a tensor larger than what it was made from (Expand, Tile, ConstantOfShape): then it stays computed.
+LARGEST_FOLDED_OUTPUT = 1 << 16
+LARGEST_FOLDED_INPUT = 1 << 30
+
+
+def normalise(model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] | None = None) -> Network:
+    """The normalised network of an admitted `model`.
+
+    Args:
+        model: what `admit` returned; not changed.
+        input_shapes: for each graph input the shape of one sample, without the batch axis, as the data has it. An axis
+            that the file leaves dynamic is fixed by it.
+
+    Raises:
+        ShapesNotFixed: an input has a dynamic axis besides the batch axis, and `input_shapes` does not fix it.
+        NothingToQuantize: no weight of the graph can be quantized.
+        ModelInvalid: the file cannot be brought to the opset that the quantized weights need.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model)
+    _move_initializers_out_of_inputs(proto.graph)
+    for value in proto.graph.input:
+        _fix_shape(value, (input_shapes or {}).get(value.name))
+    # What the exporter inferred for other shapes must not survive the shapes just fixed.
+    del proto.graph.value_info[:]
+    graph = ir.serde.deserialize_model(proto)
+    common_passes.InlinePass()(graph)
+    _fold(graph)
+    graph = _convert_opset(graph)
+    _fold(graph)
+    common_passes.TopologicalSortPass()(graph)
+    _name_nodes(graph)
+    graph.ir_version = IR_VERSION
+    network = from_proto(ir.serde.serialize_model(graph))
+    if not network.sites:
+        raise NothingToQuantize(
+            "no weight can be quantized: expected at least one Conv, ConvTranspose, Gemm, MatMul or Gather node whose "
+            "float32 weight is an initializer; export the network with its weights inside the file"
+        )
+    return network
+
+
+def load(data: bytes) -> Network:
+    """The network that `dump` wrote."""
+    return from_proto(onnx.ModelProto.FromString(data))
+
+
+def dump(network: Network) -> bytes:
+    """The network as ONNX bytes; the same network gives the same bytes."""
+    return bytes(network.proto.SerializeToString(deterministic=True))
+
+
+def from_proto(proto: onnx.ModelProto) -> Network:
+    """The network that a normalised `proto` holds, with its sites found."""
+    return Network(
+        proto=proto,
+        inputs=tuple(_tensor_spec(value) for value in proto.graph.input),
+        outputs=tuple(_tensor_spec(value) for value in proto.graph.output),
+        sites=find_sites(proto),
+    )
+
+
+def _move_initializers_out_of_inputs(graph: onnx.GraphProto) -> None:
+    """Before IR version 4 every initializer was an input too; listed there it counts as variable, and nothing folds."""
+    initialized = {tensor.name for tensor in graph.initializer}
+    kept = [value for value in graph.input if value.name not in initialized]
+    del graph.input[:]
+    graph.input.extend(kept)
+
+
+def _fix_shape(value: onnx.ValueInfoProto, sample_shape: tuple[int, ...] | None) -> None:
+    dims = value.type.tensor_type.shape.dim
+    if not dims:
+        raise ShapesNotFixed(
+            f"input {value.name!r} has no shape or is a scalar; expected a batch axis first: export it with its shape"
+        )
+    if not dims[0].HasField("dim_value"):
+        dims[0].dim_param = BATCH_AXIS
+    for axis, dim in enumerate(list(dims)[1:], start=1):
+        if dim.HasField("dim_value") and dim.dim_value > 0:
+            continue
+        if sample_shape is None or len(sample_shape) != len(dims) - 1:
+            raise ShapesNotFixed(
+                f"axis {axis} of input {value.name!r} is dynamic ({dim.dim_param or 'unnamed'}) and no data fixes it; "
+                f"add a dataset with an array {value.name!r}, or export the model with this axis fixed"
+            )
+        dim.Clear()
+        dim.dim_value = sample_shape[axis - 1]
+
+
+def _fold(graph: ir.Model) -> None:
+    """Fold what is constant; onnxscript's rules also fold BatchNorm and Pad into Conv and merge what is identical."""
+    optimizer.optimize_ir(
+        graph,
+        input_size_limit=LARGEST_FOLDED_INPUT,
+        output_size_limit=LARGEST_FOLDED_OUTPUT,
+        should_fold=_should_fold,
+    )
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    """Rearranging a weight is always folded, so that the layer sees an initializer; but not a weight that others use
+    too, because the copy would untie them. Everything else goes by size."""
+    if node.op_type not in ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast"):
+        return None
+    weight = node.inputs[0]
+    if weight is None or not weight.is_initializer() or weight.const_value is None:
+        return None
+    if any(value is not None and value.const_value is None for value in node.inputs):
+        return None
+    return len(weight.uses()) == 1 or weight.const_value.size <= LARGEST_FOLDED_OUTPUT // 64
+
+
+def _convert_opset(graph: ir.Model) -> ir.Model:
+    version = graph.opset_imports.get("", 0)
+    try:
+        if version < OLDEST_CONVERTED_OPSET:
+            converted = onnx.version_converter.convert_version(ir.serde.serialize_model(graph), OLDEST_CONVERTED_OPSET)
+            graph = ir.serde.deserialize_model(converted)
+        version_converter.convert_version(graph, TARGET_OPSET)
+    except (ValueError, RuntimeError, onnx.version_converter.ConvertError) as error:
+        raise ModelInvalid(
+            f"opset {version} cannot be converted to {TARGET_OPSET}: {error}; export the model with a newer opset "
+            f"({OLDEST_CONVERTED_OPSET} or above)"
+        ) from error
+    if graph.opset_imports.get("") != TARGET_OPSET:
+        raise ModelInvalid(
+            f"opset {version} cannot be converted to {TARGET_OPSET}; export the model with opset "
+            f"{OLDEST_CONVERTED_OPSET} or above"
+        )
+    return graph
+
+
+def _name_nodes(graph: ir.Model) -> None:
+    taken: set[str] = set()
+    for index, node in enumerate(graph.graph):
+        name = node.name or f"{node.op_type}_{index}"
+        while name in taken:
+            name = f"{name}_{index}"
+        taken.add(name)
+        node.name = name
+
+
+def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    return TensorSpec(
+        name=value.name,
+        dtype=onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name,
+        shape=tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim),
+    )
