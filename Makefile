@@ -1,0 +1,42 @@
+# make demo    set up, then train a small network, quantize it within one point of accuracy, and show the result
+# make test    set up, then run all tests
+# make check   lint, formatting, types, import rules, compose file
+# make serve   the service with everything embedded, on http://127.0.0.1:8000
+
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check serve bench-job bench-planner clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python examples/demo.py
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/yamllint --strict docker-compose.yml
+
+serve: $(READY)
+	$(BIN)/bitbudget serve
+
+# DATA: a folder with a network, its images and prepare.py, e.g. make bench-job DATA=../cifar10-resnet20
+bench-job: $(READY)
+	$(BIN)/python benchmarks/job.py $(DATA)
+
+bench-planner: $(READY)
+	$(BIN)/python benchmarks/planner.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
