@@ -46,7 +46,7 @@ class StageContext(Protocol):
         """Append to the job's event stream."""
 
     def deadline_passed(self) -> bool:
-        """Whether the request's `search.deadline_seconds` is used up."""
+        """Whether the request's `search.deadline_seconds` is used up, counted from the first start of the job."""
 
 
 @dataclass(frozen=True)
@@ -70,3 +70,23 @@ class Stage:
         """Hex SHA-256 over everything the result depends on; `keys` maps each name in `reads` to its key or digest."""
         parts = [self.name, self.version, [keys[name] for name in self.reads], self.settings(request)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+OUTCOMES = frozenset({"met", "not_met", "deadline"})
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What a finished job gives: how it answered its budget, the summary for its page, its files by kind.
+
+    Made by `deliver(context)` from the results of the stages; must be the same for the same results, because a job
+    that loses its worker while finishing is delivered again.
+    """
+
+    outcome: str
+    summary: Mapping[str, JSON]
+    artifacts: Mapping[str, bytes]
+
+    def __post_init__(self) -> None:
+        if self.outcome not in OUTCOMES:
+            raise ValueError(f"outcome must be one of {', '.join(sorted(OUTCOMES))}, got {self.outcome!r}")
