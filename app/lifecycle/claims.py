@@ -1,0 +1,172 @@
+"""What a worker does to a job: claim it, keep it, end it. Everything after the claim is fenced by (owner, attempt)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import and_
+from sqlalchemy.orm import Session
+
+from app.errors import CATALOGUE
+from app.lifecycle.states import Artifact, Claim, Heartbeat, JobState, Outcome, Progress
+from app.store import jobs
+from app.store.engine import Sessions, clock
+from app.store.statements import storable
+from app.store.tables import JobRow
+
+DETAIL_LIMIT = 10_000
+
+
+def claim(
+    sessions: Sessions, job_id: str, owner: str, lease: timedelta, *, now: datetime | None = None
+) -> Claim | None:
+    """Take the queued job `job_id` for `owner` until the lease ends; None if it is not there to be taken.
+
+    Args:
+        owner: a name that no other process has, 1 to 255 characters.
+        now: for tests; by default the clock of the database.
+    """
+    if not 1 <= len(owner) <= 255:
+        raise ValueError(f"the owner of a claim has 1 to 255 characters, got {len(owner)}")
+    with sessions.begin() as session:
+        now = now or clock(session)
+        job = jobs.change(
+            session,
+            and_(JobRow.id == job_id, JobRow.state == JobState.QUEUED),
+            {
+                "state": JobState.RUNNING,
+                "owner": owner,
+                "attempt": JobRow.attempt + 1,
+                "lease_until": now + lease,
+            },
+        )
+        if job is None:
+            return None
+        if job.started_at is None:
+            job.started_at = now
+        jobs.add_event(session, job, "state", {"state": JobState.RUNNING, "attempt": job.attempt}, now)
+        return Claim(job.id, owner, job.attempt, job.model_id, job.dataset_id, job.parent_id, dict(job.request))
+
+
+def heartbeat(
+    sessions: Sessions,
+    claim: Claim,
+    lease: timedelta,
+    progress: Progress | None = None,
+    *,
+    now: datetime | None = None,
+) -> Heartbeat:
+    """Extend the lease and say how far the job is; tells the worker to stop when the job is no longer its own."""
+    with sessions.begin() as session:
+        now = now or clock(session)
+        values: dict[str, Any] = {"lease_until": now + lease}
+        if progress is not None:
+            values |= {"progress": progress.fraction, "eta_seconds": progress.eta_seconds}
+        job = jobs.change(session, _fence(claim), values)
+        if job is None:
+            return Heartbeat.LOST
+        if progress is not None and job.stage != progress.stage:
+            job.stage = progress.stage
+            jobs.add_event(session, job, "stage", {"stage": progress.stage}, now)
+        return Heartbeat.CANCEL_REQUESTED if job.cancel_requested else Heartbeat.ALIVE
+
+
+def record_event(
+    sessions: Sessions, claim: Claim, kind: str, data: Mapping[str, Any], *, now: datetime | None = None
+) -> bool:
+    """Tell those who watch the job something, e.g. `("plan", {"size_bytes": …, "drop": …})`; False: the job is lost.
+
+    Args:
+        kind: 1 to 32 characters; `state` and `stage` are written by the other functions here.
+        data: a JSON object without NaN.
+    """
+    if not 1 <= len(kind) <= 32:
+        raise ValueError(f"the kind of an event has 1 to 32 characters, got {kind!r}")
+    with sessions.begin() as session:
+        now = now or clock(session)
+        # Writing what is there already takes the lock of the row, and with it the fence holds until the commit.
+        job = jobs.change(session, _fence(claim), {"owner": claim.owner})
+        if job is None:
+            return False
+        jobs.add_event(session, job, kind, data, now)
+        return True
+
+
+def finish(
+    sessions: Sessions,
+    claim: Claim,
+    outcome: Outcome,
+    summary: Mapping[str, Any],
+    artifacts: Mapping[str, Artifact],
+    *,
+    now: datetime | None = None,
+) -> bool:
+    """End the job with its results, all in one transaction; False: the job was lost, and nothing was written."""
+    with sessions.begin() as session:
+        now = now or clock(session)
+        values = {"outcome": Outcome(outcome), "summary": dict(summary), "progress": 1.0}
+        job = _end(session, claim, JobState.SUCCEEDED, values, now)
+        if job is None:
+            return False
+        for kind, artifact in artifacts.items():
+            jobs.add_artifact(session, job.id, kind, artifact.blob, artifact.media_type)
+        return True
+
+
+def fail(sessions: Sessions, claim: Claim, code: str, detail: str, *, now: datetime | None = None) -> bool:
+    """End the job with an error of the catalogue; False: the job was lost, and nothing was written.
+
+    Raises:
+        ValueError: the catalogue has no such code.
+    """
+    if code not in CATALOGUE:
+        raise ValueError(f"no error has the code {code!r}; add it to the catalogue in app/errors.py")
+    with sessions.begin() as session:
+        now = now or clock(session)
+        values = {"error_code": code, "error_detail": storable(detail, DETAIL_LIMIT)}
+        return _end(session, claim, JobState.FAILED, values, now) is not None
+
+
+def cancelled(sessions: Sessions, claim: Claim, *, now: datetime | None = None) -> bool:
+    """End the job because somebody asked for it; False: the job was lost."""
+    with sessions.begin() as session:
+        return _end(session, claim, JobState.CANCELLED, {}, now or clock(session)) is not None
+
+
+def release(sessions: Sessions, claim: Claim, *, now: datetime | None = None) -> bool:
+    """Give the job back because the worker is asked to stop; does not count as an attempt. False: the job was lost."""
+    with sessions.begin() as session:
+        now = now or clock(session)
+        values = {
+            "state": jobs.queued_or_cancelled(),
+            "released": JobRow.released + 1,
+            "lease_until": None,
+            "announce_at": now,
+            "announcements": 0,
+        }
+        job = jobs.change(session, _fence(claim), values)
+        if job is None:
+            return False
+        if job.state == JobState.CANCELLED:
+            job.finished_at = now
+        jobs.add_event(session, job, "state", {"state": job.state, "reason": "its worker was stopped"}, now)
+        return True
+
+
+def _fence(claim: Claim) -> Any:
+    return jobs.held_by(claim.job_id, claim.owner, claim.attempt)
+
+
+def _end(session: Session, claim: Claim, state: JobState, values: dict[str, Any], now: datetime) -> JobRow | None:
+    job = jobs.change(
+        session,
+        _fence(claim),
+        {**values, "state": state, "lease_until": None, "eta_seconds": None, "finished_at": now},
+    )
+    if job is not None:
+        known = {"state": state, "outcome": job.outcome, "code": job.error_code}
+        event = {name: value for name, value in known.items() if value is not None}
+        jobs.add_event(session, job, "state", event, now)
+    return job

@@ -1,0 +1,90 @@
+"""Waking a worker up: a message that carries a job id, sent by task name, so that `app` need not know the task.
+
+A message is only a hint. Losing one costs the seconds until `due_for_dispatch` repeats it; an extra one finds the job
+claimed and does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from celery import Celery
+
+from app.settings import Settings
+
+TASK_NAME = "bitbudget.run_job"
+QUEUE_NAME = "bitbudget"
+BROKER_SECONDS = 2.0
+PROCESSED = "processed"
+
+logger = logging.getLogger(__name__)
+
+MessageSender = Callable[[str], None]
+"""Announces the job with this id. Never raises for a broker that is away: it logs that, and the dispatcher repeats."""
+
+
+def celery_app(settings: Settings) -> Celery:
+    """A Celery application on the broker of these settings, without tasks; makes the broker's folders if it has any."""
+    app = Celery("bitbudget", broker=settings.broker_url, set_as_current=False)
+    app.conf.update(
+        task_default_queue=QUEUE_NAME,
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,  # results are in the database; there is no result backend
+        task_publish_retry=False,  # the request that announces its job shall not wait for a broker that is away
+        broker_connection_timeout=BROKER_SECONDS,
+        broker_transport_options=_transport_options(settings),
+    )
+    return app
+
+
+def message_sender(settings: Settings) -> MessageSender:
+    """A sender on the broker of these settings; connects when it sends first."""
+    app = celery_app(settings)
+
+    def send(job_id: str) -> None:
+        try:
+            app.send_task(TASK_NAME, args=[job_id])
+        except Exception:
+            # Each transport has its own errors, and none of them may undo a stored job.
+            logger.warning(
+                "job %s is stored but could not be announced; the dispatcher will repeat it", job_id, exc_info=True
+            )
+
+    return send
+
+
+def clean_processed(settings: Settings, older_than: timedelta) -> int:
+    """Remove the received messages that kombu's file transport keeps; returns how many."""
+    limit = time.time() - older_than.total_seconds()
+    removed = 0
+    for path in (settings.broker_folder / PROCESSED).glob("*.msg"):
+        # A move keeps the time of the sending; one that is not acknowledged yet would only be announced again.
+        if path.stat().st_mtime < limit:
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    if not settings.broker_url.startswith("filesystem:"):
+        return {
+            "socket_connect_timeout": BROKER_SECONDS,
+            "socket_timeout": 5 * BROKER_SECONDS,  # more than the second for which kombu lets a BRPOP wait
+        }
+    # Messages are moved from folder to folder. All three lie under one folder: a move between file systems is a copy,
+    # which can be seen half done, and kombu's default for `processed` is the system's /tmp.
+    folders = {name: settings.broker_folder / name for name in ("messages", PROCESSED, "control")}
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    return {
+        "data_folder_in": str(folders["messages"]),
+        "data_folder_out": str(folders["messages"]),  # one folder: what is sent is what is received
+        "store_processed": True,
+        "processed_folder": str(folders[PROCESSED]),
+        "control_folder": str(folders["control"]),
+    }

@@ -1,0 +1,107 @@
+"""What keeps the queue going when parts of it fail: expired leases, lost messages, left-overs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import and_, case
+
+from app.lifecycle.messages import clean_processed
+from app.lifecycle.states import JobState
+from app.settings import Settings
+from app.store import jobs, workers
+from app.store.blobs import remove_abandoned
+from app.store.engine import Sessions, clock
+from app.store.tables import JobRow
+from app.store.temporary import sweep
+
+ANNOUNCE_LIMIT = 100
+ANNOUNCE_AT_MOST_EVERY = timedelta(minutes=1)
+ABANDONED_AFTER = timedelta(hours=1)
+FORGET_WORKER_AFTER = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """Jobs that were taken back from workers that stopped saying that they are alive, by what became of them."""
+
+    requeued: tuple[str, ...]
+    failed: tuple[str, ...]
+    cancelled: tuple[str, ...]
+
+
+def reap(sessions: Sessions, max_attempts: int, *, now: datetime | None = None) -> Reaped:
+    """Take back every job whose lease has expired: queued again, or failed once `max_attempts` workers were lost.
+
+    That is the cap for a model that kills its worker. A job that somebody asked to cancel is cancelled.
+    """
+    with sessions.read() as session:
+        now = now or clock(session)
+        expired = jobs.expired_jobs(session, now)
+    ended: dict[str, list[str]] = {JobState.QUEUED: [], JobState.FAILED: [], JobState.CANCELLED: []}
+    for job_id in expired:  # one short transaction each: a heartbeat that comes just in time wins
+        state = _take_back(sessions, job_id, max_attempts, now)
+        if state is not None:
+            ended[state].append(job_id)
+    return Reaped(*(tuple(ended[s]) for s in (JobState.QUEUED, JobState.FAILED, JobState.CANCELLED)))
+
+
+def _take_back(sessions: Sessions, job_id: str, max_attempts: int, now: datetime) -> str | None:
+    used_up = and_(~JobRow.cancel_requested, JobRow.attempt - JobRow.released >= max_attempts)
+    detail = (
+        f"{max_attempts} workers in turn stopped without a word while they had this job. The usual reason is memory: "
+        "see the workers' logs, then give them more, or send a smaller model or less data."
+    )
+    with sessions.begin() as session:
+        job = jobs.change(
+            session,
+            and_(JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.lease_until < now),
+            {
+                "state": case((used_up, JobState.FAILED.value), else_=jobs.queued_or_cancelled()),
+                "error_code": case((used_up, "worker_lost"), else_=None),
+                "error_detail": case((used_up, detail), else_=None),
+                "lease_until": None,
+                "eta_seconds": None,
+                "announce_at": now,
+                "announcements": 0,
+            },
+        )
+        if job is None:
+            return None
+        if job.state != JobState.QUEUED:
+            job.finished_at = now
+        event = {"state": job.state, "reason": f"worker {job.owner} stopped saying that it is alive"}
+        jobs.add_event(session, job, "state", event, now)
+        return job.state
+
+
+def due_for_dispatch(sessions: Sessions, older_than: timedelta, *, now: datetime | None = None) -> tuple[str, ...]:
+    """Queued jobs to announce again, oldest first, because the first message may have been lost.
+
+    The waiting time doubles with every announcement, up to a minute: a job that only waits for its turn shall not
+    fill the broker with messages.
+    """
+    with sessions.begin() as session:
+        now = now or clock(session)
+        due = jobs.jobs_to_announce(session, now, ANNOUNCE_LIMIT)
+        for job in due:
+            wait = min(older_than * 2 ** min(job.announcements + 1, 16), ANNOUNCE_AT_MOST_EVERY)
+            # Conditional, because on PostgreSQL a worker may have claimed the job since it was read.
+            jobs.change(
+                session,
+                and_(JobRow.id == job.id, JobRow.state == JobState.QUEUED),
+                {"announce_at": now + wait, "announcements": JobRow.announcements + 1},
+            )
+        return tuple(job.id for job in due)
+
+
+def clean(sessions: Sessions, settings: Settings, *, now: datetime | None = None) -> int:
+    """Remove what nobody refers to or finished writing: contents, work folders, messages, workers long gone.
+
+    Call it once in a while from one process; returns how many contents and folders went.
+    """
+    with sessions.begin() as session:
+        workers.remove_workers_unseen(session, (now or clock(session)) - FORGET_WORKER_AFTER)
+    clean_processed(settings, ABANDONED_AFTER)
+    return remove_abandoned(sessions, ABANDONED_AFTER) + sweep(settings.tmp_dir)

@@ -1,0 +1,101 @@
+"""Engines and sessions. Nothing here happens at import: a process makes its own `Sessions` after it was started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, DateTime, Engine, create_engine, event, func, make_url, select
+from sqlalchemy.orm import Session, sessionmaker
+
+BUSY_SECONDS = 30.0
+_READS = "bitbudget_reads"
+
+# NaN is no JSON: PostgreSQL would refuse it and SQLite would not, so it is refused before either sees it.
+_to_json = partial(json.dumps, allow_nan=False)
+
+
+def make_engine(database_url: str) -> Engine:
+    """An engine for SQLite or PostgreSQL; connects on first use only.
+
+    Raises:
+        ValueError: the URL names another kind of database.
+    """
+    url = make_url(database_url)
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url, json_serializer=_to_json, connect_args={"timeout": BUSY_SECONDS})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if url.drivername == "postgresql+psycopg":
+        # pre_ping: a restarted database costs one round trip instead of one failed request per pooled connection.
+        return create_engine(url, json_serializer=_to_json, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+    raise ValueError(
+        f"database_url must begin with sqlite:/// or postgresql+psycopg://, got {url.drivername}://; set "
+        "BITBUDGET_DATABASE_URL"
+    )
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # The driver's own transaction control begins transactions late, and never before a SELECT, so that a read
+    # followed by a write is no transaction. None switches it off; `_begin_sqlite` sends the BEGIN.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers and the one writer do not wait for each other
+    cursor.execute("PRAGMA synchronous=FULL")  # NORMAL may lose the last commits when the power fails: accepted jobs
+    cursor.execute("PRAGMA foreign_keys=ON")  # off by default, and per connection
+    cursor.execute("PRAGMA journal_size_limit=67108864")  # a large upload would leave its whole size in the WAL file
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A deferred transaction that reads and then writes fails at once with SQLITE_BUSY when somebody wrote in between;
+    # the busy timeout does not apply there. Writers therefore take the lock when they begin, and wait for it.
+    reads = connection.get_execution_options().get(_READS, False)
+    connection.exec_driver_sql("BEGIN DEFERRED" if reads else "BEGIN IMMEDIATE")
+
+
+class Sessions:
+    """Transactions on one database: `begin()` to write, `read()` to read. Thread-safe; not for use across processes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._writing = sessionmaker(engine, expire_on_commit=False)
+        reading = engine.execution_options(**{_READS: True, "postgresql_readonly": True})
+        self._reading = sessionmaker(reading, expire_on_commit=False)
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        """A transaction that is committed at the end of the block and rolled back if the block raises."""
+        with self._writing.begin() as session:
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A read-only transaction: one consistent moment on SQLite; PostgreSQL refuses to write in it."""
+        with self._reading.begin() as session:
+            yield session
+
+    def dispose(self) -> None:
+        """Close all pooled connections."""
+        self.engine.dispose()
+
+
+def open_sessions(database_url: str) -> Sessions:
+    """Sessions on the database at `database_url`, which `app.store.migrate.upgrade` has prepared."""
+    return Sessions(make_engine(database_url))
+
+
+def clock(session: Session) -> datetime:
+    """The time of the database, UTC: leases compare times of several machines, so one clock decides.
+
+    SQLite has no server; all of its processes share the machine and therefore its clock.
+    """
+    if session.get_bind().dialect.name == "sqlite":
+        return datetime.now(UTC)
+    now: datetime = session.execute(select(func.clock_timestamp(type_=DateTime(timezone=True)))).scalar_one()
+    return now.astimezone(UTC)

@@ -1,0 +1,106 @@
+"""SQL on jobs, their events and artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from app.store.blobs import BlobRef, find_blob
+from app.store.tables import ArtifactRow, JobEventRow, JobRow
+
+
+def find_job(session: Session, job_id: str) -> JobRow | None:
+    return session.get(JobRow, job_id)
+
+
+def list_jobs(
+    session: Session, *, state: str | None, limit: int, before: tuple[datetime, str] | None
+) -> Sequence[JobRow]:
+    """Jobs, newest first, from the first one after `before` (created_at, id) on."""
+    query = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)
+    if state is not None:
+        query = query.where(JobRow.state == state)
+    if before is not None:
+        query = query.where(tuple_(JobRow.created_at, JobRow.id) < tuple_(*before))
+    return session.scalars(query).all()
+
+
+def held_by(job_id: str, owner: str, attempt: int) -> ColumnElement[bool]:
+    """The fence: true for the row of a job that this worker, in this attempt, still holds."""
+    return and_(JobRow.id == job_id, JobRow.state == "running", JobRow.owner == owner, JobRow.attempt == attempt)
+
+
+def change(session: Session, condition: ColumnElement[bool], values: Mapping[str, Any]) -> JobRow | None:
+    """Change the one job for which `condition` holds; None if it holds for none.
+
+    A single UPDATE, so that of two who want the same change one gets None.
+    """
+    return session.scalars(
+        update(JobRow)
+        .where(condition)
+        .values(**values)
+        .returning(JobRow)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    ).one_or_none()
+
+
+def add_event(session: Session, job: JobRow, kind: str, data: Mapping[str, Any], now: datetime) -> int:
+    """Number and store an event of a job that this transaction has changed, and therefore holds the lock of."""
+    seq = session.execute(
+        update(JobRow).where(JobRow.id == job.id).values(last_event=JobRow.last_event + 1).returning(JobRow.last_event)
+    ).scalar_one()
+    session.add(JobEventRow(job_id=job.id, seq=seq, kind=kind, data=dict(data), created_at=now))
+    return seq
+
+
+def events_after(session: Session, job_id: str, seq: int) -> Sequence[JobEventRow]:
+    return session.scalars(
+        select(JobEventRow).where(JobEventRow.job_id == job_id, JobEventRow.seq > seq).order_by(JobEventRow.seq)
+    ).all()
+
+
+def expired_jobs(session: Session, now: datetime) -> Sequence[str]:
+    return session.scalars(select(JobRow.id).where(JobRow.state == "running", JobRow.lease_until < now)).all()
+
+
+def jobs_to_announce(session: Session, now: datetime, limit: int) -> Sequence[JobRow]:
+    """Queued jobs whose announcement is due, oldest first."""
+    return session.scalars(
+        select(JobRow)
+        .where(JobRow.state == "queued", JobRow.announce_at <= now)
+        .order_by(JobRow.created_at)
+        .limit(limit)
+    ).all()
+
+
+def queued_or_cancelled() -> ColumnElement[str]:
+    """State of a job that loses its worker: queued again, unless somebody asked to cancel it."""
+    return case((JobRow.cancel_requested, "cancelled"), else_="queued")
+
+
+def active(job_id: str) -> ColumnElement[bool]:
+    return and_(JobRow.id == job_id, or_(JobRow.state == "queued", JobRow.state == "running"))
+
+
+def add_artifact(session: Session, job_id: str, kind: str, blob: BlobRef, media_type: str) -> None:
+    session.add(ArtifactRow(job_id=job_id, kind=kind, blob_id=blob.id, media_type=media_type))
+
+
+def find_artifact(session: Session, job_id: str, kind: str) -> tuple[BlobRef, str] | None:
+    """The blob and the media type of a result; None when the job has no such result."""
+    row = session.get(ArtifactRow, (job_id, kind))
+    return None if row is None else (find_blob(session, row.blob_id), row.media_type)
+
+
+def count_by_state(session: Session) -> dict[str, int]:
+    counted = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
+    return {row[0]: row[1] for row in counted}
+
+
+def oldest_queued(session: Session) -> datetime | None:
+    """When the oldest job that still waits was created."""
+    return session.scalar(select(func.min(JobRow.created_at)).where(JobRow.state == "queued"))

@@ -1,0 +1,38 @@
+"""Results of stages, found by a key made of all that they depend on.
+
+They belong to no job: a retry, a second budget or another job with the same key takes them as they are.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from app.store.blobs import BlobRef, find_blob
+from app.store.engine import Sessions, clock
+from app.store.statements import insert
+from app.store.tables import StageResultRow
+
+
+def get_stage_result(sessions: Sessions, key: str) -> BlobRef | None:
+    """The stored result of the stage with this key, or None."""
+    with sessions.read() as session:
+        blob_id = session.scalar(select(StageResultRow.blob_id).where(StageResultRow.key == key))
+        return None if blob_id is None else find_blob(session, blob_id)
+
+
+def put_stage_result(sessions: Sessions, key: str, blob: BlobRef) -> BlobRef:
+    """Store `blob` as the result under `key` and return the result that counts: the first one, if two were stored.
+
+    Args:
+        key: 1 to 255 characters.
+    """
+    if not 1 <= len(key) <= 255:
+        raise ValueError(f"the key of a stage has 1 to 255 characters, got {len(key)}")
+    with sessions.begin() as session:
+        session.execute(
+            insert(session, StageResultRow)
+            .values(key=key, blob_id=blob.id, created_at=clock(session))
+            .on_conflict_do_nothing()
+        )
+        blob_id = session.scalars(select(StageResultRow.blob_id).where(StageResultRow.key == key)).one()
+        return find_blob(session, blob_id)

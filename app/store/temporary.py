@@ -1,0 +1,67 @@
+"""Folders for work in progress that disappear with the process that made them, even after `kill -9`.
+
+Each folder has a lock file beside it, locked as long as its maker lives: the kernel lets go of the lock when the
+process ends, however it ends, so that whoever gets the lock may remove the folder. Times or process numbers would
+only be guesses about that.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+PREFIX = "work-"
+
+
+@contextmanager
+def work_folder(tmp_dir: Path) -> Iterator[Path]:
+    """A new empty folder under `tmp_dir`, removed at the end of the block, or by `sweep` if it never comes there."""
+    tmp_dir.mkdir(parents=True, exist_ok=True)
+    while True:
+        lock_path = tmp_dir / f"{PREFIX}{uuid.uuid4().hex}.lock"
+        with lock_path.open("x") as lock:
+            if not _lock(lock):
+                continue  # a sweep came between the making and the locking of the file, and removes it
+            folder = lock_path.with_suffix("")
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                _remove(lock_path)
+            return
+
+
+def sweep(tmp_dir: Path) -> int:
+    """Remove the folders whose makers are gone; returns how many."""
+    removed = 0
+    for lock_path in tmp_dir.glob(f"{PREFIX}*.lock"):
+        try:
+            lock = lock_path.open("r+")
+        except FileNotFoundError:
+            continue  # its maker finished just now
+        with lock:
+            if _lock(lock):
+                _remove(lock_path)
+                removed += 1
+    return removed
+
+
+def _lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove(lock_path: Path) -> None:
+    # The folder first: as long as it is there, so is the lock file by which `sweep` finds it.
+    folder = lock_path.with_suffix("")
+    if folder.exists():
+        shutil.rmtree(folder)
+    lock_path.unlink(missing_ok=True)

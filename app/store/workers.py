@@ -1,0 +1,29 @@
+"""SQL on the workers that said that they are alive."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from app.store.statements import insert
+from app.store.tables import WorkerRow
+
+
+def put_worker(session: Session, name: str, now: datetime) -> None:
+    statement = insert(session, WorkerRow).values(name=name, started_at=now, seen_at=now)
+    session.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"seen_at": now}))
+
+
+def remove_worker(session: Session, name: str) -> None:
+    session.execute(delete(WorkerRow).where(WorkerRow.name == name))
+
+
+def remove_workers_unseen(session: Session, since: datetime) -> None:
+    session.execute(delete(WorkerRow).where(WorkerRow.seen_at < since))
+
+
+def count_workers(session: Session, since: datetime) -> int:
+    """Workers that were seen at `since` or later."""
+    return session.scalars(select(func.count()).select_from(WorkerRow).where(WorkerRow.seen_at >= since)).one()
