@@ -5,7 +5,7 @@ They belong to no job: a retry, a second budget or another job with the same key
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import delete, func, select
 
 from app.store.blobs import BlobRef, find_blob
 from app.store.engine import Sessions, clock
@@ -36,3 +36,16 @@ def put_stage_result(sessions: Sessions, key: str, blob: BlobRef) -> BlobRef:
         )
         blob_id = session.scalars(select(StageResultRow.blob_id).where(StageResultRow.key == key)).one()
         return find_blob(session, blob_id)
+
+
+def remove_stage_results(sessions: Sessions, prefix: str) -> int:
+    """Forget every result whose key begins with `prefix`, e.g. the chunks of a finished stage; returns how many.
+
+    Their blobs go with the next cleaning, unless something else refers to them.
+    """
+    if not prefix:
+        raise ValueError("an empty prefix would remove the results of every stage")
+    with sessions.begin() as session:
+        # Not LIKE, which takes `_` for any character, and on SQLite `a` for `A`.
+        begins = func.substr(StageResultRow.key, 1, len(prefix)) == prefix
+        return len(session.scalars(delete(StageResultRow).where(begins).returning(StageResultRow.key)).all())

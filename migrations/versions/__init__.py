@@ -1,0 +1,1 @@
+"""One file per change of the schema, each knowing the one before it."""

@@ -1,0 +1,130 @@
+"""Databases and brokers for every test that needs one: the same tests run on the embedded and on the team setup.
+
+SQLite and the file broker are always there. PostgreSQL and Redis are looked for at BITBUDGET_TEST_DATABASE_URL and
+BITBUDGET_TEST_REDIS_URL; where they are missing, their tests are skipped, and fail where CI=true promises them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import pytest
+
+if TYPE_CHECKING:
+    from app.store.engine import Sessions
+
+POSTGRESQL_URL = os.environ.get("BITBUDGET_TEST_DATABASE_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
+REDIS_URL = os.environ.get("BITBUDGET_TEST_REDIS_URL", "redis://127.0.0.1:6379/15")
+REDIS_LOCK = "bitbudget-tests"
+
+
+def _missing(what: str, error: Exception) -> None:
+    reason = f"{what} is not there: {str(error).splitlines()[0]}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of a new database with the current schema, once for each kind of database."""
+    from app.store.migrate import upgrade
+
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'bitbudget.db'}"
+        upgrade(url)
+        yield url
+        return
+    request.getfixturevalue("postgresql_is_there")
+    schema = f"test_{uuid.uuid4().hex}"
+    _postgresql(f"CREATE SCHEMA {schema}")
+    joint = "&" if "?" in POSTGRESQL_URL else "?"
+    url = f"{POSTGRESQL_URL}{joint}options={quote(f'-csearch_path={schema}')}"
+    try:
+        upgrade(url)
+        yield url
+    finally:
+        # A child process that a test has killed may still be about to die with its locks.
+        _postgresql(f"SET lock_timeout = '30s'; DROP SCHEMA {schema} CASCADE")
+
+
+@pytest.fixture(scope="session")
+def postgresql_is_there() -> None:
+    import psycopg
+
+    try:
+        _postgresql("SELECT 1")
+    except psycopg.OperationalError as error:
+        _missing("PostgreSQL (BITBUDGET_TEST_DATABASE_URL)", error)
+
+
+def _postgresql(statement: str) -> None:
+    import psycopg
+
+    with psycopg.connect(
+        POSTGRESQL_URL.replace("postgresql+psycopg", "postgresql"), autocommit=True, connect_timeout=5
+    ) as connection:
+        connection.execute(statement)
+
+
+@pytest.fixture
+def sessions(database_url: str) -> Iterator[Sessions]:
+    """Sessions on `database_url`."""
+    from app.store.engine import open_sessions
+
+    opened = open_sessions(database_url)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def redis_url() -> Iterator[str]:
+    """URL of an empty Redis database that no other test uses meanwhile."""
+    import redis
+
+    client = redis.Redis.from_url(REDIS_URL, socket_connect_timeout=5)
+    try:
+        client.ping()
+    except redis.RedisError as error:
+        client.close()
+        _missing("Redis (BITBUDGET_TEST_REDIS_URL)", error)
+    me = uuid.uuid4().hex
+    deadline = time.monotonic() + 240
+    while not client.set(REDIS_LOCK, me, nx=True, ex=300):
+        if time.monotonic() > deadline:
+            pytest.fail(f"another test has kept {REDIS_URL} for four minutes; delete its key {REDIS_LOCK!r}")
+        time.sleep(0.2)
+    try:
+        _empty(client)
+        yield REDIS_URL
+        _empty(client)
+    finally:
+        if client.get(REDIS_LOCK) == me.encode():
+            client.delete(REDIS_LOCK)
+        client.close()
+
+
+def _empty(client: object) -> None:
+    others = [key for key in client.scan_iter() if key != REDIS_LOCK.encode()]  # type: ignore[attr-defined]
+    if others:
+        client.delete(*others)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """`wait_until(condition, seconds)`: returns when the condition holds, fails when it does not in time."""
+
+    def wait(condition: Callable[[], object], seconds: float = 20.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail(f"not so within {seconds:g} s: {condition!r}")
+            time.sleep(0.02)
+
+    return wait
