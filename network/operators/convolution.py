@@ -1,0 +1,88 @@
+"""Conv and ConvTranspose over one, two or three spatial axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from network.errors import UnsupportedOperators
+from network.operators.node import Node
+from network.operators.registry import operator
+from network.operators.window import Window, pad_spatial, sliding_window, split_padding
+
+_Convolution = Callable[..., Tensor]
+_CONVOLUTIONS: Mapping[int, _Convolution] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRANSPOSED: Mapping[int, _Convolution] = {
+    1: F.conv_transpose1d,
+    2: F.conv_transpose2d,
+    3: F.conv_transpose3d,
+}
+
+
+@operator("Conv")
+def conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [N, C_in, *spatial] * weight [C_out, C_in / group, *kernel] + bias [C_out]."""
+    convolution = _of_rank(_CONVOLUTIONS, node, x)
+    window = sliding_window(node, weight.shape[2:], x.shape[2:])
+    padding: Sequence[int] = window.begin
+    if not window.symmetric:
+        x = pad_spatial(x, window.begin, window.end)
+        padding = (0,) * len(window.kernel)
+    return convolution(x, weight, bias, window.strides, padding, window.dilations, node.get("group", 1))
+
+
+@operator("ConvTranspose")
+def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [N, C_in, *spatial] spread by weight [C_in, C_out / group, *kernel], plus bias [C_out]."""
+    convolution = _of_rank(_TRANSPOSED, node, x)
+    rank = x.dim() - 2
+    output_padding = tuple(node.get("output_padding") or (0,) * rank)
+    window = _transposed_window(node, weight.shape[2:], x.shape[2:], output_padding)
+    group = node.get("group", 1)
+    # torch wants an output padding below the stride or the dilation; ONNX does not.
+    known = all(o < max(s, d) for o, s, d in zip(output_padding, window.strides, window.dilations, strict=True))
+    if window.symmetric and known and min(window.begin) >= 0:
+        return convolution(x, weight, bias, window.strides, window.begin, output_padding, group, window.dilations)
+    # The full result, then cropped by the padding (or widened where output_padding exceeds it), then the bias.
+    zeros = (0,) * rank
+    full = convolution(x, weight, None, window.strides, zeros, zeros, group, window.dilations)
+    end = tuple(o - e for o, e in zip(output_padding, window.end, strict=True))
+    result = pad_spatial(full, tuple(-b for b in window.begin), end)
+    return result if bias is None else result + bias.reshape(-1, *(1,) * rank)
+
+
+def _transposed_window(
+    node: Node, kernel: Sequence[int], sizes: Sequence[int], output_padding: Sequence[int]
+) -> Window:
+    """Padding of a transposed convolution: given, or what makes the output `output_shape` or input * stride."""
+    auto_pad = node.get("auto_pad", "NOTSET")
+    rank = len(sizes)
+    strides = tuple(node.get("strides") or (1,) * rank)
+    output_shape = node.get("output_shape")
+    if output_shape is None and auto_pad in ("NOTSET", "VALID"):
+        return sliding_window(node, kernel, sizes)
+    targets = (
+        [size * stride for size, stride in zip(sizes, strides, strict=True)]
+        if output_shape is None
+        else output_shape[-rank:]
+    )
+    dilations = tuple(node.get("dilations") or (1,) * rank)
+    totals = [
+        stride * (size - 1) + extra + (k - 1) * dilation + 1 - target
+        for stride, size, extra, k, dilation, target in zip(
+            strides, sizes, output_padding, kernel, dilations, targets, strict=True
+        )
+    ]
+    begin, end = split_padding(totals, extra_at_end=auto_pad == "SAME_UPPER")
+    return Window(tuple(kernel), strides, dilations, begin, end)
+
+
+def _of_rank(table: Mapping[int, _Convolution], node: Node, x: Tensor) -> _Convolution:
+    rank = x.dim() - 2
+    if rank not in table:
+        raise UnsupportedOperators(
+            f"{node.op_type} (node {node.name!r}) over {rank} spatial axes has no rule; expected 1, 2 or 3"
+        )
+    return table[rank]

@@ -1,0 +1,128 @@
+"""Max, average and Lp pooling, in windows and over all spatial axes.
+
+Where torch's pooling knows less than ONNX (asymmetric or wide padding, the last partial window of `ceil_mode`, dilated
+averages) the input is padded first, so that torch sees a window without padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from network.errors import UnsupportedOperators
+from network.operators.node import Node
+from network.operators.registry import operator
+from network.operators.window import Window, pad_spatial, sliding_window
+
+_MAX: Mapping[int, Callable[..., Tensor]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_AVERAGE: Mapping[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+_CONVOLUTION: Mapping[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+def _refuse_indices(node: Node) -> str | None:
+    return "its output Indices" if node.output_count > 1 else None
+
+
+@operator("MaxPool", refuses=_refuse_indices)
+def max_pool(node: Node, x: Tensor) -> Tensor:
+    """The largest element of each window; padding never wins."""
+    pool = _of_rank(_MAX, node, x)
+    window = _pooling_window(node, x)
+    overhang = _overhang(node, window, x.shape[2:])
+    if any(overhang) or not _native(window):
+        end = [e + o for e, o in zip(window.end, overhang, strict=True)]
+        x = pad_spatial(x, window.begin, end, float("-inf"))
+        return pool(x, window.kernel, window.strides, 0, window.dilations)
+    return pool(x, window.kernel, window.strides, window.begin, window.dilations)
+
+
+@operator("AveragePool")
+def average_pool(node: Node, x: Tensor) -> Tensor:
+    """The mean of each window, with the padding if `count_include_pad`."""
+    pool = _of_rank(_AVERAGE, node, x)
+    window = _pooling_window(node, x)
+    overhang = _overhang(node, window, x.shape[2:])
+    include_pad = bool(node.get("count_include_pad", 0))
+    if not any(overhang) and _native(window) and set(window.dilations) <= {1}:
+        return pool(x, window.kernel, window.strides, window.begin, False, include_pad)
+    ones = torch.ones_like(x[:1, :1])
+    inside = pad_spatial(ones, window.begin, window.end, 1.0 if include_pad else 0.0)
+    counts = _window_sums(pad_spatial(inside, (0,) * len(overhang), overhang), window)
+    end = [e + o for e, o in zip(window.end, overhang, strict=True)]
+    return _window_sums(pad_spatial(x, window.begin, end), window) / counts
+
+
+@operator("LpPool", since=2)
+def lp_pool(node: Node, x: Tensor) -> Tensor:
+    """(sum |x|^p)^(1/p) of each window."""
+    p: int = node.get("p", 2)
+    window = _pooling_window(node, x)
+    end = [e + o for e, o in zip(window.end, _overhang(node, window, x.shape[2:]), strict=True)]
+    return _window_sums(pad_spatial(x.abs().pow(p), window.begin, end), window).pow(1 / p)
+
+
+@operator("GlobalAveragePool")
+def global_average_pool(_: Node, x: Tensor) -> Tensor:
+    return x.mean(_spatial_axes(x), keepdim=True)
+
+
+@operator("GlobalMaxPool")
+def global_max_pool(_: Node, x: Tensor) -> Tensor:
+    return x.amax(_spatial_axes(x), keepdim=True)
+
+
+@operator("GlobalLpPool", since=2)
+def global_lp_pool(node: Node, x: Tensor) -> Tensor:
+    p: int = node.get("p", 2)
+    return x.abs().pow(p).sum(_spatial_axes(x), keepdim=True).pow(1 / p)
+
+
+def _spatial_axes(x: Tensor) -> list[int]:
+    return list(range(2, x.dim()))
+
+
+def _pooling_window(node: Node, x: Tensor) -> Window:
+    return sliding_window(node, node.get("kernel_shape"), x.shape[2:])
+
+
+def _native(window: Window) -> bool:
+    """Whether torch's pooling accepts the padding: alike on both sides and at most half the kernel."""
+    return window.symmetric and all(2 * b <= k for b, k in zip(window.begin, window.kernel, strict=True))
+
+
+def _overhang(node: Node, window: Window, sizes: Sequence[int]) -> tuple[int, ...]:
+    """By how many elements the last window of `ceil_mode` reaches past the padded input, per axis.
+
+    A window that would start in the padding at the end is left out.
+    """
+    if not node.get("ceil_mode", 0):
+        return (0,) * len(sizes)
+    overhang = []
+    for size, extent, stride, begin, end in zip(
+        sizes, window.extent, window.strides, window.begin, window.end, strict=True
+    ):
+        steps = -(-(size + begin + end - extent) // stride)
+        if steps * stride >= size + begin:
+            steps -= 1
+        overhang.append(max(steps * stride + extent - (size + begin + end), 0))
+    return tuple(overhang)
+
+
+def _window_sums(x: Tensor, window: Window) -> Tensor:
+    """The sum of each window of an input that is padded already: a convolution with ones, channel by channel."""
+    planes = x.reshape(x.shape[0] * x.shape[1], 1, *x.shape[2:])
+    ones = x.new_ones(1, 1, *window.kernel)
+    sums = _CONVOLUTION[len(window.kernel)](planes, ones, None, window.strides, 0, window.dilations)
+    return sums.reshape(*x.shape[:2], *sums.shape[2:])
+
+
+def _of_rank(table: Mapping[int, Callable[..., Tensor]], node: Node, x: Tensor) -> Callable[..., Tensor]:
+    rank = x.dim() - 2
+    if rank not in table:
+        raise UnsupportedOperators(
+            f"{node.op_type} (node {node.name!r}) over {rank} spatial axes has no rule; expected 1, 2 or 3"
+        )
+    return table[rank]

@@ -1,0 +1,127 @@
+"""Reductions over axes, positions of extremes, cumulative sums, the largest k."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from network.operators.node import Node
+from network.operators.registry import operator
+
+# What a reduction does over the given axes, which are never empty.
+_Reduce = Callable[[Tensor, Sequence[int], bool], Tensor]
+_Elementwise = Callable[[Tensor], Tensor]
+
+
+def _sum(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+    return x.sum(tuple(axes), keepdim=keep, dtype=x.dtype)  # torch would widen int32 to int64
+
+
+def _mean(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+    if x.is_floating_point():
+        return x.mean(tuple(axes), keepdim=keep)
+    count = 1
+    for axis in axes:
+        count *= x.shape[axis]
+    return torch.div(_sum(x, axes, keep), count, rounding_mode="trunc")
+
+
+def _max(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+    return x.amax(tuple(axes), keepdim=keep)
+
+
+def _min(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+    return x.amin(tuple(axes), keepdim=keep)
+
+
+def _product(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+    for axis in sorted((axis % x.dim() for axis in axes), reverse=True):
+        x = x.prod(axis, keepdim=keep, dtype=x.dtype)
+    return x
+
+
+def _l2(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(x, dim=tuple(axes), keepdim=keep)
+    return norm
+
+
+def _log_sum_exp(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+    return torch.logsumexp(x, tuple(axes), keepdim=keep)
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+# operator, what happens to each element, the reduction, what happens to the result. Over no axes at all the
+# reduction is left out and the rest stays, as the specification says; for L2 and LogSumExp that is |x| and x.
+_REDUCTIONS: tuple[tuple[str, _Elementwise, _Reduce, _Elementwise], ...] = (
+    ("ReduceSum", _identity, _sum, _identity),
+    ("ReduceMean", _identity, _mean, _identity),
+    ("ReduceMax", _identity, _max, _identity),
+    ("ReduceMin", _identity, _min, _identity),
+    ("ReduceProd", _identity, _product, _identity),
+    ("ReduceL1", torch.abs, _sum, _identity),
+    ("ReduceSumSquare", torch.square, _sum, _identity),
+    ("ReduceLogSum", _identity, _sum, torch.log),
+    ("ReduceL2", torch.abs, _l2, _identity),
+    ("ReduceLogSumExp", _identity, _log_sum_exp, _identity),
+)
+
+
+def _reduction(before: _Elementwise, reduce: _Reduce, after: _Elementwise) -> Callable[..., Tensor]:
+    def compute(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
+        chosen = node.integers("axes", axes)
+        if not chosen:
+            if node.get("noop_with_empty_axes", 0) or x.dim() == 0:
+                return after(before(x))
+            chosen = list(range(x.dim()))
+        return after(reduce(before(x), chosen, bool(node.get("keepdims", 1))))
+
+    return compute
+
+
+for _name, _before, _reduce, _after in _REDUCTIONS:
+    operator(_name, host=(1,))(_reduction(_before, _reduce, _after))
+
+
+@operator("ArgMax")
+def arg_max(node: Node, x: Tensor) -> Tensor:
+    """The index of the first, or with `select_last_index` the last, largest element along `axis`."""
+    axis, keep = node.get("axis", 0), bool(node.get("keepdims", 1))
+    if not node.get("select_last_index", 0):
+        return x.argmax(axis, keepdim=keep)
+    return torch.sub(x.shape[axis] - 1, x.flip(axis).argmax(axis, keepdim=keep))
+
+
+@operator("ArgMin")
+def arg_min(node: Node, x: Tensor) -> Tensor:
+    """The index of the first, or with `select_last_index` the last, smallest element along `axis`."""
+    axis, keep = node.get("axis", 0), bool(node.get("keepdims", 1))
+    if not node.get("select_last_index", 0):
+        return x.argmin(axis, keepdim=keep)
+    return torch.sub(x.shape[axis] - 1, x.flip(axis).argmin(axis, keepdim=keep))
+
+
+@operator("CumSum", since=11, host=(1,))
+def cumulative_sum(node: Node, x: Tensor, axis: Tensor) -> Tensor:
+    """Sums of all elements up to each one along `axis`, without it if `exclusive`, from the end if `reverse`."""
+    along = int(axis.item())
+    if node.get("reverse", 0):
+        x = x.flip(along)
+    sums = x.cumsum(along, dtype=x.dtype)
+    if node.get("exclusive", 0):
+        sums = sums - x
+    return sums.flip(along) if node.get("reverse", 0) else sums
+
+
+@operator("TopK", since=10, host=(1,))
+def top_k(node: Node, x: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """The k largest (or smallest) elements along `axis` in order, and their indices; ties by the lower index."""
+    axis = node.get("axis", -1)
+    # torch.topk leaves the order of ties open; a stable sort does not.
+    values, indices = torch.sort(x, dim=axis, descending=bool(node.get("largest", 1)), stable=True)
+    count = int(k.item())
+    return values.narrow(axis, 0, count), indices.narrow(axis, 0, count)

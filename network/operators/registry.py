@@ -1,0 +1,78 @@
+"""Which rule computes an operator: keyed by domain, operator and the opset that introduced the rule's meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from network.operators.node import DEFAULT_DOMAIN, Node
+
+Compute = Callable[..., Tensor | tuple[Tensor, ...]]
+Refusal = Callable[[Node], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How torch computes an operator from opset `since` on.
+
+    `compute(node, *inputs)` takes the inputs by position, `None` for an optional one that is left out, and returns
+    the output, or a tuple when there are several. `host` lists the inputs that are read as Python numbers (shapes,
+    axes): they stay in CPU memory when the network runs elsewhere. `refuses(node)` says why a node of this
+    operator cannot be computed (an attribute value without an implementation), or None.
+    """
+
+    op_type: str
+    domain: str
+    since: int
+    compute: Compute
+    host: frozenset[int]
+    refuses: Refusal | None
+
+    def __call__(self, node: Node, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+        outputs = self.compute(node, *inputs)
+        return (outputs,) if isinstance(outputs, Tensor) else outputs
+
+
+_RULES: dict[tuple[str, str], dict[int, Rule]] = {}
+
+
+def operator(
+    op_type: str,
+    *,
+    since: int = 1,
+    domain: str = DEFAULT_DOMAIN,
+    host: Sequence[int] = (),
+    refuses: Refusal | None = None,
+) -> Callable[[Compute], Compute]:
+    """Registers the decorated function as the rule of `op_type` from opset `since` on.
+
+    `since` is the first opset whose meaning the function has; a later version of the operator that only adds
+    element types or optional inputs needs no rule of its own.
+
+    Raises:
+        ValueError: another rule has the same key.
+    """
+
+    def register(compute: Compute) -> Compute:
+        versions = _RULES.setdefault((domain, op_type), {})
+        if since in versions:
+            raise ValueError(f"operator {op_type!r} of domain {domain!r} has two rules since opset {since}")
+        versions[since] = Rule(op_type, domain, since, compute, frozenset(host), refuses)
+        return compute
+
+    return register
+
+
+def lookup(domain: str, op_type: str, opset: int) -> Rule | None:
+    """The rule with the highest `since` that is at most `opset`, or None."""
+    versions = _RULES.get((domain, op_type), {})
+    since = max((version for version in versions if version <= opset), default=None)
+    return None if since is None else versions[since]
+
+
+def registered() -> Iterator[Rule]:
+    """Every rule, in order of registration."""
+    for versions in _RULES.values():
+        yield from versions.values()
