@@ -1,0 +1,159 @@
+"""The cross-layer matrix against measured pairs, against itself under other cuts and batches, and its sketch."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from network.graph import Network
+from network.normalise import normalise
+from sensitivity.cross_layer import CrossLayer, cross_layer
+from sensitivity.loss import Loss, sample_loss
+
+
+def outputs(network: Network, weights: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    """The network's outputs with some weights replaced, by ONNX Runtime on the whole graph."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(network.proto)
+    for tensor in proto.graph.initializer:
+        if tensor.name in weights:
+            tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+def perturbed(network: Network, rng: np.random.Generator, size: float, count: int = 2) -> dict[str, list[np.ndarray]]:
+    """Per site `count` weights that are a little off."""
+    return {
+        site.name: [
+            network.weight(site.weight) + (size * rng.normal(size=site.shape)).astype(np.float32) for _ in range(count)
+        ]
+        for site in network.sites
+    }
+
+
+def matrix_of(network, weights, x, loss, **arguments) -> CrossLayer:
+    candidates = {name: [lambda w=w: w for w in arrays] for name, arrays in weights.items()}
+    arguments = {"threads": 1, "generator": np.random.default_rng(0), **arguments}
+    return cross_layer(network, candidates, {"x": x}, loss, **arguments)
+
+
+@pytest.mark.parametrize("loss", list(Loss))
+@pytest.mark.parametrize("name", ["mlp", "convolutions", "tied", "attention"])
+def test_agrees_with_measured_pairs(name, loss, request, rng):
+    """CLADO's measured pairs `L(ij) - L(i) - L(j)` tend to `2 G_ij` as the changes shrink."""
+    network = request.getfixturevalue(name)
+    x = rng.normal(size=(40, *network.inputs[0].shape[1:])).astype(np.float32)
+    weights = perturbed(network, rng, 0.003)
+    found = matrix_of(network, weights, x, loss)
+    flat = [(site, w) for site in network.sites for w in weights[site.name]]
+    reference = outputs(network, {}, x)
+
+    def lost(changed: dict[str, np.ndarray]) -> float:
+        return sample_loss(loss, outputs(network, changed, x), reference).mean()
+
+    scale = np.sqrt(np.outer(found.damage, found.damage))
+    for (i, (site, w)), (j, (other, v)) in itertools.combinations(enumerate(flat), 2):
+        if site is other:
+            continue
+        pair = lost({site.weight: w, other.weight: v}) - lost({site.weight: w}) - lost({other.weight: v})
+        assert 2 * found.matrix[i, j] == pytest.approx(pair, abs=0.05 * scale[i, j])
+    alone = [lost({site.weight: w}) for site, w in flat]
+    np.testing.assert_allclose(found.measured, alone, rtol=1e-2)
+    np.testing.assert_allclose(found.damage, alone, rtol=5e-2)
+
+
+def test_is_exact_where_the_output_is_linear_in_all_weights(rng):
+    """Two branches added: squared error is a quadratic in both weights, so pairs and matrix are the same numbers."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "a"], ["h"]),
+            helper.make_node("MatMul", ["x", "b"], ["g"]),
+            helper.make_node("Add", ["h", "g"], ["y"]),
+        ],
+        "sum",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(rng.normal(size=(4, 3)).astype(np.float32), name) for name in "ab"],
+    )
+    network = normalise(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+    x = rng.normal(size=(30, 4)).astype(np.float32)
+    weights = perturbed(network, rng, 0.5)
+    found = matrix_of(network, weights, x, Loss.SQUARED_ERROR)
+    errors = [w - network.weight(site.weight) for site in network.sites for w in weights[site.name]]
+    changes = [x.astype(np.float64) @ error for error in errors]
+    exact = np.array([[0.5 * (p * q).sum() / len(x) for q in changes] for p in changes])
+    np.testing.assert_allclose(found.matrix, exact, rtol=1e-4, atol=1e-5)
+
+
+def test_is_positive_semidefinite(convolutions, rng):
+    x = rng.normal(size=(20, 2, 5, 5)).astype(np.float32)
+    found = matrix_of(convolutions, perturbed(convolutions, rng, 0.3, count=4), x, Loss.KL)
+    values = np.linalg.eigvalsh(found.matrix)
+    assert values.min() >= -1e-9 * values.max()
+
+
+def test_batches_and_groups_do_not_change_it(convolutions, rng):
+    x = rng.normal(size=(23, 2, 5, 5)).astype(np.float32)
+    weights = perturbed(convolutions, rng, 0.3)
+    whole = matrix_of(convolutions, weights, x, Loss.KL, batch=23)
+    parts = matrix_of(convolutions, weights, x, Loss.KL, batch=4, group=10)
+    np.testing.assert_allclose(parts.matrix, whole.matrix, rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(parts.damage_stderr, whole.damage_stderr, rtol=1e-4)
+
+
+def test_stored_chunks_are_not_computed_again(convolutions, rng):
+    x = rng.normal(size=(16, 2, 5, 5)).astype(np.float32)
+    weights = perturbed(convolutions, rng, 0.3)
+    stored: dict[str, np.ndarray] = {}
+    computed: list[str] = []
+
+    def checkpoint(name, compute):
+        if name not in stored:
+            computed.append(name)
+            stored[name] = compute()
+        return stored[name]
+
+    first = matrix_of(convolutions, weights, x, Loss.KL, checkpoint=checkpoint)
+    assert len(computed) == len(convolutions.sites)
+    del stored[computed[1]]  # as if the worker had died there: what lies before is passed over, not run again
+    computed.clear()
+    second = matrix_of(convolutions, weights, x, Loss.KL, checkpoint=checkpoint)
+    assert len(computed) == 1
+    assert np.array_equal(first.matrix, second.matrix)
+
+
+def test_the_sketch_is_unbiased_with_the_error_it_states(rng):
+    """60 outputs sketched to 16: over 200 seeds the mean is exact within 5 standard errors, the spread as stated."""
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "a"], ["h"]), helper.make_node("MatMul", ["h", "b"], ["y"])],
+        "wide",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(rng.normal(size=(4, 5)).astype(np.float32), "a"),
+            numpy_helper.from_array(rng.normal(size=(5, 60)).astype(np.float32), "b"),
+        ],
+    )
+    network = normalise(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+    x = rng.normal(size=(8, 4)).astype(np.float32)
+    weights = perturbed(network, rng, 0.1, count=1)
+    exact = matrix_of(network, weights, x, Loss.SQUARED_ERROR).matrix
+    sketched = np.array(
+        [
+            matrix_of(
+                network, weights, x, Loss.SQUARED_ERROR, sketch=16, batch=1, generator=np.random.default_rng(seed)
+            ).matrix
+            for seed in range(200)
+        ]
+    )
+    spread = sketched.std(0, ddof=1)
+    assert np.all(np.abs(sketched.mean(0) - exact) <= 5 * spread / np.sqrt(200))
+    # samples are not of equal size, so allow for the largest to weigh most
+    stated = np.sqrt(2 / (16 * len(x))) * np.sqrt(np.outer(np.diag(exact), np.diag(exact)))
+    assert np.all(spread <= 2 * stated)
