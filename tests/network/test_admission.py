@@ -1,0 +1,552 @@
+"""What gets in, what is refused, with which code, and whether the text says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from network.admission import AdmissionLimits, admit, input_specs, memory_estimate
+from network.errors import (
+    CustomOperators,
+    ExternalData,
+    ModelInvalid,
+    ModelTooLarge,
+    NetworkError,
+    NotOnnx,
+    ShapesNotFixed,
+    WeightsNotFinite,
+)
+from network.graph import TensorSpec
+from network.memory import estimate_memory
+
+LIMITS = AdmissionLimits(max_model_bytes=1 << 20, max_memory_bytes=1 << 20, max_nodes=200)
+
+
+def value(name: str, shape: list[int | str | None], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def build(
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    weights: dict[str, np.ndarray] | None = None,
+    *,
+    functions: list[onnx.FunctionProto] | None = None,
+    domains: dict[str, int] | None = None,
+) -> ModelProto:
+    graph = helper.make_graph(
+        nodes, "g", inputs, outputs, [numpy_helper.from_array(a, n) for n, a in (weights or {}).items()]
+    )
+    opsets = [helper.make_opsetid(domain, version) for domain, version in {"": 18, **(domains or {})}.items()]
+    return helper.make_model(graph, opset_imports=opsets, functions=functions or [], ir_version=10)
+
+
+def linear(**weights: np.ndarray) -> ModelProto:
+    """x [N, 4] -> Relu(x W + b) [N, 3]."""
+    default = {"W": np.eye(4, 3, dtype=np.float32), "b": np.zeros(3, np.float32)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["h"], name="mul"),
+        helper.make_node("Add", ["h", "b"], ["s"], name="add"),
+        helper.make_node("Relu", ["s"], ["y"], name="relu"),
+    ]
+    return build(nodes, [value("x", ["N", 4])], [value("y", ["N", 3])], default | weights)
+
+
+def refusal(model: ModelProto | bytes, error: type[NetworkError], limits: AdmissionLimits = LIMITS) -> str:
+    data = model if isinstance(model, bytes) else model.SerializeToString()
+    with pytest.raises(error) as caught:
+        admit(data, limits)
+    assert caught.type is error
+    return str(caught.value)
+
+
+def test_a_plain_model_comes_back_unchanged() -> None:
+    model = linear()
+    assert admit(model.SerializeToString(), LIMITS) == model
+    assert input_specs(model) == (TensorSpec("x", "float32", (None, 4)),)
+
+
+def test_initializers_listed_as_inputs_are_not_asked_for() -> None:
+    model = linear()
+    model.graph.input.extend([value("W", [4, 3]), value("b", [3])])
+    model.ir_version = 3
+    assert [spec.name for spec in input_specs(admit(model.SerializeToString(), LIMITS))] == ["x"]
+
+
+@pytest.mark.parametrize("field", ["max_model_bytes", "max_memory_bytes", "max_nodes"])
+def test_limits_are_positive(field: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        AdmissionLimits(**{field: 0})
+
+
+# --- size and parsing -------------------------------------------------------------------------------------------
+
+
+def test_size_is_checked_before_anything_is_parsed() -> None:
+    text = refusal(b"\xff" * 101, ModelTooLarge, AdmissionLimits(max_model_bytes=100))
+    assert "101 bytes" in text
+    assert "100 are allowed" in text
+
+
+@pytest.mark.parametrize(
+    ("data", "hint"),
+    [
+        (b"", "empty"),
+        (b"hello", "5 bytes"),
+        (b"\x00" * 64, "64 bytes"),
+        (b"PK\x03\x04" + b"\x00" * 64, "PyTorch checkpoint"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS pointer"),
+        (b'{"error": "not found"}', "JSON"),
+        (b"<html></html>", "web page"),
+        (b"\x08\x07", "without IR version or graph"),
+    ],
+)
+def test_other_files_are_named(data: bytes, hint: str) -> None:
+    text = refusal(data, NotOnnx)
+    assert hint in text
+    assert "upload the .onnx file" in text
+
+
+def test_every_truncation_is_refused() -> None:
+    data = linear().SerializeToString()
+    for length in range(len(data) - 1):
+        with pytest.raises(NetworkError):
+            admit(data[:length], LIMITS)
+
+
+def test_text_that_is_not_utf8_is_refused() -> None:
+    data = linear().SerializeToString().replace(b"Relu", b"Re\xff\xfe")
+    assert "UTF-8" in refusal(data, ModelInvalid)
+
+
+# --- external data ----------------------------------------------------------------------------------------------
+
+
+def outside(location: str | None = "../../etc/passwd", *, marked: bool = True) -> TensorProto:
+    tensor = TensorProto(name="outside", data_type=TensorProto.FLOAT, dims=[4, 3])
+    if marked:
+        tensor.data_location = TensorProto.EXTERNAL
+    else:
+        tensor.raw_data = bytes(48)
+    if location is not None:
+        tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+def in_initializer(tensor: TensorProto) -> ModelProto:
+    model = linear()
+    tensor.name = "W"
+    model.graph.initializer[0].CopyFrom(tensor)
+    return model
+
+
+def in_sparse_initializer(tensor: TensorProto) -> ModelProto:
+    model = linear()
+    indices = numpy_helper.from_array(np.arange(1, dtype=np.int64), "i")
+    model.graph.sparse_initializer.append(onnx.SparseTensorProto(values=tensor, indices=indices, dims=[4, 3]))
+    return model
+
+
+def in_attribute(tensor: TensorProto) -> ModelProto:
+    model = linear()
+    model.graph.node.add(op_type="Constant", output=["k"]).attribute.append(helper.make_attribute("value", tensor))
+    return model
+
+
+def in_tensor_list_attribute(tensor: TensorProto) -> ModelProto:
+    model = linear()
+    attribute = model.graph.node[0].attribute.add(name="list", type=onnx.AttributeProto.TENSORS)
+    attribute.tensors.append(tensor)
+    return model
+
+
+def in_subgraph(tensor: TensorProto) -> ModelProto:
+    model = linear()
+    graph = helper.make_graph([], "inner", [], [value("outside", [4, 3])], [tensor])
+    inner = helper.make_graph(
+        [helper.make_node("If", ["c"], ["z"], then_branch=graph)], "outer", [], [value("z", [4, 3])]
+    )
+    model.graph.node.append(helper.make_node("If", ["c"], ["z2"], then_branch=inner))
+    return model
+
+
+def in_function(tensor: TensorProto) -> ModelProto:
+    model = linear()
+    node = helper.make_node("Constant", [], ["k"], value=tensor)
+    model.functions.append(helper.make_function("f", "F", [], ["k"], [node], [helper.make_opsetid("", 18)]))
+    return model
+
+
+def in_training_info(tensor: TensorProto) -> ModelProto:
+    model = linear()
+    model.training_info.add().initialization.initializer.append(tensor)
+    return model
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        in_initializer,
+        in_sparse_initializer,
+        in_attribute,
+        in_tensor_list_attribute,
+        in_subgraph,
+        in_function,
+        in_training_info,
+    ],
+)
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        pytest.param(lambda: outside("weights.bin"), id="file"),
+        pytest.param(lambda: outside(), id="path-traversal"),
+        pytest.param(lambda: outside("*/_ORT_MEM_ADDR_/*"), id="memory-address"),
+        pytest.param(lambda: outside(None), id="no-location"),
+        pytest.param(lambda: outside(marked=False), id="entries-without-the-mark"),
+    ],
+)
+def test_external_data_is_refused_wherever_it_is(
+    place: Callable[[TensorProto], ModelProto], tensor: Callable[[], TensorProto]
+) -> None:
+    text = refusal(place(tensor()), ExternalData)
+    assert "self-contained" in text
+
+
+# --- operators and functions ------------------------------------------------------------------------------------
+
+
+def test_custom_operators_are_named_with_their_nodes() -> None:
+    model = build(
+        [
+            helper.make_node("FusedMatMul", ["x", "W"], ["h"], domain="com.microsoft", name="fused"),
+            helper.make_node("Foo", ["h"], ["y"]),
+        ],
+        [value("x", ["N", 4])],
+        [value("y", ["N", 3])],
+        {"W": np.eye(4, 3, dtype=np.float32)},
+        domains={"com.microsoft": 1},
+    )
+    text = refusal(model, CustomOperators)
+    assert "com.microsoft.FusedMatMul (node 'fused')" in text
+    assert "Foo (the node that makes 'y')" in text
+
+
+def test_custom_operators_inside_subgraphs_and_functions_are_found() -> None:
+    body = [helper.make_node("Foo", ["a"], ["b"], domain="lab")]
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("lab", 1)]
+    model = build(
+        [helper.make_node("F", ["x"], ["y"], domain="own")],
+        [value("x", ["N", 4])],
+        [value("y", ["N", 4])],
+        functions=[helper.make_function("own", "F", ["a"], ["b"], body, opsets)],
+        domains={"own": 1, "lab": 1},
+    )
+    assert "lab.Foo" in refusal(model, CustomOperators)
+
+
+def run(model: ModelProto, **inputs: np.ndarray) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return list(session.run(None, inputs))
+
+
+@pytest.mark.parametrize("opset", [18, 11])
+def test_functions_are_inlined_and_compute_the_same(opset: int) -> None:
+    squeeze = {"axes": [0]} if opset == 11 else {}
+    body = [
+        helper.make_node("Relu", ["a"], ["r"]),
+        helper.make_node("Squeeze", ["r"], ["b"], **squeeze),
+    ]
+    model = build(
+        [
+            helper.make_node("F", ["x"], ["h"], domain="own"),
+            helper.make_node("G", ["h"], ["y"], domain="own"),
+        ],
+        [value("x", [1, 4])],
+        [value("y", [4])],
+        functions=[
+            helper.make_function("own", "F", ["a"], ["b"], body, [helper.make_opsetid("", opset)]),
+            helper.make_function(
+                "own",
+                "G",
+                ["a"],
+                ["b"],
+                [helper.make_node("Neg", ["a"], ["b"])],
+                [helper.make_opsetid("", opset)],
+            ),
+        ],
+        domains={"own": 1},
+    )
+    admitted = admit(model.SerializeToString(), LIMITS)
+    assert not admitted.functions
+    assert {opset.domain for opset in admitted.opset_import} == {""}
+    x = np.array([[-1.0, 2.0, -3.0, 4.0]], np.float32)
+    np.testing.assert_array_equal(run(admitted, x=x)[0], [0.0, -2.0, 0.0, -4.0])
+
+
+def doubling(levels: int) -> ModelProto:
+    """F0 = Relu; F(i) calls F(i-1) twice: 2**levels nodes from a few lines."""
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    functions = [helper.make_function("own", "F0", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], opsets)]
+    for level in range(1, levels + 1):
+        call = [
+            helper.make_node(f"F{level - 1}", ["a"], ["t"], domain="own"),
+            helper.make_node(f"F{level - 1}", ["t"], ["b"], domain="own"),
+        ]
+        functions.append(helper.make_function("own", f"F{level}", ["a"], ["b"], call, opsets))
+    return build(
+        [helper.make_node(f"F{levels}", ["x"], ["y"], domain="own")],
+        [value("x", ["N", 4])],
+        [value("y", ["N", 4])],
+        functions=functions,
+        domains={"own": 1},
+    )
+
+
+def test_functions_that_double_at_every_level_are_counted_without_inlining_them() -> None:
+    assert len(admit(doubling(4).SerializeToString(), LIMITS).graph.node) == 16
+    text = refusal(doubling(60), ModelTooLarge)
+    assert f"{1 + 2**60 + sum(2**i for i in range(1, 61)):,} nodes" in text  # the calls and what they make
+    assert "at most 200 nodes" in text
+
+
+def test_a_chain_of_functions_that_is_too_deep_is_refused() -> None:
+    model = doubling(70)
+    for function in model.functions[1:]:
+        del function.node[1:]
+        function.node[0].output[0] = "b"
+    assert "64 levels" in refusal(model, ModelInvalid)
+
+
+def test_functions_that_call_themselves_are_refused() -> None:
+    model = doubling(2)
+    model.functions[0].node[0].CopyFrom(helper.make_node("F2", ["a"], ["b"], domain="own"))
+    assert "call themselves" in refusal(model, ModelInvalid)
+
+
+def test_too_many_nodes_are_refused() -> None:
+    nodes = [helper.make_node("Relu", [f"v{i}"], [f"v{i + 1}"]) for i in range(201)]
+    text = refusal(build(nodes, [value("v0", ["N", 4])], [value("v201", ["N", 4])]), ModelTooLarge)
+    assert "201 nodes" in text
+
+
+def test_the_long_name_of_the_default_domain_is_settled() -> None:
+    model = linear()
+    model.opset_import[0].domain = "ai.onnx"
+    model.graph.node[0].domain = "ai.onnx"
+    assert admit(model.SerializeToString(), LIMITS) == linear()
+
+
+@pytest.mark.parametrize("versions", [[], [18, 17], [99], [0]])
+def test_one_known_opset_is_needed(versions: list[int]) -> None:
+    model = linear()
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid("", version) for version in versions)
+    assert "opset" in refusal(model, ModelInvalid)
+
+
+# --- structure --------------------------------------------------------------------------------------------------
+
+
+def test_training_info_is_refused() -> None:
+    model = linear()
+    model.training_info.add()
+    assert "training" in refusal(model, ModelInvalid)
+
+
+def test_a_graph_without_outputs_or_inputs_is_refused() -> None:
+    model = linear()
+    del model.graph.output[:]
+    assert "no output" in refusal(model, ModelInvalid)
+    model = build([helper.make_node("Relu", ["c"], ["y"])], [], [value("y", [2])], {"c": np.ones(2, np.float32)})
+    assert "no input" in refusal(model, ModelInvalid)
+
+
+@pytest.mark.parametrize(
+    ("kind", "got"),
+    [
+        (helper.make_sequence_type_proto(helper.make_tensor_type_proto(1, ["N", 4])), "sequence_type"),
+        (helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(1, [1])), "map_type"),
+        (helper.make_optional_type_proto(helper.make_tensor_type_proto(1, ["N", 4])), "optional_type"),
+        (helper.make_tensor_type_proto(TensorProto.STRING, ["N", 4]), "elements of type"),
+        (helper.make_tensor_type_proto(TensorProto.COMPLEX64, ["N", 4]), "complex64"),
+    ],
+)
+def test_only_tensors_of_numbers_are_inputs(kind: onnx.TypeProto, got: str) -> None:
+    model = linear()
+    model.graph.input.append(helper.make_value_info("other", kind))
+    text = refusal(model, ModelInvalid)
+    assert "'other'" in text
+    assert got in text
+
+
+def test_an_input_needs_a_rank() -> None:
+    model = linear()
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(NetworkError) as caught:
+        admit(model.SerializeToString(), LIMITS)
+    assert caught.type in (ShapesNotFixed, ModelInvalid)
+    assert "shape" in str(caught.value)
+
+
+def test_what_the_checker_finds_is_passed_on() -> None:
+    model = linear()
+    model.graph.node[0].input[0] = "nowhere"
+    assert "nowhere" in refusal(model, ModelInvalid)
+    assert "Incompatible dimensions" in refusal(linear(W=np.eye(5, 3, dtype=np.float32)), ModelInvalid)
+
+
+def test_a_lie_about_an_inner_shape_does_not_matter() -> None:
+    model = linear()
+    model.graph.value_info.append(value("h", ["N", 777]))
+    admitted = admit(model.SerializeToString(), LIMITS)
+    assert memory_estimate(admitted, 1) == memory_estimate(linear(), 1)
+
+
+# --- weights ----------------------------------------------------------------------------------------------------
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    weights = np.eye(4, 3, dtype=np.float32)
+    weights[1, 1] = np.nan
+    assert "W (NaN)" in refusal(linear(W=weights), WeightsNotFinite)
+    weights[1, 1] = np.inf
+    assert "W (infinity)" in refusal(linear(W=weights), WeightsNotFinite)
+    assert "b (NaN)" in refusal(linear(b=np.full(3, np.nan, np.float32)), WeightsNotFinite)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_weights_of_every_float_type_are_looked_at(dtype: type[np.floating]) -> None:
+    cast = helper.make_node("Cast", ["W"], ["V"], to=TensorProto.FLOAT)
+    model = linear()
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full((4, 3), np.nan, dtype), "W"))
+    model.graph.node[0].input[1] = "V"
+    model.graph.node.insert(0, cast)
+    assert "W (NaN)" in refusal(model, WeightsNotFinite)
+
+
+def test_weights_in_constant_nodes_are_looked_at() -> None:
+    model = linear()
+    tensor = model.graph.initializer.pop(0)
+    bad = numpy_helper.from_array(np.full((4, 3), np.nan, np.float32), tensor.name)
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["W"], value=bad))
+    assert "W (NaN)" in refusal(model, WeightsNotFinite)
+
+
+def test_a_mask_may_hold_infinities() -> None:
+    mask = np.array([0.0, -np.inf, 0.0], np.float32)
+    admit(linear(b=mask).SerializeToString(), LIMITS)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------
+
+
+def bomb(*lengths: int) -> ModelProto:
+    return build(
+        [helper.make_node("ConstantOfShape", ["s"], ["y"])],
+        [value("x", [1])],
+        [value("y", [f"d{i}" for i in range(len(lengths))])],
+        {"s": np.array(lengths, np.int64)},
+    )
+
+
+def test_a_tiny_model_that_makes_gigabytes_is_refused_without_running_it() -> None:
+    model = bomb(1 << 29)
+    assert len(model.SerializeToString()) < 148
+    text = refusal(model, ModelTooLarge, AdmissionLimits())
+    assert f"'y' with {1 << 31:,}" in text
+
+
+def test_sizes_beyond_64_bits_do_not_wrap_around() -> None:
+    assert memory_estimate(bomb(1 << 40, 1 << 40), 1) > 1 << 80
+
+
+def test_the_size_may_come_from_shape_arithmetic() -> None:
+    model = bomb(1 << 15)
+    model.graph.node.insert(0, helper.make_node("Mul", ["s", "s"], ["t"]))
+    model.graph.node[1].input[0] = "t"
+    assert f"'y' with {1 << 32:,}" in refusal(model, ModelTooLarge, AdmissionLimits())
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_values_inside_subgraphs_count(constant: bool) -> None:
+    inner = helper.make_graph(
+        [
+            helper.make_node("ConstantOfShape", ["s"], ["big"]),
+            helper.make_node("ReduceSum", ["big"], ["z"], keepdims=0),
+        ],
+        "inner",
+        [],
+        [value("z", [])],
+    )
+    model = build(
+        [helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)],
+        [value("x", [1]), value("c", [], TensorProto.BOOL)],
+        [value("y", [])],
+        {"s": np.array([1 << 30], np.int64)},
+    )
+    if constant:
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["s"], value=model.graph.initializer.pop()))
+    assert "'big'" in refusal(model, ModelTooLarge, AdmissionLimits())
+
+
+def test_the_peak_is_that_of_the_live_values() -> None:
+    """Chain of Relu over [N, 100] floats: the input stays, and at each node one value comes while one is still held."""
+    nodes = [helper.make_node("Relu", [f"v{i}"], [f"v{i + 1}"]) for i in range(10)]
+    model = build(nodes, [value("v0", ["N", 100])], [value("v10", ["N", 100])])
+    assert memory_estimate(model, 1) == 3 * 400
+    assert memory_estimate(model, 7) == 7 * 3 * 400
+
+
+def test_a_value_held_for_a_late_use_counts_all_the_time() -> None:
+    """v0 -> a; a -> c -> d; d + a: `a` is alive beside v0, c and d."""
+    nodes = [
+        helper.make_node("Relu", ["v0"], ["a"]),
+        helper.make_node("Relu", ["a"], ["c"]),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("Add", ["d", "a"], ["y"]),
+    ]
+    model = build(nodes, [value("v0", ["N", 100])], [value("y", ["N", 100])])
+    assert memory_estimate(model, 1) == 4 * 400
+
+
+def test_weights_count_once_and_at_their_type() -> None:
+    half = build(
+        [helper.make_node("MatMul", ["x", "W"], ["y"])],
+        [value("x", ["N", 4], TensorProto.FLOAT16)],
+        [value("y", ["N", 3], TensorProto.FLOAT16)],
+        {"W": np.eye(4, 3, dtype=np.float16)},
+    )
+    estimate = estimate_memory(half, 1)
+    assert estimate.weight_bytes == 4 * 3 * 2
+    assert estimate.activation_bytes == (4 + 3) * 2
+    packed = helper.make_tensor("P", TensorProto.INT4, [5], bytes(3), raw=True)
+    half.graph.initializer.append(packed)
+    assert estimate_memory(half, 1).weight_bytes == 24 + 3
+
+
+def test_unknown_axes_are_assumed_unless_the_data_fixes_them() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"])]
+    model = build(nodes, [value("x", ["N", "T", 8])], [value("y", ["N", "T", 8])])
+    assert memory_estimate(model, 2) == 2 * (2 * 64 * 8 * 4)
+    assert memory_estimate(model, 2, {"x": (5, 8)}) == 2 * (2 * 5 * 8 * 4)
+
+
+def test_a_value_of_unknown_shape_counts_as_the_largest_known() -> None:
+    nodes = [helper.make_node("NonZero", ["x"], ["i"]), helper.make_node("Cast", ["i"], ["y"], to=1)]
+    model = build(nodes, [value("x", ["N", 100])], [value("y", [2, "K"])])
+    estimate = estimate_memory(model, 1)
+    assert estimate.unknown == 2
+    assert estimate.activation_bytes == 3 * 400
+
+
+def test_a_batch_that_the_graph_fixes_stays() -> None:
+    model = build([helper.make_node("Relu", ["x"], ["y"])], [value("x", [3, 10])], [value("y", [3, 10])])
+    assert memory_estimate(model, 100) == 2 * 3 * 10 * 4
+    with pytest.raises(ValueError, match="batch"):
+        memory_estimate(model, 0)
