@@ -25,10 +25,16 @@ class StageContext(Protocol):
     """What a stage sees of the job: its inputs, and where to say how far it is."""
 
     request: Mapping[str, JSON]
-    model_path: Path
-    dataset_path: Path | None
     threads: int
     memory_limit_bytes: int | None
+
+    @property
+    def model_path(self) -> Path:
+        """The uploaded model."""
+
+    @property
+    def dataset_path(self) -> Path | None:
+        """The uploaded dataset; None if the job has none."""
 
     def read(self, stage: str) -> bytes:
         """The blob that an earlier stage wrote."""

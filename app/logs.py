@@ -1,0 +1,34 @@
+"""Plain logging to standard error, one format for server, worker and dispatcher."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+_FORMAT = "%(asctime)sZ %(levelname)s %(name)s[%(process)d]: %(message)s"
+
+# Libraries that say at INFO what nobody asked for, each with the least level that is worth a line.
+_QUIETER = {
+    "alembic": logging.WARNING,
+    "httpx": logging.WARNING,
+    "kombu": logging.WARNING,
+    # one INFO line for each message: a message is only a hint, the job's own lines say what happened
+    "celery": logging.WARNING,
+    # "No hostname was supplied": a broker of files has none
+    "celery.worker.consumer.connection": logging.ERROR,
+    # a process that the worker lost is logged by `workers.presence`, with what is done about it
+    "multiprocessing": logging.ERROR,
+}
+
+
+def configure_logging(level: int = logging.INFO) -> None:
+    """Log to standard error at `level` and above, times in UTC. Replaces what was configured before."""
+    formatter = logging.Formatter(_FORMAT, datefmt="%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name, quieter in _QUIETER.items():
+        logging.getLogger(name).setLevel(max(level, quieter))
