@@ -2,8 +2,8 @@
 
 `kl`: `KL(softmax(z_float) || softmax(z))` in nats, for classifiers. `squared_error`: `1/2 ||z - z_float||^2`, for
 everything else. Both are zero with zero gradient at the float weights, so HAWQ's first assumption holds exactly there,
-and their Hessian in the weights is the Gauss-Newton matrix `J' C J`, which is positive semidefinite. `C = B' B` is the
-Hessian in the outputs; `root_times` gives `B dz`.
+and their Hessian in the weights is the Gauss-Newton matrix `J' B' B J`, which is positive semidefinite; `B' B` is the
+Hessian in the outputs z. `root_times` gives `B dz`, `transposed_root_times` gives `B' u`.
 
 Outputs are `[samples, ..., classes]`; positions before the last axis count as one more mean (for `kl`: each position of
 a sequence is one prediction).
@@ -11,6 +11,7 @@ a sequence is one prediction).
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 
 import numpy as np
@@ -26,16 +27,6 @@ class Loss(StrEnum):
 
     KL = "kl"
     SQUARED_ERROR = "squared_error"
-
-
-def torch_loss(loss: Loss, outputs: torch.Tensor, float_outputs: torch.Tensor) -> torch.Tensor:
-    """Mean loss over the samples (scalar), twice differentiable in `outputs` `[samples, ..., classes]`."""
-    if loss is Loss.KL:
-        reference = torch.log_softmax(float_outputs.detach(), dim=-1)
-        change = reference - torch.log_softmax(outputs, dim=-1)
-        return (reference.exp() * change).sum(-1).mean()
-    difference = (outputs - float_outputs.detach()).flatten(1)
-    return 0.5 * difference.square().sum(1).mean()
 
 
 def sample_loss(loss: Loss, outputs: Array, float_outputs: Array) -> NDArray[np.float64]:
@@ -59,6 +50,18 @@ def root_times(loss: Loss, change: Array, float_outputs: Array) -> NDArray[np.fl
     if loss is Loss.KL:
         p = softmax(float_outputs.astype(np.float64), axis=-1)
         dz = np.sqrt(p) * (dz - (p * dz).sum(-1, keepdims=True))
-        positions = int(np.prod(dz.shape[1:-1]))
-        dz /= np.sqrt(positions)
+        dz /= math.sqrt(math.prod(dz.shape[1:-1]))
     return np.asarray(dz.reshape(len(dz), -1))
+
+
+def transposed_root_times(loss: Loss, probe: torch.Tensor, float_outputs: torch.Tensor) -> torch.Tensor:
+    """`B' u` of every sample, in the shape of the outputs `[samples, ..., classes]`; the transpose of `root_times`.
+
+    For kl: `sqrt(p) u - p (sqrt(p)' u)` at each position, over the square root of the number of positions.
+    """
+    if loss is Loss.SQUARED_ERROR:
+        return probe
+    p = torch.softmax(float_outputs, dim=-1)
+    scaled = p.sqrt() * probe
+    positions = math.prod(probe.shape[1:-1])
+    return (scaled - p * scaled.sum(-1, keepdim=True)) / math.sqrt(positions)

@@ -1,15 +1,21 @@
-"""Hessian traces of all sites at once, from joint Rademacher probes.
+"""Hessian traces of all sites at once, from joint Rademacher probes of the outputs.
 
-Hutchinson (1989): `Tr(H) = E[z' H z]` for z with independent entries of +1 and -1. One probe over the weights of all
-sites and one Hessian-vector product give, for every site i at once, the unbiased estimate `z_i' (H z)_i` of
-`Tr(H_ii)`; HAWQ-V2 (Dong et al., arXiv 1911.03852) averages it to the mean trace `Tr(H_ii) / n_i`.
+HAWQ-V2 (Dong et al., arXiv 1911.03852) scores a layer by the mean trace `Tr(H_ii) / n_i`, estimated by Hutchinson's
+identity `Tr(A) = E[u' A u]` for u with independent entries of +1 and -1. At the float weights the Hessian of both our
+losses *is* the Gauss-Newton matrix `H = J' B' B J` (see `sensitivity.loss`), so `Tr(H_ii) = Tr(B J_i J_i' B')`, and a
+probe u of the outputs gives
+
+    E[ ||J_i' B' u||^2 ] = Tr(H_ii)
+
+for every site i at once, from one ordinary backward pass: `J' B' u` is the gradient of the outputs weighted by `B' u`.
 
 Deviations from HAWQ-V2 and from PyHessian:
 
-1. One probe serves all sites. The estimate of a site then also carries the noise of the blocks between sites, still far
-   cheaper than one product for each site.
-2. Each probe sees another micro-batch of the samples. The draws are independent and each is unbiased for the trace over
-   all samples, so their spread is an honest standard error of both: probes and samples.
+1. The probe lives in the space of the outputs, not of the weights. There is no second differentiation, no noise from
+   the blocks between sites, and no estimate is ever negative.
+2. Each probe sees another micro-batch of the samples, with independent signs for each sample. The draws are
+   independent and unbiased for the trace over all samples, so their spread is an honest standard error of both:
+   probes and samples. In practice samples differ far more than probes.
 3. The iteration stops on that standard error, for every site, not on the change of the running mean.
 4. Sums are in float64.
 """
@@ -25,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 
 from network.execution import TorchNetwork
-from sensitivity.loss import Loss, torch_loss
+from sensitivity.loss import Loss, transposed_root_times
 
 
 class TraceStatus(StrEnum):
@@ -55,7 +61,7 @@ class Traces:
     """Traces per site, in the order of `sites`.
 
     `trace_mean[i]` is `Tr(H_ii) / n_i`, `trace_stderr[i]` its standard error; `probes` Hessian-vector products were
-    used, each on `batch` samples.
+    used (one backward pass each), each on `batch` samples.
     """
 
     sites: tuple[str, ...]
@@ -79,13 +85,13 @@ def hessian_traces(
     """Mean Hessian traces of the loss in the weights of all sites.
 
     Args:
-        network: the float network.
+        network: the float network, with gradients required for the weights of the sites.
         weights: site name to initializer name; the order of the result.
         inputs: arrays `[samples, ...]` by graph input name.
         loss: which loss; its reference are the network's own float outputs.
         generator: source of the probes and of the order of samples.
         rule: when to stop.
-        batch: samples in each Hessian-vector product; what is live in memory grows with it.
+        batch: samples in each backward pass; what is live in memory grows with it.
         check: called after each probe with the fraction of the probe budget used.
 
     Raises:
@@ -121,25 +127,17 @@ def _draw(
     loss: Loss,
     generator: torch.Generator,
 ) -> NDArray[np.float64]:
-    """`z_i' (H z)_i` of every site for one joint probe on one micro-batch."""
-    weights = list(parameters.values())
-    device = weights[0].device
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in inputs.items()}
+    """`||J_i' B' u||^2 / batch` of every site for one joint probe u on one micro-batch."""
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)).to(network.device) for name, array in inputs.items()}
     outputs = network.run(tensors)[0]
-    # Weights that the output does not depend on (a branch to another output) have trace zero, hence allow_unused.
+    signs = 2 * torch.randint(0, 2, outputs.shape, generator=generator, dtype=torch.int8) - 1
+    weighted = transposed_root_times(loss, signs.to(outputs), outputs.detach())
+    # Weights that the first output does not depend on have trace zero, hence allow_unused.
     gradients = torch.autograd.grad(
-        torch_loss(loss, outputs, outputs), weights, create_graph=True, allow_unused=True, materialize_grads=True
+        outputs, list(parameters.values()), weighted, allow_unused=True, materialize_grads=True
     )
-    probes = [_rademacher(weight, generator) for weight in weights]
-    products = torch.autograd.grad(gradients, weights, probes, allow_unused=True, materialize_grads=True)
-    return np.array(
-        [(z.double() * h.double()).sum().item() for z, h in zip(probes, products, strict=True)], dtype=np.float64
-    )
-
-
-def _rademacher(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    signs = torch.randint(0, 2, like.shape, generator=generator, dtype=torch.int8)
-    return (2 * signs - 1).to(dtype=like.dtype, device=like.device)
+    squares = [gradient.double().square().sum().item() for gradient in gradients]
+    return np.array(squares, dtype=np.float64) / len(outputs)
 
 
 def _mean_and_stderr(draws: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
