@@ -43,6 +43,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "job_not_finished": ErrorClass(409, "The job has not finished yet"),
     "job_finished": ErrorClass(409, "The job has already finished"),
     "artifact_missing": ErrorClass(404, "The job has no such result"),
+    "database_unavailable": ErrorClass(503, "The database does not answer"),
     "not_ready": ErrorClass(503, "The service is not ready"),
     "storage_full": ErrorClass(507, "No room is left to store this"),
     # models (network/errors.py)

@@ -1,0 +1,83 @@
+"""GET /v1/jobs/{id}/events: server-sent events, read from the database, so that any API process can serve them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import anyio
+from fastapi import APIRouter, Header
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from app.api.problems import problem_answers
+from app.api.state import Service
+from app.lifecycle.states import JobState
+from app.services import jobs
+from app.store.engine import Sessions
+from app.store.tables import JobEventRow, JobRow
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
+
+POLL_SECONDS = 0.5
+SILENCE_SECONDS = 15.0
+"""Proxies close connections on which nothing comes; after this long a comment does."""
+
+
+@router.get(
+    "/events",
+    responses={200: {"content": {"text/event-stream": {}}}, **problem_answers("not_found", "request_invalid")},
+    response_class=StreamingResponse,
+)
+async def get_events(
+    job_id: str,
+    service: Service,
+    last_event_id: Annotated[
+        int, Header(alias="Last-Event-ID", ge=0, lt=2**31, description="Only events after this one.")
+    ] = 0,
+) -> StreamingResponse:
+    """What happens to the job, until it has ended: `state`, `stage`, `progress` and one `plan` per evaluated plan.
+
+    Every event but `progress` has a number and is repeated after a reconnect, from the one after Last-Event-ID on.
+    """
+    first = await run_in_threadpool(jobs.watch, service.sessions, job_id, last_event_id)  # 404 before the stream begins
+    return StreamingResponse(
+        _events(service.sessions, job_id, last_event_id, first),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _events(sessions: Sessions, job_id: str, seen: int, moment: tuple[JobRow, Any]) -> AsyncIterator[str]:
+    shown: dict[str, Any] = {}
+    spoke = time.monotonic()
+    while True:
+        job, news = moment
+        for event in news:
+            seen = event.seq
+            yield _numbered(event)
+        progress = {"stage": job.stage, "progress": job.progress, "eta_seconds": job.eta_seconds}
+        if progress != shown and job.stage is not None:
+            shown = progress
+            yield _frame("progress", progress)
+            spoke = time.monotonic()
+        if news:
+            spoke = time.monotonic()
+        elif time.monotonic() - spoke > SILENCE_SECONDS:
+            yield ": still here\n\n"
+            spoke = time.monotonic()
+        if JobState(job.state).final:
+            return
+        await anyio.sleep(POLL_SECONDS)
+        moment = await run_in_threadpool(jobs.watch, sessions, job_id, seen)
+
+
+def _numbered(event: JobEventRow) -> str:
+    data = {**event.data, "at": event.created_at.isoformat()}
+    return f"id: {event.seq}\n{_frame(event.kind, data)}"
+
+
+def _frame(kind: str, data: dict[str, Any]) -> str:
+    return f"event: {kind}\ndata: {json.dumps(data)}\n\n"

@@ -1,0 +1,40 @@
+"""Liveness, readiness and metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from app.api.problems import problem_answers
+from app.api.state import Service
+from app.errors import AppError
+from app.schemas.answers import Health, Readiness
+from app.services.health import WORKER_SEEN_WITHIN, condition
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+async def healthz() -> Health:
+    """The process answers; says nothing about what it depends on."""
+    return Health()
+
+
+@router.get("/readyz", responses=problem_answers("not_ready", "database_unavailable"))
+def readyz(service: Service) -> Readiness:
+    """Whether the database answers and a worker is alive; and how long the oldest waiting job has waited."""
+    now = condition(service.sessions)
+    if now.workers == 0:
+        raise AppError(
+            "not_ready",
+            f"no worker was seen within {WORKER_SEEN_WITHIN.total_seconds():g} s; jobs are accepted and wait. Start "
+            "one: bitbudget worker",
+            {"workers": 0, "oldest_queued_seconds": now.oldest_queued_seconds},
+        )
+    return Readiness(workers=now.workers, oldest_queued_seconds=now.oldest_queued_seconds)
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+def metrics(request: Request) -> Response:
+    """Figures for Prometheus."""
+    return Response(generate_latest(request.app.state.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,165 @@
+"""Making, watching and stopping jobs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from app.api.problems import problem_answers
+from app.api.receiving import received_json
+from app.api.state import Service
+from app.api.submission import received_form
+from app.errors import problem
+from app.lifecycle.states import JobState, Outcome
+from app.schemas.answers import Job, JobList, Problem
+from app.schemas.job_request import FROM_ELSEWHERE, JobRequest
+from app.schemas.parsing import parse_object, parse_request
+from app.services import jobs
+from app.store.tables import JobRow
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="A repeated request with the same key makes no second job; another request with it is refused.",
+    ),
+]
+_SUBMIT_ERRORS = problem_answers(
+    "request_malformed",
+    "request_invalid",
+    "budget_invalid",
+    "option_not_supported",
+    "constraint_impossible",
+    "idempotency_mismatch",
+    "not_found",
+    "media_type_unsupported",
+    "payload_too_large",
+    "storage_full",
+)
+_REQUEST_SCHEMA = JobRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+_DEFINITIONS = _REQUEST_SCHEMA.pop("$defs")
+_PART_SCHEMA = {
+    **_REQUEST_SCHEMA,
+    "properties": {name: s for name, s in _REQUEST_SCHEMA["properties"].items() if name not in FROM_ELSEWHERE},
+    "required": [],
+}
+_PATCH_SCHEMA = {**_PART_SCHEMA, "description": "The members to change, merged as by RFC 7396."}
+_BINARY = {"type": "string", "format": "binary"}
+_SUBMIT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _REQUEST_SCHEMA},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"model": _BINARY, "dataset": _BINARY, "request": _PART_SCHEMA},
+                    "required": ["model"],
+                }
+            },
+        },
+    }
+}
+_PATCH_BODY: dict[str, Any] = {"requestBody": {"content": {"application/json": {"schema": _PATCH_SCHEMA}}}}
+
+SCHEMAS = _DEFINITIONS
+"""Schemas that the bodies above refer to; `app.main` adds them to OpenAPI."""
+
+
+@router.post("/jobs", status_code=202, responses=_SUBMIT_ERRORS, openapi_extra=_SUBMIT_BODY)
+async def submit(request: Request, response: Response, service: Service, key: Key = None) -> Job:
+    """Make a job. JSON names uploads by id; multipart brings `model`, `dataset` and `request` in one call."""
+    scoped = None if key is None else jobs.IdempotencyKey("jobs", key)
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        wanted = await received_form(request, service)
+    else:
+        wanted = parse_request(parse_object(await received_json(request)))
+    row = await run_in_threadpool(
+        jobs.submit,
+        service.sessions,
+        service.send,
+        wanted,
+        announce_after=service.settings.dispatch_after,
+        key=scoped,
+    )
+    return _accepted(response, row)
+
+
+@router.post(
+    "/jobs/{job_id}/replan",
+    status_code=202,
+    responses=_SUBMIT_ERRORS,
+    openapi_extra=_PATCH_BODY,
+)
+async def replan(job_id: str, request: Request, response: Response, service: Service, key: Key = None) -> Job:
+    """Ask another question about the same model and data: a new job that reuses the analysis."""
+    changes = parse_object(await received_json(request))
+    row = await run_in_threadpool(
+        jobs.replan,
+        service.sessions,
+        service.send,
+        job_id,
+        changes,
+        announce_after=service.settings.dispatch_after,
+        key=key,
+    )
+    return _accepted(response, row)
+
+
+@router.get("/jobs", responses=problem_answers("request_invalid"))
+def list_jobs(
+    service: Service,
+    state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> JobList:
+    """Jobs, newest first."""
+    rows, following = jobs.recent(service.sessions, state, limit, cursor)
+    return JobList(jobs=[job_view(row) for row in rows], next_cursor=following)
+
+
+@router.get("/jobs/{job_id}", responses=problem_answers("not_found"))
+def get_job(job_id: str, service: Service) -> Job:
+    """State, stage, progress, and in the end the summary or the error."""
+    return job_view(jobs.get(service.sessions, job_id))
+
+
+@router.post("/jobs/{job_id}/cancel", status_code=202, responses=problem_answers("not_found", "job_finished"))
+def cancel(job_id: str, service: Service) -> Job:
+    """Stop a job. One that runs stops at its next heartbeat, within seconds."""
+    return job_view(jobs.cancel(service.sessions, job_id))
+
+
+def job_view(row: JobRow) -> Job:
+    """A job as the API shows it."""
+    error = None
+    if row.error_code is not None:
+        error = Problem(**problem(row.error_code, row.error_detail or "", instance=f"/v1/jobs/{row.id}"))
+    return Job(
+        id=row.id,
+        state=JobState(row.state),
+        outcome=None if row.outcome is None else Outcome(row.outcome),
+        stage=row.stage,
+        progress=row.progress,
+        eta_seconds=row.eta_seconds,
+        cancel_requested=row.cancel_requested,
+        attempt=row.attempt,
+        model_id=row.model_id,
+        dataset_id=row.dataset_id,
+        parent_id=row.parent_id,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        request=row.request,
+        summary=row.summary,
+        error=error,
+    )
+
+
+def _accepted(response: Response, row: JobRow) -> Job:
+    response.headers["Location"] = f"/v1/jobs/{row.id}"
+    return job_view(row)

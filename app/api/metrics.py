@@ -1,0 +1,102 @@
+"""What Prometheus sees: requests by route, and the state of the queue at the moment of the scrape."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.lifecycle.states import JobState
+from app.services.health import condition
+from app.store.engine import Sessions
+
+logger = logging.getLogger(__name__)
+
+
+class Metrics:
+    """The metrics of one application; each has its own registry, so that several may live in one process."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "bitbudget_http_requests", "HTTP requests", ["method", "route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "bitbudget_http_request_seconds",
+            "Time from a request to the end of its answer",
+            ["method", "route"],
+            registry=self.registry,
+        )
+        self.registry.register(_Queue(sessions))
+
+
+class _Queue(Collector):
+    """Asks the database when it is scraped: several API processes then agree, and none keeps count."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def describe(self) -> Iterator[Metric]:
+        # Without it the registry would collect, and so ask the database, when the collector is registered.
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("bitbudget_database_up", "1 if the database answers")
+        try:
+            now = condition(self._sessions)
+        except SQLAlchemyError:
+            logger.exception("the database does not answer a scrape")
+            up.add_metric([], 0)
+            yield up
+            return
+        up.add_metric([], 1)
+        yield up
+        jobs = GaugeMetricFamily("bitbudget_jobs", "Jobs by state", labels=["state"])
+        for state in JobState:
+            jobs.add_metric([state], now.jobs_by_state.get(state, 0))
+        yield jobs
+        workers = GaugeMetricFamily("bitbudget_workers", "Workers that are alive")
+        workers.add_metric([], now.workers)
+        yield workers
+        oldest = GaugeMetricFamily("bitbudget_oldest_queued_job_seconds", "Waiting time of the oldest queued job")
+        oldest.add_metric([], now.oldest_queued_seconds or 0.0)
+        yield oldest
+
+
+class MeasureRequests:
+    """ASGI middleware that counts and times requests by the route that answered, not by the address with its ids."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+        began = time.perf_counter()
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            # Methods are free text; only known ones become labels, or a scanner would fill the memory with series.
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.requests.labels(method, route, str(status)).inc()
+            self._metrics.seconds.labels(method, route).observe(time.perf_counter() - began)
+
+
+_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"})

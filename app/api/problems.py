@@ -1,0 +1,133 @@
+"""Every error answer is `application/problem+json` (RFC 9457), also those that FastAPI and Starlette make."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import uuid
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from app.errors import CATALOGUE, PROBLEM_MEDIA_TYPE, AppError, problem
+from app.schemas.answers import Problem
+from app.schemas.parsing import invalid_fields
+
+logger = logging.getLogger(__name__)
+
+_CODE_BY_STATUS = {
+    HTTPStatus.BAD_REQUEST: "request_malformed",
+    HTTPStatus.NOT_FOUND: "not_found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "payload_too_large",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "media_type_unsupported",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "request_invalid",
+}
+
+
+def problem_response(
+    request: Request, code: str, detail: str, extra: Mapping[str, Any] | None = None, headers: Any = None
+) -> JSONResponse:
+    """The answer for an error of the catalogue."""
+    body = problem(code, detail, instance=request.url.path, extra=extra)
+    return JSONResponse(body, status_code=body["status"], headers=headers, media_type=PROBLEM_MEDIA_TYPE)
+
+
+def problem_answers(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """What a route declares in OpenAPI: its errors by status."""
+    by_status: dict[int, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(CATALOGUE[code].status, []).append(code)
+    return {
+        status: {
+            "description": f"{HTTPStatus(status).phrase}: {', '.join(known)}",
+            "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+        }
+        for status, known in by_status.items()
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Register a handler for every kind of error."""
+    app.add_exception_handler(AppError, _app_error)
+    app.add_exception_handler(RequestValidationError, _invalid_parameters)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _disconnected)
+    app.add_exception_handler(OperationalError, _database_away)
+    app.add_exception_handler(PoolTimeout, _database_away)
+    app.add_exception_handler(OSError, _os_error)
+    app.add_exception_handler(Exception, _internal)
+
+
+def _app_error(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, AppError):
+        raise error
+    return problem_response(request, error.code, error.detail, error.extra)
+
+
+def _invalid_parameters(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    return _app_error(request, invalid_fields(error.errors()))
+
+
+def _http_error(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    code = _CODE_BY_STATUS.get(HTTPStatus(error.status_code), "internal")
+    detail = str(error.detail)
+    if code == "not_found":
+        detail = f"there is nothing at {request.url.path}; /docs lists every address"
+    elif code == "method_not_allowed":
+        allowed = (error.headers or {}).get("Allow", "another method")
+        detail = f"{request.url.path} does not answer {request.method}; it answers {allowed}"
+    return problem_response(request, code, detail, headers=error.headers)
+
+
+def _disconnected(request: Request, _error: Exception) -> JSONResponse:
+    return problem_response(request, "client_disconnected", "the connection was closed before the body was complete")
+
+
+def _database_away(request: Request, error: Exception) -> JSONResponse:
+    if "full" in str(error).lower():  # SQLITE_FULL and PostgreSQL's "No space left", by their only common word
+        return _storage_full(request, error)
+    logger.error("the database does not answer", exc_info=error)
+    return problem_response(
+        request,
+        "database_unavailable",
+        "the database does not answer; nothing of this request was stored, repeat it in a moment",
+        headers={"Retry-After": "5"},
+    )
+
+
+def _os_error(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _storage_full(request, error)
+    return _internal(request, error)
+
+
+def _storage_full(request: Request, error: Exception) -> JSONResponse:
+    logger.error("no room is left", exc_info=error)
+    return problem_response(
+        request,
+        "storage_full",
+        "the disk of the service is full; nothing of this request was stored. Free some room (BITBUDGET_TMP_DIR and "
+        "the database are what grows), then repeat it",
+    )
+
+
+def _internal(request: Request, error: Exception) -> JSONResponse:
+    # The text of an unforeseen error may hold what is nobody's business; the log has it, under a number to find it.
+    number = uuid.uuid4().hex[:12]
+    logger.error("error %s answering %s %s", number, request.method, request.url.path, exc_info=error)
+    return problem_response(
+        request, "internal", f"the service failed in a way that nobody foresaw; its log has the cause under {number}"
+    )

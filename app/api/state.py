@@ -1,0 +1,27 @@
+"""What every route needs, made once by `create_app` and handed to routes by dependency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from app.lifecycle.messages import MessageSender
+from app.settings import Settings
+from app.store.engine import Sessions
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    settings: Settings
+    sessions: Sessions
+    send: MessageSender
+
+
+def _state(request: Request) -> State:
+    state: State = request.app.state.bitbudget
+    return state
+
+
+Service = Annotated[State, Depends(_state)]

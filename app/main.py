@@ -1,0 +1,61 @@
+"""The HTTP application. Nothing happens at import: whoever serves it calls `create_app`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+
+from app.api import events, health, jobs, problems, results, uploads
+from app.api.metrics import MeasureRequests, Metrics
+from app.api.state import State
+from app.lifecycle.messages import MessageSender, message_sender
+from app.settings import Settings
+from app.store.engine import open_sessions
+
+DESCRIPTION = (
+    "Give it a network and how much accuracy you can spare; get back a smaller network that keeps the promise, "
+    "and the evidence. Errors are RFC 9457 problem details with a stable `code`."
+)
+
+
+def create_app(settings: Settings, *, send: MessageSender | None = None) -> FastAPI:
+    """The application on a database that `app.store.migrate.upgrade` has prepared.
+
+    Args:
+        send: announces a job to the workers; by default a message over the broker of the settings.
+    """
+    sessions = open_sessions(settings.database_url)
+    metrics = Metrics(sessions)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        sessions.dispose()
+
+    app = FastAPI(
+        title="bitbudget", version=version("bitbudget"), description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+    )
+    app.state.bitbudget = State(settings, sessions, send or message_sender(settings))
+    app.state.metrics = metrics
+    app.add_middleware(MeasureRequests, metrics=metrics)
+    problems.install(app)
+    for module in (uploads, jobs, events, results, health):
+        app.include_router(module.router)
+    _complete_openapi(app)
+    return app
+
+
+def _complete_openapi(app: FastAPI) -> None:
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        # Bodies that are read by hand refer to schemas that FastAPI does not see.
+        document["components"]["schemas"].update(jobs.SCHEMAS)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

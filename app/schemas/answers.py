@@ -1,0 +1,79 @@
+"""What the API answers. Times are RFC 3339 in UTC, sizes bytes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.lifecycle.states import JobState, Outcome
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class FieldError(Answer):
+    """One wrong field of a request."""
+
+    field: str = Field(description="Path of the field, e.g. budget.max_drop; empty for the request as a whole.")
+    message: str
+
+
+class Problem(Answer):
+    """Problem details of RFC 9457. `code` is stable; `detail` is written for the person who reads it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    instance: str | None = None
+    errors: list[FieldError] | None = Field(default=None, description="The wrong fields, if that is the problem.")
+
+
+class Upload(Answer):
+    """An uploaded model or dataset. `id` is its SHA-256: the same contents are the same upload."""
+
+    id: str
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+class Job(Answer):
+    id: str
+    state: JobState
+    outcome: Outcome | None = Field(description="How a succeeded job answered its budget.")
+    stage: str | None = Field(description="The stage that runs, or ran last.")
+    progress: float = Field(description="Done of the whole job, 0 to 1.")
+    eta_seconds: float | None
+    cancel_requested: bool
+    attempt: int = Field(description="How often a worker has taken the job.")
+    model_id: str
+    dataset_id: str | None
+    parent_id: str | None = Field(description="The job of which this is a replan.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    request: dict[str, Any] = Field(description="The request with every default filled in.")
+    summary: dict[str, Any] | None
+    error: Problem | None = Field(description="Why the job failed.")
+
+
+class JobList(Answer):
+    jobs: list[Job]
+    next_cursor: str | None = Field(description="Give it as `cursor` to get the jobs before these; null: no more.")
+
+
+class Health(Answer):
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Answer):
+    """Whether jobs that are accepted now would be worked on."""
+
+    status: Literal["ready"] = "ready"
+    workers: int = Field(description="Workers that said within the last minute that they are alive.")
+    oldest_queued_seconds: float | None = Field(description="How long the oldest waiting job has waited.")

@@ -1,0 +1,218 @@
+"""The request of a job.
+
+A job is stored with its request as JSON, every default filled in: `JobRequest.model_dump(mode="json")` is what the
+worker reads, whatever the defaults of a later version are.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NoReturn, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+MAX_NAME = 1024
+MAX_LAYERS = 10_000
+LABEL_METRICS = ("top1",)
+
+
+def refuse(code: str, text: str) -> NoReturn:
+    """Refuse a field with an error code of the catalogue and a text for the reader."""
+    # The text goes in as a value: pydantic would take braces in it for its own.
+    raise PydanticCustomError(code, "{text}", {"text": text})
+
+
+class Strict(BaseModel):
+    """No unknown fields, no silent conversions: "8" is not 8, and 1 is not true."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def _fraction(value: float) -> float:
+    if value > 1:
+        refuse(
+            "budget_invalid",
+            f"max_drop is a fraction, and {value:g} is above 1; you probably mean {value:g} percent: "
+            f"send {value / 100:g}",
+        )
+    return value
+
+
+def _supported_metric(value: Any) -> Any:
+    if value in ("top5", "sqnr_db", "mse"):
+        refuse("option_not_supported", f"the metric {value} is not supported yet; take top1, agreement, kl or cosine")
+    return value
+
+
+def _supported_objective(value: Any) -> Any:
+    if value == "latency":
+        refuse("option_not_supported", "the objective latency is not supported yet; take size or bit_operations")
+    return value
+
+
+def _no_latency_limit(value: Any) -> Any:
+    if value is not None:
+        refuse(
+            "option_not_supported",
+            "a limit on latency is not supported yet; leave it null, and limit max_size_bytes or max_bit_operations",
+        )
+    return value
+
+
+def _no_activation_bits(value: Any) -> Any:
+    if value is not None:
+        refuse(
+            "option_not_supported",
+            "quantized activations are not supported yet; leave activations.bits null: they stay float32",
+        )
+    return value
+
+
+def _sorted_once(bits: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(set(bits)))
+
+
+Bits = Annotated[int, Field(ge=2, le=8)]
+BitsList = Annotated[tuple[Bits, ...], Field(min_length=1, max_length=64), AfterValidator(_sorted_once)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+LayerName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+
+
+class Budget(Strict):
+    """The accuracy that may be spent, measured on held-out samples."""
+
+    metric: Annotated[Literal["top1", "agreement", "kl", "cosine"] | None, BeforeValidator(_supported_metric)] = Field(
+        default=None,
+        description="top1 needs class labels; agreement (same class as the float model), kl and cosine need none. "
+        "null: top1 with class labels, else agreement for classifiers, else cosine.",
+    )
+    max_drop: Annotated[float, Field(ge=0), AfterValidator(_fraction)] = Field(
+        default=0.01, description="A fraction: 0.01 is one percentage point."
+    )
+    kind: Literal["absolute", "relative"] = Field(
+        default="absolute", description="relative: max_drop is a fraction of the float model's own value."
+    )
+    confidence: Annotated[float, Field(ge=0.5, le=0.999)] | None = Field(
+        default=None,
+        description="The budget must hold for the upper end of the drop's interval at this level; null: for the "
+        "measured drop itself.",
+    )
+
+    @model_validator(mode="after")
+    def _kl_has_no_relative(self) -> Self:
+        if self.metric == "kl" and self.kind == "relative":
+            refuse(
+                "budget_invalid",
+                "kind relative has no meaning for the metric kl: the float model's own value is 0, and so is every "
+                "fraction of it; take kind absolute",
+            )
+        return self
+
+
+class Limits(Strict):
+    """Upper bounds that the plan must keep, beside the budget."""
+
+    max_size_bytes: Annotated[int, Field(gt=0)] | None = None
+    max_bit_operations: Annotated[int, Field(gt=0)] | None = None
+    max_latency_ms: Annotated[None, BeforeValidator(_no_latency_limit)] = None
+
+
+class Weights(Strict):
+    bits: BitsList = Field(default=(2, 3, 4, 5, 6, 7, 8), description="Widths that a weight may get, 2 to 8.")
+    granularity: Literal["channel", "tensor"] = "channel"
+    rounding: Literal["nearest", "gptq"] = "gptq"
+
+
+class Activations(Strict):
+    bits: Annotated[None, BeforeValidator(_no_activation_bits)] = None
+
+
+class Sensitivity(Strict):
+    method: Literal["auto", "hawq_v2", "cross_layer"] = "auto"
+
+
+class Search(Strict):
+    method: Literal["auto", "bisection", "frontier"] = "auto"
+    deadline_seconds: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="After this time from the start the best plan found so far is delivered."
+    )
+
+
+class LayerConstraint(Strict):
+    """What one layer may get: exactly one of the three."""
+
+    keep: bool | None = Field(default=None, description="true: the layer stays float32.")
+    bits: BitsList | None = Field(default=None, description="The only widths that the layer may get.")
+    min_bits: Bits | None = Field(default=None, description="The least width that the layer may get.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [name for name in ("keep", "bits", "min_bits") if getattr(self, name) is not None]
+        if len(given) != 1:
+            refuse(
+                "request_invalid",
+                'a layer takes exactly one of {"keep": true}, {"bits": [4, 8]} and {"min_bits": 4}, got '
+                + (" and ".join(given) if given else "none of them"),
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_given(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if value is not None}
+
+
+class JobRequest(Strict):
+    """What to do with a model. Every field but `model_id` has a default."""
+
+    model_id: Sha256 = Field(description="Digest of an uploaded model.")
+    dataset_id: Sha256 | None = Field(
+        default=None, description="Digest of an uploaded dataset; null: inputs are made from the graph's shapes."
+    )
+    budget: Budget = Budget()
+    objective: Annotated[Literal["size", "bit_operations"], BeforeValidator(_supported_objective)] = Field(
+        default="size", description="What to make small."
+    )
+    limits: Limits = Limits()
+    weights: Weights = Weights()
+    activations: Activations = Activations()
+    sensitivity: Sensitivity = Sensitivity()
+    search: Search = Search()
+    layers: Annotated[dict[LayerName, LayerConstraint], Field(max_length=MAX_LAYERS)] = Field(
+        default={}, description="Constraints by layer or weight name."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @model_validator(mode="after")
+    def _labels_come_with_data(self) -> Self:
+        if self.budget.metric in LABEL_METRICS and self.dataset_id is None:
+            refuse(
+                "budget_invalid",
+                f"the metric {self.budget.metric} needs labels, and the request names no dataset; upload one with "
+                "PUT /v1/datasets and give its id as dataset_id, or take agreement, kl or cosine",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_layer_has_a_format_left(self) -> Self:
+        widest = max(self.weights.bits)
+        for name, constraint in self.layers.items():
+            if constraint.min_bits is not None and constraint.min_bits > widest:
+                refuse(
+                    "constraint_impossible",
+                    f"layers.{name} asks for at least {constraint.min_bits} bits, but weights.bits ends at {widest}; "
+                    f'allow wider weights, or keep the layer in float32 with {{"keep": true}}',
+                )
+        return self
+
+
+FROM_ELSEWHERE = ("model_id", "dataset_id")
+"""Fields that a replan takes from its job, and a multipart request from its parts."""

@@ -1,0 +1,114 @@
+"""From what a client sent to a `JobRequest`, or to an error that says which field is wrong and what it should be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from app.errors import CATALOGUE, AppError
+from app.schemas.job_request import JobRequest
+
+MAX_ERRORS = 20
+MAX_DEPTH = 16
+
+
+def parse_request(members: Mapping[str, Any]) -> JobRequest:
+    """The job request with these JSON members.
+
+    Raises:
+        AppError: with the code that all wrong fields share, else `request_invalid`; names every wrong field.
+    """
+    try:
+        # By way of JSON text: only there an array may stand for a tuple, and nothing else for anything else.
+        return JobRequest.model_validate_json(json.dumps(members))
+    except ValidationError as error:
+        raise invalid_fields(error.errors(include_url=False), JobRequest) from None
+
+
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """The JSON object that `text` holds.
+
+    Raises:
+        AppError: `request_malformed`.
+    """
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise AppError("request_malformed", f"the body is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise AppError("request_malformed", f"the body must be a JSON object, got {type(value).__name__}")
+    if not _flat_enough(value):
+        raise AppError("request_malformed", f"the body nests more than {MAX_DEPTH} levels deep; no request needs that")
+    return value
+
+
+def invalid_fields(errors: Sequence[Any], model: type[BaseModel] | None = None) -> AppError:
+    """The error for what pydantic says about a request.
+
+    Args:
+        errors: `ValidationError.errors()`.
+        model: the model that refused, to name the fields that it has.
+    """
+    entries = [{"field": _path(error["loc"]), "message": _message(error, model)} for error in errors[:MAX_ERRORS]]
+    codes = {_code(error) for error in errors}
+    code = codes.pop() if len(codes) == 1 else "request_invalid"
+    texts = [f"{entry['field']}: {entry['message']}" if entry["field"] else entry["message"] for entry in entries]
+    if len(errors) > MAX_ERRORS:
+        texts.append(f"and {len(errors) - MAX_ERRORS} more")
+    return AppError(code, "; ".join(texts), {"errors": entries})
+
+
+def _flat_enough(value: Any) -> bool:
+    # Level by level and not recursively: what comes after may recurse, and relies on this.
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        parts = [part for part in level if isinstance(part, (dict, list))]
+        level = [inner for part in parts for inner in (part.values() if isinstance(part, dict) else part)]
+        if not level:
+            return True
+    return False
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _path(location: Sequence[str | int]) -> str:
+    return ".".join(str(part) for part in location if part not in ("query", "path", "header"))
+
+
+def _code(error: Mapping[str, Any]) -> str:
+    if error["type"] in CATALOGUE:
+        return str(error["type"])
+    if error["type"] == "json_invalid":
+        return "request_malformed"
+    return "budget_invalid" if error["loc"] and error["loc"][0] == "budget" else "request_invalid"
+
+
+def _message(error: Mapping[str, Any], model: type[BaseModel] | None) -> str:
+    if error["type"] == "extra_forbidden" and model is not None:
+        fields = _fields_at(model, error["loc"][:-1])
+        return "there is no field of this name" + (f"; fields here: {', '.join(fields)}" if fields else "")
+    message = str(error["msg"])
+    if error["type"] in CATALOGUE or error["type"] == "missing":
+        return message
+    got = json.dumps(error.get("input"), default=str)
+    return f"{message}, got {got if len(got) <= 100 else got[:100] + '…'}"
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    """Names of the fields of the model at this place of a request."""
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue  # the name of a layer: its model was taken from the annotation of the mapping
+        annotation = field.annotation
+        candidates = [annotation, *get_args(annotation)]
+        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not models:
+            return []
+        model = models[0]
+    return list(model.model_fields)

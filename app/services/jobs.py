@@ -1,0 +1,263 @@
+"""Making, finding and stopping jobs."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import case
+from sqlalchemy.orm import Session
+
+from app.errors import AppError
+from app.lifecycle.messages import MessageSender
+from app.lifecycle.states import JobState
+from app.schemas.job_request import FROM_ELSEWHERE, JobRequest
+from app.schemas.parsing import parse_request
+from app.store import jobs
+from app.store.engine import Sessions, clock
+from app.store.idempotency import take_key
+from app.store.tables import JobEventRow, JobRow
+from app.store.uploads import find_upload
+
+_JOB_ID = re.compile(r"[0-9a-f]{32}")
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """What a client sends so that a repeated request makes no second job."""
+
+    scope: str
+    """The call, e.g. `jobs`: keys of different calls are different keys."""
+    key: str
+
+    def __post_init__(self) -> None:
+        if not _IDEMPOTENCY_KEY.fullmatch(self.key):
+            raise AppError(
+                "request_invalid",
+                f"an Idempotency-Key has 1 to 255 visible ASCII characters without spaces, got {self.key[:300]!r}; "
+                "a UUID is a good one",
+            )
+
+
+class _KeyTaken(Exception):
+    """Rolls back the job of a request whose key was used before."""
+
+    def __init__(self, job_id: str, fingerprint: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+        self.fingerprint = fingerprint
+
+
+def submit(
+    sessions: Sessions,
+    send: MessageSender,
+    request: JobRequest,
+    *,
+    announce_after: timedelta,
+    key: IdempotencyKey | None = None,
+    parent_id: str | None = None,
+) -> JobRow:
+    """Store a job, then announce it to the workers. A request that repeats a key gets the job that the first one made.
+
+    Args:
+        announce_after: when the dispatcher repeats the announcement.
+
+    Raises:
+        AppError: `not_found` for an unknown model or dataset; `idempotency_mismatch`.
+    """
+    stored = request.model_dump(mode="json")
+    fingerprint = hashlib.sha256(json.dumps([parent_id, stored], sort_keys=True).encode()).hexdigest()
+    try:
+        with sessions.begin() as session:
+            job = _insert(session, request, stored, parent_id, announce_after)
+            if key is not None:
+                first = take_key(session, key.scope, key.key, fingerprint, job.id, job.created_at)
+                if first is not None:
+                    raise _KeyTaken(first.job_id, first.fingerprint)
+    except _KeyTaken as taken:
+        if taken.fingerprint != fingerprint:
+            raise AppError(
+                "idempotency_mismatch",
+                f"this Idempotency-Key made the job {taken.job_id} from another request; send that request again, or "
+                "take a new key for a new job",
+            ) from None
+        return get(sessions, taken.job_id)
+    send(job.id)
+    return job
+
+
+def replan(
+    sessions: Sessions,
+    send: MessageSender,
+    job_id: str,
+    changes: Mapping[str, Any],
+    *,
+    announce_after: timedelta,
+    key: str | None = None,
+) -> JobRow:
+    """A new job with the request of `job_id` and `changes` merged into it (RFC 7396: null means the default).
+
+    Whatever of the analysis does not depend on the changes is found by the worker and not computed again.
+
+    Raises:
+        AppError: `not_found`, `request_invalid` and what `submit` raises.
+    """
+    elsewhere = [name for name in FROM_ELSEWHERE if name in changes]
+    if elsewhere:
+        raise AppError(
+            "request_invalid",
+            f"a replan is about the model and the data of its job, got {' and '.join(elsewhere)}; "
+            "for others send POST /v1/jobs",
+        )
+    parent = get(sessions, job_id)
+    request = parse_request(merge(parent.request, changes))
+    scoped = None if key is None else IdempotencyKey(f"replan/{job_id}", key)
+    return submit(sessions, send, request, announce_after=announce_after, key=scoped, parent_id=job_id)
+
+
+def merge(target: Any, patch: Any) -> Any:
+    """JSON merge patch, RFC 7396: objects are merged member by member, null removes, anything else replaces.
+
+    A constraint on a layer is replaced as a whole: it holds exactly one member.
+    """
+    if not isinstance(patch, Mapping):
+        return patch
+    merged = dict(target) if isinstance(target, Mapping) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        elif name == "layers" and isinstance(value, Mapping):
+            layers = {**merged.get("layers", {}), **value}
+            merged["layers"] = {layer: constraint for layer, constraint in layers.items() if constraint is not None}
+        else:
+            merged[name] = merge(merged.get(name), value)
+    return merged
+
+
+def get(sessions: Sessions, job_id: str) -> JobRow:
+    """The job `job_id`.
+
+    Raises:
+        AppError: `not_found`.
+    """
+    with sessions.read() as session:
+        return _get(session, job_id)
+
+
+def recent(
+    sessions: Sessions, state: JobState | None, limit: int, cursor: str | None
+) -> tuple[Sequence[JobRow], str | None]:
+    """Jobs, newest first, and the cursor of the next page; None when there are no more."""
+    before = None if cursor is None else _parse_cursor(cursor)
+    with sessions.read() as session:
+        rows = jobs.list_jobs(session, state=state, limit=limit + 1, before=before)
+    page = rows[:limit]
+    return page, _cursor(page[-1]) if len(rows) > limit else None
+
+
+def cancel(sessions: Sessions, job_id: str) -> JobRow:
+    """Cancel a job: at once while it waits, else at the worker's next heartbeat. Repeating it does nothing.
+
+    Raises:
+        AppError: `not_found`; `job_finished` for a job that ended in another way.
+    """
+    with sessions.begin() as session:
+        now = clock(session)
+        before = _get(session, job_id)
+        if before.state == JobState.CANCELLED or before.cancel_requested:
+            return before
+        waiting = JobRow.state == JobState.QUEUED
+        # One statement, because a worker may claim the job meanwhile.
+        job = jobs.change(
+            session,
+            jobs.active(job_id),
+            {
+                "cancel_requested": True,
+                "state": case((waiting, JobState.CANCELLED.value), else_=JobRow.state),
+                "finished_at": case((waiting, now), else_=None),
+            },
+        )
+        if job is None:
+            raise AppError(
+                "job_finished", f"the job {job_id} has {_get(session, job_id).state} and cannot be cancelled any more"
+            )
+        if job.state == JobState.CANCELLED:
+            jobs.add_event(session, job, "state", {"state": job.state}, now)
+        else:
+            jobs.add_event(session, job, "cancel_requested", {}, now)
+        return job
+
+
+def watch(sessions: Sessions, job_id: str, after: int) -> tuple[JobRow, Sequence[JobEventRow]]:
+    """The job and its events after number `after`, of one moment.
+
+    Raises:
+        AppError: `not_found`.
+    """
+    with sessions.read() as session:
+        job = _get(session, job_id)
+        # Between two statements PostgreSQL may show a newer event than this row knows; the next call has it too.
+        return job, [event for event in jobs.events_after(session, job_id, after) if event.seq <= job.last_event]
+
+
+def _insert(
+    session: Session, request: JobRequest, stored: dict[str, Any], parent_id: str | None, announce_after: timedelta
+) -> JobRow:
+    for kind, upload_id in (("model", request.model_id), ("dataset", request.dataset_id)):
+        if upload_id is not None and find_upload(session, kind, upload_id) is None:
+            raise AppError("not_found", f"no {kind} has the id {upload_id}; upload it with PUT /v1/{kind}s")
+    now = clock(session)
+    job = JobRow(
+        id=uuid.uuid4().hex,
+        parent_id=parent_id,
+        model_id=request.model_id,
+        dataset_id=request.dataset_id,
+        request=stored,
+        state=JobState.QUEUED.value,
+        announce_at=now + announce_after,
+        created_at=now,
+        cancel_requested=False,
+        attempt=0,
+        released=0,
+        announcements=0,
+        progress=0.0,
+        last_event=0,
+    )
+    session.add(job)
+    session.flush()
+    jobs.add_event(session, job, "state", {"state": job.state}, now)
+    return job
+
+
+def _get(session: Session, job_id: str) -> JobRow:
+    job = jobs.find_job(session, job_id) if _JOB_ID.fullmatch(job_id) else None
+    if job is None:
+        raise AppError("not_found", f"no job has the id {job_id[:64]!r}; GET /v1/jobs lists them")
+    return job
+
+
+def _cursor(job: JobRow) -> str:
+    return base64.urlsafe_b64encode(f"{job.created_at.isoformat()} {job.id}".encode()).decode()
+
+
+def _parse_cursor(cursor: str) -> tuple[datetime, str]:
+    try:
+        created_at, job_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
+        time = datetime.fromisoformat(created_at)
+        if time.tzinfo is None or not _JOB_ID.fullmatch(job_id):
+            raise ValueError("not a time with a zone and the id of a job")
+    except (ValueError, binascii.Error) as error:
+        raise AppError(
+            "request_invalid",
+            f"the cursor {cursor[:100]!r} is none of this service; take next_cursor of the last page, or leave it out",
+        ) from error
+    return time, job_id

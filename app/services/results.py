@@ -1,0 +1,75 @@
+"""What a finished job has to give."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.errors import AppError
+from app.lifecycle.states import JobState
+from app.services import jobs
+from app.store.blobs import BlobRef, read_blob, read_bytes
+from app.store.engine import Sessions
+from app.store.jobs import find_artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A stored result of a job."""
+
+    blob: BlobRef
+    media_type: str
+
+
+def find_result(sessions: Sessions, job_id: str, kind: str) -> Result:
+    """The result `kind` (`plan`, `frontier`, `sensitivity`, `model`) of a job.
+
+    Raises:
+        AppError: `not_found`; `job_not_finished`; `artifact_missing` for a job that ended without it.
+    """
+    job = jobs.get(sessions, job_id)
+    with sessions.read() as session:
+        found = find_artifact(session, job_id, kind)
+    if found is not None:
+        return Result(*found)
+    if not JobState(job.state).final:
+        raise AppError(
+            "job_not_finished",
+            f"the job {job_id} is {job.state} and has no {kind} yet; wait for it: GET /v1/jobs/{job_id}/events",
+        )
+    why = f" ({job.error_code})" if job.error_code else ""
+    raise AppError(
+        "artifact_missing", f"the job {job_id} has {job.state}{why} without a {kind}; GET /v1/jobs/{job_id} says why"
+    )
+
+
+def stream(sessions: Sessions, result: Result) -> Iterator[bytes]:
+    """The contents, in chunks; holds no transaction while the client takes its time."""
+    return read_blob(sessions, result.blob)
+
+
+def plan_csv(sessions: Sessions, job_id: str) -> str:
+    """The layers of the plan as CSV (RFC 4180), one row each; columns are the members that layers have.
+
+    Raises:
+        AppError: as `find_result`.
+    """
+    plan = json.loads(read_bytes(sessions, find_result(sessions, job_id, "plan").blob))
+    layers: list[Mapping[str, Any]] = plan["layers"]
+    columns = list(dict.fromkeys(name for layer in layers for name in layer))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    for layer in layers:
+        writer.writerow({name: _cell(value) for name, value in layer.items()})
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    return json.dumps(value) if isinstance(value, (list, dict, bool)) else value

@@ -1,0 +1,92 @@
+"""A real server on a real database: the application under uvicorn, and a client that talks to it over a socket."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from app.main import create_app
+from app.settings import Settings
+from app.store.engine import Sessions
+
+
+@dataclass
+class RunningServer:
+    """What a test needs of a running server. `sent` holds the ids of the jobs that were announced."""
+
+    settings: Settings
+    port: int
+    sessions: Sessions
+    client: httpx.Client
+    sent: list[str] = field(default_factory=list)
+
+    def upload_model(self, data: bytes = b"model", **query: Any) -> str:
+        answer = self.client.put("/v1/models", content=data, params=query)
+        assert answer.status_code in (200, 201), answer.text
+        return str(answer.json()["id"])
+
+    def submit(self, **members: Any) -> dict[str, Any]:
+        members.setdefault("model_id", self.upload_model())
+        answer = self.client.post("/v1/jobs", json=members)
+        assert answer.status_code == 202, answer.text
+        job: dict[str, Any] = answer.json()
+        return job
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    return Settings(
+        home=tmp_path / "home",
+        database_url=database_url,
+        max_model_bytes=3_000_000,
+        max_dataset_bytes=2_000_000,
+        max_upload_bytes=4_000_000,
+    )
+
+
+@pytest.fixture
+def serve(settings: Settings, sessions: Sessions) -> Iterator[Callable[..., RunningServer]]:
+    """`serve(settings)`: start a server; it is stopped after the test."""
+    started: list[tuple[uvicorn.Server, threading.Thread, httpx.Client]] = []
+
+    def start(given: Settings = settings, send: Callable[[str], None] | None = None) -> RunningServer:
+        sent: list[str] = []
+        config = uvicorn.Config(
+            create_app(given, send=send or sent.append),
+            host="127.0.0.1",
+            port=0,
+            log_level="warning",
+            ws="none",
+            timeout_graceful_shutdown=2,
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        deadline = time.monotonic() + 20
+        while not server.started:
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        started.append((server, thread, client))
+        return RunningServer(given, port, sessions, client, sent)
+
+    yield start
+    for server, thread, client in started:
+        client.close()
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive(), "the server did not stop"
+
+
+@pytest.fixture
+def server(serve: Callable[..., RunningServer]) -> RunningServer:
+    return serve()
