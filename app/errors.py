@@ -65,6 +65,17 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "dataset_labels_out_of_range": ErrorClass(422, "The labels do not fit the model's classes"),
     "dataset_too_few_samples": ErrorClass(422, "The data hold too few samples"),
     "dataset_too_large": ErrorClass(413, "The data are larger than this service takes"),
+    # plans (planner/errors.py) and files (quantization/errors.py)
+    "plan_invalid": ErrorClass(422, "There is no plan as asked for"),
+    "plan_problem_invalid": ErrorClass(500, "The service made a planning problem that is none"),
+    "plan_unknown_layer": ErrorClass(422, "The request names layers that the model does not have"),
+    "plan_constraint_impossible": ErrorClass(422, "A constraint leaves a layer without any format"),
+    "plan_limit_unreachable": ErrorClass(422, "No plan stays below the limit"),
+    "plan_solver_not_applicable": ErrorClass(422, "The search method does not solve this problem"),
+    "quantization_invalid": ErrorClass(422, "The model cannot be quantized as asked for"),
+    "calibration_activations_not_finite": ErrorClass(422, "The data drive the model to values that are not finite"),
+    "export_too_large": ErrorClass(422, "The quantized file would be larger than ONNX allows"),
+    "quantized_file_invalid": ErrorClass(500, "The quantized file is not what was to be written"),
     # jobs
     "out_of_memory": ErrorClass(507, "The job needs more memory than its worker may use"),
     "time_limit": ErrorClass(504, "The job took longer than it may"),
