@@ -8,11 +8,13 @@ before it, identical initializers merged, the opset converted, all folded once m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 from onnxscript import optimizer, version_converter
+from onnxscript.rewriter import pattern
 
 from network.errors import ModelInvalid, NothingToQuantize, ShapesNotFixed
 from network.graph import Network, TensorSpec
@@ -26,6 +28,7 @@ BATCH_AXIS = "N"
 # Folding may make a tensor larger than what it was made from (Expand, Tile, ConstantOfShape): then it stays computed.
 LARGEST_FOLDED_OUTPUT = 1 << 16
 LARGEST_FOLDED_INPUT = 1 << 30
+MOST_FOLDING_ROUNDS = 8
 
 
 def normalise(model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] | None = None) -> Network:
@@ -114,13 +117,46 @@ def _fix_shape(value: onnx.ValueInfoProto, sample_shape: tuple[int, ...] | None)
 
 
 def _fold(graph: ir.Model) -> None:
-    """Fold what is constant; onnxscript's rules also fold BatchNorm and Pad into Conv and merge what is identical."""
-    optimizer.optimize_ir(
-        graph,
-        input_size_limit=LARGEST_FOLDED_INPUT,
-        output_size_limit=LARGEST_FOLDED_OUTPUT,
-        should_fold=_should_fold,
-    )
+    """Fold what is constant; onnxscript's rules also fold BatchNorm and Pad into Conv and merge what is identical.
+
+    Each known dimension may make further shapes known, hence the repetition.
+    """
+    for _ in range(MOST_FOLDING_ROUNDS):
+        optimizer.optimize_ir(
+            graph,
+            input_size_limit=LARGEST_FOLDED_INPUT,
+            output_size_limit=LARGEST_FOLDED_OUTPUT,
+            should_fold=_should_fold,
+        )
+        if not _ONE_DIMENSION.apply_to_model(graph):
+            return
+
+
+def _gather_of_shape(op: Any, x: ir.Value, index: ir.Value) -> Any:
+    return op.Gather(op.Shape(x), index)
+
+
+def _known_dimension(x: ir.Value, index: ir.Value) -> int | None:
+    if x.shape is None or index.const_value is None or index.const_value.shape.rank() != 0:
+        return None
+    position = int(index.const_value.numpy())
+    dimension = x.shape[position] if -len(x.shape) <= position < len(x.shape) else None
+    return dimension if isinstance(dimension, int) else None
+
+
+def _is_known(_context: Any, x: ir.Value, index: ir.Value, **_: Any) -> bool:
+    return _known_dimension(x, index) is not None
+
+
+def _constant_dimension(op: Any, x: ir.Value, index: ir.Value, **_: Any) -> Any:
+    return op.Constant(value_int=_known_dimension(x, index))
+
+
+# `x.shape[i]` as exporters write it. onnxscript folds it only for a list of indices and a stated axis; and folding the
+# whole shape first is no way, because the batch axis is not known.
+_ONE_DIMENSION = pattern.RewriteRuleSet(
+    [pattern.RewriteRule(_gather_of_shape, _constant_dimension, _is_known, name="one_dimension")]
+)
 
 
 def _should_fold(node: ir.Node) -> bool | None:

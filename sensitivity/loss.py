@@ -1,9 +1,10 @@
 """The loss whose rise is called damage, as a function of the network's outputs.
 
-`kl`: `KL(softmax(z_float) || softmax(z))` in nats, for classifiers. `squared_error`: `1/2 ||z - z_float||^2`, for
-everything else. Both are zero with zero gradient at the float weights, so HAWQ's first assumption holds exactly there,
-and their Hessian in the weights is the Gauss-Newton matrix `J' B' B J`, which is positive semidefinite; `B' B` is the
-Hessian in the outputs z. `root_times` gives `B dz`, `transposed_root_times` gives `B' u`.
+`kl`: `KL(softmax(z_float) || softmax(z))` in nats, for classifiers; `kl_probabilities`: the same where z is past its
+softmax. `squared_error`: `1/2 ||z - z_float||^2`, for everything else. All are zero with zero gradient at the float
+weights, so HAWQ's first assumption holds exactly there, and their Hessian in the weights is the Gauss-Newton matrix
+`J' B' B J`, which is positive semidefinite; `B' B` is the Hessian in the outputs z. `root_times` gives `B dz`,
+`transposed_root_times` gives `B' u`.
 
 Outputs are `[samples, ..., classes]`; positions before the last axis count as one more mean (for `kl`: each position of
 a sequence is one prediction).
@@ -21,19 +22,26 @@ from scipy.special import log_softmax, softmax
 
 Array = NDArray[np.float32] | NDArray[np.float64]
 
+# A softmax in float32 underflows to zero; what lies below this cannot be told from it.
+SMALLEST_PROBABILITY = 1e-12
+
 
 class Loss(StrEnum):
-    """Which loss; `kl` for outputs that are logits over classes."""
+    """Which loss; `kl` for outputs that are logits over classes, `kl_probabilities` for outputs of a softmax."""
 
     KL = "kl"
+    KL_PROBABILITIES = "kl_probabilities"
     SQUARED_ERROR = "squared_error"
 
 
 def sample_loss(loss: Loss, outputs: Array, float_outputs: Array) -> NDArray[np.float64]:
     """The loss of every sample, `[samples]`, in nats (kl) or squared output units."""
     z, reference = outputs.astype(np.float64), float_outputs.astype(np.float64)
-    if loss is Loss.KL:
-        log_p, log_q = log_softmax(reference, axis=-1), log_softmax(z, axis=-1)
+    if loss is not Loss.SQUARED_ERROR:
+        log_p, log_q = (
+            log_softmax(values if loss is Loss.KL else np.log(np.maximum(values, SMALLEST_PROBABILITY)), axis=-1)
+            for values in (reference, z)
+        )
         divergence = (np.exp(log_p) * (log_p - log_q)).sum(-1)
         return np.asarray(divergence.reshape(len(z), -1).mean(1))
     difference = (z - reference).reshape(len(z), -1)
@@ -44,12 +52,15 @@ def root_times(loss: Loss, change: Array, float_outputs: Array) -> NDArray[np.fl
     """`B dz` of every sample, flattened to `[samples, outputs]`, so that `1/2 ||B dz||^2` is the loss to second order.
 
     For kl: `sqrt(p) (dz - p'dz)` at each position, over the square root of the number of positions, p the float
-    softmax. `change` and `float_outputs`: `[samples, ..., classes]`.
+    softmax; for kl_probabilities `dz / sqrt(p)`. `change` and `float_outputs`: `[samples, ..., classes]`.
     """
     dz = change.astype(np.float64)
     if loss is Loss.KL:
         p = softmax(float_outputs.astype(np.float64), axis=-1)
         dz = np.sqrt(p) * (dz - (p * dz).sum(-1, keepdims=True))
+    elif loss is Loss.KL_PROBABILITIES:
+        dz = dz / np.sqrt(np.maximum(float_outputs, SMALLEST_PROBABILITY))
+    if loss is not Loss.SQUARED_ERROR:
         dz /= math.sqrt(math.prod(dz.shape[1:-1]))
     return np.asarray(dz.reshape(len(dz), -1))
 
@@ -57,11 +68,14 @@ def root_times(loss: Loss, change: Array, float_outputs: Array) -> NDArray[np.fl
 def transposed_root_times(loss: Loss, probe: torch.Tensor, float_outputs: torch.Tensor) -> torch.Tensor:
     """`B' u` of every sample, in the shape of the outputs `[samples, ..., classes]`; the transpose of `root_times`.
 
-    For kl: `sqrt(p) u - p (sqrt(p)' u)` at each position, over the square root of the number of positions.
+    For kl: `sqrt(p) u - p (sqrt(p)' u)` at each position, over the square root of the number of positions; for
+    kl_probabilities `u / sqrt(p)`.
     """
     if loss is Loss.SQUARED_ERROR:
         return probe
+    root_positions = math.sqrt(math.prod(probe.shape[1:-1]))
+    if loss is Loss.KL_PROBABILITIES:
+        return probe / float_outputs.clamp_min(SMALLEST_PROBABILITY).sqrt() / root_positions
     p = torch.softmax(float_outputs, dim=-1)
     scaled = p.sqrt() * probe
-    positions = math.prod(probe.shape[1:-1])
-    return (scaled - p * scaled.sum(-1, keepdim=True)) / math.sqrt(positions)
+    return (scaled - p * scaled.sum(-1, keepdim=True)) / root_positions

@@ -102,3 +102,18 @@ def attention(rng) -> Network:
         (3, 4),
         opset=17,  # the last in which ReduceMean takes its axes as an attribute
     )
+
+
+@pytest.fixture
+def softmaxed(rng) -> Network:
+    """A classifier that ends in a softmax."""
+    return _network(
+        [
+            helper.make_node("MatMul", ["x", "a"], ["h"]),
+            helper.make_node("Tanh", ["h"], ["t"]),
+            helper.make_node("MatMul", ["t", "b"], ["z"]),
+            helper.make_node("Softmax", ["z"], ["y"], axis=-1),
+        ],
+        {"a": rng.normal(size=(4, 5)), "b": rng.normal(size=(5, 3))},
+        (4,),
+    )

@@ -43,11 +43,13 @@ def matrix_of(network, weights, x, loss, **arguments) -> CrossLayer:
     return cross_layer(network, candidates, {"x": x}, loss, **arguments)
 
 
-@pytest.mark.parametrize("loss", list(Loss))
-@pytest.mark.parametrize("name", ["mlp", "convolutions", "tied", "attention"])
+LOGITS = [(name, loss) for name in ("mlp", "convolutions", "tied", "attention") for loss in ("kl", "squared_error")]
+
+
+@pytest.mark.parametrize(("name", "loss"), [*LOGITS, ("softmaxed", "kl_probabilities")])
 def test_agrees_with_measured_pairs(name, loss, request, rng):
     """CLADO's measured pairs `L(ij) - L(i) - L(j)` tend to `2 G_ij` as the changes shrink."""
-    network = request.getfixturevalue(name)
+    network, loss = request.getfixturevalue(name), Loss(loss)
     x = rng.normal(size=(40, *network.inputs[0].shape[1:])).astype(np.float32)
     weights = perturbed(network, rng, 0.003)
     found = matrix_of(network, weights, x, loss)

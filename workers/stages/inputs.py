@@ -1,0 +1,109 @@
+"""What most stages begin with: the normalised network, the samples with their split, and how many run at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.dataset import Dataset, Splits, read_dataset, split, synthesize
+from network.graph import Network
+from network.memory import estimate_memory
+from network.normalise import load
+from sensitivity.loss import Loss
+from workers.pipeline import StageContext
+from workers.stages.admit import SYNTHETIC_SAMPLES, dataset_limits
+
+Arrays = dict[str, NDArray[np.generic]]
+
+# What may be alive at once: small beside any machine, large enough that batches keep every core busy.
+RUN_BYTES = 256 << 20
+GROUP_BYTES = 1 << 30
+MOST_IN_A_RUN = 128
+MOST_IN_A_BACKWARD_PASS = 64
+MOST_IN_A_GROUP = 4096
+# A backward pass keeps about every activation, not only the peak of those alive at once.
+ACTIVATIONS_PER_PEAK = 16
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The normalised network with its data."""
+
+    network: Network
+    dataset: Dataset
+    splits: Splits
+    loss: Loss
+    synthetic: bool
+
+    @classmethod
+    def read(cls, context: StageContext) -> Inputs:
+        """From the stage `normalise` and the job's dataset; without one, inputs made from the graph's shapes."""
+        network = load(context.read("normalise"))
+        seed = int(context.request["seed"])
+        if context.dataset_path is None:
+            dataset = synthesize(network.inputs, SYNTHETIC_SAMPLES, seed)
+        else:
+            dataset = read_dataset(context.dataset_path, network.inputs, dataset_limits(context))
+        splits = split(dataset.samples, seed, dataset.labels)
+        loss = loss_of(network, dataset, context.request["budget"]["metric"])
+        return cls(network, dataset, splits, loss, context.dataset_path is None)
+
+    @property
+    def static_batch(self) -> int | None:
+        """The batch size that the graph fixes, None where it leaves it free."""
+        return self.network.inputs[0].shape[0]
+
+    @cached_property
+    def _sample_bytes(self) -> int:
+        return max(estimate_memory(self.network.proto, self.static_batch or 1).activation_bytes, 1)
+
+    @property
+    def batch(self) -> int:
+        """Samples of one forward run."""
+        return self.static_batch or _clamp(RUN_BYTES // self._sample_bytes, MOST_IN_A_RUN)
+
+    @property
+    def backward_batch(self) -> int:
+        """Samples of one backward pass."""
+        fitting = RUN_BYTES // (ACTIVATIONS_PER_PEAK * self._sample_bytes)
+        return self.static_batch or _clamp(2 * fitting, MOST_IN_A_BACKWARD_PASS)
+
+    @property
+    def group(self) -> int:
+        """Samples whose activations at one cut of the network may be kept at once; a multiple of `batch`."""
+        fitting = _clamp(GROUP_BYTES // self._sample_bytes, MOST_IN_A_GROUP)
+        return max(fitting // self.batch, 1) * self.batch
+
+    def take(self, indices: NDArray[np.int64]) -> Arrays:
+        """The input arrays of these samples; with a fixed batch size only as many as fill whole batches."""
+        whole = len(indices) // self.static_batch * self.static_batch if self.static_batch else len(indices)
+        return {name: array[indices[:whole]] for name, array in self.dataset.inputs.items()}
+
+    def batches(self, indices: NDArray[np.int64]) -> Iterator[Arrays]:
+        """The input arrays of these samples, `batch` at a time."""
+        arrays = self.take(indices)
+        for start in range(0, len(next(iter(arrays.values()))), self.batch):
+            yield {name: array[start : start + self.batch] for name, array in arrays.items()}
+
+
+def loss_of(network: Network, dataset: Dataset, metric: str | None) -> Loss:
+    """Which loss's rise is the damage: KL for classifiers, squared error for everything else.
+
+    A network is taken for a classifier when the data has labels or the request names a metric of classes, and, with
+    neither, when its output is one row of at least two numbers for each sample.
+    """
+    if dataset.targets is not None or metric == "cosine":
+        return Loss.SQUARED_ERROR
+    shape = network.outputs[0].shape
+    if dataset.labels is not None or metric is not None or (len(shape) == 2 and (shape[1] or 2) >= 2):
+        made_by = {name: node.op_type for node in network.proto.graph.node for name in node.output}
+        return Loss.KL_PROBABILITIES if made_by.get(network.outputs[0].name) == "Softmax" else Loss.KL
+    return Loss.SQUARED_ERROR
+
+
+def _clamp(fitting: int, most: int) -> int:
+    return max(1, min(fitting, most))
