@@ -94,15 +94,16 @@ def mean_variance_normalization(node: Node, x: Tensor) -> Tensor:
     return (x - mean) / (torch.sqrt(variance) + MEAN_VARIANCE_EPSILON)
 
 
-@operator("LRN")
+def _refuse_even(node: Node) -> str | None:
+    # torch and ONNX put the odd channel of an even window on opposite sides; ONNX Runtime knows odd sizes only.
+    return f"the even size {node.get('size')}" if node.get("size") % 2 == 0 else None
+
+
+@operator("LRN", refuses=_refuse_even)
 def local_response_normalization(node: Node, x: Tensor) -> Tensor:
     """x / (bias + alpha / size * sum of x² over `size` neighbouring channels)^beta."""
-    size = node.get("size")
-    before, after = (size - 1) // 2, size // 2
-    squares = F.pad(x.square().movedim(1, -1), (before, after))
-    total = squares.unfold(-1, size, 1).sum(-1).movedim(-1, 1)
     alpha, beta, bias = node.get("alpha", 1e-4), node.get("beta", 0.75), node.get("bias", 1.0)
-    return x * torch.pow(total * (alpha / size) + bias, -beta)
+    return F.local_response_norm(x, node.get("size"), alpha, beta, bias)
 
 
 def _axes_from(node: Node, x: Tensor) -> list[int]:

@@ -82,8 +82,9 @@ def cut(
     index = [slice(None)] * x.dim()
     for begin, end, axis, stride in zip(first, last, along, strides, strict=True):
         size = x.shape[axis]
+        # Within the axis: for "to the end" files carry the largest int64, of which torch warns.
+        begin, end, stride = slice(begin, end, stride).indices(size)
         if stride < 0:  # torch has no negative step: the same elements, counted from the other end
-            begin, end, stride = slice(begin, end, stride).indices(size)
             x = x.flip(axis)
             begin, end, stride = size - 1 - begin, size - 1 - end, -stride
         index[axis] = slice(begin, end, stride)
