@@ -87,6 +87,7 @@ def active(job_id: str) -> ColumnElement[bool]:
 
 
 def add_artifact(session: Session, job_id: str, kind: str, blob: BlobRef, media_type: str) -> None:
+    find_blob(session, blob.id)  # a blob that is being removed is still there for the foreign key
     session.add(ArtifactRow(job_id=job_id, kind=kind, blob_id=blob.id, media_type=media_type))
 
 

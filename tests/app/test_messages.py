@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from kombu import Connection, Consumer, Queue
+
+from app.lifecycle.messages import PROCESSED, QUEUE_NAME, TASK_NAME, celery_app, clean_processed, message_sender
+from app.settings import Settings
+
+
+@pytest.fixture(params=["filesystem", "redis"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    broker_url = "filesystem://" if request.param == "filesystem" else request.getfixturevalue("redis_url")
+    return Settings(home=tmp_path, broker_url=broker_url)
+
+
+def _receive(settings: Settings, expected: int) -> list[tuple[str, object]]:
+    """The (task, arguments) of the messages that wait, as another process would receive them."""
+    options = celery_app(settings).conf.broker_transport_options
+    got: list[tuple[str, object]] = []
+
+    def take(body: list[object], message: object) -> None:
+        got.append((message.headers["task"], body[0]))  # type: ignore[attr-defined]
+        message.ack()  # type: ignore[attr-defined]
+
+    with Connection(settings.broker_url, transport_options=options) as connection:
+        queue = Queue(QUEUE_NAME, exchange=QUEUE_NAME, routing_key=QUEUE_NAME)
+        with Consumer(connection, queues=[queue], callbacks=[take], accept=["json"]):
+            deadline = time.monotonic() + 10
+            while len(got) < expected and time.monotonic() < deadline:
+                try:
+                    connection.drain_events(timeout=1)
+                except TimeoutError:
+                    continue
+    return got
+
+
+def test_a_message_carries_the_name_of_the_task_and_the_job(settings: Settings) -> None:
+    send = message_sender(settings)
+    send("job1")
+    send("job2")
+    assert _receive(settings, 2) == [(TASK_NAME, ["job1"]), (TASK_NAME, ["job2"])]
+
+
+def test_received_files_are_removed_after_a_while(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    message_sender(settings)("job")
+    _receive(settings, 1)
+    processed = list((settings.broker_folder / PROCESSED).iterdir())
+    assert len(processed) == 1
+    assert clean_processed(settings, timedelta(minutes=1)) == 0
+    os.utime(processed[0], (0, 0))
+    assert clean_processed(settings, timedelta(minutes=1)) == 1
+
+
+def test_a_broker_that_is_away_costs_a_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    send = message_sender(Settings(home=tmp_path, broker_url=f"redis://127.0.0.1:{port}/0"))
+    began = time.monotonic()
+    with caplog.at_level(logging.WARNING, logger="app.lifecycle.messages"):
+        send("job1")
+    assert time.monotonic() - began < 5
+    assert [record.getMessage() for record in caplog.records if record.name == "app.lifecycle.messages"] == [
+        "job job1 is stored but could not be announced; the dispatcher will repeat it"
+    ]
