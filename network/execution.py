@@ -47,7 +47,8 @@ class TorchNetwork:
     """A network as a differentiable function of its inputs and parameters.
 
     Every floating tensor has the one `dtype`, whatever the file says, and lives on `device`. Integers keep their
-    type; shapes and integer constants stay in CPU memory, and are copied where they meet a tensor on `device`.
+    type; they, and whatever is read as a number, stay in CPU memory, and are copied where they meet a tensor on
+    `device`.
 
     `parameters` holds every floating initializer by its ONNX name, one tensor to a name however often it is used;
     those that are the weight of a site require a gradient.
@@ -66,8 +67,10 @@ class TorchNetwork:
         self._steps = compile_steps(network, dtype)
         tensors = {proto.name: tensor_of(proto, dtype) for proto in network.proto.graph.initializer}
         weights = {site.weight for site in network.sites}
+        # A float that is only ever read as a Python number (the scales of Resize) stays where reading is free.
+        computed = {name for s in self._steps for i, name in enumerate(s.inputs) if i not in s.rule.host}
         self.parameters: dict[str, Tensor] = {
-            name: tensor.to(self.device).requires_grad_(name in weights)
+            name: tensor.to(self.device if name in computed else CPU).requires_grad_(name in weights)
             for name, tensor in tensors.items()
             if tensor.is_floating_point()
         }

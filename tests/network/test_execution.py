@@ -81,6 +81,17 @@ def convolutional() -> Network:
     return build(nodes, {"x": ("N", 2, 6, 6)}, ["y"], weights)
 
 
+def resized() -> Network:
+    """A convolution between two resizings; the scales are floats, which are read as numbers."""
+    nodes = [
+        helper.make_node("Resize", ["x", "", "scales"], ["r"], name="up", mode="linear"),
+        helper.make_node("Conv", ["r", "w"], ["c"], name="conv"),
+        helper.make_node("Resize", ["c", "", "", "sizes"], ["y"], name="down", mode="nearest"),
+    ]
+    initializers = {"scales": np.float32([1, 1, 2, 2]), "w": normal(3, 2, 3, 3), "sizes": np.array([2, 3, 3, 5])}
+    return build(nodes, {"x": (2, 2, 4, 5)}, ["y"], initializers)
+
+
 def tied() -> Network:
     """An autoencoder: one matrix is the embedding's table, and, not transposed, a MatMul's weight; used twice."""
     nodes = [
@@ -359,7 +370,8 @@ def test_an_error_inside_a_rule_names_the_node() -> None:
 
 def test_no_rule_reads_or_makes_a_tensor_elsewhere(encoder: tuple[torch.nn.Module, Network]) -> None:
     """On torch's device without memory, reading a value or mixing it with a CPU tensor is an error."""
-    for network, shape in ((convolutional(), (5, 2, 6, 6)), (encoder[1], (2, 5, 16)), (tied(), (2, 4))):
+    for network in (convolutional(), encoder[1], tied(), resized()):
+        shape = [size or 3 for size in network.inputs[0].shape]
         compiled = TorchNetwork(network, device="meta")
         [y] = compiled.run({"x": torch.zeros(shape)})
         [expected] = TorchNetwork(network).run({"x": torch.zeros(shape)})
@@ -370,8 +382,8 @@ def test_no_rule_reads_or_makes_a_tensor_elsewhere(encoder: tuple[torch.nn.Modul
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_gpu_gives_what_the_cpu_gives(encoder: tuple[torch.nn.Module, Network]) -> None:
-    for network, shape in ((convolutional(), (5, 2, 6, 6)), (encoder[1], (2, 5, 16)), (tied(), (2, 4))):
-        x = torch.from_numpy(normal(*shape))
+    for network in (convolutional(), encoder[1], tied(), resized()):
+        x = torch.from_numpy(normal(*(size or 3 for size in network.inputs[0].shape)))
         [y] = TorchNetwork(network, device="cuda", dtype=torch.float64).run({"x": x})
         [expected] = TorchNetwork(network, dtype=torch.float64).run({"x": x})
         torch.testing.assert_close(y.cpu(), expected)
