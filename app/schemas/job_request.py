@@ -78,11 +78,14 @@ def _no_activation_bits(value: Any) -> Any:
 
 
 def _sorted_once(bits: tuple[int, ...]) -> tuple[int, ...]:
+    # Not as a constraint of the field: pydantic would then also call a list too short whose items are all refused.
+    if not bits:
+        refuse("request_invalid", "no width is left; name at least one from 2 to 8")
     return tuple(sorted(set(bits)))
 
 
 Bits = Annotated[int, Field(ge=2, le=8)]
-BitsList = Annotated[tuple[Bits, ...], Field(min_length=1, max_length=64), AfterValidator(_sorted_once)]
+BitsList = Annotated[tuple[Bits, ...], AfterValidator(_sorted_once)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 LayerName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import AppError
+from app.schemas.job_request import JobRequest
+from app.schemas.parsing import MAX_DEPTH, parse_object, parse_request
+from app.services.jobs import merge
+
+MODEL = "a" * 64
+DATA = "b" * 64
+
+
+def _request(**members: Any) -> dict[str, Any]:
+    return {"model_id": MODEL, **members}
+
+
+def test_every_default_is_filled_in() -> None:
+    assert parse_request(_request()).model_dump(mode="json") == {
+        "model_id": MODEL,
+        "dataset_id": None,
+        "budget": {"metric": None, "max_drop": 0.01, "kind": "absolute", "confidence": None},
+        "objective": "size",
+        "limits": {"max_size_bytes": None, "max_bit_operations": None, "max_latency_ms": None},
+        "weights": {"bits": [2, 3, 4, 5, 6, 7, 8], "granularity": "channel", "rounding": "gptq"},
+        "activations": {"bits": None},
+        "sensitivity": {"method": "auto"},
+        "search": {"method": "auto", "deadline_seconds": None},
+        "layers": {},
+        "seed": 0,
+    }
+
+
+def test_the_request_of_the_documentation_is_taken() -> None:
+    text = """
+    {"model_id": "MODEL", "dataset_id": "DATA",
+     "budget": {"metric": "top1", "max_drop": 0.01, "kind": "absolute", "confidence": null},
+     "objective": "size",
+     "limits": {"max_size_bytes": null, "max_bit_operations": null, "max_latency_ms": null},
+     "weights": {"bits": [2, 3, 4, 5, 6, 8], "granularity": "channel", "rounding": "gptq"},
+     "activations": {"bits": null},
+     "sensitivity": {"method": "auto"},
+     "search": {"method": "auto", "deadline_seconds": null},
+     "layers": {"conv1": {"keep": true}, "fc": {"bits": [8]}},
+     "seed": 0}"""
+    request = parse_request(parse_object(text.replace("MODEL", MODEL).replace("DATA", DATA)))
+    assert request.weights.bits == (2, 3, 4, 5, 6, 8)
+    assert request.model_dump(mode="json")["layers"] == {"conv1": {"keep": True}, "fc": {"bits": [8]}}
+
+
+@given(
+    bits=st.lists(st.integers(2, 8), min_size=1),
+    drop=st.floats(0, 1),
+    confidence=st.none() | st.floats(0.5, 0.999),
+    layers=st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20),
+        st.sampled_from([{"keep": True}, {"keep": False}, {"bits": [4, 2]}, {"min_bits": 2}]),
+    ),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_what_is_stored_reads_back_as_the_same_request(
+    bits: list[int], drop: float, confidence: float | None, layers: dict[str, Any], seed: int
+) -> None:
+    request = parse_request(
+        _request(budget={"max_drop": drop, "confidence": confidence}, weights={"bits": bits}, layers=layers, seed=seed)
+    )
+    stored = json.loads(json.dumps(request.model_dump(mode="json")))
+    assert parse_request(stored) == request
+    assert stored["weights"]["bits"] == sorted(set(bits))
+
+
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    (
+        {"budget": {"max_drop": 1.5}},
+        "budget_invalid",
+        "max_drop is a fraction, and 1.5 is above 1; you probably mean 1.5 percent: send 0.015",
+    ),
+    (
+        {"budget": {"max_drop": -0.1}},
+        "budget_invalid",
+        "budget.max_drop: Input should be greater than or equal to 0, got -0.1",
+    ),
+    ({"budget": {"max_drop": "0.01"}}, "budget_invalid", 'budget.max_drop: Input should be a valid number, got "0.01"'),
+    ({"budget": {"max_drop": None}}, "budget_invalid", "budget.max_drop: Input should be a valid number, got null"),
+    ({"budget": {"max_drop": True}}, "budget_invalid", "budget.max_drop: Input should be a valid number, got true"),
+    (
+        {"budget": {"confidence": 1}},
+        "budget_invalid",
+        "budget.confidence: Input should be less than or equal to 0.999, got 1",
+    ),
+    (
+        {"budget": {"kind": "percent"}},
+        "budget_invalid",
+        "budget.kind: Input should be 'absolute' or 'relative', got \"percent\"",
+    ),
+    (
+        {"budget": {"metric": "accuracy"}},
+        "budget_invalid",
+        "budget.metric: Input should be 'top1', 'agreement', 'kl' or 'cosine', got \"accuracy\"",
+    ),
+    (
+        {"budget": {"metric": "kl", "kind": "relative"}},
+        "budget_invalid",
+        "kind relative has no meaning for the metric kl",
+    ),
+    (
+        {"budget": {"metric": "top1"}},
+        "budget_invalid",
+        "top1 needs labels, and the request names no dataset; upload one with PUT /v1/datasets",
+    ),
+    (
+        {"budget": {"maxdrop": 0.1}},
+        "budget_invalid",
+        "budget.maxdrop: there is no field of this name; fields here: metric, max_drop, kind, confidence",
+    ),
+    (
+        {"budget": {"metric": "top5"}},
+        "option_not_supported",
+        "budget.metric: the metric top5 is not supported yet; take top1, agreement, kl or cosine",
+    ),
+    (
+        {"objective": "latency"},
+        "option_not_supported",
+        "objective: the objective latency is not supported yet; take size or bit_operations",
+    ),
+    (
+        {"limits": {"max_latency_ms": 5}},
+        "option_not_supported",
+        "limits.max_latency_ms: a limit on latency is not supported yet; leave it null",
+    ),
+    (
+        {"activations": {"bits": [8]}},
+        "option_not_supported",
+        "activations.bits: quantized activations are not supported yet; leave activations.bits null",
+    ),
+    ({"objective": "speed"}, "request_invalid", "objective: Input should be 'size' or 'bit_operations', got \"speed\""),
+    (
+        {"limits": {"max_size_bytes": 0}},
+        "request_invalid",
+        "limits.max_size_bytes: Input should be greater than 0, got 0",
+    ),
+    ({"limits": {"max_size_bytes": 1.5}}, "request_invalid", "limits.max_size_bytes: Input should be a valid integer"),
+    ({"weights": {"bits": []}}, "request_invalid", "weights.bits: no width is left; name at least one from 2 to 8"),
+    (
+        {"weights": {"bits": [1, 8]}},
+        "request_invalid",
+        "weights.bits.0: Input should be greater than or equal to 2, got 1",
+    ),
+    ({"weights": {"bits": [16]}}, "request_invalid", "weights.bits.0: Input should be less than or equal to 8, got 16"),
+    (
+        {"weights": {"rounding": "stochastic"}},
+        "request_invalid",
+        "weights.rounding: Input should be 'nearest' or 'gptq'",
+    ),
+    (
+        {"weights": {"granularity": "block"}},
+        "request_invalid",
+        "weights.granularity: Input should be 'channel' or 'tensor'",
+    ),
+    (
+        {"sensitivity": {"method": "magic"}},
+        "request_invalid",
+        "sensitivity.method: Input should be 'auto', 'hawq_v2' or 'cross_layer'",
+    ),
+    (
+        {"search": {"method": "magic"}},
+        "request_invalid",
+        "search.method: Input should be 'auto', 'bisection' or 'frontier'",
+    ),
+    ({"search": {"deadline_seconds": 0}}, "request_invalid", "search.deadline_seconds: Input should be greater than 0"),
+    (
+        {"layers": {"fc": {}}},
+        "request_invalid",
+        'a layer takes exactly one of {"keep": true}, {"bits": [4, 8]} and {"min_bits": 4}, got none of them',
+    ),
+    ({"layers": {"fc": {"keep": True, "bits": [8]}}}, "request_invalid", "got keep and bits"),
+    (
+        {"layers": {"fc": {"bit": [8]}}},
+        "request_invalid",
+        "layers.fc.bit: there is no field of this name; fields here: keep, bits, min_bits",
+    ),
+    ({"layers": {"": {"keep": True}}}, "request_invalid", "at least 1 character"),
+    (
+        {"layers": {"fc": {"min_bits": 8}}, "weights": {"bits": [2, 4]}},
+        "constraint_impossible",
+        "layers.fc asks for at least 8 bits, but weights.bits ends at 4",
+    ),
+    ({"seed": -1}, "request_invalid", "seed: Input should be greater than or equal to 0, got -1"),
+    ({"seed": 2**63}, "request_invalid", "seed: Input should be less than 9223372036854775808"),
+    ({"model_id": "abc"}, "request_invalid", "model_id: String should match pattern"),
+    (
+        {"modelid": "abc"},
+        "request_invalid",
+        "modelid: there is no field of this name; fields here: model_id, dataset_id, budget",
+    ),
+    ({"budget": {"max_drop": 2}, "seed": -1}, "request_invalid", "percent: send 0.02; seed: Input should be"),
+]
+
+
+@pytest.mark.parametrize(("members", "code", "text"), REFUSED, ids=[str(members) for members, _, _ in REFUSED])
+def test_what_is_wrong_is_named_with_what_would_be_right(members: dict[str, Any], code: str, text: str) -> None:
+    with pytest.raises(AppError) as caught:
+        parse_request(_request(**members))
+    assert text in caught.value.detail
+    assert caught.value.code == code
+    fields = [entry["field"] for entry in caught.value.extra["errors"]]
+    assert len(fields) == (2 if len(members) == 2 and code == "request_invalid" else 1)
+
+
+def test_a_missing_model_is_named() -> None:
+    with pytest.raises(AppError, match="request_invalid: model_id: Field required"):
+        parse_request({})
+
+
+def test_many_wrong_fields_are_not_all_listed() -> None:
+    with pytest.raises(AppError, match="and 30 more") as caught:
+        parse_request(_request(**{f"field{i}": 1 for i in range(50)}))
+    assert len(caught.value.extra["errors"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"", "the body is not JSON"),
+        (b"{", "the body is not JSON"),
+        (b"\xff", "the body is not JSON"),
+        (b"[1]", "must be a JSON object, got list"),
+        (b'{"seed": NaN}', "NaN is no JSON number"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "the body is not JSON"),
+        (b'{"a":' * 5000 + b"1" + b"}" * 5000, "the body"),
+        (b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1), f"more than {MAX_DEPTH} levels deep"),
+    ],
+)
+def test_a_body_that_is_no_object_is_refused(body: bytes, text: str) -> None:
+    with pytest.raises(AppError, match=text) as caught:
+        parse_object(body)
+    assert caught.value.code == "request_malformed"
+
+
+def test_numbers_beyond_the_range_of_floats_are_refused() -> None:
+    with pytest.raises(AppError) as caught:
+        parse_request(parse_object(f'{{"model_id": "{MODEL}", "budget": {{"max_drop": 1e400}}}}'))
+    assert caught.value.code == "budget_invalid"
+
+
+@pytest.mark.parametrize(
+    ("target", "patch", "result"),
+    [  # the test cases of RFC 7396, appendix A, that objects of ours can have
+        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+        ({"a": "b"}, {"a": None}, {}),
+        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+        ([1, 2], {"a": "b", "c": None}, {"a": "b"}),
+        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+        # ours: a constraint on a layer is one thing
+        ({"layers": {"a": {"keep": True}}}, {"layers": {"a": {"bits": [8]}}}, {"layers": {"a": {"bits": [8]}}}),
+        (
+            {"layers": {"a": {"keep": True}}},
+            {"layers": {"a": None, "b": {"bits": [4]}}},
+            {"layers": {"b": {"bits": [4]}}},
+        ),
+    ],
+)
+def test_changes_are_merged_as_the_standard_says(target: Any, patch: Any, result: Any) -> None:
+    assert merge(target, patch) == result
+
+
+def test_a_request_cannot_be_changed() -> None:
+    request = JobRequest(model_id=MODEL)
+    with pytest.raises(ValueError, match="frozen"):
+        request.seed = 1  # type: ignore[misc]
