@@ -1,0 +1,170 @@
+"""Running an ONNX file in ONNX Runtime: the exported file itself, as the user will run it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+from network.errors import ModelInvalid, ModelTooLarge
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+_FATAL = 4  # of ONNX Runtime's log severities: what matters is raised, not printed
+_FAILURES = (
+    native.EPFail,
+    native.Fail,
+    native.InvalidArgument,
+    native.InvalidGraph,
+    native.InvalidProtobuf,
+    native.NoSuchFile,
+    native.NotImplemented,
+    native.RuntimeException,
+    RuntimeError,
+)
+
+
+class OnnxRunner:
+    """One ONNX file on ONNX Runtime's CPU provider.
+
+    The first graph output is *the* output, which every metric is about; `first_output` makes no other.
+    A graph that fixes its batch size runs in that size, whatever `batch` says; the last batch is filled up with copies
+    of its last sample, whose results are dropped. The same file, samples, batch and threads give the same bits.
+
+    Args:
+        model: the file, admitted before (`network.admission`): it is run as it is.
+        threads: threads within an operator, at least 1.
+
+    Raises:
+        ModelInvalid: ONNX Runtime refuses the file.
+        ModelTooLarge: loading it takes more memory than this process may use.
+    """
+
+    def __init__(self, model: bytes, threads: int) -> None:
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _FATAL
+        options.use_deterministic_compute = True
+        with _runtime_errors("load"):
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._inputs = [value.name for value in self._session.get_inputs()]
+        self.outputs: tuple[str, ...] = tuple(value.name for value in self._session.get_outputs())
+        fixed = {value.shape[0] for value in self._session.get_inputs() if value.shape}
+        sizes = {size for size in fixed if isinstance(size, int)}
+        if len(sizes) > 1:
+            raise ModelInvalid(
+                f"the network's inputs fix different batch sizes {sorted(sizes)} on their first axis; the first axis "
+                "must be the samples: export it with one batch size, or a dynamic one"
+            )
+        self.static_batch: int | None = next(iter(sizes), None)
+
+    def run(self, inputs: Arrays, batch: int) -> list[NDArray[np.generic]]:
+        """All outputs in graph order, each `[samples, ...]`, for samples `[samples, ...]` by input name.
+
+        Raises:
+            ModelInvalid: the network fails on these samples, or an output has no sample axis.
+            ModelTooLarge: a batch takes more memory than this process may use.
+            ValueError: inputs are missing, or `batch` is not positive.
+        """
+        return self._collect(inputs, batch, self.outputs)
+
+    def first_output(self, inputs: Arrays, batch: int) -> NDArray[np.generic]:
+        """The first output alone; otherwise like `run`."""
+        return self._collect(inputs, batch, self.outputs[:1])[0]
+
+    def time_passes(self, inputs: Arrays, batch: int, passes: int) -> list[float]:
+        """Seconds of each of `passes` passes over all samples, after one batch that does not count.
+
+        Only the runtime is timed: batches are cut before, outputs are dropped.
+        """
+        if passes < 1:
+            raise ValueError(f"passes must be at least 1, got {passes}")
+        feeds = [feed for feed, _ in self._batches(inputs, batch)]
+        seconds: list[float] = []
+        with _runtime_errors("run"):
+            self._session.run(list(self.outputs[:1]), feeds[0])
+            for _ in range(passes):
+                start = time.perf_counter()
+                for feed in feeds:
+                    self._session.run(list(self.outputs[:1]), feed)
+                seconds.append(time.perf_counter() - start)
+        return seconds
+
+    def _collect(self, inputs: Arrays, batch: int, names: Sequence[str]) -> list[NDArray[np.generic]]:
+        samples = self._samples(inputs)
+        collected: list[NDArray[np.generic]] = []
+        start = 0
+        for feed, kept in self._batches(inputs, batch):
+            with _runtime_errors("run"):
+                results = self._session.run(list(names), feed)
+            fed = len(feed[self._inputs[0]])
+            for index, (name, result) in enumerate(zip(names, results, strict=True)):
+                _check_sample_axis(name, result, fed)
+                if start == 0:
+                    collected.append(np.empty((samples, *result.shape[1:]), result.dtype))
+                elif result.shape[1:] != collected[index].shape[1:]:
+                    raise ModelInvalid(
+                        f"output {name!r} changes its shape with the samples: {result.shape[1:]} after "
+                        f"{collected[index].shape[1:]}; expected one shape for all"
+                    )
+                collected[index][start : start + kept] = result[:kept]
+            start += kept
+        return collected
+
+    def _samples(self, inputs: Arrays) -> int:
+        missing = [name for name in self._inputs if name not in inputs]
+        if missing or not self._inputs:
+            raise ValueError(f"expected arrays for the inputs {self._inputs}, missing: {missing}")
+        counts = {len(inputs[name]) for name in self._inputs}
+        if len(counts) != 1 or 0 in counts:
+            raise ValueError(f"expected the same number of samples in all inputs, at least 1, got {sorted(counts)}")
+        return counts.pop()
+
+    def _batches(self, inputs: Arrays, batch: int) -> Iterator[tuple[dict[str, NDArray[np.generic]], int]]:
+        """Each feed with the number of its samples that are real."""
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, got {batch}")
+        samples = self._samples(inputs)
+        size = self.static_batch or batch
+        for start in range(0, samples, size):
+            feed = {name: np.ascontiguousarray(inputs[name][start : start + size]) for name in self._inputs}
+            kept = min(size, samples - start)
+            if self.static_batch and kept < size:
+                feed = {name: np.concatenate([a, np.repeat(a[-1:], size - kept, axis=0)]) for name, a in feed.items()}
+            yield feed, kept
+
+
+def _check_sample_axis(name: str, result: object, fed: int) -> None:
+    if not isinstance(result, np.ndarray):
+        raise ModelInvalid(f"output {name!r} is a {type(result).__name__}; expected a tensor")
+    if result.ndim == 0 or len(result) != fed:
+        raise ModelInvalid(
+            f"output {name!r} has the shape {list(result.shape)} for {fed} samples; expected the samples along its "
+            "first axis: export the network with the batch axis first in every output"
+        )
+
+
+@contextmanager
+def _runtime_errors(doing: str) -> Iterator[None]:
+    """What ONNX Runtime raises, as our own errors; it wraps a failed allocation into a RuntimeException."""
+    try:
+        yield
+    except MemoryError as error:
+        raise ModelTooLarge(
+            f"ONNX Runtime takes more memory to {doing} the network than this process may use"
+        ) from error
+    except _FAILURES as error:
+        reason = " ".join(str(error).split())
+        if "bad_alloc" in reason or "Failed to allocate memory" in reason:
+            raise ModelTooLarge(
+                f"ONNX Runtime takes more memory to {doing} the network than this process may use: {reason[:200]}"
+            ) from error
+        raise ModelInvalid(f"ONNX Runtime does not {doing} the network: {reason[:400]}; export it again") from error
