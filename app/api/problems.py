@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -23,6 +23,7 @@ from app.schemas.parsing import invalid_fields
 
 logger = logging.getLogger(__name__)
 
+_UNDEFINED_TABLE = "42P01"
 _CODE_BY_STATUS = {
     HTTPStatus.BAD_REQUEST: "request_malformed",
     HTTPStatus.NOT_FOUND: "not_found",
@@ -63,6 +64,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ClientDisconnect, _disconnected)
     app.add_exception_handler(OperationalError, _database_away)
     app.add_exception_handler(PoolTimeout, _database_away)
+    app.add_exception_handler(ProgrammingError, _wrong_sql)
     app.add_exception_handler(OSError, _os_error)
     app.add_exception_handler(Exception, _internal)
 
@@ -97,15 +99,25 @@ def _disconnected(request: Request, _error: Exception) -> JSONResponse:
 
 
 def _database_away(request: Request, error: Exception) -> JSONResponse:
-    if "full" in str(error).lower():  # SQLITE_FULL and PostgreSQL's "No space left", by their only common word
+    cause = str(getattr(error, "orig", error))
+    if "database or disk is full" in cause or "No space left" in cause:  # SQLite, PostgreSQL
         return _storage_full(request, error)
     logger.error("the database does not answer", exc_info=error)
-    return problem_response(
-        request,
-        "database_unavailable",
-        "the database does not answer; nothing of this request was stored, repeat it in a moment",
-        headers={"Retry-After": "5"},
-    )
+    if "no such table" in cause or getattr(getattr(error, "orig", None), "sqlstate", None) == _UNDEFINED_TABLE:
+        detail = "the database does not have the schema of this version; run: bitbudget migrate"
+    else:
+        detail = (
+            "the database does not answer; repeat the request in a moment, and give POST an Idempotency-Key, so that "
+            "a request that was stored all the same makes no second job"
+        )
+    return problem_response(request, "database_unavailable", detail, headers={"Retry-After": "5"})
+
+
+def _wrong_sql(request: Request, error: Exception) -> JSONResponse:
+    # SQLite calls a missing table an operational error, PostgreSQL's driver a mistake of the program.
+    if isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", None) == _UNDEFINED_TABLE:
+        return _database_away(request, error)
+    return _internal(request, error)
 
 
 def _os_error(request: Request, error: Exception) -> JSONResponse:
@@ -119,7 +131,7 @@ def _storage_full(request: Request, error: Exception) -> JSONResponse:
     return problem_response(
         request,
         "storage_full",
-        "the disk of the service is full; nothing of this request was stored. Free some room (BITBUDGET_TMP_DIR and "
+        "the disk of the service is full. Free some room (BITBUDGET_TMP_DIR and "
         "the database are what grows), then repeat it",
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, case
+from sqlalchemy import ColumnElement, and_, case
 
 from app.lifecycle.messages import clean_processed
 from app.lifecycle.states import JobState
@@ -38,16 +39,37 @@ def reap(sessions: Sessions, max_attempts: int, *, now: datetime | None = None) 
     """
     with sessions.read() as session:
         now = now or clock(session)
-        expired = jobs.expired_jobs(session, now)
+        expired = jobs.running_jobs(session, JobRow.lease_until < now)
+    # One short transaction each, and the condition again: a heartbeat that comes just in time wins.
+    return _take_back_each(sessions, expired, JobRow.lease_until < now, max_attempts, now)
+
+
+def reap_worker(sessions: Sessions, owner_prefix: str, max_attempts: int, *, now: datetime | None = None) -> Reaped:
+    """Take back at once every job of the workers whose name begins with `owner_prefix`, which are known to be dead.
+
+    Counts as an attempt, as in `reap`. The empty prefix means every worker: only for who knows that none is alive.
+    """
+    owned = jobs.owner_begins(owner_prefix)
+    with sessions.read() as session:
+        now = now or clock(session)
+        held = jobs.running_jobs(session, owned)
+    return _take_back_each(sessions, held, owned, max_attempts, now)
+
+
+def _take_back_each(
+    sessions: Sessions, job_ids: Sequence[str], condition: ColumnElement[bool], max_attempts: int, now: datetime
+) -> Reaped:
     ended: dict[str, list[str]] = {JobState.QUEUED: [], JobState.FAILED: [], JobState.CANCELLED: []}
-    for job_id in expired:  # one short transaction each: a heartbeat that comes just in time wins
-        state = _take_back(sessions, job_id, max_attempts, now)
+    for job_id in job_ids:
+        state = _take_back(sessions, job_id, condition, max_attempts, now)
         if state is not None:
             ended[state].append(job_id)
     return Reaped(*(tuple(ended[s]) for s in (JobState.QUEUED, JobState.FAILED, JobState.CANCELLED)))
 
 
-def _take_back(sessions: Sessions, job_id: str, max_attempts: int, now: datetime) -> str | None:
+def _take_back(
+    sessions: Sessions, job_id: str, condition: ColumnElement[bool], max_attempts: int, now: datetime
+) -> str | None:
     used_up = and_(~JobRow.cancel_requested, JobRow.attempt - JobRow.released >= max_attempts)
     detail = (
         f"{max_attempts} workers in turn stopped without a word while they had this job. The usual reason is memory: "
@@ -56,7 +78,7 @@ def _take_back(sessions: Sessions, job_id: str, max_attempts: int, now: datetime
     with sessions.begin() as session:
         job = jobs.change(
             session,
-            and_(JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.lease_until < now),
+            and_(JobRow.id == job_id, JobRow.state == JobState.RUNNING, condition),
             {
                 "state": case((used_up, JobState.FAILED.value), else_=jobs.queued_or_cancelled()),
                 "error_code": case((used_up, "worker_lost"), else_=None),

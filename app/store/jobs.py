@@ -63,8 +63,13 @@ def events_after(session: Session, job_id: str, seq: int) -> Sequence[JobEventRo
     ).all()
 
 
-def expired_jobs(session: Session, now: datetime) -> Sequence[str]:
-    return session.scalars(select(JobRow.id).where(JobRow.state == "running", JobRow.lease_until < now)).all()
+def running_jobs(session: Session, condition: ColumnElement[bool]) -> Sequence[str]:
+    return session.scalars(select(JobRow.id).where(JobRow.state == "running", condition)).all()
+
+
+def owner_begins(prefix: str) -> ColumnElement[bool]:
+    """True for jobs whose worker's name begins so; not LIKE, which on SQLite takes `a` for `A`."""
+    return func.substr(JobRow.owner, 1, len(prefix)) == prefix
 
 
 def jobs_to_announce(session: Session, now: datetime, limit: int) -> Sequence[JobRow]:

@@ -89,6 +89,18 @@ def test_a_job_that_kills_its_workers_fails_when_the_attempts_are_used_up(sessio
     assert row.finished_at == now
 
 
+def test_the_jobs_of_a_dead_worker_are_taken_back_before_their_leases_end(sessions: Sessions, new_job: NewJob) -> None:
+    made = [new_job() for _ in range(4)]
+    for job, owner in zip(made, ("host:1:a/1", "host:1:a/2", "HOST:1:a/1", "host:1:b/1"), strict=True):
+        _claim(sessions, job.id, owner)
+    service.cancel(sessions, made[1].id)
+    assert recovery.reap_worker(sessions, "host:1:a", 3) == Reaped((made[0].id,), (), (made[1].id,))
+    assert service.get(sessions, made[2].id).state == JobState.RUNNING
+    _claim(sessions, made[0].id)
+    everyone = recovery.reap_worker(sessions, "", 2)
+    assert (set(everyone.requeued), everyone.failed) == ({made[2].id, made[3].id}, (made[0].id,))
+
+
 def test_jobs_that_were_given_back_do_not_use_up_attempts(sessions: Sessions, new_job: NewJob) -> None:
     job = new_job()
     for _ in range(5):

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from app.store.temporary import sweep, work_folder
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from app.store.temporary import work_folder
+with work_folder(Path(sys.argv[1])) as folder:
+    (folder / "deep").mkdir()
+    (folder / "deep" / "file").write_bytes(b"x")
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_lives_as_long_as_its_block(tmp_path: Path) -> None:
+    with work_folder(tmp_path / "tmp") as folder:
+        (folder / "file").write_bytes(b"x")
+        assert sweep(tmp_path / "tmp") == 0
+        assert (folder / "file").exists()
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_block_that_raises_removes_its_folder_too(tmp_path: Path) -> None:
+    def fail() -> None:
+        with work_folder(tmp_path):
+            raise RuntimeError("in the block")
+
+    with pytest.raises(RuntimeError, match="in the block"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_a_killed_process_is_swept_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        assert sweep(tmp_path) == 0
+        assert (folder / "deep" / "file").exists()
+        process.kill()
+    assert folder.exists()
+    assert sweep(tmp_path) == 1
+    assert list(tmp_path.iterdir()) == []
+    assert sweep(tmp_path) == 0
+
+
+def test_sweeping_while_folders_come_and_go_takes_none_from_the_living(tmp_path: Path) -> None:
+    done = threading.Event()
+    errors: list[BaseException] = []
+
+    def come_and_go() -> None:
+        try:
+            for _ in range(200):
+                with work_folder(tmp_path) as folder:
+                    (folder / "file").write_bytes(b"x")
+                    assert (folder / "file").exists()
+        except BaseException as error:
+            errors.append(error)
+
+    def keep_sweeping() -> None:
+        while not done.is_set():
+            sweep(tmp_path)
+
+    makers = [threading.Thread(target=come_and_go) for _ in range(3)]
+    sweeper = threading.Thread(target=keep_sweeping)
+    for thread in (*makers, sweeper):
+        thread.start()
+    for thread in makers:
+        thread.join()
+    done.set()
+    sweeper.join()
+    assert errors == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_there_is_nothing_to_sweep_where_nothing_is(tmp_path: Path) -> None:
+    assert sweep(tmp_path / "nowhere") == 0
