@@ -11,13 +11,12 @@ _FORMAT = "%(asctime)sZ %(levelname)s %(name)s[%(process)d]: %(message)s"
 _QUIETER = {
     "alembic": logging.WARNING,
     "httpx": logging.WARNING,
-    "kombu": logging.WARNING,
     # one INFO line for each message: a message is only a hint, the job's own lines say what happened
     "celery": logging.WARNING,
+    # a traceback of Celery's own for each process that died; `workers.presence` says what is done about it
+    "celery.worker.request": logging.CRITICAL,
     # "No hostname was supplied": a broker of files has none
-    "celery.worker.consumer.connection": logging.ERROR,
-    # a process that the worker lost is logged by `workers.presence`, with what is done about it
-    "multiprocessing": logging.ERROR,
+    "kombu": logging.ERROR,
 }
 
 

@@ -6,10 +6,6 @@ job to a process, and replaces what dies.
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
-
 from celery import Celery
 
 from app.lifecycle import messages
@@ -24,17 +20,7 @@ STOP_SECONDS = 10.0
 JOBS_PER_PROCESS = 8
 
 
-def worker_name() -> str:
-    """A name that no other worker has, now or later: host, process and a random part."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-
-
-def child_name(worker: str, pid: int) -> str:
-    """The owner of the jobs of one child; no other name of this worker begins with it."""
-    return f"{worker}/{pid}/"
-
-
-def create_app(settings: Settings, *, name: str, pipeline: str) -> Celery:
+def create_app(settings: Settings, *, name: str, pipeline: str, grace_seconds: float = STOP_SECONDS) -> Celery:
     """The Celery application of the worker `name`, whose jobs run the stages of the module `pipeline`."""
     app = messages.celery_app(settings)
     if settings.broker_url.startswith("filesystem:"):
@@ -46,6 +32,7 @@ def create_app(settings: Settings, *, name: str, pipeline: str) -> Celery:
         # Read by `workers.task` in the child, which gets this configuration with the pickled application.
         bitbudget_worker_name=name,
         bitbudget_pipeline=pipeline,
+        bitbudget_grace_seconds=grace_seconds,
         # Time limits work on prefork only; and a job that dies takes its own process and not the worker.
         worker_pool="prefork",
         # After a fork, torch's first matrix product never returns if the parent has run one.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from app.errors import AppError
 from app.lifecycle import claims
@@ -20,7 +20,9 @@ from app.store.uploads import upload_blob
 from workers import results
 from workers.heartbeat import Heartbeat, Interrupted, Interruption
 from workers.patience import patiently
-from workers.pipeline import JSON, Stage
+
+if TYPE_CHECKING:  # at run time it would bring torch into the worker's own process
+    from workers.pipeline import JSON, Stage
 
 T = TypeVar("T")
 

@@ -45,7 +45,7 @@ class Jobs:
         self.sessions = sessions
         self._folder = folder
 
-    def add(self, values: list[float] | None = None, *, factor: float = 2.0, data: str = "data", **model: Any) -> str:
+    def add(self, values: list[float] | None = None, *, factor: float = 0.5, data: str = "data", **model: Any) -> str:
         job_id = uuid.uuid4().hex
         values = list(range(10)) if values is None else values
         content = json.dumps({"values": values, "trace": str(self._folder / "trace"), **model}).encode()
@@ -56,7 +56,7 @@ class Jobs:
             with self.sessions.begin() as session:
                 put_upload(session, kind, blob, None, now)
             ids[kind] = blob.sha256
-        request = {"factor": factor, "search": {"deadline_seconds": None}}
+        request = {"budget": {"max_drop": factor}, "search": {"deadline_seconds": None}}
         with self.sessions.begin() as session:
             session.add(
                 JobRow(
@@ -109,7 +109,7 @@ class Jobs:
         return path.read_text().splitlines() if path.exists() else []
 
     @staticmethod
-    def expected(values: list[float], factor: float = 2.0, data: str = "data") -> dict[str, Any]:
+    def expected(values: list[float], factor: float = 0.5, data: str = "data") -> dict[str, Any]:
         """The summary of a finished job."""
         return {"total": factor * sum(v * v for v in values), "data": data}
 

@@ -82,7 +82,7 @@ def total(context: StageContext) -> bytes:
     _step(context, "total")
     result = sum(sum(part) for part in json.loads(context.read("squares")))
     context.event("plan", {"total": result})
-    return json.dumps(result * context.request["factor"]).encode()
+    return json.dumps(result * context.request["budget"]["max_drop"]).encode()
 
 
 def certify(context: StageContext) -> bytes:
@@ -93,7 +93,14 @@ def certify(context: StageContext) -> bytes:
 
 def deliver(context: StageContext) -> Delivery:
     certificate = json.loads(context.read("certify"))
-    return Delivery("met", certificate, {"model": b"\x00\x01" + context.read("total"), "plan": context.read("squares")})
+    layers = [{"name": f"layer {i}", "bits": len(part)} for i, part in enumerate(json.loads(context.read("squares")))]
+    artifacts = {
+        "model": b"\x00\x01" + context.read("total"),
+        "plan": json.dumps({"layers": layers}).encode(),
+        "frontier": b"[]",
+        "sensitivity": b"{}",
+    }
+    return Delivery(_model(context).get("outcome", "met"), certificate, artifacts)
 
 
 def _nothing(_: Any) -> None:
@@ -103,6 +110,6 @@ def _nothing(_: Any) -> None:
 STAGES = (
     Stage("admit", ("model",), _nothing, admit, 1.0, timedelta(seconds=60)),
     Stage("squares", ("admit",), _nothing, squares, 4.0, timedelta(seconds=60)),
-    Stage("total", ("squares",), lambda request: request["factor"], total, 1.0, timedelta(seconds=1)),
+    Stage("total", ("squares",), lambda request: request["budget"]["max_drop"], total, 1.0, timedelta(seconds=1)),
     Stage("certify", ("total", "dataset"), _nothing, certify, 2.0, timedelta(seconds=60)),
 )

@@ -1,0 +1,155 @@
+"""The service's API for commands: uploads, jobs, results; errors of the server as exceptions."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+DEFAULT_SERVER = "http://127.0.0.1:8000"
+CHUNK_BYTES = 1024 * 1024
+
+RESULTS = {
+    "model.onnx": "model.onnx",
+    "plan.json": "plan",
+    "plan.csv": "plan?format=csv",
+    "frontier.json": "frontier",
+    "sensitivity.json": "sensitivity",
+}
+"""What a finished job gives: file name by address below the job."""
+
+PATIENCE_SECONDS = 60.0
+"""How long a server may be away while somebody waits for a job: it restarts, the job goes on."""
+
+Job = Mapping[str, Any]
+
+
+class ServerProblem(Exception):
+    """The server's answer was an error: problem details of RFC 9457."""
+
+    def __init__(self, status: int, code: str, title: str, detail: str) -> None:
+        super().__init__(status, code, title, detail)
+        self.status = status
+        self.code = code
+        self.title = title
+        self.detail = detail
+
+
+class Client:
+    """The API at `server`, or on the Unix socket `socket` if one is given."""
+
+    def __init__(self, server: str, *, socket: Path | None = None) -> None:
+        self._http = httpx.Client(
+            base_url=server,
+            transport=None if socket is None else httpx.HTTPTransport(uds=str(socket)),
+            # An upload of some gigabytes is hashed and stored before it is answered.
+            timeout=httpx.Timeout(30.0, read=600.0, write=600.0),
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def upload(self, kind: str, path: Path, sent: Callable[[int], None]) -> str:
+        """Upload the file at `path` as a `model` or a `dataset` and return its id; `sent` gets bytes sent so far."""
+        size_bytes = path.stat().st_size
+        answer = self._http.put(
+            f"/v1/{kind}s",
+            params={"name": path.name[-255:]},
+            content=_chunks(path, sent),
+            headers={"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)},
+        )
+        return str(_checked(answer).json()["id"])
+
+    def submit(self, request: Mapping[str, Any]) -> Job:
+        """Make a job; a lost answer is asked for again and makes no second job."""
+        key = uuid.uuid4().hex
+        return self._patiently(lambda: self._http.post("/v1/jobs", json=request, headers={"Idempotency-Key": key}))
+
+    def job(self, job_id: str) -> Job:
+        """The job as it is now."""
+        answer: Job = _checked(self._http.get(f"/v1/jobs/{job_id}")).json()
+        return answer
+
+    def jobs(self, limit: int) -> list[Job]:
+        """The newest jobs."""
+        answer = _checked(self._http.get("/v1/jobs", params={"limit": limit}))
+        jobs: list[Job] = answer.json()["jobs"]
+        return jobs
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask for the job to be cancelled."""
+        return self._patiently(lambda: self._http.post(f"/v1/jobs/{job_id}/cancel"))
+
+    def follow(self, job_id: str, show: Callable[[Job], None], every_seconds: float) -> Job:
+        """Call `show` with the job until it has ended, and return it; a server that restarts is waited for."""
+        while True:
+            job = self._patiently(lambda: self._http.get(f"/v1/jobs/{job_id}"))
+            show(job)
+            if job["state"] not in ("queued", "running"):
+                return job
+            time.sleep(every_seconds)
+
+    def download(self, job_id: str, folder: Path) -> list[Path]:
+        """Write every result of the job into `folder`; each file is there whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return [self._save(f"/v1/jobs/{job_id}/{address}", folder / name) for name, address in RESULTS.items()]
+
+    def _save(self, address: str, path: Path) -> Path:
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with self._http.stream("GET", address) as answer, partial.open("wb") as file:
+                if answer.is_error:
+                    answer.read()
+                for chunk in _checked(answer).iter_bytes(CHUNK_BYTES):
+                    file.write(chunk)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return path
+
+    def _patiently(self, send: Callable[[], httpx.Response]) -> Job:
+        end = time.monotonic() + PATIENCE_SECONDS
+        pause = 0.2
+        while True:
+            try:
+                answer: Job = _checked(send()).json()
+                return answer
+            except (httpx.TransportError, ServerProblem) as error:
+                away = isinstance(error, httpx.TransportError) or error.status in (502, 503, 504)
+                if not away or time.monotonic() + pause > end:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
+
+
+def _chunks(path: Path, sent: Callable[[int], None]) -> Iterator[bytes]:
+    total = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+            total += len(chunk)
+            sent(total)
+
+
+def _checked(answer: httpx.Response) -> httpx.Response:
+    if not answer.is_error:
+        return answer
+    try:
+        body = answer.json()
+        problem = body if isinstance(body, dict) else {}
+    except ValueError:  # a proxy's page, not ours
+        problem = {}
+    raise ServerProblem(
+        answer.status_code,
+        str(problem.get("code", "unknown")),
+        str(problem.get("title", f"The server answered {answer.status_code} {answer.reason_phrase}")),
+        str(problem.get("detail", answer.text[:500])),
+    )

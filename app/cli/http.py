@@ -1,0 +1,68 @@
+"""Serving the API from a command: a socket that is bound before anything starts, and uvicorn in this process."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from app.cli.client import Client
+from app.cli.output import Refused
+from app.main import create_app
+from app.settings import Settings
+
+SHUTDOWN_SECONDS = 5
+"""How long open answers (downloads, event streams) may go on after the server was asked to stop."""
+
+
+def make_server(settings: Settings) -> uvicorn.Server:
+    """A server of the API that logs as the process does."""
+    config = uvicorn.Config(
+        create_app(settings),
+        log_config=None,
+        # One line for each poll of each client would bury the jobs' own lines; /metrics counts requests.
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    return uvicorn.Server(config)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises:
+        Refused: the address is in use or not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise Refused(
+            f"cannot listen on {host}:{port}: {error.strerror}; take another one with --host and --port"
+        ) from (error)
+
+
+@contextmanager
+def private_server(settings: Settings) -> Iterator[Client]:
+    """The API on a Unix socket that only this user can reach, for as long as the block runs; yields its client."""
+    # Not in the home: the name of a Unix socket has at most 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="bitbudget-"))
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(folder / "api"))
+    server = make_server(settings)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
+    thread.start()
+    try:
+        with Client("http://bitbudget", socket=folder / "api") as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+        shutil.rmtree(folder)

@@ -1,0 +1,139 @@
+"""What the commands show: a progress bar, a job, a plan, an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from app.cli.client import Job
+
+CONSOLE = Console()
+ERRORS = Console(stderr=True)
+
+
+class Refused(Exception):
+    """The command cannot do what it was asked to; the text says why and what to do."""
+
+
+def complain(title: str, detail: str = "") -> None:
+    """Say on standard error what went wrong."""
+    ERRORS.print(f"[bold red]{escape(title)}[/]" + (f": {escape(detail)}" if detail else ""), soft_wrap=True)
+
+
+def show_json(value: Any) -> None:
+    """One JSON value on standard output."""
+    CONSOLE.print_json(json.dumps(value))
+
+
+class JobBar:
+    """A bar that follows one job."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID = progress.add_task("queued", total=1.0, left="")
+
+    def __call__(self, job: Job) -> None:
+        """Show the job as it is now."""
+        stage = job["stage"] or job["state"]
+        retry = f" (attempt {job['attempt']})" if job["attempt"] > 1 else ""
+        self._progress.update(
+            self._task,
+            description=f"{stage}{retry}" if job["state"] == "running" else job["state"],
+            completed=job["progress"],
+            left=_seconds(job["eta_seconds"]),
+        )
+
+
+@contextmanager
+def job_bar() -> Iterator[JobBar]:
+    """A bar on standard error, as long as the block runs."""
+    columns = (
+        TextColumn("{task.description:<14}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Progress(*columns, console=ERRORS) as progress:
+        yield JobBar(progress)
+
+
+@contextmanager
+def upload_bar(path: Path) -> Iterator[Any]:
+    """A bar for one upload; yields what to call with the bytes sent so far."""
+    columns = (TextColumn(f"{escape(path.name)}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=ERRORS, transient=True) as progress:
+        task = progress.add_task("upload", total=path.stat().st_size)
+        yield lambda sent: progress.update(task, completed=sent)
+
+
+def show_job(job: Job) -> None:
+    """One job in a few lines."""
+    state = job["state"] if job["outcome"] is None else f"{job['state']} ({job['outcome']})"
+    CONSOLE.print(f"job {job['id']}: [bold]{state}[/]", highlight=False)
+    if job["state"] == "running":
+        left = _seconds(job["eta_seconds"])
+        CONSOLE.print(f"  {job['stage']}, {job['progress']:.0%}{', ' + left if left else ''}", highlight=False)
+    if job["error"] is not None:
+        CONSOLE.print(f"  {escape(job['error']['title'])}: {escape(job['error']['detail'])}", soft_wrap=True)
+
+
+def show_jobs(jobs: list[Job]) -> None:
+    """A table of jobs."""
+    table = Table("job", "state", "outcome", "stage", "progress", "created")
+    for job in jobs:
+        progress = f"{job['progress']:.0%}"
+        table.add_row(
+            job["id"], job["state"], job["outcome"] or "", job["stage"] or "", progress, job["created_at"][:19]
+        )
+    CONSOLE.print(table)
+
+
+def show_plan(plan: Mapping[str, Any]) -> None:
+    """The layers of a plan, and what was measured."""
+    columns = {"name": "layer", "weights": "weights", "bits": "bits", "bytes": "bytes", "damage": "damage [nats]"}
+    shown = [name for name in columns if any(name in layer for layer in plan.get("layers", ()))]
+    table = Table()
+    for name in shown:
+        table.add_column(columns[name], justify="left" if name == "name" else "right")
+    for layer in plan.get("layers", ()):
+        table.add_row(*(_cell(name, layer.get(name)) for name in shown))
+    if shown:
+        CONSOLE.print(table)
+    certificate = plan.get("certificate")
+    if isinstance(certificate, Mapping):
+        CONSOLE.print(_certificate(certificate), soft_wrap=True, highlight=False)
+
+
+def _certificate(certificate: Mapping[str, Any]) -> str:
+    def figure(name: str, form: str) -> str:
+        value = certificate.get(name)
+        return format(value, form) if isinstance(value, (int, float)) else "?"
+
+    return (
+        f"{certificate.get('metric', 'metric')} on {certificate.get('samples', '?')} held-out samples: "
+        f"{figure('float_value', '.4f')} -> {figure('quantized_value', '.4f')}, drop {figure('drop', '+.4f')} "
+        f"({figure('level', '.0%')} interval {figure('low', '+.4f')} to {figure('high', '+.4f')})"
+    )
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name == "damage" and isinstance(value, (int, float)):
+        return f"{value:.2e}"
+    return escape(f"{value:,}" if isinstance(value, int) else str(value))
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"about {minutes} min {rest} s left" if minutes else f"about {rest} s left"

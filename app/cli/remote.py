@@ -1,0 +1,132 @@
+"""`bitbudget submit`, `status` and `download`: jobs of a server that runs somewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli import options
+from app.cli.client import DEFAULT_SERVER, Client, Job
+from app.cli.options import JobOptions
+from app.cli.output import CONSOLE, complain, job_bar, show_job, show_jobs, show_json, show_plan, upload_bar
+
+POLL_SECONDS = 0.5
+NOT_MET = 3
+
+Server = Annotated[str, typer.Option(envvar="BITBUDGET_SERVER", help="Address of the server.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (submit, status, download):
+        app.command()(command)
+
+
+def submit(
+    model: options.Model,
+    data: options.Data = None,
+    max_drop: options.MaxDrop = None,
+    metric: options.MetricOption = None,
+    relative: options.Relative = False,
+    confidence: options.Confidence = None,
+    objective: options.ObjectiveOption = None,
+    bits: options.Bits = None,
+    rounding: options.RoundingOption = None,
+    granularity: options.GranularityOption = None,
+    keep: options.Keep = None,
+    deadline: options.Deadline = None,
+    seed: options.Seed = None,
+    request: options.Request = None,
+    server: Server = DEFAULT_SERVER,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a network and its data to a server and make a job; prints the job's id."""
+    job_options = JobOptions(
+        max_drop, metric, relative, confidence, objective, bits, rounding, granularity, keep, deadline, seed, request
+    )
+    body = job_options.body()
+    with Client(server) as client:
+        body["model_id"] = upload(client, "model", model)
+        if data is not None:
+            body["dataset_id"] = upload(client, "dataset", data)
+        job = client.submit(body)
+    if as_json:
+        show_json(job)
+    else:
+        CONSOLE.print(job["id"], highlight=False)
+
+
+def status(
+    job_id: Annotated[str | None, typer.Argument(help="The job; without it, the newest ones are listed.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until the job has ended.")] = False,
+    server: Server = DEFAULT_SERVER,
+    as_json: AsJson = False,
+) -> None:
+    """Say how a job is. With --wait the exit status says how it ended: 0 met, 3 not met, 1 failed or cancelled."""
+    with Client(server) as client:
+        if job_id is None:
+            jobs = client.jobs(limit=20)
+            return show_json(jobs) if as_json else show_jobs(jobs)
+        if wait:
+            with job_bar() as bar:
+                job = client.follow(job_id, bar, POLL_SECONDS)
+        else:
+            job = client.job(job_id)
+    if as_json:
+        show_json(job)
+    else:
+        show_job(job)
+    if wait and not (job["state"] == "succeeded" and job["outcome"] == "met"):
+        raise typer.Exit(NOT_MET if job["state"] == "succeeded" else 1)
+    return None
+
+
+def download(
+    job_id: Annotated[str, typer.Argument(help="A job that has succeeded.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for model.onnx, plan.json, plan.csv and the rest.", file_okay=False)
+    ],
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Write the results of a job to a folder."""
+    with Client(server) as client:
+        paths = client.download(job_id, out)
+    show_plan(read_plan(out))
+    for path in paths:
+        CONSOLE.print(str(path), soft_wrap=True, highlight=False)
+
+
+def upload(client: Client, kind: str, path: Path) -> str:
+    """Upload a file under a bar and return its id."""
+    with upload_bar(path) as sent:
+        return client.upload(kind, path, sent)
+
+
+def read_plan(folder: Path) -> Mapping[str, Any]:
+    """The plan that was downloaded into `folder`."""
+    plan: Mapping[str, Any] = json.loads((folder / "plan.json").read_bytes())
+    return plan
+
+
+def conclude(job: Job) -> None:
+    """Say how a job ended that was waited for, and end the command with the status that says the same.
+
+    Raises:
+        typer.Exit: 3 when the budget is not met, 1 when there is no result.
+    """
+    if job["state"] == "succeeded":
+        if job["outcome"] != "met":
+            complain("The budget is not met", f"{job['outcome']}; the best plan found was written")
+            raise typer.Exit(NOT_MET)
+        return
+    error = job["error"]
+    if error is None:
+        complain(f"The job was {job['state']}")
+    else:
+        complain(error["title"], error["detail"])
+    raise typer.Exit(1)

@@ -1,0 +1,142 @@
+"""`bitbudget serve`, `worker`, `dispatcher` and `migrate`: the processes of the service."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from app.cli.http import bind, make_server
+from app.cli.output import CONSOLE, Refused
+from app.dispatcher import Dispatcher
+from app.embedded import Embedded, HomeLock, needs_lock
+from app.lifecycle.messages import message_sender
+from app.logs import configure_logging
+from app.settings import Settings
+from app.store.engine import open_sessions
+from app.store.migrate import upgrade
+from app.supervisor import worker_command, worker_environment
+
+logger = logging.getLogger(__name__)
+
+Pipeline = Annotated[str | None, typer.Option(hidden=True)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (serve, worker, dispatcher, migrate):
+        app.command()(command)
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 0 takes a free one.", show_default="8000", min=0, max=65535)
+    ] = None,
+    no_worker: Annotated[
+        bool, typer.Option("--no-worker", help="Only the API; workers and the dispatcher run elsewhere.")
+    ] = False,
+    port_file: Annotated[
+        Path | None, typer.Option(help="Write the port to this file once the server listens.", dir_okay=False)
+    ] = None,
+    pipeline: Pipeline = None,
+) -> None:
+    """Serve the API; with one worker beside it, so that nothing else needs to be installed or started."""
+    configure_logging()
+    settings = Settings()
+    settings = settings.model_copy(
+        update={"host": settings.host if host is None else host, "port": settings.port if port is None else port}
+    )
+    if settings.database_url.startswith("sqlite"):
+        upgrade(settings.database_url)
+    with bind(settings.host, settings.port) as listener, _terminate_as_exit():
+        if no_worker:
+            _serve(settings, listener, port_file)
+            return
+        arguments = () if pipeline is None else ("--pipeline", pipeline)
+        with Embedded(settings, worker_arguments=arguments) as embedded:
+            if not embedded.start():
+                raise Refused(
+                    f"{embedded.lock_holder()} already runs the worker of {settings.home}: use that server, or serve "
+                    "beside it with --no-worker, or set BITBUDGET_HOME to another folder"
+                )
+            _serve(settings, listener, port_file)
+
+
+def worker(pipeline: Pipeline = None) -> NoReturn:
+    """Work on jobs, until told to stop; the running job is then given back."""
+    settings = Settings()
+    lock = HomeLock(settings.home)
+    if needs_lock(settings) and not lock.acquire():
+        raise Refused(
+            f"{lock.holder()} already runs the worker of {settings.home}, and the broker of files takes one; for more, "
+            "set BITBUDGET_BROKER_URL=redis://... and BITBUDGET_DATABASE_URL=postgresql+psycopg://..."
+        )
+    lock.keep_across_exec()
+    command = worker_command(() if pipeline is None else ("--pipeline", pipeline))
+    # The worker replaces this process: signals reach it, and nothing waits beside it.
+    os.execve(sys.executable, command, worker_environment(settings))  # noqa: S606 - our own command line
+
+
+def dispatcher() -> None:
+    """Announce waiting jobs again and take jobs back from silent workers; one per installation, more do no harm."""
+    configure_logging()
+    settings = Settings()
+    sessions = open_sessions(settings.database_url)
+    loop = Dispatcher(settings, sessions, message_sender(settings))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: loop.stop())
+    logger.info("dispatching every %g s", settings.dispatch_interval_seconds)
+    loop.run()
+    sessions.dispose()
+
+
+def migrate() -> None:
+    """Create the tables, or bring them to this version."""
+    settings = Settings()
+    upgrade(settings.database_url)
+    CONSOLE.print("the database has the schema of this version")
+
+
+def _serve(settings: Settings, listener: socket.socket, port_file: Path | None) -> None:
+    host, port = listener.getsockname()[:2]
+    server = make_server(settings)
+    if port_file is not None:
+        _write_whole(port_file, str(port))
+    shown = f"[{host}]" if ":" in host else host
+    CONSOLE.print(f"bitbudget listens on http://{shown}:{port} (Ctrl-C stops it)", highlight=False, soft_wrap=True)
+    server.run(sockets=[listener])
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that others wait for: never seen half written."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+@contextmanager
+def _terminate_as_exit() -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C leave the block as an exit with status 0, so that everything is stopped on the way out.
+
+    uvicorn handles both while it serves, and raises them again afterwards for the handlers that it found.
+    """
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

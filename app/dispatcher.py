@@ -1,0 +1,64 @@
+"""The loop that repairs the queue: expired leases, lost messages, left-overs.
+
+Any number may run at once; each step is one conditional statement, so a second dispatcher finds nothing to do.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.lifecycle import recovery
+from app.lifecycle.messages import MessageSender
+from app.settings import Settings
+from app.store.engine import Sessions
+
+logger = logging.getLogger(__name__)
+
+CLEAN_SECONDS = 600.0
+
+
+class Dispatcher:
+    """Repairs the queue every `dispatch_interval_seconds` until it is stopped."""
+
+    def __init__(self, settings: Settings, sessions: Sessions, announce: MessageSender) -> None:
+        self._settings = settings
+        self._sessions = sessions
+        self._announce = announce
+        self._clean_at = time.monotonic()
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Work until `stop`; a database that is away is waited for."""
+        while not self._stopping.is_set():
+            try:
+                self.step()
+            except SQLAlchemyError as error:
+                logger.warning("the database does not answer: %s", error)
+            self._stopping.wait(self._settings.dispatch_interval_seconds)
+
+    def stop(self) -> None:
+        """Make `run` return."""
+        self._stopping.set()
+
+    def step(self) -> None:
+        """One round: take jobs back from workers that are silent, announce those that wait, sometimes clean up.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: the database does not answer.
+        """
+        reaped = recovery.reap(self._sessions, self._settings.max_attempts)
+        for job_id in reaped.requeued:
+            logger.warning("job %s: its worker is silent, it is queued again", job_id)
+        for job_id in reaped.failed:
+            logger.error("job %s: lost %d workers and failed", job_id, self._settings.max_attempts)
+        for job_id in recovery.due_for_dispatch(self._sessions, self._settings.dispatch_after):
+            self._announce(job_id)
+        if time.monotonic() >= self._clean_at:
+            self._clean_at = time.monotonic() + CLEAN_SECONDS
+            removed = recovery.clean(self._sessions, self._settings)
+            if removed:
+                logger.info("removed %d left-overs", removed)

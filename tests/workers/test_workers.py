@@ -1,0 +1,177 @@
+"""Real workers on real brokers: SQLite with the broker of files, PostgreSQL with Redis. Processes are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from app.dispatcher import Dispatcher
+from app.services.health import condition
+
+VALUES = list(range(10))
+STEPS = ["admit", "squares[1]", "total", "certify"]
+
+
+@pytest.fixture
+def dispatching(workers, sessions) -> Iterator[None]:
+    """The dispatcher's loop, as in `bitbudget dispatcher`."""
+    dispatcher = Dispatcher(workers.settings, sessions, workers.announce)
+    thread = threading.Thread(target=dispatcher.run)
+    thread.start()
+    yield
+    dispatcher.stop()
+    thread.join()
+
+
+@pytest.fixture
+def finished(jobs, wait_until) -> Callable[..., None]:
+    """Wait until the job has ended, and check that it ended with what it should."""
+
+    def check(job_id: str, seconds: float = 20.0) -> None:
+        wait_until(lambda: jobs.row(job_id).state not in ("queued", "running"), seconds)
+        row = jobs.row(job_id)
+        assert (row.state, row.outcome, row.error_detail) == ("succeeded", "met", None)
+        assert row.summary == jobs.expected(VALUES)
+        assert jobs.artifact(job_id, "model") == b"\x00\x01" + b"142.5"
+
+    return check
+
+
+def test_a_whole_job_and_a_repeated_message(jobs, workers, sessions, finished, wait_until):
+    workers.start()
+    job_id = jobs.add(VALUES)
+    workers.announce(job_id)
+    workers.announce(job_id)
+    finished(job_id)
+    again = jobs.add(VALUES)
+    workers.announce(again)
+    finished(again)
+    assert [jobs.row(i).attempt for i in (job_id, again)] == [1, 1]
+    assert jobs.trace().count("admit") == 1
+    wait_until(lambda: condition(sessions).workers == 1)
+
+
+def test_a_lost_message_is_sent_again(jobs, workers, dispatching, finished):
+    workers.start()
+    job_id = jobs.add(VALUES)
+    jobs.change(job_id, announce_at=jobs.row(job_id).created_at)
+    finished(job_id)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_killed_child_costs_a_step_and_not_the_job(jobs, workers, finished, wait_until, elapsed, step):
+    workers.start()
+    job_id = jobs.add(VALUES, pause=0.2)
+    workers.announce(job_id)
+    wait_until(lambda: jobs.pid_of(step))
+    os.kill(jobs.pid_of(step), signal.SIGKILL)
+    finished(job_id)  # the worker saw its child die: no dispatcher and no lease was waited for
+    assert jobs.row(job_id).attempt == 2
+    assert jobs.trace().count(step) == 2
+    assert all(jobs.trace().count(other) == 1 for other in STEPS if other != step)
+
+
+def test_a_killed_worker_leaves_no_child_and_its_job_goes_to_another(
+    jobs, workers, dispatching, finished, wait_until, alive
+):
+    first = workers.start()
+    job_id = jobs.add(VALUES, pause=0.2)
+    workers.announce(job_id)
+    wait_until(lambda: jobs.pid_of("squares[1]"))
+    child = jobs.pid_of("squares[1]")
+    first.kill()
+    first.wait()
+    wait_until(lambda: not alive(child), 3)
+    workers.start()
+    finished(job_id)
+    assert jobs.row(job_id).attempt == 2
+
+
+def test_a_stopped_worker_gives_its_job_back_at_once(jobs, workers, sessions, wait_until, finished, elapsed):
+    first = workers.start()
+    job_id = jobs.add(VALUES, pause=0.2)
+    workers.announce(job_id)
+    wait_until(lambda: jobs.pid_of("squares[1]"))
+    first.terminate()
+    assert first.wait(10) == 0
+    assert jobs.row(job_id).state == "queued"
+    assert condition(sessions).workers == 0
+    workers.start()
+    workers.announce(job_id)
+    finished(job_id)
+    row = jobs.row(job_id)
+    assert (row.attempt, row.released) == (2, 1)
+
+
+def test_an_idle_worker_stops_at_once(workers, sessions, wait_until):
+    worker = workers.start()
+    wait_until(lambda: condition(sessions).workers == 1)
+    worker.terminate()
+    assert worker.wait(10) == 0
+
+
+def test_a_worker_ends_with_whoever_watches_it(workers, sessions, wait_until, jobs, alive):
+    worker = workers.start("--watched", stdin=subprocess.PIPE)
+    job_id = jobs.add(VALUES, pause=5.0)
+    workers.announce(job_id)
+    wait_until(lambda: jobs.pid_of("admit"))
+    worker.stdin.close()
+    worker.wait(5)
+    wait_until(lambda: not alive(jobs.pid_of("admit")), 5)
+
+
+def test_a_cancelled_job_stops_and_the_worker_goes_on(jobs, workers, wait_until, finished):
+    workers.start()
+    job_id, following = jobs.add([1.0], pause=30.0), jobs.add(VALUES)
+    workers.announce(job_id)
+    workers.announce(following)
+    wait_until(lambda: jobs.pid_of("admit"))
+    jobs.change(job_id, cancel_requested=True)
+    wait_until(lambda: jobs.row(job_id).state == "cancelled", 5)
+    finished(following)
+
+
+def test_a_job_that_kills_its_process_is_capped_and_the_next_one_runs(jobs, workers, wait_until, finished):
+    workers.start()
+    job_id, following = jobs.add([1.0], trouble={"squares": "kill"}), jobs.add(VALUES)
+    workers.announce(job_id)
+    wait_until(lambda: jobs.row(job_id).state == "failed", 30)
+    row = jobs.row(job_id)
+    assert (row.error_code, row.attempt) == ("worker_lost", workers.settings.max_attempts)
+    workers.announce(following)
+    finished(following)
+
+
+@pytest.mark.parametrize("trouble", ["memory", "allocate"])
+def test_memory_that_runs_out_fails_the_job_and_not_the_worker(jobs, workers, wait_until, finished, trouble):
+    workers.settings = workers.settings.model_copy(update={"worker_memory_bytes": 1024**3})
+    workers.start()
+    job_id, following = jobs.add([1.0], trouble={"total": trouble}), jobs.add(VALUES)
+    workers.announce(job_id)
+    workers.announce(following)
+    wait_until(lambda: jobs.row(job_id).state == "failed")
+    assert jobs.row(job_id).error_code == "out_of_memory"
+    finished(following)
+    assert jobs.pid_of("certify") == jobs.pid_of("admit")  # the same process
+
+
+def test_a_job_that_does_not_listen_loses_its_process(jobs, workers, wait_until, finished):
+    """Cancelled inside a native call: the process is ended, and the worker has another one for the next job."""
+    workers.start("--grace", "0.5")
+    job_id, following = jobs.add([1.0], trouble={"squares": "deaf"}), jobs.add(VALUES)
+    workers.announce(job_id)
+    wait_until(lambda: jobs.pid_of("squares[0]"))
+    jobs.change(job_id, cancel_requested=True)
+    wait_until(lambda: jobs.row(job_id).state == "cancelled", 5)
+    workers.announce(following)
+    finished(following)
+
+
+def test_a_worker_whose_pipeline_cannot_be_imported_stops(workers, sessions, wait_until):
+    worker = workers.start("--pipeline", "no_such_pipeline")
+    worker.wait(20)
