@@ -76,6 +76,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "calibration_activations_not_finite": ErrorClass(422, "The data drive the model to values that are not finite"),
     "export_too_large": ErrorClass(422, "The quantized file would be larger than ONNX allows"),
     "quantized_file_invalid": ErrorClass(500, "The quantized file is not what was to be written"),
+    "metric_not_applicable": ErrorClass(422, "The metric does not fit the model or the data"),
     # jobs
     "out_of_memory": ErrorClass(507, "The job needs more memory than its worker may use"),
     "time_limit": ErrorClass(504, "The job took longer than it may"),

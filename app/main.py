@@ -44,7 +44,8 @@ def create_app(settings: Settings, *, send: MessageSender | None = None) -> Fast
     app.add_middleware(MeasureRequests, metrics=metrics)
     problems.install(app)
     for module in (uploads, jobs, events, results, health):
-        app.include_router(module.router)
+        # Declared for every call: 422 takes the place of an answer that FastAPI would promise and nothing here gives.
+        app.include_router(module.router, responses=problems.problem_answers("request_invalid", "internal"))
     _complete_openapi(app)
     return app
 

@@ -18,7 +18,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.errors import CATALOGUE, PROBLEM_MEDIA_TYPE, AppError, problem
-from app.schemas.answers import Problem
 from app.schemas.parsing import invalid_fields
 
 logger = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ def problem_answers(*codes: str) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": f"{HTTPStatus(status).phrase}: {', '.join(known)}",
-            "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+            "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
         for status, known in by_status.items()
     }
