@@ -102,10 +102,6 @@ class AppError(Exception):
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"
 
-    @property
-    def status(self) -> int:
-        return CATALOGUE[self.code].status
-
 
 def problem(
     code: str, detail: str, *, instance: str | None = None, extra: Mapping[str, Any] | None = None

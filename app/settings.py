@@ -19,7 +19,6 @@ PREFIX = "BITBUDGET_"
 TEST_PREFIX = "BITBUDGET_TEST_"
 """Names with this prefix belong to the test-suite (where its databases are) and are no settings."""
 
-MIB = 1024**2
 GIB = 1024**3
 
 

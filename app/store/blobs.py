@@ -110,6 +110,25 @@ def find_blob(session: Session, blob_id: int) -> BlobRef:
     return BlobRef(row.id, row.sha256, row.size_bytes)
 
 
+def keep_blob(session: Session, blob: BlobRef) -> None:
+    """Make sure that `blob` stays until this transaction, which refers to it, has ended.
+
+    A foreign key alone does not: on PostgreSQL it lets `remove_abandoned` mark the blob, which does not see the new
+    reference yet. Touching the blob makes the cleaning wait, look again, and find it fresh.
+
+    Raises:
+        BlobMissing: it is gone, or about to go.
+    """
+    kept = session.scalar(
+        update(BlobRow)
+        .where(BlobRow.id == blob.id, BlobRow.state == "complete")
+        .values(touched_at=clock(session))
+        .returning(BlobRow.id)
+    )
+    if kept is None:
+        raise BlobMissing(f"blob {blob.id} was removed because nothing referred to it; store its contents again")
+
+
 def read_blob(sessions: Sessions, blob: BlobRef) -> Iterator[bytes]:
     """The contents in chunks of at most 1 MiB, each read in a transaction of its own.
 
@@ -177,8 +196,8 @@ def remove_blob(sessions: Sessions, blob_id: int) -> None:
 def remove_abandoned(sessions: Sessions, untouched: timedelta) -> int:
     """Remove blobs whose writer stopped, and complete blobs that nothing refers to; returns how many.
 
-    `untouched`: how long nobody may have written to a blob, or stored its contents again. It must exceed the time
-    from storing a result to the commit that refers to it.
+    `untouched`: how long nobody may have written to a blob, stored its contents again, or referred to it. It must
+    exceed the time from storing a result to the commit that refers to it.
     """
     with sessions.begin() as session:
         limit = clock(session) - untouched

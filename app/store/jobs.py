@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, case, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from app.store.blobs import BlobRef, find_blob
+from app.store.blobs import BlobRef, find_blob, keep_blob
 from app.store.tables import ArtifactRow, JobEventRow, JobRow
 
 
@@ -92,7 +92,7 @@ def active(job_id: str) -> ColumnElement[bool]:
 
 
 def add_artifact(session: Session, job_id: str, kind: str, blob: BlobRef, media_type: str) -> None:
-    find_blob(session, blob.id)  # a blob that is being removed is still there for the foreign key
+    keep_blob(session, blob)
     session.add(ArtifactRow(job_id=job_id, kind=kind, blob_id=blob.id, media_type=media_type))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import delete, func, select
 
-from app.store.blobs import BlobRef, find_blob
+from app.store.blobs import BlobRef, find_blob, keep_blob
 from app.store.engine import Sessions, clock
 from app.store.statements import insert
 from app.store.tables import StageResultRow
@@ -29,6 +29,7 @@ def put_stage_result(sessions: Sessions, key: str, blob: BlobRef) -> BlobRef:
     if not 1 <= len(key) <= 255:
         raise ValueError(f"the key of a stage has 1 to 255 characters, got {len(key)}")
     with sessions.begin() as session:
+        keep_blob(session, blob)
         session.execute(
             insert(session, StageResultRow)
             .values(key=key, blob_id=blob.id, created_at=clock(session))

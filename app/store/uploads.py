@@ -7,13 +7,14 @@ from datetime import datetime
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from app.store.blobs import BlobRef, find_blob
+from app.store.blobs import BlobRef, find_blob, keep_blob
 from app.store.statements import insert
 from app.store.tables import UploadRow
 
 
 def put_upload(session: Session, kind: str, blob: BlobRef, name: str | None, now: datetime) -> bool:
     """Register an upload; True if it is new. A name that is given replaces the one it had."""
+    keep_blob(session, blob)
     values = {
         "kind": kind,
         "id": blob.sha256,

@@ -168,6 +168,31 @@ def test_a_removal_that_was_interrupted_is_continued(sessions: Sessions) -> None
     assert _count(sessions, BlobRow) == 0
 
 
+def test_a_blob_that_somebody_is_about_to_refer_to_is_not_cleaned(sessions: Sessions) -> None:
+    blob = blobs.write_bytes(sessions, b"old and unreferenced")
+    with sessions.begin() as session:
+        session.execute(update(BlobRow).values(touched_at=clock(session) - timedelta(days=1)))
+    removed: list[int] = []
+    cleaner = threading.Thread(target=lambda: removed.append(blobs.remove_abandoned(sessions, timedelta(hours=1))))
+    with sessions.begin() as session:
+        put_upload(session, "model", blob, None, clock(session))
+        cleaner.start()
+        cleaner.join(0.3)
+        assert cleaner.is_alive(), "it waits for the end of this transaction"
+    cleaner.join(20)
+    assert removed == [0]
+    assert blobs.read_bytes(sessions, blob) == b"old and unreferenced"
+
+
+def test_a_blob_that_is_being_removed_cannot_be_referred_to(sessions: Sessions) -> None:
+    blob = blobs.write_bytes(sessions, b"x")
+    with sessions.begin() as session:
+        session.execute(update(BlobRow).values(state="deleting"))
+    with pytest.raises(BlobMissing, match="store its contents again"):
+        stages.put_stage_result(sessions, "key", blob)
+    assert stages.get_stage_result(sessions, "key") is None
+
+
 class _Slow(io.BytesIO):
     """Is taken for abandoned while it is read."""
 

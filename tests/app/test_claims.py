@@ -145,7 +145,7 @@ def test_results_that_cannot_be_stored_leave_the_job_running(sessions: Sessions,
     gone = BlobRef(blob.id + 1000, blob.sha256, blob.size_bytes)
     broken: list[tuple[dict[str, Any], BlobRef]] = [({}, gone), ({"drop": float("nan")}, blob)]
     for summary, ref in broken:
-        with pytest.raises(Exception, match=r"is gone|JSON compliant"):
+        with pytest.raises(Exception, match=r"was removed|JSON compliant"):
             claims.finish(sessions, claimed, Outcome.MET, summary, {"plan": Artifact(ref, "application/json")})
         assert _row(sessions, claimed.job_id).state == "running"
     assert claims.heartbeat(sessions, claimed, LEASE) is Heartbeat.ALIVE
