@@ -1,0 +1,109 @@
+"""The model-local functions that turn digits and scale into a float32 weight.
+
+One function serves every weight whose digits are laid out alike; a weight costs its tensors and one call. ONNX Runtime
+inlines the call and folds it at load, so that the optimised graph holds plain float weights and runs at float speed.
+(`DequantizeLinear` would stay in the graph and run at every inference.)
+
+Every sum of digits is an integer below 2**8 and so exact in float32; the one rounding is the product with the scale.
+
+A plane is unpacked by `Gather` from a table of the 16 nibbles, four weights at a time: measured on 2.4 million weights,
+ONNX Runtime 1.31, a 3-bit file loads in 17 ms, with BitShift and BitwiseAnd in 65 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from quantization.packing import PLANE_WIDTH, Digit, digits, pack
+
+DOMAIN = "bitbudget"
+DOMAIN_VERSION = 1
+FIRST_OPSET = 25  # the first with INT2 and UINT2
+FIRST_IR_VERSION = 13
+
+
+def call(bits: int, elements: int, inputs: Sequence[str], output: str) -> onnx.NodeProto:
+    """The node that makes the weight `output` of so many `elements` from `inputs`: its digits and its scale."""
+    return helper.make_node(_name(bits, _is_ragged(bits, elements)), inputs, [output], domain=DOMAIN)
+
+
+def function(bits: int, elements: int, opset: int) -> bytes:
+    """The function that `call` calls, serialized, for a network of `opset`.
+
+    Its inputs are the digits, highest first, then the scale; its output is `code * scale`, float32, in the shape of the
+    highest digit.
+    """
+    return _function(bits, _is_ragged(bits, elements), opset)
+
+
+def _is_ragged(bits: int, elements: int) -> bool:
+    """Whether the weight has a plane that ends within an element, whose surplus must be sliced off."""
+    return elements % PLANE_WIDTH != 0 and any(digit.is_plane for digit in digits(bits))
+
+
+def _name(bits: int, ragged: bool) -> str:
+    """`Int`, the widths of the lower digits, and `s` for a slice: weights with the same name share a function."""
+    _, *lower = digits(bits)
+    return "Int" + "".join(str(digit.width) for digit in lower) + ("s" if ragged else "")
+
+
+@cache
+def _function(bits: int, ragged: bool, opset: int) -> bytes:
+    all_digits = digits(bits)
+    names = [f"d{place}" for place in range(len(all_digits))]
+    nodes = [helper.make_node("Cast", [names[0]], ["v0"], to=TensorProto.FLOAT)]
+    for place, digit in enumerate(all_digits[1:], start=1):
+        nodes += [
+            _constant(f"f{place}", np.float32(1 << digit.width)),
+            *_as_float(digit, names[place], names[0], f"x{place}", ragged=ragged),
+            helper.make_node("Mul", [f"v{place - 1}", f"f{place}"], [f"m{place}"]),
+            helper.make_node("Add", [f"m{place}", f"x{place}"], [f"v{place}"]),
+        ]
+    nodes.append(helper.make_node("Mul", [f"v{len(all_digits) - 1}", "s"], ["w"]))
+    opsets = [helper.make_opsetid("", opset)]
+    made = helper.make_function(DOMAIN, _name(bits, ragged), [*names, "s"], ["w"], nodes, opsets)
+    return bytes(made.SerializeToString(deterministic=True))
+
+
+def _as_float(digit: Digit, name: str, like: str, output: str, *, ragged: bool) -> list[onnx.NodeProto]:
+    """Nodes that give a lower digit as float32 in the shape of the tensor `like`."""
+    if not digit.is_plane:
+        return [helper.make_node("Cast", [name], [output], to=TensorProto.FLOAT)]
+    nodes = [
+        helper.make_node("Constant", [], ["t0"], value=_nibble_table()),
+        helper.make_node("Cast", ["t0"], ["t"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", [name], ["i"], to=TensorProto.INT32),
+        helper.make_node("Gather", ["t", "i"], ["g"]),
+    ]
+    bits = "g"
+    if ragged:
+        nodes += [
+            _constant("r", np.array([-1], dtype=np.int64)),
+            _constant("z", np.array([0], dtype=np.int64)),
+            helper.make_node("Reshape", ["g", "r"], ["g1"]),
+            helper.make_node("Size", [like], ["n0"]),
+            helper.make_node("Reshape", ["n0", "r"], ["n"]),
+            helper.make_node("Slice", ["g1", "z", "n"], ["g2"]),
+        ]
+        bits = "g2"
+    return [
+        *nodes,
+        helper.make_node("Shape", [like], ["h"]),
+        helper.make_node("Reshape", [bits, "h"], [output]),
+    ]
+
+
+def _nibble_table() -> onnx.TensorProto:
+    """`[16, 4]`: row i holds the bits of i, lowest first."""
+    bits = (np.arange(1 << PLANE_WIDTH)[:, None] >> np.arange(PLANE_WIDTH)) & 1
+    (table,) = pack(bits.astype(np.int8), 4)
+    return table
+
+
+def _constant(name: str, value: np.ndarray | np.generic) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], [name], value=onnx.numpy_helper.from_array(np.asarray(value)))

@@ -1,0 +1,234 @@
+"""A layer as a matrix product: which weights meet which inputs.
+
+Every layer with a weight computes, per group, `y = W x` with `W` `[rows, reduced]` and columns `x` taken from its
+input. `Reduction` knows both views: the weight as `[groups, rows, reduced]`, and the input as columns
+`[groups, reduced, positions]`.
+
+    Conv           rows: output channels of the group; reduced: input channels of the group x kernel (im2col)
+    ConvTranspose  the same after zeros are put between the inputs and the kernel is mirrored: a convolution of stride 1
+    Gemm, MatMul   rows: the weight's axis that stays; reduced: the axis summed over; one group
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, slots=True)
+class NotReducible:
+    """Why a layer's weight is not one matrix that multiplies columns of its input."""
+
+    reason: str
+
+
+class Reduction(ABC):
+    """One use of a weight as a matrix product. Two uses with equal `view` see the weight the same way."""
+
+    @property
+    @abstractmethod
+    def view(self) -> tuple[Any, ...]:
+        """What `to_matrix` depends on besides the weight."""
+
+    @abstractmethod
+    def to_matrix(self, weight: NDArray[Any]) -> NDArray[Any]:
+        """The weight as `[groups, rows, reduced]`."""
+
+    @abstractmethod
+    def from_matrix(self, matrix: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """The inverse of `to_matrix`, for a weight of `shape`."""
+
+    @abstractmethod
+    def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Number of positions along each axis, per sample, of an input of `shape` (samples first)."""
+
+    @abstractmethod
+    def columns(self, inputs: Tensor, starts: Sequence[int], steps: Sequence[int]) -> Tensor:
+        """The layer's activation input as `[groups, reduced, samples * positions]`, of the positions
+        `start, start + step, ...` along each axis of the grid."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixReduction(Reduction):
+    """Gemm or MatMul: the weight's `reduced_axis` is summed with the input's `input_axis`."""
+
+    reduced_axis: int
+    input_axis: int
+
+    @property
+    def view(self) -> tuple[Any, ...]:
+        return ("matrix", self.reduced_axis)
+
+    def to_matrix(self, weight: NDArray[Any]) -> NDArray[Any]:
+        return np.moveaxis(weight, self.reduced_axis, -1)[None]
+
+    def from_matrix(self, matrix: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        return np.ascontiguousarray(np.moveaxis(matrix[0], -1, self.reduced_axis)).reshape(shape)
+
+    def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return (math.prod(self._positions(shape)),)
+
+    def columns(self, inputs: Tensor, starts: Sequence[int], steps: Sequence[int]) -> Tensor:
+        last = inputs.movedim(self.input_axis, -1)
+        samples = 1 if last.ndim == 1 else last.shape[0]
+        rows = last.reshape(samples, -1, last.shape[-1])[:, starts[0] :: steps[0]]
+        return rows.reshape(1, -1, last.shape[-1]).mT
+
+    def _positions(self, shape: Sequence[int]) -> list[int]:
+        """Every axis but the reduced one and the first of the others, which counts samples."""
+        others = list(shape)
+        del others[self.input_axis]
+        return others[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvReduction(Reduction):
+    """Convolution over `len(kernel)` axes; `transposed` for ConvTranspose.
+
+    `pads` are ONNX's (all begins, then all ends), or `auto_pad` is SAME_UPPER or SAME_LOWER and they follow from the
+    input. For ConvTranspose `output_padding` and `output_shape` are ONNX's attributes.
+    """
+
+    group: int
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
+    auto_pad: str = "NOTSET"
+    transposed: bool = False
+    output_padding: tuple[int, ...] = ()
+    output_shape: tuple[int, ...] | None = None
+
+    @property
+    def view(self) -> tuple[Any, ...]:
+        return ("convolution", self.group, self.transposed)
+
+    def to_matrix(self, weight: NDArray[Any]) -> NDArray[Any]:
+        if not self.transposed:
+            return weight.reshape(self.group, weight.shape[0] // self.group, -1)
+        # [C_in, C_out/group, *kernel] -> [group, C_out/group, C_in/group, *kernel mirrored]
+        grouped = weight.reshape(self.group, weight.shape[0] // self.group, *weight.shape[1:])
+        mirrored = np.flip(grouped, axis=tuple(range(3, grouped.ndim)))
+        return np.swapaxes(mirrored, 1, 2).reshape(self.group, weight.shape[1], -1)
+
+    def from_matrix(self, matrix: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        if not self.transposed:
+            return np.ascontiguousarray(matrix).reshape(shape)
+        mirrored = matrix.reshape(self.group, shape[1], shape[0] // self.group, *shape[2:])
+        grouped = np.flip(np.swapaxes(mirrored, 1, 2), axis=tuple(range(3, mirrored.ndim)))
+        return np.ascontiguousarray(grouped).reshape(shape)
+
+    def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self._windows(axis, size) for axis, size in enumerate(shape[2:]))
+
+    def columns(self, inputs: Tensor, starts: Sequence[int], steps: Sequence[int]) -> Tensor:
+        grid = self.grid(inputs.shape)
+        sizes = [len(range(*bounds)) for bounds in zip(starts, grid, steps, strict=True)]
+        channels = self._padded(inputs).movedim(1, 0)  # [C, samples, *spatial]
+        columns = inputs.new_empty((channels.shape[0], math.prod(self.kernel), channels.shape[1], *sizes))
+        for index, taps in enumerate(itertools.product(*(range(k) for k in self.kernel))):
+            window = []
+            for tap, size, start, step, stride, dilation in zip(
+                taps, sizes, starts, steps, self._window_strides, self.dilations, strict=True
+            ):
+                first = tap * dilation + start * stride
+                window.append(slice(first, first + (size - 1) * step * stride + 1, step * stride))
+            columns[:, index] = channels[(slice(None), slice(None), *window)]
+        return columns.reshape(self.group, columns.shape[0] // self.group * columns.shape[1], -1)
+
+    @property
+    def _window_strides(self) -> tuple[int, ...]:
+        return (1,) * len(self.kernel) if self.transposed else self.strides
+
+    def _padded(self, inputs: Tensor) -> Tensor:
+        """The input with its zeros between (`transposed`) and around."""
+        padding = [self._padding(axis, size) for axis, size in enumerate(inputs.shape[2:])]
+        if self.transposed:
+            inputs = _spread(inputs, self.strides)
+        # F.pad counts from the last axis; a negative number crops
+        return F.pad(inputs, [n for both in reversed(padding) for n in both])
+
+    def _windows(self, axis: int, size: int) -> int:
+        """How many windows fit along a spatial axis of `size`: the layer's output size."""
+        spread = (size - 1) * self.strides[axis] + 1 if self.transposed else size
+        span = self.dilations[axis] * (self.kernel[axis] - 1) + 1
+        return (spread + sum(self._padding(axis, size)) - span) // self._window_strides[axis] + 1
+
+    def _padding(self, axis: int, size: int) -> tuple[int, int]:
+        """Zeros before and after the (spread) input along one spatial axis, for windows of the full kernel."""
+        span, stride = self.dilations[axis] * (self.kernel[axis] - 1) + 1, self.strides[axis]
+        begin, end = self.pads[axis], self.pads[axis + len(self.kernel)]
+        same = self.auto_pad in ("SAME_UPPER", "SAME_LOWER")
+        if not self.transposed:
+            if same:
+                total = max((math.ceil(size / stride) - 1) * stride + span - size, 0)
+                small = total // 2
+                begin, end = (small, total - small) if self.auto_pad == "SAME_UPPER" else (total - small, small)
+            return begin, end
+        extra = self.output_padding[axis]
+        if same or self.output_shape is not None:
+            wanted = self.output_shape[axis] if self.output_shape is not None else size * stride
+            total = stride * (size - 1) + extra + span - wanted
+            begin = total // 2 if self.auto_pad == "SAME_UPPER" else total - total // 2
+            end = total - begin
+        return span - 1 - begin, span - 1 - end + extra
+
+
+def _spread(inputs: Tensor, strides: Sequence[int]) -> Tensor:
+    """`inputs` `[N, C, *spatial]` with `stride - 1` zeros between neighbours along each spatial axis."""
+    sizes = [(n - 1) * s + 1 for n, s in zip(inputs.shape[2:], strides, strict=True)]
+    spread = inputs.new_zeros((*inputs.shape[:2], *sizes))
+    spread[(slice(None), slice(None), *(slice(None, None, s) for s in strides))] = inputs
+    return spread
+
+
+def reduction(node: onnx.NodeProto, weight: str, shape: tuple[int, ...]) -> Reduction | NotReducible:
+    """How `node` uses the initializer called `weight`, which has `shape`."""
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    position = list(node.input).index(weight)
+    match node.op_type:
+        case "Conv" | "ConvTranspose" if position == 1:
+            return _convolution(node.op_type, attributes, shape)
+        case "Gemm" if len(shape) == 2:
+            if position == 1:
+                return MatrixReduction(1 if attributes.get("transB", 0) else 0, 0 if attributes.get("transA", 0) else 1)
+            if position == 0:
+                return MatrixReduction(0 if attributes.get("transA", 0) else 1, 1 if attributes.get("transB", 0) else 0)
+        case "MatMul":
+            return _matmul(position, shape)
+        case "Gather":
+            return NotReducible("Gather copies rows of its table; it multiplies no input, so each is rounded by itself")
+    return NotReducible(f"{node.op_type} has no matrix product with its input {position} of shape {shape}")
+
+
+def _matmul(position: int, shape: tuple[int, ...]) -> Reduction | NotReducible:
+    if len(shape) != 2:
+        return NotReducible(f"MatMul with a weight of shape {shape}: only one matrix meets every column of the input")
+    return MatrixReduction(0, -1) if position == 1 else MatrixReduction(1, -2)
+
+
+def _convolution(op_type: str, attributes: Mapping[str, Any], shape: tuple[int, ...]) -> ConvReduction:
+    kernel = shape[2:]
+    auto_pad = attributes.get("auto_pad", b"NOTSET").decode()
+    output_shape = attributes.get("output_shape")
+    return ConvReduction(
+        group=attributes.get("group", 1),
+        kernel=kernel,
+        strides=tuple(attributes.get("strides") or (1,) * len(kernel)),
+        dilations=tuple(attributes.get("dilations") or (1,) * len(kernel)),
+        pads=tuple((auto_pad == "NOTSET" and attributes.get("pads")) or (0,) * (2 * len(kernel))),
+        auto_pad=auto_pad,
+        transposed=op_type == "ConvTranspose",
+        output_padding=tuple(attributes.get("output_padding") or (0,) * len(kernel)),
+        output_shape=None if output_shape is None else tuple(output_shape[-len(kernel) :]),
+    )
