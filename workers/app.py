@@ -24,6 +24,7 @@ def create_app(settings: Settings, *, name: str, pipeline: str, grace_seconds: f
     """The Celery application of the worker `name`, whose jobs run the stages of the module `pipeline`."""
     app = messages.celery_app(settings)
     if settings.broker_url.startswith("filesystem:"):
+        app.conf.broker_transport = "workers.file_broker:Transport"
         # kombu looks into the folder once a second; that is a second of nothing for each job.
         app.conf.broker_transport_options["polling_interval"] = 0.2
     app.conf.update(

@@ -22,7 +22,7 @@ from workers.heartbeat import Heartbeat, Interrupted, Interruption
 from workers.patience import patiently
 
 if TYPE_CHECKING:  # at run time it would bring torch into the worker's own process
-    from workers.pipeline import JSON, Stage
+    from workers.stage import JSON, Stage
 
 T = TypeVar("T")
 

@@ -29,7 +29,7 @@ from workers.limits import thread_count
 from workers.patience import patiently
 
 if TYPE_CHECKING:  # at run time it would bring torch into the worker's own process
-    from workers.pipeline import Delivery, Stage, StageContext
+    from workers.stage import Delivery, Stage, StageContext
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,16 @@
 """The job on one page: the ordered stages, what each reads and writes, and how long it may take.
 
-    admit -> normalise -> calibrate -> sensitivity -> search -> certify
+    admit -> normalise -> resolve -> calibrate -> sensitivity -> plan -> certify
+
+| stage | writes |
+|---|---|
+| admit | the shape of one sample, after everything that may be wrong with the uploads was looked at |
+| normalise | the network as one ONNX dialect |
+| resolve | the metric, and the formats that the request leaves to each site |
+| calibrate | every weight rounded to every candidate format |
+| sensitivity | traces, and the cross-layer matrix of all candidates |
+| plan | the frontier, the plans evaluated along it, and which to certify |
+| certify | the certificate and the quantized file |
 
 Every stage writes one blob under a key made from what the blob depends on: the stage's name and version, the keys of
 the stages it reads, the digests of the uploads it reads, and the part of the request it obeys. So a retry, a second
@@ -10,89 +20,76 @@ finished stage, and inside a long stage after the last finished chunk (`StageCon
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, Protocol
 
-JSON = Any
+from workers.stage import JSON, Stage
+from workers.stages import admit, calibrate, certify, normalise, plan, resolve, sensitivity
+from workers.stages.deliver import deliver
 
-
-class StageContext(Protocol):
-    """What a stage sees of the job: its inputs, and where to say how far it is."""
-
-    request: Mapping[str, JSON]
-    threads: int
-    memory_limit_bytes: int | None
-
-    @property
-    def model_path(self) -> Path:
-        """The uploaded model."""
-
-    @property
-    def dataset_path(self) -> Path | None:
-        """The uploaded dataset; None if the job has none."""
-
-    def read(self, stage: str) -> bytes:
-        """The blob that an earlier stage wrote."""
-
-    def chunk(self, name: str, compute: Callable[[], bytes]) -> bytes:
-        """`compute()`, or what an earlier attempt stored for this chunk of this stage."""
-
-    def progress(self, fraction: float) -> None:
-        """Report progress within the stage, 0 to 1; also a checkpoint as `check`."""
-
-    def check(self) -> None:
-        """Raise if the job was cancelled or the lease was lost; call it at least every few seconds."""
-
-    def event(self, kind: str, data: Mapping[str, JSON]) -> None:
-        """Append to the job's event stream."""
-
-    def deadline_passed(self) -> bool:
-        """Whether the request's `search.deadline_seconds` is used up, counted from the first start of the job."""
+__all__ = ["STAGES", "deliver"]
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One step of the job.
-
-    `reads` names earlier stages or the uploads `model` and `dataset`; `settings` picks the part of the request that
-    the result depends on; `weight` is the stage's usual share of the whole time, for progress and ETA; `version` is
-    raised when the code's result changes, so that no old blob is taken for a new one.
-    """
-
-    name: str
-    reads: tuple[str, ...]
-    settings: Callable[[Mapping[str, JSON]], JSON]
-    run: Callable[[StageContext], bytes]
-    weight: float
-    time_limit: timedelta
-    version: int = 1
-
-    def key(self, request: Mapping[str, JSON], keys: Mapping[str, str]) -> str:
-        """Hex SHA-256 over everything the result depends on; `keys` maps each name in `reads` to its key or digest."""
-        parts = [self.name, self.version, [keys[name] for name in self.reads], self.settings(request)]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def nothing(_request: Mapping[str, JSON]) -> JSON:
+    """The result depends on no part of the request."""
+    return None
 
 
-OUTCOMES = frozenset({"met", "not_met", "deadline"})
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """What a finished job gives: how it answered its budget, the summary for its page, its files by kind.
-
-    Made by `deliver(context)` from the results of the stages; must be the same for the same results, because a job
-    that loses its worker while finishing is delivered again.
-    """
-
-    outcome: str
-    summary: Mapping[str, JSON]
-    artifacts: Mapping[str, bytes]
-
-    def __post_init__(self) -> None:
-        if self.outcome not in OUTCOMES:
-            raise ValueError(f"outcome must be one of {', '.join(sorted(OUTCOMES))}, got {self.outcome!r}")
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        name="admit",
+        reads=("model", "dataset"),
+        settings=nothing,
+        run=admit.run,
+        weight=1,
+        time_limit=timedelta(minutes=10),
+    ),
+    Stage(
+        name="normalise",
+        reads=("model", "admit"),
+        settings=nothing,
+        run=normalise.run,
+        weight=1,
+        time_limit=timedelta(minutes=10),
+    ),
+    Stage(
+        name="resolve",
+        reads=("normalise", "dataset"),
+        settings=lambda request: [request[name] for name in ("budget", "weights", "layers", "limits", "objective")],
+        run=resolve.run,
+        weight=1,
+        time_limit=timedelta(minutes=10),
+    ),
+    Stage(
+        name="calibrate",
+        reads=("normalise", "dataset"),
+        settings=lambda request: [resolve.candidate_bits(request), request["weights"], request["seed"]],
+        run=calibrate.run,
+        weight=15,
+        time_limit=timedelta(hours=6),
+    ),
+    Stage(
+        name="sensitivity",
+        reads=("normalise", "calibrate", "dataset"),
+        settings=lambda request: [request["seed"], request["budget"]["metric"] == "cosine"],
+        run=sensitivity.run,
+        weight=50,
+        time_limit=timedelta(hours=24),
+    ),
+    Stage(
+        name="plan",
+        reads=("normalise", "resolve", "calibrate", "sensitivity", "dataset"),
+        settings=lambda request: request,
+        run=plan.run,
+        weight=25,
+        time_limit=timedelta(hours=24),
+    ),
+    Stage(
+        name="certify",
+        reads=("normalise", "resolve", "calibrate", "sensitivity", "plan", "dataset"),
+        settings=lambda request: request,
+        run=certify.run,
+        weight=5,
+        time_limit=timedelta(hours=1),
+    ),
+)

@@ -18,9 +18,10 @@ from quantization.nearest import round_nearest
 from quantization.reduction import NotReducible
 from quantization.statistics import InputStatistics, input_statistics
 from quantization.weights import QuantizedWeight
-from workers.pipeline import StageContext
+from workers.stage import StageContext
 from workers.stages.candidates import pack_candidates
 from workers.stages.inputs import Inputs
+from workers.stages.resolve import candidate_bits
 
 # Second moments of several weights are collected in one forward pass, as long as they fit into this.
 STATISTICS_BYTES = 1 << 30
@@ -30,7 +31,8 @@ def run(context: StageContext) -> bytes:
     """Rounded weights of all candidates (`workers.stages.candidates`)."""
     inputs = Inputs.read(context)
     network = inputs.network
-    formats = requested_formats(context)
+    granularity = Granularity(context.request["weights"]["granularity"])
+    formats = [IntegerFormat(bits, granularity) for bits in candidate_bits(context.request)]
     rounded: dict[str, Sequence[QuantizedWeight]] = {}
     reasons: dict[str, str] = {}
     done = 0
@@ -39,19 +41,13 @@ def run(context: StageContext) -> bytes:
             weight = network.weight(site.weight)
             found = statistics[site.name]
             if isinstance(found, InputStatistics):
-                rounded[site.name] = gptq(weight, formats, site.channel_axis, found)
+                rounded[site.name] = gptq(weight, formats, site.channel_axis, found).weights
             else:
                 rounded[site.name] = [round_nearest(weight, format_, site.channel_axis) for format_ in formats]
                 reasons[site.name] = found.reason
             done += 1
             context.progress(0.5 + 0.5 * done / len(network.sites))
     return pack_candidates({site.name: rounded[site.name] for site in network.sites}, reasons)
-
-
-def requested_formats(context: StageContext) -> list[IntegerFormat]:
-    """The candidate formats of the request, in order of bits."""
-    weights = context.request["weights"]
-    return [IntegerFormat(bits, Granularity(weights["granularity"])) for bits in sorted(weights["bits"])]
 
 
 def _collected(

@@ -14,7 +14,7 @@ from network.graph import Network
 from network.memory import estimate_memory
 from network.normalise import load
 from sensitivity.loss import Loss
-from workers.pipeline import StageContext
+from workers.stage import StageContext
 from workers.stages.admit import SYNTHETIC_SAMPLES, dataset_limits
 
 Arrays = dict[str, NDArray[np.generic]]

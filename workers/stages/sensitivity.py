@@ -13,7 +13,7 @@ from quantization.weights import QuantizedWeight
 from sensitivity.cross_layer import CrossLayer, cross_layer
 from sensitivity.omega import omega
 from sensitivity.traces import TraceRule, Traces, hessian_traces
-from workers.pipeline import StageContext
+from workers.stage import StageContext
 from workers.stages.candidates import Candidates, unpack_candidates
 from workers.stages.inputs import Inputs
 from workers.stages.payload import pack, unpack
@@ -76,7 +76,7 @@ def _checkpointed_traces(context: StageContext, inputs: Inputs) -> dict[str, Any
             inputs.loss,
             torch.Generator().manual_seed(context.request["seed"]),
             TRACE_RULE,
-            batch=inputs.training_batch,
+            batch=inputs.backward_batch,
             check=lambda fraction: context.progress(TRACE_SHARE * fraction),
         )
         document = {"probes": found.probes, "batch": found.batch, "status": found.status.value}

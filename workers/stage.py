@@ -1,0 +1,90 @@
+"""What a stage is: what it sees of its job, what its result depends on, and what a finished job gives."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+JSON = Any
+
+
+class StageContext(Protocol):
+    """What a stage sees of the job: its inputs, and where to say how far it is."""
+
+    request: Mapping[str, JSON]
+    threads: int
+    memory_limit_bytes: int | None
+
+    @property
+    def model_path(self) -> Path:
+        """The uploaded model."""
+
+    @property
+    def dataset_path(self) -> Path | None:
+        """The uploaded dataset; None if the job has none."""
+
+    def read(self, stage: str) -> bytes:
+        """The blob that an earlier stage wrote."""
+
+    def chunk(self, name: str, compute: Callable[[], bytes]) -> bytes:
+        """`compute()`, or what an earlier attempt stored for this chunk of this stage."""
+
+    def progress(self, fraction: float) -> None:
+        """Report progress within the stage, 0 to 1; also a checkpoint as `check`."""
+
+    def check(self) -> None:
+        """Raise if the job was cancelled or the lease was lost; call it at least every few seconds."""
+
+    def event(self, kind: str, data: Mapping[str, JSON]) -> None:
+        """Append to the job's event stream."""
+
+    def deadline_passed(self) -> bool:
+        """Whether the request's `search.deadline_seconds` is used up, counted from the first start of the job."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the job.
+
+    `reads` names earlier stages or the uploads `model` and `dataset`; `settings` picks the part of the request that
+    the result depends on; `weight` is the stage's usual share of the whole time, for progress and ETA; `version` is
+    raised when the code's result changes, so that no old blob is taken for a new one.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+    settings: Callable[[Mapping[str, JSON]], JSON]
+    run: Callable[[StageContext], bytes]
+    weight: float
+    time_limit: timedelta
+    version: int = 1
+
+    def key(self, request: Mapping[str, JSON], keys: Mapping[str, str]) -> str:
+        """Hex SHA-256 over everything the result depends on; `keys` maps each name in `reads` to its key or digest."""
+        parts = [self.name, self.version, [keys[name] for name in self.reads], self.settings(request)]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+OUTCOMES = frozenset({"met", "not_met", "deadline"})
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What a finished job gives: how it answered its budget, the summary for its page, its files by kind.
+
+    Made by `deliver(context)` from the results of the stages; must be the same for the same results, because a job
+    that loses its worker while finishing is delivered again.
+    """
+
+    outcome: str
+    summary: Mapping[str, JSON]
+    artifacts: Mapping[str, bytes]
+
+    def __post_init__(self) -> None:
+        if self.outcome not in OUTCOMES:
+            raise ValueError(f"outcome must be one of {', '.join(sorted(OUTCOMES))}, got {self.outcome!r}")

@@ -1,0 +1,66 @@
+"""Plans made real: exported, run in ONNX Runtime, compared with the float network on the same samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.metrics import Measurement, Metric, measure
+from evaluation.runner import OnnxRunner
+from network.normalise import dump
+from planner.problem import Plan, Problem
+from quantization.export import export
+from quantization.formats import IntegerFormat
+from quantization.weights import QuantizedWeight
+from workers.stage import StageContext
+from workers.stages.candidates import Candidates
+from workers.stages.inputs import Inputs
+from workers.stages.payload import pack, unpack
+
+
+def quantized_weights(
+    inputs: Inputs, candidates: Candidates, problem: Problem, plan: Plan
+) -> dict[str, QuantizedWeight]:
+    """The rounded weights of `plan` by initializer name; what stays float is not among them."""
+    weights: dict[str, QuantizedWeight] = {}
+    for site, planned, choice in zip(inputs.network.sites, problem.sites, plan.choices, strict=True):
+        format_ = planned.candidates[choice].format
+        if isinstance(format_, IntegerFormat):
+            weights[site.weight] = next(weight for weight in candidates[site.name] if weight.format == format_)
+    return weights
+
+
+class Comparison:
+    """The float network and its quantized versions on one part of the samples."""
+
+    def __init__(self, context: StageContext, inputs: Inputs, samples: NDArray[np.int64], metric: Metric) -> None:
+        self._context = context
+        self._inputs = inputs
+        self._part = inputs.dataset.take(samples)
+        self._metric = metric
+
+        def compute() -> bytes:
+            return pack({}, {"output": self._output(dump(inputs.network))})
+
+        _, arrays = unpack(context.chunk("float_output", compute))
+        self._float_output = arrays["output"]
+
+    def __call__(self, model: bytes) -> Measurement:
+        """`model`'s outputs measured against the float network's."""
+        return measure(self._metric, self._float_output, self._output(model), self._part.labels)
+
+    def _output(self, model: bytes) -> NDArray[np.generic]:
+        runner = OnnxRunner(model, self._context.threads)
+        self._context.check()
+        output = runner.first_output(self._part.inputs, self._inputs.batch)
+        self._context.check()
+        return output
+
+
+def exported(
+    inputs: Inputs, candidates: Candidates, problem: Problem, plan: Plan, metadata: Mapping[str, str]
+) -> bytes:
+    """The quantized ONNX file of `plan`."""
+    return export(inputs.network, quantized_weights(inputs, candidates, problem, plan), metadata)

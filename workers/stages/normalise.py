@@ -1,0 +1,23 @@
+"""Normalise: the admitted model as one dialect, with the shapes that the data fixes."""
+
+from __future__ import annotations
+
+from network import normalise
+from network.admission import admit
+from network.execution import TorchNetwork
+from workers.stage import StageContext
+from workers.stages.admit import admission_limits
+from workers.stages.payload import unpack
+
+
+def run(context: StageContext) -> bytes:
+    """The normalised network as ONNX bytes.
+
+    Building its torch form here refuses operators without a rule before anything expensive starts.
+    """
+    document, _ = unpack(context.read("admit"))
+    shapes = {name: tuple(shape) for name, shape in document["inputs"].items()}
+    model = admit(context.model_path.read_bytes(), admission_limits(context))
+    network = normalise.normalise(model, shapes)
+    TorchNetwork(network)
+    return normalise.dump(network)

@@ -1,0 +1,76 @@
+"""Resolve: the request made definite for this model and data; what cannot be is refused before anything is slow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from evaluation.dataset import check_labels
+from evaluation.errors import MetricNotApplicable
+from evaluation.metrics import Metric, default_metric
+from network.graph import Network
+from planner.errors import UnknownLayer
+from quantization.formats import FloatFormat, Granularity, IntegerFormat
+from workers.stage import StageContext
+from workers.stages.inputs import Inputs
+from workers.stages.payload import pack
+
+Allowed = dict[str, list[str]]
+
+
+def run(context: StageContext) -> bytes:
+    """The metric, and the formats that the request leaves to every site."""
+    inputs = Inputs.read(context)
+    metric = _metric(inputs, context.request["budget"]["metric"])
+    allowed = allowed_formats(inputs.network, context.request["weights"], context.request["layers"])
+    return pack({"metric": metric.value, "allowed": allowed})
+
+
+def _metric(inputs: Inputs, asked: str | None) -> Metric:
+    labels, shape = inputs.dataset.labels, inputs.network.outputs[0].shape
+    metric = Metric(asked) if asked else default_metric(shape, labels is not None, inputs.dataset.targets is not None)
+    if metric is Metric.TOP1:
+        if labels is None:
+            raise MetricNotApplicable(
+                "top1 needs labels and the data have none; add an array `labels`, or take the metric agreement"
+            )
+        classes = shape[-1] if shape else None
+        if classes is not None:
+            check_labels(np.asarray(labels), classes)
+    return metric
+
+
+def candidate_bits(request: Mapping[str, Any]) -> list[int]:
+    """Every width that any site may get, ascending: those of `weights`, and what `layers` asks for beside them."""
+    beside = [bits for constraint in request["layers"].values() for bits in constraint.get("bits") or ()]
+    return sorted({*request["weights"]["bits"], *beside})
+
+
+def allowed_formats(network: Network, weights: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]]) -> Allowed:
+    """Format names by site name.
+
+    Raises:
+        UnknownLayer: `layers` names what is no layer, weight or site; the text lists what there is.
+    """
+    known = {alias: site for site in network.sites for alias in site.aliases}
+    unknown = [name for name in layers if name not in known]
+    if unknown:
+        raise UnknownLayer(
+            f"no layer is called {', '.join(map(repr, unknown))}; the layers that can be planned are "
+            f"{', '.join(site.name for site in network.sites)}"
+        )
+    constraints = {known[name].name: constraint for name, constraint in layers.items()}
+    granularity = Granularity(weights["granularity"])
+    return {
+        site.name: _formats(sorted(weights["bits"]), granularity, constraints.get(site.name, {}))
+        for site in network.sites
+    }
+
+
+def _formats(bits: list[int], granularity: Granularity, constraint: Mapping[str, Any]) -> list[str]:
+    if constraint.get("keep"):
+        return [FloatFormat().name]
+    chosen = constraint.get("bits") or [width for width in bits if width >= constraint.get("min_bits", 0)]
+    return [IntegerFormat(width, granularity).name for width in sorted(chosen)]
