@@ -20,7 +20,7 @@ from app.main import create_app
 from app.schemas import job_request, parsing
 from app.schemas.answers import Job, Problem
 from app.schemas.job_request import JobRequest
-from app.settings import GIB, MIB, Settings
+from app.settings import GIB, Settings
 
 
 @pytest.fixture
@@ -125,5 +125,5 @@ def test_the_limits_are_those_of_the_code(api: Any, tmp_path: Path) -> None:
     assert told["a model"] == f"{settings.max_model_bytes // GIB} GiB"
     assert told["a dataset"] == f"{settings.max_dataset_bytes // GIB} GiB"
     assert told["one request body"] == f"{settings.max_upload_bytes // GIB} GiB"
-    assert told["a JSON body"] == f"{receiving.JSON_BYTES // MIB} MiB, {parsing.MAX_DEPTH} levels deep"
+    assert told["a JSON body"] == f"{receiving.JSON_BYTES // 1024**2} MiB, {parsing.MAX_DEPTH} levels deep"
     assert f"at most {job_request.MAX_LAYERS:,} members" in api.section("The request of a job")
