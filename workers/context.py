@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from app.errors import AppError
 from app.lifecycle import claims
@@ -20,9 +20,7 @@ from app.store.uploads import upload_blob
 from workers import results
 from workers.heartbeat import Heartbeat, Interrupted, Interruption
 from workers.patience import patiently
-
-if TYPE_CHECKING:  # at run time it would bring torch into the worker's own process
-    from workers.stage import JSON, Stage
+from workers.stage import JSON, Stage
 
 T = TypeVar("T")
 
@@ -38,7 +36,7 @@ class Resources:
 
 
 class JobContext:
-    """A `workers.pipeline.StageContext` on the store.
+    """A `workers.stage.StageContext` on the store.
 
     Args:
         stages: the table; their keys are known before anything runs, because a key depends on keys only.

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
@@ -27,9 +26,7 @@ from workers.failures import failure
 from workers.heartbeat import Heartbeat, Interrupted, Interruption
 from workers.limits import thread_count
 from workers.patience import patiently
-
-if TYPE_CHECKING:  # at run time it would bring torch into the worker's own process
-    from workers.stage import Delivery, Stage, StageContext
+from workers.stage import Delivery, Stage, StageContext
 
 logger = logging.getLogger(__name__)
 

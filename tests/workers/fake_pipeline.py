@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from workers.pipeline import Delivery, Stage, StageContext
+from workers.stage import Delivery, Stage, StageContext
 
 CHUNKS = 4
 

@@ -8,7 +8,7 @@ import pytest
 from app.lifecycle.states import Claim
 from workers.context import ProgressClock, stage_keys
 from workers.job import Pipeline
-from workers.pipeline import Delivery, Stage
+from workers.stage import Delivery, Stage
 
 
 def _stage(name: str, weight: float = 1.0, reads: tuple[str, ...] = ("model",), setting: str = "seed") -> Stage:

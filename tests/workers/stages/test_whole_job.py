@@ -1,0 +1,176 @@
+"""The real stages from upload to delivery, on a network that is really trained."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from evaluation.splits import split
+from quantization.audit import audit
+
+STAGE_NAMES = ["admit", "normalise", "resolve", "calibrate", "sensitivity", "plan", "certify"]
+FORMATS = {"weights": {"bits": [2, 3, 4, 6, 8]}}
+
+
+def top1(model: bytes, images: np.ndarray, labels: np.ndarray) -> float:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return float((session.run(None, {"image": images})[0].argmax(1) == labels).mean())
+
+
+def test_the_budget_is_kept_and_the_evidence_holds(job, model, samples):
+    run = job(model, samples, {"budget": {"metric": "top1", "max_drop": 0.02}, **FORMATS})
+    delivery = run.run()
+    plan = json.loads(delivery.artifacts["plan"])
+    quantized = delivery.artifacts["model"]
+    assert run.ran == STAGE_NAMES
+    assert delivery.outcome == plan["outcome"] == "met"
+    assert plan["size_bytes"] == len(quantized) < len(model) / 4
+
+    # every weight lies in the file at its planned width
+    stored = {weight.name: weight.bits for weight in audit(quantized).weights}
+    assert stored == {layer["weight"]: layer["bits"] for layer in plan["layers"]}
+    assert [layer["name"] for layer in plan["layers"]] == ["conv1", "conv2", "fc"]
+
+    # the certificate is what anybody measures on the held-out samples
+    held_out = split(len(samples["labels"]), 0, samples["labels"]).held_out
+    images, labels = samples["image"][held_out], samples["labels"][held_out]
+    certificate = plan["certificate"]
+    assert certificate["samples"] == len(held_out)
+    assert certificate["float_value"] == pytest.approx(top1(model, images, labels))
+    assert certificate["quantized_value"] == pytest.approx(top1(quantized, images, labels))
+    assert certificate["drop"] <= 0.02
+    assert certificate["low"] <= certificate["drop"] <= certificate["high"]
+
+
+def test_what_else_is_delivered(job, model, samples):
+    delivery = job(model, samples, FORMATS).run()
+    plan, frontier, sensitivity = (json.loads(delivery.artifacts[kind]) for kind in ("plan", "frontier", "sensitivity"))
+    costs = [point["cost"] for point in frontier["points"]]
+    damages = [point["predicted_damage"] for point in frontier["points"]]
+    assert costs == sorted(costs)
+    assert damages == sorted(damages, reverse=True)
+    assert any(point["measured"] for point in frontier["points"])
+    assert len(plan["search"]["evaluated"]) >= 2
+    for site in sensitivity["sites"]:
+        assert site["trace_mean"]["stderr"] > 0
+        scores = [candidate["scores"]["cross_layer"]["score"] for candidate in site["candidates"]]
+        assert scores[0] > scores[-1] >= 0  # 2 bits hurt more than 8
+    assert len(sensitivity["interactions"]["matrix"]) == len(sensitivity["interactions"]["candidates"]) == 15
+    # predicted sizes are those of the files
+    for evaluated in plan["search"]["evaluated"]:
+        assert evaluated["size_bytes"] == pytest.approx(evaluated["cost"], rel=0.01)
+    assert delivery.summary["size_bytes"] == plan["size_bytes"]
+
+
+def test_the_same_request_gives_the_same_bytes(job, model, samples):
+    first, second = (job(model, samples, FORMATS).run() for _ in range(2))
+    assert first.artifacts == second.artifacts
+
+
+def test_a_second_question_repeats_no_analysis(job, model, samples):
+    results: dict[str, bytes] = {}
+    job(model, samples, FORMATS, results).run()
+    for change in (
+        {"budget": {"metric": "top1", "max_drop": 0.05}},
+        {"objective": "bit_operations"},
+        {"layers": {"fc": {"min_bits": 6}}},
+        {"limits": {"max_size_bytes": 4000}},
+    ):
+        again = job(model, samples, {**FORMATS, **change}, results)
+        again.run()
+        assert again.ran == ["resolve", "plan", "certify"], change
+
+
+@pytest.mark.parametrize("checks", [1, 5, 20, 40, 60, 80])
+def test_a_killed_worker_resumes_to_the_same_bytes(job, model, samples, stopped, checks):
+    expected = job(model, samples, FORMATS).run()
+    results: dict[str, bytes] = {}
+    try:
+        job(model, samples, FORMATS, results, stop_after=checks).run()
+        pytest.fail(f"the job ended in fewer than {checks} checks")
+    except stopped:
+        pass
+    assert job(model, samples, FORMATS, results).run().artifacts == expected.artifacts
+
+
+def test_constraints_on_layers(job, model, samples):
+    layers = {"conv1": {"keep": True}, "conv2.weight": {"bits": [5]}, "fc": {"min_bits": 6}}
+    plan = json.loads(job(model, samples, {**FORMATS, "layers": layers}).run().artifacts["plan"])
+    bits = {layer["name"]: layer["bits"] for layer in plan["layers"]}
+    assert bits["conv1"] == 32
+    assert bits["conv2"] == 5
+    assert bits["fc"] >= 6
+
+
+def test_a_limit_on_size_is_kept_even_when_the_budget_is_not(job, model, samples):
+    request = {"budget": {"metric": "top1", "max_drop": 0.0}, "limits": {"max_size_bytes": 3700}, **FORMATS}
+    delivery = job(model, samples, request).run()
+    assert len(delivery.artifacts["model"]) <= 3700 * 1.01
+
+
+def test_a_budget_that_cannot_be_met_gives_the_best_effort_with_its_reason(job, model, samples):
+    request = {"budget": {"metric": "kl", "max_drop": 1e-9}, "weights": {"bits": [2, 3]}}
+    delivery = job(model, samples, request).run()
+    plan = json.loads(delivery.artifacts["plan"])
+    assert delivery.outcome == "not_met"
+    assert "misses the budget by" in plan["reason"]
+    assert "smallest drop" in plan["reason"]
+    assert plan["certificate"]["drop"] > 1e-9
+
+
+def test_a_deadline_gives_the_best_so_far(job, model, samples):
+    request = {"budget": {"metric": "kl", "max_drop": 1e-9}, "search": {"deadline_seconds": 1.0}, **FORMATS}
+    delivery = job(model, samples, request, late=True).run()
+    assert delivery.outcome == "deadline"
+    assert "deadline" in json.loads(delivery.artifacts["plan"])["reason"]
+    assert delivery.artifacts["model"]
+
+
+@pytest.mark.parametrize("method", ["hawq_v2", "cross_layer"])
+@pytest.mark.parametrize("rounding", ["nearest", "gptq"])
+def test_every_method_and_rounding(job, model, samples, method, rounding):
+    request = {
+        "budget": {"metric": "top1", "max_drop": 0.03},
+        "sensitivity": {"method": method},
+        "weights": {"bits": [3, 4, 8], "rounding": rounding},
+    }
+    assert job(model, samples, request).run().outcome == "met"
+
+
+def test_without_labels_the_metric_is_agreement(job, model, samples):
+    plan = json.loads(job(model, {"image": samples["image"]}, FORMATS).run().artifacts["plan"])
+    assert plan["certificate"]["metric"] == "agreement"
+
+
+def test_without_data_inputs_are_made_and_the_certificate_says_so(job, model):
+    plan = json.loads(job(model, None, FORMATS).run().artifacts["plan"])
+    assert plan["certificate"]["synthetic"]
+    assert "made" in plan["certificate"]["statement"]
+
+
+def test_with_targets_the_damage_is_squared_error(job, model, samples):
+    targets = np.eye(10, dtype=np.float32)[samples["labels"]]
+    delivery = job(model, {"image": samples["image"], "targets": targets}, FORMATS).run()
+    assert json.loads(delivery.artifacts["plan"])["certificate"]["metric"] == "cosine"
+    assert json.loads(delivery.artifacts["sensitivity"])["loss"] == "squared_error"
+
+
+def test_a_classifier_past_its_softmax(job, softmax_model, samples):
+    delivery = job(softmax_model, samples, FORMATS).run()
+    assert json.loads(delivery.artifacts["sensitivity"])["loss"] == "kl_probabilities"
+    assert delivery.outcome == "met"
+
+
+def test_a_fixed_batch_size_is_respected(job, trained, model, samples):
+    import onnx
+
+    fixed = onnx.ModelProto.FromString(model)
+    for value in (*fixed.graph.input, *fixed.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 16
+    delivery = job(fixed.SerializeToString(), samples, FORMATS).run()
+    assert delivery.outcome == "met"
+    session = onnxruntime.InferenceSession(delivery.artifacts["model"], providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape[0] == 16
