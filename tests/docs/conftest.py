@@ -26,9 +26,10 @@ class Page:
         """What stands under the heading `title`, down to the next heading of its level."""
         found = re.search(rf"^(#+) {re.escape(title)}$", self.text, re.MULTILINE)
         assert found, f"{self.path.name} has no section {title!r}"
-        rest = self.text[found.end() :]
-        end = re.search(rf"^#{{1,{len(found[1])}}} ", rest, re.MULTILINE)
-        return rest[: end.start()] if end else rest
+        # Comments in code look like headings.
+        prose = _FENCE.sub(lambda block: block[0].replace("#", " "), self.text)
+        end = re.search(rf"^#{{1,{len(found[1])}}} ", prose[found.end() :], re.MULTILINE)
+        return self.text[found.end() : found.end() + end.start() if end else None]
 
     def rows(self, title: str) -> list[list[str]]:
         """The rows of all tables in a section, without their heads, as lists of cells."""
