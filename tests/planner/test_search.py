@@ -1,0 +1,123 @@
+"""The search on frontiers whose truth is known, with noise like that of a thousand samples."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.errors import ProblemInvalid
+from planner.problem import Plan
+from planner.search import Evaluation, FrontierPoint, SearchStatus, search_frontier
+
+
+def frontier(count: int, decay: float = 0.07) -> list[FrontierPoint]:
+    return [FrontierPoint(Plan((index,)), 1000.0 + 10 * index, float(np.exp(-decay * index))) for index in range(count)]
+
+
+def exact(point: FrontierPoint) -> Evaluation:
+    return Evaluation(drop=0.3 * point.damage, stderr=0.004, samples=1000, size_bytes=int(point.cost))
+
+
+def test_finds_the_cheapest_plan_when_nothing_is_noisy():
+    points = frontier(100)
+    result = search_frontier(points, exact, 0.01)
+    expected = next(index for index, point in enumerate(points) if exact(point).drop <= 0.01)
+    assert result.status is SearchStatus.MET
+    assert result.chosen.index == expected
+    assert len(result.evaluated) <= 12
+
+
+@settings(deadline=None)
+@given(st.integers(1, 300), st.floats(0.0, 0.4), st.floats(0.005, 0.2))
+def test_with_enough_evaluations_it_is_always_the_cheapest(count, max_drop, decay):
+    points = frontier(count, decay)
+    result = search_frontier(points, exact, max_drop, max_evaluations=count + 1)
+    meeting = [index for index, point in enumerate(points) if exact(point).drop <= max_drop]
+    if meeting:
+        assert result.chosen.index == meeting[0]
+    else:
+        assert result.status is SearchStatus.NOT_MET
+        assert result.chosen.index == count - 1
+        assert result.least_drop == pytest.approx(exact(points[-1]).drop)
+    assert all(a.point.cost < b.point.cost for a, b in zip(result.evaluated, result.evaluated[1:], strict=False))
+
+
+def test_each_plan_is_evaluated_once_and_all_are_kept():
+    seen = []
+
+    def evaluate(point):
+        seen.append(point.plan)
+        return exact(point)
+
+    result = search_frontier(frontier(200), evaluate, 0.02)
+    assert len(seen) == len(set(seen)) == len(result.evaluated)
+
+
+def test_the_lucky_one_is_not_taken():
+    """One cheap plan measures far better than all around it; its neighbours do not vouch for it."""
+    points = frontier(40)
+
+    def evaluate(point):
+        lucky = point.plan.choices[0] == 19  # the first probe
+        return Evaluation(-0.01 if lucky else 0.3 * point.damage, 0.004, 1000, int(point.cost))
+
+    result = search_frontier(points, evaluate, 0.03)
+    assert exact(result.chosen.point).drop <= 0.03 * 1.3
+
+
+def test_the_promise_is_kept_more_often_than_by_taking_measurements_at_their_word():
+    """300 searches with noise of 0.5 points on a budget of 1 point: the true drop of the chosen plan.
+
+    Measured here: a mean of 0.97 points and none above 1.5. Without the neighbours' word it is 1.05 points, and 3 % of
+    the searches end above 1.5.
+    """
+    points = frontier(128, 0.03)
+    drops = []
+    for seed in range(300):
+        generator = np.random.default_rng(seed)
+
+        def evaluate(point, generator=generator):
+            return Evaluation(0.08 * point.damage + generator.normal(0, 0.005), 0.005, 1000, int(point.cost))
+
+        drops.append(0.08 * search_frontier(points, evaluate, 0.01).chosen.point.damage)
+    assert np.mean(drops) < 0.0101
+    assert np.mean(np.array(drops) > 0.015) < 0.01
+
+
+def test_safety_adds_standard_errors():
+    points = frontier(100)
+    plain = search_frontier(points, exact, 0.01)
+    safe = search_frontier(points, exact, 0.01, safety=1.645)
+    assert safe.chosen.evaluation.drop + 1.645 * 0.004 <= 0.01
+    assert safe.chosen.point.cost > plain.chosen.point.cost
+
+
+def test_a_deadline_ends_it_with_the_best_so_far():
+    result = search_frontier(frontier(100), exact, 1e-9, expired=lambda: True)
+    assert result.status is SearchStatus.DEADLINE
+    assert len(result.evaluated) == 1
+
+
+def test_what_to_fall_back_on_gets_safer_step_by_step():
+    result = search_frontier(frontier(100), exact, 0.02)
+    damages = [result.chosen.point.damage, *(plan.point.damage for plan in result.safer())]
+    assert len(damages) > 1
+    assert all(after <= 0.8 * before for before, after in itertools.pairwise(damages))
+
+
+@pytest.mark.parametrize(
+    ("points", "text"),
+    [([], "needs points"), (list(reversed(frontier(3))), "ascending costs"), ([frontier(1)[0]] * 2, "ascending costs")],
+)
+def test_what_is_no_frontier_is_refused(points, text):
+    with pytest.raises(ProblemInvalid, match=text):
+        search_frontier(points, exact, 0.01)
+
+
+def test_a_drop_that_is_no_number_is_refused():
+    with pytest.raises(ProblemInvalid, match="must be finite, got nan"):
+        Evaluation(float("nan"), 0.1, 10, 10)
