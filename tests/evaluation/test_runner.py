@@ -1,0 +1,105 @@
+"""The runner against numpy: batches, fixed batch sizes, the last batch, refusals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from evaluation.runner import OnnxRunner
+from network.errors import ModelInvalid
+
+Build = Callable[..., bytes]
+
+
+@pytest.fixture
+def x() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((23, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def expected(x: np.ndarray) -> np.ndarray:
+    return x @ (np.arange(12, dtype=np.float32).reshape(3, 4) / 7)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 23, 100])
+@pytest.mark.parametrize("fixed", ["N", 1, 4, 23, 64])
+def test_every_batch_size_gives_every_sample_once(
+    linear: Build, x: np.ndarray, expected: np.ndarray, batch: int, fixed: int | str
+) -> None:
+    runner = OnnxRunner(linear(fixed), threads=1)
+    assert runner.static_batch == (None if fixed == "N" else fixed)
+    first, second = runner.run({"x": x}, batch)
+    np.testing.assert_allclose(first, expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(second, -x)
+    np.testing.assert_array_equal(runner.first_output({"x": x}, batch), first)
+    assert runner.outputs == ("y", "minus")
+
+
+def test_the_same_run_gives_the_same_bits(linear: Build, x: np.ndarray) -> None:
+    runs = [OnnxRunner(linear(), threads=2).first_output({"x": x}, 7).tobytes() for _ in range(3)]
+    assert len(set(runs)) == 1
+
+
+def test_other_arrays_are_ignored_and_missing_ones_named(linear: Build, x: np.ndarray) -> None:
+    runner = OnnxRunner(linear(), threads=1)
+    runner.run({"x": x, "other": x}, 8)
+    with pytest.raises(ValueError, match=r"missing: \['x'\]"):
+        runner.run({"other": x}, 8)
+    with pytest.raises(ValueError, match="at least 1"):
+        runner.run({"x": x[:0]}, 8)
+    with pytest.raises(ValueError, match="batch"):
+        runner.run({"x": x}, 0)
+
+
+def test_inputs_with_different_fixed_batches_are_refused(linear: Build) -> None:
+    with pytest.raises(ModelInvalid, match=r"\[2, 3\]"):
+        OnnxRunner(linear(2, second_batch=3), threads=1)
+
+
+def test_what_onnx_runtime_refuses_is_a_network_error(linear: Build) -> None:
+    with pytest.raises(ModelInvalid, match="does not load"):
+        OnnxRunner(b"nonsense", threads=1)
+    with pytest.raises(ModelInvalid, match="does not run"):
+        OnnxRunner(linear(), threads=1).run({"x": np.zeros((5, 2), np.float32)}, 5)
+
+
+def test_onnx_runtime_prints_nothing(linear: Build, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ModelInvalid):
+        OnnxRunner(linear(), threads=1).run({"x": np.zeros((5, 2), np.float32)}, 5)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("op_type", "y", "attributes"), [("ReduceSum", [], {"keepdims": 0}), ("Transpose", [3, "N"], {"perm": [1, 0]})]
+)
+def test_outputs_need_a_sample_axis(
+    single_node: Build, x: np.ndarray, op_type: str, y: list[int | str], attributes: dict[str, object]
+) -> None:
+    runner = OnnxRunner(single_node(op_type, ["N", 3], y, **attributes), threads=1)
+    with pytest.raises(ModelInvalid, match="first axis"):
+        runner.run({"x": x}, 8)
+
+
+def test_outputs_may_hold_integers(single_node: Build, x: np.ndarray) -> None:
+    data = single_node("ArgMax", ["N", 3], ["N"], TensorProto.INT64, axis=1, keepdims=0)
+    np.testing.assert_array_equal(OnnxRunner(data, threads=1).first_output({"x": x}, 10), x.argmax(1))
+
+
+def test_passes_are_timed_over_all_samples(linear: Build, x: np.ndarray) -> None:
+    runner = OnnxRunner(linear(), threads=1)
+    start = time.perf_counter()
+    seconds = runner.time_passes({"x": x}, 5, passes=3)
+    assert len(seconds) == 3
+    assert min(seconds) > 0
+    assert sum(seconds) <= time.perf_counter() - start
+    with pytest.raises(ValueError, match="passes"):
+        runner.time_passes({"x": x}, 5, passes=0)
+
+
+def test_threads_are_checked(linear: Build) -> None:
+    with pytest.raises(ValueError, match="threads"):
+        OnnxRunner(linear(), threads=0)
