@@ -167,7 +167,7 @@ class _Search:
         return None
 
     def _within(self, low: int, high: int) -> int:
-        """The cheapest plan from `low` to `high` that the map expects to meet, a quarter inside the bracket at least."""
+        """The cheapest of `low` to `high` that the map expects to meet, but a quarter inside the bracket."""
         expected = self._fitted(np.array([point.damage for point in self._points[low : high + 1]]))
         meeting = np.flatnonzero(expected <= self._max_drop)
         guess = low + int(meeting[0]) if len(meeting) else high
@@ -186,7 +186,8 @@ class _Search:
         usable = np.isfinite(errors) & (errors > 0)
         weights = 1 / np.square(np.where(usable, errors, np.median(errors[usable]) if usable.any() else 1.0))
         fitted = isotonic_regression(drops, weights=weights).x
-        return np.interp(damages, np.concatenate([[0.0], known]), np.concatenate([[min(0.0, fitted[0])], fitted]))
+        at_no_damage = min(0.0, float(fitted[0]))
+        return np.asarray(np.interp(damages, np.concatenate([[0.0], known]), np.concatenate([[at_no_damage], fitted])))
 
     def _meets(self, index: int) -> bool:
         fitted = self._fitted(np.array([self._points[index].damage]))[0]

@@ -6,17 +6,13 @@ held-out samples is counted, and the interval of the certificate is widened for 
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 
 import numpy as np
 
 from evaluation.certificate import Certificate, certify
 from evaluation.metrics import DropKind, Measurement, Metric
-from planner.problem import Plan, Problem
+from planner.problem import Plan
 from workers.stage import StageContext
 from workers.stages.candidates import unpack_candidates
 from workers.stages.inputs import Inputs
@@ -34,12 +30,12 @@ def run(context: StageContext) -> bytes:
     found, _ = unpack(context.read("plan"))
     candidates = unpack_candidates(context.read("calibrate"))
     method = context.request["sensitivity"]["method"]
-    problem = planning_problem(inputs, resolved["allowed"], Analysis.read(context), method)
+    problem = planning_problem(inputs.network, resolved["allowed"], Analysis.read(context), method)
     budget = context.request["budget"]
     compare = Comparison(context, inputs, inputs.splits.held_out, Metric(resolved["metric"]))
     looks: list[tuple[list[int], Measurement, bytes]] = []
     for choices in found["to_certify"][:MOST_LOOKS]:
-        model = exported(inputs, candidates, problem, Plan(tuple(choices)), provenance(context, problem, choices))
+        model = exported(context, inputs, candidates, problem, Plan(tuple(choices)))
         looks.append((choices, compare(model), model))
         if _certificate(context, inputs, looks[-1][1], len(looks)).met:
             break
@@ -65,16 +61,3 @@ def _certificate(context: StageContext, inputs: Inputs, measurement: Measurement
         seed=int(context.request["seed"]),
         synthetic=inputs.synthetic,
     )
-
-
-def provenance(context: StageContext, problem: Problem, choices: Sequence[int]) -> dict[str, str]:
-    """What the file says of where it comes from: the model's digest and the plan, layer by layer."""
-    formats = {
-        site.name: site.candidates[choice].format.name for site, choice in zip(problem.sites, choices, strict=True)
-    }
-    plan = json.dumps(formats, separators=(",", ":"))
-    return {
-        "bitbudget.version": version("bitbudget"),
-        "bitbudget.model_sha256": str(context.request["model_id"]),
-        "bitbudget.plan_sha256": hashlib.sha256(plan.encode()).hexdigest(),
-    }

@@ -23,7 +23,7 @@ def deliver(context: StageContext) -> Delivery:
     found, _ = unpack(context.read("plan"))
     certified, arrays = unpack(context.read("certify"))
     analysis = Analysis.read(context)
-    problem = planning_problem(inputs, resolved["allowed"], analysis, context.request["sensitivity"]["method"])
+    problem = planning_problem(inputs.network, resolved["allowed"], analysis, context.request["sensitivity"]["method"])
     plan = Plan(tuple(certified["choices"]))
     model = arrays["model"].tobytes()
     outcome = _outcome(certified["certificate"], found)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics import Measurement, Metric, measure
 from evaluation.runner import OnnxRunner
+from network.graph import Network
 from network.normalise import dump
 from planner.problem import Plan, Problem
+from quantization.cost import file_bytes
 from quantization.export import export
 from quantization.formats import IntegerFormat
 from quantization.weights import QuantizedWeight
@@ -59,8 +65,35 @@ class Comparison:
         return output
 
 
-def exported(
-    inputs: Inputs, candidates: Candidates, problem: Problem, plan: Plan, metadata: Mapping[str, str]
-) -> bytes:
+def exported(context: StageContext, inputs: Inputs, candidates: Candidates, problem: Problem, plan: Plan) -> bytes:
     """The quantized ONNX file of `plan`."""
-    return export(inputs.network, quantized_weights(inputs, candidates, problem, plan), metadata)
+    weights = quantized_weights(inputs, candidates, problem, plan)
+    return export(inputs.network, weights, provenance(context.request, problem, plan))
+
+
+def file_sizes(
+    request: Mapping[str, Any], network: Network, problem: Problem, plans: Iterable[Plan]
+) -> NDArray[np.float64]:
+    """Bytes of the file of each plan. The problem's own sizes leave out the unpacking functions, which sites share."""
+    weights = {site.name: site.weight for site in network.sites}
+    return np.array(
+        [
+            file_bytes(
+                network,
+                {weights[name]: format_ for name, format_ in problem.formats(plan).items()},
+                provenance(request, problem, plan),
+            )
+            for plan in plans
+        ],
+        dtype=np.float64,
+    )
+
+
+def provenance(request: Mapping[str, Any], problem: Problem, plan: Plan) -> dict[str, str]:
+    """What the file says of where it comes from: this version, the model's digest, and the plan's."""
+    formats = {name: format_.name for name, format_ in problem.formats(plan).items()}
+    return {
+        "bitbudget.version": version("bitbudget"),
+        "bitbudget.model_sha256": str(request["model_id"]),
+        "bitbudget.plan_sha256": hashlib.sha256(json.dumps(formats).encode()).hexdigest(),
+    }

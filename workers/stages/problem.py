@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from network.graph import Network
 from planner.problem import Candidate, PlanSite, Problem
 from quantization.cost import skeleton_bytes, weight_bytes
 from quantization.formats import FloatFormat, Format, parse_format
 from workers.stage import StageContext
-from workers.stages.inputs import Inputs
 from workers.stages.payload import unpack
 
 FLOAT_BITS = 32
@@ -40,21 +40,24 @@ class Analysis:
         raise KeyError(site)
 
 
-def planning_problem(inputs: Inputs, allowed: Mapping[str, Sequence[str]], analysis: Analysis, method: str) -> Problem:
+def planning_problem(
+    network: Network, allowed: Mapping[str, Sequence[str]], analysis: Analysis | None, method: str
+) -> Problem:
     """The problem with the formats that the request leaves to each site.
 
     Args:
         allowed: format names by site name, `float32` for a site that is kept.
+        analysis: None gives the costs alone, with damages of 0.
         method: `hawq_v2` scores candidates by half of Omega, without interactions; everything else by the cross-layer
             matrix.
     """
     sites = []
     rows: list[int | None] = []
-    for site in inputs.network.sites:
+    for site in network.sites:
         candidates = []
         for name in allowed[site.name]:
             format_ = parse_format(name)
-            row = None if isinstance(format_, FloatFormat) else analysis.index(site.name, format_)
+            row = None if analysis is None or isinstance(format_, FloatFormat) else analysis.index(site.name, format_)
             rows.append(row)
             candidates.append(
                 Candidate(
@@ -62,15 +65,14 @@ def planning_problem(inputs: Inputs, allowed: Mapping[str, Sequence[str]], analy
                     size_bytes=weight_bytes(format_, site.shape, site.channel_axis, site.weight),
                     # activations stay float32
                     bit_operations=site.macs * format_.bits * FLOAT_BITS,
-                    damage=0.0 if row is None else _damage(analysis, row, method),
+                    damage=0.0 if analysis is None or row is None else _damage(analysis, row, method),
                 )
             )
         sites.append(PlanSite(site.name, tuple(candidates)))
-    return Problem(
-        sites=tuple(sites),
-        base_size_bytes=skeleton_bytes(inputs.network),
-        interactions=None if method == "hawq_v2" else _interactions(analysis.arrays["matrix"], rows),
-    )
+    interactions = None
+    if analysis is not None and method != "hawq_v2":
+        interactions = _interactions(analysis.arrays["matrix"], rows)
+    return Problem(tuple(sites), base_size_bytes=skeleton_bytes(network), interactions=interactions)
 
 
 def _damage(analysis: Analysis, row: int, method: str) -> float:

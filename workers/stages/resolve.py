@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ from evaluation.dataset import check_labels
 from evaluation.errors import MetricNotApplicable
 from evaluation.metrics import Metric, default_metric
 from network.graph import Network
-from planner.errors import UnknownLayer
+from planner.errors import LimitUnreachable, UnknownLayer
+from planner.problem import Limits, Problem, limit_name
 from quantization.formats import FloatFormat, Granularity, IntegerFormat
 from workers.stage import StageContext
 from workers.stages.inputs import Inputs
 from workers.stages.payload import pack
+from workers.stages.problem import planning_problem
 
 Allowed = dict[str, list[str]]
 
@@ -25,7 +28,26 @@ def run(context: StageContext) -> bytes:
     inputs = Inputs.read(context)
     metric = _metric(inputs, context.request["budget"]["metric"])
     allowed = allowed_formats(inputs.network, context.request["weights"], context.request["layers"])
+    _check_limits(planning_problem(inputs.network, allowed, None, ""), limits_of(context.request))
     return pack({"metric": metric.value, "allowed": allowed})
+
+
+def limits_of(request: Mapping[str, Any]) -> Limits:
+    """The limits of the request as the planner takes them."""
+    limits = request["limits"]
+    return Limits(max_size_bytes=limits["max_size_bytes"], max_bit_operations=limits["max_bit_operations"])
+
+
+def _check_limits(problem: Problem, limits: Limits) -> None:
+    """Each limit by itself must leave the cheapest plan."""
+    for quantity, limit in limits.items():
+        values, base = problem.values(quantity), problem.base(quantity)
+        cheapest = base + sum(values[start:stop].min() for start, stop in pairwise(problem.offsets))
+        if limit < cheapest:
+            raise LimitUnreachable(
+                f"limits.{limit_name(quantity)} is {limit:,.0f}, but the cheapest plan that weights.bits and layers "
+                f"allow has {cheapest:,.0f}; raise the limit to that, or allow fewer bits"
+            )
 
 
 def _metric(inputs: Inputs, asked: str | None) -> Metric:

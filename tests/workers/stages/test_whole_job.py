@@ -59,9 +59,9 @@ def test_what_else_is_delivered(job, model, samples):
         scores = [candidate["scores"]["cross_layer"]["score"] for candidate in site["candidates"]]
         assert scores[0] > scores[-1] >= 0  # 2 bits hurt more than 8
     assert len(sensitivity["interactions"]["matrix"]) == len(sensitivity["interactions"]["candidates"]) == 15
-    # predicted sizes are those of the files
-    for evaluated in plan["search"]["evaluated"]:
-        assert evaluated["size_bytes"] == pytest.approx(evaluated["cost"], rel=0.01)
+    # the sizes that were planned with are those of the files
+    assert plan["size_bytes"] in [evaluated["size_bytes"] for evaluated in plan["search"]["evaluated"]]
+    assert all(evaluated["size_bytes"] == evaluated["cost"] for evaluated in plan["search"]["evaluated"])
     assert delivery.summary["size_bytes"] == plan["size_bytes"]
 
 
@@ -108,7 +108,7 @@ def test_constraints_on_layers(job, model, samples):
 def test_a_limit_on_size_is_kept_even_when_the_budget_is_not(job, model, samples):
     request = {"budget": {"metric": "top1", "max_drop": 0.0}, "limits": {"max_size_bytes": 3700}, **FORMATS}
     delivery = job(model, samples, request).run()
-    assert len(delivery.artifacts["model"]) <= 3700 * 1.01
+    assert len(delivery.artifacts["model"]) <= 3700
 
 
 def test_a_budget_that_cannot_be_met_gives_the_best_effort_with_its_reason(job, model, samples):

@@ -1,0 +1,154 @@
+"""Everything that may be wrong with an upload or a request: a stable code, and a text that says what to do."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from app.errors import CATALOGUE
+
+
+def failing(run) -> tuple[str, str]:
+    """Code and text of the error that ends the job."""
+    with pytest.raises(ValueError) as caught:
+        run.run()
+    code = type(caught.value).code
+    assert code in CATALOGUE
+    return code, str(caught.value)
+
+
+def changed(model: bytes, change) -> bytes:
+    proto = onnx.ModelProto.FromString(model)
+    change(proto)
+    return proto.SerializeToString()
+
+
+def external(proto):
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+
+
+def unknown_operator(proto):
+    proto.graph.node[-1].output[0] = "before"
+    proto.graph.node.append(helper.make_node("Unique", ["before"], ["distinct"], name="my_unique"))
+    proto.graph.node.append(helper.make_node("Identity", ["before"], ["logits"]))
+    proto.graph.output.append(helper.make_tensor_value_info("distinct", TensorProto.FLOAT, ["n"]))
+
+
+def custom_domain(proto):
+    proto.opset_import.append(helper.make_opsetid("my.company", 1))
+    proto.graph.node[1].domain = "my.company"
+
+
+def nan_weight(proto):
+    tensor = proto.graph.initializer[0]
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values.flat[3] = np.nan
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+
+
+def nothing_to_quantize(proto):
+    del proto.graph.node[:]
+    proto.graph.node.append(helper.make_node("GlobalAveragePool", ["image"], ["pooled"]))
+    proto.graph.node.append(helper.make_node("Tile", ["pooled", "repeats"], ["tiled"]))
+    proto.graph.node.append(helper.make_node("Flatten", ["tiled"], ["logits"]))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 10, 1, 1]), "repeats"))
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        (external, "model_external_data", ["conv1.weight", "outside"]),
+        (custom_domain, "model_custom_operators", ["my.company"]),
+        (unknown_operator, "model_unsupported_operators", ["Unique", "'my_unique'", "without"]),
+        (nan_weight, "model_weights_not_finite", ["conv1.weight"]),
+        (nothing_to_quantize, "model_nothing_to_quantize", ["expected at least one Conv"]),
+    ],
+)
+def test_models(job, model, samples, change, code, words):
+    found, text = failing(job(changed(model, change), samples))
+    assert found == code, text
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize("data", [b"not a model at all", b"PK\x03\x04zip", b""])
+def test_what_is_no_onnx(job, samples, data):
+    code, text = failing(job(data, samples))
+    assert code == "model_not_onnx"
+    assert "upload" in text
+
+
+def test_a_truncated_model(job, model, samples):
+    code, text = failing(job(model[: len(model) // 2], samples))
+    assert code == "model_not_onnx"
+    assert "cut off" in text or "truncated" in text
+
+
+def test_an_axis_that_nothing_fixes(job, model):
+    def dynamic(proto):
+        proto.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+
+    code, text = failing(job(changed(model, dynamic), None))
+    assert code == "model_shapes_not_fixed"
+    assert "dataset" in text
+
+
+def images(samples, **arrays):
+    return {**samples, **arrays}
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        (lambda s: {"picture": s["image"], "foto": s["image"]}, "dataset_wrong_names", ["'picture'", "'image'"]),
+        (lambda s: images(s, labels=s["labels"][:-1]), "dataset_sample_counts", ["1197", "1196"]),
+        (lambda s: images(s, labels=s["labels"] + 1), "dataset_labels_out_of_range", ["0 to 9", "subtract 1"]),
+        (lambda s: {"image": s["image"][:20]}, "dataset_too_few_samples", ["20", "at least"]),
+        (lambda s: {"image": s["image"][:, :, :, :5]}, "dataset_shape_mismatch", ["5", "8"]),
+        (lambda s: {"image": (255 * s["image"]).astype(np.uint8)}, "dataset_invalid", ["uint8", "float32"]),
+    ],
+)
+def test_data(job, model, samples, change, code, words):
+    found, text = failing(job(model, change(samples)))
+    assert found == code, text
+    for word in words:
+        assert word in text
+
+
+def test_nan_in_the_data_is_found_with_its_place(job, model, samples):
+    broken = samples["image"].copy()
+    broken[7, 0, 1, 2] = np.nan
+    code, text = failing(job(model, images(samples, image=broken)))
+    assert code == "dataset_not_finite"
+    assert "7, 0, 1, 2" in text
+
+
+def test_a_pickle_is_not_opened(job, model, samples):
+    code, _ = failing(job(model, {"image": np.array([{"a": 1}] * 100, dtype=object)}))
+    assert code == "dataset_invalid"
+
+
+def test_layers_that_do_not_exist(job, model, samples):
+    code, text = failing(job(model, samples, {"layers": {"conv9": {"keep": True}}}))
+    assert code == "layers_unknown"
+    assert "'conv9'" in text
+    assert "conv1, conv2, fc" in text
+
+
+def test_a_limit_below_the_cheapest_plan_is_refused_before_anything_slow(job, model, samples):
+    run = job(model, samples, {"limits": {"max_size_bytes": 500}})
+    code, text = failing(run)
+    assert code == "plan_limit_unreachable"
+    assert "limits.max_size_bytes is 500" in text
+    assert run.ran == ["admit", "normalise"]
+
+
+def test_top1_without_labels(job, model, samples):
+    code, text = failing(job(model, {"image": samples["image"]}, {"budget": {"metric": "top1", "max_drop": 0.01}}))
+    assert code == "metric_not_applicable"
+    assert "labels" in text
