@@ -34,16 +34,22 @@ def _missing(what: str, error: Exception) -> None:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """URL of a new database with the current schema, once for each kind of database."""
     from app.store.migrate import upgrade
 
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'bitbudget.db'}"
-        upgrade(url)
-        yield url
-        return
-    request.getfixturevalue("postgresql_is_there")
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgresql_url"))
+    url = f"sqlite:///{tmp_path / 'bitbudget.db'}"
+    upgrade(url)
+    return url
+
+
+@pytest.fixture
+def postgresql_url(postgresql_is_there: None) -> Iterator[str]:
+    """URL of a new PostgreSQL schema with the current tables."""
+    from app.store.migrate import upgrade
+
     schema = f"test_{uuid.uuid4().hex}"
     _postgresql(f"CREATE SCHEMA {schema}")
     joint = "&" if "?" in POSTGRESQL_URL else "?"
