@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from quantization.dequantize import DOMAIN, call, function
 from quantization.errors import FileNotAudited
@@ -49,7 +50,10 @@ def audit(file: bytes) -> Audit:
         FileNotAudited: a call is not to the function that its tensors need, the function is not ours to the byte, or a
             tensor does not hold what its type and shape say.
     """
-    model = onnx.ModelProto.FromString(file)
+    try:
+        model = onnx.ModelProto.FromString(file)
+    except DecodeError as error:
+        raise FileNotAudited("these bytes are no ONNX file") from error
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     functions = {f.name: f.SerializeToString(deterministic=True) for f in model.functions if f.domain == DOMAIN}
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
@@ -57,10 +61,12 @@ def audit(file: bytes) -> Audit:
     for node in (node for graph in graphs(model.graph) for node in graph.node):
         if node.domain == DOMAIN:
             stored = _packed(node, tensors)
-            bits, elements = stored.bits, stored.elements
-            expected = call(bits, elements, node.input, stored.name).op_type
-            if node.op_type != expected or functions.get(expected) != function(bits, elements, opset):
-                raise FileNotAudited(f"weight {stored.name}: {node.op_type} is not the function that {bits} bits need")
+            expected = call(stored.bits, stored.shape, node.input, stored.name)
+            body = function(stored.bits, stored.shape, opset)
+            if node != expected or functions.get(node.op_type) != body:
+                raise FileNotAudited(
+                    f"weight {stored.name}: {node.op_type} is not the call that {stored.bits} bits need"
+                )
             weights[stored.name] = stored
             continue
         for place in _WEIGHT_INPUTS.get(node.op_type, ()):

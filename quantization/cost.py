@@ -2,8 +2,9 @@
 
 A file is its skeleton (everything but the site weights), plus what each weight adds, plus one function for each digit
 layout in use. Only the last does not belong to one site: `skeleton_bytes` counts the functions of all formats that a
-plan may choose from, under 1,200 bytes in all, so that the sum over sites is additive and never below the file by more
-than the few bytes by which length prefixes grow. `file_bytes` is exact.
+plan may choose from (1,100 bytes for all widths, as many more with planes that do not end with a tensor). So the sum
+over sites is additive, and never below the file but for the few bytes by which length prefixes grow. `file_bytes` is
+exact.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ def weight_bytes(format_: Format, shape: tuple[int, ...], channel_axis: int, nam
     total = _initializer_bytes(names[-1], TensorProto.FLOAT, scale_shape, 4 * math.prod(scale_shape))
     for digit, digit_name in zip(parts, names, strict=False):
         total += _initializer_bytes(digit_name, digit.data_type, digit.dims(shape), digit.size_bytes(shape))
-    return total + _field_bytes(1, call(format_.bits, math.prod(shape), names, name).ByteSize())
+    return total + _field_bytes(1, call(format_.bits, shape, names, name).ByteSize())
 
 
 def skeleton_bytes(network: Network, formats: Iterable[Format] = (), metadata: Mapping[str, str] | None = None) -> int:
     """The file without the weights of any site, in bytes, with the functions of all `formats` (see the module)."""
-    elements = [site.size for site in network.sites]
-    functions = _functions_bytes(((f, n) for f in set(formats) for n in elements), network.opset)
+    shapes = {site.shape for site in network.sites}
+    functions = _functions_bytes(((f, shape) for f in set(formats) for shape in shapes), network.opset)
     return int(_skeleton(network, metadata or {}).ByteSize()) + functions
 
 
@@ -66,7 +67,7 @@ def file_bytes(network: Network, plan: Mapping[str, Format], metadata: Mapping[s
         weight_bytes(format_, site.shape, site.channel_axis, name) for name, (site, format_) in formats.items()
     )
     skeleton.ClearField("graph")
-    functions = _functions_bytes(((f, site.size) for site, f in formats.values()), network.opset)
+    functions = _functions_bytes(((f, site.shape) for site, f in formats.values()), network.opset)
     return int(skeleton.ByteSize()) + functions + _field_bytes(7, graph)
 
 
@@ -76,9 +77,9 @@ def _skeleton(network: Network, metadata: Mapping[str, str]) -> onnx.ModelProto:
     return draft
 
 
-def _functions_bytes(uses: Iterable[tuple[Format, int]], opset: int) -> int:
-    """The functions that weights of these formats and element counts call, each once, and the import of the domain."""
-    functions = {function(f.bits, n, opset) for f, n in uses if isinstance(f, IntegerFormat)}
+def _functions_bytes(uses: Iterable[tuple[Format, tuple[int, ...]]], opset: int) -> int:
+    """The functions that weights of these formats and shapes call, each once, and the import of the domain."""
+    functions = {function(f.bits, shape, opset) for f, shape in uses if isinstance(f, IntegerFormat)}
     domain = onnx.ModelProto(opset_import=[helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]).ByteSize()
     return sum(_field_bytes(25, len(body)) for body in functions) + (domain if functions else 0)
 

@@ -12,6 +12,7 @@ ONNX Runtime 1.31, a 3-bit file loads in 17 ms, with BitShift and BitwiseAnd in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 
@@ -25,25 +26,33 @@ DOMAIN = "bitbudget"
 DOMAIN_VERSION = 1
 FIRST_OPSET = 25  # the first with INT2 and UINT2
 FIRST_IR_VERSION = 13
+_SHAPE = "d"
 
 
-def call(bits: int, elements: int, inputs: Sequence[str], output: str) -> onnx.NodeProto:
-    """The node that makes the weight `output` of so many `elements` from `inputs`: its digits and its scale."""
-    return helper.make_node(_name(bits, _is_ragged(bits, elements)), inputs, [output], domain=DOMAIN)
+def call(bits: int, shape: tuple[int, ...], inputs: Sequence[str], output: str) -> onnx.NodeProto:
+    """The node that makes the weight `output` of `shape` from `inputs`: its digits, highest first, and its scale.
 
-
-def function(bits: int, elements: int, opset: int) -> bytes:
-    """The function that `call` calls, serialized, for a network of `opset`.
-
-    Its inputs are the digits, highest first, then the scale; its output is `code * scale`, float32, in the shape of the
-    highest digit.
+    Where there is a plane, the node tells the function the shape. (The operators Shape and Size would find it too, but
+    ONNX Runtime 1.31 has no kernel of them for opset 25: they work only where its optimiser folds them.)
     """
-    return _function(bits, _is_ragged(bits, elements), opset)
+    node = helper.make_node(_name(bits, _is_ragged(bits, shape)), inputs, [output], domain=DOMAIN)
+    if _has_plane(bits):
+        node.attribute.append(helper.make_attribute(_SHAPE, shape))
+    return node
 
 
-def _is_ragged(bits: int, elements: int) -> bool:
+def function(bits: int, shape: tuple[int, ...], opset: int) -> bytes:
+    """The function that `call` calls, serialized, for a network of `opset`: `code * scale`, float32, of `shape`."""
+    return _function(bits, _is_ragged(bits, shape), opset)
+
+
+def _has_plane(bits: int) -> bool:
+    return any(digit.is_plane for digit in digits(bits))
+
+
+def _is_ragged(bits: int, shape: tuple[int, ...]) -> bool:
     """Whether the weight has a plane that ends within an element, whose surplus must be sliced off."""
-    return elements % PLANE_WIDTH != 0 and any(digit.is_plane for digit in digits(bits))
+    return _has_plane(bits) and math.prod(shape) % PLANE_WIDTH != 0
 
 
 def _name(bits: int, ragged: bool) -> str:
@@ -60,25 +69,29 @@ def _function(bits: int, ragged: bool, opset: int) -> bytes:
     for place, digit in enumerate(all_digits[1:], start=1):
         nodes += [
             _constant(f"f{place}", np.float32(1 << digit.width)),
-            *_as_float(digit, names[place], names[0], f"x{place}", ragged=ragged),
+            *_as_float(digit, names[place], f"x{place}", ragged=ragged),
             helper.make_node("Mul", [f"v{place - 1}", f"f{place}"], [f"m{place}"]),
             helper.make_node("Add", [f"m{place}", f"x{place}"], [f"v{place}"]),
         ]
     nodes.append(helper.make_node("Mul", [f"v{len(all_digits) - 1}", "s"], ["w"]))
     opsets = [helper.make_opsetid("", opset)]
-    made = helper.make_function(DOMAIN, _name(bits, ragged), [*names, "s"], ["w"], nodes, opsets)
+    attributes = [_SHAPE] if _has_plane(bits) else []
+    made = helper.make_function(DOMAIN, _name(bits, ragged), [*names, "s"], ["w"], nodes, opsets, attributes)
     return bytes(made.SerializeToString(deterministic=True))
 
 
-def _as_float(digit: Digit, name: str, like: str, output: str, *, ragged: bool) -> list[onnx.NodeProto]:
-    """Nodes that give a lower digit as float32 in the shape of the tensor `like`."""
+def _as_float(digit: Digit, name: str, output: str, *, ragged: bool) -> list[onnx.NodeProto]:
+    """Nodes that give a lower digit as float32 in the weight's shape."""
     if not digit.is_plane:
         return [helper.make_node("Cast", [name], [output], to=TensorProto.FLOAT)]
+    shape = helper.make_node("Constant", [], ["h"])
+    shape.attribute.add(name="value_ints", type=onnx.AttributeProto.INTS, ref_attr_name=_SHAPE)
     nodes = [
         helper.make_node("Constant", [], ["t0"], value=_nibble_table()),
         helper.make_node("Cast", ["t0"], ["t"], to=TensorProto.FLOAT),
         helper.make_node("Cast", [name], ["i"], to=TensorProto.INT32),
         helper.make_node("Gather", ["t", "i"], ["g"]),
+        shape,
     ]
     bits = "g"
     if ragged:
@@ -86,16 +99,11 @@ def _as_float(digit: Digit, name: str, like: str, output: str, *, ragged: bool) 
             _constant("r", np.array([-1], dtype=np.int64)),
             _constant("z", np.array([0], dtype=np.int64)),
             helper.make_node("Reshape", ["g", "r"], ["g1"]),
-            helper.make_node("Size", [like], ["n0"]),
-            helper.make_node("Reshape", ["n0", "r"], ["n"]),
+            helper.make_node("ReduceProd", ["h"], ["n"]),
             helper.make_node("Slice", ["g1", "z", "n"], ["g2"]),
         ]
         bits = "g2"
-    return [
-        *nodes,
-        helper.make_node("Shape", [like], ["h"]),
-        helper.make_node("Reshape", [bits, "h"], [output]),
-    ]
+    return [*nodes, helper.make_node("Reshape", [bits, "h"], [output])]
 
 
 def _nibble_table() -> onnx.TensorProto:

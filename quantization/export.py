@@ -50,9 +50,9 @@ def _in_graph_order(network: Network, weights: Mapping[str, QuantizedWeight]) ->
     for name, weight in weights.items():
         tensor = network.initializers.get(name)
         if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or tuple(tensor.dims) != weight.shape:
-            found = "no initializer" if tensor is None else f"type {tensor.data_type}, shape {tuple(tensor.dims)}"
+            found = "none" if tensor is None else f"one of type {tensor.data_type}, shape {tuple(tensor.dims)}"
             raise QuantizationError(
-                f"weight {name} of shape {weight.shape} must replace a float32 initializer; {found}"
+                f"weight {name} must replace a float32 initializer of shape {weight.shape}; the network has {found}"
             )
     return {name: weights[name] for name in network.initializers if name in weights}
 

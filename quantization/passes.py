@@ -108,13 +108,13 @@ class StorePacked(Pass):
         suffixes = _short_names(_value_names(draft.graph))
         calls, functions = [], {}
         for name, weight in self._weights.items():
-            bits, elements, suffix = weight.format.bits, weight.codes.size, next(suffixes)
+            bits, suffix = weight.format.bits, next(suffixes)
             tensors = [*pack(weight.codes, bits), numpy_helper.from_array(weight.scale)]
             for letter, tensor in zip([*DIGIT_LETTERS[: len(tensors) - 1], SCALE_LETTER], tensors, strict=True):
                 tensor.name = letter + suffix
             draft.graph.initializer.extend(tensors)
-            calls.append(call(bits, elements, [tensor.name for tensor in tensors], name))
-            functions[calls[-1].op_type] = function(bits, elements, _opset(draft))
+            calls.append(call(bits, weight.shape, [tensor.name for tensor in tensors], name))
+            functions[calls[-1].op_type] = function(bits, weight.shape, _opset(draft))
         nodes = list(draft.graph.node)
         del draft.graph.node[:]
         draft.graph.node.extend([*calls, *nodes])

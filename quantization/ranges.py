@@ -107,11 +107,12 @@ def _best(rows: Floats, candidates: Floats, format_: IntegerFormat) -> tuple[Flo
 
 
 def _clip_ratios(format_: IntegerFormat, elements: int) -> Floats:
-    """Ratios from the bound in the module's docstring up to `max|w|` on the highest code, evenly spaced in log."""
+    """Ratios from the bound in the module's docstring up to `max|w|` on the highest code, evenly spaced in log, and 1:
+    `max|w|` on the lowest code, which finds weights that are integers already."""
     smallest = max(_SMALLEST_RATIO, 1.0 - math.sqrt(elements) * 2.0**-format_.bits)
     largest = -format_.lowest_code / format_.highest_code
     count = max(_FEWEST_RATIOS, 1 + math.ceil(math.log(largest / smallest) / math.log(_LARGEST_STEP)))
-    return np.geomspace(largest, smallest, count).astype(np.float32)
+    return np.append(np.geomspace(largest, smallest, count), 1.0).astype(np.float32)
 
 
 def _tiles(rows: int, elements: int) -> Iterator[tuple[slice, slice]]:

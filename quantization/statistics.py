@@ -113,7 +113,8 @@ def _gram(columns: Tensor) -> NDArray[np.float32]:
     work (syrk)."""
     if columns.device.type != "cpu":
         return np.asarray((columns @ columns.mT).cpu().numpy())
-    return np.stack([x @ x.T for x in columns.numpy()])
+    with np.errstate(all="ignore"):  # what is not finite is refused, with the layer's name
+        return np.stack([x @ x.T for x in columns.numpy()])
 
 
 def input_statistics(
