@@ -26,19 +26,11 @@ DOMAIN = "bitbudget"
 DOMAIN_VERSION = 1
 FIRST_OPSET = 25  # the first with INT2 and UINT2
 FIRST_IR_VERSION = 13
-_SHAPE = "d"
 
 
 def call(bits: int, shape: tuple[int, ...], inputs: Sequence[str], output: str) -> onnx.NodeProto:
-    """The node that makes the weight `output` of `shape` from `inputs`: its digits, highest first, and its scale.
-
-    Where there is a plane, the node tells the function the shape. (The operators Shape and Size would find it too, but
-    ONNX Runtime 1.31 has no kernel of them for opset 25: they work only where its optimiser folds them.)
-    """
-    node = helper.make_node(_name(bits, _is_ragged(bits, shape)), inputs, [output], domain=DOMAIN)
-    if _has_plane(bits):
-        node.attribute.append(helper.make_attribute(_SHAPE, shape))
-    return node
+    """The node that makes the weight `output` of `shape` from `inputs`: its digits, highest first, and its scale."""
+    return helper.make_node(_name(bits, _is_ragged(bits, shape)), inputs, [output], domain=DOMAIN)
 
 
 def function(bits: int, shape: tuple[int, ...], opset: int) -> bytes:
@@ -46,13 +38,9 @@ def function(bits: int, shape: tuple[int, ...], opset: int) -> bytes:
     return _function(bits, _is_ragged(bits, shape), opset)
 
 
-def _has_plane(bits: int) -> bool:
-    return any(digit.is_plane for digit in digits(bits))
-
-
 def _is_ragged(bits: int, shape: tuple[int, ...]) -> bool:
     """Whether the weight has a plane that ends within an element, whose surplus must be sliced off."""
-    return _has_plane(bits) and math.prod(shape) % PLANE_WIDTH != 0
+    return math.prod(shape) % PLANE_WIDTH != 0 and any(digit.is_plane for digit in digits(bits))
 
 
 def _name(bits: int, ragged: bool) -> str:
@@ -75,8 +63,7 @@ def _function(bits: int, ragged: bool, opset: int) -> bytes:
         ]
     nodes.append(helper.make_node("Mul", [f"v{len(all_digits) - 1}", "s"], ["w"]))
     opsets = [helper.make_opsetid("", opset)]
-    attributes = [_SHAPE] if _has_plane(bits) else []
-    made = helper.make_function(DOMAIN, _name(bits, ragged), [*names, "s"], ["w"], nodes, opsets, attributes)
+    made = helper.make_function(DOMAIN, _name(bits, ragged), [*names, "s"], ["w"], nodes, opsets)
     return bytes(made.SerializeToString(deterministic=True))
 
 
@@ -84,14 +71,13 @@ def _as_float(digit: Digit, name: str, output: str, *, ragged: bool) -> list[onn
     """Nodes that give a lower digit as float32 in the weight's shape."""
     if not digit.is_plane:
         return [helper.make_node("Cast", [name], [output], to=TensorProto.FLOAT)]
-    shape = helper.make_node("Constant", [], ["h"])
-    shape.attribute.add(name="value_ints", type=onnx.AttributeProto.INTS, ref_attr_name=_SHAPE)
     nodes = [
         helper.make_node("Constant", [], ["t0"], value=_nibble_table()),
         helper.make_node("Cast", ["t0"], ["t"], to=TensorProto.FLOAT),
         helper.make_node("Cast", [name], ["i"], to=TensorProto.INT32),
         helper.make_node("Gather", ["t", "i"], ["g"]),
-        shape,
+        # of the highest digit as float: ONNX Runtime 1.31 has no Shape of 2 and 4-bit integers
+        helper.make_node("Shape", ["v0"], ["h"]),
     ]
     bits = "g"
     if ragged:
