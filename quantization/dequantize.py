@@ -4,10 +4,10 @@ One function serves every weight whose digits are laid out alike; a weight costs
 inlines the call and folds it at load, so that the optimised graph holds plain float weights and runs at float speed.
 (`DequantizeLinear` would stay in the graph and run at every inference.)
 
-Every sum of digits is an integer below 2**8 and so exact in float32; the one rounding is the product with the scale.
-
-A plane is unpacked by `Gather` from a table of the 16 nibbles, four weights at a time: measured on 2.4 million weights,
-ONNX Runtime 1.31, a 3-bit file loads in 17 ms, with BitShift and BitwiseAnd in 65 ms.
+Digits are put together in int8, where they are exact and take a byte a weight; the one rounding is the product with
+the scale. A plane is unpacked by `Gather` from a table of the 16 nibbles, four weights at a time, in a quarter of the
+time that BitShift and BitwiseAnd take. Measured with ONNX Runtime 1.31 on one core: 21 million weights of 2 to 8 bits
+mixed load in 0.35 s and 280 MB, as float32 in 0.25 s and 160 MB.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from quantization.packing import PLANE_WIDTH, Digit, digits, pack
+from quantization.packing import PLANE_WIDTH, Digit, digits
 
 DOMAIN = "bitbudget"
 DOMAIN_VERSION = 1
@@ -53,30 +53,37 @@ def _name(bits: int, ragged: bool) -> str:
 def _function(bits: int, ragged: bool, opset: int) -> bytes:
     all_digits = digits(bits)
     names = [f"d{place}" for place in range(len(all_digits))]
-    nodes = [helper.make_node("Cast", [names[0]], ["v0"], to=TensorProto.FLOAT)]
+    nodes, total = [], names[0]
+    if len(names) > 1:
+        nodes.append(helper.make_node("Cast", [total], ["v0"], to=TensorProto.INT8))
+        total = "v0"
     for place, digit in enumerate(all_digits[1:], start=1):
         nodes += [
-            _constant(f"f{place}", np.float32(1 << digit.width)),
-            *_as_float(digit, names[place], f"x{place}", ragged=ragged),
-            helper.make_node("Mul", [f"v{place - 1}", f"f{place}"], [f"m{place}"]),
+            _constant(f"f{place}", np.int8(1 << digit.width)),
+            *_as_int8(digit, names[place], f"x{place}", ragged=ragged),
+            helper.make_node("Mul", [total, f"f{place}"], [f"m{place}"]),
             helper.make_node("Add", [f"m{place}", f"x{place}"], [f"v{place}"]),
         ]
-    nodes.append(helper.make_node("Mul", [f"v{len(all_digits) - 1}", "s"], ["w"]))
+        total = f"v{place}"
+    nodes += [
+        helper.make_node("Cast", [total], ["v"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["v", "s"], ["w"]),
+    ]
     opsets = [helper.make_opsetid("", opset)]
     made = helper.make_function(DOMAIN, _name(bits, ragged), [*names, "s"], ["w"], nodes, opsets)
     return bytes(made.SerializeToString(deterministic=True))
 
 
-def _as_float(digit: Digit, name: str, output: str, *, ragged: bool) -> list[onnx.NodeProto]:
-    """Nodes that give a lower digit as float32 in the weight's shape."""
+def _as_int8(digit: Digit, name: str, output: str, *, ragged: bool) -> list[onnx.NodeProto]:
+    """Nodes that give a lower digit as int8 in the weight's shape."""
     if not digit.is_plane:
-        return [helper.make_node("Cast", [name], [output], to=TensorProto.FLOAT)]
+        return [helper.make_node("Cast", [name], [output], to=TensorProto.INT8)]
+    nibbles = (np.arange(1 << PLANE_WIDTH)[:, None] >> np.arange(PLANE_WIDTH)) & 1  # row i: the bits of i, lowest first
     nodes = [
-        helper.make_node("Constant", [], ["t0"], value=_nibble_table()),
-        helper.make_node("Cast", ["t0"], ["t"], to=TensorProto.FLOAT),
+        _constant("t", nibbles.astype(np.int8)),
         helper.make_node("Cast", [name], ["i"], to=TensorProto.INT32),
         helper.make_node("Gather", ["t", "i"], ["g"]),
-        # of the highest digit as float: ONNX Runtime 1.31 has no Shape of 2 and 4-bit integers
+        # of the highest digit as int8: ONNX Runtime 1.31 has no Shape of 2 and 4-bit integers
         helper.make_node("Shape", ["v0"], ["h"]),
     ]
     bits = "g"
@@ -90,13 +97,6 @@ def _as_float(digit: Digit, name: str, output: str, *, ragged: bool) -> list[onn
         ]
         bits = "g2"
     return [*nodes, helper.make_node("Reshape", [bits, "h"], [output])]
-
-
-def _nibble_table() -> onnx.TensorProto:
-    """`[16, 4]`: row i holds the bits of i, lowest first."""
-    bits = (np.arange(1 << PLANE_WIDTH)[:, None] >> np.arange(PLANE_WIDTH)) & 1
-    (table,) = pack(bits.astype(np.int8), 4)
-    return table
 
 
 def _constant(name: str, value: np.ndarray | np.generic) -> onnx.NodeProto:
