@@ -114,7 +114,7 @@ class Worker:
             return End.NOT_CLAIMED
         claim = claims.claim(self.sessions, job_id, self.owner, self.settings.lease)
         if claim is None:
-            logger.debug("job %s is not there to be taken", job_id)  # a repeated message
+            logger.info("job %s is not there to be taken", job_id)
             return End.NOT_CLAIMED
         logger.info("job %s: attempt %d", job_id, claim.attempt)
         heartbeat = Heartbeat(

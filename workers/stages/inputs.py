@@ -93,13 +93,14 @@ class Inputs:
 def loss_of(network: Network, dataset: Dataset, metric: str | None) -> Loss:
     """Which loss's rise is the damage: KL for classifiers, squared error for everything else.
 
-    A network is taken for a classifier when the data has labels or the request names a metric of classes, and, with
-    neither, when its output is one row of at least two numbers for each sample.
+    A network is taken for a classifier when the data has labels, and, without labels or targets, when its output is
+    one row of at least two numbers for each sample. Of the request only `metric` cosine matters, so that another
+    budget finds the same analysis.
     """
     if dataset.targets is not None or metric == "cosine":
         return Loss.SQUARED_ERROR
     shape = network.outputs[0].shape
-    if dataset.labels is not None or metric is not None or (len(shape) == 2 and (shape[1] or 2) >= 2):
+    if dataset.labels is not None or (len(shape) == 2 and (shape[1] or 2) >= 2):
         made_by = {name: node.op_type for node in network.proto.graph.node for name in node.output}
         return Loss.KL_PROBABILITIES if made_by.get(network.outputs[0].name) == "Softmax" else Loss.KL
     return Loss.SQUARED_ERROR

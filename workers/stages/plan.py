@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm
 
 from evaluation.metrics import DropKind, Metric
 from network.graph import Network
 from planner.errors import LimitUnreachable
-from planner.frontier import additive_frontier
-from planner.problem import Limits, Plan, Problem, Quantity, limit_name
-from planner.results import Frontier, undominated
+from planner.interactions import frontier_within, interaction_frontier
+from planner.problem import Problem, Quantity
+from planner.results import undominated
 from planner.search import EvaluatedPlan, Evaluation, FrontierPoint, SearchResult, search_frontier
 from workers.stage import StageContext
 from workers.stages.candidates import unpack_candidates
@@ -64,35 +63,30 @@ def frontier_points(request: Mapping[str, Any], network: Network, problem: Probl
     """At most `FRONTIER_POINTS` plans that keep the limits, cost ascending; sizes are those of the files to the byte.
 
     Raises:
-        LimitUnreachable: no plan of the frontier keeps them all.
+        LimitUnreachable: no plan keeps the limits.
     """
     cost, limits = Quantity(request["objective"]), limits_of(request)
     if problem.interactions is None:
-        frontier = additive_frontier(problem, cost)
+        frontier = frontier_within(problem, cost, limits, FRONTIER_POINTS)
     else:
-        frontier = _temporary(problem, cost)
-    # every step-th, counted from the dearest plan, which is the best effort when no other meets the budget
-    step = -(-len(frontier) // FRONTIER_POINTS)
-    choices = frontier.choices[::-1][::step][::-1]
-    plans = [Plan(tuple(row)) for row in choices.tolist()]
-    totals = {quantity: problem.totals(quantity, choices) for quantity in (Quantity.DAMAGE, Quantity.BIT_OPERATIONS)}
-    totals[Quantity.SIZE] = file_sizes(request, network, problem, plans)
+        frontier = interaction_frontier(problem, cost, limits=limits, points=FRONTIER_POINTS)
+    plans = frontier.plans()
+    totals = {
+        Quantity.DAMAGE: frontier.damages,
+        Quantity.BIT_OPERATIONS: problem.totals(Quantity.BIT_OPERATIONS, frontier.choices),
+        Quantity.SIZE: file_sizes(request, network, problem, plans),
+    }
     kept = np.ones(len(plans), dtype=bool)
     for quantity, limit in limits.items():
         kept &= totals[quantity] <= limit
-    if not kept.any():
-        raise LimitUnreachable(_unreachable(limits, totals))
+    if not kept.any():  # the problem's sizes leave out some hundreds of bytes that the file has
+        raise LimitUnreachable(
+            f"limits.max_size_bytes is {limits.max_size_bytes:,.0f}, but the smallest file that weights.bits, layers "
+            f"and the other limits allow has {totals[Quantity.SIZE].min():,.0f} bytes; raise the limit to that"
+        )
     index = np.flatnonzero(kept)
     index = index[undominated(totals[cost][index], totals[Quantity.DAMAGE][index])]
     return [FrontierPoint(plans[i], float(totals[cost][i]), float(totals[Quantity.DAMAGE][i])) for i in index]
-
-
-def _unreachable(limits: Limits, totals: Mapping[Quantity, NDArray[np.float64]]) -> str:
-    wanted = ", ".join(
-        f"{limit_name(quantity)} {limit:,.0f} (the least on the frontier is {totals[quantity].min():,.0f})"
-        for quantity, limit in limits.items()
-    )
-    return f"no plan keeps all limits: {wanted}; raise a limit, or allow fewer bits in weights.bits or layers"
 
 
 class _Evaluator:
@@ -163,15 +157,3 @@ def _frontier_document(
             for index, point in enumerate(points)
         ],
     }
-
-
-def _temporary(problem: Problem, cost: Quantity) -> Frontier:
-    from planner.results import Status
-
-    base = additive_frontier(problem.without_interactions(), cost)
-    picks = np.unique(np.linspace(0, len(base) - 1, 200).astype(int))
-    ch = base.choices[picks]
-    damages = problem.totals(Quantity.DAMAGE, ch)
-    costs = problem.totals(cost, ch)
-    u = undominated(costs, damages)
-    return Frontier(cost, Status.HEURISTIC, costs[u], damages[u], ch[u], float("inf"))

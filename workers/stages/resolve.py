@@ -12,7 +12,7 @@ from evaluation.dataset import check_labels
 from evaluation.errors import MetricNotApplicable
 from evaluation.metrics import Metric, default_metric
 from network.graph import Network
-from planner.errors import LimitUnreachable, UnknownLayer
+from planner.errors import ConstraintImpossible, LimitUnreachable, UnknownLayer
 from planner.problem import Limits, Problem, limit_name
 from quantization.formats import FloatFormat, Granularity, IntegerFormat
 from workers.stage import StageContext
@@ -75,6 +75,7 @@ def allowed_formats(network: Network, weights: Mapping[str, Any], layers: Mappin
 
     Raises:
         UnknownLayer: `layers` names what is no layer, weight or site; the text lists what there is.
+        ConstraintImpossible: it names one weight twice and says different things of it.
     """
     known = {alias: site for site in network.sites for alias in site.aliases}
     unknown = [name for name in layers if name not in known]
@@ -83,7 +84,13 @@ def allowed_formats(network: Network, weights: Mapping[str, Any], layers: Mappin
             f"no layer is called {', '.join(map(repr, unknown))}; the layers that can be planned are "
             f"{', '.join(site.name for site in network.sites)}"
         )
-    constraints = {known[name].name: constraint for name, constraint in layers.items()}
+    constraints: dict[str, Mapping[str, Any]] = {}
+    for name, constraint in layers.items():
+        if constraints.setdefault(known[name].name, constraint) != constraint:
+            raise ConstraintImpossible(
+                f"layers names the weight {known[name].weight!r} twice with different constraints, {name!r} being one "
+                f"of its names; say it once, as {known[name].name!r}"
+            )
     granularity = Granularity(weights["granularity"])
     return {
         site.name: _formats(sorted(weights["bits"]), granularity, constraints.get(site.name, {}))

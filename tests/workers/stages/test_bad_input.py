@@ -152,3 +152,10 @@ def test_top1_without_labels(job, model, samples):
     code, text = failing(job(model, {"image": samples["image"]}, {"budget": {"metric": "top1", "max_drop": 0.01}}))
     assert code == "metric_not_applicable"
     assert "labels" in text
+
+
+def test_one_weight_under_two_names(job, model, samples):
+    layers = {"conv1": {"keep": True}, "first": {"bits": [8]}}
+    code, text = failing(job(model, samples, {"layers": layers}))
+    assert code == "constraint_impossible"
+    assert "say it once, as 'conv1'" in text

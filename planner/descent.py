@@ -1,0 +1,161 @@
+"""Pairwise exchange descent on `x' G x` within limits on costs.
+
+With p the candidate that a site has now and q another one of it, changing p to q moves `x' G x` by
+
+    delta_q = 2 ((Gx)_q - (Gx)_p) + G_qq - 2 G_qp + G_pp,
+
+and two such changes, to q and s, by `delta_q + delta_s + 2 B_qs` with
+`B_qs = G_qs - G_q,p(s) - G_p(q),s + G_p(q),p(s)`, where p(q) is the current candidate of q's site. A step makes the
+best of all pairs of changes that keeps the limits; one change alone is a pair whose other half changes nothing. G x follows
+each step in O(K).
+
+Not every step looks at all K x K pairs. In a pair that lowers the damage, one change alone usually does little harm;
+so the `_ROWS` changes with the least delta are paired with all others first, and all pairs are judged only when these
+offer nothing and the plan is good enough for its last per mille to matter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.errors import NotApplicable
+from planner.problem import Problem, Quantity
+
+FloatArray = NDArray[np.float64]
+IndexArray = NDArray[np.int64]
+
+# changes that are paired with all others at every step
+_ROWS = 32
+# a step must lower the damage by more than the rounding of the sums that judge it
+_ROUNDING = 1e-10
+
+
+@dataclass(frozen=True, eq=False)
+class Descent:
+    """The problem as arrays. Plans are [S] of flat candidate indices, limits [L] for the costs [L, K]."""
+
+    G: FloatArray
+    costs: FloatArray
+    offsets: IndexArray
+    site_of: IndexArray
+    diagonal: FloatArray
+
+    @classmethod
+    def of(cls, problem: Problem, quantities: Sequence[Quantity]) -> Descent:
+        """The descent of this problem with limits on these quantities.
+
+        Raises:
+            NotApplicable: the problem has no interactions.
+        """
+        if problem.interactions is None:
+            raise NotApplicable("the problem has no interactions; use the additive frontier or the integer program")
+        G = problem.interactions
+        costs = np.array([problem.values(quantity) for quantity in quantities]).reshape(len(quantities), len(G))
+        return cls(G, costs, problem.offsets, problem.site_of, np.diag(G).copy())
+
+    def damage(self, plan: IndexArray) -> float:
+        return float(self.G[np.ix_(plan, plan)].sum())
+
+    def slack(self, plan: IndexArray, upper: FloatArray) -> FloatArray:
+        """[L]: what is left of every limit."""
+        return np.asarray(upper - self.costs[:, plan].sum(axis=1))
+
+    def improved(
+        self, plan: IndexArray, upper: FloatArray, complete_below: float = math.inf
+    ) -> tuple[IndexArray, float]:
+        """A plan within the limits that no exchange improves, and its damage; `plan` must be within the limits.
+
+        A plan that ends above `complete_below` has been compared with the most promising exchanges only.
+        """
+        plan = plan.copy()
+        chosen = self.G[:, plan]
+        gradient = chosen.sum(axis=1)
+        damage = float(gradient[plan].sum())
+        slack = self.slack(plan, upper)
+        some = min(_ROWS, len(self.G))
+        while True:
+            current = plan[self.site_of]
+            delta = 2 * (gradient - gradient[current]) + self.diagonal + self.diagonal[current]
+            delta -= 2 * chosen[np.arange(len(self.G)), self.site_of]
+            increase = self.costs - self.costs[:, current]
+            least = -_ROUNDING * abs(damage)
+            # a candidate that is chosen already stands for no change: one of them is enough
+            rank = delta.copy()
+            rank[plan[1:]] = np.inf
+            rows = np.argpartition(rank, some - 1)[:some]
+            gain, first, second = self._best(rows, current, chosen, delta, increase, slack)
+            if gain >= least:
+                if damage > complete_below:
+                    return plan, damage
+                gain, first, second = self._best(np.arange(len(self.G)), current, chosen, delta, increase, slack)
+                if gain >= least:
+                    return plan, damage
+            for new in (first, second):
+                if new == current[new]:
+                    continue
+                site = self.site_of[new]
+                gradient += self.G[new] - self.G[plan[site]]
+                slack -= self.costs[:, new] - self.costs[:, plan[site]]
+                plan[site] = new
+                chosen[:, site] = self.G[new]
+            damage += gain
+
+    def _best(
+        self,
+        rows: IndexArray,
+        current: IndexArray,
+        chosen: FloatArray,
+        delta: FloatArray,
+        increase: FloatArray,
+        slack: FloatArray,
+    ) -> tuple[float, int, int]:
+        """The pair of changes, one of them among `rows`, that moves the damage down most, and by how much."""
+        change = (chosen[current[rows]] - chosen[rows])[:, self.site_of]
+        change += self.G[rows]
+        change -= self.G[current[rows]]
+        change *= 2
+        change += delta
+        change += delta[rows, None]
+        # a site changes once; with its own current candidate as the other half, the change stands alone
+        same_site = self.site_of[rows, None] == self.site_of
+        np.putmask(change, same_site & (np.arange(len(self.G)) != current), np.inf)
+        for rise, left in zip(increase, slack, strict=True):
+            np.putmask(change, rise > (left - rise[rows])[:, None], np.inf)
+        best = int(change.argmin())
+        row, second = divmod(best, len(self.G))
+        return float(change[row, second]), int(rows[row]), second
+
+    def kicked(self, plan: IndexArray, sites: int, generator: np.random.Generator) -> IndexArray:
+        """The plan with this many random sites set to a random candidate."""
+        plan = plan.copy()
+        chosen = generator.choice(len(plan), min(sites, len(plan)), replace=False)
+        plan[chosen] = generator.integers(self.offsets[chosen], self.offsets[chosen + 1])
+        return plan
+
+    def repaired(self, plan: IndexArray, upper: FloatArray) -> IndexArray | None:
+        """The plan brought within the limits by changes of least harm per excess removed; None if none removes any."""
+        plan = plan.copy()
+        slack = self.slack(plan, upper)
+        scale = np.maximum(self.costs.max(axis=1, initial=0.0), np.finfo(float).tiny)
+        while (slack < 0).any():
+            current = plan[self.site_of]
+            chosen = self.G[:, plan]
+            gradient = chosen.sum(axis=1)
+            delta = 2 * (gradient - gradient[current]) + self.diagonal + self.diagonal[current]
+            delta -= 2 * chosen[np.arange(len(self.G)), self.site_of]
+            after = slack[:, None] - (self.costs - self.costs[:, current])
+            excess = np.maximum(-after, 0.0) / scale[:, None]
+            removed = (np.maximum(-slack, 0.0) / scale).sum() - excess.sum(axis=0)
+            useful = removed > _ROUNDING
+            if not useful.any():
+                return None
+            harm = np.where(useful, np.maximum(delta, 0.0) / np.where(useful, removed, 1.0), np.inf)
+            new = int(harm.argmin())
+            plan[self.site_of[new]] = new
+            slack = self.slack(plan, upper)
+        return plan

@@ -1,0 +1,44 @@
+"""What can be wrong with a planning problem, its constraints, or its limits.
+
+`code` is stable: it is what the API shows, and the service's catalogue has an entry for each.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PlannerError(ValueError):
+    """Base of every refusal of the planner. The text says what, got, expected, remedy."""
+
+    code: ClassVar[str] = "plan_invalid"
+
+
+class ProblemInvalid(PlannerError):
+    """Costs or damages that are not numbers, sites without candidates, matrices of the wrong shape."""
+
+    code = "plan_problem_invalid"
+
+
+class UnknownLayer(PlannerError):
+    """A constraint names a layer that the network does not have."""
+
+    code = "layers_unknown"
+
+
+class ConstraintImpossible(PlannerError):
+    """A constraint on a layer leaves it without any format."""
+
+    code = "plan_constraint_impossible"
+
+
+class LimitUnreachable(PlannerError):
+    """No plan stays below a limit. The text names the nearest value that can be reached."""
+
+    code = "plan_limit_unreachable"
+
+
+class NotApplicable(PlannerError):
+    """A solver was asked for something that it does not solve; the text says which one does."""
+
+    code = "plan_solver_not_applicable"

@@ -1,0 +1,170 @@
+"""The exact frontier of an additive problem, by dynamic programming with dominance and bound pruning.
+
+Three things keep the states (cost and damage of the sites taken so far) few, in this order:
+
+1. Dominance: a state that another beats in both cost and damage goes (Nemhauser and Ullmann, 1969).
+2. Bounds: a first pass with few states gives plans, hence an upper bound U on the frontier. The relaxation gives lines
+   below it, one per slope. In the segment of slope s, a plan lies `excess` above the line, and the excess is a sum of
+   terms >= 0, one per site; a state whose own excess is above the largest `U - line` of the segment cannot lead to
+   anything better than what is known there. A state that is useful in no segment goes. The result stays exact.
+3. The cap: when the states still exceed it, the cost axis is cut into buckets and each keeps the state closest to the
+   hull. The frontier is then no longer exact; how far off it can be is read from the relaxation and returned.
+
+Time and memory grow with sites times kept states.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.dynamic import Band, Pass, Points, Table, resolution, run
+from planner.errors import NotApplicable, ProblemInvalid
+from planner.problem import Limits, Problem, Quantity
+from planner.relaxation import FloatArray, Relaxation, relax
+from planner.results import INFEASIBLE, Frontier, Solution, Status, undominated
+
+# states of the first pass: enough for a sharp upper bound, few enough to cost a tenth of the exact pass
+_FIRST_STATES = 2_000
+# buckets per relative error wanted: neighbours kept in two buckets lie up to two bucket widths apart
+_BUCKETS_PER_TOLERANCE = 5.0
+
+# relative bound above which segments of a capped frontier are tried once more, by themselves
+_COARSE = 1e-3
+
+
+def additive_frontier(
+    problem: Problem, cost: Quantity = Quantity.SIZE, *, max_states: int = 2**17, tolerance: float = 0.0
+) -> Frontier:
+    """All plans that no other beats in `cost` and in the sum of the candidates' damages (interactions are left out).
+
+    Exact (status OPTIMAL) unless more than `max_states` states are alive at once; then status BOUNDED with the
+    relative bound that the relaxation proves. With `tolerance` above 0, parts of the frontier that are proved to lie
+    within it are not refined further.
+
+    Raises:
+        ProblemInvalid: `max_states` below 1, `tolerance` outside [0, 1).
+        NotApplicable: `cost` is the damage.
+    """
+    if cost is Quantity.DAMAGE:
+        raise NotApplicable("a frontier has the damage on one axis; its cost must be size, bit operations or latency")
+    if max_states < 1 or not 0 <= tolerance < 1:
+        raise ProblemInvalid(f"expected max_states >= 1 and tolerance in [0, 1), got {max_states} and {tolerance}")
+    table = Table.of(problem, cost)
+    relaxation = relax(table.costs, table.damages)
+    points, exact = _points(table, relaxation, max_states, tolerance)
+    return Frontier(
+        cost,
+        Status.OPTIMAL if exact.all() else Status.BOUNDED,
+        points.costs + (table.cheapest + problem.base(cost)),
+        points.damages,
+        table.original(points.choices),
+        float(_segment_bounds(points, relaxation, exact).max(initial=0.0)),
+    )
+
+
+def solve_additive(problem: Problem, objective: Quantity, limits: Limits) -> Solution:
+    """The `Solver` made of the frontier: least damage within one cost limit, or least cost within a damage.
+
+    Raises:
+        NotApplicable: more than one limit, or a limit that is not the other axis of the objective.
+    """
+    given = list(limits.items())
+    if len(given) != 1 or (given[0][0] is Quantity.DAMAGE) == (objective is Quantity.DAMAGE):
+        raise NotApplicable(
+            "the frontier answers one cost against the damage; "
+            f"got the objective {objective} and limits on {', '.join(q for q, _ in given) or 'nothing'}; "
+            "use the integer program for other mixes"
+        )
+    quantity, limit = given[0]
+    frontier = additive_frontier(problem, quantity if objective is Quantity.DAMAGE else objective)
+    exact = frontier.status is Status.OPTIMAL
+    if quantity is Quantity.DAMAGE:
+        if limit < frontier.damages[-1]:
+            return INFEASIBLE
+        index = frontier.cheapest(limit)
+        value = float(frontier.costs[index])
+        # a capped frontier bounds damages, not costs: the exact one may reach this damage at less cost
+        return Solution(frontier.status, frontier.plan(index), value, value if exact else -math.inf)
+    if limit < frontier.costs[0]:
+        return INFEASIBLE
+    index = frontier.least_damage(limit)
+    value = float(frontier.damages[index])
+    bound = value if exact else value / (1 + frontier.relative_bound)
+    return Solution(frontier.status, frontier.plan(index), value, bound)
+
+
+def _points(
+    table: Table, relaxation: Relaxation, max_states: int, tolerance: float
+) -> tuple[Points, NDArray[np.bool_]]:
+    """The frontier, and for each segment of the relaxation whether it is exact there."""
+    if not len(relaxation.slopes):
+        # no site has a choice: the first candidate of each is the only efficient one
+        damage = sum(float(site_damages[0]) for site_damages in table.damages)
+        only = np.zeros((1, len(table.damages)), dtype=np.uint8)
+        return Points(np.zeros(1), np.array([damage]), only, False), np.ones(0, dtype=bool)
+    wanted = _FIRST_STATES
+    if tolerance:
+        wanted = max(wanted, math.ceil(_BUCKETS_PER_TOLERANCE * float(resolution(relaxation).sum()) / tolerance))
+    # the vertices of the relaxation are plans: where nothing better is known, a segment's gap is what it saves
+    vertices = Band.of(np.arange(len(relaxation.slopes)), relaxation.drops)
+    first = min(wanted, max_states)
+    points = run(table, relaxation, vertices, Pass(buckets=first, thin_above=min(first, _FIRST_STATES), falling=False))
+    exact = np.full(len(relaxation.slopes), not points.thinned)
+    # when not even the cap suffices everywhere, where the relaxation says little it may still suffice
+    for threshold in (tolerance, max(tolerance, _COARSE)):
+        loose = ~exact & (_segment_bounds(points, relaxation, exact) > threshold)
+        if not loose.any():
+            break
+        band = Band.of(np.flatnonzero(loose), _segment_gaps(points, relaxation)[loose])
+        refined = run(table, relaxation, band, Pass(buckets=max_states, thin_above=max_states, falling=True))
+        exact |= loose & (not refined.thinned)
+        # an exact pass over every segment has found all that the first one did
+        points = refined if loose.all() and not refined.thinned else _merged(points, refined)
+    return points, exact
+
+
+def _segment_gaps(points: Points, relaxation: Relaxation) -> FloatArray:
+    """[J]: the largest distance between the known frontier (a staircase) and the line of each segment."""
+    costs, known, segments = _corners(points, relaxation)
+    gaps = np.zeros(len(relaxation.slopes))
+    np.maximum.at(gaps, segments, known - relaxation.damage_at(costs))
+    return gaps
+
+
+def _segment_bounds(points: Points, relaxation: Relaxation, exact: NDArray[np.bool_]) -> FloatArray:
+    """[J]: by which fraction the known damage can exceed the exact frontier's in each segment; 0 where it is exact."""
+    costs, known, segments = _corners(points, relaxation)
+    least = relaxation.damage_at(costs)
+    gaps = np.maximum(known - least, 0.0)
+    ratios = np.divide(gaps, least, out=np.full(len(least), np.inf), where=least > 0)
+    ratios[gaps == 0] = 0.0
+    bounds = np.zeros(len(relaxation.slopes))
+    np.maximum.at(bounds, segments, ratios)
+    bounds[exact] = 0.0
+    return bounds
+
+
+def _corners(points: Points, relaxation: Relaxation) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
+    """Costs just below which staircase and relaxation are farthest apart, the staircase there, and the segments.
+
+    Inside a step the staircase is level and the relaxation falls, so the ends of steps and of segments suffice.
+    """
+    costs = np.concatenate([points.costs[1:], relaxation.costs[1:]])
+    known = points.damages[np.searchsorted(points.costs, costs, side="left") - 1]
+    segments = np.searchsorted(relaxation.costs, costs, side="left") - 1
+    return costs, known, np.clip(segments, 0, max(len(relaxation.slopes) - 1, 0))
+
+
+def _merged(first: Points, second: Points) -> Points:
+    """The undominated points of two passes."""
+    costs = np.concatenate([first.costs, second.costs])
+    damages = np.concatenate([first.damages, second.damages])
+    kept = undominated(costs, damages)
+    choices = np.empty((len(kept), first.choices.shape[1]), dtype=np.uint8, order="F")
+    from_first = kept < len(first.costs)
+    choices[from_first] = first.choices[kept[from_first]]
+    choices[~from_first] = second.choices[kept[~from_first] - len(first.costs)]
+    return Points(costs[kept], damages[kept], choices, first.thinned or second.thinned)

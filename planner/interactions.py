@@ -1,0 +1,190 @@
+"""Plans under interactions: little `x' G x` within limits on costs, by exchange descent from the additive optimum.
+
+The optimum of G's diagonal alone is the start. Pairwise exchanges (`planner.descent`) then lower `x' G x` until none
+helps. For one plan, restarts continue from the best one found with a few sites set at random (iterated local search);
+for a frontier, the plan of the next cheaper limit is a second start. CLADO (arXiv 2307.05657) hands the same problem to
+a commercial solver and reports that it fails to end on larger cases.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.descent import Descent
+from planner.errors import LimitUnreachable, NotApplicable, ProblemInvalid
+from planner.frontier import additive_frontier
+from planner.integer import solve_integer
+from planner.problem import Limits, Plan, Problem, Quantity, limit_name
+from planner.results import INFEASIBLE, Frontier, Solution, Status, undominated
+
+FloatArray = NDArray[np.float64]
+
+# random restarts of `solve_interactions`, and how many sites each sets anew
+RESTARTS = 24
+_KICKED_SITES = 4
+# above this many candidates a look at all pairs takes seconds, and a descent takes hundreds of looks
+_MOST_FOR_ALL_PAIRS = 1500
+
+
+def solve_interactions(
+    problem: Problem, objective: Quantity, limits: Limits, *, seed: int = 0, restarts: int = RESTARTS
+) -> Solution:
+    """The plan with the least `x' G x` found within the limits on costs; status HEURISTIC, no bound.
+
+    Raises:
+        NotApplicable: the problem has no interactions, the objective is not the damage, or the damage is limited.
+    """
+    if objective is not Quantity.DAMAGE or limits.max_damage is not None:
+        raise NotApplicable(
+            "exchange descent minimises the damage within limits on costs; "
+            "for the least cost within a damage use the frontier with interactions"
+        )
+    quantities = [quantity for quantity, _ in limits.items()]
+    descent = Descent.of(problem, quantities)
+    upper = _upper(problem, limits)
+    start = solve_integer(own_damages(problem), Quantity.DAMAGE, limits)
+    if start.plan is None:
+        return INFEASIBLE
+    generator = np.random.default_rng(seed)
+    complete_below = _complete_below(problem)
+    best, value = descent.improved(_flat(problem, start.plan), upper, complete_below)
+    for _ in range(restarts):
+        kicked = descent.repaired(descent.kicked(best, _KICKED_SITES, generator), upper)
+        if kicked is None:
+            continue
+        other, other_value = descent.improved(kicked, upper, complete_below)
+        if other_value < value:
+            best, value = other, other_value
+    plan = Plan(tuple((best - problem.offsets[:-1]).tolist()))
+    return Solution(Status.HEURISTIC, plan, problem.total(Quantity.DAMAGE, plan), -math.inf)
+
+
+def interaction_frontier(
+    problem: Problem, cost: Quantity, *, limits: Limits | None = None, points: int = 128
+) -> Frontier:
+    """At most `points` plans from the cheapest to the best, none of which beats another; status HEURISTIC, no bound.
+
+    Args:
+        problem: with interactions.
+        cost: what the frontier trades damage for.
+        limits: on any cost; every plan keeps them.
+        points: how many limits on `cost` are tried.
+
+    Raises:
+        NotApplicable: the problem has no interactions, `cost` is the damage, or the damage is limited.
+        LimitUnreachable: no plan keeps the limits.
+        ProblemInvalid: `points` below 1.
+    """
+    if points < 1:
+        raise ProblemInvalid(f"a frontier needs at least 1 point, got {points}")
+    limits = limits or Limits()
+    starts = frontier_within(own_damages(problem), cost, limits, points)
+    others = {quantity: limit for quantity, limit in limits.items() if quantity is not cost}
+    descent = Descent.of(problem, [cost, *others])
+    other_limits = [limit - problem.base(quantity) for quantity, limit in others.items()]
+    complete_below = _complete_below(problem)
+    found = []
+    previous = None
+    for limit, choices in zip(starts.costs, starts.choices, strict=True):
+        upper = np.array([limit - problem.base(cost), *other_limits])
+        tries = [choices + problem.offsets[:-1], *([] if previous is None else [previous])]
+        results = [descent.improved(start.astype(np.int64), upper, complete_below) for start in tries]
+        previous = min(results, key=lambda result: result[1])[0]
+        found.append(previous - problem.offsets[:-1])
+    choices = np.array(found)
+    costs, damages = problem.totals(cost, choices), problem.totals(Quantity.DAMAGE, choices)
+    kept = undominated(costs, damages)
+    return Frontier(cost, Status.HEURISTIC, costs[kept], damages[kept], choices[kept], math.inf)
+
+
+def frontier_within(problem: Problem, cost: Quantity, limits: Limits, points: int) -> Frontier:
+    """At most `points` plans of the additive frontier that keep the limits, the cheapest and the best among them.
+
+    With limits on other quantities the plans come from the integer program, one for each of `points` limits on `cost`.
+
+    Raises:
+        LimitUnreachable: no plan keeps the limits; the text says which values can be reached.
+    """
+    frontier = additive_frontier(problem, cost)
+    within = np.flatnonzero(problem.within(limits, frontier.choices))
+    others = [quantity for quantity, _ in limits.items() if quantity is not cost]
+    if not others:
+        if not len(within):
+            frontier.least_damage(dict(limits.items())[cost])  # raises, naming the nearest cost
+        chosen = within[np.unique(np.linspace(0, len(within) - 1, points).round().astype(int))]
+        return _part(frontier, chosen)
+    levels = frontier.costs[np.unique(np.linspace(0, len(frontier) - 1, points).round().astype(int))]
+    most = dict(limits.items()).get(cost, math.inf)
+    plans = [
+        solution.plan.choices
+        for level in levels[levels <= most]
+        if (solution := solve_integer(problem, Quantity.DAMAGE, _with(limits, cost, level))).plan is not None
+    ]
+    if not plans:
+        raise _unreachable(problem, limits)
+    choices = np.array(plans)
+    costs, damages = problem.totals(cost, choices), problem.totals(Quantity.DAMAGE, choices)
+    kept = undominated(costs, damages)
+    return Frontier(cost, Status.OPTIMAL, costs[kept], damages[kept], choices[kept], 0.0)
+
+
+def own_damages(problem: Problem) -> Problem:
+    """The additive problem whose damages are the diagonal of G: each candidate by itself.
+
+    Raises:
+        NotApplicable: the problem has no interactions.
+    """
+    if problem.interactions is None:
+        raise NotApplicable("the problem has no interactions; use the additive frontier or the integer program")
+    diagonal = np.diag(problem.interactions)
+    sites = tuple(
+        replace(
+            site,
+            candidates=tuple(
+                replace(candidate, damage=float(damage))
+                for candidate, damage in zip(site.candidates, diagonal[start:], strict=False)
+            ),
+        )
+        for site, start in zip(problem.sites, problem.offsets[:-1], strict=True)
+    )
+    return replace(problem, sites=sites, interactions=None)
+
+
+def _part(frontier: Frontier, index: NDArray[np.int64]) -> Frontier:
+    return replace(
+        frontier, costs=frontier.costs[index], damages=frontier.damages[index], choices=frontier.choices[index]
+    )
+
+
+def _with(limits: Limits, cost: Quantity, level: float) -> Limits:
+    """The limits, with `level` for `cost`."""
+    # one byte of room: the level is the sum of the very numbers that the solver adds up in another order
+    return replace(limits, **{limit_name(cost): level + 0.5})
+
+
+def _unreachable(problem: Problem, limits: Limits) -> LimitUnreachable:
+    """What is said of limits that can only be kept one at a time: for each the least value that the others leave."""
+    reachable = []
+    for quantity, limit in limits.items():
+        others = replace(limits, **{limit_name(quantity): None})
+        least = solve_integer(problem, quantity, others)
+        best = "none" if least.plan is None else f"{least.value:,.0f}"
+        reachable.append(f"{limit_name(quantity)} {limit:,.0f} (the least that the others leave is {best})")
+    return LimitUnreachable(f"no plan keeps the limits together: {', '.join(reachable)}; raise one of them")
+
+
+def _upper(problem: Problem, limits: Limits) -> FloatArray:
+    """[L]: what the sites may cost together, the base taken off."""
+    return np.array([limit - problem.base(quantity) for quantity, limit in limits.items()])
+
+
+def _flat(problem: Problem, plan: Plan) -> NDArray[np.int64]:
+    return np.asarray(plan.choices, dtype=np.int64) + problem.offsets[:-1]
+
+
+def _complete_below(problem: Problem) -> float:
+    return math.inf if problem.offsets[-1] <= _MOST_FOR_ALL_PAIRS else -math.inf

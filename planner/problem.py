@@ -1,0 +1,279 @@
+"""The planning problem as values: sites, candidates, costs, limits, plans.
+
+Shapes: `S` sites, `K` candidates over all sites, flattened in site order, `P` plans. `offsets` has shape [S + 1]: the
+candidates of site `i` are `offsets[i]` to `offsets[i + 1] - 1` of every flattened array.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.errors import ProblemInvalid
+from quantization.formats import Format
+
+# float64 holds every integer up to here; solvers add costs in float64 and stay exact below it
+_LARGEST_EXACT = 2**53
+# smallest eigenvalue that still counts as rounding of a positive semidefinite matrix, relative to the largest
+_PSD_TOLERANCE = 1e-9
+
+
+class Quantity(StrEnum):
+    """What a plan costs, and what it spoils. Units: bytes, bit operations, milliseconds, nats."""
+
+    SIZE = "size"
+    BIT_OPERATIONS = "bit_operations"
+    LATENCY = "latency"
+    DAMAGE = "damage"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One format for one site: its costs and its predicted damage.
+
+    `damage` is in nats and may be negative (a task loss away from its minimum has negative curvature).
+    """
+
+    format: Format
+    size_bytes: int
+    bit_operations: int
+    damage: float
+    latency_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("size_bytes", self.size_bytes), ("bit_operations", self.bit_operations)):
+            if value != int(value) or not 0 <= value < _LARGEST_EXACT:
+                raise ProblemInvalid(f"{name} of a candidate must be a whole number from 0 to 2**53, got {value}")
+        if not math.isfinite(self.damage):
+            raise ProblemInvalid(
+                f"damage of candidate {self.format.name} must be finite, got {self.damage}; "
+                "measure its sensitivity again or leave the candidate out"
+            )
+        if self.latency_ms is not None and not (math.isfinite(self.latency_ms) and self.latency_ms >= 0):
+            raise ProblemInvalid(
+                f"latency_ms of candidate {self.format.name} must be at least 0, got {self.latency_ms}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSite:
+    """The unit of decision: one weight, or several that must share a format."""
+
+    name: str
+    candidates: tuple[Candidate, ...]
+
+    def __post_init__(self) -> None:
+        if not self.candidates:
+            raise ProblemInvalid(f"site {self.name!r} has no candidate; a site that is not planned is left out")
+        names = [candidate.format.name for candidate in self.candidates]
+        if len(set(names)) < len(names):
+            raise ProblemInvalid(f"site {self.name!r} lists a format twice: {', '.join(names)}")
+        with_latency = sum(candidate.latency_ms is not None for candidate in self.candidates)
+        if with_latency not in (0, len(names)):
+            raise ProblemInvalid(f"site {self.name!r} has a latency for {with_latency} of its {len(names)} candidates")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A format for every site: `choices[i]` is an index into the candidates of site `i`."""
+
+    choices: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "choices", tuple(int(choice) for choice in self.choices))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Upper ends that a plan must keep, base costs included; None: no limit."""
+
+    max_size_bytes: float | None = None
+    max_bit_operations: float | None = None
+    max_latency_ms: float | None = None
+    max_damage: float | None = None
+
+    def __post_init__(self) -> None:
+        for quantity, limit in self.items():
+            if math.isnan(limit) or (quantity is not Quantity.DAMAGE and limit < 0):
+                raise ProblemInvalid(f"the limit on {quantity} must be a number from 0 up, got {limit}")
+
+    def items(self) -> Iterator[tuple[Quantity, float]]:
+        """The limits that are set."""
+        for quantity, limit in (
+            (Quantity.SIZE, self.max_size_bytes),
+            (Quantity.BIT_OPERATIONS, self.max_bit_operations),
+            (Quantity.LATENCY, self.max_latency_ms),
+            (Quantity.DAMAGE, self.max_damage),
+        ):
+            if limit is not None:
+                yield quantity, limit
+
+    @classmethod
+    def of(cls, quantity: Quantity, limit: float) -> Limits:
+        """One limit, on `quantity`."""
+        return cls(**{_LIMIT_FIELDS[quantity]: limit})
+
+
+_LIMIT_FIELDS = {
+    Quantity.SIZE: "max_size_bytes",
+    Quantity.BIT_OPERATIONS: "max_bit_operations",
+    Quantity.LATENCY: "max_latency_ms",
+    Quantity.DAMAGE: "max_damage",
+}
+
+
+def limit_name(quantity: Quantity) -> str:
+    """The field of `Limits`, and of the API, that limits `quantity`."""
+    return _LIMIT_FIELDS[quantity]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Sites with their candidates, what the rest of the network costs, and how damages interact.
+
+    With `interactions` (symmetric positive semidefinite, [K, K], nats) the predicted damage of a plan is `x' G x`, x
+    being the one-hot vector of its candidates; without, it is the sum of the candidates' damages.
+
+    Raises:
+        ProblemInvalid: no site, a name twice, a matrix that is not [K, K], finite, symmetric, positive semidefinite.
+    """
+
+    sites: tuple[PlanSite, ...]
+    base_size_bytes: int = 0
+    base_bit_operations: int = 0
+    interactions: NDArray[np.float64] | None = None
+    base_latency_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.sites:
+            raise ProblemInvalid("a problem needs at least one site, got none")
+        names = [site.name for site in self.sites]
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise ProblemInvalid(f"sites must have different names, got twice: {', '.join(twice)}")
+        for name in ("base_size_bytes", "base_bit_operations", "base_latency_ms"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ProblemInvalid(f"{name} must be at least 0, got {value}")
+        if self.interactions is not None:
+            count = sum(len(site.candidates) for site in self.sites)
+            object.__setattr__(self, "interactions", _checked_interactions(self.interactions, count))
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """[S + 1]: where each site's candidates begin in the flattened arrays."""
+        return np.concatenate([[0], np.cumsum([len(site.candidates) for site in self.sites])]).astype(np.int64)
+
+    @cached_property
+    def site_of(self) -> NDArray[np.int64]:
+        """[K]: the site of every candidate."""
+        return np.repeat(np.arange(len(self.sites)), np.diff(self.offsets))
+
+    @property
+    def has_latency(self) -> bool:
+        return all(site.candidates[0].latency_ms is not None for site in self.sites)
+
+    def values(self, quantity: Quantity) -> NDArray[np.float64]:
+        """[K]: this quantity of every candidate, without the base; damages are the additive ones.
+
+        Raises:
+            ProblemInvalid: latency is asked for and some candidate has none.
+        """
+        if quantity is Quantity.LATENCY and not self.has_latency:
+            missing = next(site.name for site in self.sites if site.candidates[0].latency_ms is None)
+            raise ProblemInvalid(f"site {missing!r} has no latency; measure or give one for every candidate first")
+        return self._values[quantity]
+
+    def base(self, quantity: Quantity) -> float:
+        """What the rest of the network adds to every plan."""
+        if quantity is Quantity.SIZE:
+            return float(self.base_size_bytes)
+        if quantity is Quantity.BIT_OPERATIONS:
+            return float(self.base_bit_operations)
+        return self.base_latency_ms if quantity is Quantity.LATENCY else 0.0
+
+    def total(self, quantity: Quantity, plan: Plan) -> float:
+        """A plan's cost, base included, or its predicted damage (with the interactions, if there are any)."""
+        return float(self.totals(quantity, np.asarray([plan.choices]))[0])
+
+    def totals(self, quantity: Quantity, choices: NDArray[Any]) -> NDArray[np.float64]:
+        """[P]: `total` of many plans at once, `choices` being [P, S]."""
+        self._check_choices(choices)
+        flat = self.offsets[:-1] + choices.astype(np.int64)
+        if quantity is Quantity.DAMAGE and self.interactions is not None:
+            return np.array([self.interactions[np.ix_(row, row)].sum() for row in flat])
+        return np.asarray(self.values(quantity)[flat].sum(axis=1) + self.base(quantity))
+
+    def additive_damage(self, plan: Plan) -> float:
+        """The sum of the candidates' own damages, interactions left out."""
+        return float(self.values(Quantity.DAMAGE)[self.offsets[:-1] + np.asarray(plan.choices)].sum())
+
+    def within(self, limits: Limits, choices: NDArray[Any]) -> NDArray[np.bool_]:
+        """[P]: which of the plans keep every limit, `choices` being [P, S]."""
+        kept = np.ones(len(choices), dtype=bool)
+        for quantity, limit in limits.items():
+            kept &= self.totals(quantity, choices) <= limit
+        return kept
+
+    def formats(self, plan: Plan) -> dict[str, Format]:
+        """The format of every site by its name."""
+        self._check_choices(np.asarray([plan.choices]))
+        return {
+            site.name: site.candidates[choice].format for site, choice in zip(self.sites, plan.choices, strict=True)
+        }
+
+    def without_interactions(self) -> Problem:
+        """The same problem with additive damages."""
+        return replace(self, interactions=None)
+
+    @cached_property
+    def _values(self) -> dict[Quantity, NDArray[np.float64]]:
+        candidates = [candidate for site in self.sites for candidate in site.candidates]
+        columns: dict[Quantity, list[float]] = {
+            Quantity.SIZE: [candidate.size_bytes for candidate in candidates],
+            Quantity.BIT_OPERATIONS: [candidate.bit_operations for candidate in candidates],
+            Quantity.LATENCY: [candidate.latency_ms or 0.0 for candidate in candidates],
+            Quantity.DAMAGE: [candidate.damage for candidate in candidates],
+        }
+        return {quantity: _frozen(column) for quantity, column in columns.items()}
+
+    def _check_choices(self, choices: NDArray[Any]) -> None:
+        if choices.ndim != 2 or choices.shape[1] != len(self.sites):
+            raise ProblemInvalid(
+                f"a plan needs one choice for each of {len(self.sites)} sites, got {choices.shape[1:]}"
+            )
+        if choices.size and (choices.min() < 0 or bool((choices >= np.diff(self.offsets)).any())):
+            raise ProblemInvalid("a plan chooses a candidate that its site does not have")
+
+
+def _frozen(values: Sequence[float]) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    array.flags.writeable = False
+    return array
+
+
+def _checked_interactions(matrix: NDArray[Any], count: int) -> NDArray[np.float64]:
+    G = np.array(matrix, dtype=np.float64)
+    if G.shape != (count, count):
+        raise ProblemInvalid(f"interactions must be [{count}, {count}], one row per candidate, got {list(G.shape)}")
+    if not np.isfinite(G).all():
+        raise ProblemInvalid("interactions must be finite, got NaN or infinity")
+    scale = float(np.abs(G).max())
+    if not np.allclose(G, G.T, rtol=0, atol=1e-9 * scale):
+        raise ProblemInvalid("interactions must be symmetric; use (G + G') / 2")
+    G = (G + G.T) / 2
+    eigenvalues = np.linalg.eigvalsh(G)
+    if eigenvalues[0] < -_PSD_TOLERANCE * max(eigenvalues[-1], 0.0) - np.finfo(float).tiny:
+        raise ProblemInvalid(
+            f"interactions must be positive semidefinite, got the eigenvalue {eigenvalues[0]:.3g}; "
+            "measured pairs need a projection to positive eigenvalues first"
+        )
+    G.flags.writeable = False
+    return G

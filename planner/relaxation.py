@@ -1,0 +1,95 @@
+"""The linear relaxation of the additive problem: the lower convex hull of what any plan can reach.
+
+Letting a site mix its formats turns the choice of one format per site into a convex problem whose whole frontier is
+known in closed form (the multiple-choice knapsack of Sinha and Zoltners, 1979): every site contributes the segments of
+its own hull, and segments are taken by falling slope. Between two vertices the relaxation is a line; no plan lies
+below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """Segments of all sites by falling slope, and the vertices that they lead through.
+
+    `slopes` (damage saved per unit of cost), `runs` (cost), `drops` (damage saved) and `sites` are [J]; `costs` and
+    `damages` are the J + 1 vertices, cost ascending, beginning with the cheapest plan.
+    """
+
+    slopes: FloatArray
+    runs: FloatArray
+    drops: FloatArray
+    sites: NDArray[np.int64]
+    costs: FloatArray
+    damages: FloatArray
+
+    def damage_at(self, cost: FloatArray) -> FloatArray:
+        """A lower bound on the damage of any plan of this cost."""
+        return np.interp(cost, self.costs, self.damages)
+
+
+def efficient(costs: FloatArray, damages: FloatArray) -> NDArray[np.int64]:
+    """Indices of one site's candidates that no other candidate of it beats in both, cost ascending."""
+    order = np.lexsort((damages, costs))
+    keep: list[int] = []
+    for index in order.tolist():
+        if not keep or damages[index] < damages[keep[-1]]:
+            keep.append(index)
+    return np.array(keep, dtype=np.int64)
+
+
+def relax(costs: Sequence[FloatArray], damages: Sequence[FloatArray]) -> Relaxation:
+    """The relaxation of sites whose candidates are efficient and cost ascending (one array per site)."""
+    runs: list[float] = []
+    drops: list[float] = []
+    sites: list[int] = []
+    for site, (site_costs, site_damages) in enumerate(zip(costs, damages, strict=True)):
+        hull = _lower_hull(site_costs, site_damages)
+        runs.extend(np.diff(site_costs[hull]).tolist())
+        drops.extend((-np.diff(site_damages[hull])).tolist())
+        sites.extend([site] * (len(hull) - 1))
+    run_array, drop_array = np.array(runs), np.array(drops)
+    slopes = drop_array / run_array
+    order = np.argsort(-slopes, kind="stable")
+    run_array, drop_array = run_array[order], drop_array[order]
+    cheapest = sum(float(site_costs[0]) for site_costs in costs)
+    worst = sum(float(site_damages[0]) for site_damages in damages)
+    best = sum(float(site_damages[-1]) for site_damages in damages)
+    # from the small end: the last vertices keep their relative precision even when damages span many decades
+    remaining = np.append(np.cumsum(drop_array[::-1])[::-1], 0.0)
+    vertex_damages = best + remaining
+    if len(vertex_damages) == 1:
+        vertex_damages[0] = worst
+    return Relaxation(
+        slopes[order],
+        run_array,
+        drop_array,
+        np.array(sites, dtype=np.int64)[order],
+        cheapest + np.append(0.0, np.cumsum(run_array)),
+        vertex_damages,
+    )
+
+
+def _lower_hull(costs: FloatArray, damages: FloatArray) -> list[int]:
+    """Indices of the vertices of the lower convex hull of efficient points, cost ascending."""
+    hull: list[int] = []
+    for index in range(len(costs)):
+        while len(hull) >= 2:
+            a, b = hull[-2], hull[-1]
+            above = (damages[b] - damages[a]) * (costs[index] - costs[a]) >= (damages[index] - damages[a]) * (
+                costs[b] - costs[a]
+            )
+            if not above:
+                break
+            hull.pop()
+        hull.append(index)
+    return hull

@@ -1,0 +1,132 @@
+"""What solvers return, and the interface that they share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.errors import LimitUnreachable, ProblemInvalid
+from planner.problem import Limits, Plan, Problem, Quantity, limit_name
+
+
+class Status(StrEnum):
+    """What is known about a result."""
+
+    OPTIMAL = "optimal"
+    """Nothing better exists."""
+    BOUNDED = "bounded"
+    """Something better may exist, but not beyond the stated bound."""
+    HEURISTIC = "heuristic"
+    """No bound is known."""
+    INFEASIBLE = "infeasible"
+    """No plan keeps the limits."""
+    STOPPED = "stopped"
+    """The time limit came before the first plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """One plan, the value of the objective that it reaches, and a lower bound on what any plan can reach.
+
+    `plan` is None exactly when `status` is INFEASIBLE or STOPPED; `value` is infinite then. `bound` is minus infinity
+    where nothing is known.
+    """
+
+    status: Status
+    plan: Plan | None
+    value: float
+    bound: float
+
+    @property
+    def relative_gap(self) -> float:
+        """(value - bound) / |value|: 0 when optimal, infinite when nothing is known."""
+        if self.status is Status.OPTIMAL or self.value == self.bound:
+            return 0.0
+        gap = self.value - self.bound
+        return gap / abs(self.value) if math.isfinite(gap) and self.value else math.inf
+
+
+INFEASIBLE = Solution(Status.INFEASIBLE, None, math.inf, math.inf)
+
+
+class Solver(Protocol):
+    """Minimise `objective` over the plans within `limits`.
+
+    Raises:
+        NotApplicable: the solver does not handle this objective or these limits.
+    """
+
+    def __call__(self, problem: Problem, objective: Quantity, limits: Limits) -> Solution: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Frontier:
+    """Plans that no other plan beats in both cost and predicted damage, cost ascending, damage strictly descending.
+
+    `costs` and `damages` are [P] (base cost included), `choices` is [P, S]. `relative_bound`: at every cost the exact
+    frontier's damage is at least `damage / (1 + relative_bound)`; 0 with status OPTIMAL, infinite where nothing is
+    known.
+    """
+
+    cost: Quantity
+    status: Status
+    costs: NDArray[np.float64]
+    damages: NDArray[np.float64]
+    choices: NDArray[Any]
+    relative_bound: float
+
+    def __post_init__(self) -> None:
+        if not len(self.costs) == len(self.damages) == len(self.choices) > 0:
+            raise ProblemInvalid("a frontier needs as many costs as damages and plans, and at least one")
+        for array in (self.costs, self.damages, self.choices):
+            array.flags.writeable = False
+
+    def __len__(self) -> int:
+        return len(self.costs)
+
+    def plan(self, index: int) -> Plan:
+        return Plan(tuple(self.choices[index].tolist()))
+
+    def plans(self) -> tuple[Plan, ...]:
+        """All plans, cost ascending."""
+        return tuple(Plan(tuple(row)) for row in self.choices.tolist())
+
+    def least_damage(self, max_cost: float) -> int:
+        """Index of the plan with the least damage that costs at most `max_cost`.
+
+        Raises:
+            LimitUnreachable: even the cheapest plan costs more.
+        """
+        index = int(np.searchsorted(self.costs, max_cost, side="right")) - 1
+        if index < 0:
+            raise LimitUnreachable(
+                f"{limit_name(self.cost)} is {max_cost:g}, the nearest that can be reached is {self.costs[0]:.17g}"
+            )
+        return index
+
+    def cheapest(self, max_damage: float) -> int:
+        """Index of the cheapest plan whose damage is at most `max_damage`.
+
+        Raises:
+            LimitUnreachable: even the best plan does more damage.
+        """
+        index = int(np.searchsorted(-self.damages, -max_damage, side="left"))
+        if index == len(self.damages):
+            raise LimitUnreachable(
+                f"max_damage is {max_damage:g}, the nearest that can be reached is {self.damages[-1]:.17g}"
+            )
+        return index
+
+
+def undominated(costs: NDArray[np.float64], damages: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Indices of the points that no other beats in both, cost ascending; of equal points the first."""
+    order = np.lexsort((damages, costs))
+    sorted_damages = damages[order]
+    keep = np.ones(len(order), dtype=bool)
+    keep[1:] = sorted_damages[1:] < np.minimum.accumulate(sorted_damages)[:-1]
+    return order[keep]
