@@ -11,6 +11,8 @@ _FORMAT = "%(asctime)sZ %(levelname)s %(name)s[%(process)d]: %(message)s"
 _QUIETER = {
     "alembic": logging.WARNING,
     "httpx": logging.WARNING,
+    "onnx_ir": logging.WARNING,
+    "onnxscript": logging.WARNING,
     # one INFO line for each message: a message is only a hint, the job's own lines say what happened
     "celery": logging.WARNING,
     # a traceback of Celery's own for each process that died; `workers.presence` says what is done about it

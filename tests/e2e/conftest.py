@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -77,6 +78,16 @@ def commands(tmp_path: Path) -> Iterator[Commands]:
     commands.close()
 
 
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for tests that leave it as it was: each process of it takes a second of the machine to start."""
+    commands = Commands(tmp_path_factory.mktemp("shared"))
+    server = start_server(commands, 0)
+    yield server
+    server.http.close()
+    commands.close()
+
+
 class Server:
     """A running `bitbudget serve` on the fake pipeline."""
 
@@ -95,20 +106,27 @@ class Server:
         return done.stdout.strip()
 
 
+def start_server(commands: Commands, number: int, *arguments: str) -> Server:
+    """`bitbudget serve` on a free port; returns when it listens."""
+    port_file = commands.folder / f"port{number}"
+    process = commands.start(
+        "serve", "--port", "0", "--port-file", str(port_file), "--pipeline", "fake_pipeline", *arguments
+    )
+    deadline = time.monotonic() + 30
+    while not port_file.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"the server does not listen; exit status {process.poll()}")
+        time.sleep(0.02)
+    return Server(commands, process, f"http://127.0.0.1:{port_file.read_text()}")
+
+
 @pytest.fixture
-def serve(commands: Commands, wait_until: Callable[..., None]) -> Iterator[Callable[..., Server]]:
-    servers = []
+def serve(commands: Commands) -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
 
     def serve(*arguments: str) -> Server:
-        port_file = commands.folder / f"port{len(servers)}"
-        port_file.unlink(missing_ok=True)
-        process = commands.start(
-            "serve", "--port", "0", "--port-file", str(port_file), "--pipeline", "fake_pipeline", *arguments
-        )
-        wait_until(lambda: port_file.exists() or process.poll() is not None)
-        server = Server(commands, process, f"http://127.0.0.1:{port_file.read_text()}")
-        servers.append(server)
-        return server
+        servers.append(start_server(commands, len(servers), *arguments))
+        return servers[-1]
 
     yield serve
     for server in servers:

@@ -68,6 +68,7 @@ def api(request: pytest.FixtureRequest, commands, wait_until: Callable[..., None
     with httpx.Client(base_url=f"http://127.0.0.1:{port_file.read_text()}", timeout=30) as client:
         wait_until(lambda: client.get("/readyz").status_code == 200, 60)
         yield client
+    commands.close()  # before Redis is free for the next test, whose messages this worker would take
 
 
 def post(api: httpx.Client, model: Path, data: Path, request: dict, **headers: str) -> httpx.Response:

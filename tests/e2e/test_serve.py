@@ -10,8 +10,8 @@ import time
 import pytest
 
 
-def test_a_job_by_commands(serve, commands, fake_model, data, tmp_path):
-    server = serve()
+def test_a_job_by_commands(shared_server, commands, fake_model, data, tmp_path):
+    server = shared_server
     job_id = server.submit(fake_model.write(), "--data", str(data), "--max-drop", "0.5", "--bits", "2-4,8")
     assert server.job(job_id)["request"]["weights"]["bits"] == [2, 3, 4, 8]
     waited = commands.run("status", job_id, "--wait", "--server", server.url)
@@ -33,8 +33,8 @@ def test_a_job_by_commands(serve, commands, fake_model, data, tmp_path):
     assert as_json["summary"] == {"total": 142.5, "data": "data"}
 
 
-def test_errors_of_the_server_are_said_as_title_and_detail(serve, commands, fake_model):
-    server = serve("--no-worker")
+def test_errors_of_the_server_are_said_as_title_and_detail(shared_server, commands, fake_model):
+    server = shared_server
     too_much = commands.run("submit", str(fake_model.write()), "--max-drop", "3", "--server", server.url)
     assert too_much.returncode == 1
     assert "The accuracy budget is not valid" in too_much.stderr
@@ -42,11 +42,14 @@ def test_errors_of_the_server_are_said_as_title_and_detail(serve, commands, fake
     unknown = commands.run("status", "0" * 32, "--server", server.url)
     assert unknown.returncode == 1
     assert "There is nothing of this name" in unknown.stderr
-    waiting = server.submit(fake_model.write())
+    waiting = server.submit(fake_model.write(pause=30.0))
     early = commands.run("download", waiting, "--out", "out", "--server", server.url)
     assert early.returncode == 1
     assert "has not finished yet" in early.stderr
     assert not any((commands.folder / "out").iterdir())
+    server.http.post(f"/v1/jobs/{waiting}/cancel")
+    waited = commands.run("status", waiting, "--wait", "--server", server.url)
+    assert (waited.returncode, "cancelled" in waited.stdout) == (1, True)
 
 
 def test_a_server_that_is_not_there(commands, fake_model):
@@ -56,8 +59,8 @@ def test_a_server_that_is_not_there(commands, fake_model):
     assert "bitbudget serve" in done.stderr
 
 
-def test_a_failed_job_ends_the_wait_with_its_error(serve, commands, fake_model):
-    server = serve()
+def test_a_failed_job_ends_the_wait_with_its_error(shared_server, commands, fake_model):
+    server = shared_server
     job_id = server.submit(fake_model.write(trouble={"total": "refused"}))
     waited = commands.run("status", job_id, "--wait", "--server", server.url)
     assert waited.returncode == 1
@@ -116,19 +119,17 @@ def test_a_stopped_server_gives_the_job_back_and_leaves_no_process(
     assert following.job(job_id)["summary"]["total"] == 142.5
 
 
-def test_one_home_has_one_worker(serve, commands):
-    serve()
-    second = commands.run("serve", "--port", "0")
+def test_one_home_has_one_worker(shared_server):
+    second = shared_server.commands.run("serve", "--port", "0")
     assert second.returncode == 1
     assert "already runs the worker" in second.stderr
-    worker = commands.run("worker")
+    worker = shared_server.commands.run("worker")
     assert worker.returncode == 1
     assert "BITBUDGET_BROKER_URL" in worker.stderr
 
 
-def test_a_port_in_use_is_said(serve, commands):
-    server = serve("--no-worker")
-    second = commands.run("serve", "--port", server.url.rsplit(":", 1)[1])
+def test_a_port_in_use_is_said(shared_server, commands):
+    second = commands.run("serve", "--port", shared_server.url.rsplit(":", 1)[1])
     assert second.returncode == 1
     assert "--port" in second.stderr
 
