@@ -89,6 +89,10 @@ class Heartbeat:
         """The stage begins now and may take `limit`."""
         self._stage = (stage, limit, time.monotonic() + limit.total_seconds())
 
+    def leave_stage(self) -> None:
+        """No stage runs, and no limit counts."""
+        self._stage = None
+
     def report(self, progress: Progress) -> None:
         """Write this progress with one of the next heartbeats."""
         self._progress = progress

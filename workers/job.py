@@ -25,7 +25,7 @@ from workers.context import JobContext, Resources
 from workers.failures import failure
 from workers.heartbeat import Heartbeat, Interrupted, Interruption
 from workers.limits import thread_count
-from workers.patience import patiently
+from workers.patience import UNREACHABLE, patiently
 from workers.stage import Delivery, Stage, StageContext
 
 logger = logging.getLogger(__name__)
@@ -151,6 +151,10 @@ class _Run:
             return self._attempt()
         except Interrupted as interrupted:
             return self._interrupted(interrupted.reason)
+        except UNREACHABLE as error:
+            # Not the job's fault, and nothing can be written down: its lease ends, and it is taken up again.
+            logger.error("job %s: given up, the database does not answer: %s", self._claim.job_id, error)
+            return End.LOST
         except (Exception, SoftTimeLimitExceeded) as error:  # noqa: BLE001 - whatever a stage raises ends its job, not the worker
             return self._failed(error)
 
@@ -167,6 +171,7 @@ class _Run:
                 ran = context.run(stage)
                 logger.info("job %s: stage %s %s", claim.job_id, stage.name, "done" if ran else "found")
             self._stage = "deliver"
+            self._heartbeat.leave_stage()
             delivery = worker.pipeline.deliver(context)
             return self._finish(delivery)
 

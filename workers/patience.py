@@ -13,6 +13,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+UNREACHABLE = (OperationalError, InterfaceError)
+"""What SQLAlchemy raises for a database that is away, starting, or too busy to be locked."""
+
 PATIENCE_SECONDS = 120.0
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
@@ -33,7 +36,7 @@ def patiently(operation: Callable[[], T], check: Callable[[], None], patience_se
     while True:
         try:
             return operation()
-        except (OperationalError, InterfaceError) as error:
+        except UNREACHABLE as error:
             if time.monotonic() + pause > end:
                 raise
             logger.warning("the database does not answer, trying again in %.1f s: %s", pause, error.orig)

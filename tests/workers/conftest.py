@@ -120,16 +120,25 @@ def jobs(sessions: Sessions, tmp_path: Path) -> Jobs:
 
 
 @pytest.fixture
-def settings(database_url: str, tmp_path: Path) -> Settings:
-    return Settings(
-        home=tmp_path / "home",
-        database_url=database_url,
-        lease_seconds=2.0,
-        heartbeat_seconds=0.2,
-        dispatch_after_seconds=0.5,
-        dispatch_interval_seconds=0.2,
-        worker_threads=1,
-    )
+def make_settings(tmp_path: Path) -> Callable[..., Settings]:
+    """Settings with short waits everywhere."""
+
+    def make(database_url: str, **changes: Any) -> Settings:
+        values = {
+            "lease_seconds": 2.0,
+            "heartbeat_seconds": 0.2,
+            "dispatch_after_seconds": 0.5,
+            "dispatch_interval_seconds": 0.2,
+            "worker_threads": 1,
+        }
+        return Settings(home=tmp_path / "home", database_url=database_url, **{**values, **changes})
+
+    return make
+
+
+@pytest.fixture
+def settings(database_url: str, make_settings: Callable[..., Settings]) -> Settings:
+    return make_settings(database_url)
 
 
 class Workers:
@@ -167,6 +176,19 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
         process.wait()
         if process.stdin is not None:
             process.stdin.close()
+
+
+@pytest.fixture
+def workers_on() -> Iterator[Callable[[Settings], Workers]]:
+    """Workers with these settings, ended after the test."""
+    with ExitStack() as stack:
+
+        def on(settings: Settings) -> Workers:
+            workers = Workers(settings)
+            stack.callback(workers.close)
+            return workers
+
+        yield on
 
 
 @pytest.fixture

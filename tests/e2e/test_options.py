@@ -1,0 +1,89 @@
+"""What the options of `plan` and `submit` say, without a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app.cli.options import JobOptions, Metric, Objective, parse_bits
+from app.cli.output import Refused
+from app.embedded import HomeLock
+from app.schemas.parsing import parse_request
+from app.supervisor import Backoff, new_worker_name, owner_name, owner_prefix
+
+NOTHING = JobOptions(None, None, False, None, None, None, None, None, None, None, None, None)
+
+
+def _options(**changes: object) -> JobOptions:
+    fields = {name: getattr(NOTHING, name) for name in JobOptions.__dataclass_fields__}
+    return JobOptions(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"), [("4", [4]), ("2-8", [2, 3, 4, 5, 6, 7, 8]), ("2,4,8", [2, 4, 8]), ("2-4,8", [2, 3, 4, 8])]
+)
+def test_bits(text, bits):
+    assert parse_bits(text) == bits
+
+
+@pytest.mark.parametrize("text", ["", "many", "8-2", "4;8", "2,,8"])
+def test_bits_that_cannot_be_read(text):
+    with pytest.raises(Refused, match=r"2-8 or 2,4,8, got "):
+        parse_bits(text)
+
+
+def test_without_options_the_defaults_of_the_service_hold():
+    assert NOTHING.body() == {}
+
+
+def test_options_make_a_request_that_the_service_takes():
+    body = _options(
+        max_drop=0.02, metric=Metric.TOP1, objective=Objective.BIT_OPERATIONS, bits="2-4", keep=["conv1"], seed=3
+    ).body()
+    request = parse_request({**body, "model_id": "0" * 64, "dataset_id": "1" * 64})
+    assert (request.budget.max_drop, request.budget.metric, request.objective) == (0.02, "top1", "bit_operations")
+    assert (request.weights.bits, request.seed, request.layers["conv1"].keep) == ((2, 3, 4), 3, True)
+
+
+def test_options_override_the_request_file_member_by_member(tmp_path: Path):
+    path = tmp_path / "request.json"
+    path.write_text(json.dumps({"budget": {"max_drop": 0.5, "metric": "kl"}, "layers": {"fc": {"bits": [8]}}}))
+    body = _options(max_drop=0.1, keep=["conv1"], request=path).body()
+    assert body == {
+        "budget": {"max_drop": 0.1, "metric": "kl"},
+        "layers": {"fc": {"bits": [8]}, "conv1": {"keep": True}},
+    }
+
+
+@pytest.mark.parametrize(("text", "says"), [("{", "is not JSON"), ("[]", "must hold a JSON object, got list")])
+def test_a_request_file_that_is_no_object(tmp_path: Path, text, says):
+    path = tmp_path / "request.json"
+    path.write_text(text)
+    with pytest.raises(Refused, match=says):
+        _options(request=path).body()
+
+
+def test_pauses_between_restarts_double_and_start_anew_after_a_healthy_life():
+    backoff = Backoff(first=1.0, longest=5.0, healthy=60.0)
+    pauses = [0.0]
+    for lived in (0.1, 0.1, 0.1, 0.1, 100.0, 0.1):
+        pauses.append(backoff.after(pauses[-1], lived))
+    assert pauses[1:] == [1.0, 2.0, 4.0, 5.0, 1.0, 2.0]
+
+
+def test_the_lock_of_a_home_has_one_holder(tmp_path: Path):
+    first, second = HomeLock(tmp_path / "home"), HomeLock(tmp_path / "home")
+    assert first.acquire()
+    assert not second.acquire()
+    first.release()
+    assert second.acquire()
+    second.release()
+
+
+def test_no_owner_begins_with_the_name_of_another():
+    worker = new_worker_name()
+    assert new_worker_name() != worker
+    assert owner_name(worker, 123).startswith(owner_prefix(worker))
+    assert not owner_name(worker, 1234).startswith(owner_name(worker, 123))
