@@ -130,13 +130,12 @@ def _refit(scale: Floats, channel: NDArray[np.intp], moments: NDArray[np.float64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Factor:
-    """Damped H of each group, columns in `order` (rising diagonal), as `L L'`.
+    """Damped H of each group, columns in `order` (rising diagonal), as `L L'` with `L = unit * diagonal`.
 
-    `lower` is L in float64, `unit` is L over its diagonal and `diagonal` that diagonal, in float32 for the updates.
+    Factorised in float64 and kept in float32, for the updates.
     """
 
     order: NDArray[np.intp]
-    lower: NDArray[np.float64]
     unit: Floats
     diagonal: Floats
 
@@ -154,7 +153,8 @@ class _Factor:
         """`matrix H**-1`, per group."""
         solved = np.empty_like(matrix)
         for group, order in enumerate(self.order):
-            solved[group][:, order] = cho_solve((self.lower[group], True), matrix[group][:, order].T).T
+            lower = np.multiply(self.unit[group], self.diagonal[group], dtype=np.float64)
+            solved[group][:, order] = cho_solve((lower, True), matrix[group][:, order].T).T
         return solved
 
 
@@ -178,17 +178,17 @@ def _factorise_at(hessian: NDArray[np.float64], damping: float) -> _Factor:
     groups, reduced, _ = hessian.shape
     diagonals = np.einsum("gii->gi", hessian)
     order = np.argsort(-diagonals, axis=1, kind="stable")[:, ::-1]  # of equal columns the first is rounded first
-    lower, pivots = np.empty_like(hessian), np.empty((groups, reduced))
     unit = np.empty(hessian.shape, dtype=np.float32)
+    pivots = np.empty((groups, reduced), dtype=np.float32)
     for group in range(groups):
         # a group without any input has H = 0: damping alone, of any size, makes its rounding nearest
         added = damping * (diagonals[group].mean() or 1.0)
         damped = hessian[group][np.ix_(order[group], order[group])]
         damped[np.diag_indices(reduced)] += added
-        lower[group] = cholesky(damped.T, lower=True, overwrite_a=True, check_finite=False)
-        pivots[group] = lower[group].diagonal()
-        np.divide(lower[group], pivots[group], out=unit[group], casting="same_kind")
-    return _Factor(order, lower, unit, pivots.astype(np.float32))
+        lower = cholesky(damped.T, lower=True, overwrite_a=True, check_finite=False)
+        pivots[group] = lower.diagonal()
+        np.divide(lower, lower.diagonal(), out=unit[group], casting="same_kind")
+    return _Factor(order, unit, pivots)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,6 @@ input. `Reduction` knows both views: the weight as `[groups, rows, reduced]`, an
 
 from __future__ import annotations
 
-import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -134,17 +133,20 @@ class ConvReduction(Reduction):
     def columns(self, inputs: Tensor, starts: Sequence[int], steps: Sequence[int]) -> Tensor:
         grid = self.grid(inputs.shape)
         sizes = [len(range(*bounds)) for bounds in zip(starts, grid, steps, strict=True)]
-        channels = self._padded(inputs).movedim(1, 0)  # [C, samples, *spatial]
-        columns = inputs.new_empty((channels.shape[0], math.prod(self.kernel), channels.shape[1], *sizes))
-        for index, taps in enumerate(itertools.product(*(range(k) for k in self.kernel))):
-            window = []
-            for tap, size, start, step, stride, dilation in zip(
-                taps, sizes, starts, steps, self._window_strides, self.dilations, strict=True
-            ):
-                first = tap * dilation + start * stride
-                window.append(slice(first, first + (size - 1) * step * stride + 1, step * stride))
-            columns[:, index] = channels[(slice(None), slice(None), *window)]
-        return columns.reshape(self.group, columns.shape[0] // self.group * columns.shape[1], -1)
+        padded = self._padded(inputs)
+        sample, channel, *axes = padded.stride()
+        moves = [stride * axis for stride, axis in zip(self._window_strides, axes, strict=True)]
+        windows = padded.as_strided(
+            (padded.shape[1], *self.kernel, padded.shape[0], *sizes),
+            (
+                channel,
+                *(dilation * axis for dilation, axis in zip(self.dilations, axes, strict=True)),
+                sample,
+                *(step * move for step, move in zip(steps, moves, strict=True)),
+            ),
+            padded.storage_offset() + sum(start * move for start, move in zip(starts, moves, strict=True)),
+        )
+        return windows.reshape(self.group, padded.shape[1] // self.group * math.prod(self.kernel), -1)
 
     @property
     def _window_strides(self) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from quantization.reduction import NotReducible, Reduction, reduction
 Array = Tensor | NDArray[np.float32]
 
 POSITIONS_PER_SAMPLE = 64
+MOST_BYTES = 1 << 29  # of one weight's H, 8,192 columns; GPTQ takes two and a half times as much
 _CHUNK = 1 << 22  # elements of the columns that one product takes
 
 
@@ -130,4 +131,10 @@ def input_statistics(
         reductions[layer.name] = found
     if len({found.view for found in reductions.values()}) > 1:
         return NotReducible(f"layers {', '.join(reductions)} share the weight but multiply along different axes of it")
-    return InputStatistics(reductions, site.shape, positions_per_sample)
+    statistics = InputStatistics(reductions, site.shape, positions_per_sample)
+    if statistics.memory_bytes > MOST_BYTES:  # nothing of it has been touched yet
+        return NotReducible(
+            f"the second moments of {statistics.hessian.shape[1]} inputs take {statistics.memory_bytes} bytes,"
+            f" more than the {MOST_BYTES} that one weight may have"
+        )
+    return statistics

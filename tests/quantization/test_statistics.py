@@ -150,3 +150,11 @@ def test_says_why_there_are_no_statistics(make_network: MakeNetwork, nodes: Any,
     found = input_statistics(network, network.sites[0])
     assert isinstance(found, NotReducible)
     assert reason in found.reason
+
+
+def test_says_why_a_weight_has_too_many_inputs(make_network: MakeNetwork) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    network = make_network(nodes, {"x": np.zeros((1, 9000), np.float32)}, {"w": np.zeros((9000, 1), np.float32)})
+    found = input_statistics(network, network.sites[0])
+    assert isinstance(found, NotReducible)
+    assert "9000 inputs take 648000000 bytes" in found.reason
