@@ -6,8 +6,8 @@ With p the candidate that a site has now and q another one of it, changing p to 
 
 and two such changes, to q and s, by `delta_q + delta_s + 2 B_qs` with
 `B_qs = G_qs - G_q,p(s) - G_p(q),s + G_p(q),p(s)`, where p(q) is the current candidate of q's site. A step makes the
-best of all pairs of changes that keeps the limits; one change alone is a pair whose other half changes nothing. G x follows
-each step in O(K).
+best of all pairs of changes that keeps the limits; one change alone is a pair whose other half changes nothing.
+G x follows each step in O(K).
 
 Not every step looks at all K x K pairs. In a pair that lowers the damage, one change alone usually does little harm;
 so the `_ROWS` changes with the least delta are paired with all others first, and all pairs are judged only when these

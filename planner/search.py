@@ -91,16 +91,6 @@ class SearchResult:
     def least_drop(self) -> float:
         return min(plan.evaluation.drop for plan in self.evaluated)
 
-    def safer(self, factor: float = 0.8) -> list[EvaluatedPlan]:
-        """The evaluated plans to fall back on, each with at most `factor` of the predicted damage of the one before."""
-        found: list[EvaluatedPlan] = []
-        damage = self.chosen.point.damage
-        for plan in self.evaluated:
-            if plan.index > self.chosen.index and plan.point.damage <= factor * damage:
-                found.append(plan)
-                damage = plan.point.damage
-        return found
-
 
 def search_frontier(
     points: Sequence[FrontierPoint],

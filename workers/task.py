@@ -66,8 +66,12 @@ def start_child(parent: int) -> None:
     settings = Settings()
     threads = thread_count(settings.worker_threads)
     # Read by OpenMP and OpenBLAS when they are loaded, which the import of the pipeline does; ONNX Runtime and torch
-    # are told again by whoever uses them.
+    # are told again by whoever uses them. Torch's threads sleep between operators instead of spinning, and numpy has
+    # none of its own: two pools that spin take the cores from each other (calibration of a ResNet20 on two busy cores:
+    # 56 s with both, 6 s like this).
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     pipeline = load_pipeline(current_app.conf.bitbudget_pipeline)
     _limit_torch(threads)
     if settings.worker_memory_bytes is not None:

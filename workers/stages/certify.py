@@ -20,7 +20,7 @@ from workers.stages.measured import Comparison, exported
 from workers.stages.payload import pack, unpack
 from workers.stages.problem import Analysis, planning_problem
 
-MOST_LOOKS = 3
+MOST_LOOKS = 5
 
 
 def run(context: StageContext) -> bytes:
