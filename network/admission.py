@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnx.inliner
+import onnx.version_converter
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]  # ships no types
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
@@ -384,6 +385,7 @@ def _onnx_errors(doing: str) -> Iterator[None]:
     except (
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
+        onnx.version_converter.ConvertError,
         onnx.defs.SchemaError,
         DecodeError,
         ValueError,
