@@ -86,6 +86,7 @@ def test_a_message_that_comes_twice_runs_the_job_once(jobs, make_worker):
     assert jobs.row(job_id).attempt == 1
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("trouble", "code", "says"),
     [

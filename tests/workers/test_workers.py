@@ -14,6 +14,8 @@ from app.dispatcher import Dispatcher
 from app.services.health import condition
 
 VALUES = list(range(10))
+# What has to do with processes only is looked at on one of the two setups.
+ONE_SETUP = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 STEPS = ["admit", "squares[1]", "total", "certify"]
 
 
@@ -117,6 +119,7 @@ def test_an_idle_worker_stops_at_once(workers, sessions, wait_until):
     assert worker.wait(10) == 0
 
 
+@ONE_SETUP
 def test_a_worker_ends_with_whoever_watches_it(workers, sessions, wait_until, jobs, alive):
     worker = workers.start("--watched", stdin=subprocess.PIPE)
     job_id = jobs.add(VALUES, pause=5.0)
@@ -149,6 +152,7 @@ def test_a_job_that_kills_its_process_is_capped_and_the_next_one_runs(jobs, work
     finished(following)
 
 
+@ONE_SETUP
 @pytest.mark.parametrize("trouble", ["memory", "allocate"])
 def test_memory_that_runs_out_fails_the_job_and_not_the_worker(jobs, workers, wait_until, finished, trouble):
     workers.settings = workers.settings.model_copy(update={"worker_memory_bytes": 1024**3})
@@ -162,6 +166,7 @@ def test_memory_that_runs_out_fails_the_job_and_not_the_worker(jobs, workers, wa
     assert jobs.pid_of("certify") == jobs.pid_of("admit")  # the same process
 
 
+@ONE_SETUP
 def test_a_job_that_does_not_listen_loses_its_process(jobs, workers, wait_until, finished):
     """Cancelled inside a native call: the process is ended, and the worker has another one for the next job."""
     workers.start("--grace", "0.5")
@@ -174,6 +179,7 @@ def test_a_job_that_does_not_listen_loses_its_process(jobs, workers, wait_until,
     finished(following)
 
 
+@ONE_SETUP
 def test_a_worker_whose_pipeline_cannot_be_imported_stops(workers, sessions, wait_until):
     worker = workers.start("--pipeline", "no_such_pipeline")
     worker.wait(20)
