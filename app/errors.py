@@ -34,6 +34,8 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "payload_too_large": ErrorClass(413, "The body is larger than this service takes"),
     "not_found": ErrorClass(404, "There is nothing of this name"),
     "method_not_allowed": ErrorClass(405, "This address does not answer this method"),
+    "origin_refused": ErrorClass(403, "A page from elsewhere may not do this"),
+    "host_refused": ErrorClass(421, "The service is not called by this name"),
     "idempotency_mismatch": ErrorClass(422, "This Idempotency-Key was used with another request"),
     "option_not_supported": ErrorClass(422, "This version does not do what the request asks for"),
     "budget_invalid": ErrorClass(422, "The accuracy budget is not valid"),
@@ -68,8 +70,6 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     # plans (planner/errors.py) and files (quantization/errors.py)
     "plan_invalid": ErrorClass(422, "There is no plan as asked for"),
     "plan_problem_invalid": ErrorClass(500, "The service made a planning problem that is none"),
-    "plan_unknown_layer": ErrorClass(422, "The request names layers that the model does not have"),
-    "plan_constraint_impossible": ErrorClass(422, "A constraint leaves a layer without any format"),
     "plan_limit_unreachable": ErrorClass(422, "No plan stays below the limit"),
     "plan_solver_not_applicable": ErrorClass(422, "The search method does not solve this problem"),
     "quantization_invalid": ErrorClass(422, "The model cannot be quantized as asked for"),

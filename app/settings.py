@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -18,12 +19,26 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 PREFIX = "BITBUDGET_"
 TEST_PREFIX = "BITBUDGET_TEST_"
 """Names with this prefix belong to the test-suite (where its databases are) and are no settings."""
+CLIENT_VARIABLES = frozenset({"BITBUDGET_SERVER"})
+"""Read by the commands that talk to a server, and by examples/curl.sh; no settings of the service."""
 
 GIB = 1024**3
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]|\*")
 
 
 def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
+
+
+def _host_names(text: str | None) -> str | None:
+    for name in () if text is None else text.split(","):
+        if not _HOST_NAME.fullmatch(name.strip()):
+            raise ValueError(
+                f"expected names or addresses without a port, with commas between them, or *, got {name.strip()!r}; "
+                "e.g. bitbudget.example.com,10.0.0.5,[fd00::5]"
+            )
+    return text
 
 
 # Child processes get these paths by the environment and may run in another folder.
@@ -57,6 +72,9 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    allowed_hosts: Annotated[str | None, AfterValidator(_host_names)] = None
+    """Names by which the API may be addressed (`Host`), with commas between them, beside localhost; `*`: any. None:
+    only localhost if `host` is a loopback address, else any."""
 
     lease_seconds: Annotated[float, Field(gt=0)] = 30.0
     """How long a job stays with a worker that says nothing."""
@@ -121,7 +139,7 @@ def refuse_unknown_names(environment: Mapping[str, str], fields: Mapping[str, An
     complaints = []
     for name in sorted(environment):
         upper = name.upper()  # pydantic-settings reads the environment without regard to case
-        if not upper.startswith(PREFIX) or upper.startswith(TEST_PREFIX) or upper in known:
+        if not upper.startswith(PREFIX) or upper.startswith(TEST_PREFIX) or upper in known | CLIENT_VARIABLES:
             continue
         near = difflib.get_close_matches(upper, known, n=1)
         complaints.append(f"{name} (did you mean {near[0]}?)" if near else name)

@@ -29,7 +29,7 @@ class UnknownLayer(PlannerError):
 class ConstraintImpossible(PlannerError):
     """A constraint on a layer leaves it without any format."""
 
-    code = "plan_constraint_impossible"
+    code = "constraint_impossible"
 
 
 class LimitUnreachable(PlannerError):

@@ -29,6 +29,7 @@ Key = Annotated[
     ),
 ]
 _SUBMIT_ERRORS = problem_answers(
+    "origin_refused",
     "request_malformed",
     "request_invalid",
     "budget_invalid",
@@ -40,6 +41,7 @@ _SUBMIT_ERRORS = problem_answers(
     "payload_too_large",
     "storage_full",
 )
+_CANCEL_ERRORS = problem_answers("origin_refused", "not_found", "job_finished")
 _REQUEST_SCHEMA = JobRequest.model_json_schema(ref_template="#/components/schemas/{model}")
 _DEFINITIONS = _REQUEST_SCHEMA.pop("$defs")
 _PART_SCHEMA = {
@@ -128,7 +130,7 @@ def get_job(job_id: str, service: Service) -> Job:
     return job_view(jobs.get(service.sessions, job_id))
 
 
-@router.post("/jobs/{job_id}/cancel", status_code=202, responses=problem_answers("not_found", "job_finished"))
+@router.post("/jobs/{job_id}/cancel", status_code=202, responses=_CANCEL_ERRORS)
 def cancel(job_id: str, service: Service) -> Job:
     """Stop a job. One that runs stops at its next heartbeat, within seconds."""
     return job_view(jobs.cancel(service.sessions, job_id))

@@ -60,7 +60,7 @@ def private_server(settings: Settings) -> Iterator[Client]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
     thread.start()
     try:
-        with Client("http://bitbudget", socket=folder / "api") as client:
+        with Client("http://localhost", socket=folder / "api") as client:
             yield client
     finally:
         server.should_exit = True

@@ -59,6 +59,16 @@ def _supported_objective(value: Any) -> Any:
     return value
 
 
+def _supported_search(value: Any) -> Any:
+    if value == "bisection":
+        refuse(
+            "option_not_supported",
+            "bisection along the order of sensitivity is not supported yet; take frontier, which bisects along the "
+            "frontier, or auto",
+        )
+    return value
+
+
 def _no_latency_limit(value: Any) -> Any:
     if value is not None:
         refuse(
@@ -144,7 +154,7 @@ class Sensitivity(Strict):
 
 
 class Search(Strict):
-    method: Literal["auto", "bisection", "frontier"] = "auto"
+    method: Annotated[Literal["auto", "frontier"], BeforeValidator(_supported_search)] = "auto"
     deadline_seconds: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="After this time from the start the best plan found so far is delivered."
     )

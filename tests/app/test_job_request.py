@@ -129,6 +129,11 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "objective: the objective latency is not supported yet; take size or bit_operations",
     ),
     (
+        {"search": {"method": "bisection"}},
+        "option_not_supported",
+        "search.method: bisection along the order of sensitivity is not supported yet; take frontier",
+    ),
+    (
         {"limits": {"max_latency_ms": 5}},
         "option_not_supported",
         "limits.max_latency_ms: a limit on latency is not supported yet; leave it null",
@@ -170,7 +175,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"search": {"method": "magic"}},
         "request_invalid",
-        "search.method: Input should be 'auto', 'bisection' or 'frontier'",
+        "search.method: Input should be 'auto' or 'frontier'",
     ),
     ({"search": {"deadline_seconds": 0}}, "request_invalid", "search.deadline_seconds: Input should be greater than 0"),
     (
@@ -210,6 +215,11 @@ def test_what_is_wrong_is_named_with_what_would_be_right(members: dict[str, Any]
     assert caught.value.code == code
     fields = [entry["field"] for entry in caught.value.extra["errors"]]
     assert len(fields) == (2 if len(members) == 2 and code == "request_invalid" else 1)
+
+
+def test_a_layer_may_get_widths_that_no_other_layer_gets() -> None:
+    request = parse_request(_request(weights={"bits": [2, 4]}, layers={"fc": {"bits": [8]}}))
+    assert request.layers["fc"].bits == (8,)
 
 
 def test_a_missing_model_is_named() -> None:

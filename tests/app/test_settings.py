@@ -51,6 +51,17 @@ def test_names_of_tests_and_of_others_are_none_of_our_business() -> None:
     refuse_unknown_names({"BITBUDGET_TEST_REDIS_URL": "x", "HOME": "y"}, Settings.model_fields)
 
 
+def test_the_variable_of_the_commands_is_no_misspelt_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BITBUDGET_SERVER", "http://example.com:8000")
+    assert Settings(home=tmp_path).port == 8000
+
+
+@pytest.mark.parametrize("hosts", ["http://example.com", "example.com:8000", "a,,b", "", "fd00::5", "a b"])
+def test_allowed_hosts_are_names_without_more(tmp_path: Path, hosts: str) -> None:
+    with pytest.raises(ValidationError, match=r"without a port, with commas between them, or \*, got"):
+        Settings(home=tmp_path, allowed_hosts=hosts)
+
+
 def test_a_heartbeat_that_can_miss_its_lease_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=r"at most half of lease_seconds \(3\), got 2"):
         Settings(home=tmp_path, lease_seconds=3, heartbeat_seconds=2)

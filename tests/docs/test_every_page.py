@@ -11,11 +11,9 @@ import typer.main
 
 from app.cli import app as command_line
 from app.errors import CATALOGUE
-from app.settings import PREFIX, TEST_PREFIX, Settings
+from app.settings import CLIENT_VARIABLES, PREFIX, TEST_PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
-CLIENT_VARIABLES = {"BITBUDGET_SERVER"}
-"""Read by commands that talk to a server; no settings of the service."""
 
 
 def _command_lines(page: Any) -> list[list[str]]:
@@ -44,7 +42,7 @@ def test_every_command_in_the_pages_exists_with_its_options(documented: list[Any
                 if word.startswith("--"):
                     assert word.partition("=")[0] in known, f"{page.path.name}: bitbudget {name} has no {word}"
             seen.add(name)
-    assert seen == {"serve", "plan", "submit", "status", "download", "worker", "dispatcher", "migrate"}
+    assert seen == {"serve", "plan", "submit", "status", "download", "worker", "dispatcher", "migrate", "health"}
 
 
 def test_every_option_that_a_page_names_exists(documented: list[Any]) -> None:
