@@ -16,6 +16,7 @@ from app.lifecycle import recovery
 from app.lifecycle.messages import message_sender
 from app.settings import Settings
 from app.store.engine import open_sessions
+from app.store.private import private_file
 from app.supervisor import WorkerProcess, owner_prefix
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class HomeLock:
 
     def acquire(self) -> bool:
         """Take the lock; False when another process has it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        private_file(self.path)
         file = self.path.open("a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

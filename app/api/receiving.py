@@ -15,6 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.types import Message, Receive
 
 from app.errors import AppError
+from app.store.private import private_folder
 
 BUFFER_BYTES = 1024**2
 JSON_BYTES = 1024**2
@@ -54,7 +55,7 @@ async def received_file(request: Request, tmp_dir: Path) -> AsyncIterator[Receiv
         AppError: `payload_too_large` if the request is `limited`; `request_malformed` for an empty body.
         starlette.requests.ClientDisconnect: the client hung up.
     """
-    tmp_dir.mkdir(parents=True, exist_ok=True)
+    private_folder(tmp_dir)
     digest, size_bytes, buffer = hashlib.sha256(), 0, bytearray()
 
     def flush() -> None:

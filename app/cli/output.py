@@ -1,4 +1,8 @@
-"""What the commands show: a progress bar, a job, a plan, an error."""
+"""What the commands show: a progress bar, a job, a plan, an error.
+
+Names of layers and files come from whoever made the network. Nothing of them reaches the terminal as a command: neither
+control characters nor rich's markup (`plain`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from app.cli.client import Job
 
@@ -23,14 +27,20 @@ class Refused(Exception):
     """The command cannot do what it was asked to; the text says why and what to do."""
 
 
+def plain(value: object) -> str:
+    """The text of `value` to print: control and other invisible characters as escapes, markup as it is written."""
+    shown = (c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "replace").decode() for c in str(value))
+    return escape("".join(shown))
+
+
 def complain(title: str, detail: str = "") -> None:
     """Say on standard error what went wrong."""
-    ERRORS.print(f"[bold red]{escape(title)}[/]" + (f": {escape(detail)}" if detail else ""), soft_wrap=True)
+    ERRORS.print(f"[bold red]{plain(title)}[/]" + (f": {plain(detail)}" if detail else ""), soft_wrap=True)
 
 
 def show_json(value: Any) -> None:
     """One JSON value on standard output."""
-    CONSOLE.print_json(json.dumps(value))
+    CONSOLE.print_json(json.dumps(value), ensure_ascii=True)
 
 
 class JobBar:
@@ -46,7 +56,7 @@ class JobBar:
         retry = f" (attempt {job['attempt']})" if job["attempt"] > 1 else ""
         self._progress.update(
             self._task,
-            description=f"{stage}{retry}" if job["state"] == "running" else job["state"],
+            description=plain(f"{stage}{retry}" if job["state"] == "running" else job["state"]),
             completed=job["progress"],
             left=_seconds(job["eta_seconds"]),
         )
@@ -68,7 +78,7 @@ def job_bar() -> Iterator[JobBar]:
 @contextmanager
 def upload_bar(path: Path) -> Iterator[Any]:
     """A bar for one upload; yields what to call with the bytes sent so far."""
-    columns = (TextColumn(f"{escape(path.name)}"), BarColumn(), DownloadColumn())
+    columns = (TextColumn(_literal(plain(path.name))), BarColumn(), DownloadColumn())
     with Progress(*columns, console=ERRORS, transient=True) as progress:
         task = progress.add_task("upload", total=path.stat().st_size)
         yield lambda sent: progress.update(task, completed=sent)
@@ -77,22 +87,28 @@ def upload_bar(path: Path) -> Iterator[Any]:
 def show_job(job: Job) -> None:
     """One job in a few lines."""
     state = job["state"] if job["outcome"] is None else f"{job['state']} ({job['outcome']})"
-    CONSOLE.print(f"job {job['id']}: [bold]{state}[/]", highlight=False)
+    CONSOLE.print(f"job {plain(job['id'])}: [bold]{plain(state)}[/]", highlight=False)
     if job["state"] == "running":
         left = _seconds(job["eta_seconds"])
-        CONSOLE.print(f"  {job['stage']}, {job['progress']:.0%}{', ' + left if left else ''}", highlight=False)
+        CONSOLE.print(f"  {plain(job['stage'])}, {job['progress']:.0%}{', ' + left if left else ''}", highlight=False)
     if job["error"] is not None:
-        CONSOLE.print(f"  {escape(job['error']['title'])}: {escape(job['error']['detail'])}", soft_wrap=True)
+        CONSOLE.print(f"  {plain(job['error']['title'])}: {plain(job['error']['detail'])}", soft_wrap=True)
 
 
 def show_jobs(jobs: list[Job]) -> None:
     """A table of jobs."""
-    table = Table("job", "state", "outcome", "stage", "progress", "created")
+    # The id is there to be copied: in a narrow window the other columns give way.
+    table = Table(Column("job", no_wrap=True, min_width=32), "state", "outcome", "stage", "progress", "created")
     for job in jobs:
-        progress = f"{job['progress']:.0%}"
-        table.add_row(
-            job["id"], job["state"], job["outcome"] or "", job["stage"] or "", progress, job["created_at"][:19]
+        cells = (
+            job["id"],
+            job["state"],
+            job["outcome"],
+            job["stage"],
+            f"{job['progress']:.0%}",
+            job["created_at"][:19],
         )
+        table.add_row(*(plain(cell or "") for cell in cells))
     CONSOLE.print(table)
 
 
@@ -109,7 +125,7 @@ def show_plan(plan: Mapping[str, Any]) -> None:
         CONSOLE.print(table)
     certificate = plan.get("certificate")
     if isinstance(certificate, Mapping):
-        CONSOLE.print(_certificate(certificate), soft_wrap=True, highlight=False)
+        CONSOLE.print(plain(_certificate(certificate)), soft_wrap=True, highlight=False)
 
 
 def _certificate(certificate: Mapping[str, Any]) -> str:
@@ -129,7 +145,12 @@ def _cell(name: str, value: Any) -> str:
         return ""
     if name == "damage" and isinstance(value, (int, float)):
         return f"{value:.2e}"
-    return escape(f"{value:,}" if isinstance(value, int) else str(value))
+    return plain(f"{value:,}" if isinstance(value, int) else value)
+
+
+def _literal(text: str) -> str:
+    # TextColumn formats its text: braces in a file's name are none of its fields.
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _seconds(seconds: float | None) -> str:

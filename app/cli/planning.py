@@ -12,12 +12,13 @@ from app.cli import options
 from app.cli.client import Client, Job
 from app.cli.http import private_server
 from app.cli.options import JobOptions
-from app.cli.output import CONSOLE, ERRORS, JobBar, job_bar, show_json, show_plan
+from app.cli.output import CONSOLE, ERRORS, JobBar, job_bar, plain, show_json, show_plan
 from app.cli.remote import conclude, read_plan, upload
 from app.embedded import Embedded
 from app.logs import configure_logging
 from app.settings import Settings
 from app.store.migrate import upgrade
+from app.store.private import private_file
 
 POLL_SECONDS = 0.2
 
@@ -62,6 +63,7 @@ def plan(
     settings = Settings()
     upgrade(settings.database_url)
     log = settings.home / "worker.log"
+    private_file(log)
     arguments = () if pipeline is None else ("--pipeline", pipeline)
     with Embedded(settings, worker_arguments=arguments, worker_log=log) as embedded, private_server(settings) as client:
         runs_here = embedded.start()
@@ -100,5 +102,5 @@ def _conclude(job: Job, out: Path, as_json: bool) -> None:
         show_json(job)
     elif job["state"] == "succeeded":
         show_plan(read_plan(out))
-        CONSOLE.print(f"quantized network: {out / 'model.onnx'}", soft_wrap=True, highlight=False)
+        CONSOLE.print(f"quantized network: {plain(out / 'model.onnx')}", soft_wrap=True, highlight=False)
     conclude(job)

@@ -12,7 +12,7 @@ import typer
 from app.cli import options
 from app.cli.client import DEFAULT_SERVER, Client, Job
 from app.cli.options import JobOptions
-from app.cli.output import CONSOLE, complain, job_bar, show_job, show_jobs, show_json, show_plan, upload_bar
+from app.cli.output import CONSOLE, complain, job_bar, plain, show_job, show_jobs, show_json, show_plan, upload_bar
 
 POLL_SECONDS = 0.5
 NOT_MET = 3
@@ -58,7 +58,7 @@ def submit(
     if as_json:
         show_json(job)
     else:
-        CONSOLE.print(job["id"], highlight=False)
+        CONSOLE.print(plain(job["id"]), highlight=False)
 
 
 def status(
@@ -98,7 +98,7 @@ def download(
         paths = client.download(job_id, out)
     show_plan(read_plan(out))
     for path in paths:
-        CONSOLE.print(str(path), soft_wrap=True, highlight=False)
+        CONSOLE.print(plain(path), soft_wrap=True, highlight=False)
 
 
 def upload(client: Client, kind: str, path: Path) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from celery import Celery
 
 from app.settings import Settings
+from app.store.private import private_folder
 
 TASK_NAME = "bitbudget.run_job"
 QUEUE_NAME = "bitbudget"
@@ -80,7 +81,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
     # which can be seen half done, and kombu's default for `processed` is the system's /tmp.
     folders = {name: settings.broker_folder / name for name in ("messages", PROCESSED, "control")}
     for folder in folders.values():
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
     return {
         "data_folder_in": str(folders["messages"]),
         "data_folder_out": str(folders["messages"]),  # one folder: what is sent is what is received

@@ -11,6 +11,7 @@ from alembic.util import CommandError
 from sqlalchemy import Engine, text
 
 from app.store.engine import make_engine
+from app.store.private import private_file
 
 _ADVISORY_LOCK = 0x62697462  # "bitb": any number that no other program on the same database uses
 
@@ -18,14 +19,14 @@ _ADVISORY_LOCK = 0x62697462  # "bitb": any number that no other program on the s
 def upgrade(database_url: str) -> None:
     """Create the schema, or bring it up to date; does nothing when it is. Safe when several processes start at once.
 
-    Makes the folder of an SQLite file.
+    Makes the folder and the file of an SQLite database, for this user only.
 
     Raises:
         RuntimeError: a newer version of bitbudget has changed the database.
     """
     engine = make_engine(database_url)
-    if engine.dialect.name == "sqlite" and engine.url.database:
-        Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+    if engine.dialect.name == "sqlite" and engine.url.database not in (None, "", ":memory:"):
+        private_file(Path(str(engine.url.database)))  # SQLite gives its other files the rights of this one
     try:
         _upgrade(engine)
     except CommandError as error:

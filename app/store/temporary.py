@@ -15,20 +15,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from app.store.private import private_folder
+
 PREFIX = "work-"
 
 
 @contextmanager
 def work_folder(tmp_dir: Path) -> Iterator[Path]:
     """A new empty folder under `tmp_dir`, removed at the end of the block, or by `sweep` if it never comes there."""
-    tmp_dir.mkdir(parents=True, exist_ok=True)
+    private_folder(tmp_dir)
     while True:
         lock_path = tmp_dir / f"{PREFIX}{uuid.uuid4().hex}.lock"
         with lock_path.open("x") as lock:
             if not _lock(lock):
                 continue  # a sweep came between the making and the locking of the file, and removes it
             folder = lock_path.with_suffix("")
-            folder.mkdir()
+            private_folder(folder)
             try:
                 yield folder
             finally:
