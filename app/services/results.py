@@ -16,6 +16,9 @@ from app.store.blobs import BlobRef, read_blob, read_bytes
 from app.store.engine import Sessions
 from app.store.jobs import find_artifact
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What makes a cell a formula for a spreadsheet; it looks past white space."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -55,6 +58,8 @@ def stream(sessions: Sessions, result: Result) -> Iterator[bytes]:
 def plan_csv(sessions: Sessions, job_id: str) -> str:
     """The layers of the plan as CSV (RFC 4180), one row each; columns are the members that layers have.
 
+    A text that a spreadsheet would take for a formula gets an apostrophe before it: names come from the upload.
+
     Raises:
         AppError: as `find_result`.
     """
@@ -72,4 +77,5 @@ def plan_csv(sessions: Sessions, job_id: str) -> str:
 def _cell(value: Any) -> Any:
     if value is None:
         return ""
-    return json.dumps(value) if isinstance(value, (list, dict, bool)) else value
+    text = json.dumps(value) if isinstance(value, (list, dict, bool)) else value
+    return f"'{text}" if isinstance(text, str) and text.startswith(FORMULA_STARTS) else text

@@ -78,6 +78,18 @@ def test_the_plan_as_csv_has_a_row_for_each_layer(server: Any) -> None:
     assert (rows[0]["damage"], rows[1]["tied"], rows[1]["keep"], rows[2]["format"]) == ("0.5", '["x", "y"]', "true", "")
 
 
+def test_names_that_are_formulas_are_texts_in_the_csv_and_numbers_are_numbers(server: Any) -> None:
+    names = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "a=1", "1-1", ""]
+    layers = [{"name": name, "damage": -0.5, "weights": 3, "nodes": [name]} for name in names]
+    answer = server.client.get(
+        f"/v1/jobs/{_finished(server, plan=json.dumps({'layers': layers}).encode())}/plan?format=csv"
+    )
+    rows = list(csv.DictReader(io.StringIO(answer.text, newline="")))
+    assert [row["name"] for row in rows] == [f"'{name}" for name in names[:7]] + names[7:]
+    assert {(row["damage"], row["weights"]) for row in rows} == {("-0.5", "3")}
+    assert [json.loads(row["nodes"]) for row in rows] == [[name] for name in names]
+
+
 @pytest.mark.parametrize("path", ["plan", "plan?format=csv", "frontier", "sensitivity", "model.onnx"])
 def test_results_that_are_not_there_say_why(server: Any, path: str) -> None:
     job_id = server.submit()["id"]
