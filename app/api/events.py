@@ -38,7 +38,8 @@ async def get_events(
         int, Header(alias="Last-Event-ID", ge=0, lt=2**31, description="Only events after this one.")
     ] = 0,
 ) -> StreamingResponse:
-    """What happens to the job, until it has ended: `state`, `stage`, `progress` and one `plan` per evaluated plan.
+    """What happens to the job, until it has ended: `state`, `stage`, `progress`, `cancel_requested`, and one
+    `evaluated` per plan that was run.
 
     Every event but `progress` has a number and is repeated after a reconnect, from the one after Last-Event-ID on.
     """

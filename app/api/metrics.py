@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.problems import METHODS
 from app.lifecycle.states import JobState
 from app.services.health import condition
 from app.store.engine import Sessions
@@ -94,9 +95,6 @@ class MeasureRequests:
         finally:
             route = getattr(scope.get("route"), "path", "none")
             # Methods are free text; only known ones become labels, or a scanner would fill the memory with series.
-            method = scope["method"] if scope["method"] in _METHODS else "other"
+            method = scope["method"] if scope["method"] in METHODS else "other"
             self._metrics.requests.labels(method, route, str(status)).inc()
             self._metrics.seconds.labels(method, route).observe(time.perf_counter() - began)
-
-
-_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"})

@@ -16,12 +16,14 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from app.errors import CATALOGUE, PROBLEM_MEDIA_TYPE, AppError, problem
 from app.schemas.parsing import invalid_fields
 
 logger = logging.getLogger(__name__)
 
+METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH")
 _UNDEFINED_TABLE = "42P01"
 _CODE_BY_STATUS = {
     HTTPStatus.BAD_REQUEST: "request_malformed",
@@ -88,9 +90,19 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
     if code == "not_found":
         detail = f"there is nothing at {request.url.path}; /docs lists every address"
     elif code == "method_not_allowed":
-        allowed = (error.headers or {}).get("Allow", "another method")
+        allowed = ", ".join(_allowed_methods(request))
         detail = f"{request.url.path} does not answer {request.method}; it answers {allowed}"
+        return problem_response(request, code, detail, headers={"Allow": allowed})
     return problem_response(request, code, detail, headers=error.headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    # The error names the methods of the first route with this path only, and each method has a route of its own.
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 def _disconnected(request: Request, _error: Exception) -> JSONResponse:

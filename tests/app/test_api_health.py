@@ -78,7 +78,7 @@ def test_every_error_is_a_problem(server: Any) -> None:
     cases = [
         ("GET", "/nowhere", 404, "not_found", "there is nothing at /nowhere; /docs lists every address"),
         ("GET", "/v1/models", 405, "method_not_allowed", "/v1/models does not answer GET; it answers PUT"),
-        ("DELETE", "/v1/jobs", 405, "method_not_allowed", "/v1/jobs does not answer DELETE; it answers"),
+        ("DELETE", "/v1/jobs", 405, "method_not_allowed", "/v1/jobs does not answer DELETE; it answers GET, POST"),
         ("POST", "/v1/jobs", 415, "media_type_unsupported", "expected a body of type application/json, got"),
         ("GET", "/v1/jobs?limit=1000", 422, "request_invalid", "less than or equal to 200"),
     ]
@@ -91,6 +91,8 @@ def test_every_error_is_a_problem(server: Any) -> None:
         assert body["type"] == f"urn:bitbudget:error:{code}"
         assert body["instance"] == path.partition("?")[0]
     assert server.client.get("/v1/models").headers["allow"] == "PUT"
+    assert server.client.put("/v1/jobs").headers["allow"] == "GET, POST"
+    assert server.client.post("/docs").headers["allow"] == "GET, HEAD"
 
 
 def test_json_of_another_size_or_type_is_refused(server: Any) -> None:
