@@ -18,7 +18,7 @@ RUN PIP_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL}" \
 
 FROM python:3.11-slim
 RUN useradd --create-home --uid 10001 bitbudget \
-    && mkdir /data && chown bitbudget /data
+    && mkdir --mode=700 /data && chown bitbudget /data
 COPY --from=build /opt/bitbudget /opt/bitbudget
 ENV PATH=/opt/bitbudget/bin:$PATH \
     PYTHONUNBUFFERED=1 \

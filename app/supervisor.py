@@ -42,9 +42,14 @@ class Backoff:
         return min(2 * pause, self.longest)
 
 
+def host_prefix() -> str:
+    """What the names of all workers of this host (of this container) begin with."""
+    return f"{socket.gethostname()}:"
+
+
 def new_worker_name() -> str:
     """A name that no other worker has, now or later: host, process and chance."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    return f"{host_prefix()}{os.getpid()}:{secrets.token_hex(4)}"
 
 
 def owner_prefix(worker: str) -> str:

@@ -1,4 +1,4 @@
-"""The command line: `bitbudget serve | plan | submit | status | download | worker | dispatcher | migrate`."""
+"""The command line: `bitbudget serve | plan | submit | status | download | worker | dispatcher | migrate | health`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bitbudget serve`, `worker`, `dispatcher` and `migrate`: the processes of the service."""
+"""`bitbudget serve`, `worker`, `dispatcher`, `migrate` and `health`: the processes of the service."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.cli.http import bind, make_server
 from app.cli.output import CONSOLE, Refused
@@ -21,6 +22,7 @@ from app.dispatcher import Dispatcher
 from app.embedded import Embedded, HomeLock, needs_lock
 from app.lifecycle.messages import message_sender
 from app.logs import configure_logging
+from app.services.health import WORKER_SEEN_WITHIN, workers_here
 from app.settings import Settings
 from app.store.engine import open_sessions
 from app.store.migrate import upgrade
@@ -33,7 +35,7 @@ Pipeline = Annotated[str | None, typer.Option(hidden=True)]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (serve, worker, dispatcher, migrate):
+    for command in (serve, worker, dispatcher, migrate, health):
         app.command()(command)
 
 
@@ -105,6 +107,27 @@ def migrate() -> None:
     settings = Settings()
     upgrade(settings.database_url)
     CONSOLE.print("the database has the schema of this version")
+
+
+def health(
+    worker: Annotated[
+        bool, typer.Option("--worker", help="Also ask for a worker of this host that was seen within the last minute.")
+    ] = False,
+) -> None:
+    """For health checks of containers: exit status 0 if the database answers, else 1 and the reason."""
+    sessions = open_sessions(Settings().database_url)
+    try:
+        here = workers_here(sessions)
+    except SQLAlchemyError as error:
+        raise Refused(f"the database does not answer, or lacks the schema of this version: {error}") from error
+    finally:
+        sessions.dispose()
+    if worker and here == 0:
+        raise Refused(
+            f"no worker of the host {socket.gethostname()} was seen within {WORKER_SEEN_WITHIN.total_seconds():g} s; "
+            "its log says why"
+        )
+    CONSOLE.print("healthy")
 
 
 def _serve(settings: Settings, listener: socket.socket, port_file: Path | None) -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from app.store.engine import Sessions, clock
 from app.store.jobs import count_by_state, oldest_queued
 from app.store.workers import count_workers
+from app.supervisor import host_prefix
 
 WORKER_SEEN_WITHIN = timedelta(minutes=1)
 
@@ -20,6 +21,12 @@ class Condition:
     jobs_by_state: dict[str, int]
     oldest_queued_seconds: float | None
     """The one figure that shows a queue that stands still, whatever the reason; None: nothing waits."""
+
+
+def workers_here(sessions: Sessions) -> int:
+    """Workers of this host that were seen lately. Raises `sqlalchemy.exc.SQLAlchemyError` as `condition`."""
+    with sessions.read() as session:
+        return count_workers(session, clock(session) - WORKER_SEEN_WITHIN, host_prefix())
 
 
 def condition(sessions: Sessions) -> Condition:

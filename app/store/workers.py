@@ -24,6 +24,7 @@ def remove_workers_unseen(session: Session, since: datetime) -> None:
     session.execute(delete(WorkerRow).where(WorkerRow.seen_at < since))
 
 
-def count_workers(session: Session, since: datetime) -> int:
-    """Workers that were seen at `since` or later."""
-    return session.scalars(select(func.count()).select_from(WorkerRow).where(WorkerRow.seen_at >= since)).one()
+def count_workers(session: Session, since: datetime, prefix: str = "") -> int:
+    """Workers that were seen at `since` or later and whose names begin with `prefix`."""
+    seen = select(func.count()).select_from(WorkerRow).where(WorkerRow.seen_at >= since)
+    return session.scalars(seen.where(WorkerRow.name.startswith(prefix, autoescape=True))).one()

@@ -134,6 +134,29 @@ def test_a_port_in_use_is_said(shared_server, commands):
     assert "--port" in second.stderr
 
 
+def test_health_is_the_exit_status(shared_server, commands, wait_until):
+    server = shared_server
+    wait_until(lambda: server.http.get("/readyz").status_code == 200)
+    for arguments in (("health",), ("health", "--worker")):
+        done = server.commands.run(*arguments)
+        assert (done.returncode, done.stdout) == (0, "healthy\n"), done.stderr
+    nothing = commands.run("health")
+    assert (nothing.returncode, "the database does not answer" in nothing.stderr) == (1, True)
+    assert "Traceback" not in nothing.stderr
+    commands.run("migrate")
+    assert commands.run("health").returncode == 0
+    no_worker = commands.run("health", "--worker")
+    assert (no_worker.returncode, "was seen within 60 s" in no_worker.stderr) == (1, True)
+
+
+def test_commands_take_the_server_from_the_environment(shared_server, commands, fake_model):
+    commands.environment |= {"BITBUDGET_SERVER": shared_server.url, "COLUMNS": "80"}
+    submitted = commands.run("submit", str(fake_model.write()))
+    assert submitted.returncode == 0, submitted.stderr
+    assert submitted.stdout.strip() in commands.run("status").stdout
+    assert commands.run("migrate").returncode == 0  # a command of the service does not take it for a setting
+
+
 def test_misspelt_settings_are_said(commands):
     commands.environment["BITBUDGET_LEESE_SECONDS"] = "3"
     done = commands.run("migrate")
