@@ -148,18 +148,6 @@ def measure(
     return {Metric.AGREEMENT: agreement, Metric.KL: kl, Metric.COSINE: cosine}[metric](float_output, quantized_output)
 
 
-def drop_estimate(
-    metric: Metric | str,
-    float_output: Output,
-    quantized_output: Output,
-    labels: NDArray[np.int64] | None = None,
-    kind: DropKind | str = DropKind.ABSOLUTE,
-) -> tuple[float, float]:
-    """The drop and its paired standard error, for a search that weighs what it has measured; raises like `measure`."""
-    measurement = measure(metric, float_output, quantized_output, labels)
-    return measurement.drop(DropKind(kind)), measurement.stderr(DropKind(kind))
-
-
 def default_metric(output_shape: tuple[int | None, ...], labels: bool, targets: bool) -> Metric:
     """top1 with labels; without, agreement for what looks like a classifier ([samples, 2 or more]), else cosine."""
     if labels:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -79,24 +78,6 @@ class OnnxRunner:
     def first_output(self, inputs: Arrays, batch: int) -> NDArray[np.generic]:
         """The first output alone; otherwise like `run`."""
         return self._collect(inputs, batch, self.outputs[:1])[0]
-
-    def time_passes(self, inputs: Arrays, batch: int, passes: int) -> list[float]:
-        """Seconds of each of `passes` passes over all samples, after one batch that does not count.
-
-        Only the runtime is timed: batches are cut before, outputs are dropped.
-        """
-        if passes < 1:
-            raise ValueError(f"passes must be at least 1, got {passes}")
-        feeds = [feed for feed, _ in self._batches(inputs, batch)]
-        seconds: list[float] = []
-        with _runtime_errors("run"):
-            self._session.run(list(self.outputs[:1]), feeds[0])
-            for _ in range(passes):
-                start = time.perf_counter()
-                for feed in feeds:
-                    self._session.run(list(self.outputs[:1]), feed)
-                seconds.append(time.perf_counter() - start)
-        return seconds
 
     def _collect(self, inputs: Arrays, batch: int, names: Sequence[str]) -> list[NDArray[np.generic]]:
         samples = self._samples(inputs)

@@ -114,17 +114,6 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
     return model
 
 
-def memory_estimate(model: ModelProto, batch: int, sample_shapes: Mapping[str, Sequence[int]] | None = None) -> int:
-    """Bytes that `batch` samples at once take: weights plus peak activations; rules in `network.memory`.
-
-    Raises:
-        ModelInvalid: the shapes cannot be inferred.
-        ValueError: `batch` is not positive.
-    """
-    with _onnx_errors("shape inference"):
-        return estimate_memory(model, batch, sample_shapes).total_bytes
-
-
 def input_specs(model: ModelProto) -> tuple[TensorSpec, ...]:
     """What has to be fed: graph inputs without initializers; an axis that the file leaves open is `None`."""
     initialized = _initialized(model.graph)

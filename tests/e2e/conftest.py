@@ -53,6 +53,12 @@ class Commands:
         self._stack.callback(_end, process)
         return process
 
+    def elsewhere(self, name: str) -> Commands:
+        """The same commands in a folder and home of their own, embedded whatever these are."""
+        folder = self.folder / name
+        folder.mkdir()
+        return Commands(folder)
+
     def close(self) -> None:
         self._stack.close()
 

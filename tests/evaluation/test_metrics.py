@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.errors import DatasetLabelsOutOfRange, MetricNotApplicable
-from evaluation.metrics import UNUSABLE_KL, DropKind, Measurement, Metric, default_metric, drop_estimate, measure
+from evaluation.metrics import UNUSABLE_KL, DropKind, Measurement, Metric, default_metric, measure
 
 shapes = st.sampled_from([(1, 2), (7, 2), (40, 5), (6, 3, 4), (5, 2, 3, 4)])
 
@@ -163,14 +163,15 @@ def test_the_standard_error_is_the_spread_over_data_sets(metric: Metric, kind: D
     estimates = []
     for seed in range(400):
         before, after, labels = outputs((300, 4), seed)
-        estimates.append(drop_estimate(metric, before, after, labels, kind))
+        measured = measure(metric, before, after, labels)
+        estimates.append((measured.drop(kind), measured.stderr(kind)))
     drops, errors = np.array(estimates).T
     assert np.sqrt((errors**2).mean()) == pytest.approx(drops.std(ddof=1), rel=0.22)
 
 
 def test_one_sample_has_no_standard_error() -> None:
     before, after, _ = outputs((1, 3), 0)
-    assert math.isnan(drop_estimate("kl", before, after)[1])
+    assert math.isnan(measure("kl", before, after).stderr())
 
 
 def test_a_measurement_is_checked() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -87,17 +86,6 @@ def test_outputs_need_a_sample_axis(
 def test_outputs_may_hold_integers(single_node: Build, x: np.ndarray) -> None:
     data = single_node("ArgMax", ["N", 3], ["N"], TensorProto.INT64, axis=1, keepdims=0)
     np.testing.assert_array_equal(OnnxRunner(data, threads=1).first_output({"x": x}, 10), x.argmax(1))
-
-
-def test_passes_are_timed_over_all_samples(linear: Build, x: np.ndarray) -> None:
-    runner = OnnxRunner(linear(), threads=1)
-    start = time.perf_counter()
-    seconds = runner.time_passes({"x": x}, 5, passes=3)
-    assert len(seconds) == 3
-    assert min(seconds) > 0
-    assert sum(seconds) <= time.perf_counter() - start
-    with pytest.raises(ValueError, match="passes"):
-        runner.time_passes({"x": x}, 5, passes=0)
 
 
 def test_threads_are_checked(linear: Build) -> None:

@@ -146,7 +146,7 @@ def test_sites_know_axes_and_multiply_accumulates(rng):
 
 def test_a_network_without_weights_is_refused(rng):
     model = model_of([helper.make_node("Relu", ["x"], ["y"])], {}, ["N", 4])
-    with pytest.raises(NothingToQuantize, match="no weight can be quantized.*expected at least one Conv"):
+    with pytest.raises(NothingToQuantize, match=r"no weight can be quantized.*expected at least one Conv"):
         normalise(model)
 
 
