@@ -1,0 +1,148 @@
+"""Exchange descent under interactions: local optima by definition, small cases exactly, frontiers within limits."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.descent import Descent
+from planner.errors import LimitUnreachable, NotApplicable, ProblemInvalid
+from planner.interactions import frontier_within, interaction_frontier, own_damages, solve_interactions
+from planner.linearised import solve_linearised
+from planner.problem import Limits, Problem, Quantity
+from planner.results import Status
+
+
+def middle(problem: Problem, fraction: float) -> float:
+    sizes = [[candidate.size_bytes for candidate in site.candidates] for site in problem.sites]
+    low, high = sum(map(min, sizes)), sum(map(max, sizes))
+    return problem.base(Quantity.SIZE) + low + fraction * (high - low)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000), sites=st.integers(1, 5), formats=st.integers(1, 4), fraction=st.floats(0, 1))
+def test_no_exchange_improves_where_it_ends(random_problem, seed, sites, formats, fraction):
+    """Every change of one or two sites, tried in full: none within the limits does less damage."""
+    problem = random_problem(seed, sites, formats, interactions=True)
+    limits = Limits(max_size_bytes=middle(problem, fraction), max_bit_operations=1e9)
+    solution = solve_interactions(problem, Quantity.DAMAGE, limits, restarts=0)
+    found = np.array(solution.plan.choices)
+    neighbours = []
+    for first, second in itertools.product(range(sites), repeat=2):
+        for a, b in itertools.product(range(formats), repeat=2):
+            neighbour = found.copy()
+            neighbour[first], neighbour[second] = a, b
+            neighbours.append(neighbour)
+    choices = np.array(neighbours)
+    choices = choices[problem.within(limits, choices)]
+    assert problem.within(limits, found[None]).all()
+    assert problem.totals(Quantity.DAMAGE, choices).min() >= solution.value * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_small_cases_exactly(random_problem, brute_force, seed):
+    problem = random_problem(seed, 5, 4, interactions=True)
+    limits = Limits(max_size_bytes=middle(problem, (0.2, 0.5, 0.8)[seed % 3]))
+    solution = solve_interactions(problem, Quantity.DAMAGE, limits)
+    assert solution.value == pytest.approx(brute_force(problem, Quantity.DAMAGE, limits), rel=1e-9)
+    assert solution.status is Status.HEURISTIC
+    assert solution.bound == -math.inf
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_against_the_exact_program(random_problem, seed):
+    problem = random_problem(seed, 9, 4, interactions=True)
+    limits = Limits(max_size_bytes=middle(problem, 0.4))
+    exact = solve_linearised(problem, Quantity.DAMAGE, limits, time_limit_seconds=60)
+    assert exact.status is Status.OPTIMAL
+    found = solve_interactions(problem, Quantity.DAMAGE, limits)
+    assert found.value == pytest.approx(exact.value, rel=1e-6)
+
+
+def test_the_same_seed_gives_the_same_plan(random_problem):
+    problem = random_problem(5, 30, 5, interactions=True)
+    limits = Limits(max_size_bytes=middle(problem, 0.4))
+    first, second = (solve_interactions(problem, Quantity.DAMAGE, limits, seed=3) for _ in range(2))
+    assert first == second
+
+
+def test_limits_that_cannot_be_kept(random_problem):
+    problem = random_problem(0, 4, 3, interactions=True)
+    assert solve_interactions(problem, Quantity.DAMAGE, Limits(max_size_bytes=1)).status is Status.INFEASIBLE
+
+
+def test_what_it_does_not_solve(random_problem):
+    problem = random_problem(0, 4, 3, interactions=True)
+    for objective, limits in ((Quantity.SIZE, Limits()), (Quantity.DAMAGE, Limits(max_damage=1.0))):
+        with pytest.raises(NotApplicable, match="use the frontier with interactions"):
+            solve_interactions(problem, objective, limits)
+    with pytest.raises(NotApplicable, match="has no interactions"):
+        solve_interactions(problem.without_interactions(), Quantity.DAMAGE, Limits())
+    with pytest.raises(NotApplicable, match="has no interactions"):
+        own_damages(problem.without_interactions())
+    with pytest.raises(ProblemInvalid, match="at least 1 point, got 0"):
+        interaction_frontier(problem, Quantity.SIZE, points=0)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10_000), fraction=st.floats(-0.3, 1.0))
+def test_a_plan_brought_within_its_limits(random_problem, seed, fraction):
+    problem = random_problem(seed, 6, 4, interactions=True)
+    quantities = [Quantity.SIZE, Quantity.BIT_OPERATIONS]
+    descent = Descent.of(problem, quantities)
+    dearest = problem.offsets[1:] - 1
+    upper = np.array([middle(problem, fraction) - problem.base(Quantity.SIZE), descent.costs[1, dearest].sum()])
+    repaired = descent.repaired(dearest, upper)
+    if fraction < 0 and repaired is None:
+        return
+    assert repaired is not None
+    assert (descent.slack(repaired, upper) >= 0).all()
+    assert (descent.site_of[repaired] == np.arange(6)).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_frontier_under_interactions(random_problem, every_plan, seed):
+    """Undominated, its damages are `x' G x`, and it is close to the true frontier of all plans."""
+    problem = random_problem(seed, 6, 4, interactions=True)
+    frontier = interaction_frontier(problem, Quantity.SIZE, points=64)
+    assert frontier.status is Status.HEURISTIC
+    assert (np.diff(frontier.costs) > 0).all()
+    assert (np.diff(frontier.damages) < 0).all()
+    assert problem.totals(Quantity.DAMAGE, frontier.choices) == pytest.approx(frontier.damages)
+    assert problem.totals(Quantity.SIZE, frontier.choices) == pytest.approx(frontier.costs)
+    choices = every_plan(problem)
+    sizes, damages = problem.totals(Quantity.SIZE, choices), problem.totals(Quantity.DAMAGE, choices)
+    best = [damages[sizes <= cost].min() for cost in frontier.costs]
+    assert frontier.damages[-1] == pytest.approx(damages.min(), rel=1e-9)
+    assert np.mean(frontier.damages / np.array(best)) < 1.05
+
+
+@pytest.mark.parametrize("interactions", [False, True])
+def test_every_plan_of_a_frontier_keeps_every_limit(random_problem, interactions):
+    problem = random_problem(2, 12, 5, interactions=interactions)
+    operations = problem.values(Quantity.BIT_OPERATIONS).reshape(12, 5)
+    limits = Limits(
+        max_size_bytes=middle(problem, 0.7),
+        max_bit_operations=float(0.6 * operations.min(axis=1).sum() + 0.4 * operations.max(axis=1).sum()),
+    )
+    make = interaction_frontier if interactions else frontier_within
+    frontier = make(problem, Quantity.SIZE, limits=limits, points=20)
+    assert problem.within(limits, frontier.choices).all()
+    assert 5 <= len(frontier) <= 20
+    assert (np.diff(frontier.costs) > 0).all()
+    assert (np.diff(frontier.damages) < 0).all()
+
+
+def test_limits_that_only_together_cannot_be_kept(make_problem):
+    """A site is small or quick, never both; the text names what can be reached."""
+    problem = make_problem([[10, 20]], [[1.0, 1.0]], bit_operations=[[8, 4]])
+    limits = Limits(max_size_bytes=15, max_bit_operations=5)
+    with pytest.raises(LimitUnreachable, match=r"max_size_bytes 15 \(the least that the others leave is 20\)"):
+        frontier_within(problem, Quantity.SIZE, limits, 10)
+    with pytest.raises(LimitUnreachable, match="max_size_bytes is 5, the nearest that can be reached is 10"):
+        frontier_within(problem, Quantity.SIZE, Limits(max_size_bytes=5), 10)
