@@ -102,7 +102,8 @@ def _fix_shape(value: onnx.ValueInfoProto, sample_shape: tuple[int, ...] | None)
         raise ShapesNotFixed(
             f"input {value.name!r} has no shape or is a scalar; expected a batch axis first: export it with its shape"
         )
-    if not dims[0].HasField("dim_value"):
+    if dims[0].dim_value <= 0:  # some exporters write a free axis as 0 or -1
+        dims[0].Clear()
         dims[0].dim_param = BATCH_AXIS
     for axis, dim in enumerate(list(dims)[1:], start=1):
         if dim.HasField("dim_value") and dim.dim_value > 0:
@@ -169,7 +170,7 @@ def _should_fold(node: ir.Node) -> bool | None:
         return None
     if any(value is not None and value.const_value is None for value in node.inputs):
         return None
-    return len(weight.uses()) == 1 or weight.const_value.size <= LARGEST_FOLDED_OUTPUT // 64
+    return len(weight.uses()) == 1 or weight.const_value.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 
 
 def _convert_opset(graph: ir.Model) -> ir.Model:

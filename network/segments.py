@@ -52,8 +52,10 @@ class SegmentedNetwork:
 
     def after(self, start: int, weight: str) -> Segment:
         """Nodes from `start` to the end, with `weight` as one more input; gives the graph outputs, in graph order."""
+        computed = {name for node in self._nodes[start:] for name in node.output}
         inputs = self.live_values(start)
-        return self._segment(start, len(self._nodes), inputs, self._outputs, self._outputs, weight)
+        made = [name for name in self._outputs if name in computed]
+        return self._segment(start, len(self._nodes), inputs, made, self._outputs, weight)
 
     def _segment(
         self, start: int, stop: int, inputs: list[str], computed: list[str], outputs: list[str], weight: str | None

@@ -33,6 +33,9 @@ from sensitivity.loss import Loss, root_times, sample_loss
 
 Checkpoint = Callable[[str, Callable[[], NDArray[np.float32]]], NDArray[np.float32]]
 
+# float64 copies of the rows are made for so many samples at a time
+SAMPLES_AT_ONCE = 64
+
 
 @dataclass(frozen=True)
 class CrossLayer:
@@ -108,7 +111,8 @@ def cross_layer(
                 return np.stack(parts)
 
             rows[site.name].append(checkpoint(f"{site.name}/{index}", compute))
-    return _assemble([np.concatenate(rows[site.name], axis=1) for site in sites], samples)
+    # popped, so that the rows, which may be gigabytes, do not exist a second time while they are put together
+    return _assemble([np.concatenate(rows.pop(site.name), axis=1) for site in sites], samples)
 
 
 class _Passes:
@@ -151,7 +155,7 @@ class _Passes:
         parts = []
         for index, (values, float_outputs) in enumerate(zip(self._live, self._float_outputs, strict=True)):
             outputs = _floats(self._rest.run({**values, site.weight: weight})[self._output])
-            root = root_times(self._loss, outputs - float_outputs, float_outputs)
+            root = root_times(self._loss, outputs, float_outputs)
             lost = sample_loss(self._loss, outputs, float_outputs)
             parts.append(np.column_stack([self._compress(root, index), lost]).astype(np.float32))
         return np.concatenate(parts)
@@ -170,15 +174,18 @@ class _Passes:
 
 def _assemble(rows: Sequence[NDArray[np.float32]], samples: int) -> CrossLayer:
     """G from the rows `[candidates, samples, outputs + 1]` of every site."""
-    stacked = np.concatenate(rows)
-    matrix = np.zeros((len(stacked), len(stacked)))
-    own = np.zeros(stacked.shape[:2])
-    for start in range(0, samples, 64):  # float64 for a few samples at a time: the rows may be gigabytes
-        root = stacked[:, start : start + 64, :-1].astype(np.float64)
-        own[:, start : start + 64] = 0.5 * np.square(root).sum(2)
+    counts = [len(part) for part in rows]
+    matrix = np.zeros((sum(counts), sum(counts)))
+    own = np.zeros((sum(counts), samples))
+    lost = np.zeros((sum(counts), samples))
+    for start in range(0, samples, SAMPLES_AT_ONCE):
+        block = slice(start, start + SAMPLES_AT_ONCE)
+        stacked = np.concatenate([part[:, block] for part in rows]).astype(np.float64)
+        root = stacked[:, :, :-1]
+        own[:, block] = 0.5 * np.square(root).sum(2)
+        lost[:, block] = stacked[:, :, -1]
         flat = root.reshape(len(root), -1)
         matrix += flat @ flat.T
-    lost = stacked[:, :, -1].astype(np.float64)
     return CrossLayer(
         matrix=matrix / (2 * samples),
         damage_stderr=_stderr(own),

@@ -24,6 +24,8 @@ Array = NDArray[np.float32] | NDArray[np.float64]
 
 # A softmax in float32 underflows to zero; what lies below this cannot be told from it.
 SMALLEST_PROBABILITY = 1e-12
+# Of a logit: exp(-100) is no probability any more. Keeps a class that one network masks with -inf a finite loss.
+LARGEST_CHANGE = 100.0
 
 
 class Loss(StrEnum):
@@ -36,40 +38,44 @@ class Loss(StrEnum):
 
 def sample_loss(loss: Loss, outputs: Array, float_outputs: Array) -> NDArray[np.float64]:
     """The loss of every sample, `[samples]`, in nats (kl) or squared output units."""
-    z, reference = outputs.astype(np.float64), float_outputs.astype(np.float64)
-    if loss is not Loss.SQUARED_ERROR:
-        log_p, log_q = (
-            log_softmax(values if loss is Loss.KL else np.log(np.maximum(values, SMALLEST_PROBABILITY)), axis=-1)
-            for values in (reference, z)
-        )
-        divergence = (np.exp(log_p) * (log_p - log_q)).sum(-1)
-        return np.asarray(divergence.reshape(len(z), -1).mean(1))
-    difference = (z - reference).reshape(len(z), -1)
-    return np.asarray(0.5 * np.square(difference).sum(1))
+    z, reference = _as_logits(loss, outputs), _as_logits(loss, float_outputs)
+    if loss is Loss.SQUARED_ERROR:
+        return np.asarray(0.5 * np.square((z - reference).reshape(len(z), -1)).sum(1))
+    log_p, log_q = log_softmax(reference, axis=-1), log_softmax(z, axis=-1)
+    p = np.exp(log_p)
+    with np.errstate(invalid="ignore"):  # a class that is masked in both has -inf in both
+        divergence = np.where(p > 0, p * np.minimum(log_p - log_q, LARGEST_CHANGE), 0.0).sum(-1)
+    return np.asarray(divergence.reshape(len(z), -1).mean(1))
 
 
-def root_times(loss: Loss, change: Array, float_outputs: Array) -> NDArray[np.float64]:
+def root_times(loss: Loss, outputs: Array, float_outputs: Array) -> NDArray[np.float64]:
     """`B dz` of every sample, flattened to `[samples, outputs]`, so that `1/2 ||B dz||^2` is the loss to second order.
 
     For kl: `sqrt(p) (dz - p'dz)` at each position, over the square root of the number of positions, p the float
-    softmax; for kl_probabilities `dz / sqrt(p)`. `change` and `float_outputs`: `[samples, ..., classes]`.
+    softmax. For kl_probabilities z is the logarithm of the outputs: the change of a probability from near 0 to 0.1 is
+    no small change in itself, but is one in its logarithm. Both arguments: `[samples, ..., classes]`.
     """
-    dz = change.astype(np.float64)
-    if loss is Loss.KL:
-        p = softmax(float_outputs.astype(np.float64), axis=-1)
-        dz = np.sqrt(p) * (dz - (p * dz).sum(-1, keepdims=True))
-    elif loss is Loss.KL_PROBABILITIES:
-        dz = dz / np.sqrt(np.maximum(float_outputs, SMALLEST_PROBABILITY))
+    z, reference = _as_logits(loss, outputs), _as_logits(loss, float_outputs)
+    with np.errstate(invalid="ignore"):
+        dz = z - reference
     if loss is not Loss.SQUARED_ERROR:
+        p = softmax(reference, axis=-1)
+        dz = np.where(p > 0, np.clip(dz, -LARGEST_CHANGE, LARGEST_CHANGE), 0.0)
+        dz = np.sqrt(p) * (dz - (p * dz).sum(-1, keepdims=True))
         dz /= math.sqrt(math.prod(dz.shape[1:-1]))
     return np.asarray(dz.reshape(len(dz), -1))
+
+
+def _as_logits(loss: Loss, outputs: Array) -> NDArray[np.float64]:
+    z = np.asarray(outputs, dtype=np.float64)
+    return np.log(np.maximum(z, SMALLEST_PROBABILITY)) if loss is Loss.KL_PROBABILITIES else z
 
 
 def transposed_root_times(loss: Loss, probe: torch.Tensor, float_outputs: torch.Tensor) -> torch.Tensor:
     """`B' u` of every sample, in the shape of the outputs `[samples, ..., classes]`; the transpose of `root_times`.
 
     For kl: `sqrt(p) u - p (sqrt(p)' u)` at each position, over the square root of the number of positions; for
-    kl_probabilities `u / sqrt(p)`.
+    kl_probabilities `u / sqrt(p)`, the outputs being p itself.
     """
     if loss is Loss.SQUARED_ERROR:
         return probe

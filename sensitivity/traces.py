@@ -13,9 +13,10 @@ Deviations from HAWQ-V2 and from PyHessian:
 
 1. The probe lives in the space of the outputs, not of the weights. There is no second differentiation, no noise from
    the blocks between sites, and no estimate is ever negative.
-2. Each probe sees another micro-batch of the samples, with independent signs for each sample. The draws are
-   independent and unbiased for the trace over all samples, so their spread is an honest standard error of both:
-   probes and samples. In practice samples differ far more than probes.
+2. Each probe sees another micro-batch of the samples, with independent signs for each sample. The draws are unbiased
+   for the trace over all samples, and their spread is a standard error of both: probes and samples (which differ far
+   more). Every sample is seen once before any is seen again, which makes it err to the wide side; with no more samples
+   than one micro-batch it speaks of the probes alone.
 3. The iteration stops on that standard error, for every site, not on the change of the running mean.
 4. Sums are in float64.
 """
@@ -60,7 +61,7 @@ class TraceRule:
 class Traces:
     """Traces per site, in the order of `sites`.
 
-    `trace_mean[i]` is `Tr(H_ii) / n_i`, `trace_stderr[i]` its standard error; `probes` Hessian-vector products were
+    `trace_mean[i]` is `Tr(H_ii) / n_i`, `trace_stderr[i]` its standard error; `probes` backward passes were
     used (one backward pass each), each on `batch` samples.
     """
 

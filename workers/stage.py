@@ -7,10 +7,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 JSON = Any
+
+# Blobs of another release are not taken for those of this one.
+VERSION = version("bitbudget")
 
 
 class StageContext(Protocol):
@@ -53,7 +57,7 @@ class Stage:
 
     `reads` names earlier stages or the uploads `model` and `dataset`; `settings` picks the part of the request that
     the result depends on; `weight` is the stage's usual share of the whole time, for progress and ETA; `version` is
-    raised when the code's result changes, so that no old blob is taken for a new one.
+    raised when the code's result changes within a release, so that no old blob is taken for a new one.
     """
 
     name: str
@@ -66,7 +70,7 @@ class Stage:
 
     def key(self, request: Mapping[str, JSON], keys: Mapping[str, str]) -> str:
         """Hex SHA-256 over everything the result depends on; `keys` maps each name in `reads` to its key or digest."""
-        parts = [self.name, self.version, [keys[name] for name in self.reads], self.settings(request)]
+        parts = [VERSION, self.name, self.version, [keys[name] for name in self.reads], self.settings(request)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

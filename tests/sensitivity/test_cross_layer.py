@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from network.graph import Network
-from network.normalise import normalise
+from network.normalise import from_proto, normalise
 from sensitivity.cross_layer import CrossLayer, cross_layer
 from sensitivity.loss import Loss, sample_loss
 
@@ -159,3 +159,45 @@ def test_the_sketch_is_unbiased_with_the_error_it_states(rng):
     # samples are not of equal size, so allow for the largest to weigh most
     stated = np.sqrt(2 / (16 * len(x))) * np.sqrt(np.outer(np.diag(exact), np.diag(exact)))
     assert np.all(spread <= 2 * stated)
+
+
+def test_a_softmax_at_the_end_changes_nothing(mlp, rng):
+    """Large changes: a probability that rises from nothing must not count as more than the rise of its logit."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(mlp.proto)
+    proto.graph.node.append(helper.make_node("Softmax", ["y"], ["p"], axis=-1, name="softmax"))
+    proto.graph.output[0].name = "p"
+    past_softmax = from_proto(proto)
+    x = 3 * rng.normal(size=(50, 4)).astype(np.float32)
+    weights = perturbed(mlp, rng, 0.5)
+    logits = matrix_of(mlp, weights, x, Loss.KL)
+    probabilities = matrix_of(past_softmax, weights, x, Loss.KL_PROBABILITIES)
+    np.testing.assert_allclose(probabilities.matrix, logits.matrix, rtol=0.02, atol=1e-3)
+    np.testing.assert_allclose(probabilities.measured, logits.measured, rtol=0.02)
+
+
+def test_masked_classes_are_no_damage(mlp, rng):
+    """A mask of -inf on one class, in the float and in every quantized network."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(mlp.proto)
+    mask = np.array([0, 0, -np.inf, 0, 0], dtype=np.float32)
+    proto.graph.initializer.append(numpy_helper.from_array(mask, "mask"))
+    proto.graph.node.append(helper.make_node("Add", ["y", "mask"], ["masked"], name="add_mask"))
+    proto.graph.output[0].name = "masked"
+    x = rng.normal(size=(20, 4)).astype(np.float32)
+    found = matrix_of(from_proto(proto), perturbed(mlp, rng, 0.3), x, Loss.KL)
+    assert np.isfinite(found.matrix).all()
+    assert (found.damage > 0).all()
+    assert np.isfinite(found.measured).all()
+
+
+def test_an_output_made_before_the_cut_is_passed_on(mlp, rng):
+    """A second output (features) that nothing reads after the last layer."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(mlp.proto)
+    features = next(node.output[0] for node in proto.graph.node if node.op_type == "Tanh")
+    proto.graph.output.append(helper.make_tensor_value_info(features, TensorProto.FLOAT, ["N", 6]))
+    x = rng.normal(size=(20, 4)).astype(np.float32)
+    weights = perturbed(mlp, rng, 0.3)
+    with_features = matrix_of(from_proto(proto), weights, x, Loss.KL)
+    np.testing.assert_allclose(with_features.matrix, matrix_of(mlp, weights, x, Loss.KL).matrix, rtol=1e-5)
