@@ -37,13 +37,16 @@ _ROUNDING = 1e-10
 
 @dataclass(frozen=True, eq=False)
 class Descent:
-    """The problem as arrays. Plans are [S] of flat candidate indices, limits [L] for the costs [L, K]."""
+    """The problem as arrays. Plans are [S] of flat candidate indices, limits [L] for the costs [L, K].
 
-    G: FloatArray
+    `doubled` is 2 G, the form in which every formula needs it; `same_site` [K, K] marks candidates of one site.
+    """
+
+    doubled: FloatArray
     costs: FloatArray
     offsets: IndexArray
     site_of: IndexArray
-    diagonal: FloatArray
+    same_site: NDArray[np.bool_]
 
     @classmethod
     def of(cls, problem: Problem, quantities: Sequence[Quantity]) -> Descent:
@@ -54,12 +57,13 @@ class Descent:
         """
         if problem.interactions is None:
             raise NotApplicable("the problem has no interactions; use the additive frontier or the integer program")
-        G = problem.interactions
-        costs = np.array([problem.values(quantity) for quantity in quantities]).reshape(len(quantities), len(G))
-        return cls(G, costs, problem.offsets, problem.site_of, np.diag(G).copy())
+        count = len(problem.interactions)
+        costs = np.array([problem.values(quantity) for quantity in quantities]).reshape(len(quantities), count)
+        same_site = problem.site_of[:, None] == problem.site_of
+        return cls(2 * problem.interactions, costs, problem.offsets, problem.site_of, same_site)
 
     def damage(self, plan: IndexArray) -> float:
-        return float(self.G[np.ix_(plan, plan)].sum())
+        return float(self.doubled[np.ix_(plan, plan)].sum()) / 2
 
     def slack(self, plan: IndexArray, upper: FloatArray) -> FloatArray:
         """[L]: what is left of every limit."""
@@ -73,15 +77,14 @@ class Descent:
         A plan that ends above `complete_below` has been compared with the most promising exchanges only.
         """
         plan = plan.copy()
-        chosen = self.G[:, plan]
+        chosen = self.doubled[:, plan]
         gradient = chosen.sum(axis=1)
-        damage = float(gradient[plan].sum())
+        damage = float(gradient[plan].sum()) / 2
         slack = self.slack(plan, upper)
-        some = min(_ROWS, len(self.G))
+        some = min(_ROWS, len(gradient))
         while True:
             current = plan[self.site_of]
-            delta = 2 * (gradient - gradient[current]) + self.diagonal + self.diagonal[current]
-            delta -= 2 * chosen[np.arange(len(self.G)), self.site_of]
+            delta = self._deltas(current, chosen, gradient)
             increase = self.costs - self.costs[:, current]
             least = -_ROUNDING * abs(damage)
             # a candidate that is chosen already stands for no change: one of them is enough
@@ -89,21 +92,28 @@ class Descent:
             rank[plan[1:]] = np.inf
             rows = np.argpartition(rank, some - 1)[:some]
             gain, first, second = self._best(rows, current, chosen, delta, increase, slack)
+            if gain >= least and damage <= complete_below:
+                everything = np.arange(len(gradient))
+                gain, first, second = self._best(everything, current, chosen, delta, increase, slack)
             if gain >= least:
-                if damage > complete_below:
-                    return plan, damage
-                gain, first, second = self._best(np.arange(len(self.G)), current, chosen, delta, increase, slack)
-                if gain >= least:
-                    return plan, damage
+                return plan, damage
             for new in (first, second):
-                if new == current[new]:
-                    continue
-                site = self.site_of[new]
-                gradient += self.G[new] - self.G[plan[site]]
-                slack -= self.costs[:, new] - self.costs[:, plan[site]]
-                plan[site] = new
-                chosen[:, site] = self.G[new]
+                old, site = current[new], self.site_of[new]
+                if new != old:
+                    gradient += self.doubled[new]
+                    gradient -= self.doubled[old]
+                    chosen[:, site] = self.doubled[new]
+                    slack -= self.costs[:, new] - self.costs[:, old]
+                    plan[site] = new
             damage += gain
+
+    def _deltas(self, current: IndexArray, chosen: FloatArray, gradient: FloatArray) -> FloatArray:
+        """[K]: how far each change alone moves the damage. `chosen` [K, S] and `gradient` [K]: 2 G of the plan."""
+        diagonal = self.doubled.diagonal()
+        delta = gradient - gradient[current]
+        delta += (diagonal + diagonal[current]) / 2
+        delta -= chosen[np.arange(len(delta)), self.site_of]
+        return delta
 
     def _best(
         self,
@@ -115,19 +125,17 @@ class Descent:
         slack: FloatArray,
     ) -> tuple[float, int, int]:
         """The pair of changes, one of them among `rows`, that moves the damage down most, and by how much."""
-        change = (chosen[current[rows]] - chosen[rows])[:, self.site_of]
-        change += self.G[rows]
-        change -= self.G[current[rows]]
-        change *= 2
+        before = current[rows]
+        change = (chosen[before] - chosen[rows] + delta[rows, None]).take(self.site_of, axis=1)
+        change += self.doubled[rows]
+        change -= self.doubled[before]
         change += delta
-        change += delta[rows, None]
         # a site changes once; with its own current candidate as the other half, the change stands alone
-        same_site = self.site_of[rows, None] == self.site_of
-        np.putmask(change, same_site & (np.arange(len(self.G)) != current), np.inf)
+        np.putmask(change, self.same_site[rows], np.inf)
+        change[np.arange(len(rows)), before] = delta[rows]
         for rise, left in zip(increase, slack, strict=True):
             np.putmask(change, rise > (left - rise[rows])[:, None], np.inf)
-        best = int(change.argmin())
-        row, second = divmod(best, len(self.G))
+        row, second = divmod(int(change.argmin()), len(delta))
         return float(change[row, second]), int(rows[row]), second
 
     def kicked(self, plan: IndexArray, sites: int, generator: np.random.Generator) -> IndexArray:
@@ -144,10 +152,8 @@ class Descent:
         scale = np.maximum(self.costs.max(axis=1, initial=0.0), np.finfo(float).tiny)
         while (slack < 0).any():
             current = plan[self.site_of]
-            chosen = self.G[:, plan]
-            gradient = chosen.sum(axis=1)
-            delta = 2 * (gradient - gradient[current]) + self.diagonal + self.diagonal[current]
-            delta -= 2 * chosen[np.arange(len(self.G)), self.site_of]
+            chosen = self.doubled[:, plan]
+            delta = self._deltas(current, chosen, chosen.sum(axis=1))
             after = slack[:, None] - (self.costs - self.costs[:, current])
             excess = np.maximum(-after, 0.0) / scale[:, None]
             removed = (np.maximum(-slack, 0.0) / scale).sum() - excess.sum(axis=0)
