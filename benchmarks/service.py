@@ -45,6 +45,10 @@ class Service:
             self.worker_peak_bytes = max([self.worker_peak_bytes, *map(peak_bytes, self.worker_processes())])
             self.api_peak_bytes = max(self.api_peak_bytes, resident_bytes(self.process))
 
+    def log(self) -> str:
+        """What API and worker have logged so far."""
+        return (self.home / "log").read_text()
+
     def submit(self, model: Path, data: Path, request: dict[str, Any]) -> str:
         """POST the job with its files; gives its id."""
         with model.open("rb") as model_file, data.open("rb") as data_file:
