@@ -75,12 +75,17 @@ class JobContext:
         return None if self._claim.dataset_id is None else self._fetch("dataset", self._claim.dataset_id)
 
     def read(self, stage: str) -> bytes:
-        """The blob that the stage of this name wrote.
+        """The blob that the stage of this name wrote. Outside of a stage, when the job is delivered, all may be read.
 
         Raises:
             LookupError: that stage has not run; the running stage does not name it in `reads`.
         """
         self.check()
+        if self._stage is not None and stage not in self._stage.reads:
+            raise LookupError(
+                f"the stage {self._stage.name} reads {stage}, which its `reads` do not name: its key would not depend "
+                "on it"
+            )
         data = patiently(lambda: results.load(self._sessions, self.keys[stage]), self.check)
         if data is None:
             raise LookupError(f"the stage {stage} has no result yet; it must stand before its reader in the table")
@@ -197,8 +202,16 @@ class ProgressClock:
 
 
 def stage_keys(stages: Sequence[Stage], claim: Claim) -> dict[str, str]:
-    """The key of every stage by name, with the digests of the uploads as `model` and `dataset` ("" without one)."""
+    """The key of every stage by name, with the digests of the uploads as `model` and `dataset` ("" without one).
+
+    What a deadline cut short depends on the clock as well, which no key can hold. A stage that obeys a deadline
+    therefore gets a key of this job's own: the job finds its result in a later attempt, no other job does.
+    """
+    request = claim.request
+    search = request.get("search") or {}
+    if search.get("deadline_seconds") is not None:
+        request = {**request, "search": {**search, "deadline_of_job": claim.job_id}}
     keys = {"model": claim.model_id, "dataset": claim.dataset_id or ""}
     for stage in stages:
-        keys[stage.name] = stage.key(claim.request, keys)
+        keys[stage.name] = stage.key(request, keys)
     return keys

@@ -1,7 +1,8 @@
 """Certify: the chosen plan exported, and compared with the float network on samples that took no part in choosing it.
 
-A plan that misses the budget there gives way to the next safer one, at most `MOST_LOOKS` times. Every look at the
-held-out samples is counted, and the interval of the certificate is widened for all of them.
+A plan that misses the budget there gives way to the next safer one, the last of at most `MOST_LOOKS` being the safest
+of the frontier. Every look at the held-out samples is counted, and the interval of the certificate is widened for all
+of them.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from workers.stages.candidates import unpack_candidates
 from workers.stages.inputs import Inputs
 from workers.stages.measured import Comparison, exported
 from workers.stages.payload import pack, unpack
+from workers.stages.plan import MOST_LOOKS
 from workers.stages.problem import Analysis, planning_problem
-
-MOST_LOOKS = 5
 
 
 def run(context: StageContext) -> bytes:
@@ -34,7 +34,7 @@ def run(context: StageContext) -> bytes:
     budget = context.request["budget"]
     compare = Comparison(context, inputs, inputs.splits.held_out, Metric(resolved["metric"]))
     looks: list[tuple[list[int], Measurement, bytes]] = []
-    for choices in found["to_certify"][:MOST_LOOKS]:
+    for choices in found["to_certify"]:
         model = exported(context, inputs, candidates, problem, Plan(tuple(choices)))
         looks.append((choices, compare(model), model))
         if _certificate(context, inputs, looks[-1][1], len(looks)).met:

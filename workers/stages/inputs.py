@@ -25,6 +25,8 @@ GROUP_BYTES = 1 << 30
 MOST_IN_A_RUN = 128
 MOST_IN_A_BACKWARD_PASS = 64
 MOST_IN_A_GROUP = 4096
+# Curvature is an average over samples: past some hundreds, what the extra samples add is below the estimate's error.
+SENSITIVITY_SAMPLES = 512
 # A backward pass keeps about every activation, not only the peak of those alive at once.
 ACTIVATIONS_PER_PEAK = 16
 
@@ -77,6 +79,11 @@ class Inputs:
         """Samples whose activations at one cut of the network may be kept at once; a multiple of `batch`."""
         fitting = _clamp(GROUP_BYTES // self._sample_bytes, MOST_IN_A_GROUP)
         return max(fitting // self.batch, 1) * self.batch
+
+    @property
+    def sensitivity_samples(self) -> NDArray[np.int64]:
+        """The calibration samples that curvature is taken from: `SENSITIVITY_SAMPLES`, or one batch if it is larger."""
+        return self.splits.calibration[: max(SENSITIVITY_SAMPLES, self.static_batch or 0)]
 
     def take(self, indices: NDArray[np.int64]) -> Arrays:
         """The input arrays of these samples; with a fixed batch size only as many as fill whole batches."""

@@ -27,6 +27,8 @@ FRONTIER_POINTS = 128
 # A plan that misses its budget on other samples does so by about the noise of the measurement: a third less damage is a
 # step of that size.
 SAFER = 0.7
+# Plans that may be tried on the held-out samples; each look widens the interval of the certificate.
+MOST_LOOKS = 5
 
 
 def run(context: StageContext) -> bytes:
@@ -50,7 +52,7 @@ def run(context: StageContext) -> bytes:
     )
     return pack(
         {
-            "to_certify": [list(point.plan.choices) for point in (result.chosen.point, *safer(points, result))],
+            "to_certify": [list(point.plan.choices) for point in to_certify(points, result)],
             "search": {
                 "status": result.status.value,
                 "samples": len(inputs.splits.search),
@@ -92,15 +94,17 @@ def frontier_points(request: Mapping[str, Any], network: Network, problem: Probl
     return [FrontierPoint(plans[i], float(totals[cost][i]), float(totals[Quantity.DAMAGE][i])) for i in index]
 
 
-def safer(points: Sequence[FrontierPoint], result: SearchResult) -> list[FrontierPoint]:
-    """What to fall back on: dearer plans, each with at most `SAFER` of the predicted damage of the one before."""
-    found: list[FrontierPoint] = []
-    damage = result.chosen.point.damage
-    for point in points[result.chosen.index + 1 :]:
-        if point.damage <= SAFER * damage:
-            found.append(point)
-            damage = point.damage
-    return found
+def to_certify(points: Sequence[FrontierPoint], result: SearchResult) -> list[FrontierPoint]:
+    """The chosen plan and what to fall back on, at most `MOST_LOOKS` plans, each dearer than the one before.
+
+    Each has at most `SAFER` of the predicted damage of the one before, but for the last: that is the frontier's last
+    plan, so that no budget is called missed that the safest plan would keep.
+    """
+    chain = [result.chosen.point]
+    for point in points[result.chosen.index + 1 : -1]:
+        if len(chain) < MOST_LOOKS - 1 and point.damage <= SAFER * chain[-1].damage:
+            chain.append(point)
+    return chain if result.chosen.index == len(points) - 1 else [*chain, points[-1]]
 
 
 class _Evaluator:
@@ -121,21 +125,20 @@ class _Evaluator:
         document, _ = unpack(self._context.chunk(name, lambda: self._measured(point)))
         evaluation = Evaluation(**document)
         self._done += 1
-        self._context.event("evaluated", {"cost": point.cost, "predicted_damage": point.damage, **document})
         self._context.progress(min(1.0, self._done / self._expected))
         return evaluation
 
     def _measured(self, point: FrontierPoint) -> bytes:
         model = exported(self._context, self._inputs, self._candidates, self._problem, point.plan)
         measurement = self._compare(model)
-        return pack(
-            {
-                "drop": measurement.drop(self._kind),
-                "stderr": measurement.stderr(self._kind),
-                "samples": measurement.samples,
-                "size_bytes": len(model),
-            }
-        )
+        document = {
+            "drop": measurement.drop(self._kind),
+            "stderr": measurement.stderr(self._kind),
+            "samples": measurement.samples,
+            "size_bytes": len(model),
+        }
+        self._context.event("evaluated", {"cost": point.cost, "predicted_damage": point.damage, **document})
+        return pack(document)
 
 
 def _evaluated(problem: Problem, plan: EvaluatedPlan) -> dict[str, Any]:

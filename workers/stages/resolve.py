@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 import numpy as np
 
 from evaluation.dataset import check_labels
-from evaluation.errors import MetricNotApplicable
-from evaluation.metrics import Metric, default_metric
-from network.graph import Network
+from evaluation.errors import DatasetTooFewSamples, MetricNotApplicable
+from evaluation.metrics import Metric, default_metric, measure
+from evaluation.runner import OnnxRunner
+from evaluation.splits import CALIBRATION_SHARE, MOST_CALIBRATION
+from network.errors import NothingToQuantize
+from network.graph import Network, Site
+from network.normalise import dump
 from planner.errors import ConstraintImpossible, LimitUnreachable, UnknownLayer
 from planner.problem import Limits, Problem, limit_name
 from quantization.formats import FloatFormat, Granularity, IntegerFormat
@@ -19,6 +24,7 @@ from workers.stage import StageContext
 from workers.stages.inputs import Inputs
 from workers.stages.payload import pack
 from workers.stages.problem import planning_problem
+from workers.stages.reach import unmeasured_sites
 
 Allowed = dict[str, list[str]]
 
@@ -26,9 +32,10 @@ Allowed = dict[str, list[str]]
 def run(context: StageContext) -> bytes:
     """The metric, and the formats that the request leaves to every site."""
     inputs = Inputs.read(context)
-    metric = _metric(inputs, context.request["budget"]["metric"])
     allowed = allowed_formats(inputs.network, context.request["weights"], context.request["layers"])
     _check_limits(planning_problem(inputs.network, allowed, None, ""), limits_of(context.request))
+    _check_batch(inputs)
+    metric = _metric(context, inputs)
     return pack({"metric": metric.value, "allowed": allowed})
 
 
@@ -50,17 +57,57 @@ def _check_limits(problem: Problem, limits: Limits) -> None:
             )
 
 
-def _metric(inputs: Inputs, asked: str | None) -> Metric:
-    labels, shape = inputs.dataset.labels, inputs.network.outputs[0].shape
-    metric = Metric(asked) if asked else default_metric(shape, labels is not None, inputs.dataset.targets is not None)
+def _check_batch(inputs: Inputs) -> None:
+    """A graph with a fixed batch is calibrated with whole batches, so that one has to fit."""
+    batch, there = inputs.static_batch, len(inputs.splits.calibration)
+    if batch is None or batch <= there:
+        return
+    if batch > MOST_CALIBRATION:
+        remedy = f"at most {MOST_CALIBRATION:,} samples calibrate: export the network with a dynamic or a smaller batch"
+    else:
+        remedy = (
+            f"send at least {math.ceil(batch / CALIBRATION_SHARE):,} samples, or export the network with a dynamic "
+            "batch axis"
+        )
+    raise DatasetTooFewSamples(
+        f"the network fixes a batch of {batch:,} samples, but of {inputs.dataset.samples:,} only {there:,} are for "
+        f"calibration, less than one batch; {remedy}"
+    )
+
+
+def _metric(context: StageContext, inputs: Inputs) -> Metric:
+    """The metric that was asked for, or else fits the data; tried on one batch of the search samples.
+
+    Raises:
+        MetricNotApplicable: it cannot be computed from the first output, or not with these labels.
+        DatasetLabelsOutOfRange: labels that are no classes of the network.
+        ModelInvalid: the samples do not lie along the first axis of the first output.
+    """
+    part = inputs.dataset.take(inputs.splits.search[: inputs.batch])
+    output = OnnxRunner(dump(inputs.network), context.threads).first_output(part.inputs, inputs.batch)
+    context.check()
+    name = inputs.network.outputs[0].name
+    if output.dtype.kind != "f":
+        raise MetricNotApplicable(
+            f"the first output {name!r} holds {output.dtype}; every metric needs floats such as logits: export the "
+            "network without ArgMax"
+        )
+    asked, labels = context.request["budget"]["metric"], inputs.dataset.labels
+    if asked is None and labels is not None and (output.ndim < 2 or output.shape[-1] < 2):
+        raise MetricNotApplicable(
+            f"the data have labels, but the first output {name!r} is {list(output.shape)} for {len(output)} samples, "
+            "which is no row of at least 2 classes for each; send `targets` in place of `labels`, or take "
+            "budget.metric cosine"
+        )
+    targets = inputs.dataset.targets is not None
+    metric = Metric(asked) if asked else default_metric(output.shape, labels is not None, targets)
+    if metric is Metric.TOP1 and labels is None:
+        raise MetricNotApplicable(
+            "top1 needs labels and the data have none; add an array `labels`, or take the metric agreement"
+        )
+    measure(metric, output, output, part.labels)
     if metric is Metric.TOP1:
-        if labels is None:
-            raise MetricNotApplicable(
-                "top1 needs labels and the data have none; add an array `labels`, or take the metric agreement"
-            )
-        classes = shape[-1] if shape else None
-        if classes is not None:
-            check_labels(np.asarray(labels), classes)
+        check_labels(np.asarray(labels), output.shape[-1])
     return metric
 
 
@@ -75,9 +122,18 @@ def allowed_formats(network: Network, weights: Mapping[str, Any], layers: Mappin
 
     Raises:
         UnknownLayer: `layers` names what is no layer, weight or site; the text lists what there is.
-        ConstraintImpossible: it names one weight twice and says different things of it.
+        ConstraintImpossible: it names one weight twice and says different things of it, or a name is that of several
+            weights.
+        NothingToQuantize: no weight leads to the first output.
     """
-    known = {alias: site for site in network.sites for alias in site.aliases}
+    unmeasured = unmeasured_sites(network)
+    if len(unmeasured) == len(network.sites):
+        raise NothingToQuantize(
+            f"the first output {network.outputs[0].name!r} depends on no weight that can be quantized, and the "
+            f"budget is measured there; got {', '.join(sorted(unmeasured))} before other outputs only: export the network with "
+            "the output that counts first"
+        )
+    known = _sites_by_name(network)
     unknown = [name for name in layers if name not in known]
     if unknown:
         raise UnknownLayer(
@@ -86,16 +142,33 @@ def allowed_formats(network: Network, weights: Mapping[str, Any], layers: Mappin
         )
     constraints: dict[str, Mapping[str, Any]] = {}
     for name, constraint in layers.items():
-        if constraints.setdefault(known[name].name, constraint) != constraint:
+        if len(known[name]) > 1:
             raise ConstraintImpossible(
-                f"layers names the weight {known[name].weight!r} twice with different constraints, {name!r} being one "
-                f"of its names; say it once, as {known[name].name!r}"
+                f"layers names {name!r}, which is a node or a weight of several layers: "
+                f"{', '.join(site.name for site in known[name])}; say which by these names"
+            )
+        site = known[name][0]
+        if constraints.setdefault(site.name, constraint) != constraint:
+            raise ConstraintImpossible(
+                f"layers names the weight {site.weight!r} twice with different constraints, {name!r} being one "
+                f"of its names; say it once, as {site.name!r}"
             )
     granularity = Granularity(weights["granularity"])
-    return {
+    allowed = {
         site.name: _formats(sorted(weights["bits"]), granularity, constraints.get(site.name, {}))
         for site in network.sites
     }
+    # Nothing would measure what fewer bits do to the other outputs.
+    return {name: formats[-1:] if name in unmeasured else formats for name, formats in allowed.items()}
+
+
+def _sites_by_name(network: Network) -> dict[str, list[Site]]:
+    """Every name by which a request may call a weight, with the sites it may mean: one, if it is the site's own."""
+    known: dict[str, list[Site]] = {}
+    for site in network.sites:
+        for alias in site.aliases:
+            known.setdefault(alias, []).append(site)
+    return known | {site.name: [site] for site in network.sites}
 
 
 def _formats(bits: list[int], granularity: Granularity, constraint: Mapping[str, Any]) -> list[str]:

@@ -18,8 +18,6 @@ from workers.stages.candidates import Candidates, unpack_candidates
 from workers.stages.inputs import Inputs
 from workers.stages.payload import pack, unpack
 
-# Curvature is an average over samples: past some hundreds, what the extra samples add is below the estimate's error.
-SENSITIVITY_SAMPLES = 512
 TRACE_RULE = TraceRule(rtol=0.1, min_probes=8, max_probes=64)
 TRACE_SHARE = 0.2  # of the stage's time, for progress
 
@@ -72,7 +70,7 @@ def _checkpointed_traces(context: StageContext, inputs: Inputs) -> dict[str, Any
         found: Traces = hessian_traces(
             TorchNetwork(inputs.network),
             {site.name: site.weight for site in inputs.network.sites},
-            inputs.take(inputs.splits.calibration[:SENSITIVITY_SAMPLES]),
+            inputs.take(inputs.sensitivity_samples),
             inputs.loss,
             torch.Generator().manual_seed(context.request["seed"]),
             TRACE_RULE,
@@ -94,7 +92,7 @@ def _cross_layer(context: StageContext, inputs: Inputs, candidates: Candidates) 
     return cross_layer(
         inputs.network,
         {name: [weight.dequantize for weight in weights] for name, weights in candidates.items()},
-        inputs.take(inputs.splits.calibration[:SENSITIVITY_SAMPLES]),
+        inputs.take(inputs.sensitivity_samples),
         inputs.loss,
         threads=context.threads,
         generator=np.random.default_rng(context.request["seed"]),

@@ -1,0 +1,14 @@
+"""Which weights the first output depends on: that output is the only one that damage and budget are measured at."""
+
+from __future__ import annotations
+
+from network.graph import Network
+
+
+def unmeasured_sites(network: Network) -> frozenset[str]:
+    """Names of the sites from which no path leads to the first output."""
+    needed = {network.outputs[0].name}
+    for node in reversed(network.proto.graph.node):  # in topological order, so that one pass backwards is enough
+        if needed.intersection(node.output):
+            needed.update(node.input)
+    return frozenset(site.name for site in network.sites if site.weight not in needed)
