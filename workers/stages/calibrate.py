@@ -6,7 +6,7 @@ then finds everything here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -30,39 +30,74 @@ STATISTICS_BYTES = 1 << 30
 def run(context: StageContext) -> bytes:
     """Rounded weights of all candidates (`workers.stages.candidates`)."""
     inputs = Inputs.read(context)
-    network = inputs.network
     granularity = Granularity(context.request["weights"]["granularity"])
     formats = [IntegerFormat(bits, granularity) for bits in candidate_bits(context.request)]
-    rounded: dict[str, Sequence[QuantizedWeight]] = {}
-    reasons: dict[str, str] = {}
-    done = 0
-    for sites, statistics in _collected(context, inputs):
-        for site in sites:
-            weight = network.weight(site.weight)
-            found = statistics[site.name]
-            if isinstance(found, InputStatistics):
-                rounded[site.name] = gptq(weight, formats, site.channel_axis, found).weights
-            else:
-                rounded[site.name] = [round_nearest(weight, format_, site.channel_axis) for format_ in formats]
-                reasons[site.name] = found.reason
-            done += 1
-            context.progress(0.5 + 0.5 * done / len(network.sites))
-    return pack_candidates({site.name: rounded[site.name] for site in network.sites}, reasons)
-
-
-def _collected(
-    context: StageContext, inputs: Inputs
-) -> Iterator[tuple[list[Site], dict[str, InputStatistics | NotReducible]]]:
-    """Groups of sites with their statistics; with nearest rounding none are needed."""
+    rounding = _Rounding(context, inputs, formats)
     if context.request["weights"]["rounding"] == "nearest":
-        reason = NotReducible("the request asks for nearest rounding")
-        yield list(inputs.network.sites), dict.fromkeys((site.name for site in inputs.network.sites), reason)
-        return
-    torch_network = TorchNetwork(inputs.network)
-    for sites in _groups(inputs.network):
-        statistics = {site.name: input_statistics(inputs.network, site) for site in sites}
-        _accumulate(context, inputs, torch_network, sites, statistics)
-        yield sites, statistics
+        rounding.nearest()
+    else:
+        network = TorchNetwork(inputs.network)
+        for sites in _groups(inputs.network):
+            rounding.gptq(network, sites)
+    names = [site.name for site in inputs.network.sites]
+    return pack_candidates(
+        {name: rounding.weights[name] for name in names}, {name: rounding.methods[name] for name in names}
+    )
+
+
+class _Rounding:
+    """Weights rounded so far, by site name, and in words how each was rounded."""
+
+    def __init__(self, context: StageContext, inputs: Inputs, formats: Sequence[IntegerFormat]) -> None:
+        self.weights: dict[str, Sequence[QuantizedWeight]] = {}
+        self.methods: dict[str, str] = {}
+        self._context = context
+        self._inputs = inputs
+        self._formats = formats
+
+    def nearest(self) -> None:
+        """All sites without statistics, as the request asks."""
+        for site in self._inputs.network.sites:
+            self._round(site, NotReducible("the request asks for it"))
+            self._report(0.0)
+
+    def gptq(self, network: TorchNetwork, sites: Sequence[Site]) -> None:
+        """One group of sites; its statistics end with this call, before those of the next group begin."""
+        statistics = {site.name: input_statistics(self._inputs.network, site) for site in sites}
+        self._accumulate(network, sites, statistics)
+        for number, site in enumerate(sites):
+            self._round(site, statistics.pop(site.name))
+            # Of each site half is its statistics, and these are all there.
+            self._report(0.5 * (len(sites) - number - 1))
+
+    def _accumulate(
+        self, network: TorchNetwork, sites: Sequence[Site], statistics: Mapping[str, InputStatistics | NotReducible]
+    ) -> None:
+        owner = {layer.name: site.name for site in sites for layer in site.layers}
+
+        def visit(layer: Layer, activation: torch.Tensor) -> None:
+            found = statistics.get(owner.get(layer.name, ""))
+            if isinstance(found, InputStatistics):
+                found.add(layer, activation)
+
+        batches = list(self._inputs.batches(self._inputs.splits.calibration))
+        for number, batch in enumerate(batches):
+            network.layer_inputs({name: torch.from_numpy(array) for name, array in batch.items()}, visit)
+            self._report(0.5 * len(sites) * (number + 1) / len(batches))
+
+    def _round(self, site: Site, statistics: InputStatistics | NotReducible) -> None:
+        weight = self._inputs.network.weight(site.weight)
+        if isinstance(statistics, NotReducible):
+            self.weights[site.name] = [round_nearest(weight, format_, site.channel_axis) for format_ in self._formats]
+            self.methods[site.name] = f"nearest: {statistics.reason}"
+            return
+        found = gptq(weight, self._formats, site.channel_axis, statistics)
+        self.weights[site.name] = found.weights
+        self.methods[site.name] = f"gptq: {found.note}" if found.note else "gptq"
+
+    def _report(self, begun: float) -> None:
+        """Progress, with what of the sites that are not rounded yet is done, counted in sites."""
+        self._context.progress(min(1.0, (len(self.weights) + begun) / len(self._inputs.network.sites)))
 
 
 def _groups(network: Network) -> Iterator[list[Site]]:
@@ -77,23 +112,3 @@ def _groups(network: Network) -> Iterator[list[Site]]:
         group.append(site)
         used += needed
     yield group
-
-
-def _accumulate(
-    context: StageContext,
-    inputs: Inputs,
-    network: TorchNetwork,
-    sites: Sequence[Site],
-    statistics: dict[str, InputStatistics | NotReducible],
-) -> None:
-    owner = {layer.name: site.name for site in sites for layer in site.layers}
-
-    def visit(layer: Layer, activation: torch.Tensor) -> None:
-        found = statistics.get(owner.get(layer.name, ""))
-        if isinstance(found, InputStatistics):
-            found.add(layer, activation)
-
-    batches = list(inputs.batches(inputs.splits.calibration))
-    for number, batch in enumerate(batches):
-        network.layer_inputs({name: torch.from_numpy(array) for name, array in batch.items()}, visit)
-        context.progress(0.5 * (number + 1) / len(batches))

@@ -11,8 +11,8 @@ from workers.stages.payload import Arrays, pack, unpack
 Candidates = dict[str, list[QuantizedWeight]]
 
 
-def pack_candidates(rounded: Mapping[str, Sequence[QuantizedWeight]], nearest_because: Mapping[str, str]) -> bytes:
-    """`rounded` by site name; `nearest_because` says of a site why its weight was rounded to nearest."""
+def pack_candidates(rounded: Mapping[str, Sequence[QuantizedWeight]], methods: Mapping[str, str]) -> bytes:
+    """`rounded` by site name; `methods` says of each how: "gptq" or "nearest", and after a colon why or with what."""
     arrays: Arrays = {}
     names: dict[str, list[str]] = {}
     for index, (site, weights) in enumerate(rounded.items()):
@@ -20,7 +20,7 @@ def pack_candidates(rounded: Mapping[str, Sequence[QuantizedWeight]], nearest_be
         for weight in weights:
             arrays[f"{index}/{weight.format.name}/codes"] = weight.codes
             arrays[f"{index}/{weight.format.name}/scale"] = weight.scale
-    document = {"sites": list(rounded), "formats": names, "nearest_because": dict(nearest_because)}
+    document = {"sites": list(rounded), "formats": names, "methods": dict(methods)}
     return pack(document, arrays)
 
 
@@ -37,3 +37,9 @@ def unpack_candidates(blob: bytes) -> Candidates:
             weight = QuantizedWeight(format_, arrays[f"{index}/{name}/codes"], arrays[f"{index}/{name}/scale"])
             candidates[site].append(weight)
     return candidates
+
+
+def rounding_methods(blob: bytes) -> dict[str, str]:
+    """How the weight of every site was rounded, as `pack_candidates` got it."""
+    document, _ = unpack(blob)
+    return dict(document["methods"])

@@ -9,11 +9,14 @@ from typing import Any
 from planner.problem import Plan, Problem, Quantity
 from quantization.formats import IntegerFormat
 from workers.stage import Delivery, StageContext
+from workers.stages.candidates import rounding_methods
 from workers.stages.inputs import Inputs
 from workers.stages.payload import unpack
 from workers.stages.problem import Analysis, planning_problem
+from workers.stages.reach import unmeasured_sites
 
 PLAN_VERSION = 1
+UNMEASURED = "the first output does not depend on it, so nothing measures its damage: the widest format allowed"
 
 
 def deliver(context: StageContext) -> Delivery:
@@ -40,7 +43,7 @@ def deliver(context: StageContext) -> Delivery:
         "predicted_damage": problem.total(Quantity.DAMAGE, plan),
         "certificate": certified["certificate"],
         "search": found["search"],
-        "layers": _layers(inputs, problem, plan, analysis),
+        "layers": _layers(inputs, problem, plan, analysis, rounding_methods(context.read("calibrate"))),
     }
     summary = {
         key: document[key] for key in ("outcome", "reason", "float_size_bytes", "size_bytes", "predicted_damage")
@@ -78,7 +81,10 @@ def _reason(outcome: str, certificate: Mapping[str, Any], found: Mapping[str, An
     )
 
 
-def _layers(inputs: Inputs, problem: Problem, plan: Plan, analysis: Analysis) -> list[dict[str, Any]]:
+def _layers(
+    inputs: Inputs, problem: Problem, plan: Plan, analysis: Analysis, methods: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    unmeasured = unmeasured_sites(inputs.network)
     layers = []
     for index, (site, planned, choice) in enumerate(
         zip(inputs.network.sites, problem.sites, plan.choices, strict=True)
@@ -101,6 +107,8 @@ def _layers(inputs: Inputs, problem: Problem, plan: Plan, analysis: Analysis) ->
                 "damage_stderr": None if row is None else float(analysis.arrays["damage_stderr"][row]),
                 "trace_mean": float(analysis.arrays["trace_mean"][index]),
                 "trace_stderr": float(analysis.arrays["trace_stderr"][index]),
+                "rounding": None if row is None else methods[site.name],
+                "note": UNMEASURED if site.name in unmeasured else None,
             }
         )
     return layers

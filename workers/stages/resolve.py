@@ -130,8 +130,8 @@ def allowed_formats(network: Network, weights: Mapping[str, Any], layers: Mappin
     if len(unmeasured) == len(network.sites):
         raise NothingToQuantize(
             f"the first output {network.outputs[0].name!r} depends on no weight that can be quantized, and the "
-            f"budget is measured there; got {', '.join(sorted(unmeasured))} before other outputs only: export the network with "
-            "the output that counts first"
+            f"budget is measured there; got {', '.join(sorted(unmeasured))} before other outputs only: export the "
+            "network with the output that counts first"
         )
     known = _sites_by_name(network)
     unknown = [name for name in layers if name not in known]
