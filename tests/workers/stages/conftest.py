@@ -59,6 +59,7 @@ def trained(digits) -> dict[str, np.ndarray]:
 
 
 def convnet(weights: Mapping[str, np.ndarray], tail: tuple[onnx.NodeProto, ...] = (), output: str = "logits") -> bytes:
+    """The network's ONNX file, with the nodes of `tail` after its logits."""
     graph = helper.make_graph(
         [
             helper.make_node("Conv", ["image", "conv1.weight", "conv1.bias"], ["c1"], pads=[1, 1, 1, 1], name="first"),
@@ -115,6 +116,7 @@ class LocalJob:
     stop_after: int | None = None
     late: bool = False
     _stage: str = ""
+    _reads: tuple[str, ...] = ()
     _keys: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> Delivery:
@@ -123,12 +125,16 @@ class LocalJob:
             self._keys[stage.name] = stage.key(self.request, self._keys)
             if self._keys[stage.name] not in self.results:
                 self._stage = stage.name
+                self._reads = stage.reads
                 self.fractions = []
                 self.results[self._keys[stage.name]] = stage.run(self)
                 self.ran.append(stage.name)
+        self._reads = tuple(self._keys)
         return deliver(self)
 
     def read(self, stage: str) -> bytes:
+        if stage not in self._reads:
+            raise LookupError(f"{self._stage} reads {stage}, which its `reads` do not name")
         return self.results[self._keys[stage]]
 
     def chunk(self, name: str, compute: Callable[[], bytes]) -> bytes:
@@ -139,6 +145,7 @@ class LocalJob:
 
     def progress(self, fraction: float) -> None:
         assert 0 <= fraction <= 1
+        assert not self.fractions or fraction >= self.fractions[-1], "progress runs backwards"
         self.fractions.append(fraction)
         self.check()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -159,3 +161,90 @@ def test_one_weight_under_two_names(job, model, samples):
     code, text = failing(job(model, samples, {"layers": layers}))
     assert code == "constraint_impossible"
     assert "say it once, as 'conv1'" in text
+
+
+def renamed_first_node(model: bytes, name: str) -> bytes:
+    def rename(proto):
+        proto.graph.node[0].name = name
+
+    return changed(model, rename)
+
+
+def test_a_name_of_two_weights(job, model, samples):
+    code, text = failing(
+        job(renamed_first_node(model, "conv2.weight"), samples, {"layers": {"conv2.weight": {"bits": [4]}}})
+    )
+    assert code == "constraint_impossible"
+    assert "conv1, conv2" in text
+
+
+def test_the_name_of_a_layer_goes_before_that_of_a_node(job, model, samples):
+    run = job(renamed_first_node(model, "fc"), samples, {"weights": {"bits": [2, 8]}, "layers": {"fc": {"keep": True}}})
+    bits = {layer["name"]: layer["bits"] for layer in json.loads(run.run().artifacts["plan"])["layers"]}
+    assert bits["fc"] == 32
+    assert bits["conv1"] in (2, 8)
+
+
+@pytest.mark.parametrize(("batch", "words"), [(400, ["400", "299", "1,600"]), (2000, ["2,000", "1,024"])])
+def test_a_fixed_batch_that_the_samples_cannot_fill(job, model, samples, batch, words):
+    def fix(proto):
+        for value in (*proto.graph.input, *proto.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = batch
+
+    run = job(changed(model, fix), samples)
+    code, text = failing(run)
+    assert code == "dataset_too_few_samples"
+    assert run.ran == ["admit", "normalise"]
+    for word in words:
+        assert word in text
+
+
+def past_argmax(proto):
+    proto.graph.node.append(helper.make_node("ArgMax", ["logits"], ["class"], axis=1, keepdims=0))
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("class", TensorProto.INT64, ["N"]))
+
+
+def one_column(proto):
+    proto.graph.node.append(helper.make_node("ReduceMean", ["logits", "axes"], ["value"], keepdims=1))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "axes"))
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("value", TensorProto.FLOAT, ["N", 1]))
+
+
+def classes_first(proto):
+    proto.graph.node.append(helper.make_node("Transpose", ["logits"], ["turned"], perm=[1, 0]))
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("turned", TensorProto.FLOAT, [10, "N"]))
+
+
+def weights_behind_another_output_only(proto):
+    proto.graph.node.append(helper.make_node("GlobalAveragePool", ["image"], ["pooled"]))
+    proto.graph.output.insert(0, helper.make_tensor_value_info("pooled", TensorProto.FLOAT, ["N", 1, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("change", "labelled", "metric", "code", "words"),
+    [
+        (past_argmax, True, None, "metric_not_applicable", ["int64", "without ArgMax"]),
+        (past_argmax, False, "agreement", "metric_not_applicable", ["int64", "without ArgMax"]),
+        (one_column, True, None, "metric_not_applicable", ["`targets`", "cosine"]),
+        (one_column, False, "kl", "metric_not_applicable", ["at least 2 classes", "cosine"]),
+        (one_column, False, "agreement", "metric_not_applicable", ["at least 2 classes", "cosine"]),
+        (classes_first, True, None, "model_invalid", ["batch axis first"]),
+        (weights_behind_another_output_only, False, "cosine", "model_nothing_to_quantize", ["'pooled'", "conv1"]),
+    ],
+)
+def test_outputs_that_nothing_can_be_measured_at(job, model, samples, change, labelled, metric, code, words):
+    data = samples if labelled else {"image": samples["image"]}
+    run = job(changed(model, change), data, {"budget": {"metric": metric}})
+    found, text = failing(run)
+    assert found == code, text
+    assert "resolve" not in run.ran
+    for word in words:
+        assert word in text
+
+
+def test_labels_of_positions_for_one_prediction_per_sample(job, model, samples):
+    run = job(model, images(samples, labels=np.stack([samples["labels"]] * 3, axis=1)))
+    code, text = failing(run)
+    assert code == "metric_not_applicable"
+    assert "3]" in text
+    assert run.ran == ["admit", "normalise"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from evaluation.splits import split
 from quantization.audit import audit
@@ -106,9 +108,13 @@ def test_constraints_on_layers(job, model, samples):
 
 
 def test_a_limit_on_size_is_kept_even_when_the_budget_is_not(job, model, samples):
-    request = {"budget": {"metric": "top1", "max_drop": 0.0}, "limits": {"max_size_bytes": 3700}, **FORMATS}
+    request = {"budget": {"metric": "kl", "max_drop": 1e-9}, "limits": {"max_size_bytes": 3700}, **FORMATS}
     delivery = job(model, samples, request).run()
-    assert len(delivery.artifacts["model"]) <= 3700
+    plan = json.loads(delivery.artifacts["plan"])
+    assert plan["size_bytes"] == len(delivery.artifacts["model"]) <= 3700
+    assert delivery.outcome == plan["outcome"] == "not_met"
+    assert plan["certificate"]["drop"] > 1e-9
+    assert all(evaluated["size_bytes"] <= 3700 for evaluated in plan["search"]["evaluated"])
 
 
 def test_a_budget_that_cannot_be_met_gives_the_best_effort_with_its_reason(job, model, samples):
@@ -129,15 +135,41 @@ def test_a_deadline_gives_the_best_so_far(job, model, samples):
     assert delivery.artifacts["model"]
 
 
-@pytest.mark.parametrize("method", ["hawq_v2", "cross_layer"])
 @pytest.mark.parametrize("rounding", ["nearest", "gptq"])
-def test_every_method_and_rounding(job, model, samples, method, rounding):
-    request = {
-        "budget": {"metric": "top1", "max_drop": 0.03},
-        "sensitivity": {"method": method},
-        "weights": {"bits": [3, 4, 8], "rounding": rounding},
-    }
-    assert job(model, samples, request).run().outcome == "met"
+def test_every_method_and_rounding(job, model, samples, rounding):
+    results: dict[str, bytes] = {}
+    damages = {}
+    for method in ("hawq_v2", "cross_layer"):
+        request = {
+            "budget": {"metric": "top1", "max_drop": 0.03},
+            "sensitivity": {"method": method},
+            "weights": {"bits": [3, 4, 8], "rounding": rounding},
+        }
+        delivery = job(model, samples, request, results).run()
+        plan, sensitivity = (json.loads(delivery.artifacts[kind]) for kind in ("plan", "sensitivity"))
+        assert delivery.outcome == "met"
+        scores = {
+            (site["name"], candidate["format"]): candidate["scores"][method]["score"]
+            for site in sensitivity["sites"]
+            for candidate in site["candidates"]
+        }
+        factor = 0.5 if method == "hawq_v2" else 1.0  # Omega is twice the second-order term of the loss
+        for layer in plan["layers"]:
+            assert layer["damage"] == pytest.approx(factor * scores[layer["name"], layer["format"]])
+            assert layer["rounding"] == ("gptq" if rounding == "gptq" else "nearest: the request asks for it")
+            assert layer["note"] is None
+        damages[method] = {key: factor * score for key, score in scores.items()}
+    assert all(damages["hawq_v2"][key] != damages["cross_layer"][key] for key in damages["hawq_v2"])
+
+
+def test_gptq_and_nearest_are_different_files(job, model, samples):
+    first, second = (
+        job(model, samples, {"weights": {"bits": [3], "rounding": rounding}, "budget": {"max_drop": 0.5}}).run()
+        for rounding in ("gptq", "nearest")
+    )
+    bits = [[layer["bits"] for layer in json.loads(one.artifacts["plan"])["layers"]] for one in (first, second)]
+    assert bits[0] == bits[1] == [3, 3, 3]
+    assert first.artifacts["model"] != second.artifacts["model"]
 
 
 def test_without_labels_the_metric_is_agreement(job, model, samples):
@@ -164,13 +196,61 @@ def test_a_classifier_past_its_softmax(job, softmax_model, samples):
     assert delivery.outcome == "met"
 
 
-def test_a_fixed_batch_size_is_respected(job, trained, model, samples):
-    import onnx
-
+def fixed_batch(model: bytes, batch: int) -> bytes:
     fixed = onnx.ModelProto.FromString(model)
     for value in (*fixed.graph.input, *fixed.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 16
-    delivery = job(fixed.SerializeToString(), samples, FORMATS).run()
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    return fixed.SerializeToString()
+
+
+def test_a_fixed_batch_size_is_respected(job, trained, model, samples):
+    delivery = job(fixed_batch(model, 16), samples, FORMATS).run()
     assert delivery.outcome == "met"
     session = onnxruntime.InferenceSession(delivery.artifacts["model"], providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape[0] == 16
+
+
+def test_a_fixed_batch_larger_than_the_cap_on_curvature_samples(job, model, samples):
+    repeated = {name: np.concatenate([array] * 2) for name, array in samples.items()}
+    delivery = job(fixed_batch(model, 550), repeated, {"weights": {"bits": [4, 8]}}).run()
+    assert json.loads(delivery.artifacts["sensitivity"])["samples"] == 550
+    assert delivery.outcome == "met"
+
+
+def two_headed(model: bytes) -> bytes:
+    """With a second output, that a linear layer of its own makes."""
+    proto = onnx.ModelProto.FromString(model)
+    weight = np.random.default_rng(0).normal(size=(216, 4)).astype(np.float32)
+    proto.graph.initializer.append(numpy_helper.from_array(weight, "aux.weight"))
+    proto.graph.node.append(helper.make_node("MatMul", ["f", "aux.weight"], ["aux"]))
+    proto.graph.output.append(helper.make_tensor_value_info("aux", TensorProto.FLOAT, ["N", 4]))
+    return proto.SerializeToString()
+
+
+def test_what_the_first_output_does_not_depend_on_is_not_ruined(job, model, samples):
+    request = {"budget": {"max_drop": 0.05}, "weights": {"bits": [2, 3, 6]}, "layers": {"conv1": {"bits": [3]}}}
+    plan = json.loads(job(two_headed(model), samples, request).run().artifacts["plan"])
+    layers = {layer["name"]: layer for layer in plan["layers"]}
+    assert layers["aux"]["bits"] == 6
+    assert "widest" in layers["aux"]["note"]
+    assert {layers[name]["note"] for name in ("conv1", "conv2", "fc")} == {None}
+    assert min(layers[name]["bits"] for name in ("conv2", "fc")) < 6
+
+
+def test_a_resumed_job_reports_no_evaluation_twice(job, model, samples, stopped):
+    whole = job(model, samples, FORMATS)
+    whole.run()
+    expected = [data for kind, data in whole.events if kind == "evaluated"]
+    results: dict[str, bytes] = {}
+    analysed = job(model, samples, FORMATS, results)
+    analysed.run()
+    plan_key = analysed._keys["plan"]
+    results.pop(plan_key)
+    results.pop(analysed._keys["certify"])
+    evaluated = sorted(key for key in results if key.startswith(f"{plan_key}/evaluated/"))
+    results.pop(evaluated[0])
+    resumed = job(model, samples, FORMATS, results)
+    resumed.run()
+    again = [data for kind, data in resumed.events if kind == "evaluated"]
+    assert len(again) == 1
+    assert again[0] in expected

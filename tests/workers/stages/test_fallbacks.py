@@ -1,0 +1,66 @@
+"""Which plans are certified, and what of a job's results other jobs may find."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from app.lifecycle.states import Claim
+from planner.problem import Plan
+from planner.search import EvaluatedPlan, Evaluation, FrontierPoint, SearchResult, SearchStatus
+from workers.context import stage_keys
+from workers.pipeline import STAGES
+from workers.stages.plan import MOST_LOOKS, SAFER, to_certify
+
+
+def frontier(damages: list[float]) -> list[FrontierPoint]:
+    return [FrontierPoint(Plan((index,)), float(index), damage) for index, damage in enumerate(damages)]
+
+
+def chosen(points: list[FrontierPoint], index: int) -> SearchResult:
+    plan = EvaluatedPlan(index, points[index], Evaluation(0.0, 0.0, 10, 1), 0.0, meets=True)
+    return SearchResult(SearchStatus.MET, plan, (plan,))
+
+
+@pytest.mark.parametrize("index", [0, 3, 20, 37, 38, 39])
+@pytest.mark.parametrize("rate", [0.5, 0.8, 0.999])
+def test_the_last_fallback_is_the_safest_plan(index, rate):
+    points = frontier([rate**n for n in range(40)])
+    plans = to_certify(points, chosen(points, index))
+    assert plans[0] == points[index]
+    assert plans[-1] == points[-1]
+    assert len(plans) == len({plan.plan for plan in plans}) <= MOST_LOOKS
+    assert all(after.damage <= SAFER * before.damage for before, after in itertools.pairwise(plans[:-1]))
+    assert (len(plans) == 1) == (index == 39)
+
+
+CLAIM = Claim(
+    job_id="first",
+    owner="worker",
+    attempt=1,
+    model_id="a" * 64,
+    dataset_id=None,
+    parent_id=None,
+    request={
+        **{name: {} for name in ("layers", "limits")},
+        "budget": {"metric": None},
+        "weights": {"bits": [4]},
+        "objective": "size",
+        "seed": 0,
+        "search": {"deadline_seconds": None},
+    },
+)
+
+
+def differing(first: Claim, second: Claim) -> set[str]:
+    before, after = stage_keys(STAGES, first), stage_keys(STAGES, second)
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_what_a_deadline_cut_short_is_found_by_its_own_job_alone():
+    assert differing(CLAIM, replace(CLAIM, job_id="second")) == set()
+    limited = replace(CLAIM, request={**CLAIM.request, "search": {"deadline_seconds": 5.0}})
+    assert differing(limited, replace(limited, job_id="second")) == {"plan", "certify"}
+    assert differing(limited, replace(limited, attempt=2, owner="another worker")) == set()
