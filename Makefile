@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check serve bench-job bench-planner clean
+.PHONY: demo test check serve bench-job bench-sensitivity bench-planner clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,7 +19,7 @@ demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -34,6 +34,9 @@ serve: $(READY)
 # DATA: a folder with a network, its images and prepare.py, e.g. make bench-job DATA=../cifar10-resnet20
 bench-job: $(READY)
 	$(BIN)/python benchmarks/job.py $(DATA)
+
+bench-sensitivity: $(READY)
+	$(BIN)/python benchmarks/sensitivity.py $(DATA)
 
 bench-planner: $(READY)
 	$(BIN)/python benchmarks/planner.py

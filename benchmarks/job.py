@@ -164,7 +164,7 @@ def killed_in(stage: str, case: Case, expected_plan: bytes, work: Path) -> bool:
         position = STAGES.index(stage)
         begin = f"stage {STAGES[position - 1]} done" if position else "attempt 1"
         while begin not in service.log():
-            time.sleep(0.0005)
+            time.sleep(0.003)
         time.sleep(SECONDS_INTO.get(stage, 0.0))
         service.busy_process().kill()
         killed = time.perf_counter()
