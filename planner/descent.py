@@ -30,7 +30,7 @@ FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
 
 # changes that are paired with all others at every step
-_ROWS = 32
+_ROWS = 16
 # a step must lower the damage by more than the rounding of the sums that judge it
 _ROUNDING = 1e-10
 
@@ -145,23 +145,30 @@ class Descent:
         plan[chosen] = generator.integers(self.offsets[chosen], self.offsets[chosen + 1])
         return plan
 
-    def repaired(self, plan: IndexArray, upper: FloatArray) -> IndexArray | None:
-        """The plan brought within the limits by changes of least harm per excess removed; None if none removes any."""
+    def repaired(
+        self, plan: IndexArray, upper: FloatArray, generator: np.random.Generator | None = None
+    ) -> IndexArray | None:
+        """The plan brought within the limits by changes that each remove some excess, or None if none removes any.
+
+        The changes are random ones with a generator, and without one those of least harm per excess removed.
+        """
         plan = plan.copy()
         slack = self.slack(plan, upper)
         scale = np.maximum(self.costs.max(axis=1, initial=0.0), np.finfo(float).tiny)
         while (slack < 0).any():
             current = plan[self.site_of]
-            chosen = self.doubled[:, plan]
-            delta = self._deltas(current, chosen, chosen.sum(axis=1))
             after = slack[:, None] - (self.costs - self.costs[:, current])
             excess = np.maximum(-after, 0.0) / scale[:, None]
             removed = (np.maximum(-slack, 0.0) / scale).sum() - excess.sum(axis=0)
-            useful = removed > _ROUNDING
-            if not useful.any():
+            useful = np.flatnonzero(removed > _ROUNDING)
+            if not len(useful):
                 return None
-            harm = np.where(useful, np.maximum(delta, 0.0) / np.where(useful, removed, 1.0), np.inf)
-            new = int(harm.argmin())
+            if generator is None:
+                chosen = self.doubled[:, plan]
+                delta = self._deltas(current, chosen, chosen.sum(axis=1))[useful]
+                new = useful[np.argmin(np.maximum(delta, 0.0) / removed[useful])]
+            else:
+                new = useful[generator.integers(len(useful))]
             plan[self.site_of[new]] = new
             slack = self.slack(plan, upper)
         return plan

@@ -23,9 +23,14 @@ from planner.results import INFEASIBLE, Frontier, Solution, Status, undominated
 
 FloatArray = NDArray[np.float64]
 
-# random restarts of `solve_interactions`, and how many sites each sets anew
-RESTARTS = 24
-_KICKED_SITES = 4
+# restarts of `solve_interactions`, and the least and most sites that each sets at random
+RESTARTS = 2000
+_KICKED_SITES = (2, 8)
+# how much worse a plan may be and still be the next to restart from, relative, at the beginning and at the end: worse
+# ones lead out of a valley early on and only waste restarts later
+_ACCEPTED = (0.02, 0.002)
+# plans within this of the best are compared with all exchanges, others with the promising ones only
+_WORTHWHILE = 1.002
 # above this many candidates a look at all pairs takes seconds, and a descent takes hundreds of looks
 _MOST_FOR_ALL_PAIRS = 1500
 
@@ -43,24 +48,34 @@ def solve_interactions(
             "exchange descent minimises the damage within limits on costs; "
             "for the least cost within a damage use the frontier with interactions"
         )
-    quantities = [quantity for quantity, _ in limits.items()]
-    descent = Descent.of(problem, quantities)
-    upper = _upper(problem, limits)
+    descent = Descent.of(problem, [quantity for quantity, _ in limits.items()])
     start = solve_integer(own_damages(problem), Quantity.DAMAGE, limits)
     if start.plan is None:
         return INFEASIBLE
-    generator = np.random.default_rng(seed)
-    complete_below = _complete_below(problem)
-    best, value = descent.improved(_flat(problem, start.plan), upper, complete_below)
-    for _ in range(restarts):
-        kicked = descent.repaired(descent.kicked(best, _KICKED_SITES, generator), upper)
-        if kicked is None:
-            continue
-        other, other_value = descent.improved(kicked, upper, complete_below)
-        if other_value < value:
-            best, value = other, other_value
+    best = _searched(
+        descent, _flat(problem, start.plan), _upper(problem, limits), restarts, np.random.default_rng(seed)
+    )
     plan = Plan(tuple((best - problem.offsets[:-1]).tolist()))
     return Solution(Status.HEURISTIC, plan, problem.total(Quantity.DAMAGE, plan), -math.inf)
+
+
+def _searched(
+    descent: Descent, start: NDArray[np.int64], upper: FloatArray, restarts: int, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """The best plan of an iterated local search from `start`, which is within the limits."""
+    everything = _complete_below(len(descent.site_of))
+    current, current_damage = best, damage = descent.improved(start, upper, everything)
+    for accepted in np.linspace(*_ACCEPTED, restarts):
+        kicked = descent.kicked(current, int(generator.integers(*_KICKED_SITES, endpoint=True)), generator)
+        repaired = descent.repaired(kicked, upper, generator)
+        if repaired is None:
+            continue
+        other, other_damage = descent.improved(repaired, upper, min(everything, damage * _WORTHWHILE))
+        if other_damage < current_damage * (1 + accepted * generator.exponential()):
+            current, current_damage = other, other_damage
+        if other_damage < damage:
+            best, damage = other, other_damage
+    return best
 
 
 def interaction_frontier(
@@ -86,7 +101,7 @@ def interaction_frontier(
     others = {quantity: limit for quantity, limit in limits.items() if quantity is not cost}
     descent = Descent.of(problem, [cost, *others])
     other_limits = [limit - problem.base(quantity) for quantity, limit in others.items()]
-    complete_below = _complete_below(problem)
+    complete_below = _complete_below(len(problem.site_of))
     found = []
     previous = None
     for limit, choices in zip(starts.costs, starts.choices, strict=True):
@@ -186,5 +201,5 @@ def _flat(problem: Problem, plan: Plan) -> NDArray[np.int64]:
     return np.asarray(plan.choices, dtype=np.int64) + problem.offsets[:-1]
 
 
-def _complete_below(problem: Problem) -> float:
-    return math.inf if problem.offsets[-1] <= _MOST_FOR_ALL_PAIRS else -math.inf
+def _complete_below(candidates: int) -> float:
+    return math.inf if candidates <= _MOST_FOR_ALL_PAIRS else -math.inf

@@ -1,144 +1,161 @@
-"""Frontiers with and without interactions against every plan there is, on problems small enough to list them."""
+"""Exchange descent under interactions: local optima by definition, small cases exactly, frontiers within limits."""
 
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.errors import LimitUnreachable, NotApplicable
-from planner.frontier import additive_frontier
-from planner.integer import solve_integer
+from planner.descent import Descent
+from planner.errors import LimitUnreachable, NotApplicable, ProblemInvalid
 from planner.interactions import frontier_within, interaction_frontier, own_damages, solve_interactions
-from planner.problem import Candidate, Limits, PlanSite, Problem, Quantity
-from planner.results import Status, undominated
-from quantization.formats import IntegerFormat
+from planner.linearised import solve_linearised
+from planner.problem import Limits, Problem, Quantity
+from planner.results import Status
 
 
-def random_problem(seed: int, sites: int, formats: int = 3, strength: float = 0.7) -> Problem:
-    """Sizes and bit operations grow with the bits, damages fall; interactions of rank 5, as strong as asked."""
-    generator = np.random.default_rng(seed)
-    rows = []
-    plan_sites = []
-    for site in range(sites):
-        weights, macs = generator.integers(100, 5000), generator.integers(100, 9000)
-        own = generator.lognormal(-2, 1)
-        direction = generator.normal(size=5)
-        direction /= np.linalg.norm(direction)
-        candidates = []
-        for bits in range(2, 2 + formats):
-            damage = own * 4.0**-bits
-            noise = generator.normal(size=12)
-            noise /= np.linalg.norm(noise)
-            rows.append(
-                np.sqrt(damage) * np.concatenate([np.sqrt(strength) * direction, np.sqrt(1 - strength) * noise])
-            )
-            candidates.append(
-                Candidate(IntegerFormat(bits), int(weights * bits // 8 + 40), int(macs * bits * 32), float(damage))
-            )
-        plan_sites.append(PlanSite(f"site{site}", tuple(candidates)))
-    Z = np.array(rows)
-    return Problem(tuple(plan_sites), base_size_bytes=500, interactions=Z @ Z.T)
+def middle(problem: Problem, fraction: float) -> float:
+    sizes = [[candidate.size_bytes for candidate in site.candidates] for site in problem.sites]
+    low, high = sum(map(min, sizes)), sum(map(max, sizes))
+    return problem.base(Quantity.SIZE) + low + fraction * (high - low)
 
 
-def all_plans(problem: Problem) -> np.ndarray:
-    return np.array(list(itertools.product(*(range(len(site.candidates)) for site in problem.sites))))
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000), sites=st.integers(1, 5), formats=st.integers(1, 4), fraction=st.floats(0, 1))
+def test_no_exchange_improves_where_it_ends(random_problem, seed, sites, formats, fraction):
+    """Every change of one or two sites, tried in full: none within the limits does less damage."""
+    problem = random_problem(seed, sites, formats, interactions=True)
+    limits = Limits(max_size_bytes=middle(problem, fraction), max_bit_operations=1e9)
+    solution = solve_interactions(problem, Quantity.DAMAGE, limits, restarts=0)
+    found = np.array(solution.plan.choices)
+    neighbours = []
+    for first, second in itertools.product(range(sites), repeat=2):
+        for a, b in itertools.product(range(formats), repeat=2):
+            neighbour = found.copy()
+            neighbour[first], neighbour[second] = a, b
+            neighbours.append(neighbour)
+    choices = np.array(neighbours)
+    choices = choices[problem.within(limits, choices)]
+    assert problem.within(limits, found[None]).all()
+    assert problem.totals(Quantity.DAMAGE, choices).min() >= solution.value * (1 - 1e-9)
 
 
-seeds = st.integers(0, 10_000)
+@pytest.mark.parametrize("seed", range(12))
+def test_small_cases_exactly(random_problem, brute_force, seed):
+    problem = random_problem(seed, 5, 4, interactions=True)
+    limits = Limits(max_size_bytes=middle(problem, (0.2, 0.5, 0.8)[seed % 3]))
+    solution = solve_interactions(problem, Quantity.DAMAGE, limits, restarts=100)
+    assert solution.value == pytest.approx(brute_force(problem, Quantity.DAMAGE, limits), rel=1e-9)
+    assert solution.status is Status.HEURISTIC
+    assert solution.bound == -math.inf
 
 
-@settings(deadline=None, max_examples=40)
-@given(seeds, st.integers(1, 7))
-def test_the_additive_frontier_is_all_that_nothing_beats(seed, sites):
-    problem = random_problem(seed, sites).without_interactions()
-    frontier = additive_frontier(problem)
-    plans = all_plans(problem)
-    costs, damages = problem.totals(Quantity.SIZE, plans), problem.totals(Quantity.DAMAGE, plans)
-    best = undominated(costs, damages)
-    assert frontier.status is Status.OPTIMAL
-    np.testing.assert_allclose(frontier.costs, costs[best])
-    np.testing.assert_allclose(frontier.damages, damages[best], rtol=1e-9)
+@pytest.mark.parametrize("seed", range(3))
+def test_against_the_exact_program(random_problem, seed):
+    problem = random_problem(seed, 9, 4, interactions=True)
+    limits = Limits(max_size_bytes=middle(problem, 0.4))
+    exact = solve_linearised(problem, Quantity.DAMAGE, limits, time_limit_seconds=60)
+    assert exact.status is Status.OPTIMAL
+    found = solve_interactions(problem, Quantity.DAMAGE, limits, restarts=200)
+    assert found.value == pytest.approx(exact.value, rel=1e-6)
 
 
-@settings(deadline=None, max_examples=40)
-@given(seeds, st.floats(0.0, 1.0), st.floats(0.0, 1.0))
-def test_the_integer_program_keeps_two_limits_and_nothing_is_better(seed, size_share, operations_share):
-    problem = random_problem(seed, 5).without_interactions()
-    plans = all_plans(problem)
-    sizes, operations = (problem.totals(q, plans) for q in (Quantity.SIZE, Quantity.BIT_OPERATIONS))
-    limits = Limits(
-        max_size_bytes=float(sizes.min() + size_share * np.ptp(sizes)),
-        max_bit_operations=float(operations.min() + operations_share * np.ptp(operations)),
-    )
-    kept = problem.within(limits, plans)
-    solution = solve_integer(problem, Quantity.DAMAGE, limits)
-    if not kept.any():
-        assert solution.status is Status.INFEASIBLE
+def test_the_same_seed_gives_the_same_plan(random_problem):
+    problem = random_problem(5, 30, 5, interactions=True)
+    limits = Limits(max_size_bytes=middle(problem, 0.4))
+    first, second = (solve_interactions(problem, Quantity.DAMAGE, limits, seed=3, restarts=50) for _ in range(2))
+    assert first == second
+
+
+def test_limits_that_cannot_be_kept(random_problem):
+    problem = random_problem(0, 4, 3, interactions=True)
+    assert solve_interactions(problem, Quantity.DAMAGE, Limits(max_size_bytes=1)).status is Status.INFEASIBLE
+
+
+def test_what_it_does_not_solve(random_problem):
+    problem = random_problem(0, 4, 3, interactions=True)
+    for objective, limits in ((Quantity.SIZE, Limits()), (Quantity.DAMAGE, Limits(max_damage=1.0))):
+        with pytest.raises(NotApplicable, match="use the frontier with interactions"):
+            solve_interactions(problem, objective, limits)
+    with pytest.raises(NotApplicable, match="has no interactions"):
+        solve_interactions(problem.without_interactions(), Quantity.DAMAGE, Limits())
+    with pytest.raises(NotApplicable, match="has no interactions"):
+        own_damages(problem.without_interactions())
+    with pytest.raises(ProblemInvalid, match="at least 1 point, got 0"):
+        interaction_frontier(problem, Quantity.SIZE, points=0)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10_000), fraction=st.floats(-0.3, 1.0), random=st.booleans())
+def test_a_plan_brought_within_its_limits(random_problem, seed, fraction, random):
+    problem = random_problem(seed, 6, 4, interactions=True)
+    quantities = [Quantity.SIZE, Quantity.BIT_OPERATIONS]
+    descent = Descent.of(problem, quantities)
+    dearest = problem.offsets[1:] - 1
+    upper = np.array([middle(problem, fraction) - problem.base(Quantity.SIZE), descent.costs[1, dearest].sum()])
+    repaired = descent.repaired(dearest, upper, np.random.default_rng(seed) if random else None)
+    if fraction < 0 and repaired is None:
         return
-    assert solution.plan is not None
-    assert problem.within(limits, np.array([solution.plan.choices]))[0]
-    assert solution.value == pytest.approx(problem.totals(Quantity.DAMAGE, plans[kept]).min(), rel=1e-7)
+    assert repaired is not None
+    assert (descent.slack(repaired, upper) >= 0).all()
+    assert (descent.site_of[repaired] == np.arange(6)).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_frontier_under_interactions(random_problem, every_plan, seed):
+    """Undominated, its damages are `x' G x`, and it is close to the true frontier of all plans."""
+    problem = random_problem(seed, 6, 4, interactions=True)
+    frontier = interaction_frontier(problem, Quantity.SIZE, points=64)
+    assert frontier.status is Status.HEURISTIC
+    assert (np.diff(frontier.costs) > 0).all()
+    assert (np.diff(frontier.damages) < 0).all()
+    assert problem.totals(Quantity.DAMAGE, frontier.choices) == pytest.approx(frontier.damages)
+    assert problem.totals(Quantity.SIZE, frontier.choices) == pytest.approx(frontier.costs)
+    choices = every_plan(problem)
+    sizes, damages = problem.totals(Quantity.SIZE, choices), problem.totals(Quantity.DAMAGE, choices)
+    best = [damages[sizes <= cost].min() for cost in frontier.costs]
+    assert frontier.damages[-1] == pytest.approx(damages.min(), rel=1e-9)
+    assert np.mean(frontier.damages / np.array(best)) < 1.05
 
 
 @settings(deadline=None, max_examples=25)
-@given(seeds, st.floats(0.1, 0.9))
-def test_exchange_descent_comes_within_a_percent_of_the_best_plan(seed, share):
-    problem = random_problem(seed, 7)
-    plans = all_plans(problem)
-    sizes = problem.totals(Quantity.SIZE, plans)
-    limit = float(sizes.min() + share * np.ptp(sizes))
-    best = problem.totals(Quantity.DAMAGE, plans[sizes <= limit]).min()
-    solution = solve_interactions(problem, Quantity.DAMAGE, Limits(max_size_bytes=limit))
-    assert solution.plan is not None
-    assert problem.total(Quantity.SIZE, solution.plan) <= limit
-    assert solution.value <= 1.01 * best
-
-
-@settings(deadline=None, max_examples=25)
-@given(seeds)
-def test_the_frontier_with_interactions_is_one_and_beats_the_additive_plans(seed):
-    problem = random_problem(seed, 8)
+@given(seed=st.integers(0, 10_000))
+def test_no_additive_plan_beats_the_frontier_under_interactions(random_problem, seed):
+    problem = random_problem(seed, 8, 3, interactions=True)
     frontier = interaction_frontier(problem, Quantity.SIZE, points=30)
-    assert np.all(np.diff(frontier.costs) > 0)
-    assert np.all(np.diff(frontier.damages) < 0)
-    np.testing.assert_allclose(frontier.costs, problem.totals(Quantity.SIZE, frontier.choices))
-    np.testing.assert_allclose(frontier.damages, problem.totals(Quantity.DAMAGE, frontier.choices))
     additive = frontier_within(own_damages(problem), Quantity.SIZE, Limits(), 30)
-    for cost, choices in zip(additive.costs, additive.choices, strict=True):
-        there = frontier.damages[frontier.least_damage(cost)]
-        assert there <= problem.totals(Quantity.DAMAGE, choices[None])[0] * (1 + 1e-9)
+    damages = problem.totals(Quantity.DAMAGE, additive.choices)
+    for cost, damage in zip(additive.costs, damages, strict=True):
+        assert frontier.damages[frontier.least_damage(cost)] <= damage * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("interacting", [True, False])
-def test_other_limits_are_kept_along_the_whole_frontier(interacting):
-    problem = random_problem(3, 7)
-    plans = all_plans(problem)
-    operations = problem.totals(Quantity.BIT_OPERATIONS, plans)
-    limits = Limits(max_bit_operations=float(np.median(operations)))
-    if interacting:
-        frontier = interaction_frontier(problem, Quantity.SIZE, limits=limits, points=20)
-    else:
-        frontier = frontier_within(problem.without_interactions(), Quantity.SIZE, limits, 20)
-    assert len(frontier) > 3
+@pytest.mark.parametrize("interactions", [False, True])
+def test_every_plan_of_a_frontier_keeps_every_limit(random_problem, interactions):
+    problem = random_problem(2, 12, 5, interactions=interactions)
+    operations = problem.values(Quantity.BIT_OPERATIONS).reshape(12, 5)
+    limits = Limits(
+        max_size_bytes=middle(problem, 0.7),
+        max_bit_operations=float(0.6 * operations.min(axis=1).sum() + 0.4 * operations.max(axis=1).sum()),
+    )
+    make = interaction_frontier if interactions else frontier_within
+    frontier = make(problem, Quantity.SIZE, limits=limits, points=20)
     assert problem.within(limits, frontier.choices).all()
+    assert 5 <= len(frontier) <= 20
+    assert (np.diff(frontier.costs) > 0).all()
+    assert (np.diff(frontier.damages) < 0).all()
 
 
-def test_limits_that_exclude_each_other_say_what_can_be_reached():
-    problem = random_problem(3, 6)
-    cheapest = problem.totals(Quantity.SIZE, all_plans(problem)).min()
-    with pytest.raises(LimitUnreachable, match="nearest that can be reached"):
-        interaction_frontier(problem, Quantity.SIZE, limits=Limits(max_size_bytes=cheapest - 1))
+def test_limits_that_only_together_cannot_be_kept(make_problem):
+    """A site is small or quick, never both; the text names what can be reached."""
+    problem = make_problem([[10, 20]], [[1.0, 1.0]], bit_operations=[[8, 4]])
+    limits = Limits(max_size_bytes=15, max_bit_operations=5)
+    with pytest.raises(LimitUnreachable, match=r"max_size_bytes 15 \(the least that the others leave is 20\)"):
+        frontier_within(problem, Quantity.SIZE, limits, 10)
+    with pytest.raises(LimitUnreachable, match="max_size_bytes is 5, the nearest that can be reached is 10"):
+        frontier_within(problem, Quantity.SIZE, Limits(max_size_bytes=5), 10)
     with pytest.raises(LimitUnreachable, match=r"no plan keeps the limits together: max_bit_operations 1 \(the least"):
-        interaction_frontier(problem, Quantity.SIZE, limits=Limits(max_bit_operations=1.0))
-
-
-def test_without_interactions_there_is_nothing_to_descend():
-    additive = random_problem(0, 3).without_interactions()
-    with pytest.raises(NotApplicable, match="no interactions"):
-        interaction_frontier(additive, Quantity.SIZE)
-    with pytest.raises(NotApplicable, match="minimises the damage"):
-        solve_interactions(random_problem(0, 3), Quantity.SIZE, Limits())
+        frontier_within(problem, Quantity.SIZE, Limits(max_bit_operations=1), 10)
