@@ -114,6 +114,7 @@ class LocalJob:
     events: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     fractions: list[float] = field(default_factory=list)
     stop_after: int | None = None
+    checks: int = 0
     late: bool = False
     _stage: str = ""
     _reads: tuple[str, ...] = ()
@@ -150,10 +151,9 @@ class LocalJob:
         self.check()
 
     def check(self) -> None:
-        if self.stop_after is not None:
-            self.stop_after -= 1
-            if self.stop_after < 0:
-                raise Stopped
+        self.checks += 1
+        if self.stop_after is not None and self.checks > self.stop_after:
+            raise Stopped
 
     def event(self, kind: str, data: Mapping[str, Any]) -> None:
         self.events.append((kind, json.loads(json.dumps(data, allow_nan=False))))
