@@ -33,13 +33,13 @@ serve: $(READY)
 
 # DATA: a folder with a network, its images and prepare.py, e.g. make bench-job DATA=../cifar10-resnet20
 bench-job: $(READY)
-	$(BIN)/python benchmarks/job.py $(DATA)
+	$(BIN)/python -m benchmarks.job $(DATA)
 
 bench-sensitivity: $(READY)
-	$(BIN)/python benchmarks/sensitivity.py $(DATA)
+	$(BIN)/python -m benchmarks.sensitivity $(DATA)
 
 bench-planner: $(READY)
-	$(BIN)/python benchmarks/planner.py
+	$(BIN)/python -m benchmarks.planner
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

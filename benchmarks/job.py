@@ -1,6 +1,6 @@
 """The main job on a real network, measured from outside: size, accuracy, time, memory, kills, uploads.
 
-    python benchmarks/job.py DATA
+    python -m benchmarks.job DATA
 
 DATA holds `resnet20.onnx`, `calibration_images.npz`, `evaluation_images.npz` and `prepare.py`, which makes the archive
 that the service takes from an archive of images. The last line is one JSON object. Times are given in *float passes*:
@@ -27,10 +27,9 @@ import onnx
 import onnxruntime
 from rich.console import Console
 from rich.table import Table
-from service import Service, resident_bytes, running_service
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
-from networks import DigitsTransformer, save, train
+from benchmarks.service import Service, resident_bytes, running_service
+from examples.networks import DigitsTransformer, save, train
 
 REQUEST: dict[str, Any] = {"budget": {"metric": "top1", "max_drop": 0.01}}
 STAGES = ("admit", "normalise", "resolve", "calibrate", "sensitivity", "plan", "certify")

@@ -1,8 +1,8 @@
 """Sensitivity on a real network: traces and the cross-layer matrix against the plain ways to compute them.
 
-    python benchmarks/sensitivity.py DATA
+    python -m benchmarks.sensitivity DATA
 
-DATA as for `benchmarks/job.py`. The last line is one JSON object. Everything runs in this process, with as many threads
+DATA as for `benchmarks.job`. The last line is one JSON object. Everything runs in this process, with as many threads
 as the machine has cores, each pair of figures from the same samples.
 """
 

@@ -1,0 +1,276 @@
+"""The planner against HiGHS: whole frontiers, and plans under interactions, in solves of the same size in the same run.
+
+    python -m benchmarks.planner
+
+One *solve* is one additive problem with one limit on the size, solved by `scipy.optimize.milp` with its default gap,
+for problems and limits like those of the line. Sizes are the bytes that the exporter writes for layers of a bottleneck
+residual network; damages are those of rounding Gaussian weights, with traces spread over decades. The last line is one
+JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from typing import Any
+
+# before numpy is there: the solver and the planner both get one thread
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from scipy import sparse
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from planner.frontier import additive_frontier
+from planner.interactions import solve_interactions
+from planner.problem import Candidate, Limits, Plan, PlanSite, Problem, Quantity
+from planner.results import Frontier
+from quantization.cost import weight_bytes
+from quantization.formats import IntegerFormat
+
+BITS = range(2, 9)
+# squared error of the best uniform grid for Gaussian weights, relative to their energy, by bits
+RELATIVE_ERROR = {2: 1.19e-1, 3: 3.74e-2, 4: 1.15e-2, 5: 3.5e-3, 6: 1.04e-3, 7: 3.04e-4, 8: 8.8e-5}
+SEEDS = range(3)
+# where the limits of the single solves lie between the cheapest and the dearest plan
+FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)
+INTERACTION_CASES = 20
+INTERACTION_SITES = 50
+# the oracle: longer searches from other seeds, and annealing, which shares no code with them
+ORACLE_SEEDS = (1, 2)
+ORACLE_RESTARTS = 5000
+ANNEALING_CHAINS = 64
+ANNEALING_STEPS = 8000
+
+
+def main() -> None:
+    table = Table("problem", "solve, s", "planner, s", "in solves", "outcome")
+    figures: dict[str, Any] = {}
+    for section in (frontiers, interactions):
+        figures |= section(table)
+    Console().print(table)
+    print(json.dumps(figures))
+
+
+def frontiers(table: Table) -> dict[str, Any]:
+    """Whole frontiers: exact for 100 sites, within a tolerance for 1,000."""
+    exact, exact_frontiers = frontier_case(table, sites=100, tolerance=0.0)
+    rough, rough_frontiers = frontier_case(table, sites=1000, tolerance=1e-3)
+    if any(frontier.relative_bound for frontier in exact_frontiers):
+        raise RuntimeError("the frontier of 100 sites was not exact")
+    return {
+        "frontier_100_in_solves": exact,
+        "frontier_1000_in_solves": rough,
+        "frontier_1000_bound": max(frontier.relative_bound for frontier in rough_frontiers),
+    }
+
+
+def frontier_case(table: Table, sites: int, tolerance: float) -> tuple[float, list[Frontier]]:
+    """The time of a whole frontier in single solves, over all seeds, and the frontiers."""
+    solves, times, found = [], [], []
+    for seed in SEEDS:
+        problem = additive_problem(seed, sites)
+        single = statistics.mean(solve_seconds(problem, fraction) for fraction in FRACTIONS)
+        runs = [seconds(lambda p=problem: additive_frontier(p, tolerance=tolerance)) for _ in range(3)]
+        frontier, taken = runs[0][0], statistics.median(run[1] for run in runs)
+        solves.append(single)
+        times.append(taken)
+        found.append(frontier)
+        table.add_row(
+            f"frontier, {sites} sites x {len(BITS)} formats, seed {seed}",
+            f"{single:.3f}",
+            f"{taken:.3f}",
+            f"{taken / single:.2f}",
+            f"{len(frontier):,} plans, {frontier.status}, relative bound {frontier.relative_bound:.1e}",
+        )
+    return round(sum(times) / sum(solves), 2), found
+
+
+def interactions(table: Table) -> dict[str, Any]:
+    """Exchange descent against the best plan that anything found."""
+    gaps, solves, times, strengths = [], [], [], []
+    for seed in range(INTERACTION_CASES):
+        case = interaction_case(seed)
+        solves.append(additive_solve(case.problem, case.limit)[1])
+        found, taken = seconds(lambda c=case: solve_interactions(c.problem, Quantity.DAMAGE, c.limits))
+        times.append(taken)
+        best = min(found.value, oracle(case))
+        gaps.append(found.value / best - 1)
+        strengths.append(case.problem.total(Quantity.DAMAGE, additive_solve(case.problem, case.limit)[0]) / best)
+    table.add_row(
+        f"interactions, {INTERACTION_SITES} sites x {len(BITS)} formats, {INTERACTION_CASES} cases",
+        f"{statistics.mean(solves):.3f}",
+        f"{statistics.mean(times):.3f}",
+        f"{statistics.mean(times) / statistics.mean(solves):.2f}",
+        f"above the best known: {statistics.mean(gaps):.2%} in the mean, {max(gaps):.2%} at worst; "
+        f"the additive optimum: {min(strengths) - 1:.0%} to {max(strengths) - 1:.0%}",
+    )
+    return {
+        "interactions_worst_gap": round(max(gaps), 5),
+        "interactions_time_in_solves": round(statistics.mean(times) / statistics.mean(solves), 2),
+    }
+
+
+@dataclass(frozen=True)
+class Case:
+    """A problem with interactions and a limit on its size."""
+
+    problem: Problem
+    limit: float
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(max_size_bytes=self.limit)
+
+
+def layer_shapes() -> Iterator[tuple[int, ...]]:
+    """Weights of a bottleneck residual network of 101 layers, over and over."""
+    shapes = []
+    for width, blocks in ((64, 3), (128, 4), (256, 23), (512, 3)):
+        for block in range(blocks):
+            first = max(64, width * 2 if block == 0 else width * 4)
+            shapes += [(width, first, 1, 1), (width, width, 3, 3), (4 * width, width, 1, 1)]
+    return cycle(shapes)
+
+
+def additive_problem(seed: int, sites: int) -> Problem:
+    """Layers with traces spread over decades, and the damage of rounding Gaussian weights."""
+    generator = np.random.default_rng(seed)
+    plan_sites = []
+    for index, shape in enumerate(islice(layer_shapes(), sites)):
+        energy = 2.0 * shape[0]  # weights of variance 2 / fan-in
+        trace = 10 ** generator.normal(-2, 0.7)
+        candidates = tuple(
+            Candidate(
+                IntegerFormat(bits),
+                weight_bytes(IntegerFormat(bits), shape, 0, f"weight{index}"),
+                0,
+                float(trace * energy * RELATIVE_ERROR[bits] * generator.lognormal(0, 0.1)),
+            )
+            for bits in BITS
+        )
+        plan_sites.append(PlanSite(f"layer{index}", candidates))
+    return Problem(tuple(plan_sites))
+
+
+def interaction_case(seed: int) -> Case:
+    """Errors of all layers in a space of 32 to 128 directions, so that they add up and cancel.
+
+    The candidates of a site share a direction to some degree, and all sites lean towards a common one.
+    """
+    generator = np.random.default_rng(seed)
+    additive = additive_problem(seed, INTERACTION_SITES)
+    rank = int(generator.integers(32, 129))
+    common = generator.normal(size=rank)
+    site = generator.normal(size=(INTERACTION_SITES, 1, rank)) + generator.uniform(0, 1) * common
+    errors = site + generator.uniform(0.3, 1.5) * generator.normal(size=(INTERACTION_SITES, len(BITS), rank))
+    errors = errors.reshape(-1, rank)
+    errors *= np.sqrt(additive.values(Quantity.DAMAGE) / np.square(errors).sum(axis=1))[:, None]
+    problem = replace(additive, interactions=errors @ errors.T)
+    return Case(problem, size_limit(problem, generator.uniform(0.1, 0.7)))
+
+
+def size_limit(problem: Problem, fraction: float) -> float:
+    sizes = problem.values(Quantity.SIZE).reshape(len(problem.sites), -1)
+    low, high = sizes.min(axis=1).sum(), sizes.max(axis=1).sum()
+    return float(low + fraction * (high - low))
+
+
+def solve_seconds(problem: Problem, fraction: float) -> float:
+    return additive_solve(problem, size_limit(problem, fraction))[1]
+
+
+def additive_solve(problem: Problem, limit: float) -> tuple[Plan, float]:
+    """The least sum of damages within a size, as anybody would ask HiGHS for it, and the seconds that it took."""
+    sites, count = len(problem.sites), len(problem.site_of)
+    one_each = sparse.csr_array((np.ones(count), (problem.site_of, np.arange(count))))
+    size = sparse.csr_array(problem.values(Quantity.SIZE)[None])
+    constraints = [LinearConstraint(one_each, 1, 1), LinearConstraint(size, -np.inf, limit)]
+    damages = problem.values(Quantity.DAMAGE)
+    with quiet():
+        answer, taken = seconds(
+            lambda: milp(damages, constraints=constraints, integrality=np.ones(count), bounds=Bounds(0, 1))
+        )
+    return Plan(tuple(answer.x.reshape(sites, -1).argmax(axis=1).tolist())), taken
+
+
+def oracle(case: Case) -> float:
+    """The best damage that long searches and annealing find. No exact solver ends on problems of this size."""
+    searched = [
+        solve_interactions(case.problem, Quantity.DAMAGE, case.limits, seed=seed, restarts=ORACLE_RESTARTS).value
+        for seed in ORACLE_SEEDS
+    ]
+    return min(*searched, annealed(case))
+
+
+def annealed(case: Case) -> float:
+    """Simulated annealing with many chains at once: one or two random sites change, within the limit."""
+    problem, generator = case.problem, np.random.default_rng(0)
+    G, sizes, offsets = problem.interactions, problem.values(Quantity.SIZE), problem.offsets
+    sites, chains = len(problem.sites), np.arange(ANNEALING_CHAINS)
+    start, _ = additive_solve(problem, case.limit)
+    plans = np.tile(offsets[:-1] + np.array(start.choices), (ANNEALING_CHAINS, 1))
+    gradients = G[:, plans[0]].sum(axis=1) + np.zeros((ANNEALING_CHAINS, 1))
+    damages = np.full(ANNEALING_CHAINS, gradients[0, plans[0]].sum())
+    slack = case.limit - sizes[plans].sum(axis=1)
+    least = float(damages[0])
+    for temperature in np.geomspace(0.1, 1e-4, ANNEALING_STEPS):
+        site = generator.integers(sites, size=ANNEALING_CHAINS)
+        other = (site + generator.integers(1, sites, size=ANNEALING_CHAINS)) % sites
+        old, old_other = plans[chains, site], plans[chains, other]
+        new = generator.integers(offsets[site], offsets[site + 1])
+        new_other = np.where(generator.random(ANNEALING_CHAINS) < 0.4, old_other, offsets[other] + new - offsets[site])
+        new_other = np.where(new_other == old_other, old_other, generator.integers(offsets[other], offsets[other + 1]))
+        moved = single(G, gradients, chains, old, new) + single(G, gradients, chains, old_other, new_other)
+        moved += 2 * (G[new, new_other] - G[new, old_other] - G[old, new_other] + G[old, old_other])
+        cost = sizes[new] - sizes[old] + sizes[new_other] - sizes[old_other]
+        accepted = (cost <= slack) & (moved <= temperature * damages * generator.exponential(size=ANNEALING_CHAINS))
+        taken = chains[accepted]
+        gradients[taken] += (G[new] - G[old] + G[new_other] - G[old_other])[accepted]
+        plans[taken, site[accepted]], plans[taken, other[accepted]] = new[accepted], new_other[accepted]
+        damages[taken] += moved[accepted]
+        slack[taken] -= cost[accepted]
+        least = min(least, float(damages.min()))
+    return least
+
+
+def single(
+    G: NDArray[Any], gradients: NDArray[Any], chains: NDArray[Any], old: NDArray[Any], new: NDArray[Any]
+) -> NDArray[Any]:
+    """[chains]: how one change moves `x' G x`."""
+    step = 2 * (gradients[chains, new] - gradients[chains, old])
+    return step + G[new, new] - 2 * G[new, old] + G[old, old]
+
+
+def seconds(work: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - started
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """HiGHS prints to the process's own standard output, also where nobody asked it to."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+if __name__ == "__main__":
+    main()
