@@ -65,11 +65,15 @@ def service(home: Path) -> Iterator[httpx.Client]:
     ready = home / "port"
     ready.unlink(missing_ok=True)
     command = [str(Path(sys.executable).with_name("bitbudget")), "serve", "--port", "0", "--port-file", str(ready)]
-    with subprocess.Popen(command, env=environment) as process:
+    home.mkdir(parents=True, exist_ok=True)
+    with (
+        (home / "log").open("wb") as log,
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process,
+    ):
         try:
             while not ready.exists():
                 if process.poll() is not None:
-                    sys.exit(f"bitbudget serve ended with status {process.returncode}")
+                    sys.exit(f"bitbudget serve ended with status {process.returncode}; see {log.name}")
                 time.sleep(0.05)
             with httpx.Client(base_url=f"http://127.0.0.1:{ready.read_text()}", timeout=60) as api:
                 yield api
