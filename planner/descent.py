@@ -30,7 +30,7 @@ FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
 
 # changes that are paired with all others at every step
-_ROWS = 16
+_ROWS = 24
 # a step must lower the damage by more than the rounding of the sums that judge it
 _ROUNDING = 1e-10
 

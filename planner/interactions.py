@@ -25,12 +25,12 @@ FloatArray = NDArray[np.float64]
 
 # restarts of `solve_interactions`, and the least and most sites that each sets at random
 RESTARTS = 2000
-_KICKED_SITES = (2, 8)
+_KICKED_SITES = (2, 6)
 # how much worse a plan may be and still be the next to restart from, relative, at the beginning and at the end: worse
 # ones lead out of a valley early on and only waste restarts later
-_ACCEPTED = (0.02, 0.002)
-# plans within this of the best are compared with all exchanges, others with the promising ones only
-_WORTHWHILE = 1.002
+_ACCEPTED = (0.01, 0.001)
+# plans below this share of the best damage, so better ones, are compared with all exchanges, others with promising ones
+_WORTHWHILE = 1 - 1e-9
 # above this many candidates a look at all pairs takes seconds, and a descent takes hundreds of looks
 _MOST_FOR_ALL_PAIRS = 1500
 
