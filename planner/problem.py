@@ -211,10 +211,6 @@ class Problem:
             return np.array([self.interactions[np.ix_(row, row)].sum() for row in flat])
         return np.asarray(self.values(quantity)[flat].sum(axis=1) + self.base(quantity))
 
-    def additive_damage(self, plan: Plan) -> float:
-        """The sum of the candidates' own damages, interactions left out."""
-        return float(self.values(Quantity.DAMAGE)[self.offsets[:-1] + np.asarray(plan.choices)].sum())
-
     def within(self, limits: Limits, choices: NDArray[Any]) -> NDArray[np.bool_]:
         """[P]: which of the plans keep every limit, `choices` being [P, S]."""
         kept = np.ones(len(choices), dtype=bool)

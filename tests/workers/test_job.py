@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
@@ -66,6 +67,17 @@ def test_other_data_do_not_reuse_what_read_the_data(jobs, make_worker):
     second = jobs.add(VALUES, data="other data")
     worker.run(second)
     assert jobs.row(second).summary == jobs.expected(VALUES, data="other data")
+
+
+def test_a_stage_reads_only_what_its_key_depends_on(jobs, sessions, settings, fake_pipeline, caplog):
+    """A result that `reads` does not name is not in the key: another job would find a blob made from other inputs."""
+    first = replace(fake_pipeline.STAGES[0], reads=("model",))
+    curious = replace(first, name="curious", run=lambda context: context.read(first.name))
+    worker = Worker(sessions, settings, "here", Pipeline((first, curious), fake_pipeline.deliver))
+    job_id = jobs.add(VALUES)
+    assert worker.run(job_id) is End.FAILED
+    assert jobs.row(job_id).error_code == "internal"
+    assert f"the stage curious reads {first.name}, which its `reads` do not name" in caplog.text
 
 
 def test_chunks_are_forgotten_when_their_stage_is_stored(jobs, make_worker, sessions):
