@@ -1,0 +1,110 @@
+"""What an estimator of sensitivity is asked, and what it answers: one predicted damage for each candidate.
+
+Shapes: `K` candidates, in the order of `Subject.changes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from network.execution import TorchNetwork
+from sensitivity.loss import Loss
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class WeightChange:
+    """A candidate that rounds a weight: the initializer takes `values()`, made when asked for, in its own shape."""
+
+    site: str
+    format: str
+    initializer: str
+    values: Callable[[], Floats]
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationChange:
+    """A candidate that rounds activations: each named value `a` becomes `tensors[name](a)`, of the same shape."""
+
+    site: str
+    format: str
+    tensors: Mapping[str, Callable[[Floats], Floats]]
+
+
+Change = WeightChange | ActivationChange
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is estimated, on which samples.
+
+    `inputs` are arrays `[samples, ...]` by graph input name; `loss` has the network's own float outputs as its
+    reference; `batch` samples at most go through the network at once, which bounds the memory; `seed` makes every
+    draw repeatable; `check` is called with the fraction done, at least after every batch.
+    """
+
+    network: TorchNetwork
+    changes: tuple[Change, ...]
+    inputs: Mapping[str, NDArray[np.generic]]
+    loss: Loss
+    seed: int = 0
+    batch: int = 64
+    check: Callable[[float], None] = lambda _fraction: None
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise ValueError(f"an estimate with its standard error needs at least 2 samples, got {self.samples}")
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1, got {self.batch}")
+
+    @property
+    def samples(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+
+class Unit(StrEnum):
+    """What a score counts: nats (or squared output units) of predicted damage, or something that only orders."""
+
+    DAMAGE = "damage"
+    RELATIVE = "relative"
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """One method's answer.
+
+    `scores` `[K]` is the predicted damage of each candidate alone, NaN where the method does not cover its kind;
+    `stderr` `[K]` is the standard error over draws or samples (0 where nothing is random); `samples` were used, in
+    `seconds`; `note` says in words what the reader should know, or is empty.
+    """
+
+    method: str
+    unit: Unit
+    scores: NDArray[np.float64]
+    stderr: NDArray[np.float64]
+    samples: int
+    seconds: float
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.scores.shape != self.stderr.shape or self.scores.ndim != 1:
+            raise ValueError(
+                f"scores {self.scores.shape} and stderr {self.stderr.shape} must both hold one number for each candidate"
+            )
+
+
+class Estimator(Protocol):
+    """One file of `sensitivity.estimators` has one of these, called like the method.
+
+    Raises:
+        ValueError: the subject has no candidate that the method covers.
+    """
+
+    def __call__(self, subject: Subject) -> Estimate: ...
