@@ -96,7 +96,7 @@ class Estimate:
     def __post_init__(self) -> None:
         if self.scores.shape != self.stderr.shape or self.scores.ndim != 1:
             raise ValueError(
-                f"scores {self.scores.shape} and stderr {self.stderr.shape} must both hold one number for each candidate"
+                f"scores {self.scores.shape} and stderr {self.stderr.shape} must both be one number a candidate"
             )
 
 
