@@ -6,8 +6,9 @@ that without gradients no more is held than the graph needs (with them, autograd
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import onnx
 import torch
@@ -20,6 +21,8 @@ from network.operators.node import DEFAULT_DOMAIN, Node, read_node, tensor_of
 from network.operators.registry import Rule, lookup
 
 CPU = torch.device("cpu")
+
+Through = Callable[[Tensor], Tensor]
 
 _Values = dict[str, Tensor]
 
@@ -76,17 +79,29 @@ class TorchNetwork:
         }
         self._constants = {name: t for name, t in tensors.items() if not t.is_floating_point()}
 
-    def run(self, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor] | None = None) -> list[Tensor]:
+    def run(
+        self,
+        inputs: Mapping[str, Tensor],
+        parameters: Mapping[str, Tensor] | None = None,
+        through: Mapping[str, Through] | None = None,
+    ) -> list[Tensor]:
         """The outputs in graph order, twice differentiable in the parameters, and in inputs that require it.
 
-        `parameters` stand in for those of the network, by name; the others stay.
+        `parameters` stand in for those of the network, by name; the others stay. `through` sends values on their way:
+        the graph input or node output of that name is replaced by the function's result as soon as it exists, for
+        everything that reads it and for the outputs.
 
         Raises:
-            ValueError: an input is missing or unknown, or a parameter is unknown.
+            ValueError: an input is missing or unknown, a parameter is unknown, or `through` names no value.
         """
+        through = through or {}
         values = self._initial_values(inputs, parameters or {})
+        self._require_made(through)
+        for name in inputs:
+            if name in through:
+                values[name] = through[name](values[name])
         for step in self._steps:
-            self._execute(step, values)
+            self._execute(step, values, through)
         outputs = [values[spec.name] for spec in self.network.outputs]
         return [x.to(self.device) if x.is_floating_point() else x for x in outputs]
 
@@ -116,7 +131,13 @@ class TorchNetwork:
         arrays = {name: x.to(self.device, self.dtype) if x.is_floating_point() else x for name, x in inputs.items()}
         return {**self._constants, **self.parameters, **parameters, **arrays}
 
-    def _execute(self, step: Step, values: _Values) -> None:
+    def _require_made(self, names: Iterable[str]) -> None:
+        made = {spec.name for spec in self.network.inputs}.union(*(step.outputs for step in self._steps)) - {""}
+        unknown = sorted(set(names) - made)
+        if unknown:
+            raise ValueError(f"no value is called {unknown}; expected names of graph inputs or of outputs of nodes")
+
+    def _execute(self, step: Step, values: _Values, through: Mapping[str, Through] = MappingProxyType({})) -> None:
         operands = [values[name] if name else None for name in step.inputs]
         if self.device != CPU:
             operands = _on_one_device(step.rule, operands)
@@ -127,7 +148,7 @@ class TorchNetwork:
             raise
         for name, result in zip(step.outputs, results, strict=False):
             if name:
-                values[name] = result
+                values[name] = through[name](result) if name in through else result
         for name in step.released:
             del values[name]
 

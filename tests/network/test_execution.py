@@ -240,6 +240,47 @@ def test_parameters_given_to_a_run_stand_in_for_those_of_the_network() -> None:
     torch.testing.assert_close(network.run({"x": x})[0], before)
 
 
+def test_a_value_sent_through_a_function_is_replaced_for_every_reader() -> None:
+    """`r1` is read by a convolution and by the skip connection: the rest of the network sees the replaced one."""
+    network, x = TorchNetwork(convolutional()), torch.from_numpy(normal(5, 2, 6, 6))
+    seen: list[torch.Tensor] = []
+
+    def halve(value: torch.Tensor) -> torch.Tensor:
+        seen.append(value)
+        return value / 2
+
+    [y] = network.run({"x": x}, through={"r1": halve})
+    weights, bias = network.parameters["w1"], network.parameters["b1"]
+    [expected] = network.run({"x": x}, {"w1": weights / 2, "b1": bias / 2})  # relu(c / 2) = relu(c) / 2
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(seen[0], torch.relu(torch.nn.functional.conv2d(x, weights, bias, padding=1)))
+
+
+def test_inputs_and_outputs_can_be_sent_through_a_function() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["first"], name="a"), helper.make_node("Neg", ["first"], ["y"], name="b")]
+    network, x = TorchNetwork(build(nodes, {"x": (2, 3)}, ["y", "x"], {})), torch.from_numpy(normal(2, 3))
+    y, same = network.run({"x": x}, through={"x": lambda v: -v, "y": lambda v: v + 1})
+    torch.testing.assert_close(y, 1 - (-x).relu())
+    torch.testing.assert_close(same, -x)
+
+
+def test_a_zero_leaf_takes_the_gradient_in_an_activation() -> None:
+    network, x = TorchNetwork(convolutional(), dtype=torch.float64), torch.from_numpy(normal(2, 2, 6, 6)).double()
+    zero = torch.zeros(2, 4, 6, 6, dtype=torch.float64, requires_grad=True)
+
+    def outputs(z: torch.Tensor) -> torch.Tensor:
+        return network.run({"x": x}, through={"r1": lambda value: value + z})[0]
+
+    assert torch.autograd.gradcheck(outputs, zero, fast_mode=True)
+
+
+def test_a_value_that_is_not_made_cannot_be_sent_through_a_function() -> None:
+    network, x = TorchNetwork(convolutional()), torch.zeros(1, 2, 6, 6)
+    for name in ("w1", "missing", ""):
+        with pytest.raises(ValueError, match=f"no value is called \\['{name}'\\]"):
+            network.run({"x": x}, through={name: lambda value: value})
+
+
 def test_only_the_weights_of_sites_require_a_gradient() -> None:
     network = TorchNetwork(convolutional(), dtype=torch.float64)
     assert {name for name, tensor in network.parameters.items() if tensor.requires_grad} == {"w1", "w2", "w3"}
