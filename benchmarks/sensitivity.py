@@ -36,6 +36,7 @@ from network.normalise import normalise
 from quantization.formats import IntegerFormat
 from quantization.nearest import round_nearest
 from sensitivity.cross_layer import cross_layer
+from sensitivity.estimate import WeightChange
 from sensitivity.loss import Loss, root_times
 from sensitivity.traces import TraceRule, hessian_traces
 
@@ -111,7 +112,11 @@ def matrix(network: Network, samples: NDArray[np.float32]) -> dict[str, Any]:
     started = time.perf_counter()
     ours = cross_layer(
         network,
-        {name: [weight.dequantize for weight in weights] for name, weights in rounded.items()},
+        [
+            WeightChange(site.name, weight.format.name, site.weight, weight.dequantize)
+            for site in network.sites
+            for weight in rounded[site.name]
+        ],
         {"input": samples},
         Loss.KL,
         threads=THREADS,

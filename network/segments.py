@@ -1,19 +1,23 @@
 """Parts of a network run in ONNX Runtime: from the inputs up to a node, and from a node on to the outputs.
 
-A change in one weight reaches only what comes behind its first use. Whoever tries many values of one weight runs the
-part before it once (`Segment` from node 0) and only the rest for each value.
+A change in one weight reaches only what comes behind its first use, a change in one activation only what comes behind
+the node that makes it. Whoever tries many such changes runs the part before once (`Segment` from node 0) and only the
+rest for each. A cut at `k` lies before node `k` of the graph: nodes `0 .. k-1` have run.
+
+Nodes with inner graphs (If, Loop, Scan) are never cut themselves; the outer values that their inner graphs read by name
+count as inputs of the node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from network.graph import Network, Site
+from network.graph import Network
 
 Values = dict[str, NDArray[np.generic]]
 
@@ -30,52 +34,95 @@ class SegmentedNetwork:
         self._network = network
         self._threads = threads
         self._nodes = list(network.proto.graph.node)
-        self._types = _element_types(network.proto)
+        self._reads = [names_read(node) for node in self._nodes]
+        self._inputs = [value.name for value in network.inputs]
         self._outputs = [output.name for output in network.outputs]
+        self._types = _value_types(network.proto)
 
-    def first_use(self, site: Site) -> int:
-        """Index of the first node that reads the site's weight."""
-        return next(index for index, node in enumerate(self._nodes) if site.weight in node.input)
+    def first_use(self, initializer: str) -> int:
+        """The last cut before anything reads `initializer`: the index of the first node that does.
+
+        Raises:
+            ValueError: it is no initializer, or no node reads it.
+        """
+        uses = (index for index, names in enumerate(self._reads) if initializer in names)
+        cut = next(uses, None)
+        if cut is None or initializer not in self._network.initializers:
+            raise ValueError(f"no node reads an initializer {initializer!r}; expected the name of one that is used")
+        return cut
+
+    def made_at(self, value: str) -> int:
+        """The first cut at which `value` exists: 0 for a graph input, else just behind the node that makes it.
+
+        Raises:
+            ValueError: neither an input nor a node of the outermost graph makes it, or nothing reads it afterwards.
+        """
+        makers = (index + 1 for index, node in enumerate(self._nodes) if value in node.output)
+        cut = 0 if value in self._inputs else next(makers, None)
+        if cut is None:
+            raise ValueError(
+                f"no node makes a value {value!r}; expected a graph input or the output of a node that lies in no "
+                "inner graph (of If, Loop or Scan)"
+            )
+        if value not in self.live_values(cut):
+            raise ValueError(f"nothing reads the value {value!r}; expected one that the outputs depend on")
+        return cut
 
     def live_values(self, cut: int) -> list[str]:
-        """Values that exist before node `cut` and are needed from there on: graph inputs and node outputs."""
-        known = [value.name for value in self._network.inputs]
-        known += [name for node in self._nodes[:cut] for name in node.output if name]
-        needed = {name for node in self._nodes[cut:] for name in node.input} | set(self._outputs)
+        """Values that exist at `cut` and are needed from there on: graph inputs and node outputs."""
+        known = [*self._inputs, *(name for node in self._nodes[:cut] for name in node.output if name)]
+        needed = set(self._outputs).union(*self._reads[cut:])
         return [name for name in known if name in needed]
 
     def between(self, start: int, stop: int) -> Segment:
         """Nodes `start` to `stop - 1`: from the values live at `start` to those live at `stop`."""
-        computed = {name for node in self._nodes[start:stop] for name in node.output}
-        inputs, outputs = self.live_values(start), self.live_values(stop)
-        return self._segment(start, stop, inputs, [name for name in outputs if name in computed], outputs, None)
+        return self._segment(start, stop, self.live_values(stop), None)
 
-    def after(self, start: int, weight: str) -> Segment:
-        """Nodes from `start` to the end, with `weight` as one more input; gives the graph outputs, in graph order."""
-        computed = {name for node in self._nodes[start:] for name in node.output}
-        inputs = self.live_values(start)
-        made = [name for name in self._outputs if name in computed]
-        return self._segment(start, len(self._nodes), inputs, made, self._outputs, weight)
+    def after(self, start: int, weight: str | None = None) -> Segment:
+        """Nodes from `start` to the end: from the values live at `start` to the graph outputs, in graph order.
 
-    def _segment(
-        self, start: int, stop: int, inputs: list[str], computed: list[str], outputs: list[str], weight: str | None
-    ) -> Segment:
+        An initializer that is given as `weight` is one more input.
+        """
+        return self._segment(start, len(self._nodes), self._outputs, weight)
+
+    def _segment(self, start: int, stop: int, outputs: Sequence[str], weight: str | None) -> Segment:
         nodes = self._nodes[start:stop]
-        used = {name for node in nodes for name in node.input}
-        fed = [name for name in inputs if name in used] + ([weight] if weight else [])
-        initializers = [t for t in self._network.proto.graph.initializer if t.name in used and t.name != weight]
+        used = set[str]().union(*self._reads[start:stop])
+        fed = [name for name in self.live_values(start) if name in used] + ([weight] if weight else [])
+        initializers = self._network.initializers
+        made = {name for node in nodes for name in node.output} | (initializers.keys() - {weight})
+        computed = [name for name in outputs if name in made]
+        kept = [t for name, t in initializers.items() if name != weight and (name in used or name in computed)]
         graph = onnx.helper.make_graph(
             nodes,
             "segment",
-            [onnx.helper.make_tensor_value_info(name, self._types[name], None) for name in fed],
-            [onnx.helper.make_tensor_value_info(name, self._types[name], None) for name in computed],
-            initializers,
+            [onnx.helper.make_value_info(name, self._types[name]) for name in fed],
+            [onnx.helper.make_value_info(name, self._types[name]) for name in computed],
+            kept,
         )
         model = onnx.helper.make_model(
             graph, opset_imports=self._network.proto.opset_import, ir_version=self._network.proto.ir_version
         )
         session = _session(model.SerializeToString(), self._threads) if computed else None
         return Segment(session, fed, computed, outputs)
+
+
+def names_read(node: onnx.NodeProto) -> set[str]:
+    """Every value that `node` reads: its inputs, and what its inner graphs take from outside by name."""
+    names = {name for name in node.input if name}
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):  # an attribute that is no graph has an empty one
+            names |= _captured(graph)
+    return names
+
+
+def _captured(graph: onnx.GraphProto) -> set[str]:
+    made = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    captured: set[str] = set()
+    for node in graph.node:
+        captured |= names_read(node) - made
+        made.update(node.output)
+    return captured | ({value.name for value in graph.output} - made)
 
 
 class Segment:
@@ -86,7 +133,7 @@ class Segment:
         session: onnxruntime.InferenceSession | None,
         fed: list[str],
         computed: list[str],
-        outputs: list[str],
+        outputs: Sequence[str],
     ) -> None:
         self._session = session
         self._fed = fed
@@ -112,8 +159,43 @@ def _session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _element_types(proto: onnx.ModelProto) -> dict[str, int]:
-    """ONNX element type of every value and initializer."""
+def _value_types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
+    """The type of every value and initializer, without its shape."""
     inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
-    types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.input, *inferred.value_info, *inferred.output)}
-    return types | {t.name: t.data_type for t in proto.graph.initializer}
+    types: dict[str, onnx.TypeProto] = {}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        if value.type.WhichOneof("value") is not None:
+            types[value.name] = _without_shape(value.type)
+    for tensor in proto.graph.initializer:
+        types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, None)
+    unknown = [name for node in proto.graph.node for name in node.output if name and name not in types]
+    return {**types, **_types_in_runtime(proto, unknown)} if unknown else types
+
+
+def _types_in_runtime(proto: onnx.ModelProto, names: Sequence[str]) -> dict[str, onnx.TypeProto]:
+    """The types of tensors that onnx cannot infer, as those behind an operator that only ONNX Runtime knows."""
+    model = onnx.ModelProto()
+    model.CopyFrom(proto)
+    returned = {value.name for value in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in returned)
+    kinds = {value.name: value.type for value in _session(model.SerializeToString(), 1).get_outputs()}
+    # such as "tensor(float)"
+    elements = {name: kinds[name].removeprefix("tensor(").removesuffix(")").upper() for name in names}
+    known = set(onnx.TensorProto.DataType.keys())
+    return {
+        name: onnx.helper.make_tensor_type_proto(onnx.TensorProto.DataType.Value(element), None)
+        for name, element in elements.items()
+        if element in known
+    }
+
+
+def _without_shape(value: onnx.TypeProto) -> onnx.TypeProto:
+    """A segment is fed whatever shape arrives: that of the file may be of another batch."""
+    kind = onnx.TypeProto()
+    kind.CopyFrom(value)
+    inner = kind
+    while (wrapper := inner.WhichOneof("value")) in ("sequence_type", "optional_type"):
+        inner = getattr(inner, wrapper).elem_type
+    if wrapper == "tensor_type":
+        inner.tensor_type.ClearField("shape")
+    return kind

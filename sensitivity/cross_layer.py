@@ -8,45 +8,58 @@ that several candidates cause add up to first order: `dz(plan) = sum_i dz_{i, f_
 
 x the indicator of the chosen candidates: the diagonal holds each candidate's own damage, `2 G_kl` the interaction of
 two (what CLADO, arXiv 2307.05657, measures with one pass for each *pair*). G is positive semidefinite by construction.
+Weights and activations are candidates alike: both change the outputs. Nothing is differentiated, so every graph that
+ONNX Runtime runs has its matrix.
 
 What it cannot see: interactions of higher order (saturation when much is quantized), and noise of the samples; the
 standard errors speak of the latter.
 
-The candidates of one site share everything before its weight's first use: that part runs once
+The candidates of one site share everything before its weight's first use, or up to its activation: that part runs once
 (`network.segments`). Outputs beyond `sketch` numbers for each sample are compressed by a count sketch (Charikar et al.
-2002; seeded, new for each micro-batch), which leaves every entry of G unbiased with a standard deviation of at most
-`sqrt(2 / (sketch N)) * sqrt(G_kk G_ll)` for samples of equal size.
+2002) with m = `sketch` buckets, seeded, the same for every candidate, with signs of its own for every sample. It leaves
+every entry of G unbiased. With g_ks the share of sample s in the damage of candidate k (so that `G_kk = sum_s g_ks`),
+the errors of different samples are uncorrelated and that of one has a variance of at most `2/m g_ks g_ls`, so that
+
+    sd(G_kl) <= sqrt(2/m sum_s g_ks g_ls),
+
+which is `sqrt(2 / (m N)) sqrt(G_kk G_ll)` for samples of equal size. `CrossLayer.sketch_stderr` is this bound.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from network.graph import Network, Site
-from network.segments import SegmentedNetwork, Values
+from network.graph import Network
+from network.segments import Segment, SegmentedNetwork, Values
+from sensitivity.estimate import ActivationChange, Change, WeightChange
 from sensitivity.loss import Loss, root_times, sample_loss
 
-Checkpoint = Callable[[str, Callable[[], NDArray[np.float32]]], NDArray[np.float32]]
+Rows = NDArray[np.float32]
+Checkpoint = Callable[[str, Callable[[], Rows]], Rows]
 
 # float64 copies of the rows are made for so many samples at a time
 SAMPLES_AT_ONCE = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CrossLayer:
-    """The matrix and what its passes also measured, one row for each candidate, sites in order.
+    """The matrix and what its passes also measured, one row for each candidate, in the order of the changes asked for.
 
-    `matrix` is G `[candidates, candidates]` in the loss's units (nats for kl); `damage_stderr` the standard error of
-    its diagonal over samples; `measured` the mean loss with only this candidate quantized, not to second order but
-    as it is, and `measured_stderr` its standard error.
+    `matrix` is G `[candidates, candidates]` in the loss's units (nats for kl); `sketch_stderr`, of the same shape, the
+    largest standard deviation that the sketch can give its entries, 0 when nothing was sketched; `damage_stderr` the
+    standard error of the diagonal over samples; `measured` the mean loss with only this candidate quantized, not to
+    second order but as it is, and `measured_stderr` its standard error.
     """
 
     matrix: NDArray[np.float64]
+    sketch_stderr: NDArray[np.float64]
     damage_stderr: NDArray[np.float64]
     measured: NDArray[np.float64]
     measured_stderr: NDArray[np.float64]
@@ -60,7 +73,7 @@ class CrossLayer:
 
 def cross_layer(
     network: Network,
-    candidates: Mapping[str, Sequence[Callable[[], NDArray[np.float32]]]],
+    changes: Sequence[Change],
     inputs: Mapping[str, NDArray[np.generic]],
     loss: Loss,
     *,
@@ -72,13 +85,13 @@ def cross_layer(
     checkpoint: Checkpoint = lambda _name, compute: compute(),
     check: Callable[[float], None] = lambda _fraction: None,
 ) -> CrossLayer:
-    """The cross-layer matrix of the candidates of all sites.
+    """The cross-layer matrix of all candidates.
 
     Args:
         network: the float network.
-        candidates: site name to its candidates' weight values, each as a function (so that not all exist at once).
+        changes: the candidates, in any order; those of one site change the same weight or the same values.
         inputs: arrays `[samples, ...]` by graph input name.
-        loss: which loss; its reference are the network's own float outputs.
+        loss: which loss of the first output; its reference are the network's own float outputs.
         threads: threads of ONNX Runtime.
         generator: source of the sketch; unused when outputs are small.
         batch: samples in one run.
@@ -86,113 +99,216 @@ def cross_layer(
         sketch: most numbers kept for each sample's outputs.
         checkpoint: called with a name and a function for every (group, site); may return what it stored before.
         check: called after every candidate's run with the fraction done.
+
+    Raises:
+        ValueError: there are no candidates; those of one site change different things; a name is unknown or unused; or
+            a rounding returns another shape than it got.
     """
     samples = len(next(iter(inputs.values())))
     seed = int(generator.integers(2**63))
-    sites = [site for site in network.sites if candidates.get(site.name)]
-    rows: dict[str, list[NDArray[np.float32]]] = {site.name: [] for site in sites}
+    segments = SegmentedNetwork(network, threads)
+    targets = _targets(changes, segments)
+    rows: dict[str, list[Rows]] = {target.site: [] for target in targets}
     starts = list(range(0, samples, group))
+    done = 0
     for index, start in enumerate(starts):
-        chosen = {name: array[start : start + group] for name, array in inputs.items()}
-        passes = _Passes(network, chosen, loss, threads, batch, sketch, (seed, index))
-        ordered = sorted(sites, key=lambda site: passes.segments.first_use(site))
-        for position, site in enumerate(ordered):
-            done = (index + position / len(ordered)) / len(starts)
-            step = 1 / (len(starts) * len(ordered))
+        chosen = [
+            {name: array[first : min(first + batch, start + group)] for name, array in inputs.items()}
+            for first in range(start, min(start + group, samples), batch)
+        ]
+        passes = _Passes(segments, network.outputs[0].name, chosen, loss, sketch, (seed, index))
+        for target in targets:
 
-            def compute(
-                site: Site = site, done: float = done, step: float = step, passes: _Passes = passes
-            ) -> NDArray[np.float32]:
-                weights = candidates[site.name]
+            def compute(target: _Target = target, done: int = done, passes: _Passes = passes) -> Rows:
                 parts = []
-                for number, weight in enumerate(weights):
-                    parts.append(passes.rows(site, weight()))
-                    check(done + step * (number + 1) / len(weights))
+                for number, change in enumerate(target.changes, start=1):
+                    parts.append(passes.rows(target, change))
+                    check((done + number) / (len(changes) * len(starts)))
                 return np.stack(parts)
 
-            rows[site.name].append(checkpoint(f"{site.name}/{index}", compute))
+            rows[target.site].append(checkpoint(f"{target.site}/{index}", compute))
+            done += len(target.changes)
     # popped, so that the rows, which may be gigabytes, do not exist a second time while they are put together
-    return _assemble([np.concatenate(rows.pop(site.name), axis=1) for site in sites], samples)
+    whole = [(target.positions, np.concatenate(rows.pop(target.site), axis=1)) for target in targets]
+    return _assemble(whole, samples, sketch)
+
+
+@dataclass(frozen=True, eq=False)
+class _Target:
+    """What the candidates of one site change: `weight`, or the values named in `cuts`.
+
+    `positions` are the places of `changes` among all changes; `cuts` maps each cut, ascending, to the values that are
+    replaced there.
+    """
+
+    site: str
+    changes: tuple[Change, ...]
+    positions: tuple[int, ...]
+    weight: str | None
+    cuts: Mapping[int, tuple[str, ...]]
+
+
+def _targets(changes: Sequence[Change], segments: SegmentedNetwork) -> list[_Target]:
+    """The targets of all sites, in graph order of their first cut."""
+    if not changes:
+        raise ValueError("there is no candidate to measure; expected at least one change")
+    positions: dict[str, list[int]] = {}
+    for position, change in enumerate(changes):
+        positions.setdefault(change.site, []).append(position)
+    targets = []
+    for site, places in positions.items():
+        own = tuple(changes[place] for place in places)
+        names = {_changed_names(change) for change in own}
+        if len(names) > 1:
+            raise ValueError(
+                f"the candidates of site {site!r} change {sorted(map(sorted, names))}; expected all to change the same "
+                "weight or values: give what is decided apart a site of its own"
+            )
+        first = own[0]
+        cuts: dict[int, tuple[str, ...]] = {}
+        if isinstance(first, WeightChange):
+            cuts[segments.first_use(first.initializer)] = ()
+        else:
+            for name in sorted(first.tensors, key=segments.made_at):
+                cut = segments.made_at(name)
+                cuts[cut] = (*cuts.get(cut, ()), name)
+        weight = first.initializer if isinstance(first, WeightChange) else None
+        targets.append(_Target(site, own, tuple(places), weight, cuts))
+    return sorted(targets, key=lambda target: min(target.cuts))
+
+
+def _changed_names(change: Change) -> frozenset[str]:
+    if isinstance(change, WeightChange):
+        return frozenset({change.initializer})
+    if not change.tensors:
+        raise ValueError(f"candidate {change.format!r} of site {change.site!r} changes no value; expected at least one")
+    return frozenset(change.tensors)
 
 
 class _Passes:
-    """The passes over one group of samples; sites must be asked for in the order of their first use."""
+    """The passes over one group of samples, given in batches; targets must be asked for in the order of their cuts."""
 
     def __init__(
         self,
-        network: Network,
-        inputs: Mapping[str, NDArray[np.generic]],
+        segments: SegmentedNetwork,
+        output: str,
+        batches: list[Values],
         loss: Loss,
-        threads: int,
-        batch: int,
         sketch: int,
         seed: tuple[int, int],
     ) -> None:
-        self.segments = SegmentedNetwork(network, threads)
+        self._segments = segments
+        self._output = output
+        self._inputs = batches
         self._loss = loss
         self._sketch = sketch
         self._seed = seed
-        samples = len(next(iter(inputs.values())))
-        self._live: list[Values] = [
-            {name: array[start : start + batch] for name, array in inputs.items()} for start in range(0, samples, batch)
-        ]
+        self._live = batches
         self._cut = 0
-        self._output = network.outputs[0].name
-        whole = self.segments.between(0, len(network.proto.graph.node))
-        self._float_outputs = [_floats(whole.run(values)[self._output]) for values in self._live]
-        self._site: Site | None = None
+        self._target: _Target | None = None
+        self._chain: list[tuple[tuple[str, ...], Segment]] = []
 
-    def rows(self, site: Site, weight: NDArray[np.float32]) -> NDArray[np.float32]:
-        """For each sample one row `[samples, sketched outputs + 1]`: `B dz`, and last the loss itself."""
-        if self._site is not site:
-            cut = self.segments.first_use(site)
-            if cut > self._cut:
-                segment = self.segments.between(self._cut, cut)
-                self._live = [segment.run(values) for values in self._live]
-                self._cut = cut
-            self._rest = self.segments.after(cut, site.weight)
-            self._site = site
+    @cached_property
+    def _float_outputs(self) -> list[NDArray[np.float32]]:
+        whole = self._segments.after(0)
+        return [_floats(whole.run(values)[self._output]) for values in self._inputs]
+
+    def rows(self, target: _Target, change: Change) -> Rows:
+        """For each sample one row `[samples, outputs or sketch + 3]`.
+
+        `B dz`, whether that is sketched (1 or 0), `1/2 ||B dz||^2` before it was sketched, and the loss itself.
+        """
+        if self._target is not target:
+            self._advance(target)
+        fixed = {change.initializer: _floats(change.values())} if isinstance(change, WeightChange) else {}
         parts = []
         for index, (values, float_outputs) in enumerate(zip(self._live, self._float_outputs, strict=True)):
-            outputs = _floats(self._rest.run({**values, site.weight: weight})[self._output])
+            outputs = self._run({**values, **fixed}, change)
             root = root_times(self._loss, outputs, float_outputs)
+            damage = 0.5 * np.square(root).sum(1)
             lost = sample_loss(self._loss, outputs, float_outputs)
-            parts.append(np.column_stack([self._compress(root, index), lost]).astype(np.float32))
+            sketched = np.full(len(root), float(root.shape[1] > self._sketch))
+            parts.append(np.column_stack([self._compress(root, index), sketched, damage, lost]).astype(np.float32))
         return np.concatenate(parts)
 
+    def _advance(self, target: _Target) -> None:
+        """Run up to the target's first cut, and make the chain of segments that lie behind its cuts."""
+        cuts = list(target.cuts)
+        if cuts[0] > self._cut:
+            segment = self._segments.between(self._cut, cuts[0])
+            self._live = [segment.run(values) for values in self._live]
+            self._cut = cuts[0]
+        parts = [self._segments.between(*pair) for pair in pairwise(cuts)]
+        parts.append(self._segments.after(cuts[-1], target.weight))
+        self._chain = list(zip(target.cuts.values(), parts, strict=True))
+        self._target = target
+
+    def _run(self, values: Values, change: Change) -> NDArray[np.float32]:
+        for names, segment in self._chain:
+            if isinstance(change, ActivationChange):
+                values = {**values, **{name: _rounded(change, name, values[name]) for name in names}}
+            values = segment.run(values)
+        return _floats(values[self._output])
+
     def _compress(self, root: NDArray[np.float64], batch_index: int) -> NDArray[np.float64]:
-        """A count sketch of the columns; the same for every candidate, so that inner products survive."""
-        width = root.shape[1]
+        """A count sketch of the columns of `root`, which is overwritten; the same for every candidate, so that inner
+        products survive. The buckets are those of the batch; signs of its own make each sample's error independent.
+        """
+        samples, width = root.shape
         if width <= self._sketch:
             return root
         generator = np.random.default_rng([*self._seed, batch_index])
-        signs = generator.choice([-1.0, 1.0], size=width)
         buckets = generator.integers(self._sketch, size=width)
-        projection = csr_array((signs, (np.arange(width), buckets)), shape=(width, self._sketch))
+        bits = np.frombuffer(generator.bytes(-(-samples * width // 8)), dtype=np.uint8)
+        flipped = np.unpackbits(bits, count=samples * width).view(np.bool_).reshape(samples, width)
+        np.negative(root, out=root, where=flipped)
+        projection = csr_array((np.ones(width), (np.arange(width), buckets)), shape=(width, self._sketch))
         return np.asarray(root @ projection)
 
 
-def _assemble(rows: Sequence[NDArray[np.float32]], samples: int) -> CrossLayer:
-    """G from the rows `[candidates, samples, outputs + 1]` of every site."""
-    counts = [len(part) for part in rows]
-    matrix = np.zeros((sum(counts), sum(counts)))
-    own = np.zeros((sum(counts), samples))
-    lost = np.zeros((sum(counts), samples))
+def _rounded(change: ActivationChange, name: str, value: NDArray[np.generic]) -> NDArray[np.float32]:
+    if value.dtype != np.float32:
+        raise ValueError(f"value {name!r} of site {change.site!r} is {value.dtype}; expected float32 to round")
+    rounded = _floats(change.tensors[name](np.asarray(value, dtype=np.float32)))
+    if rounded.shape != value.shape:
+        raise ValueError(
+            f"rounding {name!r} to {change.format} gave the shape {rounded.shape}; expected that of the value, "
+            f"{value.shape}"
+        )
+    return rounded
+
+
+def _assemble(rows: Sequence[tuple[tuple[int, ...], Rows]], samples: int, sketch: int) -> CrossLayer:
+    """G from the rows `[candidates, samples, outputs + 3]` of every site, each with its places in G."""
+    count = sum(len(positions) for positions, _ in rows)
+    columns = rows[0][1].shape[2]
+    sketched = bool(rows[0][1][0, 0, -3])
+    matrix = np.zeros((count, count))
+    own = np.zeros((count, samples))
+    lost = np.zeros((count, samples))
     for start in range(0, samples, SAMPLES_AT_ONCE):
-        block = slice(start, start + SAMPLES_AT_ONCE)
-        stacked = np.concatenate([part[:, block] for part in rows]).astype(np.float64)
-        root = stacked[:, :, :-1]
-        own[:, block] = 0.5 * np.square(root).sum(2)
+        block = slice(start, min(start + SAMPLES_AT_ONCE, samples))
+        stacked = np.empty((count, block.stop - start, columns))
+        for positions, part in rows:
+            stacked[list(positions)] = part[:, block]
+        own[:, block] = stacked[:, :, -2]
         lost[:, block] = stacked[:, :, -1]
-        flat = root.reshape(len(root), -1)
+        flat = stacked[:, :, :-3].reshape(count, -1)
         matrix += flat @ flat.T
     return CrossLayer(
         matrix=matrix / (2 * samples),
+        sketch_stderr=_sketch_stderr(own, sketch) if sketched else np.zeros_like(matrix),
         damage_stderr=_stderr(own),
         measured=lost.mean(1),
         measured_stderr=_stderr(lost),
         samples=samples,
     )
+
+
+def _sketch_stderr(own: NDArray[np.float64], sketch: int) -> NDArray[np.float64]:
+    """`sqrt(2/m sum_s g_ks g_ls)` from every sample's own damage `N g_ks`, `[candidates, samples]`."""
+    shares = own / own.shape[1]
+    return np.asarray(np.sqrt(2 / sketch * (shares @ shares.T)))
 
 
 def _stderr(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from network.graph import Network
 from network.normalise import from_proto, normalise
 from sensitivity.cross_layer import CrossLayer, cross_layer
+from sensitivity.estimate import WeightChange
 from sensitivity.loss import Loss, sample_loss
 
 
@@ -38,9 +39,13 @@ def perturbed(network: Network, rng: np.random.Generator, size: float, count: in
 
 
 def matrix_of(network, weights, x, loss, **arguments) -> CrossLayer:
-    candidates = {name: [lambda w=w: w for w in arrays] for name, arrays in weights.items()}
+    changes = [
+        WeightChange(site.name, str(number), site.weight, lambda w=w: w)
+        for site in network.sites
+        for number, w in enumerate(weights[site.name])
+    ]
     arguments = {"threads": 1, "generator": np.random.default_rng(0), **arguments}
-    return cross_layer(network, candidates, {"x": x}, loss, **arguments)
+    return cross_layer(network, changes, {"x": x}, loss, **arguments)
 
 
 LOGITS = [(name, loss) for name in ("mlp", "convolutions", "tied", "attention") for loss in ("kl", "squared_error")]
@@ -130,8 +135,44 @@ def test_stored_chunks_are_not_computed_again(convolutions, rng):
     assert np.array_equal(first.matrix, second.matrix)
 
 
-def test_the_sketch_is_unbiased_with_the_error_it_states(rng):
-    """60 outputs sketched to 16: over 200 seeds the mean is exact within 5 standard errors, the spread as stated."""
+def test_the_sketch_is_unbiased_within_the_error_it_states(rng):
+    """60 outputs sketched to 16, 24 samples of very different size in batches of 6, over 150 seeds.
+
+    The mean is exact within 5 standard errors (a false failure in one of a million for each of 10 entries). The spread
+    stays below the stated bound, but for the error of 150 draws of it, about 6 %: 1.3 is five of those.
+    """
+    network = wide(rng)
+    x = (rng.normal(size=(24, 4)) * np.exp(rng.normal(size=(24, 1)))).astype(np.float32)
+    weights = perturbed(network, rng, 0.1, count=2)
+    exact = matrix_of(network, weights, x, Loss.SQUARED_ERROR)
+    assert not exact.sketch_stderr.any()
+    runs = [
+        matrix_of(network, weights, x, Loss.SQUARED_ERROR, sketch=16, batch=6, generator=np.random.default_rng(seed))
+        for seed in range(150)
+    ]
+    drawn = np.array([run.matrix for run in runs])
+    spread = drawn.std(0, ddof=1)
+    assert np.all(np.abs(drawn.mean(0) - exact.matrix) <= 5 * spread / np.sqrt(150))
+    stated = runs[0].sketch_stderr
+    assert np.all(spread <= 1.3 * stated)
+    # the bound is attained where the changes of two candidates are parallel, as a candidate is to itself
+    assert np.all(np.diag(spread) >= 0.5 * np.diag(stated))
+    # known from the outputs before they were sketched, so the same for every seed
+    np.testing.assert_allclose(runs[1].sketch_stderr, stated, rtol=1e-6)
+    np.testing.assert_allclose(runs[0].damage_stderr, exact.damage_stderr, rtol=1e-4)
+
+
+def test_as_many_outputs_as_the_sketch_keeps_are_not_sketched(rng):
+    network = wide(rng)
+    x = rng.normal(size=(6, 4)).astype(np.float32)
+    weights = perturbed(network, rng, 0.1, count=1)
+    found = matrix_of(network, weights, x, Loss.SQUARED_ERROR, sketch=60)
+    assert not found.sketch_stderr.any()
+    assert np.array_equal(found.matrix, matrix_of(network, weights, x, Loss.SQUARED_ERROR, sketch=100).matrix)
+
+
+def wide(rng: np.random.Generator) -> Network:
+    """Two linear layers, 60 outputs."""
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "a"], ["h"]), helper.make_node("MatMul", ["h", "b"], ["y"])],
         "wide",
@@ -142,23 +183,7 @@ def test_the_sketch_is_unbiased_with_the_error_it_states(rng):
             numpy_helper.from_array(rng.normal(size=(5, 60)).astype(np.float32), "b"),
         ],
     )
-    network = normalise(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
-    x = rng.normal(size=(8, 4)).astype(np.float32)
-    weights = perturbed(network, rng, 0.1, count=1)
-    exact = matrix_of(network, weights, x, Loss.SQUARED_ERROR).matrix
-    sketched = np.array(
-        [
-            matrix_of(
-                network, weights, x, Loss.SQUARED_ERROR, sketch=16, batch=1, generator=np.random.default_rng(seed)
-            ).matrix
-            for seed in range(200)
-        ]
-    )
-    spread = sketched.std(0, ddof=1)
-    assert np.all(np.abs(sketched.mean(0) - exact) <= 5 * spread / np.sqrt(200))
-    # samples are not of equal size, so allow for the largest to weigh most
-    stated = np.sqrt(2 / (16 * len(x))) * np.sqrt(np.outer(np.diag(exact), np.diag(exact)))
-    assert np.all(spread <= 2 * stated)
+    return normalise(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
 
 
 def test_a_softmax_at_the_end_changes_nothing(mlp, rng):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from network.execution import TorchNetwork
 from quantization.weights import QuantizedWeight
 from sensitivity.cross_layer import CrossLayer, cross_layer
+from sensitivity.estimate import WeightChange
 from sensitivity.omega import omega
 from sensitivity.traces import TraceRule, Traces, hessian_traces
 from workers.stage import StageContext
@@ -89,9 +90,14 @@ def _cross_layer(context: StageContext, inputs: Inputs, candidates: Candidates) 
         blob = context.chunk(f"cross_layer/{name}", lambda: pack({}, {"rows": compute()}))
         return np.asarray(unpack(blob)[1]["rows"], dtype=np.float32)
 
+    changes = [
+        WeightChange(site.name, weight.format.name, site.weight, weight.dequantize)
+        for site in inputs.network.sites
+        for weight in candidates[site.name]
+    ]
     return cross_layer(
         inputs.network,
-        {name: [weight.dequantize for weight in weights] for name, weights in candidates.items()},
+        changes,
         inputs.take(inputs.sensitivity_samples),
         inputs.loss,
         threads=context.threads,
