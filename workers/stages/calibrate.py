@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-from network.execution import TorchNetwork
 from network.graph import Layer, Network, Site
+from network.taps import Taps
 from quantization.formats import Granularity, IntegerFormat
 from quantization.gptq import gptq
 from quantization.nearest import round_nearest
@@ -20,7 +21,7 @@ from quantization.statistics import InputStatistics, input_statistics
 from quantization.weights import QuantizedWeight
 from workers.stage import StageContext
 from workers.stages.candidates import pack_candidates
-from workers.stages.inputs import Inputs
+from workers.stages.inputs import Arrays, Inputs
 from workers.stages.resolve import candidate_bits
 
 # Second moments of several weights are collected in one forward pass, as long as they fit into this.
@@ -36,9 +37,8 @@ def run(context: StageContext) -> bytes:
     if context.request["weights"]["rounding"] == "nearest":
         rounding.nearest()
     else:
-        network = TorchNetwork(inputs.network)
         for sites in _groups(inputs.network):
-            rounding.gptq(network, sites)
+            rounding.gptq(sites)
     names = [site.name for site in inputs.network.sites]
     return pack_candidates(
         {name: rounding.weights[name] for name in names}, {name: rounding.methods[name] for name in names}
@@ -61,28 +61,35 @@ class _Rounding:
             self._round(site, NotReducible("the request asks for it"))
             self._report(0.0)
 
-    def gptq(self, network: TorchNetwork, sites: Sequence[Site]) -> None:
+    def gptq(self, sites: Sequence[Site]) -> None:
         """One group of sites; its statistics end with this call, before those of the next group begin."""
         statistics = {site.name: input_statistics(self._inputs.network, site) for site in sites}
-        self._accumulate(network, sites, statistics)
+        self._accumulate(sites, statistics)
         for number, site in enumerate(sites):
             self._round(site, statistics.pop(site.name))
             # Of each site half is its statistics, and these are all there.
             self._report(0.5 * (len(sites) - number - 1))
 
-    def _accumulate(
-        self, network: TorchNetwork, sites: Sequence[Site], statistics: Mapping[str, InputStatistics | NotReducible]
-    ) -> None:
-        owner = {layer.name: site.name for site in sites for layer in site.layers}
-
-        def visit(layer: Layer, activation: torch.Tensor) -> None:
-            found = statistics.get(owner.get(layer.name, ""))
+    def _accumulate(self, sites: Sequence[Site], statistics: Mapping[str, InputStatistics | NotReducible]) -> None:
+        nodes = {node.name: node for node in self._inputs.network.proto.graph.node}
+        readers: dict[str, list[tuple[Layer, InputStatistics]]] = {}
+        for site in sites:
+            found = statistics[site.name]
             if isinstance(found, InputStatistics):
-                found.add(layer, activation)
+                for layer in site.layers:
+                    tensor = next(name for name in nodes[layer.name].input if name and name != layer.weight)
+                    readers.setdefault(tensor, []).append((layer, found))
+        if not readers:
+            return
 
-        batches = list(self._inputs.batches(self._inputs.splits.calibration))
+        def visit(name: str, values: NDArray[np.generic]) -> None:
+            for layer, found in readers[name]:
+                found.add(layer, np.asarray(values, dtype=np.float32))
+
+        taps = Taps(self._inputs.network, list(readers), self._context.threads)
+        batches = list(_tapped_batches(self._inputs, self._inputs.splits.calibration))
         for number, batch in enumerate(batches):
-            network.layer_inputs({name: torch.from_numpy(array) for name, array in batch.items()}, visit)
+            taps.run(batch, visit)
             self._report(0.5 * len(sites) * (number + 1) / len(batches))
 
     def _round(self, site: Site, statistics: InputStatistics | NotReducible) -> None:
@@ -98,6 +105,13 @@ class _Rounding:
     def _report(self, begun: float) -> None:
         """Progress, with what of the sites that are not rounded yet is done, counted in sites."""
         self._context.progress(min(1.0, (len(self.weights) + begun) / len(self._inputs.network.sites)))
+
+
+def _tapped_batches(inputs: Inputs, samples: NDArray[np.int64]) -> Iterator[Arrays]:
+    """The input arrays of these samples, as many at once as a backward pass takes: it too keeps about every value."""
+    arrays = inputs.take(samples)
+    for start in range(0, len(next(iter(arrays.values()))), inputs.backward_batch):
+        yield {name: array[start : start + inputs.backward_batch] for name, array in arrays.items()}
 
 
 def _groups(network: Network) -> Iterator[list[Site]]:

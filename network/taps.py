@@ -1,0 +1,101 @@
+"""Values inside a network, streamed: run it in ONNX Runtime and look at named tensors batch by batch.
+
+Nothing is kept from one batch to the next, and what no tapped tensor depends on does not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from network.graph import Network
+
+Visit = Callable[[str, NDArray[np.generic]], None]
+
+
+class Taps:
+    """A network that shows the values of some of its tensors, and computes no more than these need.
+
+    All of them are alive while a batch is looked at: bound the batch by their number, not by the peak of a plain run.
+
+    Args:
+        network: any network that ONNX Runtime runs.
+        tensors: graph inputs, or outputs of nodes of the main graph.
+        threads: threads of ONNX Runtime within an operator.
+
+    Raises:
+        ValueError: a name is no such tensor, or none is given.
+    """
+
+    def __init__(self, network: Network, tensors: Sequence[str], threads: int) -> None:
+        made = {name for node in network.proto.graph.node for name in node.output}
+        given = {spec.name for spec in network.inputs}
+        if unknown := [name for name in tensors if not name or name not in made | given]:
+            raise ValueError(f"expected graph inputs and outputs of nodes, got {', '.join(map(repr, unknown))}")
+        if not tensors:
+            raise ValueError("expected at least one tensor to look at, got none")
+        self._tensors = tuple(dict.fromkeys(tensors))
+        self._computed = [name for name in self._tensors if name in made]
+        self._session: onnxruntime.InferenceSession | None = None
+        self._fed: list[str] = []
+        if self._computed:
+            model = _cut(network.proto, self._computed)
+            self._fed = [value.name for value in model.graph.input]
+            self._session = _session(model, threads)
+
+    def run(self, inputs: Mapping[str, NDArray[np.generic]], visit: Visit) -> None:
+        """One batch: `visit(name, values)` for every tensor, in the order in which they were named.
+
+        Args:
+            inputs: arrays `[samples, ...]` by graph input name.
+        """
+        values: dict[str, NDArray[np.generic]] = dict(inputs)
+        if self._session is not None:
+            found = self._session.run(self._computed, {name: inputs[name] for name in self._fed})
+            values.update(zip(self._computed, found, strict=True))
+            del found  # so that each may be freed after its visit
+        for name in self._tensors:
+            visit(name, values.pop(name))
+
+
+def _cut(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
+    """The part of the graph that `outputs` need, with them as its outputs. Initializers are copied once."""
+    needed, nodes = set(outputs), []
+    for node in reversed(proto.graph.node):
+        if needed.intersection(node.output):
+            nodes.append(node)
+            needed.update(_reads(node))
+    graph = onnx.helper.make_graph(
+        nodes[::-1],
+        "taps",
+        [value for value in proto.graph.input if value.name in needed],
+        [onnx.ValueInfoProto(name=name) for name in outputs],  # ONNX Runtime infers their types
+        [tensor for tensor in proto.graph.initializer if tensor.name in needed],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
+    model.functions.extend(proto.functions)
+    return model
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Every name that a node reads, those that its inner graphs (If, Loop, Scan) take from outside included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+            for inner in graph.node:
+                yield from _reads(inner)
+            yield from (output.name for output in graph.output)
+
+
+def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only: it warns of every initializer that folding makes unused
+    # Between the runs others compute on these cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
