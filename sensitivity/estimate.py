@@ -6,7 +6,7 @@ Shapes: `K` candidates, in the order of `Subject.changes`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -21,7 +21,10 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class WeightChange:
-    """A candidate that rounds a weight: the initializer takes `values()`, made when asked for, in its own shape."""
+    """A candidate that rounds a weight: the initializer takes `values()`, in its own shape.
+
+    `values` is called whenever they are needed, by some methods once for each micro-batch, and nothing keeps them.
+    """
 
     site: str
     format: str
@@ -67,6 +70,20 @@ class Subject:
     @property
     def samples(self) -> int:
         return len(next(iter(self.inputs.values())))
+
+    @property
+    def weight_changes(self) -> dict[int, WeightChange]:
+        """The candidates that round a weight, by their place in `changes`."""
+        return {k: change for k, change in enumerate(self.changes) if isinstance(change, WeightChange)}
+
+    @property
+    def activation_changes(self) -> dict[int, ActivationChange]:
+        """The candidates that round activations, by their place in `changes`."""
+        return {k: change for k, change in enumerate(self.changes) if isinstance(change, ActivationChange)}
+
+    def take(self, samples: NDArray[np.int64]) -> Subject:
+        """The same question on these samples only."""
+        return replace(self, inputs={name: array[samples] for name, array in self.inputs.items()})
 
 
 class Unit(StrEnum):

@@ -129,16 +129,29 @@ def _draw(
     generator: torch.Generator,
 ) -> NDArray[np.float64]:
     """`||J_i' B' u||^2 / batch` of every site for one joint probe u on one micro-batch."""
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)).to(network.device) for name, array in inputs.items()}
-    outputs = network.run(tensors)[0]
-    signs = 2 * torch.randint(0, 2, outputs.shape, generator=generator, dtype=torch.int8) - 1
-    weighted = transposed_root_times(loss, signs.to(outputs), outputs.detach())
+    outputs = network.run(tensors_of(network, inputs))[0]
+    weighted = output_probe(loss, outputs, generator)
     # Weights that the first output does not depend on have trace zero, hence allow_unused.
     gradients = torch.autograd.grad(
         outputs, list(parameters.values()), weighted, allow_unused=True, materialize_grads=True
     )
     squares = [gradient.double().square().sum().item() for gradient in gradients]
     return np.array(squares, dtype=np.float64) / len(outputs)
+
+
+def tensors_of(network: TorchNetwork, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, torch.Tensor]:
+    """The arrays as tensors on the network's device."""
+    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(network.device) for name, array in inputs.items()}
+
+
+def output_probe(loss: Loss, outputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """`B' u` in the shape of the outputs, u independent random signs: `J' B' u` has the covariance `J' B' B J`.
+
+    `outputs` `[samples, ..., classes]` are the float network's. The signs of different samples are independent, so
+    that the terms between samples vanish in the mean of a square of the gradient of a batch.
+    """
+    signs = 2 * torch.randint(0, 2, outputs.shape, generator=generator, dtype=torch.int8) - 1
+    return transposed_root_times(loss, signs.to(outputs), outputs.detach())
 
 
 def _mean_and_stderr(draws: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,0 +1,91 @@
+"""HAWQ-V2: the mean Hessian trace times the squared error, for weights and for activations.
+
+HAWQ-V2 (Dong et al., arXiv 1911.03852): `Omega = Tr(H)/n ||Q(w) - w||^2`. The score is `1/2 Omega`, the expected
+second-order damage of an error with equal energy along all eigenvectors of H. Weights: `sensitivity.traces`, which also
+lists what differs from the paper. Activations, in the paper's own words matrix-free: for every sample s the trace of
+the Hessian in that sample's activation a_s and its own error,
+
+    mean_s Tr(H_{a_s}) / n_a ||Q(a_s) - a_s||^2 ,
+
+with a probe of the outputs instead of one of the activations: `E ||J_s' B' u_s||^2 = Tr(H_{a_s})` for all samples of a
+batch and all activations from one ordinary backward pass. Where samples cannot be told apart
+(`sensitivity.estimators.sample_layout`), the mean trace of a batch stands beside its mean error. A site of several
+activations has the sum of its activations' scores.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sensitivity.estimate import ActivationChange, Estimate, Subject, Unit, WeightChange
+from sensitivity.estimators.draws import Draws
+from sensitivity.estimators.linearisation import Linearisation, Place, joined, weight_error
+from sensitivity.omega import omega
+from sensitivity.traces import TraceRule, hessian_traces, output_probe
+
+Floats = NDArray[np.float64]
+
+
+def hawq_v2(subject: Subject, rule: TraceRule | None = None) -> Estimate:
+    """`1/2 Omega` for weights and activations; `rule` says when the traces of the weights are known well enough.
+
+    The standard error is of the traces: the squared error of a weight is known exactly.
+
+    Raises:
+        ValueError: there is no candidate.
+    """
+    started = time.perf_counter()
+    if not subject.changes:
+        raise ValueError("there is no candidate to estimate; expected at least one")
+    weights, activations = subject.weight_changes, subject.activation_changes
+    share = len(weights) / len(subject.changes)  # of the progress; the two parts cost about as much for a candidate
+    scores, stderr = np.empty((2, len(subject.changes)))
+    note = ""
+    if weights:
+        on_weights, note = _of_weights(subject, weights, rule, share)
+        scores[list(weights)], stderr[list(weights)] = on_weights
+    if activations:
+        scores[list(activations)], stderr[list(activations)] = _of_activations(subject, activations, share)
+    return Estimate("hawq_v2", Unit.DAMAGE, scores, stderr, subject.samples, time.perf_counter() - started, note)
+
+
+def _of_weights(
+    subject: Subject, changes: dict[int, WeightChange], rule: TraceRule | None, share: float
+) -> tuple[tuple[Floats, Floats], str]:
+    names = list(dict.fromkeys(change.initializer for change in changes.values()))
+    traces = hessian_traces(
+        subject.network,
+        {name: name for name in names},
+        subject.inputs,
+        subject.loss,
+        torch.Generator().manual_seed(subject.seed),
+        rule,
+        subject.batch,
+        lambda fraction: subject.check(share * fraction),
+    )
+    rows = [names.index(change.initializer) for change in changes.values()]
+    squared = np.array([np.square(weight_error(subject, change)).sum() for change in changes.values()])
+    scores, stderr = omega(traces.trace_mean[rows], squared, traces.trace_stderr[rows])
+    note = f"traces of weights: {traces.probes} probes of {traces.batch} samples, {traces.status}"
+    return (0.5 * scores, 0.5 * stderr), note
+
+
+def _of_activations(subject: Subject, changes: dict[int, ActivationChange], done: float) -> tuple[Floats, Floats]:
+    linearisation = Linearisation(subject, list(changes.values()), Place.OUTPUT)
+    generator = torch.Generator().manual_seed(subject.seed)
+    draws = Draws(len(changes))
+    for batch in linearisation.batches():
+        linearised = linearisation.at(batch.inputs)
+        gradients = linearised.gradients(output_probe(subject.loss, linearised.outputs, generator))
+        for row, change in enumerate(changes.values()):
+            parts = []
+            for name, delta in linearisation.deltas(change, linearised).items():
+                g, d = (linearisation.rows(name, value, batch.samples) for value in (gradients[name], delta))
+                parts.append(g.square().mean(1) * d.square().sum(1))
+            draws.add(row, 0.5 * joined(parts), batch.samples)
+        subject.check(done + (1 - done) * batch.after)
+    return draws.mean_and_stderr()

@@ -1,0 +1,79 @@
+"""The damage of random noise as large as the rounding error: the noise metric of guided search.
+
+Schaefer et al. (arXiv 2302.01382) rank tensors by how much the loss degrades when Gaussian noise in proportion to the
+tensor's range is added to it. Our reading, so that it answers for a *candidate*: the noise has the mean square of the
+candidate's own error,
+
+    score = mean_s loss(outputs with v + e),    e ~ N(0, ||Q(v) - v||^2 / n) in each element,
+
+measured, not to second order. What remains between it and the measured damage is how the rounding error differs from
+noise: for a quadratic loss its expectation is HAWQ-V2's `1/2 Tr(H)/n ||d||^2`, and the cost is a pass for each
+candidate.
+
+Every micro-batch has its own noise, the same in a weight for all its samples; the standard error is over micro-batches,
+of noise and samples together.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sensitivity.estimate import Change, Estimate, Floats, Subject, Unit, WeightChange
+from sensitivity.estimators.draws import Draws
+from sensitivity.estimators.linearisation import FEWEST_DRAWS, MicroBatch, activation_error, micro_batches, weight_error
+from sensitivity.loss import sample_loss
+
+
+def noise(subject: Subject) -> Estimate:
+    """The mean loss under noise of the size of each candidate's error, for weights and activations.
+
+    Raises:
+        ValueError: there is no candidate.
+    """
+    started = time.perf_counter()
+    if not subject.changes:
+        raise ValueError("there is no candidate to estimate; expected at least one")
+    generator = torch.Generator().manual_seed(subject.seed)
+    draws = Draws(len(subject.changes))
+    sizes = {
+        k: math.sqrt(np.square(weight_error(subject, change)).mean()) for k, change in subject.weight_changes.items()
+    }
+    for batch in micro_batches(subject, FEWEST_DRAWS):
+        reference = _outputs(subject, batch, None, 0.0, generator)
+        for k, change in enumerate(subject.changes):
+            outputs = _outputs(subject, batch, change, sizes.get(k, 0.0), generator)
+            lost = sample_loss(subject.loss, outputs, reference)
+            draws.add(k, torch.tensor([lost.sum()]), batch.samples)
+            subject.check(batch.before + (batch.after - batch.before) * (k + 1) / len(subject.changes))
+    scores, stderr = draws.mean_and_stderr()
+    return Estimate("noise", Unit.DAMAGE, scores, stderr, subject.samples, time.perf_counter() - started)
+
+
+def _outputs(
+    subject: Subject, batch: MicroBatch, change: Change | None, size: float, generator: torch.Generator
+) -> Floats:
+    """The first output with noise in what the candidate changes; `size` is the noise's root mean square in a weight."""
+
+    def noisy_activation(rounded: Callable[[Floats], Floats], value: Tensor) -> Tensor:
+        error = activation_error(rounded, value)
+        return value + error.double().square().mean().sqrt().item() * _normal(value, generator)
+
+    parameters, through = {}, {}
+    if isinstance(change, WeightChange):
+        weight = subject.network.parameters[change.initializer].detach()
+        parameters = {change.initializer: weight + size * _normal(weight, generator)}
+    elif change is not None:
+        through = {name: partial(noisy_activation, rounded) for name, rounded in change.tensors.items()}
+    with torch.no_grad():
+        return np.asarray(subject.network.run(batch.inputs, parameters, through)[0].cpu().numpy())
+
+
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
