@@ -48,7 +48,7 @@ INTERACTION_CASES = 20
 INTERACTION_SITES = 50
 # the oracle: a longer search from another seed, and annealing, which shares no code with them
 ORACLE_SEED = 1
-ORACLE_RESTARTS = 3000
+ORACLE_STEPS = 10_000
 ANNEALING_CHAINS = 64
 ANNEALING_STEPS = 3000
 
@@ -207,7 +207,7 @@ def additive_solve(problem: Problem, limit: float) -> tuple[Plan, float]:
 def oracle(case: Case) -> float:
     """The best damage that a long search and annealing find. No exact solver ends on problems of this size."""
     searched = solve_interactions(
-        case.problem, Quantity.DAMAGE, case.limits, seed=ORACLE_SEED, restarts=ORACLE_RESTARTS
+        case.problem, Quantity.DAMAGE, case.limits, seed=ORACLE_SEED, steps=ORACLE_STEPS
     )
     return min(searched.value, annealed(case))
 

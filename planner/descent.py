@@ -11,12 +11,11 @@ G x follows each step in O(K).
 
 Not every step looks at all K x K pairs. In a pair that lowers the damage, one change alone usually does little harm;
 so the `_ROWS` changes with the least delta are paired with all others first, and all pairs are judged only when these
-offer nothing and the plan is good enough for its last per mille to matter.
+offer nothing.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,12 +68,10 @@ class Descent:
         """[L]: what is left of every limit."""
         return np.asarray(upper - self.costs[:, plan].sum(axis=1))
 
-    def improved(
-        self, plan: IndexArray, upper: FloatArray, complete_below: float = math.inf
-    ) -> tuple[IndexArray, float]:
+    def improved(self, plan: IndexArray, upper: FloatArray, complete: bool = True) -> tuple[IndexArray, float]:
         """A plan within the limits that no exchange improves, and its damage; `plan` must be within the limits.
 
-        A plan that ends above `complete_below` has been compared with the most promising exchanges only.
+        Unless `complete`, it has been compared with the most promising exchanges only.
         """
         plan = plan.copy()
         chosen = self.doubled[:, plan]
@@ -92,7 +89,7 @@ class Descent:
             rank[plan[1:]] = np.inf
             rows = np.argpartition(rank, some - 1)[:some]
             gain, first, second = self._best(rows, current, chosen, delta, increase, slack)
-            if gain >= least and damage <= complete_below:
+            if gain >= least and complete:
                 everything = np.arange(len(gradient))
                 gain, first, second = self._best(everything, current, chosen, delta, increase, slack)
             if gain >= least:
@@ -143,32 +140,4 @@ class Descent:
         plan = plan.copy()
         chosen = generator.choice(len(plan), min(sites, len(plan)), replace=False)
         plan[chosen] = generator.integers(self.offsets[chosen], self.offsets[chosen + 1])
-        return plan
-
-    def repaired(
-        self, plan: IndexArray, upper: FloatArray, generator: np.random.Generator | None = None
-    ) -> IndexArray | None:
-        """The plan brought within the limits by changes that each remove some excess, or None if none removes any.
-
-        The changes are random ones with a generator, and without one those of least harm per excess removed.
-        """
-        plan = plan.copy()
-        slack = self.slack(plan, upper)
-        scale = np.maximum(self.costs.max(axis=1, initial=0.0), np.finfo(float).tiny)
-        while (slack < 0).any():
-            current = plan[self.site_of]
-            after = slack[:, None] - (self.costs - self.costs[:, current])
-            excess = np.maximum(-after, 0.0) / scale[:, None]
-            removed = (np.maximum(-slack, 0.0) / scale).sum() - excess.sum(axis=0)
-            useful = np.flatnonzero(removed > _ROUNDING)
-            if not len(useful):
-                return None
-            if generator is None:
-                chosen = self.doubled[:, plan]
-                delta = self._deltas(current, chosen, chosen.sum(axis=1))[useful]
-                new = useful[np.argmin(np.maximum(delta, 0.0) / removed[useful])]
-            else:
-                new = useful[generator.integers(len(useful))]
-            plan[self.site_of[new]] = new
-            slack = self.slack(plan, upper)
         return plan

@@ -1,9 +1,9 @@
 """Plans under interactions: little `x' G x` within limits on costs, by exchange descent from the additive optimum.
 
-The optimum of G's diagonal alone is the start. Pairwise exchanges (`planner.descent`) then lower `x' G x` until none
-helps. For one plan, restarts continue from the best one found with a few sites set at random (iterated local search);
-for a frontier, the plan of the next cheaper limit is a second start. CLADO (arXiv 2307.05657) hands the same problem to
-a commercial solver and reports that it fails to end on larger cases.
+The optimum of G's diagonal alone is the start. A tabu search (`planner.tabu`) goes on from there, for a frontier with
+one walk for each limit; pairwise exchanges (`planner.descent`) polish what it found until none helps, for a frontier
+also the plan of the next cheaper limit. CLADO (arXiv 2307.05657) hands the same problem to a commercial solver and
+reports that it fails to end on larger cases.
 """
 
 from __future__ import annotations
@@ -20,25 +20,29 @@ from planner.frontier import additive_frontier
 from planner.integer import solve_integer
 from planner.problem import Limits, Plan, Problem, Quantity, limit_name
 from planner.results import INFEASIBLE, Frontier, Solution, Status, undominated
+from planner.tabu import tabu_frontier, tabu_search
 
 FloatArray = NDArray[np.float64]
 
-# restarts of `solve_interactions`, and the least and most sites that each sets at random
-RESTARTS = 2000
-_KICKED_SITES = (2, 6)
-# how much worse a plan may be and still be the next to restart from, relative, at the beginning and at the end: worse
-# ones lead out of a valley early on and only waste restarts later
-_ACCEPTED = (0.01, 0.001)
-# plans below this share of the best damage, so better ones, are compared with all exchanges, others with promising ones
-_WORTHWHILE = 1 - 1e-9
-# above this many candidates a look at all pairs takes seconds, and a descent takes hundreds of looks
+# steps of the walks of `solve_interactions`
+STEPS = 2400
+# and of the walks of `interaction_frontier`, one for each of its limits
+_FRONTIER_STEPS = 800
+# above this many candidates a look at all pairs takes seconds
 _MOST_FOR_ALL_PAIRS = 1500
 
 
 def solve_interactions(
-    problem: Problem, objective: Quantity, limits: Limits, *, seed: int = 0, restarts: int = RESTARTS
+    problem: Problem, objective: Quantity, limits: Limits, *, seed: int = 0, steps: int = STEPS
 ) -> Solution:
     """The plan with the least `x' G x` found within the limits on costs; status HEURISTIC, no bound.
+
+    Args:
+        problem: with interactions.
+        objective: the damage.
+        limits: on any costs.
+        seed: of the tabu search.
+        steps: of the tabu search, at least 0; with 0 the plan is what exchanges make of the additive optimum.
 
     Raises:
         NotApplicable: the problem has no interactions, the objective is not the damage, or the damage is limited.
@@ -52,34 +56,18 @@ def solve_interactions(
     start = solve_integer(own_damages(problem), Quantity.DAMAGE, limits)
     if start.plan is None:
         return INFEASIBLE
-    best = _searched(
-        descent, _flat(problem, start.plan), _upper(problem, limits), restarts, np.random.default_rng(seed)
-    )
+    upper = _upper(problem, limits)
+    complete = len(problem.site_of) <= _MOST_FOR_ALL_PAIRS
+    best, _ = descent.improved(_flat(problem, start.plan), upper, complete)
+    if steps:
+        found = tabu_search(descent, best, upper, steps, np.random.default_rng(seed))
+        best, _ = descent.improved(found, upper, complete)
     plan = Plan(tuple((best - problem.offsets[:-1]).tolist()))
     return Solution(Status.HEURISTIC, plan, problem.total(Quantity.DAMAGE, plan), -math.inf)
 
 
-def _searched(
-    descent: Descent, start: NDArray[np.int64], upper: FloatArray, restarts: int, generator: np.random.Generator
-) -> NDArray[np.int64]:
-    """The best plan of an iterated local search from `start`, which is within the limits."""
-    everything = _complete_below(len(descent.site_of))
-    current, current_damage = best, damage = descent.improved(start, upper, everything)
-    for accepted in np.linspace(*_ACCEPTED, restarts):
-        kicked = descent.kicked(current, int(generator.integers(*_KICKED_SITES, endpoint=True)), generator)
-        repaired = descent.repaired(kicked, upper, generator)
-        if repaired is None:
-            continue
-        other, other_damage = descent.improved(repaired, upper, min(everything, damage * _WORTHWHILE))
-        if other_damage < current_damage * (1 + accepted * generator.exponential()):
-            current, current_damage = other, other_damage
-        if other_damage < damage:
-            best, damage = other, other_damage
-    return best
-
-
 def interaction_frontier(
-    problem: Problem, cost: Quantity, *, limits: Limits | None = None, points: int = 128
+    problem: Problem, cost: Quantity, *, limits: Limits | None = None, points: int = 128, seed: int = 0
 ) -> Frontier:
     """At most `points` plans from the cheapest to the best, none of which beats another; status HEURISTIC, no bound.
 
@@ -88,6 +76,7 @@ def interaction_frontier(
         cost: what the frontier trades damage for.
         limits: on any cost; every plan keeps them.
         points: how many limits on `cost` are tried.
+        seed: of the tabu search.
 
     Raises:
         NotApplicable: the problem has no interactions, `cost` is the damage, or the damage is limited.
@@ -101,15 +90,16 @@ def interaction_frontier(
     others = {quantity: limit for quantity, limit in limits.items() if quantity is not cost}
     descent = Descent.of(problem, [cost, *others])
     other_limits = [limit - problem.base(quantity) for quantity, limit in others.items()]
-    complete_below = _complete_below(len(problem.site_of))
+    complete = len(problem.site_of) <= _MOST_FOR_ALL_PAIRS
+    uppers = np.array([[limit - problem.base(cost), *other_limits] for limit in starts.costs])
+    additive = starts.choices.astype(np.int64) + problem.offsets[:-1]
+    walked = tabu_frontier(descent, additive, uppers, _FRONTIER_STEPS, np.random.default_rng(seed))
     found = []
-    previous = None
-    for limit, choices in zip(starts.costs, starts.choices, strict=True):
-        upper = np.array([limit - problem.base(cost), *other_limits])
-        tries = [choices + problem.offsets[:-1], *([] if previous is None else [previous])]
-        results = [descent.improved(start.astype(np.int64), upper, complete_below) for start in tries]
-        previous = min(results, key=lambda result: result[1])[0]
-        found.append(previous - problem.offsets[:-1])
+    previous: list[NDArray[np.int64]] = []
+    for start, upper in zip(walked, uppers, strict=True):
+        results = [descent.improved(plan, upper, complete) for plan in (start, *previous)]
+        previous = [min(results, key=lambda result: result[1])[0]]
+        found.append(previous[0] - problem.offsets[:-1])
     choices = np.array(found)
     costs, damages = problem.totals(cost, choices), problem.totals(Quantity.DAMAGE, choices)
     kept = undominated(costs, damages)
@@ -199,7 +189,3 @@ def _upper(problem: Problem, limits: Limits) -> FloatArray:
 
 def _flat(problem: Problem, plan: Plan) -> NDArray[np.int64]:
     return np.asarray(plan.choices, dtype=np.int64) + problem.offsets[:-1]
-
-
-def _complete_below(candidates: int) -> float:
-    return math.inf if candidates <= _MOST_FOR_ALL_PAIRS else -math.inf
