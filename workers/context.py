@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from app.errors import AppError
 from app.lifecycle import claims
-from app.lifecycle.states import Claim, Progress
+from app.lifecycle.states import Claim, Estimate, Progress
 from app.store.blobs import open_blob_to_file
 from app.store.engine import Sessions
 from app.store.uploads import upload_blob
@@ -122,6 +122,20 @@ class JobContext:
         self.check()
         plain = json.loads(json.dumps(data, allow_nan=False))
         if not patiently(lambda: claims.record_event(self._sessions, self._claim, kind, plain), self.check):
+            self._heartbeat.interrupt(Interruption.LOST)
+            raise Interrupted(Interruption.LOST)
+
+    def estimate(self, seconds: float, memory_bytes: int) -> None:
+        """Show in the job what the running stage is expected to take.
+
+        Raises:
+            RuntimeError: called outside of a stage.
+        """
+        if self._stage is None:
+            raise RuntimeError("estimate() belongs to a stage; there is none running")
+        self.check()
+        expected = Estimate(self._stage.name, seconds, memory_bytes)
+        if not patiently(lambda: claims.record_estimate(self._sessions, self._claim, expected), self.check):
             self._heartbeat.interrupt(Interruption.LOST)
             raise Interrupted(Interruption.LOST)
 

@@ -47,6 +47,9 @@ class StageContext(Protocol):
     def event(self, kind: str, data: Mapping[str, JSON]) -> None:
         """Append to the job's event stream."""
 
+    def estimate(self, seconds: float, memory_bytes: int) -> None:
+        """Show in the job what this stage is expected to take; called before the expensive part begins."""
+
     def deadline_passed(self) -> bool:
         """Whether the request's `search.deadline_seconds` is used up, counted from the first start of the job."""
 

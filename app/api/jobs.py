@@ -148,6 +148,7 @@ def job_view(row: JobRow) -> Job:
         stage=row.stage,
         progress=row.progress,
         eta_seconds=row.eta_seconds,
+        estimate=row.estimate,
         cancel_requested=row.cancel_requested,
         attempt=row.attempt,
         model_id=row.model_id,

@@ -91,6 +91,8 @@ def show_job(job: Job) -> None:
     if job["state"] == "running":
         left = _seconds(job["eta_seconds"])
         CONSOLE.print(f"  {plain(job['stage'])}, {job['progress']:.0%}{', ' + left if left else ''}", highlight=False)
+    if job["estimate"] is not None:
+        CONSOLE.print(f"  {_expected(job['estimate'])}", highlight=False)
     if job["error"] is not None:
         CONSOLE.print(f"  {plain(job['error']['title'])}: {plain(job['error']['detail'])}", soft_wrap=True)
 
@@ -151,6 +153,13 @@ def _cell(name: str, value: Any) -> str:
 def _literal(text: str) -> str:
     # TextColumn formats its text: braces in a file's name are none of its fields.
     return text.replace("{", "{{").replace("}", "}}")
+
+
+def _expected(estimate: Mapping[str, Any]) -> str:
+    return (
+        f"{plain(estimate['stage'])} was estimated at {estimate['seconds']:,.0f} s and "
+        f"{estimate['memory_bytes'] / 1e6:,.0f} MB"
+    )
 
 
 def _seconds(seconds: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy import and_
 from sqlalchemy.orm import Session
 
 from app.errors import CATALOGUE
-from app.lifecycle.states import Artifact, Claim, Heartbeat, JobState, Outcome, Progress
+from app.lifecycle.states import Artifact, Claim, Estimate, Heartbeat, JobState, Outcome, Progress
 from app.store import jobs
 from app.store.engine import Sessions, clock
 from app.store.statements import storable
@@ -79,15 +80,32 @@ def record_event(
     """Tell those who watch the job something, e.g. `("plan", {"size_bytes": …, "drop": …})`; False: the job is lost.
 
     Args:
-        kind: 1 to 32 characters; `state` and `stage` are written by the other functions here.
+        kind: 1 to 32 characters; `state`, `stage` and `estimate` are written by the other functions here.
         data: a JSON object without NaN.
     """
     if not 1 <= len(kind) <= 32:
         raise ValueError(f"the kind of an event has 1 to 32 characters, got {kind!r}")
+    # Writing what is there already takes the lock of the row, and with it the fence holds until the commit.
+    return _tell(sessions, claim, kind, data, {"owner": claim.owner}, now)
+
+
+def record_estimate(sessions: Sessions, claim: Claim, estimate: Estimate, *, now: datetime | None = None) -> bool:
+    """Show in the job what the stage that begins is expected to take; False: the job is lost."""
+    data = asdict(estimate)
+    return _tell(sessions, claim, "estimate", data, {"estimate": data}, now)
+
+
+def _tell(
+    sessions: Sessions,
+    claim: Claim,
+    kind: str,
+    data: Mapping[str, Any],
+    values: Mapping[str, Any],
+    now: datetime | None,
+) -> bool:
     with sessions.begin() as session:
         now = now or clock(session)
-        # Writing what is there already takes the lock of the row, and with it the fence holds until the commit.
-        job = jobs.change(session, _fence(claim), {"owner": claim.owner})
+        job = jobs.change(session, _fence(claim), dict(values))
         if job is None:
             return False
         jobs.add_event(session, job, kind, data, now)

@@ -72,6 +72,21 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a stage is expected to take, said before it begins: seconds on this worker, and its peak of memory."""
+
+    stage: str
+    seconds: float
+    memory_bytes: int
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.seconds < float("inf"):
+            raise ValueError(f"seconds must be finite and not negative, got {self.seconds}")
+        if self.memory_bytes < 0:
+            raise ValueError(f"memory_bytes must be at least 0, got {self.memory_bytes}")
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
     """A stored result that a finishing job points to."""
 

@@ -49,6 +49,9 @@ class Job(Answer):
     stage: str | None = Field(description="The stage that runs, or ran last.")
     progress: float = Field(description="Done of the whole job, 0 to 1.")
     eta_seconds: float | None
+    estimate: dict[str, Any] | None = Field(
+        description="What the last stage that was estimated is expected to take: stage, seconds, memory_bytes."
+    )
     cancel_requested: bool
     attempt: int = Field(description="How often a worker has taken the job.")
     model_id: str

@@ -147,6 +147,8 @@ class JobRow(Base):
     stage: Mapped[str | None] = mapped_column(String(64))
     progress: Mapped[float] = mapped_column(default=0.0)
     eta_seconds: Mapped[float | None]
+    estimate: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """What the last stage that was estimated is expected to take; see `app.lifecycle.states.Estimate`."""
     last_event: Mapped[int] = mapped_column(default=0)
     """Number of the job's newest event."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.lifecycle import claims
-from app.lifecycle.states import Artifact, Claim, Heartbeat, JobState, Outcome, Progress
+from app.lifecycle.states import Artifact, Claim, Estimate, Heartbeat, JobState, Outcome, Progress
 from app.schemas.job_request import JobRequest
 from app.services import jobs as service
 from app.store import jobs
@@ -124,6 +124,21 @@ def test_events_are_numbered_from_one_and_stages_appear_once(sessions: Sessions,
         (5, "plan", {"size_bytes": 7}),
         (6, "state", {"state": "succeeded", "outcome": "met"}),
     ]
+
+
+def test_an_estimate_is_shown_in_the_job_and_told_to_those_who_watch(sessions: Sessions, claimed: Claim) -> None:
+    assert claims.record_estimate(sessions, claimed, Estimate("sensitivity", 12.0, 1 << 20))
+    expected = {"stage": "sensitivity", "seconds": 12.0, "memory_bytes": 1 << 20}
+    assert _row(sessions, claimed.job_id).estimate == expected
+    assert _events(sessions, claimed.job_id)[-1][1:] == ("estimate", expected)
+    claims.cancelled(sessions, claimed)
+    assert not claims.record_estimate(sessions, claimed, Estimate("sensitivity", 1.0, 1))
+
+
+@pytest.mark.parametrize(("seconds", "memory"), [(-1.0, 1), (float("inf"), 1), (1.0, -1)])
+def test_an_estimate_is_a_number_that_can_be(seconds: float, memory: int) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Estimate("sensitivity", seconds, memory)
 
 
 def test_finish_writes_results_and_state_together(sessions: Sessions, claimed: Claim) -> None:

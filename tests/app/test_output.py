@@ -33,6 +33,7 @@ def test_names_from_the_server_are_printed_as_text(capfd: pytest.CaptureFixture[
         "attempt": 2,
         "created_at": HOSTILE,
         "eta_seconds": None,
+        "estimate": {"stage": HOSTILE, "seconds": 1.5, "memory_bytes": 10},
         "error": {"title": HOSTILE, "detail": HOSTILE},
     }
     output.show_job(job)
