@@ -53,6 +53,45 @@ class DigitsResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+class InvertedResidual(nn.Module):
+    """MobileNetV2's block: widen, filter every channel by itself, narrow; both activations are clipped at 6."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int, expansion: int = 4) -> None:
+        super().__init__()
+        wide = expansion * channels_in
+        self.expand = nn.Conv2d(channels_in, wide, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(wide)
+        self.depthwise = nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False)
+        self.bn2 = nn.BatchNorm2d(wide)
+        self.project = nn.Conv2d(wide, channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+        self.same = stride == 1 and channels_in == channels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.relu6(self.bn1(self.expand(x)))
+        y = F.relu6(self.bn2(self.depthwise(y)))
+        y = self.bn3(self.project(y))
+        return x + y if self.same else y
+
+
+class DigitsMobileNet(nn.Module):
+    """A MobileNetV2-style network: 5 inverted residuals between two convolutions, and a linear layer; 18 layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 16, 3, 1, 1, bias=False)
+        self.bn = nn.BatchNorm2d(16)
+        widths = [(16, 16, 1), (16, 24, 2), (24, 24, 1), (24, 32, 2), (32, 32, 1)]
+        self.blocks = nn.Sequential(*(InvertedResidual(*block) for block in widths))
+        self.head = nn.Conv2d(32, 64, 1, bias=False)
+        self.head_bn = nn.BatchNorm2d(64)
+        self.fc = nn.Linear(64, 10)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.blocks(F.relu6(self.bn(self.stem(image))))
+        return self.fc(F.relu6(self.head_bn(self.head(x))).mean((2, 3)))
+
+
 class DigitsTransformer(nn.Module):
     """A transformer encoder that reads a digit as a sequence of 8 rows."""
 
