@@ -1,0 +1,75 @@
+"""From scores of single candidates to the predicted damage of whole plans.
+
+Shapes: `K` candidates over all sites, flattened in site order, `P` plans, `S` sites. A plan is a row of `S` candidate
+indices, one of each site.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a method says a plan costs: the sum of `own` `[K]`, or, with `interactions` `[K, K]`, `x' G x`.
+
+    The diagonal of the interactions is `own`; entries between candidates of one site mean nothing.
+    """
+
+    method: str
+    own: Floats
+    interactions: Floats | None = None
+
+    def __post_init__(self) -> None:
+        if self.interactions is not None and self.interactions.shape != 2 * self.own.shape:
+            raise ValueError(
+                f"interactions of shape {self.interactions.shape} do not fit {len(self.own)} candidates; expected "
+                f"{2 * self.own.shape}"
+            )
+
+    def damages(self, plans: NDArray[np.int64]) -> Floats:
+        """[P]: the predicted damage of each plan, `plans` being [P, S]; NaN where the method covers not every site."""
+        if self.interactions is None:
+            return np.asarray(self.own[plans].sum(axis=1))
+        return np.array([self.interactions[np.ix_(plan, plan)].sum() for plan in plans])
+
+    def times(self, scale: float) -> Prediction:
+        """The same order in other units."""
+        interactions = None if self.interactions is None else scale * self.interactions
+        return replace(self, own=scale * self.own, interactions=interactions)
+
+
+def additive(method: str, scores: Floats) -> Prediction:
+    """No interactions: the sum of one-at-a-time scores, as HAWQ-V2 and most others plan."""
+    return Prediction(method, np.asarray(scores, dtype=np.float64))
+
+
+def cross_layer_prediction(matrix: Floats) -> Prediction:
+    """Own damages and interactions to second order, from the cross-layer matrix."""
+    return Prediction("cross_layer", np.diagonal(matrix).copy(), matrix)
+
+
+def measured_cross_layer(measured: Floats, matrix: Floats) -> Prediction:
+    """Own damages as measured, interactions from the cross-layer matrix in their proportion.
+
+        G'_kl = s_k s_l G_kl,    s_k = sqrt(measured_k / G_kk)
+
+    The diagonal is what the loss really rose by with one candidate alone, where second order overshoots or falls short;
+    the change of the outputs that interacts with others is taken to be as much larger or smaller. As a congruence of a
+    positive semidefinite matrix, `G'` is one too. A candidate without any second-order damage interacts with none, and
+    then its own damage stands alone.
+
+    Args:
+        measured: [K], the mean loss with each candidate alone; not negative, as both losses are.
+        matrix: [K, K], the cross-layer matrix.
+    """
+    own = np.diagonal(matrix)
+    scale = np.sqrt(np.divide(measured, own, out=np.zeros_like(own), where=own > 0))
+    interactions = scale[:, None] * matrix * scale
+    np.fill_diagonal(interactions, measured)
+    return Prediction("measured_cross_layer", np.asarray(measured, dtype=np.float64), interactions)
