@@ -17,7 +17,7 @@ every other divergence), cosine -1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -42,6 +42,15 @@ class Metric(StrEnum):
     AGREEMENT = "agreement"
     KL = "kl"
     COSINE = "cosine"
+
+
+# what the contribution of one sample can be
+CONTRIBUTION_BOUNDS = {
+    Metric.TOP1: (-1.0, 1.0),
+    Metric.AGREEMENT: (0.0, 1.0),
+    Metric.KL: (0.0, UNUSABLE_KL),
+    Metric.COSINE: (0.0, 2.0),
+}
 
 
 class DropKind(StrEnum):
@@ -75,6 +84,20 @@ class Measurement:
             )
         if len(self.contributions) == 0:
             raise ValueError("a measurement needs at least one sample")
+
+    @classmethod
+    def joined(cls, parts: Sequence[Measurement]) -> Measurement:
+        """One measurement of several on different samples, by the same metric; at least one."""
+        weights = np.array([part.samples for part in parts], dtype=np.float64)
+        weights /= weights.sum()
+        return cls(
+            parts[0].metric,
+            float(weights @ [part.float_value for part in parts]),
+            float(weights @ [part.quantized_value for part in parts]),
+            np.concatenate([part.contributions for part in parts]),
+            np.concatenate([part.references for part in parts]),
+            parts[0].counts,
+        )
 
     @property
     def samples(self) -> int:
@@ -192,7 +215,7 @@ def kl(float_output: Output, quantized_output: Output) -> Measurement:
     """
     _require_classes(Metric.KL, float_output)
     _require_finite_float(Metric.KL, float_output)
-    probabilities = _are_probabilities(float_output)
+    probabilities = are_probabilities(float_output)
     divergences, entropies = [], []
     for before, after in _chunks(float_output, quantized_output):
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -270,7 +293,8 @@ def _chunks(*outputs: Output) -> Iterator[tuple[Scores, ...]]:
         yield tuple(output[start : start + rows].astype(np.float64) for output in outputs)
 
 
-def _are_probabilities(output: Output) -> bool:
+def are_probabilities(output: Output) -> bool:
+    """Whether `[samples, ..., classes]` holds a distribution everywhere, as past a softmax."""
     return all(bool((chunk >= 0).all() and (np.abs(chunk.sum(-1) - 1.0) < 1e-3).all()) for (chunk,) in _chunks(output))
 
 

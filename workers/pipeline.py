@@ -83,6 +83,7 @@ STAGES: tuple[Stage, ...] = (
         run=plan.run,
         weight=25,
         time_limit=timedelta(hours=24),
+        version=2,
     ),
     Stage(
         name="certify",

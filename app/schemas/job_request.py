@@ -55,16 +55,8 @@ def _supported_metric(value: Any) -> Any:
 
 def _supported_objective(value: Any) -> Any:
     if value == "latency":
-        refuse("option_not_supported", "the objective latency is not supported yet; take size or bit_operations")
-    return value
-
-
-def _supported_search(value: Any) -> Any:
-    if value == "bisection":
         refuse(
-            "option_not_supported",
-            "bisection along the order of sensitivity is not supported yet; take frontier, which bisects along the "
-            "frontier, or auto",
+            "option_not_supported", "the objective latency is not supported yet; take size, bit_operations or accuracy"
         )
     return value
 
@@ -154,7 +146,11 @@ class Sensitivity(Strict):
 
 
 class Search(Strict):
-    method: Annotated[Literal["auto", "frontier"], BeforeValidator(_supported_search)] = "auto"
+    method: Literal["auto", "frontier", "bisection"] = Field(
+        default="auto",
+        description="frontier: bisection along the frontier of cost against predicted damage; bisection: level by "
+        "level in the order of sensitivity; auto: frontier.",
+    )
     deadline_seconds: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="After this time from the start the best plan found so far is delivered."
     )
@@ -191,8 +187,10 @@ class JobRequest(Strict):
         default=None, description="Digest of an uploaded dataset; null: inputs are made from the graph's shapes."
     )
     budget: Budget = Budget()
-    objective: Annotated[Literal["size", "bit_operations"], BeforeValidator(_supported_objective)] = Field(
-        default="size", description="What to make small."
+    objective: Annotated[Literal["size", "bit_operations", "accuracy"], BeforeValidator(_supported_objective)] = Field(
+        default="size",
+        description="What to make small; accuracy: the drop, within at least one limit. The budget then only says "
+        "whether the outcome is met.",
     )
     limits: Limits = Limits()
     weights: Weights = Weights()
@@ -211,6 +209,17 @@ class JobRequest(Strict):
                 "budget_invalid",
                 f"the metric {self.budget.metric} needs labels, and the request names no dataset; upload one with "
                 "PUT /v1/datasets and give its id as dataset_id, or take agreement, kl or cosine",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _least_drop_within_something(self) -> Self:
+        limits = self.limits
+        if self.objective == "accuracy" and limits.max_size_bytes is None and limits.max_bit_operations is None:
+            refuse(
+                "request_invalid",
+                "the objective accuracy asks for the least drop within limits, and without one that is the widest "
+                "plan there is; set limits.max_size_bytes or limits.max_bit_operations, or take the objective size",
             )
         return self
 

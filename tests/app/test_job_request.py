@@ -126,12 +126,12 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"objective": "latency"},
         "option_not_supported",
-        "objective: the objective latency is not supported yet; take size or bit_operations",
+        "objective: the objective latency is not supported yet; take size, bit_operations or accuracy",
     ),
     (
-        {"search": {"method": "bisection"}},
-        "option_not_supported",
-        "search.method: bisection along the order of sensitivity is not supported yet; take frontier",
+        {"objective": "accuracy"},
+        "request_invalid",
+        "the objective accuracy asks for the least drop within limits",
     ),
     (
         {"limits": {"max_latency_ms": 5}},
@@ -143,7 +143,11 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "option_not_supported",
         "activations.bits: quantized activations are not supported yet; leave activations.bits null",
     ),
-    ({"objective": "speed"}, "request_invalid", "objective: Input should be 'size' or 'bit_operations', got \"speed\""),
+    (
+        {"objective": "speed"},
+        "request_invalid",
+        "objective: Input should be 'size', 'bit_operations' or 'accuracy', got \"speed\"",
+    ),
     (
         {"limits": {"max_size_bytes": 0}},
         "request_invalid",
@@ -175,7 +179,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"search": {"method": "magic"}},
         "request_invalid",
-        "search.method: Input should be 'auto' or 'frontier'",
+        "search.method: Input should be 'auto', 'frontier' or 'bisection'",
     ),
     ({"search": {"deadline_seconds": 0}}, "request_invalid", "search.deadline_seconds: Input should be greater than 0"),
     (

@@ -8,24 +8,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.errors import ProblemInvalid
+from planner.evidence import Evaluate, Evaluation, Evidence, PlanPoint, SearchResult, SearchStatus
 from planner.problem import Plan
-from planner.search import Evaluation, FrontierPoint, SearchStatus, search_frontier
+from planner.search import SAFEST, least_drop, search_frontier
 
 
-def frontier(count: int, decay: float = 0.07) -> list[FrontierPoint]:
-    return [FrontierPoint(Plan((index,)), 1000.0 + 10 * index, float(np.exp(-decay * index))) for index in range(count)]
+def frontier(count: int, decay: float = 0.07) -> list[PlanPoint]:
+    return [PlanPoint(Plan((index,)), 1000.0 + 10 * index, float(np.exp(-decay * index))) for index in range(count)]
 
 
-def exact(point: FrontierPoint) -> Evaluation:
+def index_of(result: SearchResult) -> int:
+    return result.chosen.point.plan.choices[0]
+
+
+def exact(point: PlanPoint, to_the_end: bool = False) -> Evaluation:
     return Evaluation(drop=0.3 * point.damage, stderr=0.004, samples=1000, size_bytes=int(point.cost))
+
+
+def searched(points: list[PlanPoint], evaluate: Evaluate, max_drop: float, **arguments) -> SearchResult:
+    evidence = Evidence(evaluate, max_drop, **arguments)
+    search_frontier(points, evidence)
+    return evidence.result()
 
 
 def test_finds_the_cheapest_plan_when_nothing_is_noisy():
     points = frontier(100)
-    result = search_frontier(points, exact, 0.01)
+    result = searched(points, exact, 0.01)
     expected = next(index for index, point in enumerate(points) if exact(point).drop <= 0.01)
     assert result.status is SearchStatus.MET
-    assert result.chosen.index == expected
+    assert index_of(result) == expected
     assert len(result.evaluated) <= 12
 
 
@@ -33,13 +44,13 @@ def test_finds_the_cheapest_plan_when_nothing_is_noisy():
 @given(st.integers(1, 300), st.floats(0.0, 0.4), st.floats(0.005, 0.2))
 def test_with_enough_evaluations_it_is_always_the_cheapest(count, max_drop, decay):
     points = frontier(count, decay)
-    result = search_frontier(points, exact, max_drop, max_evaluations=count + 1)
+    result = searched(points, exact, max_drop, max_evaluations=count + 1)
     meeting = [index for index, point in enumerate(points) if exact(point).drop <= max_drop]
     if meeting:
-        assert result.chosen.index == meeting[0]
+        assert index_of(result) == meeting[0]
     else:
         assert result.status is SearchStatus.NOT_MET
-        assert result.chosen.index == count - 1
+        assert index_of(result) == count - 1
         assert result.least_drop == pytest.approx(exact(points[-1]).drop)
     assert all(a.point.cost < b.point.cost for a, b in zip(result.evaluated, result.evaluated[1:], strict=False))
 
@@ -47,11 +58,11 @@ def test_with_enough_evaluations_it_is_always_the_cheapest(count, max_drop, deca
 def test_each_plan_is_evaluated_once_and_all_are_kept():
     seen = []
 
-    def evaluate(point):
+    def evaluate(point, to_the_end):
         seen.append(point.plan)
         return exact(point)
 
-    result = search_frontier(frontier(200), evaluate, 0.02)
+    result = searched(frontier(200), evaluate, 0.02)
     assert len(seen) == len(set(seen)) == len(result.evaluated)
 
 
@@ -59,11 +70,11 @@ def test_the_lucky_one_is_not_taken():
     """One cheap plan measures far better than all around it; its neighbours do not vouch for it."""
     points = frontier(40)
 
-    def evaluate(point):
+    def evaluate(point, to_the_end):
         lucky = point.plan.choices[0] == 19  # the first probe
         return Evaluation(-0.01 if lucky else 0.3 * point.damage, 0.004, 1000, int(point.cost))
 
-    result = search_frontier(points, evaluate, 0.03)
+    result = searched(points, evaluate, 0.03)
     assert exact(result.chosen.point).drop <= 0.03 * 1.3
 
 
@@ -78,26 +89,51 @@ def test_the_promise_is_kept_more_often_than_by_taking_measurements_at_their_wor
     for seed in range(300):
         generator = np.random.default_rng(seed)
 
-        def evaluate(point, generator=generator):
+        def evaluate(point, to_the_end, generator=generator):
             return Evaluation(0.08 * point.damage + generator.normal(0, 0.005), 0.005, 1000, int(point.cost))
 
-        drops.append(0.08 * search_frontier(points, evaluate, 0.01).chosen.point.damage)
+        drops.append(0.08 * searched(points, evaluate, 0.01).chosen.point.damage)
     assert np.mean(drops) < 0.0101
     assert np.mean(np.array(drops) > 0.015) < 0.01
 
 
 def test_safety_adds_standard_errors():
     points = frontier(100)
-    plain = search_frontier(points, exact, 0.01)
-    safe = search_frontier(points, exact, 0.01, safety=1.645)
+    plain = searched(points, exact, 0.01)
+    safe = searched(points, exact, 0.01, safety=1.645)
     assert safe.chosen.evaluation.drop + 1.645 * 0.004 <= 0.01
     assert safe.chosen.point.cost > plain.chosen.point.cost
 
 
 def test_a_deadline_ends_it_with_the_best_so_far():
-    result = search_frontier(frontier(100), exact, 1e-9, expired=lambda: True)
+    result = searched(frontier(100), exact, 1e-9, expired=lambda: True)
     assert result.status is SearchStatus.DEADLINE
     assert len(result.evaluated) == 1
+
+
+def test_only_the_safest_plan_is_read_to_the_end():
+    asked = {}
+
+    def evaluate(point, to_the_end):
+        asked[point.plan.choices[0]] = to_the_end
+        return exact(point)
+
+    result = searched(frontier(50), evaluate, 1e-9)
+    assert result.status is SearchStatus.NOT_MET
+    assert {index for index, to_the_end in asked.items() if to_the_end} == {49}
+
+
+def test_the_least_drop_is_looked_for_at_the_safe_end():
+    points = frontier(50)
+    drops = {49: 0.002, 48: -0.001, 47: 0.001, 46: 0.003}
+
+    def evaluate(point, to_the_end):
+        assert to_the_end
+        return Evaluation(drops[point.plan.choices[0]], 0.004, 1000, int(point.cost))
+
+    evidence = Evidence(evaluate, 0.0)
+    assert least_drop(points, evidence) == points[48]
+    assert len(evidence) == SAFEST
 
 
 @pytest.mark.parametrize(
@@ -105,10 +141,6 @@ def test_a_deadline_ends_it_with_the_best_so_far():
     [([], "needs points"), (list(reversed(frontier(3))), "ascending costs"), ([frontier(1)[0]] * 2, "ascending costs")],
 )
 def test_what_is_no_frontier_is_refused(points, text):
-    with pytest.raises(ProblemInvalid, match=text):
-        search_frontier(points, exact, 0.01)
-
-
-def test_a_drop_that_is_no_number_is_refused():
-    with pytest.raises(ProblemInvalid, match="must be finite, got nan"):
-        Evaluation(float("nan"), 0.1, 10, 10)
+    for search in (search_frontier, least_drop):
+        with pytest.raises(ProblemInvalid, match=text):
+            search(points, Evidence(exact, 0.01))

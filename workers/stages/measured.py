@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -24,6 +24,8 @@ from workers.stage import StageContext
 from workers.stages.candidates import Candidates
 from workers.stages.inputs import Inputs
 from workers.stages.payload import pack, unpack
+
+_ALL = slice(None)
 
 
 def quantized_weights(
@@ -48,21 +50,48 @@ class Comparison:
         self._metric = metric
 
         def compute() -> bytes:
-            return pack({}, {"output": self._output(dump(inputs.network))})
+            runner = OnnxRunner(dump(inputs.network), context.threads)
+            return pack({}, {"output": self._output(runner, _ALL)})
 
         _, arrays = unpack(context.chunk("float_output", compute))
         self._float_output = arrays["output"]
 
-    def __call__(self, model: bytes) -> Measurement:
-        """`model`'s outputs measured against the float network's."""
-        return measure(self._metric, self._float_output, self._output(model), self._part.labels)
+    @property
+    def float_output(self) -> NDArray[np.generic]:
+        """The float network's first output, `[samples, ...]`."""
+        return self._float_output
 
-    def _output(self, model: bytes) -> NDArray[np.generic]:
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        return self._part.labels
+
+    def __call__(self, model: bytes) -> Measurement:
+        """`model` measured against the float network on all samples."""
+        return self._measured(self._output(OnnxRunner(model, self._context.threads), _ALL), _ALL)
+
+    def of_float(self) -> Measurement:
+        """The float network against itself: what there is to lose, sample by sample."""
+        return self._measured(self._float_output, _ALL)
+
+    def in_order(
+        self, model: bytes, order: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.generic], Measurement]]:
+        """The samples in `order`, a batch at a time: their indices, `model`'s outputs, the measurement."""
         runner = OnnxRunner(model, self._context.threads)
+        for start in range(0, len(order), self._inputs.batch):
+            read = order[start : start + self._inputs.batch]
+            output = self._output(runner, read)
+            yield read, output, self._measured(output, read)
+
+    def _output(self, runner: OnnxRunner, samples: NDArray[np.int64] | slice) -> NDArray[np.generic]:
         self._context.check()
-        output = runner.first_output(self._part.inputs, self._inputs.batch)
+        output = runner.first_output({name: a[samples] for name, a in self._part.inputs.items()}, self._inputs.batch)
         self._context.check()
         return output
+
+    def _measured(self, output: NDArray[np.generic], samples: NDArray[np.int64] | slice) -> Measurement:
+        labels = None if self._part.labels is None else self._part.labels[samples]
+        return measure(self._metric, self._float_output[samples], output, labels)
 
 
 def exported(context: StageContext, inputs: Inputs, candidates: Candidates, problem: Problem, plan: Plan) -> bytes:

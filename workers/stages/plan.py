@@ -1,4 +1,4 @@
-"""Plan: the frontier of predicted damage against cost, and the search along it with evaluations that are measured."""
+"""Plan: the frontier of predicted damage against cost, and the search for a plan with evaluations that are measured."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from evaluation.metrics import DropKind, Metric
+from evaluation.metrics import Metric
 from network.graph import Network
 from planner.errors import LimitUnreachable
+from planner.evidence import EvaluatedPlan, Evidence, PlanPoint, SearchResult
 from planner.interactions import frontier_within, interaction_frontier
-from planner.problem import Problem, Quantity
+from planner.level_bisection import Priced, bisect_levels
+from planner.local_improvement import improve_locally
+from planner.problem import Plan, Problem, Quantity
 from planner.results import undominated
-from planner.search import EvaluatedPlan, Evaluation, FrontierPoint, SearchResult, search_frontier
+from planner.search import least_drop, search_frontier
 from workers.stage import StageContext
-from workers.stages.candidates import unpack_candidates
+from workers.stages.evaluator import Evaluator
 from workers.stages.inputs import Inputs
-from workers.stages.measured import Comparison, exported, file_sizes
+from workers.stages.measured import file_sizes
 from workers.stages.payload import pack, unpack
 from workers.stages.problem import Analysis, planning_problem
 from workers.stages.resolve import limits_of
@@ -41,36 +44,76 @@ def run(context: StageContext) -> bytes:
     )
     points = frontier_points(request, inputs.network, problem)
     context.check()
-    evaluate = _Evaluator(context, inputs, problem, Metric(resolved["metric"]), len(points))
+    expected = len(points).bit_length() + 3
     confidence = request["budget"]["confidence"]
-    result = search_frontier(
-        points,
-        evaluate,
+    evidence = Evidence(
+        Evaluator(context, inputs, problem, Metric(resolved["metric"]), expected=expected),
         request["budget"]["max_drop"],
         safety=float(norm.ppf(confidence)) if confidence else 0.0,
         expired=context.deadline_passed,
     )
+    result = _searched(request, inputs.network, problem, points, evidence)
     return pack(
         {
-            "to_certify": [list(point.plan.choices) for point in to_certify(points, result)],
+            "to_certify": [list(point.plan.choices) for point in _looks(request, points, result)],
             "search": {
                 "status": result.status.value,
                 "samples": len(inputs.splits.search),
+                "full_evaluations": result.full_evaluations,
                 "least_drop": result.least_drop,
                 "evaluated": [_evaluated(problem, plan) for plan in result.evaluated],
             },
-            "frontier": _frontier_document(problem, Quantity(request["objective"]), points, result),
+            "frontier": _frontier_document(problem, cost_of(request), points, result),
         }
     )
 
 
-def frontier_points(request: Mapping[str, Any], network: Network, problem: Problem) -> list[FrontierPoint]:
+def cost_of(request: Mapping[str, Any]) -> Quantity:
+    """What the frontier trades damage for: the objective, or for the least drop what is limited, size first."""
+    if request["objective"] != "accuracy":
+        return Quantity(request["objective"])
+    return Quantity.SIZE if request["limits"]["max_size_bytes"] is not None else Quantity.BIT_OPERATIONS
+
+
+def _searched(
+    request: Mapping[str, Any], network: Network, problem: Problem, points: Sequence[PlanPoint], evidence: Evidence
+) -> SearchResult:
+    """The result of the search that the request asks for, along the frontier `points` or level by level."""
+    if request["objective"] == "accuracy":
+        return evidence.result(least_drop(points, evidence))
+    priced = _priced(request, network, problem)
+    if request["search"]["method"] == "bisection":
+        bisect_levels(problem, priced, evidence)
+    if evidence.cheapest() is None:  # also where no level keeps the limits, or the budget
+        search_frontier(points, evidence)
+    improve_locally(problem, priced, evidence)
+    return evidence.result()
+
+
+def _priced(request: Mapping[str, Any], network: Network, problem: Problem) -> Priced:
+    """Plans with their exact cost, the file's size to the byte; None for one that breaks a limit."""
+    cost, limits = cost_of(request), limits_of(request)
+
+    def priced(plan: Plan) -> PlanPoint | None:
+        totals = {
+            Quantity.DAMAGE: problem.total(Quantity.DAMAGE, plan),
+            Quantity.BIT_OPERATIONS: problem.total(Quantity.BIT_OPERATIONS, plan),
+            Quantity.SIZE: float(file_sizes(request, network, problem, [plan])[0]),
+        }
+        if any(totals[quantity] > limit for quantity, limit in limits.items()):
+            return None
+        return PlanPoint(plan, totals[cost], totals[Quantity.DAMAGE])
+
+    return priced
+
+
+def frontier_points(request: Mapping[str, Any], network: Network, problem: Problem) -> list[PlanPoint]:
     """At most `FRONTIER_POINTS` plans that keep the limits, cost ascending; sizes are those of the files to the byte.
 
     Raises:
         LimitUnreachable: no plan keeps the limits.
     """
-    cost, limits = Quantity(request["objective"]), limits_of(request)
+    cost, limits = cost_of(request), limits_of(request)
     if problem.interactions is None:
         frontier = frontier_within(problem, cost, limits, FRONTIER_POINTS)
     else:
@@ -91,54 +134,27 @@ def frontier_points(request: Mapping[str, Any], network: Network, problem: Probl
         )
     index = np.flatnonzero(kept)
     index = index[undominated(totals[cost][index], totals[Quantity.DAMAGE][index])]
-    return [FrontierPoint(plans[i], float(totals[cost][i]), float(totals[Quantity.DAMAGE][i])) for i in index]
+    return [PlanPoint(plans[i], float(totals[cost][i]), float(totals[Quantity.DAMAGE][i])) for i in index]
 
 
-def to_certify(points: Sequence[FrontierPoint], result: SearchResult) -> list[FrontierPoint]:
+def to_certify(points: Sequence[PlanPoint], chosen: PlanPoint) -> list[PlanPoint]:
     """The chosen plan and what to fall back on, at most `MOST_LOOKS` plans, each dearer than the one before.
 
     Each has at most `SAFER` of the predicted damage of the one before, but for the last: that is the frontier's last
     plan, so that no budget is called missed that the safest plan would keep.
     """
-    chain = [result.chosen.point]
-    for point in points[result.chosen.index + 1 : -1]:
+    chain = [chosen]
+    dearer = [point for point in points if point.cost > chosen.cost and point.damage < chosen.damage]
+    for point in dearer[:-1]:
         if len(chain) < MOST_LOOKS - 1 and point.damage <= SAFER * chain[-1].damage:
             chain.append(point)
-    return chain if result.chosen.index == len(points) - 1 else [*chain, points[-1]]
+    return [*chain, *dearer[-1:]]
 
 
-class _Evaluator:
-    """Exports a plan, runs it over the search samples, and remembers what it measured under the plan's own name."""
-
-    def __init__(self, context: StageContext, inputs: Inputs, problem: Problem, metric: Metric, points: int) -> None:
-        self._context = context
-        self._inputs = inputs
-        self._problem = problem
-        self._kind = DropKind(context.request["budget"]["kind"])
-        self._candidates = unpack_candidates(context.read("calibrate"))
-        self._compare = Comparison(context, inputs, inputs.splits.search, metric)
-        self._expected = points.bit_length() + 3
-        self._done = 0
-
-    def __call__(self, point: FrontierPoint) -> Evaluation:
-        name = "evaluated/" + "-".join(map(str, point.plan.choices))
-        document, _ = unpack(self._context.chunk(name, lambda: self._measured(point)))
-        evaluation = Evaluation(**document)
-        self._done += 1
-        self._context.progress(min(1.0, self._done / self._expected))
-        return evaluation
-
-    def _measured(self, point: FrontierPoint) -> bytes:
-        model = exported(self._context, self._inputs, self._candidates, self._problem, point.plan)
-        measurement = self._compare(model)
-        document = {
-            "drop": measurement.drop(self._kind),
-            "stderr": measurement.stderr(self._kind),
-            "samples": measurement.samples,
-            "size_bytes": len(model),
-        }
-        self._context.event("evaluated", {"cost": point.cost, "predicted_damage": point.damage, **document})
-        return pack(document)
+def _looks(request: Mapping[str, Any], points: Sequence[PlanPoint], result: SearchResult) -> list[PlanPoint]:
+    """What to certify. Who asks for the least drop gets one look: another plan is not expected to do better."""
+    chosen = result.chosen.point
+    return [chosen] if request["objective"] == "accuracy" else to_certify(points, chosen)
 
 
 def _evaluated(problem: Problem, plan: EvaluatedPlan) -> dict[str, Any]:
@@ -150,14 +166,19 @@ def _evaluated(problem: Problem, plan: EvaluatedPlan) -> dict[str, Any]:
         "stderr": plan.evaluation.stderr,
         "fitted_drop": plan.fitted_drop,
         "meets_budget": plan.meets,
+        "samples": plan.evaluation.samples,
+        "fraction": plan.evaluation.fraction,
         "size_bytes": plan.evaluation.size_bytes,
     }
 
 
 def _frontier_document(
-    problem: Problem, cost: Quantity, points: list[FrontierPoint], result: SearchResult
+    problem: Problem, cost: Quantity, points: Sequence[PlanPoint], result: SearchResult
 ) -> dict[str, Any]:
-    measured = {plan.index: plan for plan in result.evaluated}
+    """The frontier with what was measured of it; evaluated plans between its points are added where none beats them."""
+    measured = {plan.point: plan.evaluation for plan in result.evaluated}
+    every = [*points, *(point for point in measured if point not in points)]
+    index = undominated(np.array([point.cost for point in every]), np.array([point.damage for point in every]))
     return {
         "cost": cost.value,
         "unit": "bytes" if cost is Quantity.SIZE else "bit operations",
@@ -167,10 +188,10 @@ def _frontier_document(
                 "predicted_damage": point.damage,
                 "bits": {name: format_.bits for name, format_ in problem.formats(point.plan).items()},
                 "measured": None
-                if index not in measured
-                else {"drop": measured[index].evaluation.drop, "stderr": measured[index].evaluation.stderr},
-                "chosen": index == result.chosen.index,
+                if point not in measured
+                else {"drop": measured[point].drop, "stderr": measured[point].stderr},
+                "chosen": point == result.chosen.point,
             }
-            for index, point in enumerate(points)
+            for point in (every[i] for i in index)
         ],
     }

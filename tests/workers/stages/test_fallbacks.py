@@ -8,27 +8,22 @@ from dataclasses import replace
 import pytest
 
 from app.lifecycle.states import Claim
+from planner.evidence import PlanPoint
 from planner.problem import Plan
-from planner.search import EvaluatedPlan, Evaluation, FrontierPoint, SearchResult, SearchStatus
 from workers.context import stage_keys
 from workers.pipeline import STAGES
 from workers.stages.plan import MOST_LOOKS, SAFER, to_certify
 
 
-def frontier(damages: list[float]) -> list[FrontierPoint]:
-    return [FrontierPoint(Plan((index,)), float(index), damage) for index, damage in enumerate(damages)]
-
-
-def chosen(points: list[FrontierPoint], index: int) -> SearchResult:
-    plan = EvaluatedPlan(index, points[index], Evaluation(0.0, 0.0, 10, 1), 0.0, meets=True)
-    return SearchResult(SearchStatus.MET, plan, (plan,))
+def frontier(damages: list[float]) -> list[PlanPoint]:
+    return [PlanPoint(Plan((index,)), float(index), damage) for index, damage in enumerate(damages)]
 
 
 @pytest.mark.parametrize("index", [0, 3, 20, 37, 38, 39])
 @pytest.mark.parametrize("rate", [0.5, 0.8, 0.999])
 def test_the_last_fallback_is_the_safest_plan(index, rate):
     points = frontier([rate**n for n in range(40)])
-    plans = to_certify(points, chosen(points, index))
+    plans = to_certify(points, points[index])
     assert plans[0] == points[index]
     assert plans[-1] == points[-1]
     assert len(plans) == len({plan.plan for plan in plans}) <= MOST_LOOKS

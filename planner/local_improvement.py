@@ -1,0 +1,61 @@
+"""Local improvement: from the plan that a search found, one site at a time to its next narrower candidate.
+
+A frontier is a sample of plans, and the search ends between two of them. Narrowing one site of its answer gives plans
+in between. The step that the map from predicted damage to measured drop expects to keep the budget, and that saves the
+most, is measured; if it meets the budget, by its own measurement and by the word of the refitted map, the next one
+starts from there. The step that fails says something about the map, so the next one is chosen anew.
+
+A measurement alone would not do: of twenty steps that each break the budget a little, some measure lucky (the winner's
+curse). So what the map does not expect to keep the budget is not even tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from planner.evidence import Evidence, PlanPoint
+from planner.level_bisection import Priced
+from planner.problem import Plan, Problem, Quantity
+
+# steps that are measured at most
+MOST_STEPS = 4
+
+
+def improve_locally(problem: Problem, priced: Priced, evidence: Evidence, *, most_steps: int = MOST_STEPS) -> None:
+    """Evaluate narrower neighbours of the cheapest plan that meets the budget, at most `most_steps` of them."""
+    for _ in range(most_steps):
+        best = evidence.cheapest()
+        if best is None:
+            return
+        step = _most_promising(narrower(problem, best.plan), best, priced, problem, evidence)
+        if step is None or not evidence.evaluate(step):
+            return
+
+
+def narrower(problem: Problem, plan: Plan) -> list[Plan]:
+    """The plans in which one site has its next smaller candidate, sites in order."""
+    sizes = problem.values(Quantity.SIZE)
+    steps = []
+    for site, (choice, start) in enumerate(zip(plan.choices, problem.offsets[:-1], strict=True)):
+        own = sizes[start : problem.offsets[site + 1]]
+        smaller = np.flatnonzero(own < own[choice])
+        if len(smaller):
+            choices = list(plan.choices)
+            choices[site] = int(smaller[np.argmax(own[smaller])])
+            steps.append(Plan(tuple(choices)))
+    return steps
+
+
+def _most_promising(
+    steps: Sequence[Plan], best: PlanPoint, priced: Priced, problem: Problem, evidence: Evidence
+) -> PlanPoint | None:
+    """The cheapest step not yet evaluated that saves something and that the map expects to keep the budget."""
+    if not steps:
+        return None
+    damages = problem.totals(Quantity.DAMAGE, np.array([step.choices for step in steps]))
+    promising = np.flatnonzero(evidence.expected(damages) <= evidence.max_drop).tolist()
+    points = [point for index in promising if (point := priced(steps[index])) is not None]
+    points = [point for point in points if point.cost < best.cost and point not in evidence]
+    return min(points, key=lambda point: (point.cost, point.damage), default=None)

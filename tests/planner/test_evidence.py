@@ -1,0 +1,73 @@
+"""What counts as evidence: shares of evaluations, answers of stopped ones, what a deadline cut short."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from planner.errors import ProblemInvalid
+from planner.evidence import Evaluation, Evidence, PlanPoint, SearchStatus
+from planner.problem import Plan
+
+
+def point(index: int) -> PlanPoint:
+    return PlanPoint(Plan((index,)), 100.0 + index, 1.0 / (1 + index))
+
+
+def evidence(evaluations: dict[int, Evaluation], max_drop: float = 0.01, **arguments) -> Evidence:
+    found = Evidence(lambda asked, _: evaluations[asked.plan.choices[0]], max_drop, **arguments)
+    for index in evaluations:
+        found.evaluate(point(index))
+    return found
+
+
+def measured(drop: float, fraction: float = 1.0, within: bool | None = None, stderr: float = 0.005) -> Evaluation:
+    return Evaluation(drop, stderr, 100, 1, fraction, within)
+
+
+def test_evaluations_count_their_share_of_the_samples():
+    found = Evidence(lambda *_: measured(0.0, 0.25, within=True), 0.01, max_evaluations=2)
+    done = [found.evaluate(point(index)) for index in range(10)]
+    # the next one might read everything: at 1.25 there is no room for it
+    assert done == [True] * 5 + [False] * 5
+    assert found.result().full_evaluations == pytest.approx(1.25)
+
+
+def test_the_answer_of_a_stopped_evaluation_counts_more_than_its_estimate():
+    assert evidence({3: measured(0.011, 0.5, within=True)}).within(point(3))
+    assert not evidence({3: measured(0.009, 0.5, within=False)}).within(point(3))
+
+
+def test_what_the_deadline_cut_short_meets_nothing_and_ends_the_search():
+    found = evidence({0: measured(0.02), 1: measured(-0.05, 0.1)})
+    assert not found.within(point(1))
+    assert not found.evaluate(point(2))
+    result = found.result()
+    assert result.status is SearchStatus.DEADLINE
+    assert result.chosen.point == point(0)
+
+
+def test_best_effort_prefers_what_read_every_sample():
+    found = evidence({0: measured(0.02, 0.1, within=False), 1: measured(0.04, 1.0), 2: measured(0.03, 1.0)})
+    assert found.result().chosen.point == point(2)
+    assert found.result().least_drop == 0.02
+
+
+def test_the_map_is_the_weighted_monotone_fit():
+    """Two plans out of order are pooled with weights 1/stderr^2: (0.03 * 1 + 0.01 * 4) / 5."""
+    found = evidence({0: measured(0.01, stderr=0.005), 1: measured(0.03, stderr=0.01)})
+    pooled = (0.03 + 4 * 0.01) / 5
+    np.testing.assert_allclose(found.expected(np.array([0.0, 0.25, 0.5, 1.0, 2.0])), [0, pooled / 2, *[pooled] * 3])
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: measured(float("nan")), "must be finite, got nan"),
+        (lambda: measured(0.0, 0.0), "fraction of samples must be above 0"),
+        (lambda: Evidence(lambda *_: measured(0.0), 0.01, max_evaluations=0.5), "at least 1 evaluation, got 0.5"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(make, text):
+    with pytest.raises(ProblemInvalid, match=text):
+        make()
