@@ -39,9 +39,10 @@ class OutputChanges:
         """`B sum_v J_v d_v` in the shape of the outputs `[samples, ..., classes]`."""
         products = [(self._gradients[name] * delta).sum() for name, delta in deltas.items()]
         total = torch.stack(products).sum()
-        if not total.requires_grad:  # no path leads from there to the first output
+        if not total.requires_grad:  # the first output depends on none of the values
             return torch.zeros_like(self._zero)
-        return torch.autograd.grad(total, self._zero, retain_graph=True)[0]
+        [root] = torch.autograd.grad(total, self._zero, retain_graph=True, allow_unused=True, materialize_grads=True)
+        return root
 
 
 def directional(subject: Subject) -> Estimate:

@@ -151,6 +151,8 @@ class Linearisation:
     @cached_property
     def layouts(self) -> Mapping[str, SampleLayout]:
         """Where the samples lie in each value; missing for one in which they cannot be told apart."""
+        if self._subject.batch == 1:  # every micro-batch is one sample as it is
+            return {}
         return sample_layouts(self._network, self._subject.inputs, self._changed)
 
     def batches(self) -> Iterator[MicroBatch]:

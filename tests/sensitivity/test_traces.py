@@ -10,36 +10,16 @@ from network.execution import TorchNetwork
 from network.graph import Network
 from sensitivity.loss import Loss
 from sensitivity.traces import TraceRule, TraceStatus, hessian_traces
+from tests.sensitivity.dense import dense_hessian
 
 SAMPLES = 12
 
 
-def torch_loss(loss: Loss, outputs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """The loss as its definition says, differentiable as often as one likes."""
-    if loss is Loss.KL_PROBABILITIES:
-        return (reference * (reference.log() - outputs.log())).sum(-1).mean()
-    if loss is Loss.KL:
-        log_p, log_q = torch.log_softmax(reference, -1), torch.log_softmax(outputs, -1)
-        return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
-    return 0.5 * (outputs - reference).flatten(1).square().sum(1).mean()
-
-
 def dense_mean_traces(network: Network, inputs: np.ndarray, loss: Loss) -> np.ndarray:
     """Mean trace of every site's block of the whole Hessian, written down entry by entry."""
-    model = TorchNetwork(network, dtype=torch.float64)
     names = [site.weight for site in network.sites]
-    shapes = [model.parameters[name].shape for name in names]
-    flat = torch.cat([model.parameters[name].detach().flatten() for name in names])
-    x = torch.from_numpy(inputs).double()
-    reference = model.run({"x": x})[0].detach()
-
-    def loss_of(vector: torch.Tensor) -> torch.Tensor:
-        parts = vector.split([shape.numel() for shape in shapes])
-        changed = {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
-        return torch_loss(loss, model.run({"x": x}, {**model.parameters, **changed})[0], reference)
-
-    diagonal = torch.autograd.functional.hessian(loss_of, flat).diagonal()
-    return np.array([part.mean().item() for part in diagonal.split([shape.numel() for shape in shapes])])
+    hessian = dense_hessian(network, {"x": inputs.astype(np.float64)}, loss, names)
+    return np.array([hessian.block(name).diagonal().mean() for name in names])
 
 
 LOGITS = [(name, loss) for name in ("mlp", "convolutions", "tied", "attention") for loss in ("kl", "squared_error")]
