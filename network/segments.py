@@ -10,7 +10,7 @@ count as inputs of the node.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -74,25 +74,28 @@ class SegmentedNetwork:
         needed = set(self._outputs).union(*self._reads[cut:])
         return [name for name in known if name in needed]
 
-    def between(self, start: int, stop: int) -> Segment:
-        """Nodes `start` to `stop - 1`: from the values live at `start` to those live at `stop`."""
-        return self._segment(start, stop, self.live_values(stop), None)
+    def between(self, start: int, stop: int, weights: Collection[str] = ()) -> Segment:
+        """Nodes `start` to `stop - 1`: from the values live at `start` to those live at `stop`.
 
-    def after(self, start: int, weight: str | None = None) -> Segment:
+        The initializers that are named in `weights` are inputs too.
+        """
+        return self._segment(start, stop, self.live_values(stop), weights)
+
+    def after(self, start: int, weights: Collection[str] = ()) -> Segment:
         """Nodes from `start` to the end: from the values live at `start` to the graph outputs, in graph order.
 
-        An initializer that is given as `weight` is one more input.
+        The initializers that are named in `weights` are inputs too.
         """
-        return self._segment(start, len(self._nodes), self._outputs, weight)
+        return self._segment(start, len(self._nodes), self._outputs, weights)
 
-    def _segment(self, start: int, stop: int, outputs: Sequence[str], weight: str | None) -> Segment:
+    def _segment(self, start: int, stop: int, outputs: Sequence[str], weights: Collection[str]) -> Segment:
         nodes = self._nodes[start:stop]
         used = set[str]().union(*self._reads[start:stop])
-        fed = [name for name in self.live_values(start) if name in used] + ([weight] if weight else [])
-        initializers = self._network.initializers
-        made = {name for node in nodes for name in node.output} | (initializers.keys() - {weight})
+        fed = [name for name in (*self.live_values(start), *weights) if name in used]
+        initializers = {name: t for name, t in self._network.initializers.items() if name not in weights}
+        made = {name for node in nodes for name in node.output} | initializers.keys()
         computed = [name for name in outputs if name in made]
-        kept = [t for name, t in initializers.items() if name != weight and (name in used or name in computed)]
+        kept = [tensor for name, tensor in initializers.items() if name in used or name in computed]
         graph = onnx.helper.make_graph(
             nodes,
             "segment",

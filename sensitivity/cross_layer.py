@@ -158,7 +158,7 @@ def _targets(changes: Sequence[Change], segments: SegmentedNetwork) -> list[_Tar
     targets = []
     for site, places in positions.items():
         own = tuple(changes[place] for place in places)
-        names = {_changed_names(change) for change in own}
+        names = {frozenset(changed_names(change)) for change in own}
         if len(names) > 1:
             raise ValueError(
                 f"the candidates of site {site!r} change {sorted(map(sorted, names))}; expected all to change the same "
@@ -177,12 +177,17 @@ def _targets(changes: Sequence[Change], segments: SegmentedNetwork) -> list[_Tar
     return sorted(targets, key=lambda target: min(target.cuts))
 
 
-def _changed_names(change: Change) -> frozenset[str]:
+def changed_names(change: Change) -> tuple[str, ...]:
+    """The initializer or the values that a candidate changes.
+
+    Raises:
+        ValueError: there is none.
+    """
     if isinstance(change, WeightChange):
-        return frozenset({change.initializer})
+        return (change.initializer,)
     if not change.tensors:
         raise ValueError(f"candidate {change.format!r} of site {change.site!r} changes no value; expected at least one")
-    return frozenset(change.tensors)
+    return tuple(change.tensors)
 
 
 class _Passes:
@@ -239,7 +244,7 @@ class _Passes:
             self._live = [segment.run(values) for values in self._live]
             self._cut = cuts[0]
         parts = [self._segments.between(*pair) for pair in pairwise(cuts)]
-        parts.append(self._segments.after(cuts[-1], target.weight))
+        parts.append(self._segments.after(cuts[-1], (target.weight,) if target.weight else ()))
         self._chain = list(zip(target.cuts.values(), parts, strict=True))
         self._target = target
 

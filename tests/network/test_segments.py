@@ -191,7 +191,7 @@ def test_every_weight_can_be_fed_from_its_first_use_on(make, rng):
         tensor = next(t for t in changed.graph.initializer if t.name == name)
         value = np.asarray(1.5 * numpy_helper.to_array(tensor), dtype=np.float32)
         tensor.CopyFrom(numpy_helper.from_array(value, name))
-        same(segments.after(cut, name).run({**live, name: value}), whole(changed, inputs))
+        same(segments.after(cut, (name,)).run({**live, name: value}), whole(changed, inputs))
 
 
 def test_names_read_within_inner_graphs_are_seen(rng):

@@ -1,0 +1,115 @@
+"""The loss of whole plans, measured in ONNX Runtime on any graph that it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from network.graph import Network
+from network.segments import SegmentedNetwork, Values
+from sensitivity.cross_layer import changed_names
+from sensitivity.estimate import ActivationChange, Change, WeightChange
+from sensitivity.loss import Loss, sample_loss
+
+Rounding = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+class MeasuredPlans:
+    """Runs a network with any of the candidates made at once.
+
+    The network is cut behind every value that some candidate rounds, so a plan's values are rounded one after the
+    other, each as it arrives. Changed weights are inputs of the parts.
+
+    Args:
+        network: the float network.
+        changes: the candidates; a plan is a list of places in this sequence.
+        inputs: arrays `[samples, ...]` by graph input name.
+        loss: which loss of the first output; its reference are the float outputs.
+        threads: threads of ONNX Runtime.
+        batch: samples in one run.
+
+    Raises:
+        ValueError: a candidate names something that is not there, or that nothing reads.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        changes: Sequence[Change],
+        inputs: Mapping[str, NDArray[np.generic]],
+        loss: Loss,
+        *,
+        threads: int = 1,
+        batch: int = 64,
+    ) -> None:
+        self._changes = changes
+        self._loss = loss
+        self._output = network.outputs[0].name
+        samples = len(next(iter(inputs.values())))
+        self._batches: list[Values] = [
+            {name: array[start : start + batch] for name, array in inputs.items()} for start in range(0, samples, batch)
+        ]
+        weights = {change.initializer for change in changes if isinstance(change, WeightChange)}
+        self._weights = {name: network.weight(name) for name in weights}
+        segments = SegmentedNetwork(network, threads)
+        values = {name for change in changes if isinstance(change, ActivationChange) for name in change.tensors}
+        places = {name: segments.made_at(name) for name in sorted(values)}
+        cuts = sorted({0, *places.values()})
+        parts = [segments.between(*pair, weights) for pair in pairwise(cuts)]
+        self._parts = [*parts, segments.after(cuts[-1], weights)]
+        self._made = [[name for name, place in places.items() if place == cut] for cut in cuts]
+        self._float_outputs = [self._run(values, {}, {}) for values in self._batches]
+
+    def losses(self, plan: Sequence[int]) -> NDArray[np.float64]:
+        """The loss of every sample, `[samples]`, with the candidates at these places made; 0 for the empty plan.
+
+        Raises:
+            ValueError: two candidates change the same weight or value.
+        """
+        chosen = [self._changes[place] for place in plan]
+        require_compatible(chosen)
+        weights = {
+            change.initializer: np.asarray(change.values(), dtype=np.float32)
+            for change in chosen
+            if isinstance(change, WeightChange)
+        }
+        rounding: dict[str, Rounding] = {}
+        for change in chosen:
+            rounding.update(change.tensors if isinstance(change, ActivationChange) else {})
+        parts = [
+            sample_loss(self._loss, self._run(values, weights, rounding), reference)
+            for values, reference in zip(self._batches, self._float_outputs, strict=True)
+        ]
+        return np.concatenate(parts)
+
+    def _run(
+        self,
+        values: Values,
+        weights: Mapping[str, NDArray[np.float32]],
+        rounding: Mapping[str, Rounding],
+    ) -> NDArray[np.float32]:
+        fixed = {**self._weights, **weights}
+        for names, part in zip(self._made, self._parts, strict=True):
+            rounded = {n: rounding[n](np.asarray(values[n], dtype=np.float32)) for n in names if n in rounding}
+            values = part.run({**values, **fixed, **rounded})
+        return np.asarray(values[self._output], dtype=np.float32)
+
+
+def require_compatible(plan: Sequence[Change]) -> None:
+    """No two candidates of a plan may change the same thing or belong to the same site.
+
+    Raises:
+        ValueError: two do.
+    """
+    taken: dict[str, Change] = {}
+    for change in plan:
+        for name in (f"site {change.site}", *changed_names(change)):
+            if name in taken:
+                raise ValueError(
+                    f"candidates {taken[name].format!r} and {change.format!r} both change {name!r}; "
+                    "expected at most one candidate of each site in a plan"
+                )
+            taken[name] = change
