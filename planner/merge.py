@@ -1,0 +1,167 @@
+"""Sites whose costs couple become one site: its candidates are all combinations of theirs.
+
+A bit operation count is MACs x weight bits x activation bits, a product over two decisions: no sum over sites. Merged,
+the weight and the activation that feeds it are one decision, whose candidates are the pairs of formats. Damages add up.
+With T [M, K] the 0-1 matrix that maps merged candidates to those they consist of, the plan x of the original sites is
+`T' y` for the plan y of the merged ones, so the interactions become
+
+    G' = T G T',        y' G' y = x' G x.
+
+A site in no group stays as it is, so a problem of some merged and some single sites is still one problem.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from planner.errors import ProblemInvalid
+from planner.problem import Candidate, Plan, PlanSite, Problem
+from quantization.formats import Format
+
+# a site of more candidates than this makes every solver slow, and G' large
+MOST_COMBINATIONS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class JointFormat:
+    """The formats of several sites that are decided together, in the order of the group."""
+
+    parts: tuple[Format, ...]
+
+    @property
+    def name(self) -> str:
+        """`int4/channel+int8/tensor`."""
+        return "+".join(part.name for part in self.parts)
+
+    @property
+    def bits(self) -> int:
+        """The bits of all parts together: of a weight and an activation what one multiplication reads."""
+        return sum(part.bits for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class JointCost:
+    """What the candidates of a group cost together."""
+
+    size_bytes: int
+    bit_operations: int
+    latency_ms: float | None = None
+
+
+# the cost of one combination: the sites of a group, in its order, and the candidate of each
+GroupCost = Callable[[tuple[PlanSite, ...], tuple[Candidate, ...]], JointCost]
+
+
+@dataclass(frozen=True, eq=False)
+class MergedProblem:
+    """A problem of merged sites, and the way back.
+
+    `groups[i]` are the indices of the original sites that the merged site i consists of; `combinations[i]`
+    [candidates, group] is the choice of each of them for every candidate of the merged site.
+    """
+
+    problem: Problem
+    groups: tuple[tuple[int, ...], ...]
+    combinations: tuple[NDArray[np.int64], ...]
+
+    def original(self, plan: Plan) -> Plan:
+        """The plan of the original problem that a plan of the merged one stands for."""
+        choices = [0] * sum(len(group) for group in self.groups)
+        for group, combinations, choice in zip(self.groups, self.combinations, plan.choices, strict=True):
+            for site, own in zip(group, combinations[choice].tolist(), strict=True):
+                choices[site] = own
+        return Plan(tuple(choices))
+
+
+def merge_sites(problem: Problem, groups: Sequence[Sequence[str]], cost: GroupCost) -> MergedProblem:
+    """The problem with every group of sites merged into one, at the place of its first site.
+
+    Args:
+        problem: of sites that are decided one by one.
+        groups: names of the sites that are decided together; a site is in one group at most.
+        cost: what a combination costs.
+
+    Raises:
+        ProblemInvalid: an unknown site, one in two groups, a group without sites, or with more than 1,024
+            combinations.
+    """
+    members = _members(problem, groups)
+    combinations = tuple(_combinations(problem, group) for group in members)
+    sites = tuple(
+        problem.sites[group[0]] if len(group) == 1 else _merged(problem, group, choices, cost)
+        for group, choices in zip(members, combinations, strict=True)
+    )
+    interactions = None
+    if problem.interactions is not None:
+        T = _transfer(problem, members, combinations)
+        interactions = np.asarray(T @ (T @ problem.interactions).T)
+    return MergedProblem(replace(problem, sites=sites, interactions=interactions), members, combinations)
+
+
+def _members(problem: Problem, groups: Sequence[Sequence[str]]) -> tuple[tuple[int, ...], ...]:
+    """Indices of the sites of all groups and of all single sites, by their first site."""
+    index = {site.name: position for position, site in enumerate(problem.sites)}
+    taken: set[str] = set()
+    members = []
+    for group in groups:
+        if not group:
+            raise ProblemInvalid("a group of merged sites needs at least one site, got none")
+        for name in group:
+            if name not in index:
+                raise ProblemInvalid(f"a group names the site {name!r}, which the problem does not have")
+            if name in taken:
+                raise ProblemInvalid(f"site {name!r} is in two groups, or twice in one; merge the groups into one")
+            taken.add(name)
+        members.append(tuple(index[name] for name in group))
+    members += [(position,) for name, position in index.items() if name not in taken]
+    return tuple(sorted(members, key=min))
+
+
+def _combinations(problem: Problem, group: tuple[int, ...]) -> NDArray[np.int64]:
+    """[combinations, group]: every choice of one candidate for each site, the last one changing fastest."""
+    counts = [len(problem.sites[site].candidates) for site in group]
+    if len(group) > 1 and math.prod(counts) > MOST_COMBINATIONS:
+        sites = ", ".join(f"{problem.sites[site].name} ({n} formats)" for site, n in zip(group, counts, strict=True))
+        raise ProblemInvalid(
+            f"sites that are decided together have {math.prod(counts):,} combinations of formats, at most "
+            f"{MOST_COMBINATIONS:,} are possible: {sites}; allow fewer formats for them, or split the group"
+        )
+    return np.array(list(itertools.product(*map(range, counts))), dtype=np.int64)
+
+
+def _merged(problem: Problem, group: tuple[int, ...], combinations: NDArray[np.int64], cost: GroupCost) -> PlanSite:
+    sites = tuple(problem.sites[site] for site in group)
+    candidates = []
+    for choices in combinations.tolist():
+        parts = tuple(site.candidates[choice] for site, choice in zip(sites, choices, strict=True))
+        joint = cost(sites, parts)
+        candidates.append(
+            Candidate(
+                # no format of any one weight; solvers and plans read only its name and its bits
+                cast(Format, JointFormat(tuple(part.format for part in parts))),
+                joint.size_bytes,
+                joint.bit_operations,
+                math.fsum(part.damage for part in parts),
+                joint.latency_ms,
+            )
+        )
+    return PlanSite("+".join(site.name for site in sites), tuple(candidates))
+
+
+def _transfer(
+    problem: Problem, members: Sequence[tuple[int, ...]], combinations: Sequence[NDArray[np.int64]]
+) -> csr_array:
+    """T [M, K]: which original candidates each merged one consists of."""
+    columns = [problem.offsets[list(group)] + choices for group, choices in zip(members, combinations, strict=True)]
+    lengths = np.concatenate([np.full(len(choices), choices.shape[1]) for choices in columns])
+    flat = np.concatenate([choices.ravel() for choices in columns])
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    return csr_array((np.ones(len(flat)), (rows, flat)), shape=(len(lengths), len(problem.site_of)))

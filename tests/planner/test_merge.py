@@ -1,0 +1,101 @@
+"""Merged sites against every plan of the original problem, costs coupled as the caller says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.errors import ProblemInvalid
+from planner.frontier import additive_frontier
+from planner.integer import solve_integer
+from planner.interactions import solve_interactions
+from planner.merge import JointCost, merge_sites
+from planner.problem import Limits, Plan, Problem, Quantity
+
+
+def product_cost(sites, parts) -> JointCost:
+    """Bytes add up; bit operations are the product of the widths, times MACs that the names stand for."""
+    macs = sum(int(site.name.removeprefix("site")) + 1 for site in sites)
+    operations = macs * int(np.prod([part.format.bits for part in parts]))
+    return JointCost(sum(part.size_bytes for part in parts), operations)
+
+
+def coupled_operations(problem: Problem, groups: list[list[int]], choices: np.ndarray) -> np.ndarray:
+    """[P]: by the definition, from the original plans."""
+    total = np.zeros(len(choices))
+    grouped = {site for group in groups for site in group}
+    operations = [[c.bit_operations for c in site.candidates] for site in problem.sites]
+    for group in groups:
+        bits = [[c.format.bits for c in problem.sites[site].candidates] for site in group]
+        product = np.prod([np.array(b)[choices[:, site]] for b, site in zip(bits, group, strict=True)], axis=0)
+        total += sum(site + 1 for site in group) * product
+    for site in set(range(len(problem.sites))) - grouped:
+        total += np.array(operations[site])[choices[:, site]]
+    return total
+
+
+GROUPS = [[[0, 1]], [[0, 2], [1, 3]], [[3, 0, 2]], [], [[1]]]
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 10_000), groups=st.sampled_from(GROUPS), interactions=st.booleans())
+def test_every_merged_plan_is_an_original_one(random_problem, every_plan, seed, groups, interactions):
+    """One to one, with the same size and damage, and the coupled costs of the definition."""
+    problem = random_problem(seed, 4, 3, interactions=interactions)
+    names = [[problem.sites[site].name for site in group] for group in groups]
+    merged = merge_sites(problem, names, product_cost)
+    choices = every_plan(merged.problem)
+    originals = np.array([merged.original(Plan(tuple(row))).choices for row in choices.tolist()])
+    assert len({tuple(row) for row in originals.tolist()}) == 3**4
+    for quantity in (Quantity.SIZE, Quantity.DAMAGE):
+        assert merged.problem.totals(quantity, choices) == pytest.approx(problem.totals(quantity, originals))
+    pairs = [group for group in groups if len(group) > 1]
+    operations = coupled_operations(problem, pairs, originals)
+    assert merged.problem.totals(Quantity.BIT_OPERATIONS, choices).tolist() == operations.tolist()
+    formats = merged.problem.formats(Plan(tuple(choices[-1].tolist())))
+    assert set(formats) == {site.name for site in merged.problem.sites}
+    for group, name in zip(groups, names, strict=True):
+        assert formats["+".join(name)].name == "+".join(["int4/channel"] * len(group))
+        assert formats["+".join(name)].bits == 4 * len(group)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_solvers_find_the_best_plan_of_the_original_problem(random_problem, every_plan, seed):
+    """Least damage within coupled bit operations, by brute force over the original plans."""
+    groups = [[0, 2], [1, 3]]
+    problem = random_problem(seed, 5, 3, interactions=True)
+    merged = merge_sites(problem, [[problem.sites[site].name for site in group] for group in groups], product_cost)
+    choices = every_plan(problem)
+    operations = coupled_operations(problem, groups, choices)
+    limit = float(np.quantile(operations, 0.4))
+    for G, solve in ((problem.interactions, solve_interactions), (None, solve_integer)):
+        own, ours = Problem(problem.sites, interactions=G), merged.problem
+        ours = ours if G is not None else ours.without_interactions()
+        best = own.totals(Quantity.DAMAGE, choices[operations <= limit]).min()
+        found = solve(ours, Quantity.DAMAGE, Limits(max_bit_operations=limit))
+        assert found.value == pytest.approx(best, rel=1e-6)
+        assert own.total(Quantity.DAMAGE, merged.original(found.plan)) == pytest.approx(best, rel=1e-6)
+    frontier = additive_frontier(merged.problem, Quantity.BIT_OPERATIONS)
+    additive = problem.without_interactions().totals(Quantity.DAMAGE, choices)
+    for cost, damage in zip(frontier.costs, frontier.damages, strict=True):
+        assert damage == pytest.approx(additive[operations <= cost].min())
+
+
+def test_groups_that_cannot_be_merged(random_problem):
+    problem = random_problem(0, 4, 3)
+    for groups, text in (
+        ([["site0", "nowhere"]], "names the site 'nowhere'"),
+        ([["site0", "site1"], ["site1", "site2"]], "site 'site1' is in two groups"),
+        ([[]], "needs at least one site, got none"),
+    ):
+        with pytest.raises(ProblemInvalid, match=text):
+            merge_sites(problem, groups, product_cost)
+
+
+def test_too_many_combinations_are_named(random_problem):
+    problem = random_problem(0, 5, 5)
+    merge_sites(problem, [[f"site{i}" for i in range(4)]], product_cost)  # 625
+    with pytest.raises(ProblemInvalid, match=r"3,125 combinations of formats, at most 1,024.*site0 \(5 formats\)"):
+        merge_sites(problem, [[f"site{i}" for i in range(5)]], product_cost)
