@@ -5,13 +5,14 @@ Nothing is kept from one batch to the next, and what no tapped tensor depends on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from network.activations import names_read
 from network.graph import Network
 
 Visit = Callable[[str, NDArray[np.generic]], None]
@@ -68,7 +69,7 @@ def _cut(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
     for node in reversed(proto.graph.node):
         if needed.intersection(node.output):
             nodes.append(node)
-            needed.update(_reads(node))
+            needed.update(names_read(node))
     graph = onnx.helper.make_graph(
         nodes[::-1],
         "taps",
@@ -79,16 +80,6 @@ def _cut(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
     model = onnx.helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
     model.functions.extend(proto.functions)
     return model
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Every name that a node reads, those that its inner graphs (If, Loop, Scan) take from outside included."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-            for inner in graph.node:
-                yield from _reads(inner)
-            yield from (output.name for output in graph.output)
 
 
 def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:

@@ -1,18 +1,21 @@
-"""Reads a written file back and says how every weight is stored."""
+"""Reads a written file back and says how every weight is stored, and every activation rounded."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from quantization.dequantize import DOMAIN, call, function
+from quantization.dequantize import BIAS, DOMAIN, bias_function, call, function
 from quantization.errors import FileNotAudited
 from quantization.packing import digits
 from quantization.passes import graphs
 
+# widths of an activation's codes by their type; fewer bits are capped codes of 8
+_ACTIVATION_BITS: dict[int, int] = {onnx.TensorProto.UINT8: 8, onnx.TensorProto.UINT16: 16}
 # the inputs of these operators that may be weights
 _WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (0, 1), "Gather": (0,)}
 
@@ -36,10 +39,22 @@ class StoredWeight:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredActivation:
+    """How the tensor called `name` is rounded: to codes of `bits` bits, `scale * (code - zero_point)`."""
+
+    name: str
+    bits: int
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
-    """Every weight of a file, in the order of the nodes that make or use them, and the size of the whole file."""
+    """Every weight of a file, in the order of the nodes that make or use them, every activation that is rounded, in
+    graph order, and the size of the whole file."""
 
     weights: tuple[StoredWeight, ...]
+    activations: tuple[StoredActivation, ...]
     total_bytes: int
 
 
@@ -58,22 +73,57 @@ def audit(file: bytes) -> Audit:
     functions = {f.name: f.SerializeToString(deterministic=True) for f in model.functions if f.domain == DOMAIN}
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     weights: dict[str, StoredWeight] = {}
+    digits_seen: set[str] = set()  # a weight for floats and for integer kernels is made twice from the same digits
     for node in (node for graph in graphs(model.graph) for node in graph.node):
-        if node.domain == DOMAIN:
+        if node.op_type == BIAS and node.domain == DOMAIN:
+            if functions.get(BIAS) != bias_function(opset):
+                raise FileNotAudited(f"bias {node.output[0]}: its function is not the one that {BIAS} stands for")
+        elif node.domain == DOMAIN:
             stored = _packed(node, tensors)
-            expected = call(stored.bits, stored.shape, node.input, stored.name)
-            body = function(stored.bits, stored.shape, opset)
+            form = _form(node)
+            expected = call(stored.bits, stored.shape, node.input, stored.name, form)
+            body = function(stored.bits, stored.shape, opset, form)
             if node != expected or functions.get(node.op_type) != body:
                 raise FileNotAudited(
                     f"weight {stored.name}: {node.op_type} is not the call that {stored.bits} bits need"
                 )
-            weights[stored.name] = stored
-            continue
+            if node.input[0] not in digits_seen:
+                digits_seen.add(node.input[0])
+                weights[stored.name] = stored
         for place in _WEIGHT_INPUTS.get(node.op_type, ()):
             tensor = tensors.get(node.input[place])
             if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT:
                 weights.setdefault(tensor.name, _plain(tensor))
-    return Audit(tuple(weights.values()), len(file))
+    return Audit(tuple(weights.values()), tuple(_activations(model.graph, tensors)), len(file))
+
+
+def _form(node: onnx.NodeProto) -> int | None:
+    """The axis in the name of a call, None for a weight in floats."""
+    *_, axis = node.op_type.partition("q")
+    return int(axis) if axis.isdigit() else None
+
+
+def _activations(graph: onnx.GraphProto, tensors: dict[str, onnx.TensorProto]) -> Iterator[StoredActivation]:
+    """What QuantizeLinear and DequantizeLinear say of the values between them, however they are called."""
+    readers = {name: node for node in graph.node for name in node.input}
+    inputs = {value.name for value in graph.input}
+    for node in graph.node:
+        parameters = [tensors.get(name) for name in node.input[1:]]
+        if node.op_type != "QuantizeLinear" or len(parameters) != 2:
+            continue
+        scale, zero_point = parameters
+        if scale is None or zero_point is None or scale.dims or zero_point.data_type not in _ACTIVATION_BITS:
+            continue
+        bits, reader = _ACTIVATION_BITS[zero_point.data_type], readers.get(node.output[0])
+        if reader is not None and reader.op_type == "Clip":
+            cap = tensors.get(reader.input[2]) if len(reader.input) == 3 and not reader.input[1] else None
+            bits = bits if cap is None else int(onnx.numpy_helper.to_array(cap)).bit_length()
+            reader = readers.get(reader.output[0])
+        if reader is None or reader.op_type != "DequantizeLinear" or reader.input[1:] != node.input[1:]:
+            continue
+        name = node.input[0] if node.input[0] in inputs else reader.output[0]
+        values = [onnx.numpy_helper.to_array(tensor) for tensor in (scale, zero_point)]
+        yield StoredActivation(name, bits, float(values[0]), int(values[1]))
 
 
 def _packed(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> StoredWeight:

@@ -5,81 +5,170 @@ layout in use. Only the last does not belong to one site: `skeleton_bytes` count
 plan may choose from (1,100 bytes for all widths, as many more with planes that do not end with a tensor). So the sum
 over sites is additive, and never below the file but for the few bytes by which length prefixes grow. `file_bytes` is
 exact.
+
+Quantized activations cost their nodes, scales and zero points, and the form of the biases behind them. The sum over
+sites (`activation_bytes`) is not below the file, but for the few bytes by which prefixes grow; how a layer runs, on
+integers or in floats, depends on both its ends, and the sum counts the larger form.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from network.activations import moved_from
 from network.graph import Network
-from quantization.dequantize import DOMAIN, DOMAIN_VERSION, call, function
-from quantization.formats import FloatFormat, Format, Granularity, IntegerFormat
+from quantization.activation_passes import QuantizeTensors, StoreBiases
+from quantization.activations import QuantizedActivation
+from quantization.dequantize import DOMAIN, DOMAIN_VERSION, bias_function, call, function
+from quantization.formats import FloatFormat, Format, Granularity, IntegerFormat, UnsignedFormat
+from quantization.kernels import KernelUse, WeightKernel, kernel_uses, made_for, weight_kernels
 from quantization.packing import digits
 from quantization.passes import (
     DIGIT_LETTERS,
+    KERNEL_LETTER,
     SCALE_LETTER,
     SUFFIX_LENGTH,
     AddMetadata,
     DropDebris,
     apply,
     draft_without,
+    read_instead,
 )
+
+_NO_ACTIVATIONS: Mapping[str, UnsignedFormat] = MappingProxyType({})
+_SUFFIX = "0" * SUFFIX_LENGTH
 
 
 def weight_bytes(format_: Format, shape: tuple[int, ...], channel_axis: int, name: str) -> int:
-    """What storing the initializer `name` of `shape` in `format_` adds to the file, in bytes.
+    """What storing the initializer `name` of `shape` in `format_` adds to the file, in bytes, for a layer in floats.
 
     Exact for the first 3,844 weights of a network; each later one takes up to eight bytes more for longer names.
     """
-    if not isinstance(format_, IntegerFormat):
-        return _initializer_bytes(name, TensorProto.FLOAT, shape, 4 * math.prod(shape))
-    suffix = "0" * SUFFIX_LENGTH
-    parts = digits(format_.bits)
-    names = [letter + suffix for letter in [*DIGIT_LETTERS[: len(parts)], SCALE_LETTER]]
-    scale_shape: tuple[int, ...] = ()
-    if format_.granularity is Granularity.CHANNEL:
-        scale_shape = tuple(n if axis == channel_axis % len(shape) else 1 for axis, n in enumerate(shape))
-    total = _initializer_bytes(names[-1], TensorProto.FLOAT, scale_shape, 4 * math.prod(scale_shape))
-    for digit, digit_name in zip(parts, names, strict=False):
-        total += _initializer_bytes(digit_name, digit.data_type, digit.dims(shape), digit.size_bytes(shape))
-    return total + _field_bytes(1, call(format_.bits, shape, names, name).ByteSize())
+    return _weight_bytes(format_, shape, channel_axis, name, None)
 
 
-def skeleton_bytes(network: Network, formats: Iterable[Format] = (), metadata: Mapping[str, str] | None = None) -> int:
-    """The file without the weights of any site, in bytes, with the functions of all `formats` (see the module)."""
-    shapes = {site.shape for site in network.sites}
-    functions = _functions_bytes(((f, shape) for f in set(formats) for shape in shapes), network.opset)
-    return int(_skeleton(network, metadata or {}).ByteSize()) + functions
+def activation_bytes(network: Network, tensors: Iterable[str], format_: UnsignedFormat) -> int:
+    """What quantizing `tensors`, those of one site, adds to the file at most, in bytes.
 
-
-def file_bytes(network: Network, plan: Mapping[str, Format], metadata: Mapping[str, str] | None = None) -> int:
-    """The size in bytes of what `export` writes for `plan`, a format by initializer name, float32 where none is given.
-
-    Exact, but for up to eight bytes a weight in networks of more than 3,844 quantized weights.
+    Of layers that read them the bias is counted in its larger form, that of a layer in floats.
     """
-    skeleton = _skeleton(network, metadata or {})
+    activations = dict.fromkeys(tensors, format_)
+    quantized = _skeleton(network, {}, activations, kernel_uses(network, (), activations))
+    return int(quantized.ByteSize() - _skeleton(network, {}, {}, ()).ByteSize())
+
+
+def skeleton_bytes(
+    network: Network,
+    formats: Iterable[Format] = (),
+    metadata: Mapping[str, str] | None = None,
+    *,
+    activations: bool = False,
+) -> int:
+    """The file without the weights of any site, in bytes, with the functions of all `formats` (see the module), those
+    for integer kernels among them where there may be quantized `activations`."""
+    functions = {
+        function(format_.bits, site.shape, network.opset, axis)
+        for format_ in formats
+        if isinstance(format_, IntegerFormat)
+        for site in network.sites
+        for axis in ((None, site.channel_axis) if activations else (None,))
+    }
+    if activations:
+        functions.add(bias_function(network.opset))
+    return int(_skeleton(network, metadata or {}, {}, ()).ByteSize()) + _functions_bytes(functions)
+
+
+def file_bytes(
+    network: Network,
+    plan: Mapping[str, Format],
+    metadata: Mapping[str, str] | None = None,
+    activations: Mapping[str, UnsignedFormat] = _NO_ACTIVATIONS,
+) -> int:
+    """The size in bytes of what `export` writes for `plan`, a format by initializer name, float32 where none is given,
+    and `activations`, a format by tensor name.
+
+    Exact, but for up to eight bytes a name in networks of more than 3,844 quantized weights and activations.
+    """
     formats = {site.weight: (site, plan.get(site.weight, FloatFormat())) for site in network.sites}
+    quantized = {name: (site, f) for name, (site, f) in formats.items() if isinstance(f, IntegerFormat)}
+    uses = kernel_uses(network, quantized, activations)
+    kernels = weight_kernels(network, uses)
+    skeleton = _skeleton(network, metadata or {}, activations, uses)
     graph = skeleton.graph.ByteSize() + sum(
-        weight_bytes(format_, site.shape, site.channel_axis, name) for name, (site, format_) in formats.items()
+        _weight_bytes(format_, site.shape, site.channel_axis, name, kernels.get(name))
+        for name, (site, format_) in formats.items()
     )
     skeleton.ClearField("graph")
-    functions = _functions_bytes(((f, site.shape) for site, f in formats.values()), network.opset)
-    return int(skeleton.ByteSize()) + functions + _field_bytes(7, graph)
+    functions = {
+        function(format_.bits, site.shape, network.opset, axis)
+        for name, (site, format_) in quantized.items()
+        for axis in made_for(kernels.get(name))
+    }
+    if any(use.integer and use.bias is not None for use in uses):
+        functions.add(bias_function(network.opset))
+    return int(skeleton.ByteSize()) + _functions_bytes(functions) + _field_bytes(7, graph)
 
 
-def _skeleton(network: Network, metadata: Mapping[str, str]) -> onnx.ModelProto:
+def _weight_bytes(
+    format_: Format, shape: tuple[int, ...], channel_axis: int, name: str, kernel: WeightKernel | None
+) -> int:
+    if isinstance(format_, FloatFormat):
+        return _initializer_bytes(name, TensorProto.FLOAT, shape, 4 * math.prod(shape))
+    if not isinstance(format_, IntegerFormat):
+        raise TypeError(f"{format_.name} is a format of activations, and {name} is a weight")
+    parts = digits(format_.bits)
+    names = [letter + _SUFFIX for letter in [*DIGIT_LETTERS[: len(parts)], SCALE_LETTER]]
+    total = sum(
+        _initializer_bytes(digit_name, digit.data_type, digit.dims(shape), digit.size_bytes(shape))
+        for digit, digit_name in zip(parts, names, strict=False)
+    )
+    for axis in made_for(kernel):
+        scale_shape: tuple[int, ...] = ()
+        if format_.granularity is Granularity.CHANNEL:
+            channels = shape[channel_axis]
+            ranks = tuple(channels if place == channel_axis % len(shape) else 1 for place in range(len(shape)))
+            scale_shape = ranks if axis is None else (channels,)
+        made = KERNEL_LETTER + _SUFFIX if axis is not None and kernel is not None and kernel.others else name
+        total += _initializer_bytes(names[-1], TensorProto.FLOAT, scale_shape, 4 * math.prod(scale_shape))
+        total += _field_bytes(1, call(format_.bits, shape, names, made, axis).ByteSize())
+    return total
+
+
+def _skeleton(
+    network: Network,
+    metadata: Mapping[str, str],
+    activations: Mapping[str, UnsignedFormat],
+    uses: Sequence[KernelUse],
+) -> onnx.ModelProto:
+    """The file without weights and functions; scales, zero points and biases have their sizes, not their values."""
     draft = draft_without(network.proto, {site.weight for site in network.sites})
-    apply(draft, [DropDebris(), AddMetadata(metadata)])
+    parameters = {name: QuantizedActivation(format_, 1.0, 0) for name, format_ in activations.items()}
+    apply(draft, [DropDebris(), QuantizeTensors(parameters, moved_from(network))])
+    for weight, kernel in weight_kernels(network, uses).items():
+        if kernel.others:
+            read_instead(draft.graph, kernel.nodes, weight, KERNEL_LETTER + _SUFFIX)
+    scales = {use.node: (SCALE_LETTER + _SUFFIX,) * 2 for use in uses if use.integer}
+    biases = {
+        use.node: np.zeros(use.bias.channels, dtype=np.int32 if use.integer else np.float32)
+        for use in uses
+        if use.bias is not None
+    }
+    apply(draft, [StoreBiases(uses, biases, scales), AddMetadata(metadata)])
+    draft.ClearField("functions")  # counted with those of the weights
+    imports = [entry for entry in draft.opset_import if entry.domain != DOMAIN]
+    del draft.opset_import[:]
+    draft.opset_import.extend(imports)
     return draft
 
 
-def _functions_bytes(uses: Iterable[tuple[Format, tuple[int, ...]]], opset: int) -> int:
-    """The functions that weights of these formats and shapes call, each once, and the import of the domain."""
-    functions = {function(f.bits, shape, opset) for f, shape in uses if isinstance(f, IntegerFormat)}
+def _functions_bytes(functions: Collection[bytes]) -> int:
+    """Functions, each once, and the import of their domain."""
     domain = onnx.ModelProto(opset_import=[helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]).ByteSize()
     return sum(_field_bytes(25, len(body)) for body in functions) + (domain if functions else 0)
 

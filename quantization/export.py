@@ -7,42 +7,124 @@ replaced are never copied.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
+from network.activations import moved_from
 from network.graph import Network
+from quantization.activation_passes import QuantizeTensors, StoreBiases
+from quantization.activations import QuantizedActivation
+from quantization.biases import fit, kernel_codes, kernel_scale
 from quantization.errors import ExportTooLarge, QuantizationError
-from quantization.passes import AddMetadata, DropDebris, Pass, StoreFloats, StorePacked, apply, draft_without
+from quantization.kernels import KernelUse, kernel_uses, weight_kernels
+from quantization.passes import AddMetadata, DropDebris, StoreFloats, StorePacked, apply, draft_without
 from quantization.weights import QuantizedWeight
 
 _LARGEST_FILE = (1 << 31) - 1  # bytes; a protobuf message cannot be longer
+_NO_ACTIVATIONS: Mapping[str, QuantizedActivation] = MappingProxyType({})
 
 
-def export(network: Network, weights: Mapping[str, QuantizedWeight], metadata: Mapping[str, str]) -> bytes:
+def export(
+    network: Network,
+    weights: Mapping[str, QuantizedWeight],
+    metadata: Mapping[str, str],
+    activations: Mapping[str, QuantizedActivation] = _NO_ACTIVATIONS,
+) -> bytes:
     """The network with `weights` stored at their widths: a file for plain ONNX Runtime, the same bytes every time.
+
+    A layer whose input and output are quantized runs as an integer kernel, whatever the width of its weight; every
+    other layer runs on floats, with just the values that were asked for.
 
     Args:
         network: normalised; not changed.
-        weights: by initializer name. All other initializers stay as they are.
+        weights: by initializer name. All other initializers stay as they are, but for biases of integer kernels.
         metadata: entries for the model's metadata, over those of the same key.
+        activations: by tensor name: graph inputs and outputs of nodes of the main graph.
 
     Raises:
-        QuantizationError: a weight is no float32 initializer of its shape, or the network's opset is too old.
+        QuantizationError: a weight is no float32 initializer of its shape, an activation is no value of the main graph
+            or differs from the one whose values it moves, or the network's opset is too old.
         ExportTooLarge: the file would pass two gigabytes.
     """
-    ordered = _in_graph_order(network, weights)
-    return _write(network, ordered, [DropDebris(), StorePacked(ordered), AddMetadata(metadata)])
+    parts = _Parts(network, weights, activations)
+    tensors = QuantizeTensors(activations, moved_from(network))
+    packed = StorePacked(parts.weights, weight_kernels(network, parts.uses))
+    draft = draft_without(network.proto, parts.weights)
+    apply(draft, [DropDebris(), tensors, packed])
+    scales = {
+        use.node: (tensors.scales[use.input], packed.kernel_scales[use.weight]) for use in parts.uses if use.integer
+    }
+    apply(draft, [StoreBiases(parts.uses, parts.biases(codes=True), scales), AddMetadata(metadata)])
+    return _bytes(draft)
 
 
-def simulate(network: Network, weights: Mapping[str, QuantizedWeight]) -> bytes:
-    """The network with `weights` dequantized by numpy to float32 initializers: what `export` must compute, bit for bit.
+def simulate(
+    network: Network,
+    weights: Mapping[str, QuantizedWeight],
+    activations: Mapping[str, QuantizedActivation] = _NO_ACTIVATIONS,
+) -> bytes:
+    """The network with `weights` dequantized by numpy to float32 initializers, and `activations` rounded between them.
+
+    This is what `export` must compute: bit for bit without activations. With them an integer kernel rounds its exact
+    sum where this file rounds a float one, so that a value next to the middle of two codes may take the other code: at
+    each quantized tensor one step of its scale, for few values, apart.
 
     Raises:
-        QuantizationError: a weight is no float32 initializer of its shape.
-        ExportTooLarge: the file would pass two gigabytes.
+        QuantizationError, ExportTooLarge: as `export`.
     """
-    ordered = _in_graph_order(network, weights)
-    return _write(network, ordered, [DropDebris(), StoreFloats(ordered)])
+    parts = _Parts(network, weights, activations)
+    draft = draft_without(network.proto, parts.weights)
+    tensors = QuantizeTensors(activations, moved_from(network))
+    biases = StoreBiases(parts.uses, parts.biases(codes=False), {})
+    apply(draft, [DropDebris(), tensors, StoreFloats(parts.weights), biases])
+    return _bytes(draft)
+
+
+class _Parts:
+    """What is stored: weights in graph order, layers that need another form, and their biases."""
+
+    def __init__(
+        self,
+        network: Network,
+        weights: Mapping[str, QuantizedWeight],
+        activations: Mapping[str, QuantizedActivation],
+    ) -> None:
+        self._network = network
+        self._activations = activations
+        ordered = _in_graph_order(network, weights)
+        self.uses = kernel_uses(network, ordered, {name: a.format for name, a in activations.items()})
+        fitted: dict[str, list[tuple[NDArray[np.float32], float]]] = {}
+        for use in self.uses:
+            if use.integer and use.bias is not None:
+                fitted.setdefault(use.weight, []).append((self._values(use), activations[use.input].scale))
+        self.weights = {name: fit(weight, fitted.get(name, ())) for name, weight in ordered.items()}
+
+    def biases(self, *, codes: bool) -> dict[str, NDArray[Any]]:
+        """By node name: of integer kernels their `codes` or the values that these stand for, of others the values."""
+        found: dict[str, NDArray[Any]] = {}
+        for use in self.uses:
+            if use.bias is None:
+                continue
+            values = self._values(use)
+            if use.integer:
+                scale, weight = self._activations[use.input].scale, self.weights[use.weight]
+                values_as_codes = kernel_codes(values, scale, weight)
+                if codes:
+                    found[use.node] = values_as_codes
+                    continue
+                values = values_as_codes.astype(np.float32) * kernel_scale(scale, weight)
+            found[use.node] = values
+        return found
+
+    def _values(self, use: KernelUse) -> NDArray[np.float32]:
+        """The bias as the network has it, zeros where it has none."""
+        if use.bias is None or use.bias.initializer is None:
+            return np.zeros(use.bias.channels if use.bias else 0, dtype=np.float32)
+        return self._network.weight(use.bias.initializer)
 
 
 def _in_graph_order(network: Network, weights: Mapping[str, QuantizedWeight]) -> dict[str, QuantizedWeight]:
@@ -57,9 +139,7 @@ def _in_graph_order(network: Network, weights: Mapping[str, QuantizedWeight]) ->
     return {name: weights[name] for name in network.initializers if name in weights}
 
 
-def _write(network: Network, weights: Mapping[str, QuantizedWeight], passes: list[Pass]) -> bytes:
-    draft = draft_without(network.proto, weights)
-    apply(draft, passes)
+def _bytes(draft: onnx.ModelProto) -> bytes:
     expected = sum(len(tensor.raw_data) for tensor in draft.graph.initializer)
     if expected > _LARGEST_FILE:
         raise _too_large(expected)

@@ -1,7 +1,7 @@
 """Number formats as value objects.
 
-A format says how one weight is represented; it knows nothing of a particular weight. Formats compare by value and
-have a stable name, which is how plans, tables and keys refer to them.
+A format says how one weight or activation is represented; it knows nothing of a particular one. Formats compare by
+value and have a stable name, which is how plans, tables and keys refer to them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import ClassVar
 
 MIN_BITS = 2
 MAX_BITS = 8
+ACTIVATION_BITS = (4, 8, 16)
 
 
 class Granularity(StrEnum):
@@ -65,7 +66,33 @@ class FloatFormat:
         return "float32"
 
 
-Format = IntegerFormat | FloatFormat
+@dataclass(frozen=True, slots=True, order=True)
+class UnsignedFormat:
+    """Asymmetric integers of an activation tensor, 4, 8 or 16 bits: `value = scale * (code - zero_point)`.
+
+    Codes lie in `[0, 2**bits - 1]`, and so does the zero point: 0 is always a value of the format.
+    """
+
+    bits: int
+
+    kind: ClassVar[str] = "uint"
+    granularity: ClassVar[Granularity] = Granularity.TENSOR
+
+    def __post_init__(self) -> None:
+        if self.bits not in ACTIVATION_BITS:
+            raise ValueError(f"bits of an activation must be one of {ACTIVATION_BITS}, got {self.bits}")
+
+    @property
+    def name(self) -> str:
+        """`uint8/tensor`: unique, stable, and what `parse_format` reads."""
+        return f"uint{self.bits}/{self.granularity}"
+
+    @property
+    def highest_code(self) -> int:
+        return (1 << self.bits) - 1
+
+
+Format = IntegerFormat | FloatFormat | UnsignedFormat
 
 
 def parse_format(name: str) -> Format:
@@ -79,4 +106,6 @@ def parse_format(name: str) -> Format:
     base, _, granularity = name.partition("/")
     if base.startswith("int") and base[3:].isdigit() and granularity in set(Granularity):
         return IntegerFormat(int(base[3:]), Granularity(granularity))
-    raise ValueError(f"no format is called {name!r}; expected float32 or e.g. int4/channel, int8/tensor")
+    if base.startswith("uint") and base[4:].isdigit() and granularity == Granularity.TENSOR:
+        return UnsignedFormat(int(base[4:]))
+    raise ValueError(f"no format is called {name!r}; expected float32 or e.g. int4/channel, int8/tensor, uint8/tensor")

@@ -12,12 +12,18 @@ from onnx import helper, numpy_helper
 
 from quantization.dequantize import DOMAIN, DOMAIN_VERSION, FIRST_IR_VERSION, FIRST_OPSET, call, function
 from quantization.errors import QuantizationError
+from quantization.kernels import WeightKernel, made_for
 from quantization.packing import pack
 from quantization.weights import QuantizedWeight
 
-DIGIT_LETTERS = "abc"  # digits, highest first
-SCALE_LETTER = "s"
+# The names that an export gives: one letter, which says what it is, and a suffix.
+DIGIT_LETTERS = "abc"  # digits of a weight, highest first
+SCALE_LETTER = "s"  # its scale
+KERNEL_LETTER = "i"  # the weight for integer kernels, where others read it too
+ACTIVATION_LETTERS = "xyqkrdt"  # scale, zero point, codes, capped codes, values before and behind them; the cap
+BIAS_LETTERS = "efg"  # codes, scale, values
 SUFFIX_LENGTH = 2
+_LETTERS = DIGIT_LETTERS + SCALE_LETTER + KERNEL_LETTER + ACTIVATION_LETTERS + BIAS_LETTERS
 _ALPHABET = string.digits + string.ascii_letters
 
 
@@ -88,14 +94,22 @@ class DropDebris(Pass):
 
 
 class StorePacked(Pass):
-    """Give the graph digits and a scale for each weight, and a call that makes the weight under its own name."""
+    """Give the graph digits and a scale for each weight, and a call that makes the weight under its own name.
 
-    def __init__(self, weights: Mapping[str, QuantizedWeight]) -> None:
+    Args:
+        weights: by initializer name.
+        kernels: which of them integer kernels take, and how (`quantization.kernels.weight_kernels`).
+    """
+
+    def __init__(self, weights: Mapping[str, QuantizedWeight], kernels: Mapping[str, WeightKernel]) -> None:
         self._weights = weights
+        self._kernels = kernels
+        self.kernel_scales: dict[str, str] = {}
+        """Names of the scales of the weights that integer kernels take; filled by `call`."""
 
     def requires(self, draft: onnx.ModelProto) -> None:
         """The draft has the types that packing uses, none of our functions, and none of the weights."""
-        if (opset := _opset(draft)) < FIRST_OPSET:
+        if (opset := opset_of(draft)) < FIRST_OPSET:
             raise QuantizationError(
                 f"packed weights need opset {FIRST_OPSET}, got a network of opset {opset}; normalise it first"
             )
@@ -105,33 +119,41 @@ class StorePacked(Pass):
             raise QuantizationError(f"the draft still holds the weights {', '.join(sorted(present))}")
 
     def call(self, draft: onnx.ModelProto) -> None:
-        suffixes = _short_names(_value_names(draft.graph))
+        suffixes = short_names(draft.graph)
         calls, functions = [], {}
         for name, weight in self._weights.items():
             bits, suffix = weight.format.bits, next(suffixes)
-            tensors = [*pack(weight.codes, bits), numpy_helper.from_array(weight.scale)]
-            for letter, tensor in zip([*DIGIT_LETTERS[: len(tensors) - 1], SCALE_LETTER], tensors, strict=True):
-                tensor.name = letter + suffix
-            draft.graph.initializer.extend(tensors)
-            calls.append(call(bits, weight.shape, [tensor.name for tensor in tensors], name))
-            functions[calls[-1].op_type] = function(bits, weight.shape, _opset(draft))
-        nodes = list(draft.graph.node)
-        del draft.graph.node[:]
-        draft.graph.node.extend([*calls, *nodes])
-        draft.functions.extend(onnx.FunctionProto.FromString(functions[name]) for name in sorted(functions))
-        if self._weights:
-            draft.opset_import.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
-            draft.ir_version = max(draft.ir_version, FIRST_IR_VERSION)
+            parts = pack(weight.codes, bits)
+            for letter, part in zip(DIGIT_LETTERS, parts, strict=False):
+                part.name = letter + suffix
+            draft.graph.initializer.extend(parts)
+            kernel = self._kernels.get(name)
+            for form in made_for(kernel):
+                shared = form is not None and kernel is not None and kernel.others
+                place = next(suffixes) if shared else suffix
+                scale = (
+                    weight.scale if form is None else weight.scale.reshape(-1) if weight.scale.ndim else weight.scale
+                )
+                draft.graph.initializer.append(numpy_helper.from_array(scale, SCALE_LETTER + place))
+                made = KERNEL_LETTER + place if shared else name
+                inputs = [*(part.name for part in parts), SCALE_LETTER + place]
+                calls.append(call(bits, weight.shape, inputs, made, form))
+                functions[calls[-1].op_type] = function(bits, weight.shape, opset_of(draft), form)
+                if form is not None and kernel is not None:
+                    self.kernel_scales[name] = SCALE_LETTER + place
+                    read_instead(draft.graph, kernel.nodes, name, made)
+        insert_nodes(draft.graph, {-1: calls})
+        add_functions(draft, functions)
 
     def ensures(self, draft: onnx.ModelProto) -> None:
         """Every weight is made once, from tensors that are there, by a function that is there."""
-        made = {node.output[0]: node for node in draft.graph.node if node.domain == DOMAIN}
+        made = [node.output[0] for node in draft.graph.node if node.domain == DOMAIN]
         tensors = [t.name for t in draft.graph.initializer]
         functions = {f.name for f in draft.functions if f.domain == DOMAIN}
-        if made.keys() != self._weights.keys() or len(tensors) != len(set(tensors)):
+        if not self._weights.keys() <= set(made) or len(made) != len(set(made)) or len(tensors) != len(set(tensors)):
             raise QuantizationError("the draft does not make each of its weights exactly once")
-        for node in made.values():
-            if node.op_type not in functions or not set(node.input) <= set(tensors):
+        for node in draft.graph.node:
+            if node.domain == DOMAIN and (node.op_type not in functions or not set(node.input) <= set(tensors)):
                 raise QuantizationError(f"weight {node.output[0]} lacks its function or one of its tensors")
 
 
@@ -177,7 +199,19 @@ class AddMetadata(Pass):
             raise QuantizationError("the draft's metadata is not what was asked for")
 
 
-def _opset(draft: onnx.ModelProto) -> int:
+def add_functions(draft: onnx.ModelProto, functions: Mapping[str, bytes]) -> None:
+    """Functions by name, in the order of their names, with the import of their domain."""
+    if not functions:
+        return
+    merged = dict(functions) | {f.name: f.SerializeToString(deterministic=True) for f in draft.functions}
+    del draft.functions[:]
+    draft.functions.extend(onnx.FunctionProto.FromString(merged[name]) for name in sorted(merged))
+    if not any(o.domain == DOMAIN for o in draft.opset_import):
+        draft.opset_import.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
+    draft.ir_version = max(draft.ir_version, FIRST_IR_VERSION)
+
+
+def opset_of(draft: onnx.ModelProto) -> int:
     return next((o.version for o in draft.opset_import if o.domain in ("", "ai.onnx")), 0)
 
 
@@ -198,10 +232,30 @@ def _value_names(graph: onnx.GraphProto) -> set[str]:
     return names
 
 
-def _short_names(taken: set[str]) -> Iterator[str]:
-    """Suffixes that are free with every letter that we put before them: two characters, after 3,844 of them three."""
+def short_names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Suffixes that are free with every letter that is put before them: two characters, after 3,844 of them three."""
+    taken = _value_names(graph)
     for length in itertools.count(SUFFIX_LENGTH):
         for characters in itertools.product(_ALPHABET, repeat=length):
             suffix = "".join(characters)
-            if taken.isdisjoint(letter + suffix for letter in [*DIGIT_LETTERS, SCALE_LETTER]):
+            if taken.isdisjoint(letter + suffix for letter in _LETTERS):
                 yield suffix
+
+
+def insert_nodes(graph: onnx.GraphProto, behind: Mapping[int, Sequence[onnx.NodeProto]]) -> None:
+    """Put nodes behind the one at each index; -1 is before all."""
+    nodes = list(graph.node)
+    del graph.node[:]
+    graph.node.extend(behind.get(-1, ()))
+    for index, node in enumerate(nodes):
+        graph.node.append(node)
+        graph.node.extend(behind.get(index, ()))
+
+
+def read_instead(graph: onnx.GraphProto, nodes: Container[str], old: str, new: str) -> None:
+    """The nodes of these names read `new` where they read `old`."""
+    for node in graph.node:
+        if node.name in nodes:
+            for place, name in enumerate(node.input):
+                if name == old:
+                    node.input[place] = new

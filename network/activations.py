@@ -1,0 +1,220 @@
+"""The activation sites of a normalised graph: which values between layers may be quantized, and which go together.
+
+ONNX Runtime runs a layer in integers when what it reads and writes is quantized. Its CPU rules (1.31, the QDQ selectors
+of its optimiser), which the sites follow:
+
+    Conv                                     input and output; a Relu or Clip behind it is part of it
+    Gemm, MatMul with a weight on the right  input; the output may stay float
+    MatMul of two values                     both inputs
+    Add, Mul, Concat of values only          inputs and output
+    AveragePool, GlobalAveragePool,
+    LeakyRelu, Sigmoid                       input and output
+    Reshape, Transpose, MaxPool, Slice, ...  move values: what they make has the format of what they read
+
+The tensor between a layer and the Relu or Clip behind it is therefore no site, nor is what only other operators
+(LayerNormalization, Softmax) read and write. Constants, integers and shape arithmetic never are. Concat takes inputs of
+different scales, so that its inputs stay sites of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from network.graph import Network
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationSite:
+    """Tensors with one format and one set of parameters: the first is computed, the others are its values moved.
+
+    `name` is that of the first tensor, `elements` counts its values for one sample (1 where shapes are not known).
+    """
+
+    name: str
+    tensors: tuple[str, ...]
+    elements: int
+
+
+def find_activations(network: Network) -> tuple[ActivationSite, ...]:
+    """All activation sites, in graph order."""
+    graph = _Graph(network)
+    wanted = _wanted(graph)
+    members: dict[str, list[str]] = {}
+    site_of: dict[str, str] = {}
+    inputs = [spec.name for spec in network.inputs]
+    for name in [*inputs, *(name for node in graph.nodes for name in node.output)]:
+        source = graph.moved.get(name, "")
+        site = site_of.get(source) or (name if name in wanted else "")
+        if site:
+            site_of[name] = site
+            members.setdefault(site, []).append(name)
+    return tuple(
+        ActivationSite(name, tuple(tensors), math.prod(graph.shapes.get(name, (1,))))
+        for name, tensors in members.items()
+    )
+
+
+def moved_from(network: Network) -> dict[str, str]:
+    """For every value that a node only moves (or repeats, drops, pads with zero): the value it moves."""
+    return {
+        output: node.input[0]
+        for node in network.proto.graph.node
+        if node.input and node.domain in ("", "ai.onnx") and _moves(node, network.initializers)
+        for output in node.output
+        if output
+    }
+
+
+def sole_readers(network: Network) -> dict[str, onnx.NodeProto]:
+    """For every value that one node of the main graph reads, once, and nothing else: that node. Outputs have none."""
+    uses = Counter(spec.name for spec in network.outputs)
+    readers: dict[str, onnx.NodeProto] = {}
+    for node in network.proto.graph.node:
+        uses.update(names_read(node))
+        readers.update(dict.fromkeys(node.input, node))
+    return {name: node for name, node in readers.items() if name and uses[name] == 1}
+
+
+def names_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Every name that a node reads, those that its inner graphs (If, Loop, Scan) may take from outside included."""
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+            for inner in graph.node:
+                yield from names_read(inner)
+            yield from (output.name for output in graph.output)
+
+
+class _Graph:
+    """What the rules ask of a graph."""
+
+    def __init__(self, network: Network) -> None:
+        self.nodes = list(network.proto.graph.node)
+        self.initializers = network.initializers
+        self.sole_readers = sole_readers(network)
+        self.shapes, floats = _float_shapes(network.proto)
+        variable = {spec.name for spec in network.inputs}
+        for node in self.nodes:
+            if variable.intersection(names_read(node)):
+                variable.update(node.output)
+        self.values = variable & floats - {""}
+        self.moved = {
+            name: source
+            for name, source in moved_from(network).items()
+            if name in self.values and source in self.values
+        }
+
+    def end(self, output: str) -> str:
+        """What a layer's output becomes in the Relu or Clip that is part of the layer: one, read by nothing else."""
+        reader = self.sole_readers.get(output)
+        if reader is None or reader.op_type not in ("Relu", "Clip") or reader.input[0] != output:
+            return output
+        if not all(name in self.initializers for name in reader.input[1:] if name):
+            return output
+        return str(reader.output[0])
+
+
+def _moves(node: onnx.NodeProto, initializers: Mapping[str, onnx.TensorProto]) -> bool:
+    match node.op_type:
+        case "Pad":
+            fill = node.input[2] if len(node.input) > 2 else ""
+            return not fill or (fill in initializers and not numpy_helper.to_array(initializers[fill]).any())
+        case "Resize":
+            attributes = {a.name: a.s for a in node.attribute}
+            crops = attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+            return attributes.get("mode", b"nearest") == b"nearest" and not crops
+        case "MaxPool":
+            return len(node.output) == 1
+    return node.op_type in _MOVERS
+
+
+_MOVERS = frozenset(
+    {"DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "Identity", "Reshape", "Slice", "SpaceToDepth"}
+    | {"Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
+)
+
+
+def _wanted(graph: _Graph) -> set[str]:
+    """What an integer kernel reads or writes, and what is only moved to get there."""
+    wanted: set[str] = set()
+    for node in graph.nodes:
+        rule = _KERNELS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        reads = rule.reads(graph, node) if rule else ()
+        if rule is None or not reads:
+            continue
+        wanted.update(reads)
+        if rule.writes:
+            wanted.add(graph.end(node.output[0]))
+    for node in reversed(graph.nodes):
+        source = node.input[0] if node.input else ""
+        outputs = [name for name in node.output if name]
+        if all(graph.moved.get(name) == source and name in wanted for name in outputs) and source in graph.sole_readers:
+            wanted.add(source)
+    return wanted & graph.values
+
+
+@dataclass(frozen=True, slots=True)
+class _Kernel:
+    """An integer kernel: which inputs must be quantized (none where it cannot run), and whether the output must."""
+
+    reads: Callable[[_Graph, onnx.NodeProto], tuple[str, ...]]
+    writes: bool
+
+
+def _before_weight(graph: _Graph, node: onnx.NodeProto) -> tuple[str, ...]:
+    left, right = node.input[:2]
+    return (left,) if left in graph.values and right in graph.initializers else ()
+
+
+def _all(graph: _Graph, node: onnx.NodeProto) -> tuple[str, ...]:
+    return tuple(node.input) if all(name in graph.values for name in node.input) else ()
+
+
+def _weight_or_all(graph: _Graph, node: onnx.NodeProto) -> tuple[str, ...]:
+    return _before_weight(graph, node) or _all(graph, node)
+
+
+_KERNELS: Mapping[str, _Kernel] = {
+    "Conv": _Kernel(_before_weight, writes=True),
+    "Gemm": _Kernel(_before_weight, writes=False),
+    "MatMul": _Kernel(_weight_or_all, writes=False),
+    **{
+        name: _Kernel(_all, writes=True)
+        for name in ("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid")
+    },
+}
+
+
+def _float_shapes(proto: onnx.ModelProto) -> tuple[dict[str, tuple[int, ...]], set[str]]:
+    """The known shapes of float32 values when a free batch axis is 1, and the names of all float32 values."""
+    single = onnx.ModelProto()
+    single.CopyFrom(proto)
+    del single.graph.value_info[:]
+    for value in single.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if dims and not dims[0].HasField("dim_value"):
+            dims[0].dim_value = 1
+    for value in single.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    for tensor in single.graph.initializer:  # inference needs the values of shape arguments only, not of weights
+        if tensor.data_type == onnx.TensorProto.FLOAT and np.prod(tensor.dims) > 1:
+            tensor.ClearField("raw_data")
+            tensor.ClearField("float_data")
+    inferred = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
+    shapes: dict[str, tuple[int, ...]] = {}
+    floats: set[str] = set()
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+            continue
+        floats.add(value.name)
+        dims = value.type.tensor_type.shape.dim
+        if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
+            shapes[value.name] = tuple(dim.dim_value for dim in dims)
+    return shapes, floats

@@ -1,0 +1,186 @@
+"""Which layers ONNX Runtime runs as integer kernels, and which it must be kept from quantizing behind our back.
+
+Read from the optimiser of ONNX Runtime 1.31 (CPU) and tested against it:
+
+- `QLinearConv`, `QGemm`, `QLinearMatMul` and `MatMulIntegerToFloat` come from a layer whose input and weight are made
+  by DequantizeLinear and whose output, behind at most a Relu or a Clip, is quantized to the same type; a Gemm or MatMul
+  without such a Relu or Clip may leave its output float. They take a bias of int32 codes with the scale input scale x
+  weight scale. A MatMul and the Add of a constant vector behind it become one Gemm.
+- A weight of 4 or 2 bits is no operand of theirs: int4 is run in float, and int2 ends in a QLinearConv that refuses it.
+  So all codes are unpacked to int8.
+- A Conv, ConvTranspose or Gemm with *float* weight between quantized tensors gets its weight rounded to 8 bits at one
+  scale by ONNX Runtime itself, silently. It leaves a layer alone whose bias is not a plain vector, so the bias of such
+  a layer is stored as a DequantizeLinear of int32 with powers of two as scales: the same numbers, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from network.activations import names_read, sole_readers
+from network.graph import Layer, Network
+from quantization.formats import UnsignedFormat
+
+_GUARDED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True, slots=True)
+class Bias:
+    """Input `place` of the node called `node`: the vector `initializer`, or none so far, of `channels` elements."""
+
+    node: str
+    place: int
+    initializer: str | None
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class KernelUse:
+    """A layer whose `input` is quantized: it runs on integers, or is guarded so that it stays as it is.
+
+    `axis` is the one of the weight's output channels. `bias` is None where the layer has no vector to store.
+    """
+
+    node: str
+    weight: str
+    input: str
+    axis: int
+    bias: Bias | None
+    integer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WeightKernel:
+    """A weight that integer kernels take: the `nodes` that they are, its axis of output channels, and whether `others`
+    read the weight too, in float."""
+
+    nodes: frozenset[str]
+    axis: int
+    others: bool
+
+
+def weight_kernels(network: Network, uses: Sequence[KernelUse]) -> dict[str, WeightKernel]:
+    """The weights that integer kernels take, by initializer name."""
+    nodes: dict[str, set[str]] = {}
+    axes: dict[str, int] = {}
+    for use in uses:
+        if use.integer:
+            nodes.setdefault(use.weight, set()).add(use.node)
+            axes[use.weight] = use.axis
+    reads = Counter(spec.name for spec in network.outputs)
+    for node in network.proto.graph.node:
+        reads.update(set(names_read(node)))
+    return {
+        weight: WeightKernel(frozenset(names), axes[weight], reads[weight] > len(names))
+        for weight, names in nodes.items()
+    }
+
+
+def made_for(kernel: WeightKernel | None) -> tuple[int | None, ...]:
+    """The forms in which a weight is made: None is float, a number the axis of an integer kernel."""
+    if kernel is None:
+        return (None,)
+    return (None, kernel.axis) if kernel.others else (kernel.axis,)
+
+
+def kernel_uses(
+    network: Network, quantized: Collection[str], activations: Mapping[str, UnsignedFormat]
+) -> tuple[KernelUse, ...]:
+    """All layers that need another form than a float weight, in graph order of their sites.
+
+    Args:
+        quantized: the initializers that are stored as integers.
+        activations: formats by tensor name.
+    """
+    nodes = {node.name: node for node in network.proto.graph.node}
+    readers = sole_readers(network)
+    uses = []
+    for site in network.sites:
+        for layer in site.layers:
+            use = _use(network, nodes[layer.name], layer, readers, activations, site.weight in quantized)
+            if use is not None:
+                uses.append(use)
+    return tuple(uses)
+
+
+def _use(
+    network: Network,
+    node: onnx.NodeProto,
+    layer: Layer,
+    readers: Mapping[str, onnx.NodeProto],
+    activations: Mapping[str, UnsignedFormat],
+    quantized: bool,
+) -> KernelUse | None:
+    if node.op_type not in _GUARDED or node.input[0] not in activations or node.input[1] != layer.weight:
+        return None
+    bias, output = _bias(network, node, layer, readers)
+    simple = bias is not None and _is_plain(node, len(network.initializers[layer.weight].dims))
+    integer = quantized and simple and _runs_on_integers(node, output, readers, activations)
+    if integer and bias is not None and bias.initializer is None:
+        bias = None  # an integer kernel needs none
+    elif node.op_type == "MatMul" and bias is not None and bias.initializer is None:
+        bias = None  # nothing that it could become is quantized unasked
+    if not integer and bias is None:
+        return None
+    return KernelUse(node.name, layer.weight, node.input[0], layer.channel_axis, bias, integer)
+
+
+def _bias(
+    network: Network, node: onnx.NodeProto, layer: Layer, readers: Mapping[str, onnx.NodeProto]
+) -> tuple[Bias | None, str]:
+    """The bias, None where it is no vector of the file, and the output of the layer with it."""
+    weight, tensors = network.initializers[layer.weight], network.initializers
+    channels = weight.dims[layer.channel_axis] * (layer.group if node.op_type == "ConvTranspose" else 1)
+    add = readers.get(node.output[0])
+    if node.op_type != "MatMul":
+        name = node.input[2] if len(node.input) > 2 else ""
+        return _vector(tensors, node.name, 2, name, channels), node.output[0]
+    if add is None or add.op_type != "Add":
+        return Bias(node.name, 2, None, channels), node.output[0]
+    place = 1 - list(add.input).index(node.output[0])
+    if add.input[place] not in tensors:
+        return Bias(node.name, 2, None, channels), node.output[0]
+    return _vector(tensors, add.name, place, add.input[place], channels), add.output[0]
+
+
+def _vector(tensors: Mapping[str, onnx.TensorProto], node: str, place: int, name: str, channels: int) -> Bias | None:
+    if not name:
+        return Bias(node, place, None, channels)
+    tensor = tensors.get(name)
+    if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or list(tensor.dims) != [channels]:
+        return None
+    return Bias(node, place, name, channels)
+
+
+def _is_plain(node: onnx.NodeProto, rank: int) -> bool:
+    """Whether an integer kernel computes this node's operator with these attributes."""
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    match node.op_type:
+        case "Gemm":
+            return attributes.get("alpha", 1) == attributes.get("beta", 1) == 1 and not attributes.get("transA", 0)
+        case "MatMul":
+            return rank == 2
+    return node.op_type == "Conv"
+
+
+def _runs_on_integers(
+    node: onnx.NodeProto,
+    output: str,
+    readers: Mapping[str, onnx.NodeProto],
+    activations: Mapping[str, UnsignedFormat],
+) -> bool:
+    if activations[node.input[0]].bits > 8:
+        return False
+    made = activations.get(output)
+    reader = readers.get(output)
+    if made is None and reader is not None and reader.op_type in ("Relu", "Clip"):
+        made = activations.get(reader.output[0])
+        # A 4-bit tensor is capped behind its quantization, which therefore does not make a Clip before it redundant.
+        return made is not None and (made.bits == 8 or (made.bits == 4 and reader.op_type == "Relu"))
+    if made is None:
+        return node.op_type != "Conv"
+    return made.bits <= 8
