@@ -47,24 +47,30 @@ def test_recovers_it_under_noise(own, plans, rng):
     assert np.mean([fit.relative_error for fit in fits]) == pytest.approx(0.05, rel=0.1)
 
 
-def test_sums_have_no_ceiling(own, plans):
-    """Or one so high that the map is a sum to four digits."""
+@pytest.mark.parametrize("ceiling", [-0.5, -3.0, -30.0])
+def test_recovers_the_rate_at_which_damages_compound(ceiling, own, plans):
+    measured = product_form(own, plans, ceiling)
+    assert np.all(measured > own[plans].sum(1))
+    found = fit_saturation(own, plans, measured)
+    assert found.rate == pytest.approx(1 / ceiling, rel=1e-4)
+    assert found.ceiling == math.inf
+    assert found.relative_error < 1e-5
+    np.testing.assert_allclose(found.damage(found.term(own)[plans].sum(1)), measured, rtol=1e-4)
+
+
+def test_sums_are_sums(own, plans):
     total = own[plans].sum(1)
     found = fit_saturation(own, plans, total)
-    assert found.ceiling > 1e4 * total.max()
+    assert found.rate == pytest.approx(0, abs=1e-6)
     assert found.explained_by_sum == pytest.approx(1)
-    np.testing.assert_allclose(found.damage(total), total, rtol=1e-4)
-    np.testing.assert_allclose(found.term(own), own, rtol=1e-4)
+    np.testing.assert_allclose(found.damage(total), total, rtol=1e-5)
+    np.testing.assert_allclose(found.term(own), own, rtol=1e-5)
 
 
-def test_what_grows_faster_than_sums_has_no_ceiling_and_is_not_explained(own, plans):
-    total = own[plans].sum(1)
-    found = fit_saturation(own, plans, total * (1 + total))
-    assert found.ceiling == math.inf
-    assert found.relative_error > 0.1
-    assert found.explained < found.explained_by_sum
-    np.testing.assert_array_equal(found.damage(total), total)
-    np.testing.assert_array_equal(found.term(own), own)
+def test_where_nothing_is_damaged_the_map_is_the_sum(plans):
+    found = fit_saturation(np.zeros(SITES * FORMATS), plans, np.ones(60))
+    assert found.rate == 0
+    assert math.isnan(found.explained_by_sum)
 
 
 def test_says_how_much_the_sum_explains(own, plans):
