@@ -1,14 +1,17 @@
-"""The running mean and its standard error against numpy, and where samples lie in values."""
+"""Means over samples with their standard errors, and where samples lie in values."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 from network.execution import TorchNetwork
+from network.normalise import from_proto
 from sensitivity.estimators.draws import Draws
 from sensitivity.estimators.eigenvalues import PowerRule
+from sensitivity.estimators.linearisation import joined
 from sensitivity.estimators.sample_layout import SampleLayout, sample_layouts
 
 
@@ -53,9 +56,33 @@ def test_samples_are_found_wherever_they_lie(tokens, rng):
     assert rows[1].tolist() == [2, 3, 10, 11, 18, 19]
 
 
-def test_equal_samples_first_do_not_mislead(tokens):
-    ids = np.array([[0, 1, 2], [0, 1, 2], [3, 4, 0]])
-    assert sample_layouts(TorchNetwork(tokens), {"ids": ids}, ["m"]) == {"m": SampleLayout(0, 3)}
+def test_equal_samples_first_do_not_mislead(rng):
+    """Two blank samples: every layout would hold for them."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], name="transpose", perm=[1, 0, 2]),
+        helper.make_node("Reshape", ["t", "merged"], ["m"], name="merge"),
+        helper.make_node("Reshape", ["m", "apart"], ["a"], name="part"),
+        helper.make_node("Transpose", ["a"], ["y"], name="back", perm=[1, 0, 2]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "merged",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(np.array([-1, 4]), "merged"),
+            numpy_helper.from_array(np.array([3, -1, 4]), "apart"),
+        ],
+    )
+    network = from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+    x = np.concatenate([np.zeros((2, 3, 4)), rng.normal(size=(1, 3, 4))]).astype(np.float32)
+    assert sample_layouts(TorchNetwork(network), {"x": x}, ["m"]) == {"m": SampleLayout(0, 3)}
+
+
+def test_sums_over_samples_and_one_over_the_batch_join_to_one_over_the_batch():
+    of_samples, of_batch = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0])
+    assert joined([of_samples, of_samples]).tolist() == [2.0, 4.0, 6.0]
+    assert joined([of_samples, of_batch]).tolist() == [16.0]
 
 
 @pytest.mark.parametrize("rule", [{"rtol": 0.0}, {"max_iterations": 0}])
