@@ -89,8 +89,8 @@ class EvaluatedPlan:
 class SearchResult:
     """The outcome: `chosen` is the cheapest plan that meets the budget, or else the best effort.
 
-    `evaluated` holds every evaluated plan, cost ascending; `least_drop` is the smallest drop among them;
-    `full_evaluations` is the sum of the fractions of samples that they read.
+    `evaluated` holds every evaluated plan, cost ascending; `least_drop` is the smallest drop of those that read every
+    sample, if there are any; `full_evaluations` is the sum of the fractions of samples that all of them read.
     """
 
     status: SearchStatus
@@ -99,7 +99,7 @@ class SearchResult:
 
     @property
     def least_drop(self) -> float:
-        return min(plan.evaluation.drop for plan in self.evaluated)
+        return min((plan.evaluation.fraction < 1, plan.evaluation.drop) for plan in self.evaluated)[1]
 
     @property
     def full_evaluations(self) -> float:

@@ -104,7 +104,7 @@ def test_nothing_is_stopped_before_a_standard_error_means_something():
 
 
 def test_a_relative_drop_of_nothing_is_refused():
-    before, after, labels = outputs(0.1)
+    before, _, _ = outputs(0.1)
     nothing = measure(Metric.TOP1, before, before, (before.argmax(1) + 1) % CLASSES)
     sampling = Sampling(nothing, 0.05, DropKind.RELATIVE)
     read = np.arange(40)

@@ -1,0 +1,103 @@
+"""The search of a real job: stopped evaluations, search methods, objectives, confidence, a deadline in the middle."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+FORMATS = {"weights": {"bits": [2, 3, 4, 6, 8]}}
+SEARCH_SAMPLES = 539
+
+
+@pytest.fixture(scope="module")
+def analysis() -> dict[str, bytes]:
+    """Results that the jobs of this file share: none repeats the analysis."""
+    return {}
+
+
+@pytest.fixture
+def planned(job, model, samples, analysis):
+    """`planned(request)`: the plan of a job, its frontier, and the job."""
+
+    def run(request, **arguments):
+        one = job(model, samples, {**FORMATS, **request}, analysis, **arguments)
+        delivery = one.run()
+        return json.loads(delivery.artifacts["plan"]), json.loads(delivery.artifacts["frontier"]), one
+
+    return run
+
+
+def test_evaluations_say_which_share_of_the_samples_they_read(planned):
+    plan, _, job = planned({"budget": {"metric": "top1", "max_drop": 0.02}})
+    evaluated = plan["search"]["evaluated"]
+    assert plan["search"]["samples"] == SEARCH_SAMPLES
+    for one in evaluated:
+        assert one["fraction"] == one["samples"] / SEARCH_SAMPLES
+    assert any(one["fraction"] < 1 for one in evaluated)
+    assert plan["search"]["full_evaluations"] == pytest.approx(sum(one["fraction"] for one in evaluated))
+    assert plan["search"]["full_evaluations"] <= 12
+    assert {data["fraction"] for kind, data in job.events if kind == "evaluated"} == {
+        one["fraction"] for one in evaluated
+    }
+
+
+def test_a_stopped_evaluation_answers_as_all_samples_do(planned):
+    """Every plan of one search, once stopped and once read to the end, as the objective accuracy does."""
+    plan, _, _ = planned({"budget": {"metric": "top1", "max_drop": 0.05}})
+    stopped = {tuple(one["bits"].values()): one for one in plan["search"]["evaluated"] if one["fraction"] < 1}
+    assert stopped
+    for bits, one in stopped.items():
+        layers = {name: {"bits": [width]} for name, width in zip(one["bits"], bits, strict=True)}
+        request = {"objective": "accuracy", "limits": {"max_size_bytes": 10**6}, "layers": layers}
+        (whole,) = planned(request)[0]["search"]["evaluated"]
+        assert whole["fraction"] == 1
+        assert (whole["drop"] <= 0.05) == one["meets_budget"]
+        assert abs(whole["drop"] - one["drop"]) < 4 * max(one["stderr"], 3 / one["samples"])
+
+
+@pytest.mark.parametrize("confidence", [None, 0.9])
+def test_with_a_confidence_no_plan_is_called_good_early(planned, confidence):
+    plan, _, _ = planned({"budget": {"metric": "top1", "max_drop": 0.05, "confidence": confidence}})
+    early = [one["meets_budget"] for one in plan["search"]["evaluated"] if one["fraction"] < 1]
+    assert any(early) == (confidence is None)
+    assert plan["outcome"] == "met"
+
+
+def test_bisection_goes_level_by_level(planned):
+    plan, frontier, _ = planned({"budget": {"metric": "top1", "max_drop": 0.02}, "search": {"method": "bisection"}})
+    evaluated = [tuple(one["bits"].values()) for one in plan["search"]["evaluated"]]
+    assert (8, 8, 8) in evaluated
+    assert (6, 6, 6) in evaluated
+    assert plan["outcome"] == "met"
+    assert sum(point["chosen"] for point in frontier["points"]) <= 1
+    along_frontier, _, _ = planned({"budget": {"metric": "top1", "max_drop": 0.02}})
+    assert plan["size_bytes"] >= along_frontier["size_bytes"]
+
+
+def test_bisection_within_limits_that_wide_plans_break(planned):
+    request = {"budget": {"metric": "top1", "max_drop": 0.05}, "limits": {"max_size_bytes": 3800}}
+    plan, _, _ = planned({**request, "search": {"method": "bisection"}})
+    assert plan["size_bytes"] <= 3800
+    assert all(one["size_bytes"] <= 3800 for one in plan["search"]["evaluated"])
+
+
+@pytest.mark.parametrize("limits", [{"max_size_bytes": 3800}, {"max_bit_operations": 20_000_000}])
+def test_the_least_drop_within_a_limit(planned, limits):
+    plan, frontier, _ = planned({"objective": "accuracy", "limits": limits, "budget": {"metric": "kl"}})
+    assert plan["size_bytes"] <= limits.get("max_size_bytes", 10**9)
+    assert plan["bit_operations"] <= limits.get("max_bit_operations", 10**12)
+    assert frontier["cost"] == ("size" if "max_size_bytes" in limits else "bit_operations")
+    evaluated = plan["search"]["evaluated"]
+    assert all(one["fraction"] == 1 for one in evaluated)
+    chosen = [one for one in evaluated if one["size_bytes"] == plan["size_bytes"]]
+    assert chosen[0]["drop"] == plan["search"]["least_drop"]
+    assert plan["certificate"]["looks"] == 1
+
+
+def test_a_deadline_ends_an_evaluation_in_the_middle(planned):
+    plan, _, _ = planned({"budget": {"metric": "kl", "max_drop": 0.01}, "search": {"deadline_seconds": 5.0}}, late=True)
+    (only,) = plan["search"]["evaluated"]
+    assert only["fraction"] < 1
+    assert not only["meets_budget"]
+    assert plan["search"]["status"] == "deadline"
