@@ -74,8 +74,9 @@ class Sampling:
         mean = difference_estimate(measured.contributions, read, self._predicted)
         if self._kind is DropKind.ABSOLUTE:
             return mean
-        measured.drop(self._kind)  # raises if there is nothing to lose
         per_sample = float(self._references.mean())
+        if per_sample <= 0:
+            measured.drop(self._kind)  # raises: there is nothing to lose, in these samples as in all
         drop = mean.mean / per_sample
         residual = difference_estimate(
             measured.contributions - drop * self._references[read], read, self._predicted - drop * self._references

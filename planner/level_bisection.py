@@ -26,10 +26,10 @@ Priced = Callable[[Plan], PlanPoint | None]
 def bisect_levels(problem: Problem, priced: Priced, evidence: Evidence) -> None:
     """Evaluate plans level by level until no site can be narrowed, or the evidence ends.
 
-    A site's level is a number of bits; of several candidates with as many bits the one with the least damage stands
-    for it. A site without a candidate at a level takes no part in it, and in the next.
+    A site's level is a number of bits (`levels_of`). A site without a candidate at a level takes no part in it, and may
+    take part in the next.
     """
-    levels = _levels(problem)
+    levels = levels_of(problem)
     widest = [max(choices) for choices in levels]
     plan = [choices[bits] for choices, bits in zip(levels, widest, strict=True)]
     narrowing = list(range(len(plan)))
@@ -87,8 +87,8 @@ def _expected(low: int, high: int, point: Callable[[int], PlanPoint | None], evi
     return min(max(guess, low + margin), high - margin)
 
 
-def _levels(problem: Problem) -> list[dict[int, int]]:
-    """For every site the candidate of each number of bits."""
+def levels_of(problem: Problem) -> list[dict[int, int]]:
+    """For every site the index of its candidate of each number of bits; of several the one with the least damage."""
     levels: list[dict[int, int]] = []
     for index, site in enumerate(problem.sites):
         choices: dict[int, int] = {}

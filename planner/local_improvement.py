@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from planner.evidence import Evidence, PlanPoint
-from planner.level_bisection import Priced
+from planner.level_bisection import Priced, levels_of
 from planner.problem import Plan, Problem, Quantity
 
 # steps that are measured at most
@@ -35,16 +35,12 @@ def improve_locally(problem: Problem, priced: Priced, evidence: Evidence, *, mos
 
 
 def narrower(problem: Problem, plan: Plan) -> list[Plan]:
-    """The plans in which one site has its next smaller candidate, sites in order."""
-    sizes = problem.values(Quantity.SIZE)
+    """The plans in which one site has its next candidate with fewer bits, sites in order."""
     steps = []
-    for site, (choice, start) in enumerate(zip(plan.choices, problem.offsets[:-1], strict=True)):
-        own = sizes[start : problem.offsets[site + 1]]
-        smaller = np.flatnonzero(own < own[choice])
-        if len(smaller):
-            choices = list(plan.choices)
-            choices[site] = int(smaller[np.argmax(own[smaller])])
-            steps.append(Plan(tuple(choices)))
+    for site, (choice, levels) in enumerate(zip(plan.choices, levels_of(problem), strict=True)):
+        fewer = [bits for bits in levels if bits < problem.sites[site].candidates[choice].format.bits]
+        if fewer:
+            steps.append(Plan((*plan.choices[:site], levels[max(fewer)], *plan.choices[site + 1 :])))
     return steps
 
 

@@ -103,6 +103,15 @@ def test_nothing_is_stopped_before_a_standard_error_means_something():
     assert verdicts.index(Verdict.BEYOND) == FEWEST_SAMPLES - 1
 
 
+def test_a_part_without_anything_to_lose_does_not_matter_if_there_is_something_elsewhere():
+    before, after, labels = outputs(0.5)
+    population = measure(Metric.TOP1, before, before, labels)
+    read = np.flatnonzero(population.references == 0)[:40]
+    sampling = Sampling(population, 0.05, DropKind.RELATIVE)
+    sampling.add(part(measure(Metric.TOP1, before, after, labels), read), read)
+    assert np.isfinite(sampling.estimate().mean)
+
+
 def test_a_relative_drop_of_nothing_is_refused():
     before, _, _ = outputs(0.1)
     nothing = measure(Metric.TOP1, before, before, (before.argmax(1) + 1) % CLASSES)

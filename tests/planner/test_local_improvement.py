@@ -37,7 +37,7 @@ def improved(problem: Problem, known: list[PlanPoint], max_drop: float, drop) ->
     return evidence, seen[len(known) :]
 
 
-def test_every_site_takes_its_next_smaller_candidate(problem):
+def test_every_site_takes_its_next_narrower_candidate(problem):
     assert {plan.choices for plan in narrower(problem, Plan((2, 0, 1)))} == {(1, 0, 1), (2, 0, 0)}
 
 
