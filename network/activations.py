@@ -23,11 +23,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from network.graph import Network
+
+_LARGEST_ARGUMENT = 64  # elements of what may be the scales of a Resize, or such
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +204,8 @@ def _float_shapes(proto: onnx.ModelProto) -> tuple[dict[str, tuple[int, ...]], s
             dims[0].dim_value = 1
     for value in single.graph.output:
         value.type.tensor_type.ClearField("shape")
-    for tensor in single.graph.initializer:  # inference needs the values of shape arguments only, not of weights
-        if tensor.data_type == onnx.TensorProto.FLOAT and np.prod(tensor.dims) > 1:
+    for tensor in single.graph.initializer:  # inference needs the values of shapes and scales, not of weights
+        if tensor.data_type == onnx.TensorProto.FLOAT and math.prod(tensor.dims) > _LARGEST_ARGUMENT:
             tensor.ClearField("raw_data")
             tensor.ClearField("float_data")
     inferred = onnx.shape_inference.infer_shapes(single, data_prop=True).graph

@@ -115,7 +115,11 @@ class StoreBiases(Pass):
     def __init__(
         self, uses: Sequence[KernelUse], biases: Mapping[str, NDArray[Any]], scales: Mapping[str, tuple[str, str]]
     ) -> None:
-        self._places = [(use.node, use.bias) for use in uses if use.bias is not None]
+        self._places = [
+            (use.node, use.bias)
+            for use in uses
+            if use.bias is not None and (use.bias.initializer is not None or use.node not in scales)
+        ]
         self._biases = biases
         self._scales = scales
 

@@ -35,8 +35,8 @@ class QuantizedActivation:
     def covering(cls, format_: UnsignedFormat, low: float, high: float) -> QuantizedActivation:
         """The parameters whose values reach from about `low` to about `high`; 0 is made part of the range.
 
-        The highest value is never above `high`, unless that is below 0: a Clip at `high` then has nothing left to do,
-        and ONNX Runtime makes it part of the layer before it.
+        From 0 on the highest value is never above `high`, not by a rounding error: a Clip at `high` then has nothing
+        left to do, and ONNX Runtime makes it part of the layer before it.
 
         Raises:
             ValueError: a bound is not finite.
@@ -49,8 +49,8 @@ class QuantizedActivation:
         if scale < np.finfo(np.float32).tiny:  # all values are zero, or too small for a float32 scale
             return cls(format_, 1.0, 0)
         zero_point = int(min(max(np.rint(-low / float(scale)), 0), top))
-        if zero_point < top and np.float32(scale * np.float32(top - zero_point)) > high:
-            scale = min(scale, np.nextafter(np.float32(high / (top - zero_point)), np.float32(0)))
+        if zero_point == 0 and scale * np.float32(top) > high:
+            scale = np.nextafter(scale, np.float32(0))
         return cls(format_, float(scale), zero_point)
 
     @property

@@ -110,7 +110,7 @@ def file_bytes(
         for name, (site, format_) in quantized.items()
         for axis in made_for(kernels.get(name))
     }
-    if any(use.integer and use.bias is not None for use in uses):
+    if any(use.integer and use.bias is not None and use.bias.initializer is not None for use in uses):
         functions.add(bias_function(network.opset))
     return int(skeleton.ByteSize()) + _functions_bytes(functions) + _field_bytes(7, graph)
 

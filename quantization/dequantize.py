@@ -113,8 +113,8 @@ def _dequantized(codes: str, axis: int) -> list[onnx.NodeProto]:
     return [
         _constant("o", np.float32(0)),
         helper.make_node("Mul", ["s", "o"], ["e"]),
-        helper.make_node("Cast", ["e"], ["z"], to=TensorProto.INT8),
-        helper.make_node("DequantizeLinear", [codes, "s", "z"], ["w"], axis=axis),
+        helper.make_node("Cast", ["e"], ["p"], to=TensorProto.INT8),
+        helper.make_node("DequantizeLinear", [codes, "s", "p"], ["w"], axis=axis),
     ]
 
 

@@ -42,7 +42,8 @@ class Bias:
 class KernelUse:
     """A layer whose `input` is quantized: it runs on integers, or is guarded so that it stays as it is.
 
-    `axis` is the one of the weight's output channels. `bias` is None where the layer has no vector to store.
+    `axis` is the one of the weight's output channels. `bias` is None where the layer has no place for a vector; one
+    that has the place but no vector needs it in floats only, as a guard.
     """
 
     node: str
@@ -119,10 +120,8 @@ def _use(
         return None
     bias, output = _bias(network, node, layer, readers)
     simple = bias is not None and _is_plain(node, len(network.initializers[layer.weight].dims))
-    integer = quantized and simple and _runs_on_integers(node, output, readers, activations)
-    if integer and bias is not None and bias.initializer is None:
-        bias = None  # an integer kernel needs none
-    elif node.op_type == "MatMul" and bias is not None and bias.initializer is None:
+    integer = quantized and simple and _runs_on_integers(network, node, output, readers, activations)
+    if node.op_type == "MatMul" and bias is not None and bias.initializer is None:
         bias = None  # nothing that it could become is quantized unasked
     if not integer and bias is None:
         return None
@@ -167,7 +166,14 @@ def _is_plain(node: onnx.NodeProto, rank: int) -> bool:
     return node.op_type == "Conv"
 
 
+def _is_from_zero(network: Network, clip: onnx.NodeProto) -> bool:
+    """Whether a Clip begins at 0, as codes do whose zero point is 0; a range around 0 would not end at its bounds."""
+    bound = network.initializers.get(clip.input[1]) if len(clip.input) > 1 else None
+    return bound is not None and not onnx.numpy_helper.to_array(bound).any()
+
+
 def _runs_on_integers(
+    network: Network,
     node: onnx.NodeProto,
     output: str,
     readers: Mapping[str, onnx.NodeProto],
@@ -179,8 +185,10 @@ def _runs_on_integers(
     reader = readers.get(output)
     if made is None and reader is not None and reader.op_type in ("Relu", "Clip"):
         made = activations.get(reader.output[0])
+        if made is None or made.bits > 8:
+            return False
         # A 4-bit tensor is capped behind its quantization, which therefore does not make a Clip before it redundant.
-        return made is not None and (made.bits == 8 or (made.bits == 4 and reader.op_type == "Relu"))
+        return reader.op_type == "Relu" or (made.bits == 8 and _is_from_zero(network, reader))
     if made is None:
         return node.op_type != "Conv"
     return made.bits <= 8

@@ -1,0 +1,389 @@
+"""ONNX Runtime's optimised graph: integer kernels where both ends are quantized, floats untouched everywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from network.activations import find_activations
+from network.graph import Network
+from network.normalise import from_proto
+from quantization.activations import QuantizedActivation
+from quantization.audit import audit
+from quantization.cost import file_bytes
+from quantization.export import export, simulate
+from quantization.formats import FloatFormat, Granularity, IntegerFormat, UnsignedFormat
+from quantization.nearest import round_nearest
+from quantization.weights import QuantizedWeight
+
+Arrays = Mapping[str, NDArray[Any]]
+RunOnnx = Callable[..., list[NDArray[Any]]]
+Optimised = Callable[[bytes], list[str]]
+ENDS = {"QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape"}
+
+
+@pytest.fixture
+def optimised(tmp_path: Path) -> Optimised:
+    """Operators of the optimised graph, but for those at its ends that change types and layouts."""
+
+    def operators(file: bytes) -> list[str]:
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        return [n.op_type for n in onnx.load(tmp_path / "optimised.onnx").graph.node if n.op_type not in ENDS]
+
+    return operators
+
+
+def draw(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+
+
+def build(nodes: Sequence[onnx.NodeProto], inputs: Arrays, tensors: Arrays) -> Network:
+    for number, node in enumerate(nodes):
+        node.name = f"n{number}"
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", *a.shape[1:]]) for n, a in inputs.items()],
+        [onnx.ValueInfoProto(name=nodes[-1].output[0])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in tensors.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)], ir_version=13)
+    return from_proto(onnx.shape_inference.infer_shapes(proto))
+
+
+def rounded(network: Network, bits: int, granularity: Granularity = Granularity.CHANNEL) -> dict[str, QuantizedWeight]:
+    return {
+        site.weight: round_nearest(network.weight(site.weight), IntegerFormat(bits, granularity), site.channel_axis)
+        for site in network.sites
+    }
+
+
+def ranged(network: Network, bits: int, *names: str) -> dict[str, QuantizedActivation]:
+    """All sites, or those named; from 0 what a Relu or Clip makes (to 6, what a Clip makes)."""
+    made_by = {name: node.op_type for node in network.proto.graph.node for name in node.output}
+    low = {"Relu": 0.0, "Clip": 0.0}
+    return {
+        tensor: QuantizedActivation.covering(UnsignedFormat(bits), low.get(made_by.get(site.name, ""), -4.0), 6.0)
+        for site in find_activations(network)
+        if not names or site.name in names
+        for tensor in site.tensors
+    }
+
+
+BEFORE = {"x": draw(2, 4, 6, 6)}
+ROWS = {"x": draw(3, 16)}
+LAYERS: dict[str, tuple[list[onnx.NodeProto], Arrays, Arrays, list[str]]] = {
+    "Conv": (
+        [helper.make_node("Conv", ["x", "w", "b"], ["y"], pads=[1, 1, 1, 1])],
+        BEFORE,
+        {"w": draw(5, 4, 3, 3), "b": draw(5)},
+        ["QLinearConv"],
+    ),
+    "Conv without bias": (
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        BEFORE,
+        {"w": draw(5, 4, 3, 3)},
+        ["QLinearConv"],
+    ),
+    "Conv and Relu": (
+        [helper.make_node("Conv", ["x", "w", "b"], ["c"]), helper.make_node("Relu", ["c"], ["y"])],
+        BEFORE,
+        {"w": draw(5, 4, 3, 3), "b": draw(5)},
+        ["QLinearConv"],
+    ),
+    "depthwise Conv and Clip": (
+        [
+            helper.make_node("Conv", ["x", "w", "b"], ["c"], group=4),
+            helper.make_node("Clip", ["c", "zero", "six"], ["y"]),
+        ],
+        BEFORE,
+        {"w": draw(4, 1, 3, 3), "b": draw(4), "zero": np.float32(0), "six": np.float32(6)},
+        ["QLinearConv"],
+    ),
+    "Conv 1-D": (
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        {"x": draw(2, 3, 9)},
+        {"w": draw(5, 3, 3)},  # 45 weights: planes end within an element
+        ["QLinearConv"],
+    ),
+    "Gemm": ([helper.make_node("Gemm", ["x", "w", "b"], ["y"])], ROWS, {"w": draw(16, 5), "b": draw(5)}, ["QGemm"]),
+    "Gemm transposed, without bias": (
+        [helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)],
+        ROWS,
+        {"w": draw(5, 16)},
+        ["QGemm"],
+    ),
+    "MatMul": (
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        {"x": draw(2, 3, 16)},
+        {"w": draw(16, 5)},
+        ["MatMulIntegerToFloat"],
+    ),
+    "MatMul and Add": (
+        [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Add", ["b", "h"], ["y"])],
+        ROWS,
+        {"w": draw(16, 5), "b": draw(5)},
+        ["QGemm"],
+    ),
+    "MatMul into Sigmoid": (
+        [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Sigmoid", ["h"], ["y"])],
+        ROWS,
+        {"w": draw(16, 5)},
+        ["QLinearMatMul", "QLinearSigmoid"],
+    ),
+}
+
+
+@pytest.mark.parametrize("granularity", Granularity)
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_width_of_weight_reaches_an_integer_kernel(
+    optimised: Optimised, run_onnx: RunOnnx, layer: str, bits: int, granularity: Granularity
+) -> None:
+    """The codes are folded (else the unpacking nodes would be there), and the file still stores `bits` a weight."""
+    nodes, inputs, tensors, kernels = LAYERS[layer]
+    network = build(nodes, inputs, tensors)
+    weights, activations = rounded(network, bits, granularity), ranged(network, 8)
+    file = export(network, weights, {}, activations)
+    onnx.checker.check_model(onnx.load_from_string(file), full_check=True)
+    assert optimised(file) == kernels
+    (stored,) = audit(file).weights
+    assert (stored.name, stored.bits) == ("w", bits)
+    assert stored.size_bytes < tensors["w"].size * bits / 8 + 3
+    # simulated in floats, where nothing is left to integer kernels: at most one step of the output apart, at few places
+    expected = run_onnx(simulate(network, weights, activations), inputs)[0]
+    found = run_onnx(file, inputs)[0]
+    step = max((a.scale for name, a in activations.items() if name == "y"), default=1e-4)
+    assert np.abs(found - expected).max() <= step * 1.01
+    assert (np.abs(found - expected) > step / 2).mean() < 0.03
+    formats = {name: weight.format for name, weight in weights.items()}
+    assert file_bytes(network, formats, {}, {n: a.format for n, a in activations.items()}) == len(file)
+
+
+@pytest.mark.parametrize("layer", ["Conv and Relu", "Gemm", "MatMul and Add"])
+def test_scales_of_either_sign_run_on_integers(optimised: Optimised, run_onnx: RunOnnx, layer: str) -> None:
+    nodes, inputs, tensors, kernels = LAYERS[layer]
+    network = build(nodes, inputs, tensors)
+    weights = rounded(network, 8)
+    signs = np.where(np.arange(weights["w"].scale.size) % 2, 1, -1).astype(np.float32)
+    mixed = weights["w"].scale * signs.reshape(weights["w"].scale.shape)
+    weights = {"w": QuantizedWeight(weights["w"].format, weights["w"].codes, mixed)}
+    activations = ranged(network, 8)
+    file = export(network, weights, {}, activations)
+    assert optimised(file) == kernels
+    expected = run_onnx(simulate(network, weights, activations), inputs)[0]
+    np.testing.assert_allclose(run_onnx(file, inputs)[0], expected, atol=10.01 / 255 if "y" in activations else 1e-4)
+
+
+FLOAT_ENDS: dict[str, tuple[list[onnx.NodeProto], Arrays, Arrays]] = {
+    name: LAYERS[name][:3]
+    for name in ("Conv", "Conv without bias", "Conv and Relu", "depthwise Conv and Clip", "Conv 1-D")
+} | {
+    "Gemm between": (
+        [helper.make_node("Gemm", ["x", "w", "b"], ["h"]), helper.make_node("Add", ["h", "h"], ["y"])],
+        ROWS,
+        {"w": draw(16, 5), "b": draw(5)},
+    ),
+    "Gemm without bias between": (
+        [helper.make_node("Gemm", ["x", "w"], ["h"], transB=1), helper.make_node("Add", ["h", "h"], ["y"])],
+        ROWS,
+        {"w": draw(5, 16)},
+    ),
+    "MatMul and Add between": (
+        [
+            helper.make_node("MatMul", ["x", "w"], ["h"]),
+            helper.make_node("Add", ["h", "b"], ["i"]),
+            helper.make_node("Sigmoid", ["i"], ["y"]),
+        ],
+        ROWS,
+        {"w": draw(16, 5), "b": draw(5)},
+    ),
+    "ConvTranspose between": (
+        [
+            helper.make_node("ConvTranspose", ["x", "w"], ["c"], group=2),
+            helper.make_node("Relu", ["c"], ["r"]),
+            helper.make_node("Add", ["r", "r"], ["y"]),
+        ],
+        BEFORE,
+        {"w": draw(4, 3, 2, 2)},
+    ),
+}
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+@pytest.mark.parametrize("layer", FLOAT_ENDS)
+def test_a_float_weight_between_quantized_tensors_stays_float(
+    optimised: Optimised, run_onnx: RunOnnx, layer: str, bits: int
+) -> None:
+    """Left alone, ONNX Runtime rounds it to 8 bits at one scale for the tensor: no error, no warning, other values."""
+    nodes, inputs, tensors = FLOAT_ENDS[layer]
+    network = build(nodes, inputs, tensors)
+    activations = ranged(network, bits)
+    file = export(network, {}, {}, activations)
+    assert not {"QLinearConv", "QGemm", "QLinearMatMul"} & set(optimised(file))
+    unoptimised = run_onnx(file, inputs, optimise=False)[0]
+    np.testing.assert_allclose(run_onnx(file, inputs)[0], unoptimised, atol=1e-5)
+    assert run_onnx(simulate(network, {}, activations), inputs)[0].tobytes() == run_onnx(file, inputs)[0].tobytes()
+    assert [weight.bits for weight in audit(file).weights] == [32]
+    formats = {name: activation.format for name, activation in activations.items()}
+    assert file_bytes(network, {"w": FloatFormat()}, {}, formats) == len(file)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "tensors", "shape"),
+    [
+        ([helper.make_node("ConvTranspose", ["x", "w"], ["y"])], {"w": draw(4, 5, 3, 3)}, (2, 4, 6, 6)),
+        ([helper.make_node("MatMul", ["w", "x"], ["y"])], {"w": draw(5, 4)}, (4, 6)),  # the weight on the left
+        ([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": draw(2, 4, 5)}, (2, 6, 4)),  # stacked
+        ([helper.make_node("Gemm", ["x", "w"], ["y"], transA=1)], {"w": draw(6, 5)}, (6, 4)),
+        ([helper.make_node("Gemm", ["x", "w", "b"], ["y"], beta=0.5)], {"w": draw(4, 5), "b": draw(5)}, (6, 4)),
+        ([helper.make_node("Gemm", ["x", "w", "b"], ["y"])], {"w": draw(4, 5), "b": draw(1, 5)}, (6, 4)),
+        (
+            [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Add", ["h", "b"], ["y"])],
+            {"w": draw(4, 5), "b": draw(6, 5)},
+            (6, 4),
+        ),
+        (  # a Relu whose output stays float
+            [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["r"]),
+             helper.make_node("Exp", ["r"], ["y"])],
+            {"w": draw(5, 4, 3, 3)},
+            (2, 4, 6, 6),
+        ),
+        (  # a Clip whose lower bound no zero point meets
+            [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Clip", ["c", "low", "high"], ["y"])],
+            {"w": draw(5, 4, 3, 3), "low": np.float32(-1), "high": np.float32(1)},
+            (2, 4, 6, 6),
+        ),
+    ],
+)  # fmt: skip
+def test_what_has_no_integer_kernel_runs_in_floats(
+    optimised: Optimised,
+    run_onnx: RunOnnx,
+    nodes: list[onnx.NodeProto],
+    tensors: Arrays,
+    shape: tuple[int, ...],
+) -> None:
+    """ONNX Runtime fails at run time on some of these, or dequantizes the weight at every inference."""
+    inputs = {"x": draw(*shape)}
+    network = build(nodes, inputs, tensors)
+    weights = rounded(network, 5)
+    made = ["y"] if nodes[-1].op_type == "Clip" else []
+    activations = dict.fromkeys(["x", *made], QuantizedActivation.covering(UnsignedFormat(8), -4.0, 4.0))
+    file = export(network, weights, {}, activations)
+    assert not [name for name in optimised(file) if name.startswith(("Q", "MatMulInteger", "Cast", "Mul"))]
+    expected = run_onnx(simulate(network, weights, activations), inputs)[0]
+    np.testing.assert_allclose(run_onnx(file, inputs)[0], expected, atol=1e-5)
+    formats = {name: weight.format for name, weight in weights.items()}
+    assert file_bytes(network, formats, {}, dict.fromkeys(activations, UnsignedFormat(8))) == len(file)
+
+
+def block(seed: int = 0) -> tuple[Network, dict[str, NDArray[np.float32]]]:
+    """A residual block with a tied weight, a pool, moved values and a head."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w_in", "b_in"], ["c0"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c0"], ["r0"]),
+        helper.make_node("Conv", ["r0", "w_tied", "b_tied"], ["c1"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c1"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w_tied", "b_tied"], ["c2"], pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["c2", "r0"], ["s"]),
+        helper.make_node("Clip", ["s", "zero", "six"], ["r2"]),
+        helper.make_node("MaxPool", ["r2"], ["m"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Flatten", ["m"], ["f"]),
+        helper.make_node("Gemm", ["f", "w_head", "b_head"], ["y"], transB=1),
+    ]
+    tensors = {
+        "w_in": draw(6, 3, 3, 3, seed=seed) / 4,
+        "b_in": draw(6),
+        "w_tied": draw(6, 6, 3, 3, seed=seed) / 6,
+        "b_tied": draw(6),
+        "w_head": draw(4, 54),
+        "b_head": draw(4),
+        "zero": np.float32(0),
+        "six": np.float32(6),
+    }
+    inputs = {"x": draw(16, 3, 6, 6, seed=seed)}
+    return build(nodes, inputs, tensors), inputs
+
+
+def test_a_whole_block_runs_on_integers(optimised: Optimised, run_onnx: RunOnnx) -> None:
+    network, inputs = block()
+    weights, activations = rounded(network, 6), ranged(network, 8)
+    file = export(network, weights, {"k": "v"}, activations)
+    kernels = ["QLinearConv"] * 3 + ["QLinearAdd", "NhwcMaxPool", "Flatten", "QGemm"]
+    assert sorted(name for name in optimised(file) if name not in ("Clip", "Relu")) == sorted(kernels)
+    found, expected = (run_onnx(f, inputs)[0] for f in (file, simulate(network, weights, activations)))
+    float_error = np.abs(run_onnx(network.proto, inputs)[0] - expected).mean()
+    assert np.abs(found - expected).mean() < 0.2 * float_error
+    report = audit(file)
+    assert [(w.name, w.bits) for w in report.weights] == [("w_in", 6), ("w_tied", 6), ("w_head", 6)]
+    assert [a.name for a in report.activations] == ["x", "r0", "r1", "c2", "r2", "m", "f"]
+    assert {a.name: (a.bits, a.scale, a.zero_point) for a in report.activations} == {
+        name: (8, activation.scale, activation.zero_point) for name, activation in activations.items()
+    }
+
+
+@pytest.mark.parametrize("bits", [4, 16])
+def test_four_bits_run_in_the_kernels_for_eight_and_sixteen_in_floats(
+    optimised: Optimised, run_onnx: RunOnnx, bits: int
+) -> None:
+    """With uint4 itself ONNX Runtime 1.31 refuses this file (QLinearConv, MaxPool) or stops while loading (Clip)."""
+    network, inputs = block()
+    weights, activations = rounded(network, 3), ranged(network, bits)
+    file = export(network, weights, {}, activations)
+    # the Add stays float: what caps its 4 bits comes behind the Clip, which therefore has something left to do
+    kernels = set(optimised(file))
+    assert kernels >= ({"QLinearConv", "QGemm", "MaxPool"} if bits == 4 else {"Conv", "Gemm", "MaxPool"})
+    found, expected = (run_onnx(f, inputs)[0] for f in (file, simulate(network, weights, activations)))
+    float_error = np.abs(run_onnx(network.proto, inputs)[0] - expected).mean()
+    assert np.abs(found - expected).mean() < max(0.2 * float_error, 1e-5)
+    stored = {a.name: a.bits for a in audit(file).activations}
+    assert stored["r1"] == stored["x"] == bits
+    moved = {"m", "f"} & stored.keys()
+    assert moved == ({"m", "f"} if bits == 4 else set())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_part_of_a_network_may_be_quantized(run_onnx: RunOnnx, seed: int) -> None:
+    """Mixed widths, sites left out, weights left float, a weight needed on integers and in floats at once."""
+    network, inputs = block(seed)
+    rng = np.random.default_rng(seed)
+    weights = {k: w for k, w in rounded(network, int(rng.integers(2, 9))).items() if rng.random() < 0.8}
+    activations: dict[str, QuantizedActivation] = {}
+    for site in find_activations(network):
+        bits = int(rng.choice([0, 4, 8, 8, 16]))
+        if bits:
+            activations |= ranged(network, bits, site.name)
+    file = export(network, weights, {}, activations)
+    onnx.checker.check_model(onnx.load_from_string(file), full_check=True)
+    found = run_onnx(file, inputs)[0]
+    np.testing.assert_allclose(found, run_onnx(file, inputs, optimise=False)[0], atol=1.5)
+    expected = run_onnx(simulate(network, weights, activations), inputs)[0]
+    assert np.abs(found - expected).mean() < 0.12
+    formats = {name: weight.format for name, weight in weights.items()}
+    assert file_bytes(network, formats, {}, {n: a.format for n, a in activations.items()}) == len(file)
+    other_order = dict(reversed(activations.items()))
+    assert export(network, weights, {}, other_order) == file
+
+
+def test_a_tied_weight_is_stored_once_for_integers_and_floats(optimised: Optimised, run_onnx: RunOnnx) -> None:
+    network, inputs = block()
+    weights, activations = rounded(network, 5), ranged(network, 8, "x", "r0", "r1")  # c1 in integers, c2 not
+    file = export(network, weights, {}, activations)
+    assert optimised(file).count("QLinearConv") == 2
+    report = audit(file)
+    assert [w.name for w in report.weights] == ["w_in", "w_tied", "w_head"]
+    formats = {name: weight.format for name, weight in weights.items()}
+    assert file_bytes(network, formats, {}, {n: a.format for n, a in activations.items()}) == len(file)
+    expected = run_onnx(simulate(network, weights, activations), inputs)[0]
+    assert np.abs(run_onnx(file, inputs)[0] - expected).mean() < 0.05
