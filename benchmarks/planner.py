@@ -1,6 +1,9 @@
 """The planner against HiGHS: whole frontiers, and plans under interactions, in solves of the same size in the same run.
 
-    python -m benchmarks.planner
+    python -m benchmarks.planner [DATA]
+
+With DATA (as for `benchmarks.job`) also the plans of the frontier against those of one ranking of layers
+(`benchmarks.ranking`), in bytes at equal measured accuracy of a real network.
 
 One *solve* is one additive problem with one limit on the size, solved by `scipy.optimize.milp` with its default gap,
 for problems and limits like those of the line. Sizes are the bytes that the exporter writes for layers of a bottleneck
@@ -10,7 +13,9 @@ JSON object.
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import os
 import statistics
 import sys
@@ -19,24 +24,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any
 
 # before numpy is there: the solver and the planner both get one thread
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from benchmarks.ranking import one_at_a_time, ranked_plans, smallest_within
+from benchmarks.real_network import THREADS, RealNetwork
+from planner.descent import Descent
 from planner.frontier import additive_frontier
-from planner.interactions import solve_interactions
+from planner.interactions import interaction_frontier, solve_interactions
 from planner.problem import Candidate, Limits, Plan, PlanSite, Problem, Quantity
 from planner.results import Frontier
 from quantization.cost import weight_bytes
 from quantization.formats import IntegerFormat
+from sensitivity.cross_layer import cross_layer
+from sensitivity.estimate import WeightChange
+from sensitivity.loss import Loss
 
 BITS = range(2, 9)
 # squared error of the best uniform grid for Gaussian weights, relative to their energy, by bits
@@ -46,20 +57,30 @@ SEEDS = range(3)
 FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)
 INTERACTION_CASES = 20
 INTERACTION_SITES = 50
-# the oracle: a longer search from another seed, and annealing, which shares no code with them
+# the oracle: a longer search from another seed, then exchanges from plans near its own
 ORACLE_SEED = 1
-ORACLE_STEPS = 10_000
-ANNEALING_CHAINS = 64
-ANNEALING_STEPS = 3000
+ORACLE_STEPS = 6000
+ORACLE_KICKS = 150
+# budgets of top-1 accuracy, in points
+BUDGETS = (0.3, 0.5, 1.0, 2.0, 3.0)
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, nargs="?", help="as for benchmarks.job; without it no network is quantized")
+    data: Path | None = parser.parse_args().data
     table = Table("problem", "solve, s", "planner, s", "in solves", "outcome")
+    budgets = Table("top-1 drop, points", "ranking, bytes", "frontier, bytes", "ratio")
     figures: dict[str, Any] = {}
     with quiet():
         for section in (frontiers, interactions):
             figures |= section(table)
+        if data is not None:
+            # every section on the real network takes (data, table) and returns its figures
+            figures |= against_ranking(data, budgets)
     Console().print(table)
+    if data is not None:
+        Console().print(budgets)
     print(json.dumps(figures))
 
 
@@ -98,7 +119,7 @@ def frontier_case(table: Table, sites: int, tolerance: float, repeats: int) -> t
 
 
 def interactions(table: Table) -> dict[str, Any]:
-    """Exchange descent against the best plan that anything found."""
+    """Plans under interactions against the best that anything found."""
     gaps, solves, times, strengths = [], [], [], []
     for seed in range(INTERACTION_CASES):
         case = interaction_case(seed)
@@ -205,50 +226,72 @@ def additive_solve(problem: Problem, limit: float) -> tuple[Plan, float]:
 
 
 def oracle(case: Case) -> float:
-    """The best damage that a long search and annealing find. No exact solver ends on problems of this size."""
-    searched = solve_interactions(
-        case.problem, Quantity.DAMAGE, case.limits, seed=ORACLE_SEED, steps=ORACLE_STEPS
-    )
-    return min(searched.value, annealed(case))
+    """The best damage that anything finds: a longer search from another seed, then exchanges of pairs around its plan.
 
-
-def annealed(case: Case) -> float:
-    """Simulated annealing with many chains at once: one or two random sites change, within the limit."""
-    problem, generator = case.problem, np.random.default_rng(0)
-    G, sizes, offsets = problem.interactions, problem.values(Quantity.SIZE), problem.offsets
-    sites, chains = len(problem.sites), np.arange(ANNEALING_CHAINS)
-    start, _ = additive_solve(problem, case.limit)
-    plans = np.tile(offsets[:-1] + np.array(start.choices), (ANNEALING_CHAINS, 1))
-    gradients = G[:, plans[0]].sum(axis=1) + np.zeros((ANNEALING_CHAINS, 1))
-    damages = np.full(ANNEALING_CHAINS, gradients[0, plans[0]].sum())
-    slack = case.limit - sizes[plans].sum(axis=1)
-    least = float(damages[0])
-    for temperature in np.geomspace(0.1, 1e-4, ANNEALING_STEPS):
-        site = generator.integers(sites, size=ANNEALING_CHAINS)
-        other = (site + generator.integers(1, sites, size=ANNEALING_CHAINS)) % sites
-        old, old_other = plans[chains, site], plans[chains, other]
-        new = generator.integers(offsets[site], offsets[site + 1])
-        new_other = np.where(generator.random(ANNEALING_CHAINS) < 0.4, old_other, offsets[other] + new - offsets[site])
-        new_other = np.where(new_other == old_other, old_other, generator.integers(offsets[other], offsets[other + 1]))
-        moved = single(G, gradients, chains, old, new) + single(G, gradients, chains, old_other, new_other)
-        moved += 2 * (G[new, new_other] - G[new, old_other] - G[old, new_other] + G[old, old_other])
-        cost = sizes[new] - sizes[old] + sizes[new_other] - sizes[old_other]
-        accepted = (cost <= slack) & (moved <= temperature * damages * generator.exponential(size=ANNEALING_CHAINS))
-        taken = chains[accepted]
-        gradients[taken] += (G[new] - G[old] + G[new_other] - G[old_other])[accepted]
-        plans[taken, site[accepted]], plans[taken, other[accepted]] = new[accepted], new_other[accepted]
-        damages[taken] += moved[accepted]
-        slack[taken] -= cost[accepted]
-        least = min(least, float(damages.min()))
+    No exact solver ends on problems of this size; on small ones the tests compare with brute force.
+    """
+    problem, generator = case.problem, np.random.default_rng(ORACLE_SEED)
+    searched = solve_interactions(problem, Quantity.DAMAGE, case.limits, seed=ORACLE_SEED, steps=ORACLE_STEPS)
+    descent = Descent.of(problem, [Quantity.SIZE])
+    upper = np.array([case.limit])
+    best = np.array(searched.plan.choices) + problem.offsets[:-1]
+    least = searched.value
+    for _ in range(ORACLE_KICKS):
+        kicked = descent.kicked(best, int(generator.integers(2, 7)), generator)
+        if (descent.slack(kicked, upper) >= 0).all():
+            found, damage = descent.improved(kicked, upper)
+            if damage < least:
+                best, least = found, damage
     return least
 
 
-def single(
-    G: NDArray[Any], gradients: NDArray[Any], chains: NDArray[Any], old: NDArray[Any], new: NDArray[Any]
-) -> NDArray[Any]:
-    """[chains]: how one change moves `x' G x`."""
-    step = 2 * (gradients[chains, new] - gradients[chains, old])
-    return step + G[new, new] - 2 * G[new, old] + G[old, old]
+def against_ranking(data: Path, table: Table) -> dict[str, Any]:
+    """Bytes of the smallest plan within each budget: of one ranking of layers, and of the frontier.
+
+    Both choose among the same rounded weights, score candidates on the same images, measure plans on the same others,
+    and search their list in the same way.
+    """
+    real = RealNetwork.read(data)
+    problem = real_problem(real)
+    ranking = ranked_plans(problem, one_at_a_time(real))
+    frontier = interaction_frontier(problem, Quantity.SIZE, points=256).plans()
+    smaller = 0
+    for budget in BUDGETS:
+        found = [smallest_within(plans, real.drop, budget) for plans in (ranking, frontier[::-1])]
+        sizes = [math.inf if plan is None else real.file_bytes(plan) for plan in found]
+        smaller += sizes[1] < sizes[0]
+        table.add_row(f"{budget}", *(f"{size:,}" for size in sizes), f"{sizes[1] / sizes[0]:.3f}")
+    return {"budgets_smaller_than_ranking": smaller}
+
+
+def real_problem(real: RealNetwork) -> Problem:
+    """Sizes as the exporter writes them, and the cross-layer matrix."""
+    changes = [
+        WeightChange(site.name, weight.format.name, site.weight, weight.dequantize)
+        for site in real.network.sites
+        for weight in real.rounded[site.name]
+    ]
+    generator = np.random.default_rng(0)
+    measured = cross_layer(
+        real.network, changes, {"input": real.scoring}, Loss.KL, threads=THREADS, generator=generator
+    )
+    damages = iter(measured.damage.tolist())
+    sites = tuple(
+        PlanSite(
+            site.name,
+            tuple(
+                Candidate(
+                    weight.format,
+                    weight_bytes(weight.format, site.shape, site.channel_axis, site.weight),
+                    0,
+                    next(damages),
+                )
+                for weight in real.rounded[site.name]
+            ),
+        )
+        for site in real.network.sites
+    )
+    return Problem(sites, interactions=measured.matrix)
 
 
 def seconds(work: Callable[[], Any]) -> tuple[Any, float]:

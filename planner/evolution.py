@@ -83,17 +83,17 @@ def evolve(
     start_fitness = least = measured.first(start)
     generations = 0
     while children := mutation.children(parent):
-        survivors = _survivors(children, measured)
-        if survivors is None:
+        survivor = _survivor(children, measured)
+        if survivor is None:
             break
         generations += 1
-        value, child = survivors
+        value, child = survivor
         if value < least:
             parent, least = child, value
     return Evolved(parent, least, start_fitness, measured.evaluations, generations)
 
 
-def _survivors(children: Sequence[Plan], measured: _Measured) -> tuple[float, Plan] | None:
+def _survivor(children: Sequence[Plan], measured: _Measured) -> tuple[float, Plan] | None:
     """The child that survives all stages with its fitness on all samples; None when the means ended before."""
     values: list[float] = []
     for kept, share in zip((*_CHILDREN[1:], 1), _SHARES, strict=True):
@@ -135,7 +135,11 @@ class _Measured:
 
 
 class _Mutation:
-    """Level switches. `_levels[i]`: the candidates of site i by rising cost; `_groups`: sites of the same costs."""
+    """Level switches.
+
+    `_levels[i]`: the candidates of site i by rising cost, `_rank[i]` the place of each among them; `_groups`: sites of
+    the same costs.
+    """
 
     def __init__(self, problem: Problem, cost: Quantity, limits: Limits, generator: np.random.Generator) -> None:
         self._problem = problem
@@ -143,7 +147,8 @@ class _Mutation:
         self._generator = generator
         values = problem.values(cost)
         costs = [values[a:b] for a, b in zip(problem.offsets[:-1], problem.offsets[1:], strict=True)]
-        self._levels = [np.argsort(own, kind="stable") for own in costs]
+        self._levels = [np.argsort(own, kind="stable").tolist() for own in costs]
+        self._rank = [np.argsort(levels).tolist() for levels in self._levels]
         ladders = [np.sort(own) for own in costs]
         groups: list[list[int]] = []
         for site, ladder in enumerate(ladders):
@@ -154,10 +159,14 @@ class _Mutation:
             else:
                 groups.append([site])
         self._groups = [group for group in groups if len(group) > 1 and len(ladders[group[0]]) > 1]
+        sizes = np.array([len(group) for group in self._groups])
+        self._weights = sizes / max(1, sizes.sum())
 
     def children(self, parent: Plan) -> list[Plan]:
         """Different children of `parent`, as many as a generation has, or as could be drawn."""
         children: dict[Plan, None] = {}
+        if not self._groups:
+            return []
         for _ in range(_MOST_DRAWS * _CHILDREN[0]):
             if len(children) == _CHILDREN[0]:
                 break
@@ -170,31 +179,12 @@ class _Mutation:
         choices = list(parent.choices)
         switches = min(self._generator.integers(1, _MOST_SWITCHES, size=2, endpoint=True))
         for _ in range(int(switches)):
-            pairs = self._switchable(choices)
-            if not pairs:
-                break
-            up, down = pairs[self._generator.integers(len(pairs))]
-            choices[up] = self._moved(up, choices[up], 1)
-            choices[down] = self._moved(down, choices[down], -1)
+            group = self._groups[self._generator.choice(len(self._groups), p=self._weights)]
+            up, down = self._generator.choice(group, 2, replace=False).tolist()
+            levels = self._rank[up][choices[up]] + 1, self._rank[down][choices[down]] - 1
+            if levels[0] < len(self._levels[up]) and levels[1] >= 0:
+                choices[up], choices[down] = self._levels[up][levels[0]], self._levels[down][levels[1]]
         return Plan(tuple(choices))
-
-    def _switchable(self, choices: Sequence[int]) -> list[tuple[int, int]]:
-        """Pairs of sites of one group, the first of which can go a level up and the second a level down."""
-        level = {site: self._level(site, choices[site]) for group in self._groups for site in group}
-        return [
-            (up, down)
-            for group in self._groups
-            for up in group
-            if level[up] < len(self._levels[up]) - 1
-            for down in group
-            if down != up and level[down] > 0
-        ]
-
-    def _level(self, site: int, choice: int) -> int:
-        return int(np.flatnonzero(self._levels[site] == choice)[0])
-
-    def _moved(self, site: int, choice: int, by: int) -> int:
-        return int(self._levels[site][self._level(site, choice) + by])
 
 
 def _same(first: NDArray[np.float64], second: NDArray[np.float64]) -> bool:
