@@ -98,8 +98,9 @@ class Estimate:
     """One method's answer.
 
     `scores` `[K]` is the predicted damage of each candidate alone, NaN where the method does not cover its kind;
-    `stderr` `[K]` is the standard error over draws or samples (0 where nothing is random); `samples` were used, in
-    `seconds`; `note` says in words what the reader should know, or is empty.
+    `stderr` `[K]` is the standard error over draws or samples (0 where nothing is random, infinite where a single draw
+    says nothing about the spread); `samples` were used, in `seconds`; `note` says in words what the reader should know,
+    or is empty.
     """
 
     method: str

@@ -50,6 +50,7 @@ def hawq_v2(subject: Subject, rule: TraceRule | None = None) -> Estimate:
         scores[list(weights)], stderr[list(weights)] = on_weights
     if activations:
         scores[list(activations)], stderr[list(activations)] = _of_activations(subject, activations, share)
+    subject.check(1.0)  # the traces may have ended early
     return Estimate("hawq_v2", Unit.DAMAGE, scores, stderr, subject.samples, time.perf_counter() - started, note)
 
 
