@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from scipy.stats import norm
 
 from evaluation.metrics import Metric
+from evaluation.splits import Splits
 from network.graph import Network
 from planner.errors import LimitUnreachable
 from planner.evidence import EvaluatedPlan, Evidence, PlanPoint, SearchResult
@@ -45,11 +47,10 @@ def run(context: StageContext) -> bytes:
     points = frontier_points(request, inputs.network, problem)
     context.check()
     expected = len(points).bit_length() + 3
-    confidence = request["budget"]["confidence"]
     evidence = Evidence(
         Evaluator(context, inputs, problem, Metric(resolved["metric"]), expected=expected),
         request["budget"]["max_drop"],
-        safety=float(norm.ppf(confidence)) if confidence else 0.0,
+        safety=safety_of(request["budget"]["confidence"], inputs.splits),
         expired=context.deadline_passed,
     )
     result = _searched(request, inputs.network, problem, points, evidence)
@@ -66,6 +67,17 @@ def run(context: StageContext) -> bytes:
             "frontier": _frontier_document(problem, cost_of(request), points, result),
         }
     )
+
+
+def safety_of(confidence: float | None, splits: Splits) -> float:
+    """Standard errors on the search samples that the upper end of the certificate's interval is expected to add.
+
+    The certificate's interval has two sides and is measured on fewer samples. A search that asked for less would choose
+    plans that fail on the held-out samples, and each further look at these widens the interval.
+    """
+    if confidence is None:
+        return 0.0
+    return float(norm.ppf((1 + confidence) / 2) * math.sqrt(len(splits.search) / len(splits.held_out)))
 
 
 def cost_of(request: Mapping[str, Any]) -> Quantity:

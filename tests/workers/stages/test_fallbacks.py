@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
 
 from app.lifecycle.states import Claim
+from evaluation.intervals import difference_interval
+from evaluation.splits import split
 from planner.evidence import PlanPoint
 from planner.problem import Plan
 from workers.context import stage_keys
 from workers.pipeline import STAGES
-from workers.stages.plan import MOST_LOOKS, SAFER, to_certify
+from workers.stages.plan import MOST_LOOKS, SAFER, safety_of, to_certify
 
 
 def frontier(damages: list[float]) -> list[PlanPoint]:
@@ -29,6 +32,18 @@ def test_the_last_fallback_is_the_safest_plan(index, rate):
     assert len(plans) == len({plan.plan for plan in plans}) <= MOST_LOOKS
     assert all(after.damage <= SAFER * before.damage for before, after in itertools.pairwise(plans[:-1]))
     assert (len(plans) == 1) == (index == 39)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_a_search_with_confidence_leaves_the_room_that_the_certificate_takes(confidence):
+    """The upper end of the certificate's interval, on held-out samples with as many changes in the same shares."""
+    splits = split(20_000, 0)
+    lost, won = 0.05, 0.03
+    drop, searched, held_out = lost - won, len(splits.search), len(splits.held_out)
+    stderr = math.sqrt((lost + won - drop**2) / searched)
+    interval = difference_interval(round(lost * held_out), round(won * held_out), held_out, confidence)
+    assert drop + safety_of(confidence, splits) * stderr == pytest.approx(interval.high, rel=0.01)
+    assert safety_of(None, splits) == 0
 
 
 CLAIM = Claim(
