@@ -1,4 +1,5 @@
-"""Calibrate: every weight rounded to every candidate format, from the inputs that the calibration samples give it.
+"""Calibrate: every weight rounded to every candidate format, from the inputs that the calibration samples give it, and
+the range of every activation, where activations are to be quantized.
 
 All sites get all formats of the request, whatever `layers` says about them: another constraint on an analysed model
 then finds everything here.
@@ -11,16 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from network.activations import find_activations
 from network.graph import Layer, Network, Site
 from network.taps import Taps
-from quantization.formats import Granularity, IntegerFormat
+from quantization.activation_ranges import Histogram, calibrated
+from quantization.formats import Granularity, IntegerFormat, UnsignedFormat
 from quantization.gptq import gptq
 from quantization.nearest import round_nearest
 from quantization.reduction import NotReducible
 from quantization.statistics import InputStatistics, input_statistics
 from quantization.weights import QuantizedWeight
 from workers.stage import StageContext
-from workers.stages.candidates import pack_candidates
+from workers.stages.candidates import ActivationCandidates, pack_candidates
 from workers.stages.inputs import Arrays, Inputs
 from workers.stages.resolve import candidate_bits
 
@@ -29,7 +32,7 @@ STATISTICS_BYTES = 1 << 30
 
 
 def run(context: StageContext) -> bytes:
-    """Rounded weights of all candidates (`workers.stages.candidates`)."""
+    """Rounded weights and parameters of activations of all candidates (`workers.stages.candidates`)."""
     inputs = Inputs.read(context)
     granularity = Granularity(context.request["weights"]["granularity"])
     formats = [IntegerFormat(bits, granularity) for bits in candidate_bits(context.request)]
@@ -41,8 +44,34 @@ def run(context: StageContext) -> bytes:
             rounding.gptq(sites)
     names = [site.name for site in inputs.network.sites]
     return pack_candidates(
-        {name: rounding.weights[name] for name in names}, {name: rounding.methods[name] for name in names}
+        {name: rounding.weights[name] for name in names},
+        {name: rounding.methods[name] for name in names},
+        _activations(context, inputs),
     )
+
+
+def _activations(context: StageContext, inputs: Inputs) -> list[ActivationCandidates]:
+    """Every activation site in every width of the request, from the same histograms; none where it asks for none."""
+    bits = context.request["activations"]["bits"]
+    if bits is None:
+        return []
+    sites = find_activations(inputs.network)
+    if not sites:
+        return []
+    histograms = {site.name: Histogram(site.name) for site in sites}
+
+    def visit(name: str, values: NDArray[np.generic]) -> None:
+        histograms[name].add(np.asarray(values, dtype=np.float32))
+
+    taps = Taps(inputs.network, list(histograms), context.threads)
+    for batch in _tapped_batches(inputs, inputs.sensitivity_samples):
+        taps.run(batch, visit)
+        context.check()
+    formats = [UnsignedFormat(width) for width in sorted(bits)]
+    return [
+        ActivationCandidates(site, tuple(calibrated(histograms[site.name], format_) for format_ in formats))
+        for site in sites
+    ]
 
 
 class _Rounding:

@@ -1,17 +1,57 @@
-"""The blob of rounded weights: for every site its candidates, in order of bits."""
+"""The blob of calibration: for every site its rounded weights, in order of bits, and for every activation site the
+parameters that its values take in each format."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from quantization.formats import IntegerFormat, parse_format
+import numpy as np
+from numpy.typing import NDArray
+
+from network.activations import ActivationSite
+from quantization.activations import QuantizedActivation
+from quantization.formats import IntegerFormat, UnsignedFormat, parse_format
 from quantization.weights import QuantizedWeight
 from workers.stages.payload import Arrays, pack, unpack
 
 Candidates = dict[str, list[QuantizedWeight]]
+Floats = NDArray[np.float32]
 
 
-def pack_candidates(rounded: Mapping[str, Sequence[QuantizedWeight]], methods: Mapping[str, str]) -> bytes:
+@dataclass(frozen=True, slots=True)
+class ActivationCandidates:
+    """An activation site with its parameters in each format, in order of bits."""
+
+    site: ActivationSite
+    formats: tuple[QuantizedActivation, ...]
+
+    def quantized(self, format_: UnsignedFormat) -> dict[str, QuantizedActivation]:
+        """The parameters of every tensor of the site, as `quantization.export` takes them.
+
+        Raises:
+            KeyError: the site was not calibrated in this format.
+        """
+        for activation in self.formats:
+            if activation.format == format_:
+                return dict.fromkeys(self.site.tensors, activation)
+        raise KeyError(f"activation {self.site.name} was not calibrated as {format_.name}")
+
+    def changes(self, format_: UnsignedFormat) -> dict[str, Callable[[Floats], Floats]]:
+        """What rounding does to the values, by tensor name: the first tensor's alone, which the others only move.
+
+        Raises:
+            KeyError: the site was not calibrated in this format.
+        """
+        return {self.site.name: self.quantized(format_)[self.site.name].apply}
+
+
+def pack_candidates(
+    rounded: Mapping[str, Sequence[QuantizedWeight]],
+    methods: Mapping[str, str],
+    activations: Sequence[ActivationCandidates] = (),
+) -> bytes:
     """`rounded` by site name; `methods` says of each how: "gptq" or "nearest", and after a colon why or with what."""
     arrays: Arrays = {}
     names: dict[str, list[str]] = {}
@@ -20,7 +60,15 @@ def pack_candidates(rounded: Mapping[str, Sequence[QuantizedWeight]], methods: M
         for weight in weights:
             arrays[f"{index}/{weight.format.name}/codes"] = weight.codes
             arrays[f"{index}/{weight.format.name}/scale"] = weight.scale
-    document = {"sites": list(rounded), "formats": names, "methods": dict(methods)}
+    document: dict[str, Any] = {"sites": list(rounded), "formats": names, "methods": dict(methods)}
+    document["activations"] = [
+        {
+            "tensors": list(found.site.tensors),
+            "elements": found.site.elements,
+            "formats": [[a.format.name, a.scale, a.zero_point] for a in found.formats],
+        }
+        for found in activations
+    ]
     return pack(document, arrays)
 
 
@@ -37,6 +85,22 @@ def unpack_candidates(blob: bytes) -> Candidates:
             weight = QuantizedWeight(format_, arrays[f"{index}/{name}/codes"], arrays[f"{index}/{name}/scale"])
             candidates[site].append(weight)
     return candidates
+
+
+def unpack_activations(blob: bytes) -> tuple[ActivationCandidates, ...]:
+    """Every activation site with its parameters, in graph order, as `pack_candidates` got them."""
+    document, _ = unpack(blob)
+    found = []
+    for entry in document["activations"]:
+        formats = []
+        for name, scale, zero_point in entry["formats"]:
+            format_ = parse_format(name)
+            if not isinstance(format_, UnsignedFormat):
+                raise ValueError(f"candidates of activations are unsigned formats, got {name}")
+            formats.append(QuantizedActivation(format_, scale, zero_point))
+        site = ActivationSite(entry["tensors"][0], tuple(entry["tensors"]), entry["elements"])
+        found.append(ActivationCandidates(site, tuple(formats)))
+    return tuple(found)
 
 
 def rounding_methods(blob: bytes) -> dict[str, str]:

@@ -1,12 +1,31 @@
-"""Calibration in several groups: the same weights, progress that only grows, one group's statistics at a time."""
+"""Calibration in several groups: the same weights, progress that only grows, one group's statistics at a time. And
+activations where they are asked for."""
 
 from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from app.schemas.job_request import JobRequest
+from network.activations import find_activations
+from network.errors import UnsupportedOperators
+from network.execution import TorchNetwork
+from network.normalise import dump, load, normalise
+from network.taps import Taps
+from quantization.formats import UnsignedFormat
 from quantization.statistics import InputStatistics
 from workers.stages import calibrate
+from workers.stages.candidates import unpack_activations, unpack_candidates
+from workers.stages.inputs import Inputs
 
 REQUEST = {"weights": {"bits": [3]}, "budget": {"max_drop": 0.5}}
 
@@ -33,3 +52,74 @@ def test_groups_change_no_weight_and_hold_one_statistic_at_a_time(job, model, sa
     assert len(filled) == 3
     assert max(most) == 1
     assert apart.artifacts["model"] == together.artifacts["model"]
+
+
+@dataclass
+class Calibration:
+    """What the stage sees of a job whose network is normalised."""
+
+    request: Mapping[str, Any]
+    dataset_path: Path | None
+    normalised: bytes
+    threads: int = 1
+    memory_limit_bytes: int | None = None
+
+    def read(self, stage: str) -> bytes:
+        assert stage == "normalise"
+        return self.normalised
+
+    def progress(self, fraction: float) -> None:
+        assert 0 <= fraction <= 1
+
+    def check(self) -> None:
+        pass
+
+
+def calibration(model: bytes, samples: Mapping[str, np.ndarray], path: Path, bits: list[int] | None) -> Calibration:
+    fields = {"model_id": "0" * 64, "dataset_id": "1" * 64, **REQUEST}
+    full = JobRequest.model_validate(fields, strict=False).model_dump(mode="json")
+    np.savez(path / "data.npz", **samples)
+    network = normalise(onnx.load_from_string(model))
+    return Calibration({**full, "activations": {"bits": bits}}, path / "data.npz", dump(network))
+
+
+def test_activations_are_calibrated_where_the_request_asks(model, samples, tmp_path):
+    with_activations = calibration(model, samples, tmp_path, [8, 4])
+    blob = calibrate.run(with_activations)
+    found = unpack_activations(blob)
+    network = load(with_activations.normalised)
+    assert tuple(candidates.site for candidates in found) == find_activations(network)
+    assert [candidates.site.tensors for candidates in found] == [("image",), ("r1",), ("r2", "f")]
+    images = samples["image"][Inputs.read(with_activations).sensitivity_samples]
+    seen: dict[str, np.ndarray] = {}
+    Taps(network, ["image", "r1", "r2"], 1).run({"image": images}, lambda name, values: seen.update({name: values}))
+    for candidates in found:
+        assert [activation.format.bits for activation in candidates.formats] == [4, 8]
+        values = seen[candidates.site.name]
+        errors = []
+        for activation in candidates.formats:
+            ((name, change),) = candidates.changes(activation.format).items()
+            assert name == candidates.site.name
+            errors.append(np.square(change(values) - values).mean() / np.square(values).mean())
+            quantized = candidates.quantized(activation.format)
+            assert quantized == dict.fromkeys(candidates.site.tensors, activation)
+        assert errors[0] < 0.02
+        assert errors[1] < errors[0] / 50
+    with pytest.raises(KeyError, match="image was not calibrated as uint16/tensor"):
+        found[0].quantized(UnsignedFormat(16))
+    without = calibrate.run(calibration(model, samples, tmp_path, None))
+    assert unpack_activations(without) == ()
+    for name, weights in unpack_candidates(without).items():
+        for one, other in zip(weights, unpack_candidates(blob)[name], strict=True):
+            np.testing.assert_array_equal(one.codes, other.codes)
+
+
+def test_what_torch_cannot_run_is_calibrated_all_the_same(model, samples, tmp_path):
+    """Calibration asks only ONNX Runtime; no operator needs a rule of ours."""
+    proto = onnx.load_from_string(model)
+    proto.graph.node.append(helper.make_node("Bernoulli", ["image"], ["coin"], seed=0.0))
+    proto.graph.output.append(helper.make_tensor_value_info("coin", TensorProto.FLOAT, None))
+    context = calibration(proto.SerializeToString(), samples, tmp_path, None)
+    with pytest.raises(UnsupportedOperators, match="Bernoulli"):
+        TorchNetwork(load(context.normalised))
+    assert set(unpack_candidates(calibrate.run(context))) == {"conv1", "conv2", "fc"}
