@@ -71,7 +71,7 @@ def _reason(outcome: str, certificate: Mapping[str, Any], found: Mapping[str, An
     if outcome == "met":
         return None
     measured = certificate["drop"] if certificate["confidence"] is None else certificate["high"]
-    least = min(evaluated["drop"] for evaluated in found["search"]["evaluated"])
+    least = found["search"]["least_drop"]
     ended = "the deadline ended the search; " if outcome == "deadline" else ""
     return (
         f"{ended}the best plan found misses the budget by {measured - certificate['max_drop']:.4f} on the held-out "
