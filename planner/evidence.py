@@ -146,9 +146,6 @@ class Evidence:
     def __contains__(self, point: PlanPoint) -> bool:
         return point in self._known
 
-    def __len__(self) -> int:
-        return len(self._known)
-
     def evaluate(self, point: PlanPoint, *, to_the_end: bool = False) -> bool:
         """Measure `point` unless it is known; False, and nothing is measured, once samples or time are used up."""
         if point in self._known:

@@ -78,7 +78,7 @@ def test_a_plan_that_breaks_a_limit_is_narrowed_without_an_evaluation(random_pro
 def test_it_stops_when_the_samples_are_used_up(random_problem):
     problem = random_problem(2, 10, 5)
     evidence, seen = searched(problem, 0.02, max_evaluations=3)
-    assert len(seen) == len(evidence) == 3
+    assert len(seen) == len(evidence.result().evaluated) == 3
 
 
 def test_sites_may_have_other_levels(make_problem):

@@ -133,7 +133,7 @@ def test_the_least_drop_is_looked_for_at_the_safe_end():
 
     evidence = Evidence(evaluate, 0.0)
     assert least_drop(points, evidence) == points[48]
-    assert len(evidence) == SAFEST
+    assert len(evidence.result().evaluated) == SAFEST
 
 
 @pytest.mark.parametrize(
