@@ -18,14 +18,14 @@ from planner.descent import Descent
 from planner.errors import LimitUnreachable, NotApplicable, ProblemInvalid
 from planner.frontier import additive_frontier
 from planner.integer import solve_integer
-from planner.problem import Limits, Plan, Problem, Quantity, limit_name
+from planner.problem import LATENCY_STEP_MS, Limits, Plan, Problem, Quantity, amount, limit_name
 from planner.results import INFEASIBLE, Frontier, Solution, Status, undominated
 from planner.tabu import tabu_frontier, tabu_search
 
 FloatArray = NDArray[np.float64]
 
 # steps of the walks of `solve_interactions`
-STEPS = 2400
+STEPS = 2800
 # and of the walks of `interaction_frontier`, one for each of its limits
 _FRONTIER_STEPS = 800
 # above this many candidates a look at all pairs takes seconds
@@ -167,8 +167,9 @@ def _part(frontier: Frontier, index: NDArray[np.int64]) -> Frontier:
 
 def _with(limits: Limits, cost: Quantity, level: float) -> Limits:
     """The limits, with `level` for `cost`."""
-    # one byte of room: the level is the sum of the very numbers that the solver adds up in another order
-    return replace(limits, **{limit_name(cost): level + 0.5})
+    # half a byte of room: the level is the sum of the very numbers that the solver adds up in another order
+    room = LATENCY_STEP_MS / 2 if cost is Quantity.LATENCY else 0.5
+    return replace(limits, **{limit_name(cost): level + room})
 
 
 def _unreachable(problem: Problem, limits: Limits) -> LimitUnreachable:
@@ -177,8 +178,9 @@ def _unreachable(problem: Problem, limits: Limits) -> LimitUnreachable:
     for quantity, limit in limits.items():
         others = replace(limits, **{limit_name(quantity): None})
         least = solve_integer(problem, quantity, others)
-        best = "none" if least.plan is None else f"{least.value:,.0f}"
-        reachable.append(f"{limit_name(quantity)} {limit:,.0f} (the least that the others leave is {best})")
+        best = "none" if least.plan is None else amount(quantity, least.value)
+        given = f"{limit:,.0f}" if quantity is not Quantity.LATENCY else f"{limit:g}"
+        reachable.append(f"{limit_name(quantity)} {given} (the least that the others leave is {best})")
     return LimitUnreachable(f"no plan keeps the limits together: {', '.join(reachable)}; raise one of them")
 
 

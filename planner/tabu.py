@@ -27,7 +27,7 @@ _FRONTIER_GENERATION = 100
 # sites of a child that are set at random
 _MUTATED_SITES = 2
 # walks of a search for one plan
-_WALKS = 32
+_WALKS = 48
 # how many limits further on the second parent of a child may come from
 _NEIGHBOURS = 4
 # steps for which a candidate that was left is barred: evenly from half of this to one and a half
