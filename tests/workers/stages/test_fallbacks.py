@@ -57,6 +57,7 @@ CLAIM = Claim(
         **{name: {} for name in ("layers", "limits")},
         "budget": {"metric": None},
         "weights": {"bits": [4]},
+        "sensitivity": {"method": "auto"},
         "objective": "size",
         "seed": 0,
         "search": {"deadline_seconds": None},
