@@ -93,7 +93,7 @@ def merge_sites(problem: Problem, groups: Sequence[Sequence[str]], cost: GroupCo
         ProblemInvalid: an unknown site, one in two groups, a group without sites, or with more than 1,024
             combinations.
     """
-    members = _members(problem, groups)
+    members = grouped(problem, groups)
     combinations = tuple(_combinations(problem, group) for group in members)
     sites = tuple(
         problem.sites[group[0]] if len(group) == 1 else _merged(problem, group, choices, cost)
@@ -101,13 +101,17 @@ def merge_sites(problem: Problem, groups: Sequence[Sequence[str]], cost: GroupCo
     )
     interactions = None
     if problem.interactions is not None:
-        T = _transfer(problem, members, combinations)
+        T = transfer(problem, members, combinations)
         interactions = np.asarray(T @ (T @ problem.interactions).T)
     return MergedProblem(replace(problem, sites=sites, interactions=interactions), members, combinations)
 
 
-def _members(problem: Problem, groups: Sequence[Sequence[str]]) -> tuple[tuple[int, ...], ...]:
-    """Indices of the sites of all groups and of all single sites, by their first site."""
+def grouped(problem: Problem, groups: Sequence[Sequence[str]]) -> tuple[tuple[int, ...], ...]:
+    """Indices of the sites of all groups and of all single sites, by their first site.
+
+    Raises:
+        ProblemInvalid: an unknown site, one in two groups, a group without sites.
+    """
     index = {site.name: position for position, site in enumerate(problem.sites)}
     taken: set[str] = set()
     members = []
@@ -156,10 +160,16 @@ def _merged(problem: Problem, group: tuple[int, ...], combinations: NDArray[np.i
     return PlanSite("+".join(site.name for site in sites), tuple(candidates))
 
 
-def _transfer(
+def transfer(
     problem: Problem, members: Sequence[tuple[int, ...]], combinations: Sequence[NDArray[np.int64]]
 ) -> csr_array:
-    """T [M, K]: which original candidates each merged one consists of."""
+    """T [M, K]: which original candidates each merged one consists of.
+
+    Args:
+        problem: of the original sites.
+        members: indices of the sites of every group.
+        combinations: [candidates, group] for every group.
+    """
     columns = [problem.offsets[list(group)] + choices for group, choices in zip(members, combinations, strict=True)]
     lengths = np.concatenate([np.full(len(choices), choices.shape[1]) for choices in columns])
     flat = np.concatenate([choices.ravel() for choices in columns])

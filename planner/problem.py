@@ -21,6 +21,9 @@ from quantization.formats import Format
 
 # float64 holds every integer up to here; solvers add costs in float64 and stay exact below it
 _LARGEST_EXACT = 2**53
+# about a nanosecond: sums of multiples of it are exact in any order up to hours, as those of bytes are,
+# so that a plan that just keeps a limit on latency keeps it however its terms are added up
+LATENCY_STEP_MS = 2.0**-20
 # smallest eigenvalue that still counts as rounding of a positive semidefinite matrix, relative to the largest
 _PSD_TOLERANCE = 1e-9
 
@@ -38,7 +41,8 @@ class Quantity(StrEnum):
 class Candidate:
     """One format for one site: its costs and its predicted damage.
 
-    `damage` is in nats and may be negative (a task loss away from its minimum has negative curvature).
+    `damage` is in nats and may be negative (a task loss away from its minimum has negative curvature). `latency_ms` is
+    kept as a multiple of `LATENCY_STEP_MS`.
     """
 
     format: Format
@@ -60,6 +64,8 @@ class Candidate:
             raise ProblemInvalid(
                 f"latency_ms of candidate {self.format.name} must be at least 0, got {self.latency_ms}"
             )
+        if self.latency_ms is not None:
+            object.__setattr__(self, "latency_ms", _whole_steps(self.latency_ms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,14 @@ def limit_name(quantity: Quantity) -> str:
     return _LIMIT_FIELDS[quantity]
 
 
+def amount(quantity: Quantity, value: float) -> str:
+    """A cost as an error names it: whole bytes and bit operations, milliseconds to the nanosecond, rounded up.
+
+    So a limit that is set to what the text says can be kept.
+    """
+    return f"{math.ceil(value * 1e6) / 1e6:.6f}" if quantity is Quantity.LATENCY else f"{math.ceil(value):,}"
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Sites with their candidates, what the rest of the network costs, and how damages interact.
@@ -162,6 +176,7 @@ class Problem:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ProblemInvalid(f"{name} must be at least 0, got {value}")
+        object.__setattr__(self, "base_latency_ms", _whole_steps(self.base_latency_ms))
         if self.interactions is not None:
             count = sum(len(site.candidates) for site in self.sites)
             object.__setattr__(self, "interactions", _checked_interactions(self.interactions, count))
@@ -247,6 +262,10 @@ class Problem:
             )
         if choices.size and (choices.min() < 0 or bool((choices >= np.diff(self.offsets)).any())):
             raise ProblemInvalid("a plan chooses a candidate that its site does not have")
+
+
+def _whole_steps(latency_ms: float) -> float:
+    return round(latency_ms / LATENCY_STEP_MS) * LATENCY_STEP_MS
 
 
 def _frozen(values: Sequence[float]) -> NDArray[np.float64]:
