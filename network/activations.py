@@ -105,7 +105,9 @@ class _Graph:
         for node in self.nodes:
             if variable.intersection(names_read(node)):
                 variable.update(node.output)
-        self.values = variable & floats - {""}
+        self.values = variable & floats - {""} - {
+            name for node in self.nodes if _is_refused(node) for name in node.output
+        }
         self.moved = {
             name: source
             for name, source in moved_from(network).items()
@@ -120,6 +122,13 @@ class _Graph:
         if not all(name in self.initializers for name in reader.input[1:] if name):
             return output
         return str(reader.output[0])
+
+
+def _is_refused(node: onnx.NodeProto) -> bool:
+    """Whether ONNX Runtime makes a node that it then refuses from this one between quantized tensors: so that its
+    output stays as it is. QLinearAveragePool has no dilations."""
+    dilations = next((a.ints for a in node.attribute if a.name == "dilations"), ())
+    return node.op_type == "AveragePool" and any(dilation != 1 for dilation in dilations)
 
 
 def _moves(node: onnx.NodeProto, initializers: Mapping[str, onnx.TensorProto]) -> bool:
@@ -146,7 +155,7 @@ def _wanted(graph: _Graph) -> set[str]:
     """What an integer kernel reads or writes, and what is only moved to get there."""
     wanted: set[str] = set()
     for node in graph.nodes:
-        rule = _KERNELS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        rule = _KERNELS.get(node.op_type) if node.domain in ("", "ai.onnx") and not _is_refused(node) else None
         reads = rule.reads(graph, node) if rule else ()
         if rule is None or not reads:
             continue

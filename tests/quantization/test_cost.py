@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from network.graph import Network
+from quantization.activations import QuantizedActivation
 from quantization.audit import audit
-from quantization.cost import file_bytes, skeleton_bytes, weight_bytes
+from quantization.cost import activation_bytes, file_bytes, skeleton_bytes, weight_bytes
 from quantization.errors import FileNotAudited
 from quantization.export import export
-from quantization.formats import FloatFormat, Format, Granularity, IntegerFormat
+from quantization.formats import FloatFormat, Format, Granularity, IntegerFormat, UnsignedFormat
 from quantization.nearest import round_nearest
 
 MakeNetwork = Callable[..., Network]
@@ -137,3 +138,59 @@ def test_the_audit_believes_no_name(
 def test_the_audit_of_no_model_is_an_error() -> None:
     with pytest.raises(FileNotAudited, match="no ONNX file"):
         audit(b"\xff\xff\xff not a model")
+
+
+def quantized_chain(make_network: MakeNetwork) -> tuple[Network, dict[str, QuantizedActivation]]:
+    network = chain(make_network, [(13, 8), (8, 16), (16, 5)])
+    formats = {"h0": UnsignedFormat(8), "h1": UnsignedFormat(4), "h2": UnsignedFormat(16)}
+    return network, {name: QuantizedActivation(format_, 0.5, 3) for name, format_ in formats.items()}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_sums_over_activations_are_bounds_and_file_bytes_exact(make_network: MakeNetwork, seed: int) -> None:
+    network, activations = quantized_chain(make_network)
+    rng = np.random.default_rng(seed)
+    plan = {site.weight: FORMATS[rng.integers(len(FORMATS))] for site in network.sites}
+    chosen = {name: activation for name, activation in activations.items() if rng.random() < 0.7}
+    weights = {
+        site.weight: round_nearest(network.weight(site.weight), format_, site.channel_axis)
+        for site in network.sites
+        if isinstance(format_ := plan[site.weight], IntegerFormat)
+    }
+    size = len(export(network, weights, {}, chosen))
+    assert file_bytes(network, plan, {}, {name: a.format for name, a in chosen.items()}) == size
+    weights_bytes = sum(weight_bytes(plan[s.weight], s.shape, s.channel_axis, s.weight) for s in network.sites)
+    activations_bytes = sum(activation_bytes(network, [name], a.format) for name, a in chosen.items())
+    base = skeleton_bytes(network, FORMATS, activations=True)
+    assert size - 4 <= base + weights_bytes + activations_bytes
+    assert all(40 < activation_bytes(network, [name], a.format) < 200 for name, a in activations.items())
+
+
+def test_a_format_of_activations_is_none_of_weights() -> None:
+    with pytest.raises(TypeError, match="uint8/tensor is a format of activations, and w is a weight"):
+        weight_bytes(UnsignedFormat(8), (3, 3), 0, "w")
+
+
+def test_the_audit_finds_activations_by_their_tensors(make_network: MakeNetwork) -> None:
+    network, activations = quantized_chain(make_network)
+    weights = {s.weight: round_nearest(network.weight(s.weight), IntegerFormat(3), 1) for s in network.sites}
+    report = audit(export(network, weights, {}, activations))
+    assert {a.name: (a.bits, a.scale, a.zero_point) for a in report.activations} == {
+        "h0": (8, 0.5, 3),
+        "h1": (4, 0.5, 3),
+        "h2": (16, 0.5, 3),
+    }
+    assert [(w.name, w.bits) for w in report.weights] == [(f"w.layer{i}", 3) for i in range(3)]
+
+
+def test_the_audit_believes_no_function_of_a_bias(make_network: MakeNetwork) -> None:
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["y"])]
+    tensors = {"w": np.ones((4, 3), np.float32), "b": np.ones(3, np.float32)}
+    network = make_network(nodes, {"x": np.zeros((1, 4), np.float32)}, tensors)
+    weights = {"w": round_nearest(tensors["w"], IntegerFormat(4), 1)}
+    file = export(network, weights, {}, {"x": QuantizedActivation(UnsignedFormat(8), 0.5, 0)})
+    assert [w.bits for w in audit(file).weights] == [4]
+    model = onnx.load_from_string(file)
+    next(f for f in model.functions if f.name == "Bias").node[0].op_type = "Add"
+    with pytest.raises(FileNotAudited, match="its function is not the one that Bias stands for"):
+        audit(model.SerializeToString())

@@ -387,3 +387,18 @@ def test_a_tied_weight_is_stored_once_for_integers_and_floats(optimised: Optimis
     assert file_bytes(network, formats, {}, {n: a.format for n, a in activations.items()}) == len(file)
     expected = run_onnx(simulate(network, weights, activations), inputs)[0]
     assert np.abs(run_onnx(file, inputs)[0] - expected).mean() < 0.05
+
+
+def test_a_pool_with_dilations_between_quantized_tensors_is_loaded(run_onnx: RunOnnx) -> None:
+    """ONNX Runtime would make it a QLinearAveragePool, which knows no dilations, and refuse its own graph."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("AveragePool", ["c"], ["p"], kernel_shape=[2, 2], dilations=[2, 2]),
+        helper.make_node("Conv", ["p", "v"], ["y"]),
+    ]
+    network = build(nodes, BEFORE, {"w": draw(5, 4, 3, 3), "v": draw(3, 5, 1, 1)})
+    weights, activations = rounded(network, 4), ranged(network, 8)
+    assert set(activations) == {"x", "c"}
+    file = export(network, weights, {}, activations)
+    expected = run_onnx(simulate(network, weights, activations), BEFORE)[0]
+    assert np.abs(run_onnx(file, BEFORE)[0] - expected).mean() < 0.1 * activations["c"].scale
