@@ -93,6 +93,22 @@ def names_read(node: onnx.NodeProto) -> Iterator[str]:
             yield from (output.name for output in graph.output)
 
 
+def constant_shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    """The shapes of float values that are computed from initializers alone."""
+    variable = _variable(network)
+    shapes, _ = _float_shapes(network.proto)
+    return {name: shape for name, shape in shapes.items() if name not in variable}
+
+
+def _variable(network: Network) -> set[str]:
+    """The values that depend on an input of the graph."""
+    variable = {spec.name for spec in network.inputs}
+    for node in network.proto.graph.node:
+        if variable.intersection(names_read(node)):
+            variable.update(node.output)
+    return variable
+
+
 class _Graph:
     """What the rules ask of a graph."""
 

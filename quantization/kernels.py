@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from network.activations import names_read, sole_readers
-from network.graph import Layer, Network
+from network.activations import constant_shapes, names_read, sole_readers
+from network.graph import Network
 from quantization.formats import UnsignedFormat
 
 _GUARDED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -91,58 +91,77 @@ def made_for(kernel: WeightKernel | None) -> tuple[int | None, ...]:
 def kernel_uses(
     network: Network, quantized: Collection[str], activations: Mapping[str, UnsignedFormat]
 ) -> tuple[KernelUse, ...]:
-    """All layers that need another form than a float weight, in graph order of their sites.
+    """All layers that need another form than a float weight, in graph order.
+
+    A weight that is computed from constants counts: ONNX Runtime folds it, and then rounds it like any other.
 
     Args:
         quantized: the initializers that are stored as integers.
         activations: formats by tensor name.
     """
-    nodes = {node.name: node for node in network.proto.graph.node}
+    read = [n for n in network.proto.graph.node if n.op_type in _GUARDED and n.input[0] in activations]
+    if not read:
+        return ()
+    layers = {layer.name: layer for layer in network.layers()}
     readers = sole_readers(network)
+    made = {n.input[1] for n in read} - network.initializers.keys()
+    shapes = constant_shapes(network) if made else {}
     uses = []
-    for site in network.sites:
-        for layer in site.layers:
-            use = _use(network, nodes[layer.name], layer, readers, activations, site.weight in quantized)
-            if use is not None:
-                uses.append(use)
+    for node in read:
+        layer, weight = layers.get(node.name), node.input[1]
+        if weight in network.initializers:
+            shape: tuple[int, ...] = tuple(network.initializers[weight].dims)
+        elif weight in shapes:
+            shape, layer = shapes[weight], None
+        else:
+            continue
+        axis = layer.channel_axis if layer is not None else _channel_axis(node, len(shape))
+        group = next((a.i for a in node.attribute if a.name == "group"), 1) if node.op_type == "ConvTranspose" else 1
+        bias, output = _bias(network, node, shape[axis] * group, readers, activations)
+        integer = (
+            layer is not None
+            and weight in quantized
+            and bias is not None
+            and _is_plain(node, len(shape))
+            and _runs_on_integers(network, node, output, readers, activations)
+        )
+        if node.op_type == "MatMul" and bias is not None and bias.initializer is None:
+            bias = None  # nothing that it could become is quantized unasked
+        if integer or bias is not None:
+            uses.append(KernelUse(node.name, weight, node.input[0], axis, bias, integer))
     return tuple(uses)
 
 
-def _use(
-    network: Network,
-    node: onnx.NodeProto,
-    layer: Layer,
-    readers: Mapping[str, onnx.NodeProto],
-    activations: Mapping[str, UnsignedFormat],
-    quantized: bool,
-) -> KernelUse | None:
-    if node.op_type not in _GUARDED or node.input[0] not in activations or node.input[1] != layer.weight:
-        return None
-    bias, output = _bias(network, node, layer, readers)
-    simple = bias is not None and _is_plain(node, len(network.initializers[layer.weight].dims))
-    integer = quantized and simple and _runs_on_integers(network, node, output, readers, activations)
-    if node.op_type == "MatMul" and bias is not None and bias.initializer is None:
-        bias = None  # nothing that it could become is quantized unasked
-    if not integer and bias is None:
-        return None
-    return KernelUse(node.name, layer.weight, node.input[0], layer.channel_axis, bias, integer)
+def _channel_axis(node: onnx.NodeProto, rank: int) -> int:
+    """The axis of output channels of a weight at input 1."""
+    match node.op_type:
+        case "Conv":
+            return 0
+        case "Gemm":
+            return 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
+        case "MatMul":
+            return rank - 1
+    return 1
 
 
 def _bias(
-    network: Network, node: onnx.NodeProto, layer: Layer, readers: Mapping[str, onnx.NodeProto]
+    network: Network,
+    node: onnx.NodeProto,
+    channels: int,
+    readers: Mapping[str, onnx.NodeProto],
+    activations: Mapping[str, UnsignedFormat],
 ) -> tuple[Bias | None, str]:
     """The bias, None where it is no vector of the file, and the output of the layer with it."""
-    weight, tensors = network.initializers[layer.weight], network.initializers
-    channels = weight.dims[layer.channel_axis] * (layer.group if node.op_type == "ConvTranspose" else 1)
-    add = readers.get(node.output[0])
+    tensors, output = network.initializers, node.output[0]
     if node.op_type != "MatMul":
         name = node.input[2] if len(node.input) > 2 else ""
-        return _vector(tensors, node.name, 2, name, channels), node.output[0]
-    if add is None or add.op_type != "Add":
-        return Bias(node.name, 2, None, channels), node.output[0]
-    place = 1 - list(add.input).index(node.output[0])
+        return _vector(tensors, node.name, 2, name, channels), output
+    add = readers.get(output)
+    if add is None or add.op_type != "Add" or output in activations:
+        return Bias(node.name, 2, None, channels), output
+    place = 1 - list(add.input).index(output)
     if add.input[place] not in tensors:
-        return Bias(node.name, 2, None, channels), node.output[0]
+        return Bias(node.name, 2, None, channels), output
     return _vector(tensors, add.name, place, add.input[place], channels), add.output[0]
 
 

@@ -402,3 +402,26 @@ def test_a_pool_with_dilations_between_quantized_tensors_is_loaded(run_onnx: Run
     file = export(network, weights, {}, activations)
     expected = run_onnx(simulate(network, weights, activations), BEFORE)[0]
     assert np.abs(run_onnx(file, BEFORE)[0] - expected).mean() < 0.1 * activations["c"].scale
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("op_type", ["Conv", "ConvTranspose", "Gemm"])
+def test_a_weight_that_is_computed_stays_float_too(run_onnx: RunOnnx, op_type: str, bias: bool) -> None:
+    """ONNX Runtime folds it into a constant, and would then round that."""
+    shape = (4, 6) if op_type == "Gemm" else (4, 4, 3, 3)
+    inputs = {"x": draw(3, 4)} if op_type == "Gemm" else BEFORE
+    nodes = [
+        helper.make_node("Mul", ["v", "gain"], ["w"]),
+        helper.make_node(op_type, ["x", "w", "b"] if bias else ["x", "w"], ["c"]),
+        helper.make_node("Relu", ["c"], ["y"]),
+    ]
+    tensors = {"v": draw(*shape), "gain": draw(4, *[1] * (len(shape) - 1))}
+    network = build(nodes, inputs, tensors | ({"b": draw(shape[1])} if bias else {}))
+    activations = {
+        "x": QuantizedActivation.covering(UnsignedFormat(8), -4.0, 4.0),
+        "y": QuantizedActivation.covering(UnsignedFormat(8), 0.0, 6.0),
+    }
+    file = export(network, {}, {}, activations)
+    np.testing.assert_allclose(run_onnx(file, inputs)[0], run_onnx(file, inputs, optimise=False)[0], atol=1e-5)
+    formats = {name: activation.format for name, activation in activations.items()}
+    assert file_bytes(network, {}, {}, formats) == len(file)
