@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -47,13 +47,9 @@ class OnnxRunner:
     def __init__(self, model: bytes, threads: int) -> None:
         if threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _FATAL
+        options = _options(threads)
         options.use_deterministic_compute = True
-        with _runtime_errors("load"):
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = _session(model, options)
         self._inputs = [value.name for value in self._session.get_inputs()]
         self.outputs: tuple[str, ...] = tuple(value.name for value in self._session.get_outputs())
         fixed = {value.shape[0] for value in self._session.get_inputs() if value.shape}
@@ -121,6 +117,35 @@ class OnnxRunner:
             if self.static_batch and kept < size:
                 feed = {name: np.concatenate([a, np.repeat(a[-1:], size - kept, axis=0)]) for name, a in feed.items()}
             yield feed, kept
+
+
+def timed_session(model: bytes, inputs: Arrays, threads: int) -> Callable[[], None]:
+    """A run of the file on these inputs, to be timed: loaded, with the options that a user would take.
+
+    Raises:
+        ModelInvalid, ModelTooLarge: ONNX Runtime refuses the file; the returned run raises them too.
+    """
+    session = _session(model, _options(threads))
+    feed = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+
+    def run() -> None:
+        with _runtime_errors("run"):
+            session.run(None, feed)
+
+    return run
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL
+    return options
+
+
+def _session(model: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    with _runtime_errors("load"):
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _check_sample_axis(name: str, result: object, fed: int) -> None:

@@ -99,8 +99,18 @@ class JobContext:
         """
         if self._stage is None:
             raise RuntimeError("chunk() belongs to a stage; there is none running")
+        return self._stored(results.chunk_key(self.keys[self._stage.name], name), compute)
+
+    def cached(self, key: str, compute: Callable[[], bytes]) -> bytes:
+        """`compute()`, or what any job stored under `key`, which names all that the result depends on.
+
+        Unlike a chunk it outlives the stage, and is the same for every stage and job.
+        """
+        return self._stored(results.cache_key(key), compute)
+
+    def _stored(self, key: str, compute: Callable[[], bytes]) -> bytes:
+        """The first result stored under `key`, this one if there was none."""
         self.check()
-        key = results.chunk_key(self.keys[self._stage.name], name)
         stored = patiently(lambda: results.load(self._sessions, key), self.check)
         if stored is not None:
             return stored

@@ -32,6 +32,11 @@ def chunk_key(stage_key: str, name: str) -> str:
     return f"{stage_key}/{hashlib.sha256(name.encode()).hexdigest()}"
 
 
+def cache_key(name: str) -> str:
+    """The key of what belongs to no stage; no stage's key begins like this, so that it is never dropped with chunks."""
+    return f"cached/{hashlib.sha256(name.encode()).hexdigest()}"
+
+
 def drop_chunks(sessions: Sessions, stage_key: str) -> None:
     """Forget the chunks of a stage whose own result is stored."""
     remove_stage_results(sessions, f"{stage_key}/")

@@ -38,6 +38,9 @@ class StageContext(Protocol):
     def chunk(self, name: str, compute: Callable[[], bytes]) -> bytes:
         """`compute()`, or what an earlier attempt stored for this chunk of this stage."""
 
+    def cached(self, key: str, compute: Callable[[], bytes]) -> bytes:
+        """`compute()`, or what any job stored under `key`, which names all that the result depends on."""
+
     def progress(self, fraction: float) -> None:
         """Report progress within the stage, 0 to 1; also a checkpoint as `check`."""
 

@@ -17,6 +17,7 @@ from app.store.engine import Sessions
 from app.store.stages import get_stage_result
 from app.store.tables import StageResultRow
 from workers.job import End, Pipeline, Worker
+from workers.stage import Delivery
 
 VALUES = list(range(10))
 
@@ -87,6 +88,23 @@ def test_chunks_are_forgotten_when_their_stage_is_stored(jobs, make_worker, sess
     assert len(keys) == 4
     assert all("/" not in key for key in keys)
     assert all(get_stage_result(sessions, key) is not None for key in keys)
+
+
+def test_what_is_cached_is_computed_once_for_all_jobs(jobs, sessions, settings, fake_pipeline):
+    computed = []
+
+    def run(context):
+        return context.cached("speed of this machine", lambda: computed.append(1) or b"fast")
+
+    stage = replace(fake_pipeline.STAGES[0], name="timed", reads=("model", "dataset"), run=run)
+    worker = Worker(sessions, settings, "here", Pipeline((stage,), lambda context: Delivery("met", {}, {})))
+    for data in ("some data", "other data"):
+        assert worker.run(jobs.add(VALUES, data=data)) is End.FINISHED
+    assert computed == [1]
+    with sessions.read() as session:
+        keys = [row.key for row in session.query(StageResultRow)]
+    assert len(keys) == 3
+    assert sum(key.startswith("cached/") for key in keys) == 1
 
 
 def test_a_message_that_comes_twice_runs_the_job_once(jobs, make_worker):

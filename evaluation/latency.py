@@ -1,0 +1,153 @@
+"""How long one run of an ONNX file takes in ONNX Runtime on this machine, with what the noise leaves open.
+
+Times on a machine that others use too are skewed to one side and drift. So alternatives take turns, in short rounds;
+of each round the median counts, and over the rounds the median of those, with the standard error that it would have
+for normal noise, from the median absolute deviation:
+
+    stderr = sqrt(pi / 2) * 1.4826 * MAD / sqrt(rounds)
+
+Rounds are added until that is small beside the median for every alternative, or the time is up.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from evaluation.runner import timed_session
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+# runs of one round, and how long a round may take before it ends with fewer
+RUNS_PER_ROUND = 5
+ROUND_SECONDS = 0.05
+# below this many rounds the deviation itself is not known
+FEWEST_ROUNDS = 7
+WARM_UP_RUNS = 3
+# the standard error of the median of normal noise over its median absolute deviation, times the root of the count
+_MEDIAN_ERROR = math.sqrt(math.pi / 2) * 1.4826
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """The median of one run in milliseconds, the standard error of that median, and how many runs it is from."""
+
+    median_ms: float
+    spread_ms: float
+    runs: int
+
+
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """A file to time, and what it is fed: one array by each graph input, all the samples of one run."""
+
+    model: bytes
+    inputs: Arrays
+
+
+def nothing() -> None:
+    """For callers whose measurement nobody interrupts."""
+
+
+def measure_latency(
+    model: bytes,
+    inputs: Arrays,
+    threads: int,
+    *,
+    relative_spread: float = 0.01,
+    most_seconds: float = 0.5,
+    check: Callable[[], None] = nothing,
+) -> Latency:
+    """One file by itself; see `measure_alternatives`."""
+    timed = [Timed(model, inputs)]
+    return measure_alternatives(
+        timed, threads, relative_spread=relative_spread, most_seconds=most_seconds, check=check
+    )[0]
+
+
+def measure_alternatives(
+    timed: Sequence[Timed],
+    threads: int,
+    *,
+    relative_spread: float = 0.01,
+    most_seconds: float = 0.5,
+    check: Callable[[], None] = nothing,
+) -> list[Latency]:
+    """The latency of every file; they take turns, so that what slows the machine for a while slows all of them.
+
+    Args:
+        timed: files that can be loaded together.
+        threads: within an operator, at least 1.
+        relative_spread: rounds are added until every spread is at most this part of its median, or
+        most_seconds: for each file are used up; `FEWEST_ROUNDS` are always run.
+        check: called between rounds; what it raises ends the measurement.
+
+    Raises:
+        ModelInvalid, ModelTooLarge: ONNX Runtime does not load or run a file.
+    """
+    runs = [timed_session(one.model, one.inputs, threads) for one in timed]
+    for run in runs:
+        for _ in range(WARM_UP_RUNS):
+            run()
+        check()
+    rounds: list[list[float]] = [[] for _ in runs]
+    counts = [0] * len(runs)
+    until = time.perf_counter() + most_seconds * len(runs)
+    while True:
+        # each in turn begins: the first of a round finds the caches as the checks in between left them
+        begin = min(map(len, rounds)) % len(runs)
+        for index in [*range(begin, len(runs)), *range(begin)]:
+            times = _round(runs[index])
+            rounds[index].append(statistics.median(times))
+            counts[index] += len(times)
+        check()
+        found = [_latency(medians, count) for medians, count in zip(rounds, counts, strict=True)]
+        if len(rounds[0]) >= FEWEST_ROUNDS and (
+            time.perf_counter() >= until or all(one.spread_ms <= relative_spread * one.median_ms for one in found)
+        ):
+            return found
+
+
+def _round(run: Callable[[], None]) -> list[float]:
+    """Milliseconds of each of a few runs in a row."""
+    times: list[float] = []
+    ends = time.perf_counter() + ROUND_SECONDS
+    while len(times) < RUNS_PER_ROUND:
+        started = time.perf_counter()
+        run()
+        finished = time.perf_counter()
+        times.append(1e3 * (finished - started))
+        if finished >= ends:
+            break
+    return times
+
+
+def _latency(medians: Sequence[float], runs: int) -> Latency:
+    middle = statistics.median(medians)
+    deviation = statistics.median(abs(value - middle) for value in medians)
+    return Latency(middle, _MEDIAN_ERROR * deviation / math.sqrt(len(medians)), runs)
+
+
+@cache
+def machine() -> str:
+    """What of this machine and its software a latency belongs to: the processor's name and ONNX Runtime's version."""
+    return f"{_processor()}; ONNX Runtime {onnxruntime.__version__}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()

@@ -1,0 +1,134 @@
+"""One layer of a network as an ONNX file of its own, in a format, to be timed.
+
+The file holds the network's own node with its attributes, and nothing that differs between layers of equal shape: its
+values are made up and its names fixed. So equal layers give equal bytes, and are timed once. Times of dense kernels do
+not depend on values.
+
+A layer that reads an 8-bit activation stands between 8-bit tensors, as inside of a network whose layers are all
+quantized: what it reads and writes are codes, and their conversion at the borders of the network is not part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from evaluation.latency import Timed
+from network.graph import Layer, Network
+from network.normalise import from_proto
+from quantization.activations import QuantizedActivation
+from quantization.export import export
+from quantization.formats import Format, Granularity, IntegerFormat, UnsignedFormat
+from quantization.weights import QuantizedWeight
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+WEIGHT, OUTPUT = "w", "y"
+# values are repeated from this many, so that a large weight takes no time to make
+_PATTERN = 4099
+
+
+def inputs_of(network: Network, layer: Layer) -> tuple[str, ...]:
+    """The tensors that a layer reads beside its weight and other initializers."""
+    node = _node(network, layer)
+    return tuple(dict.fromkeys(name for name in node.input if name and name not in network.initializers))
+
+
+def layer_model(
+    network: Network, layer: Layer, inputs: Arrays, format_: Format, activation: UnsignedFormat | None = None
+) -> Timed:
+    """The layer with its weight in `format_`.
+
+    Args:
+        network: that the layer is of.
+        layer: any of it.
+        inputs: an array for each of `inputs_of`, the samples of one run.
+        format_: of the weight.
+        activation: of what the layer reads and writes; None leaves it float.
+    """
+    single = _single(network, layer, inputs)
+    site = single.sites[0]
+    weights = {WEIGHT: _made_up(format_, site.shape, site.channel_axis)} if isinstance(format_, IntegerFormat) else {}
+    fed = {f"x{index}": np.asarray(inputs[name]) for index, name in enumerate(inputs_of(network, layer))}
+    if activation is None:
+        return Timed(export(single, weights, {}), fed)
+    middle = (activation.highest_code + 1) // 2
+    grid = QuantizedActivation(activation, float(np.float32(0.02)), middle)
+    model = onnx.ModelProto.FromString(export(single, weights, {}, {"x0": grid, OUTPUT: grid}))
+    _feed_codes(model.graph)
+    codes = np.random.default_rng(0).integers(0, activation.highest_code + 1, fed["x0"].shape).astype(np.uint8)
+    return Timed(model.SerializeToString(deterministic=True), {**fed, "x0": codes})
+
+
+def digest(timed: Timed) -> str:
+    """Hex SHA-256 of the file: equal for layers of equal shape in equal formats."""
+    return hashlib.sha256(timed.model).hexdigest()
+
+
+def _node(network: Network, layer: Layer) -> onnx.NodeProto:
+    found: onnx.NodeProto = next(node for node in network.proto.graph.node if node.name == layer.name)
+    return found
+
+
+def _single(network: Network, layer: Layer, inputs: Arrays) -> Network:
+    """The layer alone, as a network with fixed shapes."""
+    node = onnx.NodeProto()
+    node.CopyFrom(_node(network, layer))
+    names = {name: f"x{index}" for index, name in enumerate(inputs_of(network, layer))} | {layer.weight: WEIGHT}
+    constants = [name for name in dict.fromkeys(node.input) if name and name not in names]
+    names |= {name: f"c{index}" for index, name in enumerate(constants)}
+    node.name, node.doc_string = "layer", ""
+    del node.metadata_props[:]
+    renamed = [names.get(name, "") for name in node.input]
+    del node.input[:]
+    node.input.extend(renamed)
+    del node.output[:]
+    node.output.append(OUTPUT)
+    tensors = [network.initializers[name] for name in (layer.weight, *constants)]
+    graph = helper.make_graph(
+        [node],
+        "layer",
+        [
+            helper.make_tensor_value_info(names[name], helper.np_dtype_to_tensor_dtype(array.dtype), list(array.shape))
+            for name, array in ((name, np.asarray(inputs[name])) for name in inputs_of(network, layer))
+        ],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, None)],
+        [_made_up_tensor(tensor, names[tensor.name]) for tensor in tensors],
+    )
+    opsets = [helper.make_opsetid("", network.opset)]
+    return from_proto(helper.make_model(graph, opset_imports=opsets, ir_version=network.proto.ir_version))
+
+
+def _made_up_tensor(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    if tensor.data_type != TensorProto.FLOAT:
+        return numpy_helper.from_array(numpy_helper.to_array(tensor), name)
+    pattern = np.random.default_rng(0).standard_normal(_PATTERN).astype(np.float32)
+    return numpy_helper.from_array(np.resize(0.1 * pattern, tuple(tensor.dims)), name)
+
+
+def _made_up(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int) -> QuantizedWeight:
+    pattern = np.random.default_rng(0).integers(format_.lowest_code, format_.highest_code + 1, _PATTERN)
+    scale_shape: tuple[int, ...] = ()
+    if format_.granularity is Granularity.CHANNEL:
+        scale_shape = tuple(n if axis == channel_axis % len(shape) else 1 for axis, n in enumerate(shape))
+    scale = np.full(scale_shape, 0.1 / -format_.lowest_code, dtype=np.float32)
+    return QuantizedWeight(format_, np.resize(pattern.astype(np.int8), shape), scale)
+
+
+def _feed_codes(graph: onnx.GraphProto) -> None:
+    """Let the graph read and write codes: without its first QuantizeLinear and its last DequantizeLinear."""
+    first = next(node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] == "x0")
+    last = next(node for node in graph.node if node.op_type == "DequantizeLinear" and node.output[0] == OUTPUT)
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name == first.output[0]:
+                node.input[place] = "x0"
+    next(value for value in graph.input if value.name == "x0").type.tensor_type.elem_type = TensorProto.UINT8
+    graph.output[0].CopyFrom(helper.make_tensor_value_info(last.input[0], TensorProto.UINT8, None))
+    graph.node.remove(first)
+    graph.node.remove(last)

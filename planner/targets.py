@@ -1,0 +1,115 @@
+"""What the machine that will run the network can do: one data file for each target in `planner/profiles`.
+
+A target says which formats a plan may use. It does not say how fast they are: latency is measured, or given as a table.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from planner.errors import ConstraintImpossible
+from quantization.formats import Granularity, IntegerFormat, UnsignedFormat
+
+_PROFILES = files("planner") / "profiles"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a target supports, widths in bits, ascending.
+
+    `activation_bits` is empty where activations stay float32. `integer_kernels` are the pairs of a weight's and an
+    activation's width that run as integer kernels; other pairs run in float.
+    """
+
+    name: str
+    description: str
+    weight_bits: tuple[int, ...]
+    granularities: tuple[Granularity, ...]
+    activation_bits: tuple[int, ...]
+    integer_kernels: frozenset[tuple[int, int]]
+
+    def __post_init__(self) -> None:
+        for bits in self.weight_bits:
+            IntegerFormat(bits)  # raises for a width that does not exist
+        for bits in self.activation_bits:
+            UnsignedFormat(bits)
+        for widths in (self.weight_bits, self.activation_bits):
+            if list(widths) != sorted(set(widths)):
+                raise ValueError(f"target {self.name}: widths must ascend, each once, got {widths}")
+        if not self.weight_bits or not self.granularities:
+            raise ValueError(f"target {self.name} needs at least one weight width and one granularity")
+        unknown = {pair for pair in self.integer_kernels if not self._has(*pair)}
+        if unknown:
+            raise ValueError(f"target {self.name}: kernels for widths that it does not have: {sorted(unknown)}")
+
+    def _has(self, weight: int, activation: int) -> bool:
+        return weight in self.weight_bits and activation in self.activation_bits
+
+    def check_weight_bits(self, bits: int, asked_by: str) -> None:
+        """Refuse a width of weights that the target does not have.
+
+        Args:
+            bits: the width.
+            asked_by: the field of the request, for the text.
+
+        Raises:
+            ConstraintImpossible: the text names the nearest width that is supported.
+        """
+        self._check(bits, self.weight_bits, "weights", asked_by)
+
+    def check_activation_bits(self, bits: int, asked_by: str) -> None:
+        """Refuse a width of activations that the target does not have; otherwise like `check_weight_bits`."""
+        if not self.activation_bits:
+            raise ConstraintImpossible(
+                f"{asked_by} asks for {bits} bits, but on the target {self.name} activations stay float32; leave it "
+                "null, or name another target"
+            )
+        self._check(bits, self.activation_bits, "activations", asked_by)
+
+    def check_granularity(self, granularity: Granularity, asked_by: str) -> None:
+        """Refuse a granularity of weights that the target does not have; otherwise like `check_weight_bits`."""
+        if granularity not in self.granularities:
+            raise ConstraintImpossible(
+                f"{asked_by} is {granularity}, which the target {self.name} does not support; take "
+                f"{' or '.join(self.granularities)}"
+            )
+
+    def _check(self, bits: int, supported: tuple[int, ...], what: str, asked_by: str) -> None:
+        if bits not in supported:
+            # of two that are as near the wider one, which does less damage
+            nearest = min(supported, key=lambda width: (abs(width - bits), -width))
+            raise ConstraintImpossible(
+                f"{asked_by} asks for {bits} bits, which the target {self.name} does not support; the nearest is "
+                f"{nearest}, and it has {what} in {', '.join(map(str, supported))} bits"
+            )
+
+
+@cache
+def target(name: str) -> Target:
+    """The target called `name`.
+
+    Raises:
+        LookupError: there is none; the text lists what there is.
+    """
+    if name not in target_names():
+        raise LookupError(f"no target is called {name!r}; there are {', '.join(target_names())}")
+    profile: dict[str, Any] = json.loads((_PROFILES / f"{name}.json").read_text(encoding="utf-8"))
+    weights, activations = profile["weights"], profile["activations"]
+    return Target(
+        name,
+        profile["description"],
+        tuple(weights["bits"]),
+        tuple(Granularity(granularity) for granularity in weights["granularities"]),
+        tuple(activations["bits"]),
+        frozenset((weight, activation) for weight, activation in profile["integer_kernels"]),
+    )
+
+
+@cache
+def target_names() -> tuple[str, ...]:
+    """The names of all targets, in alphabetical order."""
+    return tuple(sorted(file.name.removesuffix(".json") for file in _PROFILES.iterdir() if file.name.endswith(".json")))

@@ -1,0 +1,121 @@
+"""Layers as files of their own: that they compute in the format that is said, and equal layers are equal files."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from evaluation.latency import Timed
+from evaluation.layer_model import digest, inputs_of, layer_model
+from network.graph import Network
+from network.normalise import normalise
+from network.taps import Taps
+from quantization.audit import audit
+from quantization.formats import FloatFormat, Granularity, IntegerFormat, UnsignedFormat
+
+UINT8 = UnsignedFormat(8)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    """Two convolutions of equal shape (one with an activation behind it), another, an embedding, two products."""
+    generator = np.random.default_rng(0)
+
+    def weight(*shape: int) -> np.ndarray:
+        return generator.standard_normal(shape).astype(np.float32)
+
+    weights = {"w1": weight(4, 4, 3, 3), "b1": weight(4), "w2": weight(4, 4, 3, 3), "b2": weight(4)}
+    weights |= {"w3": weight(6, 4, 1, 1), "table": weight(9, 5), "w4": weight(150, 7), "w5": weight(7, 150)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["a"], pads=[1] * 4, name="one"),
+        helper.make_node("Relu", ["a"], ["r"]),
+        helper.make_node("Conv", ["r", "w2", "b2"], ["b"], pads=[1] * 4, name="two"),
+        helper.make_node("Conv", ["b", "w3"], ["c"], name="three"),
+        helper.make_node("Flatten", ["c"], ["f"]),
+        helper.make_node("MatMul", ["f", "w4"], ["m"], name="product"),
+        helper.make_node("Gemm", ["m", "w5"], ["y"], name="linear"),
+        helper.make_node("Gather", ["table", "i"], ["e"], name="embedding"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "layers",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4, 5, 5]),
+            helper.make_tensor_value_info("i", TensorProto.INT64, ["N", 2]),
+        ],
+        [
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 150]),
+            helper.make_tensor_value_info("e", TensorProto.FLOAT, ["N", 2, 5]),
+        ],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    return normalise(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+
+
+@pytest.fixture(scope="module")
+def make(network: Network):
+    generator = np.random.default_rng(1)
+    fed = {
+        "x": generator.standard_normal((1, 4, 5, 5)).astype(np.float32),
+        "i": np.array([[3, 8]], dtype=np.int64),
+    }
+
+    def make(name: str, format_, activation=None) -> Timed:
+        layer = next(layer for layer in network.layers() if layer.name == name)
+        values = {}
+        Taps(network, inputs_of(network, layer), 1).run(fed, lambda tensor, array: values.update({tensor: array}))
+        return layer_model(network, layer, values, format_, activation)
+
+    return make
+
+
+def kernels(timed: Timed, path) -> set[str]:
+    """The operators that ONNX Runtime runs."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(timed.model, options, providers=["CPUExecutionProvider"])
+    assert np.isfinite(session.run(None, dict(timed.inputs))[0].astype(np.float64)).all()
+    return {node.op_type for node in onnx.load(path).graph.node}
+
+
+LAYERS = ["one", "two", "three", "product", "linear", "embedding"]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("format_", [FloatFormat(), IntegerFormat(3), IntegerFormat(8, Granularity.TENSOR)])
+def test_every_layer_runs_in_every_format_as_the_float_kernel(make, tmp_path, name, format_):
+    """Weights are unpacked when the file is loaded: what runs is the float graph."""
+    timed = make(name, format_)
+    assert [weight.bits for weight in audit(timed.model).weights] == [format_.bits]
+    float_kernels = kernels(make(name, FloatFormat()), tmp_path / "float.onnx")
+    assert kernels(timed, tmp_path / "model.onnx") == float_kernels
+    assert len(float_kernels) <= 2  # a convolution may come with a change of layout
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel"),
+    [("one", "QLinearConv"), ("three", "QLinearConv"), ("product", "QLinearMatMul"), ("linear", "QGemm")],
+)
+@pytest.mark.parametrize("bits", [2, 8])
+def test_between_8_bit_activations_the_integer_kernel_runs_alone(make, tmp_path, name, kernel, bits):
+    found = kernels(make(name, IntegerFormat(bits), UINT8), tmp_path / "model.onnx")
+    assert found == {kernel} or found == {kernel, "Transpose"}
+
+
+def test_a_float_weight_between_8_bit_activations_stays_float(make, tmp_path):
+    found = kernels(make("one", FloatFormat(), UINT8), tmp_path / "model.onnx")
+    assert {"DequantizeLinear", "QuantizeLinear"} <= found
+
+
+def test_equal_layers_are_equal_files_and_others_are_not(make):
+    four = IntegerFormat(4)
+    assert digest(make("one", four)) == digest(make("two", four))
+    assert digest(make("one", four, UINT8)) == digest(make("two", four, UINT8))
+    different = [make(name, four) for name in LAYERS if name != "two"]
+    different += [make("one", IntegerFormat(5)), make("one", FloatFormat()), make("one", four, UINT8)]
+    different += [make("one", IntegerFormat(4, Granularity.TENSOR))]
+    assert len({digest(timed) for timed in different}) == len(different)
