@@ -144,6 +144,11 @@ class LocalJob:
             self.results[key] = compute()
         return self.results[key]
 
+    def cached(self, key: str, compute: Callable[[], bytes]) -> bytes:
+        if key not in self.results:
+            self.results[key] = compute()
+        return self.results[key]
+
     def progress(self, fraction: float) -> None:
         assert 0 <= fraction <= 1
         assert not self.fractions or fraction >= self.fractions[-1], "progress runs backwards"
