@@ -53,23 +53,6 @@ def _supported_metric(value: Any) -> Any:
     return value
 
 
-def _supported_objective(value: Any) -> Any:
-    if value == "latency":
-        refuse(
-            "option_not_supported", "the objective latency is not supported yet; take size, bit_operations or accuracy"
-        )
-    return value
-
-
-def _no_latency_limit(value: Any) -> Any:
-    if value is not None:
-        refuse(
-            "option_not_supported",
-            "a limit on latency is not supported yet; leave it null, and limit max_size_bytes or max_bit_operations",
-        )
-    return value
-
-
 def _no_activation_bits(value: Any) -> Any:
     if value is not None:
         refuse(
@@ -90,6 +73,11 @@ Bits = Annotated[int, Field(ge=2, le=8)]
 BitsList = Annotated[tuple[Bits, ...], AfterValidator(_sorted_once)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 LayerName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+Milliseconds = Annotated[float, Field(ge=0)]
+# The files of `planner/profiles`; the service reads none of them, so that it needs no library.
+TargetName = Literal["onnxruntime-cpu", "storage-only", "integer-w8-a8", "integer-w4w8-a8", "integer-w2w4w8-a4a8"]
+WIDTHS_OF_TARGETS = {"integer-w8-a8": (8,), "integer-w4w8-a8": (4, 8), "integer-w2w4w8-a4a8": (2, 4, 8)}
+"""Widths of weights by target, of those that do not have all of them."""
 
 
 class Budget(Strict):
@@ -128,7 +116,9 @@ class Limits(Strict):
 
     max_size_bytes: Annotated[int, Field(gt=0)] | None = None
     max_bit_operations: Annotated[int, Field(gt=0)] | None = None
-    max_latency_ms: Annotated[None, BeforeValidator(_no_latency_limit)] = None
+    max_latency_ms: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Milliseconds of one run of one sample, or of the batch that the network fixes."
+    )
 
 
 class Weights(Strict):
@@ -157,26 +147,48 @@ class Search(Strict):
 
 
 class LayerConstraint(Strict):
-    """What one layer may get: exactly one of the three."""
+    """What one layer may get: exactly one of the four."""
 
     keep: bool | None = Field(default=None, description="true: the layer stays float32.")
     bits: BitsList | None = Field(default=None, description="The only widths that the layer may get.")
     min_bits: Bits | None = Field(default=None, description="The least width that the layer may get.")
+    same_as: LayerName | None = Field(
+        default=None, description="Another layer, whose format this one shares; what that one may get, both may."
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        given = [name for name in ("keep", "bits", "min_bits") if getattr(self, name) is not None]
+        given = [name for name in ("keep", "bits", "min_bits", "same_as") if getattr(self, name) is not None]
         if len(given) != 1:
             refuse(
                 "request_invalid",
-                'a layer takes exactly one of {"keep": true}, {"bits": [4, 8]} and {"min_bits": 4}, got '
-                + (" and ".join(given) if given else "none of them"),
+                'a layer takes exactly one of {"keep": true}, {"bits": [4, 8]}, {"min_bits": 4} and '
+                '{"same_as": "conv2"}, got ' + (" and ".join(given) if given else "none of them"),
             )
         return self
 
     @model_serializer(mode="wrap")
     def _only_what_is_given(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in serialize(self).items() if value is not None}
+
+
+class LatencyTable(Strict):
+    """Milliseconds of one run by layer and format: `{"conv1": {"int4/channel": 0.12}, "base_ms": 0.5}`."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, dict[str, Milliseconds]] = {}
+
+    base_ms: Milliseconds = Field(default=0.0, description="What the rest of the network takes.")
+
+    @model_validator(mode="after")
+    def _names_layers(self) -> Self:
+        if not 1 <= len(self.__pydantic_extra__) <= MAX_LAYERS:
+            refuse(
+                "request_invalid",
+                'a table of latencies names 1 to 10,000 layers, such as {"conv1": {"int4/channel": 0.12}}, got '
+                f"{len(self.__pydantic_extra__):,}; leave it null to have them measured",
+            )
+        return self
 
 
 class JobRequest(Strict):
@@ -187,7 +199,7 @@ class JobRequest(Strict):
         default=None, description="Digest of an uploaded dataset; null: inputs are made from the graph's shapes."
     )
     budget: Budget = Budget()
-    objective: Annotated[Literal["size", "bit_operations", "accuracy"], BeforeValidator(_supported_objective)] = Field(
+    objective: Literal["size", "bit_operations", "latency", "accuracy"] = Field(
         default="size",
         description="What to make small; accuracy: the drop, within at least one limit. The budget then only says "
         "whether the outcome is met.",
@@ -200,7 +212,22 @@ class JobRequest(Strict):
     layers: Annotated[dict[LayerName, LayerConstraint], Field(max_length=MAX_LAYERS)] = Field(
         default={}, description="Constraints by layer or weight name."
     )
+    target: TargetName = Field(
+        default="onnxruntime-cpu", description="What will run the network: formats that it does not have are refused."
+    )
+    latency_table: LatencyTable | None = Field(
+        default=None, description="Milliseconds on your device; null: measured on this machine where latency matters."
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @model_validator(mode="after")
+    def _widths_of_the_target(self) -> Self:
+        """Unless the request says which widths weights may get, they may get those that the target has."""
+        widths = WIDTHS_OF_TARGETS.get(self.target)
+        if widths is not None and "bits" not in self.weights.model_fields_set:
+            # frozen for everybody else; validators of this kind must return the very same object
+            object.__setattr__(self, "weights", self.weights.model_copy(update={"bits": widths}))
+        return self
 
     @model_validator(mode="after")
     def _labels_come_with_data(self) -> Self:
@@ -214,12 +241,12 @@ class JobRequest(Strict):
 
     @model_validator(mode="after")
     def _least_drop_within_something(self) -> Self:
-        limits = self.limits
-        if self.objective == "accuracy" and limits.max_size_bytes is None and limits.max_bit_operations is None:
+        if self.objective == "accuracy" and all(limit is None for _, limit in self.limits):
             refuse(
                 "request_invalid",
                 "the objective accuracy asks for the least drop within limits, and without one that is the widest "
-                "plan there is; set limits.max_size_bytes or limits.max_bit_operations, or take the objective size",
+                "plan there is; set limits.max_size_bytes, limits.max_bit_operations or limits.max_latency_ms, or take "
+                "the objective size",
             )
         return self
 
@@ -227,6 +254,8 @@ class JobRequest(Strict):
     def _every_layer_has_a_format_left(self) -> Self:
         widest = max(self.weights.bits)
         for name, constraint in self.layers.items():
+            if constraint.same_as == name:
+                refuse("constraint_impossible", f"layers.{name}.same_as names the layer itself; name another one")
             if constraint.min_bits is not None and constraint.min_bits > widest:
                 refuse(
                     "constraint_impossible",

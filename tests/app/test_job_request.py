@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import AppError
-from app.schemas.job_request import JobRequest
+from app.schemas.job_request import WIDTHS_OF_TARGETS, JobRequest, TargetName
 from app.schemas.parsing import MAX_DEPTH, parse_object, parse_request
 from app.services.jobs import merge
+from planner.targets import target, target_names
 
 MODEL = "a" * 64
 DATA = "b" * 64
@@ -32,8 +33,34 @@ def test_every_default_is_filled_in() -> None:
         "sensitivity": {"method": "auto"},
         "search": {"method": "auto", "deadline_seconds": None},
         "layers": {},
+        "target": "onnxruntime-cpu",
+        "latency_table": None,
         "seed": 0,
     }
+
+
+def test_a_target_leaves_the_widths_that_it_has() -> None:
+    request = parse_request(_request(target="integer-w4w8-a8"))
+    assert request.weights.bits == (4, 8)
+    assert request.weights.granularity == "channel"
+    assert parse_request(_request(target="integer-w4w8-a8", weights={"bits": [8]})).weights.bits == (8,)
+    assert parse_request(_request(target="storage-only")).weights.bits == (2, 3, 4, 5, 6, 7, 8)
+
+
+def test_the_targets_are_those_of_the_planner() -> None:
+    assert sorted(get_args(TargetName)) == list(target_names())
+    for name in target_names():
+        assert WIDTHS_OF_TARGETS.get(name, tuple(range(2, 9))) == target(name).weight_bits
+
+
+def test_a_table_of_latencies_is_taken() -> None:
+    table = {"conv1": {"int4/channel": 0.12, "float32": 1}, "base_ms": 0.5}
+    assert parse_request(_request(latency_table=table)).model_dump(mode="json")["latency_table"] == table
+
+
+def test_latency_may_be_the_only_limit_of_the_least_drop() -> None:
+    request = parse_request(_request(objective="accuracy", limits={"max_latency_ms": 5}))
+    assert request.limits.max_latency_ms == 5
 
 
 def test_the_request_of_the_documentation_is_taken() -> None:
@@ -124,20 +151,25 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "budget.metric: the metric top5 is not supported yet; take top1, agreement, kl or cosine",
     ),
     (
-        {"objective": "latency"},
-        "option_not_supported",
-        "objective: the objective latency is not supported yet; take size, bit_operations or accuracy",
-    ),
-    (
         {"objective": "accuracy"},
         "request_invalid",
         "the objective accuracy asks for the least drop within limits",
     ),
+    ({"limits": {"max_latency_ms": 0}}, "request_invalid", "limits.max_latency_ms: Input should be greater than 0"),
+    ({"target": "tpu"}, "request_invalid", "target: Input should be 'onnxruntime-cpu', 'storage-only'"),
+    ({"latency_table": {"fc": 0.5}}, "request_invalid", "latency_table.fc: Input should be an object"),
     (
-        {"limits": {"max_latency_ms": 5}},
-        "option_not_supported",
-        "limits.max_latency_ms: a limit on latency is not supported yet; leave it null",
+        {"latency_table": {"fc": {"int4/channel": -1}}},
+        "request_invalid",
+        "latency_table.fc.int4/channel: Input should be greater than or equal to 0, got -1",
     ),
+    ({"latency_table": {"base_ms": 1}}, "request_invalid", "a table of latencies names 1 to 10,000 layers"),
+    (
+        {"layers": {"fc": {"same_as": "fc"}}},
+        "constraint_impossible",
+        "layers.fc.same_as names the layer itself; name another one",
+    ),
+    ({"layers": {"fc": {"keep": True, "same_as": "conv"}}}, "request_invalid", "got keep and same_as"),
     (
         {"activations": {"bits": [8]}},
         "option_not_supported",
@@ -146,7 +178,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"objective": "speed"},
         "request_invalid",
-        "objective: Input should be 'size', 'bit_operations' or 'accuracy', got \"speed\"",
+        "objective: Input should be 'size', 'bit_operations', 'latency' or 'accuracy', got \"speed\"",
     ),
     (
         {"limits": {"max_size_bytes": 0}},
@@ -185,13 +217,14 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"layers": {"fc": {}}},
         "request_invalid",
-        'a layer takes exactly one of {"keep": true}, {"bits": [4, 8]} and {"min_bits": 4}, got none of them',
+        'a layer takes exactly one of {"keep": true}, {"bits": [4, 8]}, {"min_bits": 4} and {"same_as": "conv2"}, '
+        "got none of them",
     ),
     ({"layers": {"fc": {"keep": True, "bits": [8]}}}, "request_invalid", "got keep and bits"),
     (
         {"layers": {"fc": {"bit": [8]}}},
         "request_invalid",
-        "layers.fc.bit: there is no field of this name; fields here: keep, bits, min_bits",
+        "layers.fc.bit: there is no field of this name; fields here: keep, bits, min_bits, same_as",
     ),
     ({"layers": {"": {"keep": True}}}, "request_invalid", "at least 1 character"),
     (
