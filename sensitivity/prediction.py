@@ -54,22 +54,25 @@ def cross_layer_prediction(matrix: Floats) -> Prediction:
     return Prediction("cross_layer", np.diagonal(matrix).copy(), matrix)
 
 
-def measured_cross_layer(measured: Floats, matrix: Floats) -> Prediction:
-    """Own damages as measured, interactions from the cross-layer matrix in their proportion.
+def augmented(measured: Floats, matrix: Floats) -> Prediction:
+    """The augmented score: own damages as measured, and interactions from the cross-layer matrix in their proportion.
 
-        G'_kl = s_k s_l G_kl,    s_k = sqrt(measured_k / G_kk)
+        S_k(plan) = D_k + 1/2 sum_l c_kl,    c_kl = 2 s_k s_l G_kl,    s_k = sqrt(D_k / G_kk)
 
-    The diagonal is what the loss really rose by with one candidate alone, where second order overshoots or falls short;
-    the change of the outputs that interacts with others is taken to be as much larger or smaller. As a congruence of a
-    positive semidefinite matrix, `G'` is one too. A candidate without any second-order damage interacts with none, and
-    then its own damage stands alone.
+    over the other candidates l of the plan; the sum over its candidates is `x' G' x` with `G' = s G s`. D_k is what the
+    loss really rose by with candidate k alone, where second order overshoots or falls short; the change of the outputs
+    that meets the others is taken to be as much larger or smaller. As a congruence of a positive semidefinite matrix,
+    `G'` is one too. A candidate without any second-order damage interacts with none: its own damage stands alone.
+
+    [ours]; after "Augmenting Hessians with Inter-Layer Dependencies" (arXiv 2306.04879), whose formula is not public.
+    HAWQ-V2's trace in the place of D_k is in `sensitivity.dependencies.augmented`.
 
     Args:
         measured: [K], the mean loss with each candidate alone; not negative, as both losses are.
-        matrix: [K, K], the cross-layer matrix.
+        matrix: [K, K], the cross-layer matrix G.
     """
     own = np.diagonal(matrix)
     scale = np.sqrt(np.divide(measured, own, out=np.zeros_like(own), where=own > 0))
     interactions = scale[:, None] * matrix * scale
     np.fill_diagonal(interactions, measured)
-    return Prediction("measured_cross_layer", np.asarray(measured, dtype=np.float64), interactions)
+    return Prediction("augmented", np.asarray(measured, dtype=np.float64), interactions)

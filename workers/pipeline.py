@@ -1,6 +1,7 @@
 """The job on one page: the ordered stages, what each reads and writes, and how long it may take.
 
-    admit -> normalise -> resolve -> calibrate -> sensitivity -> plan -> certify
+    admit -> normalise -> resolve -> calibrate -> cross_layer -> sensitivity -> agreement -> plan
+          -> certify
 
 | stage | writes |
 |---|---|
@@ -8,7 +9,9 @@
 | normalise | the network as one ONNX dialect |
 | resolve | the metric, and the formats that the request leaves to each site |
 | calibrate | every weight rounded to every candidate format |
-| sensitivity | traces, and the cross-layer matrix of all candidates |
+| cross_layer | the measured damage of every candidate, and the matrix of their interactions |
+| sensitivity | what the methods that take gradients say of every candidate |
+| agreement | which method predicts measured plans best |
 | plan | the frontier, the plans evaluated along it, and which to certify |
 | certify | the certificate and the quantized file |
 
@@ -24,8 +27,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from workers.stage import JSON, Stage
-from workers.stages import admit, calibrate, certify, normalise, plan, resolve, sensitivity
+from workers.stages import admit, agreement, calibrate, certify, cross_layer, normalise, plan, resolve, sensitivity
 from workers.stages.deliver import deliver
+from workers.stages.methods import dear_method
 
 __all__ = ["STAGES", "deliver"]
 
@@ -55,7 +59,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="resolve",
         reads=("normalise", "dataset"),
-        settings=lambda request: [request[name] for name in ("budget", "weights", "layers", "limits", "objective")],
+        settings=lambda request: [request[name] for name in resolve.OBEYED],
         run=resolve.run,
         weight=1,
         time_limit=timedelta(minutes=10),
@@ -69,16 +73,32 @@ STAGES: tuple[Stage, ...] = (
         time_limit=timedelta(hours=6),
     ),
     Stage(
-        name="sensitivity",
+        name="cross_layer",
         reads=("normalise", "calibrate", "dataset"),
         settings=lambda request: [request["seed"], request["budget"]["metric"] == "cosine"],
-        run=sensitivity.run,
-        weight=50,
+        run=cross_layer.run,
+        weight=40,
         time_limit=timedelta(hours=24),
     ),
     Stage(
+        name="sensitivity",
+        reads=("normalise", "calibrate", "dataset"),
+        settings=lambda request: [request["seed"], request["budget"]["metric"] == "cosine", dear_method(request)],
+        run=sensitivity.run,
+        weight=15,
+        time_limit=timedelta(hours=24),
+    ),
+    Stage(
+        name="agreement",
+        reads=("normalise", "calibrate", "cross_layer", "sensitivity", "dataset"),
+        settings=lambda request: [request["seed"], request["budget"]["metric"] == "cosine"],
+        run=agreement.run,
+        weight=10,
+        time_limit=timedelta(hours=6),
+    ),
+    Stage(
         name="plan",
-        reads=("normalise", "resolve", "calibrate", "sensitivity", "dataset"),
+        reads=("normalise", "resolve", "calibrate", "cross_layer", "sensitivity", "agreement", "dataset"),
         settings=lambda request: request,
         run=plan.run,
         weight=25,
@@ -87,7 +107,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="certify",
-        reads=("normalise", "resolve", "calibrate", "sensitivity", "plan", "dataset"),
+        reads=("normalise", "resolve", "calibrate", "cross_layer", "sensitivity", "agreement", "plan", "dataset"),
         settings=lambda request: request,
         run=certify.run,
         weight=5,

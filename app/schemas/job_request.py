@@ -132,7 +132,25 @@ class Activations(Strict):
 
 
 class Sensitivity(Strict):
-    method: Literal["auto", "hawq_v2", "cross_layer"] = "auto"
+    method: Literal[
+        "auto",
+        "augmented",
+        "cross_layer",
+        "measured",
+        "hawq_v2",
+        "fisher_weights",
+        "fisher_outputs",
+        "m_fac",
+        "directional",
+        "hawq",
+        "q_bert",
+        "noise",
+        "quantization_error",
+    ] = Field(
+        default="auto",
+        description="What predicts the damage of a plan. auto: of the cheap ones the one that agrees best with random "
+        "plans that are measured.",
+    )
 
 
 class Search(Strict):

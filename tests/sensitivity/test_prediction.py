@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensitivity.prediction import Prediction, additive, cross_layer_prediction, measured_cross_layer
+from sensitivity.prediction import Prediction, additive, augmented, cross_layer_prediction
 
 PLANS = np.array([[0, 2], [1, 2], [0, 3], [1, 4]])
 
@@ -31,7 +31,7 @@ def test_the_matrix_predicts_own_damages_and_twice_each_pair() -> None:
 
 def test_the_rescaled_matrix_has_the_measured_diagonal_and_the_correlations_of_the_old() -> None:
     G, measured = psd(1), np.array([0.5, 1.0, 2.0, 3.0, 0.1])
-    found = measured_cross_layer(measured, G)
+    found = augmented(measured, G)
     assert found.interactions is not None
     assert np.diagonal(found.interactions) == pytest.approx(measured)
     root = np.sqrt(np.diagonal(G))
@@ -44,14 +44,14 @@ def test_the_rescaled_matrix_is_positive_semidefinite(seed: int) -> None:
     rng = np.random.default_rng(seed)
     G = psd(seed)
     G[2], G[:, 2] = 0.0, 0.0  # a candidate that changes no output
-    found = measured_cross_layer(rng.exponential(size=5), G)
+    found = augmented(rng.exponential(size=5), G)
     assert found.interactions is not None
     assert np.linalg.eigvalsh(found.interactions)[0] > -1e-9
 
 
 def test_where_second_order_is_exact_nothing_changes() -> None:
     G = psd(3)
-    assert measured_cross_layer(np.diagonal(G).copy(), G).interactions == pytest.approx(G)
+    assert augmented(np.diagonal(G).copy(), G).interactions == pytest.approx(G)
 
 
 def test_other_units_keep_the_order() -> None:

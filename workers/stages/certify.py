@@ -15,12 +15,13 @@ from evaluation.certificate import Certificate, certify
 from evaluation.metrics import DropKind, Measurement, Metric
 from planner.problem import Plan
 from workers.stage import StageContext
+from workers.stages.analysis import Analysis
 from workers.stages.candidates import unpack_candidates
 from workers.stages.inputs import Inputs
 from workers.stages.measured import Comparison, exported
 from workers.stages.payload import pack, unpack
 from workers.stages.plan import MOST_LOOKS
-from workers.stages.problem import Analysis, planning_problem
+from workers.stages.problem import planning_problem
 
 
 def run(context: StageContext) -> bytes:

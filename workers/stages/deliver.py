@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from planner.problem import Plan, Problem, Quantity
 from quantization.formats import IntegerFormat
 from workers.stage import Delivery, StageContext
+from workers.stages.analysis import Analysis, Scores
 from workers.stages.candidates import rounding_methods
 from workers.stages.inputs import Inputs
+from workers.stages.methods import scores_of
 from workers.stages.payload import unpack
-from workers.stages.problem import Analysis, planning_problem
+from workers.stages.problem import planning_problem
 from workers.stages.reach import unmeasured_sites
 
 PLAN_VERSION = 1
@@ -26,7 +32,8 @@ def deliver(context: StageContext) -> Delivery:
     found, _ = unpack(context.read("plan"))
     certified, arrays = unpack(context.read("certify"))
     analysis = Analysis.read(context)
-    problem = planning_problem(inputs.network, resolved["allowed"], analysis, context.request["sensitivity"]["method"])
+    method = context.request["sensitivity"]["method"]
+    problem = planning_problem(inputs.network, resolved["allowed"], analysis, method)
     plan = Plan(tuple(certified["choices"]))
     model = arrays["model"].tobytes()
     outcome = _outcome(certified["certificate"], found)
@@ -43,7 +50,10 @@ def deliver(context: StageContext) -> Delivery:
         "predicted_damage": problem.total(Quantity.DAMAGE, plan),
         "certificate": certified["certificate"],
         "search": found["search"],
-        "layers": _layers(inputs, problem, plan, analysis, rounding_methods(context.read("calibrate"))),
+        "sensitivity": _compared(analysis, method, timed=False),
+        "layers": _layers(
+            inputs, problem, plan, analysis.scores, analysis.stderr(method), rounding_methods(context.read("calibrate"))
+        ),
     }
     summary = {
         key: document[key] for key in ("outcome", "reason", "float_size_bytes", "size_bytes", "predicted_damage")
@@ -54,7 +64,7 @@ def deliver(context: StageContext) -> Delivery:
         artifacts={
             "plan": _json(document),
             "frontier": _json(found["frontier"]),
-            "sensitivity": _json(_sensitivity(analysis)),
+            "sensitivity": _json(_sensitivity(analysis, method)),
             "model": model,
         },
     )
@@ -82,7 +92,12 @@ def _reason(outcome: str, certificate: Mapping[str, Any], found: Mapping[str, An
 
 
 def _layers(
-    inputs: Inputs, problem: Problem, plan: Plan, analysis: Analysis, methods: Mapping[str, str]
+    inputs: Inputs,
+    problem: Problem,
+    plan: Plan,
+    scores: Scores,
+    stderr: NDArray[np.float64],
+    rounding: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     unmeasured = unmeasured_sites(inputs.network)
     layers = []
@@ -90,7 +105,7 @@ def _layers(
         zip(inputs.network.sites, problem.sites, plan.choices, strict=True)
     ):
         candidate = planned.candidates[choice]
-        row = analysis.index(site.name, candidate.format) if isinstance(candidate.format, IntegerFormat) else None
+        row = scores.index(site.name, candidate.format) if isinstance(candidate.format, IntegerFormat) else None
         layers.append(
             {
                 "name": site.name,
@@ -104,36 +119,30 @@ def _layers(
                 "bytes": candidate.size_bytes,
                 "bit_operations": candidate.bit_operations,
                 "damage": candidate.damage,
-                "damage_stderr": None if row is None else float(analysis.arrays["damage_stderr"][row]),
-                "trace_mean": float(analysis.arrays["trace_mean"][index]),
-                "trace_stderr": float(analysis.arrays["trace_stderr"][index]),
-                "rounding": None if row is None else methods[site.name],
+                "damage_stderr": None if row is None else float(stderr[row]),
+                "trace_mean": _number(scores.arrays["trace_mean"][index]),
+                "trace_stderr": _number(scores.arrays["trace_stderr"][index]),
+                "rounding": None if row is None else rounding[site.name],
                 "note": UNMEASURED if site.name in unmeasured else None,
             }
         )
     return layers
 
 
-def _sensitivity(analysis: Analysis) -> dict[str, Any]:
-    """Every candidate's score by each method, with standard errors, and the traces."""
-    arrays, document = analysis.arrays, analysis.document
+def _sensitivity(analysis: Analysis, asked: str) -> dict[str, Any]:
+    """Every candidate's score by each method, with standard errors, the traces, and which method agrees best."""
+    arrays, document = analysis.scores.arrays, analysis.scores.document
     sites = []
     row = 0
     for index, (site, formats) in enumerate(zip(document["sites"], document["formats"], strict=True)):
         candidates = []
         for format_ in formats:
+            scores = {
+                name: _scored(arrays[f"score/{name}"][row], arrays[f"stderr/{name}"][row])
+                for name in document["methods"]
+            }
             candidates.append(
-                {
-                    "format": format_,
-                    "squared_error": float(arrays["squared_error"][row]),
-                    "scores": {
-                        "cross_layer": _scored(arrays["matrix"][row, row], arrays["damage_stderr"][row]),
-                        "measured_kl" if document["loss"] != "squared_error" else "measured_squared_error": _scored(
-                            arrays["measured"][row], arrays["measured_stderr"][row]
-                        ),
-                        "hawq_v2": _scored(arrays["omega"][row], arrays["omega_stderr"][row]),
-                    },
-                }
+                {"format": format_, "squared_error": float(arrays["squared_error"][row]), "scores": scores}
             )
             row += 1
         trace = _scored(arrays["trace_mean"][index], arrays["trace_stderr"][index])
@@ -141,7 +150,9 @@ def _sensitivity(analysis: Analysis) -> dict[str, Any]:
     return {
         "loss": document["loss"],
         "samples": document["samples"],
-        "traces": {key: document[key] for key in ("probes", "probe_batch", "trace_status")},
+        **_compared(analysis, asked, timed=True),
+        "unavailable": document["unavailable"],
+        "traces": document["traces"],
         "sites": sites,
         "interactions": {
             "candidates": [
@@ -154,8 +165,35 @@ def _sensitivity(analysis: Analysis) -> dict[str, Any]:
     }
 
 
-def _scored(score: float, stderr: float) -> dict[str, float]:
-    return {"score": float(score), "stderr": float(stderr)}
+def _compared(analysis: Analysis, asked: str, *, timed: bool) -> dict[str, Any]:
+    """The method in use, and how every method's predictions agree with the random plans that were measured.
+
+    What a method took is given in float passes, the same on every machine; in the sensitivity also in seconds. (The
+    plan holds no clock: the same input gives the same plan, to the byte.)
+    """
+    agreement, took = analysis.agreement, analysis.scores.document["methods"]
+    methods = []
+    for one in agreement["methods"]:
+        facts = took[scores_of(one["method"])]
+        names = (
+            "samples",
+            "float_passes",
+            "unit",
+            *(["seconds"] if timed else []),
+            *(["note"] if facts["note"] else []),
+        )
+        methods.append({**one, **{name: facts[name] for name in names}})
+    shared = {key: agreement[key] for key in ("plans", "samples", "lambda", "saturation", "note")}
+    return {"method": analysis.method(asked), "agreement": {**shared, "methods": methods}}
+
+
+def _scored(score: float, stderr: float) -> dict[str, float | None]:
+    return {"score": _number(score), "stderr": _number(stderr)}
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN and no infinity: a method that does not cover a candidate says nothing."""
+    return float(value) if math.isfinite(value) else None
 
 
 def _json(document: Mapping[str, Any] | Sequence[Any]) -> bytes:

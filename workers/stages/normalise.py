@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from network import normalise
 from network.admission import admit
-from network.execution import TorchNetwork
 from workers.stage import StageContext
 from workers.stages.admit import admission_limits
 from workers.stages.payload import unpack
 
 
 def run(context: StageContext) -> bytes:
-    """The normalised network as ONNX bytes.
-
-    Building its torch form here refuses operators without a rule before anything expensive starts.
-    """
+    """The normalised network as ONNX bytes."""
     document, _ = unpack(context.read("admit"))
     shapes = {name: tuple(shape) for name, shape in document["inputs"].items()}
     model = admit(context.model_path.read_bytes(), admission_limits(context))
     network = normalise.normalise(model, shapes)
-    TorchNetwork(network)
     return normalise.dump(network)

@@ -21,11 +21,12 @@ from planner.problem import Plan, Problem, Quantity
 from planner.results import undominated
 from planner.search import least_drop, search_frontier
 from workers.stage import StageContext
+from workers.stages.analysis import Analysis
 from workers.stages.evaluator import Evaluator
 from workers.stages.inputs import Inputs
 from workers.stages.measured import file_sizes
 from workers.stages.payload import pack, unpack
-from workers.stages.problem import Analysis, planning_problem
+from workers.stages.problem import planning_problem
 from workers.stages.resolve import limits_of
 
 FRONTIER_POINTS = 128

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,32 +10,10 @@ from numpy.typing import NDArray
 from network.graph import Network
 from planner.problem import Candidate, PlanSite, Problem
 from quantization.cost import skeleton_bytes, weight_bytes
-from quantization.formats import FloatFormat, Format, parse_format
-from workers.stage import StageContext
-from workers.stages.payload import unpack
+from quantization.formats import FloatFormat, parse_format
+from workers.stages.analysis import Analysis
 
 FLOAT_BITS = 32
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """What the stage `sensitivity` wrote: arrays with one entry per candidate, sites in order, formats by bits."""
-
-    document: Mapping[str, Any]
-    arrays: Mapping[str, NDArray[np.float64]]
-
-    @classmethod
-    def read(cls, context: StageContext) -> Analysis:
-        return cls(*unpack(context.read("sensitivity")))
-
-    def index(self, site: str, format_: Format) -> int:
-        """Position of the candidate in the arrays."""
-        position = 0
-        for name, formats in zip(self.document["sites"], self.document["formats"], strict=True):
-            if name == site:
-                return position + int(formats.index(format_.name))
-            position += len(formats)
-        raise KeyError(site)
 
 
 def planning_problem(
@@ -48,16 +24,23 @@ def planning_problem(
     Args:
         allowed: format names by site name, `float32` for a site that is kept.
         analysis: None gives the costs alone, with damages of 0.
-        method: `hawq_v2` scores candidates by half of Omega, without interactions; everything else by the cross-layer
-            matrix.
+        method: what predicts the damage; `auto` for the method that agreed best with measured plans.
+
+    Raises:
+        NotApplicable: see `Analysis.prediction`.
     """
+    prediction = None if analysis is None else analysis.prediction(method)
     sites = []
     rows: list[int | None] = []
     for site in network.sites:
         candidates = []
         for name in allowed[site.name]:
             format_ = parse_format(name)
-            row = None if analysis is None or isinstance(format_, FloatFormat) else analysis.index(site.name, format_)
+            row = (
+                None
+                if analysis is None or isinstance(format_, FloatFormat)
+                else analysis.scores.index(site.name, format_)
+            )
             rows.append(row)
             candidates.append(
                 Candidate(
@@ -65,20 +48,14 @@ def planning_problem(
                     size_bytes=weight_bytes(format_, site.shape, site.channel_axis, site.weight),
                     # activations stay float32
                     bit_operations=site.macs * format_.bits * FLOAT_BITS,
-                    damage=0.0 if analysis is None or row is None else _damage(analysis, row, method),
+                    damage=0.0 if prediction is None or row is None else float(prediction.own[row]),
                 )
             )
         sites.append(PlanSite(site.name, tuple(candidates)))
     interactions = None
-    if analysis is not None and method != "hawq_v2":
-        interactions = _interactions(analysis.arrays["matrix"], rows)
+    if prediction is not None and prediction.interactions is not None:
+        interactions = _interactions(prediction.interactions, rows)
     return Problem(tuple(sites), base_size_bytes=skeleton_bytes(network), interactions=interactions)
-
-
-def _damage(analysis: Analysis, row: int, method: str) -> float:
-    if method == "hawq_v2":
-        return 0.5 * float(analysis.arrays["omega"][row])
-    return float(analysis.arrays["matrix"][row, row])
 
 
 def _interactions(matrix: NDArray[np.float64], rows: Sequence[int | None]) -> NDArray[np.float64]:

@@ -21,12 +21,17 @@ from planner.errors import ConstraintImpossible, LimitUnreachable, UnknownLayer
 from planner.problem import Limits, Problem, limit_name
 from quantization.formats import FloatFormat, Granularity, IntegerFormat
 from workers.stage import StageContext
+from workers.stages.differentiable import differentiable
 from workers.stages.inputs import Inputs
+from workers.stages.methods import needs_gradients
 from workers.stages.payload import pack
 from workers.stages.problem import planning_problem
 from workers.stages.reach import unmeasured_sites
 
 Allowed = dict[str, list[str]]
+
+OBEYED = ("budget", "weights", "layers", "limits", "objective", "sensitivity")
+"""The parts of the request that this stage's result depends on."""
 
 
 def run(context: StageContext) -> bytes:
@@ -35,6 +40,8 @@ def run(context: StageContext) -> bytes:
     allowed = allowed_formats(inputs.network, context.request["weights"], context.request["layers"])
     _check_limits(planning_problem(inputs.network, allowed, None, ""), limits_of(context.request))
     _check_batch(inputs)
+    if needs_gradients(context.request["sensitivity"]["method"]):
+        differentiable(inputs.network)  # refuses operators without a rule before anything expensive starts
     metric = _metric(context, inputs)
     return pack({"metric": metric.value, "allowed": allowed})
 

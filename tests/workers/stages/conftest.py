@@ -112,6 +112,7 @@ class LocalJob:
     memory_limit_bytes: int | None = None
     ran: list[str] = field(default_factory=list)
     events: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    estimates: list[tuple[str, float, int]] = field(default_factory=list)
     fractions: list[float] = field(default_factory=list)
     stop_after: int | None = None
     checks: int = 0
@@ -162,6 +163,9 @@ class LocalJob:
 
     def event(self, kind: str, data: Mapping[str, Any]) -> None:
         self.events.append((kind, json.loads(json.dumps(data, allow_nan=False))))
+
+    def estimate(self, seconds: float, memory_bytes: int) -> None:
+        self.estimates.append((self._stage, seconds, memory_bytes))
 
     def deadline_passed(self) -> bool:
         return self.late

@@ -66,7 +66,6 @@ def nothing_to_quantize(proto):
     [
         (external, "model_external_data", ["conv1.weight", "outside"]),
         (custom_domain, "model_custom_operators", ["my.company"]),
-        (unknown_operator, "model_unsupported_operators", ["Unique", "'my_unique'", "without"]),
         (nan_weight, "model_weights_not_finite", ["conv1.weight"]),
         (nothing_to_quantize, "model_nothing_to_quantize", ["expected at least one Conv"]),
     ],
@@ -248,3 +247,21 @@ def test_labels_of_positions_for_one_prediction_per_sample(job, model, samples):
     assert code == "metric_not_applicable"
     assert "3]" in text
     assert run.ran == ["admit", "normalise"]
+
+
+def test_an_operator_without_a_rule_is_no_reason_to_refuse_but_for_methods_with_gradients(job, model, samples):
+    unknown = changed(model, unknown_operator)
+    run = job(unknown, samples, {"sensitivity": {"method": "hawq_v2"}, "weights": {"bits": [3, 8]}})
+    code, text = failing(run)
+    assert code == "model_unsupported_operators"
+    for word in ("Unique", "'my_unique'", "without"):
+        assert word in text
+    assert run.ran == ["admit", "normalise"], "refused before anything expensive"
+
+    delivery = job(unknown, samples, {"weights": {"bits": [3, 4, 8]}, "budget": {"max_drop": 0.05}}).run()
+    sensitivity = json.loads(delivery.artifacts["sensitivity"])
+    assert "Unique" in sensitivity["unavailable"]["hawq_v2"]
+    assert {one["method"] for one in sensitivity["agreement"]["methods"]} == {"augmented", "cross_layer", "measured"}
+    assert sensitivity["sites"][0]["trace_mean"] == {"score": None, "stderr": None}
+    assert json.loads(delivery.artifacts["plan"])["layers"][0]["trace_mean"] is None
+    assert delivery.outcome == "met"

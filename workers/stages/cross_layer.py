@@ -1,0 +1,88 @@
+"""Cross-layer: one pass for each candidate gives its measured damage, and the matrix of all interactions.
+
+Needs nothing but ONNX Runtime, so that any graph can be planned. The passes of one site are one chunk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sensitivity.cross_layer import CrossLayer, cross_layer
+from sensitivity.estimate import Change, Unit
+from workers.stage import StageContext
+from workers.stages.candidates import unpack_candidates
+from workers.stages.changes import changes_of
+from workers.stages.forecast import forecast
+from workers.stages.inputs import Inputs
+from workers.stages.methods import float_passes, methods_to_run
+from workers.stages.payload import pack, unpack
+
+
+def run(context: StageContext) -> bytes:
+    """The matrix `[K, K]` and what its passes measured, of every candidate: sites in order, formats by bits."""
+    inputs = Inputs.read(context)
+    candidates = unpack_candidates(context.read("calibrate"))
+    changes = changes_of(inputs.network, candidates)
+    expected = forecast(inputs, len(changes), methods_to_run(context.request), context.threads)
+    context.estimate(expected.seconds, expected.memory_bytes)
+    matrix, seconds = _measured(context, inputs, changes)
+    sites = inputs.network.sites
+    facts = {
+        "unit": Unit.DAMAGE.value,
+        "samples": matrix.samples,
+        "seconds": seconds,
+        "float_passes": float_passes("measured", inputs.network, max(len(candidates[site.name]) for site in sites)),
+        "note": "",
+    }
+    return pack(
+        {
+            "loss": inputs.loss.value,
+            "samples": matrix.samples,
+            "sites": [site.name for site in sites],
+            "formats": [[weight.format.name for weight in candidates[site.name]] for site in sites],
+            "methods": {"measured": facts, "cross_layer": facts},
+        },
+        {
+            "matrix": matrix.matrix,
+            "sketch_stderr": matrix.sketch_stderr,
+            "score/measured": matrix.measured,
+            "stderr/measured": matrix.measured_stderr,
+            "score/cross_layer": matrix.damage,
+            "stderr/cross_layer": matrix.damage_stderr,
+        },
+    )
+
+
+def _measured(context: StageContext, inputs: Inputs, changes: tuple[Change, ...]) -> tuple[CrossLayer, float]:
+    """The matrix, and the seconds that its chunks took, in whatever attempt."""
+    seconds = 0.0
+
+    def checkpoint(name: str, compute: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
+        nonlocal seconds
+
+        def timed() -> bytes:
+            started = time.perf_counter()
+            rows = compute()
+            return pack({"seconds": time.perf_counter() - started}, {"rows": rows})
+
+        document, arrays = unpack(context.chunk(name, timed))
+        seconds += document["seconds"]
+        return np.asarray(arrays["rows"], dtype=np.float32)
+
+    matrix = cross_layer(
+        inputs.network,
+        changes,
+        inputs.take(inputs.sensitivity_samples),
+        inputs.loss,
+        threads=context.threads,
+        generator=np.random.default_rng(context.request["seed"]),
+        batch=inputs.batch,
+        group=inputs.group,
+        checkpoint=checkpoint,
+        check=context.progress,
+    )
+    return matrix, seconds

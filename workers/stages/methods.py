@@ -1,0 +1,76 @@
+"""The methods that a job may plan with: which run always, which when asked for, and what each costs.
+
+Costs are counted in float passes, so that they are the same on every machine: one is the float network over the
+samples of the analysis, forward. Backward passes count by what they take beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from network.graph import Network
+from sensitivity.estimators import METHODS
+
+PREFERRED = "augmented"
+"""What `auto` takes unless another method is better beyond doubt, and where no plans can be compared."""
+
+# One pass for each candidate feeds all of these; needs no gradients, so it works on any graph that ONNX Runtime runs.
+MEASURED = ("augmented", "cross_layer", "measured")
+# These need gradients, and cost little beside the passes above.
+CHEAP = ("hawq_v2", "fisher_weights", "fisher_outputs", "m_fac", "quantization_error")
+# These cost as much as the passes above or more.
+DEAR = tuple(name for name in METHODS if name not in CHEAP)
+
+# Of a forward and backward pass in torch, beside a forward pass in ONNX Runtime [measured on ResNet20: 3.5 to 4.5].
+GRADIENT_PASSES = 4.0
+# What a site's largest eigenvalue takes: passes over the samples, at two Hessian-vector products each, on average.
+POWER_ITERATIONS = 10.0
+
+
+def methods_to_run(request: Mapping[str, Any]) -> list[str]:
+    """The estimators of the stage `sensitivity`, in order."""
+    dear = dear_method(request)
+    return [*CHEAP, *([dear] if dear else [])]
+
+
+def dear_method(request: Mapping[str, Any]) -> str | None:
+    """The method of the request, if it is one that does not run unless it is asked for."""
+    method = request["sensitivity"]["method"]
+    return method if method in DEAR else None
+
+
+def scores_of(method: str) -> str:
+    """The method whose scores of single candidates this one takes, itself but for the augmented score."""
+    return "measured" if method == "augmented" else method
+
+
+def needs_gradients(method: str) -> bool:
+    """Whether planning with this method takes a network that can be differentiated; `auto` takes what there is."""
+    return method in CHEAP or method in DEAR
+
+
+def float_passes(method: str, network: Network, candidates: int) -> float:
+    """What a method takes by itself, in float passes over the samples of the analysis.
+
+    Args:
+        method: any but `auto`.
+        network: its multiply-accumulates say how much of a pass lies behind each weight's first use.
+        candidates: how many each site has.
+    """
+    if method in MEASURED:
+        return candidates * sum(remaining_shares(network))
+    if method in ("hawq", "q_bert"):
+        return 2 * GRADIENT_PASSES * POWER_ITERATIONS * len(network.sites)
+    if method in ("noise", "directional"):
+        return candidates * len(network.sites) * (1.0 if method == "noise" else GRADIENT_PASSES)
+    if method in ("fisher_outputs", "m_fac"):
+        return GRADIENT_PASSES + candidates  # each layer's own forward pass once for each of its candidates
+    return 0.0 if method == "quantization_error" else GRADIENT_PASSES
+
+
+def remaining_shares(network: Network) -> list[float]:
+    """For each site the share of a pass that is left from its weight's first use on."""
+    macs = [site.macs for site in network.sites]
+    total = sum(macs) or 1
+    return [sum(macs[index:]) / total for index in range(len(macs))]
