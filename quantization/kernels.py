@@ -103,6 +103,8 @@ def kernel_uses(
     if not read:
         return ()
     layers = {layer.name: layer for layer in network.layers()}
+    # a tied weight has its scales along one axis, which need not be the one that every layer's kernel takes
+    along = {layer.name for site in network.sites for layer in site.layers if layer.channel_axis == site.channel_axis}
     readers = sole_readers(network)
     made = {n.input[1] for n in read} - network.initializers.keys()
     shapes = constant_shapes(network) if made else {}
@@ -120,6 +122,7 @@ def kernel_uses(
         bias, output = _bias(network, node, shape[axis] * group, readers, activations)
         integer = (
             layer is not None
+            and layer.name in along
             and weight in quantized
             and bias is not None
             and _is_plain(node, len(shape))

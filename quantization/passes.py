@@ -131,9 +131,7 @@ class StorePacked(Pass):
             for form in made_for(kernel):
                 shared = form is not None and kernel is not None and kernel.others
                 place = next(suffixes) if shared else suffix
-                scale = (
-                    weight.scale if form is None else weight.scale.reshape(-1) if weight.scale.ndim else weight.scale
-                )
+                scale = weight.scale if form is None or weight.scale.ndim == 0 else weight.scale.reshape(-1)
                 draft.graph.initializer.append(numpy_helper.from_array(scale, SCALE_LETTER + place))
                 made = KERNEL_LETTER + place if shared else name
                 inputs = [*(part.name for part in parts), SCALE_LETTER + place]

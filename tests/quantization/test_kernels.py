@@ -425,3 +425,44 @@ def test_a_weight_that_is_computed_stays_float_too(run_onnx: RunOnnx, op_type: s
     np.testing.assert_allclose(run_onnx(file, inputs)[0], run_onnx(file, inputs, optimise=False)[0], atol=1e-5)
     formats = {name: activation.format for name, activation in activations.items()}
     assert file_bytes(network, {}, {}, formats) == len(file)
+
+
+def test_a_tied_weight_whose_layers_have_other_output_channels_keeps_its_scales(run_onnx: RunOnnx) -> None:
+    """A square matrix and its transpose: scales of columns would fit the rows of the other layer, and be wrong."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Sigmoid", ["h"], ["s"]),
+        helper.make_node("Gemm", ["s", "w"], ["y"], transB=1),
+    ]
+    inputs = {"x": draw(3, 8)}
+    network = build(nodes, inputs, {"w": draw(8, 8) * np.geomspace(0.01, 1, 8, dtype=np.float32)})
+    weights = rounded(network, 6)
+    sigmoid = QuantizedActivation.covering(UnsignedFormat(8), 0.0, 1.0)
+    activations = ranged(network, 8) | {"s": sigmoid}
+    found = run_onnx(export(network, weights, {}, activations), inputs)[0]
+    expected = run_onnx(simulate(network, weights, activations), inputs)[0]
+    np.testing.assert_allclose(found, expected, atol=4 * sigmoid.scale)
+    assert np.abs(expected).max() > 50 * sigmoid.scale
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_branches_read_the_rounded_values(run_onnx: RunOnnx, sign: int) -> None:
+    """Of a graph input as of what a node makes; the input itself keeps its name."""
+    branches = [
+        helper.make_graph(
+            [helper.make_node("Mul", ["x", "h"], [f"b{i}"])], f"g{i}", [], [onnx.ValueInfoProto(name=f"b{i}")]
+        )
+        for i in range(2)
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("ReduceSum", ["h"], ["s"], keepdims=0),
+        helper.make_node("Greater", ["s", "zero"], ["p"]),
+        helper.make_node("If", ["p"], ["y"], then_branch=branches[0], else_branch=branches[1]),
+    ]
+    inputs = {"x": sign * draw(3, 8)}
+    network = build(nodes, inputs, {"w": np.eye(8, dtype=np.float32), "zero": np.float32(0)})
+    coarse = QuantizedActivation(UnsignedFormat(4), 0.5, 7)
+    found = run_onnx(export(network, {}, {}, dict.fromkeys(["x", "h"], coarse)), inputs)[0]
+    rounded_input = coarse.apply(inputs["x"])
+    np.testing.assert_allclose(found, rounded_input * coarse.apply(rounded_input), atol=1e-6)
