@@ -1,9 +1,9 @@
-"""Sensitivity on a real network: traces and the cross-layer matrix against the plain ways to compute them.
+"""Sensitivity on real networks: what it costs beside the plain ways to compute it, and which method to trust.
 
     python -m benchmarks.sensitivity DATA
 
-DATA as for `benchmarks.job`. The last line is one JSON object. Everything runs in this process, with as many threads
-as the machine has cores, each pair of figures from the same samples.
+DATA as for `benchmarks.job`. The last line is one JSON object. Everything but the memory of a large network runs in
+this process, with as many threads as the machine has cores, each pair of figures from the same samples.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from network.execution import TorchNetwork
+from benchmarks.agreement import cases, correlations
+from benchmarks.traces import joint_loop, large_network_peak_bytes, layerwise_speedup
 from network.graph import Network
 from network.normalise import normalise
 from quantization.formats import IntegerFormat
@@ -38,7 +39,6 @@ from quantization.nearest import round_nearest
 from sensitivity.cross_layer import cross_layer
 from sensitivity.estimate import WeightChange
 from sensitivity.loss import Loss, root_times
-from sensitivity.traces import TraceRule, hessian_traces
 
 SAMPLES = 512
 BATCH = 64
@@ -58,49 +58,30 @@ def main() -> None:
         with np.load(archive) as arrays:
             samples = arrays["input"][:SAMPLES]
     network = normalise(onnx.load(str(data / "resnet20.onnx")), {"input": samples.shape[1:]})
-    figures = {**traces(network, samples), **matrix(network, samples)}
+    speedups = {"resnet20": layerwise_speedup(network, samples)}
+    figures: dict[str, Any] = {**joint_loop(network, samples), **matrix(network, samples)}
+    figures["trace_50m_peak_bytes"] = large_network_peak_bytes()
+    compared = cases(data)
+    transformer = next(case for case in compared if case.name == "transformer")
+    speedups["transformer"] = layerwise_speedup(transformer.network, transformer.scoring)
+    figures["trace_speedup_vs_layerwise"] = round(min(speedups.values()), 2)
+    spearman = correlations(compared)
+    _print(figures, speedups, spearman)
+    print(json.dumps({**figures, "spearman": spearman}))
+
+
+def _print(figures: dict[str, Any], speedups: dict[str, float], spearman: dict[str, dict[str, float]]) -> None:
     table = Table("figure", "measured")
-    for name, value in figures.items():
-        table.add_row(name, str(value))
+    for name, value in {
+        **figures,
+        **{f"speed-up, {name}": round(value, 2) for name, value in speedups.items()},
+    }.items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
     Console().print(table)
-    print(json.dumps(figures))
-
-
-def traces(network: Network, samples: NDArray[np.float32], probes: int = 32) -> dict[str, Any]:
-    """As many output probes as joint weight probes, on micro-batches of the same size: time and standard error."""
-    model = TorchNetwork(network)
-    weights = {site.name: site.weight for site in network.sites}
-    rule = TraceRule(rtol=1e-9, min_probes=probes, max_probes=probes)
-    started = time.perf_counter()
-    ours = hessian_traces(model, weights, {"input": samples}, Loss.KL, torch.Generator().manual_seed(0), rule, BATCH)
-    our_seconds = time.perf_counter() - started
-    started = time.perf_counter()
-    plain = np.stack([weight_probe(model, list(weights.values()), samples, probe) for probe in range(probes)])
-    plain_seconds = time.perf_counter() - started
-    plain_error = plain.std(0, ddof=1) / np.sqrt(probes) / np.abs(plain.mean(0))
-    our_error = ours.trace_stderr / ours.trace_mean
-    return {
-        "trace_time_vs_plain_loop": round(our_seconds / plain_seconds, 3),
-        "trace_relative_stderr_median": round(float(np.median(our_error)), 3),
-        "trace_relative_stderr_worst": round(float(our_error.max()), 3),
-        "plain_loop_relative_stderr_median": round(float(np.median(plain_error)), 3),
-        "plain_loop_relative_stderr_worst": round(float(plain_error.max()), 3),
-    }
-
-
-def weight_probe(
-    model: TorchNetwork, weights: list[str], samples: NDArray[np.float32], probe: int
-) -> NDArray[np.float64]:
-    """One joint Rademacher probe over all weights: a Hessian-vector product of the KL, as it is usually written."""
-    start = probe * BATCH % (len(samples) - BATCH + 1)
-    z = model.run({"input": torch.from_numpy(samples[start : start + BATCH])})[0]
-    reference = torch.log_softmax(z.detach(), -1)
-    loss = (reference.exp() * (reference - torch.log_softmax(z, -1))).sum(-1).mean()
-    parameters = [model.parameters[name] for name in weights]
-    gradients = torch.autograd.grad(loss, parameters, create_graph=True)
-    signs = [torch.randint(0, 2, w.shape, generator=torch.Generator().manual_seed(probe)) * 2.0 - 1 for w in parameters]
-    products = torch.autograd.grad(gradients, parameters, signs)
-    return np.array([(s * h).double().mean().item() for s, h in zip(signs, products, strict=True)])
+    agreements = Table("Spearman with the measured damage", *spearman)
+    for method in next(iter(spearman.values())):
+        agreements.add_row(method, *(f"{values[method]:.3f}" for values in spearman.values()))
+    Console().print(agreements)
 
 
 def matrix(network: Network, samples: NDArray[np.float32]) -> dict[str, Any]:

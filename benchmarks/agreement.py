@@ -1,0 +1,146 @@
+"""Which method predicts the damage of plans: rank correlation with what is measured, on several real networks.
+
+Every method scores every candidate (2 to 8 bits) from the same samples, and predicts `PLANS` random plans that are then
+measured on other samples. `auto` is what a job does by itself: `TRIED` other random plans, measured on these other
+samples too, choose among the methods that a job runs, and the chosen one is judged on the held-out plans like all.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from benchmarks.real_network import BATCH, FORMATS, THREADS, rounded_weights
+from examples.networks import DigitsMobileNet, DigitsTransformer, save, train
+from network.execution import TorchNetwork
+from network.graph import Network
+from network.normalise import normalise
+from quantization.nearest import round_nearest
+from sensitivity.agreement import agreement, choose, random_plans
+from sensitivity.cross_layer import CrossLayer, cross_layer
+from sensitivity.dependencies.augmented import fit_lambda, predicted_damage
+from sensitivity.dependencies.measured import MeasuredPlans
+from sensitivity.estimate import Change, Subject, WeightChange
+from sensitivity.estimators import METHODS
+from sensitivity.loss import Loss
+from sensitivity.prediction import Prediction, additive, augmented, cross_layer_prediction
+
+SAMPLES = 512
+# of the methods that cost a pass or more for each candidate or layer, and do not run unless they are asked for
+DEAR_SAMPLES = 128
+DEAR = ("hawq", "q_bert", "noise", "directional")
+MEASURED_SAMPLES = 1024
+PLANS = 100
+TRIED = 20
+TRACE_AND_INTERACTIONS = "hawq_v2 + lambda x interactions"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, and samples of its one input: `scoring` for all scores, `measuring` for the plans."""
+
+    name: str
+    network: Network
+    scoring: NDArray[np.float32]
+    measuring: NDArray[np.float32]
+
+
+def cases(data: Path) -> list[Case]:
+    """ResNet20 from `data`, and two networks that are trained here on handwritten digits."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / "calibration.npz"
+        script = [sys.executable, str(data / "prepare.py"), str(data / "calibration_images.npz"), str(archive)]
+        subprocess.run(script, check=True)
+        return [
+            _case("resnet20", data / "resnet20.onnx", archive),
+            _trained("transformer", DigitsTransformer, Path(folder), epochs=60, learning_rate=2e-3),
+            _trained("mobilenet", DigitsMobileNet, Path(folder), epochs=40, learning_rate=1e-2),
+        ]
+
+
+def correlations(compared: list[Case]) -> dict[str, dict[str, float]]:
+    """Spearman by case and rounding, and by method."""
+    return {
+        f"{case.name}_{rounding}": _compared(case, rounding) for case in compared for rounding in ("nearest", "gptq")
+    }
+
+
+def _trained(name: str, architecture: type[nn.Module], folder: Path, *, epochs: int, learning_rate: float) -> Case:
+    torch.manual_seed(0)  # of the weights that training begins with
+    network = architecture()
+    train(network, epochs, learning_rate)
+    return _case(name, *save(network, folder, name))
+
+
+def _case(name: str, model: Path, archive: Path) -> Case:
+    proto = onnx.load(str(model))
+    with np.load(archive) as arrays:
+        images = arrays[proto.graph.input[0].name]
+    network = normalise(proto, {proto.graph.input[0].name: images.shape[1:]})
+    return Case(name, network, images[:SAMPLES], images[SAMPLES : SAMPLES + MEASURED_SAMPLES])
+
+
+def _compared(case: Case, rounding: str) -> dict[str, float]:
+    changes = _changes(case, rounding)
+    name = case.network.inputs[0].name
+    matrix = cross_layer(
+        case.network,
+        changes,
+        {name: case.scoring},
+        Loss.KL,
+        threads=THREADS,
+        generator=np.random.default_rng(0),
+        batch=BATCH,
+    )
+    found = _predictions(case, changes, matrix)
+    runs = MeasuredPlans(case.network, changes, {name: case.measuring}, Loss.KL, threads=THREADS, batch=BATCH)
+    counts = [len(FORMATS)] * len(case.network.sites)
+    tried, held_out = random_plans(counts, TRIED, seed=1), random_plans(counts, PLANS, seed=2)
+    measured_tried, measured = (
+        np.array([runs.losses(plan.tolist()).mean() for plan in plans]) for plans in (tried, held_out)
+    )
+    offered = [one for one in found if one.method not in DEAR]
+    chosen = choose([(one.method, one.damages(tried)) for one in offered], measured_tried)
+    figures = {one.method: agreement(one.method, one.damages(held_out), measured).spearman for one in found}
+    own = next(one.own for one in found if one.method == "hawq_v2")
+    lam = fit_lambda(own, matrix.matrix, tried, measured_tried).value
+    with_interactions = predicted_damage(own, matrix.matrix, held_out, lam)
+    figures[TRACE_AND_INTERACTIONS] = agreement(TRACE_AND_INTERACTIONS, with_interactions, measured).spearman
+    print(f"{case.name}, {rounding}: auto takes {chosen}; lambda of the trace {lam:.2f}")
+    return {method: round(value, 4) for method, value in {"auto": figures[chosen], **figures}.items()}
+
+
+def _changes(case: Case, rounding: str) -> list[Change]:
+    network = case.network
+    by_gptq = rounded_weights(network, case.scoring) if rounding == "gptq" else {}
+    rounded = {
+        site.name: by_gptq.get(site.name)
+        or [round_nearest(network.weight(site.weight), format_, site.channel_axis) for format_ in FORMATS]
+        for site in network.sites
+    }
+    return [
+        WeightChange(site.name, weight.format.name, site.weight, weight.dequantize)
+        for site in network.sites
+        for weight in rounded[site.name]
+    ]
+
+
+def _predictions(case: Case, changes: list[Change], matrix: CrossLayer) -> list[Prediction]:
+    """What a job offers `auto`, in its order of preference, then the methods that a job runs when asked."""
+    found = [augmented(matrix.measured, matrix.matrix), cross_layer_prediction(matrix.matrix)]
+    found.append(additive("measured", matrix.measured))
+    network = TorchNetwork(case.network)
+    for name, method in METHODS.items():
+        samples = case.scoring[: DEAR_SAMPLES if name in DEAR else SAMPLES]
+        subject = Subject(network, tuple(changes), {case.network.inputs[0].name: samples}, Loss.KL)
+        found.append(additive(name, method(subject).scores))
+    return found
