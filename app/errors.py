@@ -72,6 +72,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "plan_problem_invalid": ErrorClass(500, "The service made a planning problem that is none"),
     "plan_limit_unreachable": ErrorClass(422, "No plan stays below the limit"),
     "plan_solver_not_applicable": ErrorClass(422, "The search method does not solve this problem"),
+    "latency_table_invalid": ErrorClass(422, "The table of latencies does not fit the model"),
     "quantization_invalid": ErrorClass(422, "The model cannot be quantized as asked for"),
     "calibration_activations_not_finite": ErrorClass(422, "The data drive the model to values that are not finite"),
     "export_too_large": ErrorClass(422, "The quantized file would be larger than ONNX allows"),

@@ -60,8 +60,9 @@ def layer_model(
     middle = (activation.highest_code + 1) // 2
     grid = QuantizedActivation(activation, float(np.float32(0.02)), middle)
     model = onnx.ModelProto.FromString(export(single, weights, {}, {"x0": grid, OUTPUT: grid}))
-    _feed_codes(model.graph)
-    codes = np.random.default_rng(0).integers(0, activation.highest_code + 1, fed["x0"].shape).astype(np.uint8)
+    _feed_codes(model.graph, TensorProto.UINT8 if activation.bits <= 8 else TensorProto.UINT16)
+    codes = np.random.default_rng(0).integers(0, activation.highest_code + 1, fed["x0"].shape)
+    codes = codes.astype(np.uint8 if activation.bits <= 8 else np.uint16)
     return Timed(model.SerializeToString(deterministic=True), {**fed, "x0": codes})
 
 
@@ -120,15 +121,15 @@ def _made_up(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int) 
     return QuantizedWeight(format_, np.resize(pattern.astype(np.int8), shape), scale)
 
 
-def _feed_codes(graph: onnx.GraphProto) -> None:
-    """Let the graph read and write codes: without its first QuantizeLinear and its last DequantizeLinear."""
+def _feed_codes(graph: onnx.GraphProto, codes: int) -> None:
+    """Let the graph read and write codes of this type, without its first QuantizeLinear and last DequantizeLinear."""
     first = next(node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] == "x0")
     last = next(node for node in graph.node if node.op_type == "DequantizeLinear" and node.output[0] == OUTPUT)
     for node in graph.node:
         for place, name in enumerate(node.input):
             if name == first.output[0]:
                 node.input[place] = "x0"
-    next(value for value in graph.input if value.name == "x0").type.tensor_type.elem_type = TensorProto.UINT8
-    graph.output[0].CopyFrom(helper.make_tensor_value_info(last.input[0], TensorProto.UINT8, None))
+    next(value for value in graph.input if value.name == "x0").type.tensor_type.elem_type = codes
+    graph.output[0].CopyFrom(helper.make_tensor_value_info(last.input[0], codes, None))
     graph.node.remove(first)
     graph.node.remove(last)

@@ -38,6 +38,12 @@ class LimitUnreachable(PlannerError):
     code = "plan_limit_unreachable"
 
 
+class LatencyTableInvalid(PlannerError):
+    """A table of latencies lacks what may be planned, or names what there is not."""
+
+    code = "latency_table_invalid"
+
+
 class NotApplicable(PlannerError):
     """A solver was asked for something that it does not solve; the text says which one does."""
 

@@ -1,6 +1,6 @@
 """The job on one page: the ordered stages, what each reads and writes, and how long it may take.
 
-    admit -> normalise -> resolve -> calibrate -> cross_layer -> sensitivity -> agreement -> plan
+    admit -> normalise -> resolve -> latency -> calibrate -> cross_layer -> sensitivity -> agreement -> plan
           -> certify
 
 | stage | writes |
@@ -8,6 +8,7 @@
 | admit | the shape of one sample, after everything that may be wrong with the uploads was looked at |
 | normalise | the network as one ONNX dialect |
 | resolve | the metric, and the formats that the request leaves to each site |
+| latency | what every layer takes in every format, if the request asks for it |
 | calibrate | every weight rounded to every candidate format |
 | cross_layer | the measured damage of every candidate, and the matrix of their interactions |
 | sensitivity | what the methods that take gradients say of every candidate |
@@ -27,7 +28,18 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from workers.stage import JSON, Stage
-from workers.stages import admit, agreement, calibrate, certify, cross_layer, normalise, plan, resolve, sensitivity
+from workers.stages import (
+    admit,
+    agreement,
+    calibrate,
+    certify,
+    cross_layer,
+    latency,
+    normalise,
+    plan,
+    resolve,
+    sensitivity,
+)
 from workers.stages.deliver import deliver
 from workers.stages.methods import dear_method
 
@@ -65,9 +77,17 @@ STAGES: tuple[Stage, ...] = (
         time_limit=timedelta(minutes=10),
     ),
     Stage(
+        name="latency",
+        reads=("normalise", "dataset"),
+        settings=latency.settings,
+        run=latency.run,
+        weight=2,
+        time_limit=timedelta(hours=6),
+    ),
+    Stage(
         name="calibrate",
         reads=("normalise", "dataset"),
-        settings=lambda request: [resolve.candidate_bits(request), request["weights"], request["seed"]],
+        settings=calibrate.settings,
         run=calibrate.run,
         weight=15,
         time_limit=timedelta(hours=6),
@@ -98,7 +118,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="plan",
-        reads=("normalise", "resolve", "calibrate", "cross_layer", "sensitivity", "agreement", "dataset"),
+        reads=("normalise", "resolve", "latency", "calibrate", "cross_layer", "sensitivity", "agreement", "dataset"),
         settings=lambda request: request,
         run=plan.run,
         weight=25,
@@ -107,7 +127,17 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="certify",
-        reads=("normalise", "resolve", "calibrate", "cross_layer", "sensitivity", "agreement", "plan", "dataset"),
+        reads=(
+            "normalise",
+            "resolve",
+            "latency",
+            "calibrate",
+            "cross_layer",
+            "sensitivity",
+            "agreement",
+            "plan",
+            "dataset",
+        ),
         settings=lambda request: request,
         run=certify.run,
         weight=5,

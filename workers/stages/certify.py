@@ -12,16 +12,22 @@ from dataclasses import asdict
 import numpy as np
 
 from evaluation.certificate import Certificate, certify
+from evaluation.latency import Timed, measure_alternatives
 from evaluation.metrics import DropKind, Measurement, Metric
+from network.normalise import dump
 from planner.problem import Plan
 from workers.stage import StageContext
 from workers.stages.analysis import Analysis
-from workers.stages.candidates import unpack_candidates
+from workers.stages.candidates import Rounded
 from workers.stages.inputs import Inputs
+from workers.stages.latency_table import LatencyTable, latency_sample
 from workers.stages.measured import Comparison, exported
 from workers.stages.payload import pack, unpack
 from workers.stages.plan import MOST_LOOKS
 from workers.stages.problem import planning_problem
+
+# of each file: whole networks are timed longer than layers
+TIMED_SECONDS = 2.0
 
 
 def run(context: StageContext) -> bytes:
@@ -29,14 +35,15 @@ def run(context: StageContext) -> bytes:
     inputs = Inputs.read(context)
     resolved, _ = unpack(context.read("resolve"))
     found, _ = unpack(context.read("plan"))
-    candidates = unpack_candidates(context.read("calibrate"))
+    rounded = Rounded.unpack(context.read("calibrate"))
     method = context.request["sensitivity"]["method"]
-    problem = planning_problem(inputs.network, resolved["allowed"], Analysis.read(context), method)
+    latency = LatencyTable.read(context)
+    problem = planning_problem(inputs.network, resolved["allowed"], Analysis.read(context), method, latency)
     budget = context.request["budget"]
     compare = Comparison(context, inputs, inputs.splits.held_out, Metric(resolved["metric"]))
     looks: list[tuple[list[int], Measurement, bytes]] = []
     for choices in found["to_certify"]:
-        model = exported(context, inputs, candidates, problem, Plan(tuple(choices)))
+        model = exported(context, inputs, rounded, problem, Plan(tuple(choices)))
         looks.append((choices, compare(model), model))
         if _certificate(context, inputs, looks[-1][1], len(looks)).met:
             break
@@ -46,9 +53,21 @@ def run(context: StageContext) -> bytes:
     met = _certificate(context, inputs, looks[-1][1], len(looks)).met
     choices, measurement, model = looks[-1] if met else min(looks, key=lambda look: look[1].drop(kind))
     certificate = _certificate(context, inputs, measurement, len(looks))
-    return pack(
-        {"choices": choices, "certificate": asdict(certificate)}, {"model": np.frombuffer(model, dtype=np.uint8)}
-    )
+    timed = latency is not None and latency.measured
+    document = {
+        "choices": choices,
+        "certificate": asdict(certificate),
+        "latency": _timed(context, inputs, model) if timed else None,
+    }
+    return pack(document, {"model": np.frombuffer(model, dtype=np.uint8)})
+
+
+def _timed(context: StageContext, inputs: Inputs, model: bytes) -> dict[str, dict[str, float]]:
+    """The float network and the exported file in turns, on the sample that the layers were timed with."""
+    sample = latency_sample(inputs)
+    timed = [Timed(dump(inputs.network), sample), Timed(model, sample)]
+    floats, quantized = measure_alternatives(timed, context.threads, most_seconds=TIMED_SECONDS, check=context.check)
+    return {"float": asdict(floats), "quantized": asdict(quantized)}
 
 
 def _certificate(context: StageContext, inputs: Inputs, measurement: Measurement, looks: int) -> Certificate:

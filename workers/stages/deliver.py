@@ -16,6 +16,7 @@ from workers.stage import Delivery, StageContext
 from workers.stages.analysis import Analysis, Scores
 from workers.stages.candidates import rounding_methods
 from workers.stages.inputs import Inputs
+from workers.stages.latency_table import LatencyTable
 from workers.stages.methods import scores_of
 from workers.stages.payload import unpack
 from workers.stages.problem import planning_problem
@@ -23,6 +24,7 @@ from workers.stages.reach import unmeasured_sites
 
 PLAN_VERSION = 1
 UNMEASURED = "the first output does not depend on it, so nothing measures its damage: the widest format allowed"
+NOTHING_FASTER = "no format that the request allows is faster than another: latency does not tell plans apart"
 
 
 def deliver(context: StageContext) -> Delivery:
@@ -33,7 +35,8 @@ def deliver(context: StageContext) -> Delivery:
     certified, arrays = unpack(context.read("certify"))
     analysis = Analysis.read(context)
     method = context.request["sensitivity"]["method"]
-    problem = planning_problem(inputs.network, resolved["allowed"], analysis, method)
+    latency = LatencyTable.read(context)
+    problem = planning_problem(inputs.network, resolved["allowed"], analysis, method, latency)
     plan = Plan(tuple(certified["choices"]))
     model = arrays["model"].tobytes()
     outcome = _outcome(certified["certificate"], found)
@@ -47,6 +50,7 @@ def deliver(context: StageContext) -> Delivery:
         "float_size_bytes": context.model_path.stat().st_size,
         "size_bytes": len(model),
         "bit_operations": int(problem.total(Quantity.BIT_OPERATIONS, plan)),
+        "latency": None if latency is None else _latency(latency, problem, plan, certified["latency"]),
         "predicted_damage": problem.total(Quantity.DAMAGE, plan),
         "certificate": certified["certificate"],
         "search": found["search"],
@@ -91,6 +95,25 @@ def _reason(outcome: str, certificate: Mapping[str, Any], found: Mapping[str, An
     )
 
 
+def _latency(
+    table: LatencyTable, problem: Problem, plan: Plan, measured: Mapping[str, Mapping[str, float]] | None
+) -> dict[str, Any]:
+    """What the table predicts of the plan, and how far that is from the exported file's own time."""
+    predicted = problem.total(Quantity.LATENCY, plan)
+    document = {
+        "predicted_ms": predicted,
+        "base_ms": table.base_ms,
+        **{key: table.document[key] for key in ("source", "machine", "threads", "samples") if key in table.document},
+    }
+    if measured is not None:
+        difference = measured["quantized"]["median_ms"] - predicted
+        document |= {"measured": measured, "difference_ms": difference}
+    values, same = problem.values(Quantity.LATENCY), problem.offsets[:-1]
+    if not np.ptp(values - values[same][problem.site_of]):
+        document["note"] = NOTHING_FASTER
+    return document
+
+
 def _layers(
     inputs: Inputs,
     problem: Problem,
@@ -118,6 +141,7 @@ def _layers(
                 "bits": candidate.format.bits,
                 "bytes": candidate.size_bytes,
                 "bit_operations": candidate.bit_operations,
+                "latency_ms": candidate.latency_ms,
                 "damage": candidate.damage,
                 "damage_stderr": None if row is None else float(stderr[row]),
                 "trace_mean": _number(scores.arrays["trace_mean"][index]),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import norm
 
 from evaluation.metrics import Metric
@@ -15,21 +17,25 @@ from network.graph import Network
 from planner.errors import LimitUnreachable
 from planner.evidence import EvaluatedPlan, Evidence, PlanPoint, SearchResult
 from planner.interactions import frontier_within, interaction_frontier
-from planner.level_bisection import Priced, bisect_levels
+from planner.level_bisection import bisect_levels
 from planner.local_improvement import improve_locally
+from planner.merge import MergedProblem
 from planner.problem import Plan, Problem, Quantity
 from planner.results import undominated
 from planner.search import least_drop, search_frontier
+from planner.tie import tie_sites
 from workers.stage import StageContext
 from workers.stages.analysis import Analysis
 from workers.stages.evaluator import Evaluator
 from workers.stages.inputs import Inputs
+from workers.stages.latency_table import LatencyTable
 from workers.stages.measured import file_sizes
 from workers.stages.payload import pack, unpack
 from workers.stages.problem import planning_problem
 from workers.stages.resolve import limits_of
 
 FRONTIER_POINTS = 128
+UNITS = {Quantity.SIZE: "bytes", Quantity.BIT_OPERATIONS: "bit operations", Quantity.LATENCY: "milliseconds"}
 # A plan that misses its budget on other samples does so by about the noise of the measurement: a third less damage is a
 # step of that size.
 SAFER = 0.7
@@ -42,19 +48,23 @@ def run(context: StageContext) -> bytes:
     request = context.request
     inputs = Inputs.read(context)
     resolved, _ = unpack(context.read("resolve"))
+    latency = LatencyTable.read(context)
     problem = planning_problem(
-        inputs.network, resolved["allowed"], Analysis.read(context), request["sensitivity"]["method"]
+        inputs.network, resolved["allowed"], Analysis.read(context), request["sensitivity"]["method"], latency
     )
-    points = frontier_points(request, inputs.network, problem)
+    space = _Space(request, inputs.network, problem, tie_sites(problem, resolved["tied"]))
+    points = space.frontier()
     context.check()
     expected = len(points).bit_length() + 3
+    evaluator = Evaluator(context, inputs, problem, Metric(resolved["metric"]), expected=expected)
     evidence = Evidence(
-        Evaluator(context, inputs, problem, Metric(resolved["metric"]), expected=expected),
+        lambda point, to_the_end: evaluator(space.untied(point), to_the_end),
         request["budget"]["max_drop"],
         safety=safety_of(request["budget"]["confidence"], inputs.splits),
         expired=context.deadline_passed,
     )
-    result = _searched(request, inputs.network, problem, points, evidence)
+    result = space.untied_result(_searched(space, points, evidence))
+    points = [space.untied(point) for point in points]
     return pack(
         {
             "to_certify": [list(point.plan.choices) for point in _looks(request, points, result)],
@@ -85,69 +95,85 @@ def cost_of(request: Mapping[str, Any]) -> Quantity:
     """What the frontier trades damage for: the objective, or for the least drop what is limited, size first."""
     if request["objective"] != "accuracy":
         return Quantity(request["objective"])
-    return Quantity.SIZE if request["limits"]["max_size_bytes"] is not None else Quantity.BIT_OPERATIONS
+    return next(quantity for quantity, _ in limits_of(request).items())
 
 
-def _searched(
-    request: Mapping[str, Any], network: Network, problem: Problem, points: Sequence[PlanPoint], evidence: Evidence
-) -> SearchResult:
+@dataclass(frozen=True, eq=False)
+class _Space:
+    """The plans that are searched: those in which tied sites have one format.
+
+    The search works on plans of `tied`; everything else, what is stored included, on those of `problem`, which decide
+    every site by itself.
+    """
+
+    request: Mapping[str, Any]
+    network: Network
+    problem: Problem
+    tied: MergedProblem
+
+    def untied(self, point: PlanPoint) -> PlanPoint:
+        return replace(point, plan=self.tied.original(point.plan))
+
+    def untied_result(self, result: SearchResult) -> SearchResult:
+        def untied(plan: EvaluatedPlan) -> EvaluatedPlan:
+            return replace(plan, point=self.untied(plan.point))
+
+        return replace(result, chosen=untied(result.chosen), evaluated=tuple(map(untied, result.evaluated)))
+
+    def totals(self, plans: Sequence[Plan]) -> dict[Quantity, NDArray[np.float64]]:
+        """[P]: every cost that is known, the file's size to the byte, and the predicted damage."""
+        choices = np.array([plan.choices for plan in plans])
+        quantities = [Quantity.DAMAGE, Quantity.BIT_OPERATIONS]
+        if self.tied.problem.has_latency:
+            quantities.append(Quantity.LATENCY)
+        totals = {quantity: self.tied.problem.totals(quantity, choices) for quantity in quantities}
+        originals = [self.tied.original(plan) for plan in plans]
+        return totals | {Quantity.SIZE: file_sizes(self.request, self.network, self.problem, originals)}
+
+    def priced(self, plan: Plan) -> PlanPoint | None:
+        """The plan with its exact cost; None for one that breaks a limit."""
+        totals = self.totals([plan])
+        if any(totals[quantity][0] > limit for quantity, limit in limits_of(self.request).items()):
+            return None
+        return PlanPoint(plan, float(totals[cost_of(self.request)][0]), float(totals[Quantity.DAMAGE][0]))
+
+    def frontier(self) -> list[PlanPoint]:
+        """At most `FRONTIER_POINTS` plans that keep the limits, cost ascending.
+
+        Raises:
+            LimitUnreachable: no plan keeps the limits.
+        """
+        cost, limits, problem = cost_of(self.request), limits_of(self.request), self.tied.problem
+        if problem.interactions is None:
+            frontier = frontier_within(problem, cost, limits, FRONTIER_POINTS)
+        else:
+            frontier = interaction_frontier(problem, cost, limits=limits, points=FRONTIER_POINTS)
+        plans = frontier.plans()
+        totals = self.totals(plans)
+        kept = np.ones(len(plans), dtype=bool)
+        for quantity, limit in limits.items():
+            kept &= totals[quantity] <= limit
+        if not kept.any():  # the problem's sizes leave out some hundreds of bytes that the file has
+            raise LimitUnreachable(
+                f"limits.max_size_bytes is {limits.max_size_bytes:,.0f}, but the smallest file that weights.bits, "
+                f"layers and the other limits allow has {totals[Quantity.SIZE].min():,.0f} bytes; raise the limit to "
+                "that"
+            )
+        index = np.flatnonzero(kept)
+        index = index[undominated(totals[cost][index], frontier.damages[index])]
+        return [PlanPoint(plans[i], float(totals[cost][i]), float(frontier.damages[i])) for i in index]
+
+
+def _searched(space: _Space, points: Sequence[PlanPoint], evidence: Evidence) -> SearchResult:
     """The result of the search that the request asks for, along the frontier `points` or level by level."""
-    if request["objective"] == "accuracy":
+    if space.request["objective"] == "accuracy":
         return evidence.result(least_drop(points, evidence))
-    priced = _priced(request, network, problem)
-    if request["search"]["method"] == "bisection":
-        bisect_levels(problem, priced, evidence)
+    if space.request["search"]["method"] == "bisection":
+        bisect_levels(space.tied.problem, space.priced, evidence)
     if evidence.cheapest() is None:  # also where no level keeps the limits, or the budget
         search_frontier(points, evidence)
-    improve_locally(problem, priced, evidence)
+    improve_locally(space.tied.problem, space.priced, evidence)
     return evidence.result()
-
-
-def _priced(request: Mapping[str, Any], network: Network, problem: Problem) -> Priced:
-    """Plans with their exact cost, the file's size to the byte; None for one that breaks a limit."""
-    cost, limits = cost_of(request), limits_of(request)
-
-    def priced(plan: Plan) -> PlanPoint | None:
-        totals = {
-            Quantity.DAMAGE: problem.total(Quantity.DAMAGE, plan),
-            Quantity.BIT_OPERATIONS: problem.total(Quantity.BIT_OPERATIONS, plan),
-            Quantity.SIZE: float(file_sizes(request, network, problem, [plan])[0]),
-        }
-        if any(totals[quantity] > limit for quantity, limit in limits.items()):
-            return None
-        return PlanPoint(plan, totals[cost], totals[Quantity.DAMAGE])
-
-    return priced
-
-
-def frontier_points(request: Mapping[str, Any], network: Network, problem: Problem) -> list[PlanPoint]:
-    """At most `FRONTIER_POINTS` plans that keep the limits, cost ascending; sizes are those of the files to the byte.
-
-    Raises:
-        LimitUnreachable: no plan keeps the limits.
-    """
-    cost, limits = cost_of(request), limits_of(request)
-    if problem.interactions is None:
-        frontier = frontier_within(problem, cost, limits, FRONTIER_POINTS)
-    else:
-        frontier = interaction_frontier(problem, cost, limits=limits, points=FRONTIER_POINTS)
-    plans = frontier.plans()
-    totals = {
-        Quantity.DAMAGE: frontier.damages,
-        Quantity.BIT_OPERATIONS: problem.totals(Quantity.BIT_OPERATIONS, frontier.choices),
-        Quantity.SIZE: file_sizes(request, network, problem, plans),
-    }
-    kept = np.ones(len(plans), dtype=bool)
-    for quantity, limit in limits.items():
-        kept &= totals[quantity] <= limit
-    if not kept.any():  # the problem's sizes leave out some hundreds of bytes that the file has
-        raise LimitUnreachable(
-            f"limits.max_size_bytes is {limits.max_size_bytes:,.0f}, but the smallest file that weights.bits, layers "
-            f"and the other limits allow has {totals[Quantity.SIZE].min():,.0f} bytes; raise the limit to that"
-        )
-    index = np.flatnonzero(kept)
-    index = index[undominated(totals[cost][index], totals[Quantity.DAMAGE][index])]
-    return [PlanPoint(plans[i], float(totals[cost][i]), float(totals[Quantity.DAMAGE][i])) for i in index]
 
 
 def to_certify(points: Sequence[PlanPoint], chosen: PlanPoint) -> list[PlanPoint]:
@@ -194,7 +220,7 @@ def _frontier_document(
     index = undominated(np.array([point.cost for point in every]), np.array([point.damage for point in every]))
     return {
         "cost": cost.value,
-        "unit": "bytes" if cost is Quantity.SIZE else "bit operations",
+        "unit": UNITS[cost],
         "points": [
             {
                 "cost": point.cost,

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from network.graph import Network
+from network.activations import ActivationSite
+from network.graph import Network, Site
 from planner.problem import Candidate, PlanSite, Problem
-from quantization.cost import skeleton_bytes, weight_bytes
-from quantization.formats import FloatFormat, parse_format
+from quantization.cost import activation_bytes, skeleton_bytes, weight_bytes
+from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
+from workers.stages.activations import planned_activations
 from workers.stages.analysis import Analysis
-
-FLOAT_BITS = 32
+from workers.stages.latency_table import LatencyTable
 
 
 def planning_problem(
-    network: Network, allowed: Mapping[str, Sequence[str]], analysis: Analysis | None, method: str
+    network: Network,
+    allowed: Mapping[str, Sequence[str]],
+    analysis: Analysis | None,
+    method: str,
+    latency: LatencyTable | None = None,
 ) -> Problem:
     """The problem with the formats that the request leaves to each site.
 
@@ -25,37 +30,93 @@ def planning_problem(
         allowed: format names by site name, `float32` for a site that is kept.
         analysis: None gives the costs alone, with damages of 0.
         method: what predicts the damage; `auto` for the method that agreed best with measured plans.
+        latency: None where nothing asks for it.
 
     Raises:
         NotApplicable: see `Analysis.prediction`.
     """
     prediction = None if analysis is None else analysis.prediction(method)
+    read = _formats_read(network, allowed)
     sites = []
     rows: list[int | None] = []
-    for site in network.sites:
+    for site, costs in _costs(network, allowed, read, latency):
         candidates = []
-        for name in allowed[site.name]:
+        for name in allowed[site]:
             format_ = parse_format(name)
-            row = (
-                None
-                if analysis is None or isinstance(format_, FloatFormat)
-                else analysis.scores.index(site.name, format_)
-            )
+            row = None
+            if analysis is not None and not isinstance(format_, FloatFormat):
+                row = analysis.scores.index(site, format_)
             rows.append(row)
-            candidates.append(
-                Candidate(
-                    format=format_,
-                    size_bytes=weight_bytes(format_, site.shape, site.channel_axis, site.weight),
-                    # activations stay float32
-                    bit_operations=site.macs * format_.bits * FLOAT_BITS,
-                    damage=0.0 if prediction is None or row is None else float(prediction.own[row]),
-                )
-            )
-        sites.append(PlanSite(site.name, tuple(candidates)))
+            damage = 0.0 if prediction is None or row is None else float(prediction.own[row])
+            candidates.append(costs(format_, damage))
+        sites.append(PlanSite(site, tuple(candidates)))
     interactions = None
     if prediction is not None and prediction.interactions is not None:
         interactions = _interactions(prediction.interactions, rows)
-    return Problem(tuple(sites), base_size_bytes=skeleton_bytes(network), interactions=interactions)
+    quantized = any(isinstance(format_, UnsignedFormat) for format_ in read.values())
+    return Problem(
+        tuple(sites),
+        base_size_bytes=skeleton_bytes(network, activations=quantized),
+        interactions=interactions,
+        base_latency_ms=0.0 if latency is None else latency.base_ms,
+    )
+
+
+_Costs = Callable[[Format, float], Candidate]
+
+
+def _costs(
+    network: Network,
+    allowed: Mapping[str, Sequence[str]],
+    read: Mapping[str, Format],
+    latency: LatencyTable | None,
+) -> Iterator[tuple[str, _Costs]]:
+    """For each site its name, and a function from format and damage to the candidate: weights, then activations."""
+    for site in network.sites:
+
+        def weight(format_: Format, damage: float, site: Site = site) -> Candidate:
+            reads = [read.get(layer.name, FloatFormat()) for layer in site.layers]
+            macs = sum(layer.macs * one.bits for layer, one in zip(site.layers, reads, strict=True))
+            activation = next((one for one in reads if isinstance(one, UnsignedFormat)), None)
+            return Candidate(
+                format=format_,
+                size_bytes=weight_bytes(format_, site.shape, site.channel_axis, site.weight),
+                bit_operations=macs * format_.bits,
+                damage=damage,
+                latency_ms=None if latency is None else latency.ms(site.name, format_.name, activation),
+            )
+
+        yield site.name, weight
+    for found in planned_activations(network):
+        if found.name not in allowed:
+            continue
+
+        def activation(format_: Format, damage: float, found: ActivationSite = found) -> Candidate:
+            size = 0
+            if isinstance(format_, UnsignedFormat):
+                size = activation_bytes(network, found.tensors, format_)
+            # what it costs to compute with is counted where it is read
+            return Candidate(format_, size, 0, damage, None if latency is None else 0.0)
+
+        yield found.name, activation
+
+
+def _formats_read(network: Network, allowed: Mapping[str, Sequence[str]]) -> dict[str, Format]:
+    """The format of what every layer reads, by layer name; of several that may be, the widest."""
+    formats = {
+        tensor: parse_format(allowed[site.name][-1])
+        for site in planned_activations(network)
+        if site.name in allowed
+        for tensor in site.tensors
+    }
+    layers = {layer.name: layer for layer in network.layers()}
+    return {
+        node.name: formats[name]
+        for node in network.proto.graph.node
+        if node.name in layers
+        for name in node.input
+        if name in formats
+    }
 
 
 def _interactions(matrix: NDArray[np.float64], rows: Sequence[int | None]) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,49 +19,57 @@ from network.errors import NothingToQuantize
 from network.graph import Network, Site
 from network.normalise import dump
 from planner.errors import ConstraintImpossible, LimitUnreachable, UnknownLayer
-from planner.problem import Limits, Problem, limit_name
+from planner.problem import Limits, Problem, amount, limit_name
+from planner.targets import target
 from quantization.formats import FloatFormat, Granularity, IntegerFormat
 from workers.stage import StageContext
+from workers.stages.activations import allowed_activations
 from workers.stages.differentiable import differentiable
 from workers.stages.inputs import Inputs
 from workers.stages.methods import needs_gradients
 from workers.stages.payload import pack
 from workers.stages.problem import planning_problem
 from workers.stages.reach import unmeasured_sites
+from workers.stages.ties import shared_formats, tied_groups
 
 Allowed = dict[str, list[str]]
 
-OBEYED = ("budget", "weights", "layers", "limits", "objective", "sensitivity")
+OBEYED = ("budget", "weights", "activations", "layers", "limits", "objective", "sensitivity", "target")
 """The parts of the request that this stage's result depends on."""
 
 
 def run(context: StageContext) -> bytes:
-    """The metric, and the formats that the request leaves to every site."""
+    """The metric, the formats that the request leaves to every site, and the groups of sites that share one."""
     inputs = Inputs.read(context)
-    allowed = allowed_formats(inputs.network, context.request["weights"], context.request["layers"])
-    _check_limits(planning_problem(inputs.network, allowed, None, ""), limits_of(context.request))
+    allowed, tied = allowed_formats(inputs.network, context.request)
+    # what a plan takes in milliseconds the next stage finds out, and looks at the limit
+    limits = replace(limits_of(context.request), max_latency_ms=None)
+    check_limits(planning_problem(inputs.network, allowed, None, ""), limits)
     _check_batch(inputs)
     if needs_gradients(context.request["sensitivity"]["method"]):
         differentiable(inputs.network)  # refuses operators without a rule before anything expensive starts
     metric = _metric(context, inputs)
-    return pack({"metric": metric.value, "allowed": allowed})
+    return pack({"metric": metric.value, "allowed": allowed, "tied": tied})
 
 
 def limits_of(request: Mapping[str, Any]) -> Limits:
     """The limits of the request as the planner takes them."""
-    limits = request["limits"]
-    return Limits(max_size_bytes=limits["max_size_bytes"], max_bit_operations=limits["max_bit_operations"])
+    return Limits(**request["limits"])
 
 
-def _check_limits(problem: Problem, limits: Limits) -> None:
-    """Each limit by itself must leave the cheapest plan."""
+def check_limits(problem: Problem, limits: Limits) -> None:
+    """Each limit by itself must leave the cheapest plan.
+
+    Raises:
+        LimitUnreachable: it does not; the text names the least value that can be kept.
+    """
     for quantity, limit in limits.items():
         values, base = problem.values(quantity), problem.base(quantity)
         cheapest = base + sum(values[start:stop].min() for start, stop in pairwise(problem.offsets))
         if limit < cheapest:
             raise LimitUnreachable(
-                f"limits.{limit_name(quantity)} is {limit:,.0f}, but the cheapest plan that weights.bits and layers "
-                f"allow has {cheapest:,.0f}; raise the limit to that, or allow fewer bits"
+                f"limits.{limit_name(quantity)} is {limit:,}, but the cheapest plan that weights.bits and layers "
+                f"allow has {amount(quantity, cheapest)}; raise the limit to that, or allow fewer bits"
             )
 
 
@@ -124,15 +133,19 @@ def candidate_bits(request: Mapping[str, Any]) -> list[int]:
     return sorted({*request["weights"]["bits"], *beside})
 
 
-def allowed_formats(network: Network, weights: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]]) -> Allowed:
-    """Format names by site name.
+def allowed_formats(network: Network, request: Mapping[str, Any]) -> tuple[Allowed, list[list[str]]]:
+    """Format names by site name, weights and then activations, and the groups of sites that must share a format.
 
     Raises:
         UnknownLayer: `layers` names what is no layer, weight or site; the text lists what there is.
-        ConstraintImpossible: it names one weight twice and says different things of it, or a name is that of several
-            weights.
+        ConstraintImpossible: it names one weight twice and says different things of it, a name is that of several
+            weights, weights that must share a format have none in common, or the target does not have a format.
         NothingToQuantize: no weight leads to the first output.
     """
+    _check_target(request)
+    activations = allowed_activations(network, request)
+    weights = request["weights"]
+    layers = {name: constraint for name, constraint in request["layers"].items() if name not in activations}
     unmeasured = unmeasured_sites(network)
     if len(unmeasured) == len(network.sites):
         raise NothingToQuantize(
@@ -140,7 +153,7 @@ def allowed_formats(network: Network, weights: Mapping[str, Any], layers: Mappin
             f"budget is measured there; got {', '.join(sorted(unmeasured))} before other outputs only: export the "
             "network with the output that counts first"
         )
-    known = _sites_by_name(network)
+    known = sites_by_name(network)
     unknown = [name for name in layers if name not in known]
     if unknown:
         raise UnknownLayer(
@@ -165,11 +178,32 @@ def allowed_formats(network: Network, weights: Mapping[str, Any], layers: Mappin
         site.name: _formats(sorted(weights["bits"]), granularity, constraints.get(site.name, {}))
         for site in network.sites
     }
+    tied = tied_groups(network.sites, known, constraints)
+    allowed = shared_formats(tied, constraints, allowed)
     # Nothing would measure what fewer bits do to the other outputs.
-    return {name: formats[-1:] if name in unmeasured else formats for name, formats in allowed.items()}
+    widest = unmeasured.union(*(group for group in tied if unmeasured.intersection(group)))
+    allowed = {name: formats[-1:] if name in widest else formats for name, formats in allowed.items()}
+    return {**allowed, **activations}, tied
 
 
-def _sites_by_name(network: Network) -> dict[str, list[Site]]:
+def _check_target(request: Mapping[str, Any]) -> None:
+    """Every format that the request names must be one of its target's.
+
+    Raises:
+        ConstraintImpossible: one is not; the text names the nearest that is.
+    """
+    runs = target(request["target"])
+    runs.check_granularity(Granularity(request["weights"]["granularity"]), "weights.granularity")
+    for bits in request["weights"]["bits"]:
+        runs.check_weight_bits(bits, "weights.bits")
+    for bits in request["activations"]["bits"] or ():
+        runs.check_activation_bits(bits, "activations.bits")
+    for name, constraint in request["layers"].items():
+        for bits in constraint.get("bits") or ():
+            runs.check_weight_bits(bits, f"layers.{name}.bits")
+
+
+def sites_by_name(network: Network) -> dict[str, list[Site]]:
     """Every name by which a request may call a weight, with the sites it may mean: one, if it is the site's own."""
     known: dict[str, list[Site]] = {}
     for site in network.sites:

@@ -1,0 +1,63 @@
+"""The latency of every layer in every format: what the stage `latency` wrote, measured here or given by the user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quantization.formats import UnsignedFormat
+from workers.stage import StageContext
+from workers.stages.inputs import Arrays, Inputs
+from workers.stages.payload import unpack
+
+
+def latency_wanted(request: Mapping[str, Any]) -> bool:
+    """Whether anything in the request asks for latencies."""
+    limited = request["limits"]["max_latency_ms"] is not None
+    return request["objective"] == "latency" or limited or request["latency_table"] is not None
+
+
+def latency_sample(inputs: Inputs) -> Arrays:
+    """What one run is of: one sample, or the batch that the network fixes."""
+    return inputs.take(inputs.splits.search[: inputs.static_batch or 1])
+
+
+def entry(format_name: str, activation: UnsignedFormat | None) -> str:
+    """The key of a layer's latency: the format of its weight, and that of what it reads unless that is float."""
+    return format_name if activation is None else f"{format_name}+{activation.name}"
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """`document` has the machine, the `base_ms` of everything that is no layer, and the `sites` with their entries."""
+
+    document: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, context: StageContext) -> LatencyTable | None:
+        """From the stage `latency`; None if nothing in the request asks for latencies."""
+        document, _ = unpack(context.read("latency"))
+        return cls(document) if document else None
+
+    @property
+    def base_ms(self) -> float:
+        return float(self.document["base_ms"])
+
+    @property
+    def measured(self) -> bool:
+        """Whether it is of this machine, so that what it says can be compared with what is measured here."""
+        return bool(self.document["source"] == "measured")
+
+    def ms(self, site: str, format_name: str, activation: UnsignedFormat | None = None) -> float:
+        """Milliseconds of one run of all layers of a site.
+
+        Args:
+            site: its name.
+            format_name: of its weight.
+            activation: format of what its layers read; None is float. A layer that no integer kernel runs has the same
+                latency for all.
+        """
+        entries = self.document["sites"][site]
+        found = entries.get(entry(format_name, activation)) or entries[format_name]
+        return float(found["ms"])

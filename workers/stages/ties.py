@@ -1,0 +1,87 @@
+"""Layers that must share a format (`{"same_as": "conv2"}`): which sites go together, and what they may get."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from network.graph import Site
+from planner.errors import ConstraintImpossible, UnknownLayer
+
+Constraints = Mapping[str, Mapping[str, Any]]
+Formats = Mapping[str, Sequence[str]]
+
+
+def tied_groups(
+    sites: Sequence[Site], known: Mapping[str, Sequence[Site]], constraints: Constraints
+) -> list[list[str]]:
+    """Names of the sites that share a format, in groups of at least two, everything in graph order.
+
+    Args:
+        sites: of the network.
+        known: the sites that each name may mean.
+        constraints: by site name.
+
+    Raises:
+        UnknownLayer: `same_as` names no layer; the text lists what there is.
+        ConstraintImpossible: it names several layers, or the layer itself.
+    """
+    leader = {site.name: site.name for site in sites}
+
+    def root(name: str) -> str:
+        while leader[name] != name:
+            name = leader[name]
+        return name
+
+    for name, constraint in constraints.items():
+        if "same_as" in constraint:
+            other = _named(name, constraint["same_as"], sites, known)
+            leader[root(name)] = root(other)
+    groups: dict[str, list[str]] = {}
+    for site in sites:
+        groups.setdefault(root(site.name), []).append(site.name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _named(name: str, other: str, sites: Sequence[Site], known: Mapping[str, Sequence[Site]]) -> str:
+    found = known.get(other, ())
+    if not found:
+        raise UnknownLayer(
+            f"layers.{name}.same_as names {other!r}, which is no layer; the layers that can be planned are "
+            f"{', '.join(site.name for site in sites)}"
+        )
+    if len(found) > 1:
+        raise ConstraintImpossible(
+            f"layers.{name}.same_as names {other!r}, which is a node or a weight of several layers: "
+            f"{', '.join(site.name for site in found)}; say which by these names"
+        )
+    if found[0].name == name:
+        raise ConstraintImpossible(f"layers.{name}.same_as names the layer itself, as {other!r}; name another one")
+    return found[0].name
+
+
+def shared_formats(groups: Sequence[Sequence[str]], constraints: Constraints, allowed: Formats) -> dict[str, list[str]]:
+    """What every site may get once those of a group may get the same.
+
+    A layer has one constraint, so that of a group all but one say `same_as`: what that one may get, all may.
+
+    Args:
+        groups: of site names.
+        constraints: by site name.
+        allowed: format names by site name, each by itself.
+
+    Raises:
+        ConstraintImpossible: that one is kept in float32.
+    """
+    shared = {name: list(formats) for name, formats in allowed.items()}
+    for group in groups:
+        first = next((name for name in group if "same_as" not in constraints.get(name, {})), group[0])
+        if constraints.get(first, {}).get("keep"):
+            others = ", ".join(name for name in group if name != first)
+            raise ConstraintImpossible(
+                f"layers ties {others} with same_as to {first}, which keeps float32, so there is no format to decide; "
+                f'say {{"keep": true}} of {others} too, or give {first} widths'
+            )
+        for name in group:
+            shared[name] = list(allowed[first])
+    return shared
