@@ -102,7 +102,7 @@ def _latency(
     predicted = problem.total(Quantity.LATENCY, plan)
     document = {
         "predicted_ms": predicted,
-        "base_ms": table.base_ms,
+        "base_ms": problem.base(Quantity.LATENCY),
         **{key: table.document[key] for key in ("source", "machine", "threads", "samples") if key in table.document},
     }
     if measured is not None:
