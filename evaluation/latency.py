@@ -32,7 +32,7 @@ Arrays = Mapping[str, NDArray[np.generic]]
 RUNS_PER_ROUND = 5
 ROUND_SECONDS = 0.05
 # below this many rounds the deviation itself is not known
-FEWEST_ROUNDS = 7
+FEWEST_ROUNDS = 11
 WARM_UP_RUNS = 3
 # the standard error of the median of normal noise over its median absolute deviation, times the root of the count
 _MEDIAN_ERROR = math.sqrt(math.pi / 2) * 1.4826

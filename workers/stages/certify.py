@@ -12,7 +12,7 @@ from dataclasses import asdict
 import numpy as np
 
 from evaluation.certificate import Certificate, certify
-from evaluation.latency import Timed, measure_alternatives
+from evaluation.latency import Timed
 from evaluation.metrics import DropKind, Measurement, Metric
 from network.normalise import dump
 from planner.problem import Plan
@@ -25,6 +25,7 @@ from workers.stages.measured import Comparison, exported
 from workers.stages.payload import pack, unpack
 from workers.stages.plan import MOST_LOOKS
 from workers.stages.problem import planning_problem
+from workers.stages.timing import Timing
 
 # of each file: whole networks are timed longer than layers
 TIMED_SECONDS = 2.0
@@ -66,7 +67,7 @@ def _timed(context: StageContext, inputs: Inputs, model: bytes) -> dict[str, dic
     """The float network and the exported file in turns, on the sample that the layers were timed with."""
     sample = latency_sample(inputs)
     timed = [Timed(dump(inputs.network), sample), Timed(model, sample)]
-    floats, quantized = measure_alternatives(timed, context.threads, most_seconds=TIMED_SECONDS, check=context.check)
+    floats, quantized = Timing(context).measured(timed, TIMED_SECONDS)
     return {"float": asdict(floats), "quantized": asdict(quantized)}
 
 

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from evaluation.latency import Latency, Timed
 from planner.errors import LatencyTableInvalid, LimitUnreachable
 from quantization.audit import audit
 from workers.pipeline import STAGES
-from workers.stages import certify, latency
+from workers.stages import timing
 from workers.stages.payload import unpack
 
 BITS = [2, 4, 8]
@@ -24,22 +25,31 @@ TABLE = {
 TABLE["fc.weight"] = {f"int{bits}/channel": 0.25 for bits in BITS}
 
 
+def named(timed: Timed) -> str:
+    return str(onnx.ModelProto.FromString(timed.model).graph.name)
+
+
 class FakeMachine:
-    """Takes a tenth of a millisecond for every bit of every weight, and remembers what it was asked to time."""
+    """Takes a tenth of a millisecond for every bit of every weight, and remembers what it was asked to time.
+
+    It becomes slower with everything that it times, all at once: beside the yardstick that changes nothing.
+    """
 
     def __init__(self) -> None:
         self.timed: list[bytes] = []
+        self.slow = 1.0
 
     def measure(self, timed: Sequence[Timed], threads: int, **_) -> list[Latency]:
-        self.timed += [one.model for one in timed]
-        return [Latency(sum(w.bits for w in audit(one.model).weights) / 10, 0.001, 7) for one in timed]
+        self.timed += [one.model for one in timed if named(one) not in ("nothing", "yardstick")]
+        slow, self.slow = self.slow, 1.1 * self.slow
+        bits = [sum(weight.bits for weight in audit(one.model).weights) for one in timed]
+        return [Latency(slow * (0.05 + one / 10), 0.001, 7) for one in bits]
 
 
 @pytest.fixture
 def machine(monkeypatch) -> FakeMachine:
     found = FakeMachine()
-    monkeypatch.setattr(latency, "measure_alternatives", found.measure)
-    monkeypatch.setattr(certify, "measure_alternatives", found.measure)
+    monkeypatch.setattr(timing, "measure_alternatives", found.measure)
     return found
 
 
@@ -96,8 +106,8 @@ def test_the_fastest_plan_within_the_budget_is_found(ask, machine):
 def test_every_distinct_file_is_timed_once_for_all_jobs(ask, machine):
     delivered(ask(objective="latency"))
     once = len(machine.timed)
-    # nothing to compute, the float network, three layers in three widths and in float, float and quantized at the end
-    assert once == len(set(machine.timed)) + 1 == 1 + 1 + 3 * 4 + 2
+    # the float network, three layers in three widths and in float, both networks at the end
+    assert once == len(set(machine.timed)) + 1 == 1 + 3 * 4 + 2
     again = ask(objective="latency", limits={"max_latency_ms": 2.0})
     delivered(again)
     assert again.ran == ["resolve", "latency", "plan", "certify"]
@@ -133,9 +143,9 @@ def test_differences_within_the_noise_count_as_none(ask, monkeypatch):
     generator = np.random.default_rng(0)
 
     def measure(timed, threads, **_):
-        return [Latency(1.0 + 0.01 * generator.standard_normal(), 0.01, 7) for _ in timed]
+        return [Latency(named(one) != "nothing" and 1.0 + 0.01 * generator.standard_normal(), 0.01, 7) for one in timed]
 
-    monkeypatch.setattr(latency, "measure_alternatives", measure)
+    monkeypatch.setattr(timing, "measure_alternatives", measure)
     plan, frontier = delivered(ask(objective="latency"))
     assert [layer["bits"] for layer in plan["layers"]] == [8, 8, 8]
     assert len(frontier["points"]) == 1
