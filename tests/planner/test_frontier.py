@@ -169,3 +169,25 @@ def test_limits_below_the_cheapest_name_the_nearest_value(make_problem):
     with pytest.raises(LimitUnreachable, match=r"max_damage is 0\.5, the nearest that can be reached is 1"):
         frontier.cheapest(0.5)
     assert frontier.plan(frontier.cheapest(1.0)).choices == (1,)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_latencies_that_are_no_whole_numbers_add_up_exactly(random_problem, every_plan, seed):
+    """Costs of the frontier are those of its plans to the last bit, so that a limit set to one of them keeps that plan;
+    a capped frontier too holds plans with their own costs, none below the exact frontier."""
+    problem = random_problem(seed, sites=7, formats=4)
+    frontier = additive_frontier(problem, Quantity.LATENCY)
+    assert problem.totals(Quantity.LATENCY, frontier.choices).tolist() == frontier.costs.tolist()
+    choices = every_plan(problem)
+    costs, damages = problem.totals(Quantity.LATENCY, choices), problem.totals(Quantity.DAMAGE, choices)
+    for cost, damage in zip(frontier.costs, frontier.damages, strict=True):
+        assert damage == pytest.approx(damages[costs <= cost].min(), rel=1e-9)
+        assert frontier.least_damage(cost) == frontier.costs.tolist().index(cost)
+    large = random_problem(seed, sites=60, formats=6)
+    capped = additive_frontier(large, Quantity.LATENCY, max_states=64)
+    assert capped.status is Status.BOUNDED
+    assert large.totals(Quantity.LATENCY, capped.choices).tolist() == capped.costs.tolist()
+    exact = additive_frontier(large, Quantity.LATENCY)
+    least = exact.damages[[exact.least_damage(cost) for cost in capped.costs]]
+    assert (capped.damages >= least * (1 - 1e-9)).all()
+    assert (least >= capped.damages / (1 + capped.relative_bound) * (1 - 1e-9)).all()
