@@ -23,6 +23,7 @@ class Metric(StrEnum):
 class Objective(StrEnum):
     SIZE = "size"
     BIT_OPERATIONS = "bit_operations"
+    LATENCY = "latency"
 
 
 class Rounding(StrEnum):
