@@ -39,7 +39,7 @@ bench-sensitivity: $(READY)
 	$(BIN)/python -m benchmarks.sensitivity $(DATA)
 
 bench-planner: $(READY)
-	$(BIN)/python -m benchmarks.planner
+	$(BIN)/python -m benchmarks.planner $(DATA)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -3,7 +3,8 @@
     python -m benchmarks.planner [DATA]
 
 With DATA (as for `benchmarks.job`) also the plans of the frontier against those of one ranking of layers
-(`benchmarks.ranking`), in bytes at equal measured accuracy of a real network.
+(`benchmarks.ranking`), in bytes at equal measured accuracy of a real network, and a job through a real service whose
+analysis is then asked for a second budget (`benchmarks.replanning`).
 
 One *solve* is one additive problem with one limit on the size, solved by `scipy.optimize.milp` with its default gap,
 for problems and limits like those of the line. Sizes are the bytes that the exporter writes for layers of a bottleneck
@@ -23,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from benchmarks.ranking import one_at_a_time, ranked_plans, smallest_within
 from benchmarks.real_network import THREADS, RealNetwork
+from benchmarks.replanning import replanning
 from planner.descent import Descent
 from planner.frontier import additive_frontier
 from planner.interactions import interaction_frontier, solve_interactions
@@ -71,16 +74,18 @@ def main() -> None:
     data: Path | None = parser.parse_args().data
     table = Table("problem", "solve, s", "planner, s", "in solves", "outcome")
     budgets = Table("top-1 drop, points", "ranking, bytes", "frontier, bytes", "ratio")
+    jobs = Table("job", "float passes", "seconds", "bytes", "outcome")
     figures: dict[str, Any] = {}
+    os.environ.pop("OPENBLAS_NUM_THREADS")  # read when numpy was loaded; the service is to run as anybody's would
     with quiet():
         for section in (frontiers, interactions):
             figures |= section(table)
         if data is not None:
             # every section on the real network takes (data, table) and returns its figures
-            figures |= against_ranking(data, budgets)
-    Console().print(table)
-    if data is not None:
-        Console().print(budgets)
+            for on_data, own in ((against_ranking, budgets), (replanned, jobs)):
+                figures |= on_data(data, own)
+    for shown in (table, *((budgets, jobs) if data is not None else ())):
+        Console().print(shown)
     print(json.dumps(figures))
 
 
@@ -103,7 +108,7 @@ def frontier_case(table: Table, sites: int, tolerance: float, repeats: int) -> t
     for seed in SEEDS:
         problem = additive_problem(seed, sites)
         single = statistics.mean(solve_seconds(problem, fraction) for fraction in FRACTIONS)
-        runs = [seconds(lambda p=problem: additive_frontier(p, tolerance=tolerance)) for _ in range(repeats)]
+        runs = [seconds(partial(additive_frontier, problem, tolerance=tolerance)) for _ in range(repeats)]
         frontier, taken = runs[0][0], statistics.median(run[1] for run in runs)
         solves.append(single)
         times.append(taken)
@@ -124,7 +129,7 @@ def interactions(table: Table) -> dict[str, Any]:
     for seed in range(INTERACTION_CASES):
         case = interaction_case(seed)
         solves.append(additive_solve(case.problem, case.limit)[1])
-        found, taken = seconds(lambda c=case: solve_interactions(c.problem, Quantity.DAMAGE, c.limits))
+        found, taken = seconds(partial(solve_interactions, case.problem, Quantity.DAMAGE, case.limits))
         times.append(taken)
         best = min(found.value, oracle(case))
         gaps.append(found.value / best - 1)
@@ -232,6 +237,8 @@ def oracle(case: Case) -> float:
     """
     problem, generator = case.problem, np.random.default_rng(ORACLE_SEED)
     searched = solve_interactions(problem, Quantity.DAMAGE, case.limits, seed=ORACLE_SEED, steps=ORACLE_STEPS)
+    if searched.plan is None:
+        raise RuntimeError(f"no plan of {case.limit:,.0f} bytes was found, and there are some")
     descent = Descent.of(problem, [Quantity.SIZE])
     upper = np.array([case.limit])
     best = np.array(searched.plan.choices) + problem.offsets[:-1]
@@ -262,6 +269,23 @@ def against_ranking(data: Path, table: Table) -> dict[str, Any]:
         smaller += sizes[1] < sizes[0]
         table.add_row(f"{budget}", *(f"{size:,}" for size in sizes), f"{sizes[1] / sizes[0]:.3f}")
     return {"budgets_smaller_than_ranking": smaller}
+
+
+def replanned(data: Path, table: Table) -> dict[str, Any]:
+    """What the search of a whole job reads, and what a second budget takes on the analysis that the first one left."""
+    found = replanning(data)
+    one = found.float_pass_seconds
+    searched = f"{found.full_evaluations:.2f} full evaluations in the search"
+    rows = (
+        ("1 point", found.first_seconds, found.first_bytes, searched),
+        ("2 points, replanned", found.second_seconds, found.second_bytes, f"one float pass: {one:.2f} s"),
+    )
+    for name, taken, size, outcome in rows:
+        table.add_row(name, f"{taken / one:.1f}", f"{taken:.1f}", f"{size:,}", outcome)
+    return {
+        "full_evaluations": round(found.full_evaluations, 2),
+        "replan_float_passes": round(found.second_seconds / one, 1),
+    }
 
 
 def real_problem(real: RealNetwork) -> Problem:

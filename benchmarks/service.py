@@ -62,6 +62,10 @@ class Service:
             )
         return str(_checked(answer).json()["id"])
 
+    def replan(self, job_id: str, changes: dict[str, Any]) -> str:
+        """POST another question about a job's model and data; gives the new job's id."""
+        return str(_checked(self.api.post(f"/v1/jobs/{job_id}/replan", json=changes)).json()["id"])
+
     def job(self, job_id: str) -> dict[str, Any]:
         return dict(_checked(self.api.get(f"/v1/jobs/{job_id}")).json())
 
