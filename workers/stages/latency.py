@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from evaluation.latency import Latency, Timed, machine
 from evaluation.layer_model import inputs_of, layer_model
-from network.activations import find_activations
 from network.graph import Layer, Network, Site
 from network.normalise import dump
 from network.taps import Taps
@@ -27,7 +26,7 @@ from planner.problem import Limits
 from quantization.formats import FloatFormat, UnsignedFormat, parse_format
 from workers.stage import JSON, StageContext
 from workers.stages.inputs import Inputs
-from workers.stages.latency_table import LatencyTable, entry, latency_sample, latency_wanted
+from workers.stages.latency_table import LatencyTable, entry, feeders, latency_sample, latency_wanted, unsigned
 from workers.stages.payload import pack
 from workers.stages.problem import planning_problem
 from workers.stages.resolve import Allowed, allowed_formats, check_limits, sites_by_name
@@ -84,7 +83,7 @@ class _Measuring:
         sites: dict[str, dict[str, Any]] = {}
         in_float = 0.0
         values = self._values()
-        columns = _activations(self._network, self._context.request)
+        columns = _read(self._network, allowed)
         for number, site in enumerate(self._network.sites):
             found = [
                 self._formats(site, layer, values, allowed[site.name], columns[site.name]) for layer in site.layers
@@ -121,7 +120,7 @@ class _Measuring:
         activations: Sequence[UnsignedFormat | None],
     ) -> dict[str, Latency]:
         """One layer in all formats, and in float."""
-        pairs = [(name, a) for a in activations for name in dict.fromkeys([FLOAT, *allowed])]
+        pairs = [(name, a) for a in dict.fromkeys([None, *activations]) for name in dict.fromkeys([FLOAT, *allowed])]
         some = max(LOADED_BYTES // (4 * site.size), 2)
         found: list[Latency] = []
         for start in range(0, len(pairs), some):
@@ -177,10 +176,10 @@ def _given(network: Network, allowed: Allowed, context: StageContext) -> dict[st
         if found[0].name in entries:
             raise LatencyTableInvalid(f"latency_table names {found[0].name!r} twice, once as {name!r}; say it once")
         entries[found[0].name] = times
-    columns = _activations(network, context.request)
+    columns = _read(network, allowed)
     planned = {
-        site: [entry(name, activation) for activation in columns[site] for name in names]
-        for site, names in allowed.items()
+        site.name: [entry(name, activation) for activation in columns[site.name] for name in allowed[site.name]]
+        for site in network.sites
     }
     missing = [f"{site}: {key}" for site, keys in planned.items() for key in keys if key not in entries.get(site, {})]
     if missing:
@@ -192,14 +191,10 @@ def _given(network: Network, allowed: Allowed, context: StageContext) -> dict[st
     return {"source": "given", "base_ms": base_ms, "sites": sites}
 
 
-def _activations(network: Network, request: Mapping[str, Any]) -> dict[str, list[UnsignedFormat | None]]:
-    """What the layers of every site may read: float, and where it may be quantized the formats of the request."""
-    quantized = {name for site in find_activations(network) for name in site.tensors}
-    formats = [UnsignedFormat(bits) for bits in sorted(request["activations"]["bits"] or ())]
+def _read(network: Network, allowed: Allowed) -> dict[str, list[UnsignedFormat | None]]:
+    """What the layers of every site may read: the formats of the activation that feeds them, else float, None."""
+    feeder = feeders(network, allowed)
     return {
-        site.name: [
-            None,
-            *(formats if quantized.issuperset(*(inputs_of(network, layer) for layer in site.layers)) else ()),
-        ]
+        site.name: [unsigned(name) for name in allowed[feeder[site.name]]] if site.name in feeder else [None]
         for site in network.sites
     }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quantization.formats import UnsignedFormat
+from evaluation.layer_model import inputs_of
+from network.activations import find_activations
+from network.graph import Network
+from quantization.formats import UnsignedFormat, parse_format
 from workers.stage import StageContext
 from workers.stages.inputs import Arrays, Inputs
 from workers.stages.payload import unpack
@@ -21,6 +24,17 @@ def latency_wanted(request: Mapping[str, Any]) -> bool:
 def latency_sample(inputs: Inputs) -> Arrays:
     """What one run is of: one sample, or the batch that the network fixes."""
     return inputs.take(inputs.splits.search[: inputs.static_batch or 1])
+
+
+def feeders(network: Network, planned: Collection[str]) -> dict[str, str]:
+    """By weight site the activation site that feeds it: where all that its layers read is one that is planned."""
+    site_of = {tensor: site.name for site in find_activations(network) for tensor in site.tensors}
+    found: dict[str, str] = {}
+    for site in network.sites:
+        read = {site_of.get(name, "") for layer in site.layers for name in inputs_of(network, layer)}
+        if len(read) == 1 and read <= set(planned):
+            found[site.name] = read.pop()
+    return found
 
 
 def entry(format_name: str, activation: UnsignedFormat | None) -> str:
@@ -61,3 +75,36 @@ class LatencyTable:
         entries = self.document["sites"][site]
         found = entries.get(entry(format_name, activation)) or entries[format_name]
         return float(found["ms"])
+
+    def attributed(self, network: Network, allowed: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
+        """Milliseconds by site and format, such that a plan's latency is about their sum and the base.
+
+        A layer's latency depends on two decisions, its weight's and that of the activation that it reads. Its weight
+        gets the latency beside the activation's fastest format, and a slower one of the activation gets what it adds to
+        the layers that read it, with their widest weights. Where activations have one format, all of it is exact.
+
+        Args:
+            network: that the table is of.
+            allowed: format names by site, weights and planned activations.
+        """
+        weights = [site.name for site in network.sites]
+        feeder = feeders(network, allowed)
+        added: dict[str, dict[str, float]] = {}
+        for activation in (name for name in allowed if name not in weights):
+            readers = [name for name, found in feeder.items() if found == activation]
+            sums = {
+                format_name: sum(self.ms(name, allowed[name][-1], unsigned(format_name)) for name in readers)
+                for format_name in allowed[activation]
+            }
+            added[activation] = {name: value - min(sums.values()) for name, value in sums.items()}
+        fastest = {name: min(formats, key=lambda one: formats[one]) for name, formats in added.items()}
+        return added | {
+            name: {one: self.ms(name, one, unsigned(fastest.get(feeder.get(name, ""), ""))) for one in allowed[name]}
+            for name in weights
+        }
+
+
+def unsigned(format_name: str) -> UnsignedFormat | None:
+    """The format of an activation by its name; None where it stays float."""
+    format_ = parse_format(format_name) if format_name else None
+    return format_ if isinstance(format_, UnsignedFormat) else None

@@ -33,7 +33,7 @@ def planning_problem(
         latency: None where nothing asks for it.
 
     Raises:
-        NotApplicable: see `Analysis.prediction`.
+        MethodNotApplicable: see `Analysis.prediction`.
     """
     prediction = None if analysis is None else analysis.prediction(method)
     read = _formats_read(network, allowed)
@@ -72,18 +72,18 @@ def _costs(
     latency: LatencyTable | None,
 ) -> Iterator[tuple[str, _Costs]]:
     """For each site its name, and a function from format and damage to the candidate: weights, then activations."""
+    times = None if latency is None else latency.attributed(network, allowed)
     for site in network.sites:
 
         def weight(format_: Format, damage: float, site: Site = site) -> Candidate:
             reads = [read.get(layer.name, FloatFormat()) for layer in site.layers]
             macs = sum(layer.macs * one.bits for layer, one in zip(site.layers, reads, strict=True))
-            activation = next((one for one in reads if isinstance(one, UnsignedFormat)), None)
             return Candidate(
                 format=format_,
                 size_bytes=weight_bytes(format_, site.shape, site.channel_axis, site.weight),
                 bit_operations=macs * format_.bits,
                 damage=damage,
-                latency_ms=None if latency is None else latency.ms(site.name, format_.name, activation),
+                latency_ms=None if times is None else times[site.name][format_.name],
             )
 
         yield site.name, weight
@@ -96,7 +96,7 @@ def _costs(
             if isinstance(format_, UnsignedFormat):
                 size = activation_bytes(network, found.tensors, format_)
             # what it costs to compute with is counted where it is read
-            return Candidate(format_, size, 0, damage, None if latency is None else 0.0)
+            return Candidate(format_, size, 0, damage, None if times is None else times[found.name][format_.name])
 
         yield found.name, activation
 

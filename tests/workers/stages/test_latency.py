@@ -13,7 +13,6 @@ import pytest
 from evaluation.latency import Latency, Timed
 from planner.errors import LatencyTableInvalid, LimitUnreachable
 from quantization.audit import audit
-from workers.pipeline import STAGES
 from workers.stages import timing
 from workers.stages.payload import unpack
 
@@ -196,30 +195,21 @@ def test_a_kept_layer_needs_its_float_latency(ask):
         ask(layers={"conv1": {"keep": True}}, latency_table=TABLE).run()
 
 
-@pytest.fixture
-def table(ask) -> Callable[..., dict]:
-    """`table(request)`: what the stage writes."""
-
-    def make(request: dict) -> dict:
-        run = ask(objective="latency")
-        run.request = {**run.request, **request}
-        run._keys = dict(run.digests)
-        for stage in STAGES:
-            run._stage, run._reads = stage.name, stage.reads
-            run._keys[stage.name] = stage.key(run.request, run._keys)
-            run.fractions = []
-            run.results[run._keys[stage.name]] = stage.run(run)
-            if stage.name == "latency":
-                return unpack(run.results[run._keys["latency"]])[0]
-        raise AssertionError
-
-    return make
-
-
-def test_a_table_depends_on_the_width_of_what_a_layer_reads(table):
+def test_a_table_depends_on_the_width_of_what_a_layer_reads(ask, machine):
     """What an integer kernel reads is in the table beside float, for every width of the weight."""
-    sites = table({"activations": {"bits": [8]}})["sites"]
+    run = ask(objective="latency", activations={"bits": [8]})
+    plan, _ = delivered(run)
+    document, _ = unpack(run.results[run._keys["latency"]])
     widths = ["float32", *(f"int{bits}/channel" for bits in BITS)]
     for name in ("conv1", "conv2", "fc"):
-        assert set(sites[name]) == {*widths, *(f"{width}+uint8/tensor" for width in widths)}
-        assert all(entry["spread_ms"] >= 0 for entry in sites[name].values())
+        assert set(document["sites"][name]) == {*widths, *(f"{width}+uint8/tensor" for width in widths)}
+    assert plan["outcome"] == "met"
+    assert plan["latency"]["predicted_ms"] == pytest.approx(
+        plan["latency"]["base_ms"] + sum(layer["latency_ms"] for layer in plan["layers"])
+    )
+
+
+def test_a_table_for_quantized_activations_names_what_a_layer_reads(ask):
+    given = {"latency_table": TABLE, "activations": {"bits": [8]}}
+    with pytest.raises(LatencyTableInvalid, match=r"lacks 9 of .*: conv1: int2/channel\+uint8/tensor; conv1: int4"):
+        ask(**given).run()
