@@ -71,6 +71,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "plan_invalid": ErrorClass(422, "There is no plan as asked for"),
     "plan_problem_invalid": ErrorClass(500, "The service made a planning problem that is none"),
     "plan_limit_unreachable": ErrorClass(422, "No plan stays below the limit"),
+    "sensitivity_not_applicable": ErrorClass(422, "The sensitivity method does not cover this network"),
     "plan_solver_not_applicable": ErrorClass(422, "The search method does not solve this problem"),
     "latency_table_invalid": ErrorClass(422, "The table of latencies does not fit the model"),
     "quantization_invalid": ErrorClass(422, "The model cannot be quantized as asked for"),

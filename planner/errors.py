@@ -44,6 +44,12 @@ class LatencyTableInvalid(PlannerError):
     code = "latency_table_invalid"
 
 
+class MethodNotApplicable(PlannerError):
+    """The sensitivity method that was asked for says nothing about some candidates; the text says which ones do."""
+
+    code = "sensitivity_not_applicable"
+
+
 class NotApplicable(PlannerError):
     """A solver was asked for something that it does not solve; the text says which one does."""
 

@@ -19,6 +19,11 @@ from urllib.parse import quote
 
 import pytest
 
+# Test processes run side by side. Threads that each of them would start for its matrix products would spin against each
+# other: on busy cores that takes twenty times as long. Before anything imports numpy or torch.
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
+
 if TYPE_CHECKING:
     from app.store.engine import Sessions
 

@@ -53,15 +53,6 @@ def _supported_metric(value: Any) -> Any:
     return value
 
 
-def _no_activation_bits(value: Any) -> Any:
-    if value is not None:
-        refuse(
-            "option_not_supported",
-            "quantized activations are not supported yet; leave activations.bits null: they stay float32",
-        )
-    return value
-
-
 def _sorted_once(bits: tuple[int, ...]) -> tuple[int, ...]:
     # Not as a constraint of the field: pydantic would then also call a list too short whose items are all refused.
     if not bits:
@@ -128,7 +119,11 @@ class Weights(Strict):
 
 
 class Activations(Strict):
-    bits: Annotated[None, BeforeValidator(_no_activation_bits)] = None
+    bits: Annotated[tuple[Literal[4, 8, 16], ...], AfterValidator(_sorted_once)] | None = Field(
+        default=None,
+        description="Widths that an activation may get: 4, 8 or 16; null: activations stay float32. With 8 bits the "
+        "layers run on integer kernels.",
+    )
 
 
 class Sensitivity(Strict):

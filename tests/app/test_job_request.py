@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import AppError
-from app.schemas.job_request import WIDTHS_OF_TARGETS, JobRequest, TargetName
+from app.schemas.job_request import WIDTHS_OF_TARGETS, JobRequest, Sensitivity, TargetName
 from app.schemas.parsing import MAX_DEPTH, parse_object, parse_request
 from app.services.jobs import merge
 from planner.targets import target, target_names
@@ -171,9 +171,9 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"layers": {"fc": {"keep": True, "same_as": "conv"}}}, "request_invalid", "got keep and same_as"),
     (
-        {"activations": {"bits": [8]}},
-        "option_not_supported",
-        "activations.bits: quantized activations are not supported yet; leave activations.bits null",
+        {"activations": {"bits": [6]}},
+        "request_invalid",
+        "activations.bits.0: Input should be 4, 8 or 16",
     ),
     (
         {"objective": "speed"},
@@ -206,7 +206,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"sensitivity": {"method": "magic"}},
         "request_invalid",
-        "sensitivity.method: Input should be 'auto', 'hawq_v2' or 'cross_layer'",
+        "sensitivity.method: Input should be 'auto', 'augmented', 'cross_layer', 'measured', 'hawq_v2'",
     ),
     (
         {"search": {"method": "magic"}},
@@ -325,3 +325,10 @@ def test_a_request_cannot_be_changed() -> None:
     request = JobRequest(model_id=MODEL)
     with pytest.raises(ValueError, match="frozen"):
         request.seed = 1  # type: ignore[misc]
+
+
+def test_the_methods_of_a_request_are_those_that_a_job_can_plan_with() -> None:
+    from workers.stages.methods import CHEAP, DEAR, MEASURED
+
+    named = get_args(Sensitivity.model_fields["method"].annotation)
+    assert sorted(named) == sorted(("auto", *MEASURED, *CHEAP, *DEAR))

@@ -18,11 +18,11 @@ from sensitivity.dependencies.measured import MeasuredPlans
 from sensitivity.dependencies.saturation import fit_saturation_of_predictions
 from workers.stage import StageContext
 from workers.stages.analysis import Scores
-from workers.stages.candidates import unpack_candidates
+from workers.stages.candidates import Rounded
 from workers.stages.changes import changes_of
 from workers.stages.inputs import Inputs
 from workers.stages.methods import PREFERRED
-from workers.stages.payload import pack, unpack
+from workers.stages.payload import number, pack, unpack
 
 PLANS = 20
 SAMPLES = 512
@@ -52,17 +52,17 @@ def _measured(context: StageContext, inputs: Inputs, plans: NDArray[np.int64]) -
 
     def losses(plan: NDArray[np.int64]) -> bytes:
         if not runs:  # made when the first plan is not there yet
-            changes = changes_of(inputs.network, unpack_candidates(context.read("calibrate")))
+            changes = changes_of(inputs.network, Rounded.unpack(context.read("calibrate")))
             samples = inputs.take(_samples(inputs))
             threads, batch = context.threads, inputs.batch
             runs.append(MeasuredPlans(inputs.network, changes, samples, inputs.loss, threads=threads, batch=batch))
         return pack({"loss": float(runs[0].losses(plan.tolist()).mean())})
 
     measured = []
-    for number, plan in enumerate(plans):
+    for index, plan in enumerate(plans):
         found, _ = unpack(context.chunk("plan/" + "-".join(map(str, plan)), lambda plan=plan: losses(plan)))  # type: ignore[misc]
         measured.append(found["loss"])
-        context.progress((number + 1) / len(plans))
+        context.progress((index + 1) / len(plans))
     return np.array(measured)
 
 
@@ -74,7 +74,7 @@ def _compared(scores: Scores, plans: NDArray[np.int64], measured: NDArray[np.flo
     if (measured > 0).all():
         preferred = found[0]
         lam = fit_lambda(preferred.own, np.asarray(preferred.interactions), plans, measured)
-        fitted["lambda"] = {"value": lam.value, "stderr": _finite(lam.stderr)}
+        fitted["lambda"] = {"value": lam.value, "stderr": number(lam.stderr)}
         saturation = fit_saturation_of_predictions(np.maximum(predicted[chosen], 0.0), measured)
         fitted["saturation"] = _all_finite(asdict(saturation))
     return {
@@ -87,9 +87,4 @@ def _compared(scores: Scores, plans: NDArray[np.int64], measured: NDArray[np.flo
 
 
 def _all_finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _finite(value) for name, value in values.items()}
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity."""
-    return value if not isinstance(value, float) or np.isfinite(value) else None
+    return {name: number(value) if isinstance(value, float) else value for name, value in values.items()}

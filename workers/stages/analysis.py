@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.errors import NotApplicable
+from planner.errors import MethodNotApplicable
 from quantization.formats import Format
 from sensitivity.estimate import Unit
 from sensitivity.prediction import Prediction, additive, augmented, cross_layer_prediction
@@ -79,13 +79,13 @@ class Analysis:
         """How that method predicts the damage of plans; scores that only order are scaled to the random plans.
 
         Raises:
-            NotApplicable: the method did not run on this network, or covers not every candidate.
+            MethodNotApplicable: the method did not run on this network, or covers not every candidate.
         """
         method = self.method(asked)
         found = {prediction.method: prediction for prediction in self.scores.predictions()}
         if method not in found:
             why = self.scores.document["unavailable"].get(method, "it does not cover every candidate")
-            raise NotApplicable(
+            raise MethodNotApplicable(
                 f"sensitivity.method {method} cannot plan this network: {why}; take auto, or {', '.join(found)}"
             )
         if self.scores.document["methods"].get(method, {}).get("unit") != Unit.RELATIVE:

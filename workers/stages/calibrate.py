@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from network.activations import find_activations
 from network.graph import Layer, Network, Site
 from network.taps import Taps
 from quantization.activation_ranges import Histogram, calibrated
@@ -22,13 +21,20 @@ from quantization.nearest import round_nearest
 from quantization.reduction import NotReducible
 from quantization.statistics import InputStatistics, input_statistics
 from quantization.weights import QuantizedWeight
-from workers.stage import StageContext
+from workers.stage import JSON, StageContext
+from workers.stages.activations import activation_bits, planned_activations
 from workers.stages.candidates import ActivationCandidates, pack_candidates
 from workers.stages.inputs import Arrays, Inputs
 from workers.stages.resolve import candidate_bits
 
 # Second moments of several weights are collected in one forward pass, as long as they fit into this.
 STATISTICS_BYTES = 1 << 30
+
+
+def settings(request: Mapping[str, JSON]) -> JSON:
+    """The parts of the request that the result depends on."""
+    activations = None if request["activations"]["bits"] is None else activation_bits(request)
+    return [candidate_bits(request), activations, request["weights"], request["seed"]]
 
 
 def run(context: StageContext) -> bytes:
@@ -52,10 +58,9 @@ def run(context: StageContext) -> bytes:
 
 def _activations(context: StageContext, inputs: Inputs) -> list[ActivationCandidates]:
     """Every activation site in every width of the request, from the same histograms; none where it asks for none."""
-    bits = context.request["activations"]["bits"]
-    if bits is None:
+    if context.request["activations"]["bits"] is None:
         return []
-    sites = find_activations(inputs.network)
+    sites = planned_activations(inputs.network)
     if not sites:
         return []
     histograms = {site.name: Histogram(site.name) for site in sites}
@@ -67,7 +72,7 @@ def _activations(context: StageContext, inputs: Inputs) -> list[ActivationCandid
     for batch in _tapped_batches(inputs, inputs.sensitivity_samples):
         taps.run(batch, visit)
         context.check()
-    formats = [UnsignedFormat(width) for width in sorted(bits)]
+    formats = [UnsignedFormat(width) for width in activation_bits(context.request)]
     return [
         ActivationCandidates(site, tuple(calibrated(histograms[site.name], format_) for format_ in formats))
         for site in sites

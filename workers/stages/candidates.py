@@ -72,9 +72,23 @@ def pack_candidates(
     return pack(document, arrays)
 
 
-def unpack_candidates(blob: bytes) -> Candidates:
-    """Every site's rounded weights, as `pack_candidates` got them."""
-    document, arrays = unpack(blob)
+@dataclass(frozen=True)
+class Rounded:
+    """All candidates of a job: rounded weights and activations, both by site name and in order of bits."""
+
+    weights: Candidates
+    activations: Mapping[str, ActivationCandidates]
+
+    @classmethod
+    def unpack(cls, blob: bytes) -> Rounded:
+        """As `pack_candidates` got them, both in its order."""
+        document, arrays = unpack(blob)
+        return cls(
+            _weights(document, arrays), {found.site.name: found for found in map(_activation, document["activations"])}
+        )
+
+
+def _weights(document: Mapping[str, Any], arrays: Arrays) -> Candidates:
     candidates: Candidates = {}
     for index, site in enumerate(document["sites"]):
         candidates[site] = []
@@ -87,20 +101,15 @@ def unpack_candidates(blob: bytes) -> Candidates:
     return candidates
 
 
-def unpack_activations(blob: bytes) -> tuple[ActivationCandidates, ...]:
-    """Every activation site with its parameters, in graph order, as `pack_candidates` got them."""
-    document, _ = unpack(blob)
-    found = []
-    for entry in document["activations"]:
-        formats = []
-        for name, scale, zero_point in entry["formats"]:
-            format_ = parse_format(name)
-            if not isinstance(format_, UnsignedFormat):
-                raise ValueError(f"candidates of activations are unsigned formats, got {name}")
-            formats.append(QuantizedActivation(format_, scale, zero_point))
-        site = ActivationSite(entry["tensors"][0], tuple(entry["tensors"]), entry["elements"])
-        found.append(ActivationCandidates(site, tuple(formats)))
-    return tuple(found)
+def _activation(entry: Mapping[str, Any]) -> ActivationCandidates:
+    formats = []
+    for name, scale, zero_point in entry["formats"]:
+        format_ = parse_format(name)
+        if not isinstance(format_, UnsignedFormat):
+            raise ValueError(f"candidates of activations are unsigned formats, got {name}")
+        formats.append(QuantizedActivation(format_, scale, zero_point))
+    site = ActivationSite(entry["tensors"][0], tuple(entry["tensors"]), entry["elements"])
+    return ActivationCandidates(site, tuple(formats))
 
 
 def rounding_methods(blob: bytes) -> dict[str, str]:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sensitivity.cross_layer import CrossLayer, cross_layer
 from sensitivity.estimate import Change, Unit
 from workers.stage import StageContext
-from workers.stages.candidates import unpack_candidates
-from workers.stages.changes import changes_of
+from workers.stages.candidates import Rounded
+from workers.stages.changes import changes_of, sites_of
 from workers.stages.forecast import forecast
 from workers.stages.inputs import Inputs
 from workers.stages.methods import float_passes, methods_to_run
@@ -25,25 +25,24 @@ from workers.stages.payload import pack, unpack
 def run(context: StageContext) -> bytes:
     """The matrix `[K, K]` and what its passes measured, of every candidate: sites in order, formats by bits."""
     inputs = Inputs.read(context)
-    candidates = unpack_candidates(context.read("calibrate"))
-    changes = changes_of(inputs.network, candidates)
+    rounded = Rounded.unpack(context.read("calibrate"))
+    changes, sites = changes_of(inputs.network, rounded), sites_of(inputs.network, rounded)
     expected = forecast(inputs, len(changes), methods_to_run(context.request), context.threads)
     context.estimate(expected.seconds, expected.memory_bytes)
     matrix, seconds = _measured(context, inputs, changes)
-    sites = inputs.network.sites
     facts = {
         "unit": Unit.DAMAGE.value,
         "samples": matrix.samples,
         "seconds": seconds,
-        "float_passes": float_passes("measured", inputs.network, max(len(candidates[site.name]) for site in sites)),
+        "float_passes": float_passes("measured", inputs.network, max(map(len, sites.values()))),
         "note": "",
     }
     return pack(
         {
             "loss": inputs.loss.value,
             "samples": matrix.samples,
-            "sites": [site.name for site in sites],
-            "formats": [[weight.format.name for weight in candidates[site.name]] for site in sites],
+            "sites": list(sites),
+            "formats": list(sites.values()),
             "methods": {"measured": facts, "cross_layer": facts},
         },
         {

@@ -14,7 +14,7 @@ from evaluation.sequential import Verdict
 from planner.evidence import Evaluation, PlanPoint
 from planner.problem import Problem
 from workers.stage import StageContext
-from workers.stages.candidates import unpack_candidates
+from workers.stages.candidates import Rounded
 from workers.stages.inputs import Inputs
 from workers.stages.measured import Comparison, exported
 from workers.stages.payload import pack, unpack
@@ -40,7 +40,7 @@ class Evaluator:
         self._context = context
         self._inputs = inputs
         self._problem = problem
-        self._candidates = unpack_candidates(context.read("calibrate"))
+        self._rounded = Rounded.unpack(context.read("calibrate"))
         self._compare = Comparison(context, inputs, inputs.splits.search, metric)
         self._float = self._compare.of_float()
         self._margins = _Margins.of(self._compare, metric) if self._float.counts else None
@@ -59,7 +59,7 @@ class Evaluator:
     def _measured(self, point: PlanPoint, to_the_end: bool) -> bytes:
         request = self._context.request
         budget = request["budget"]
-        model = exported(self._context, self._inputs, self._candidates, self._problem, point.plan)
+        model = exported(self._context, self._inputs, self._rounded, self._problem, point.plan)
         predicted = None if self._margins is None else self._margins.predicted(point.damage)
         sampling = Sampling(self._float, budget["max_drop"], DropKind(budget["kind"]), predicted)
         conclusive = {Verdict.BEYOND} if budget["confidence"] else {Verdict.BEYOND, Verdict.WITHIN}

@@ -16,28 +16,37 @@ from evaluation.runner import OnnxRunner
 from network.graph import Network
 from network.normalise import dump
 from planner.problem import Plan, Problem
+from quantization.activations import QuantizedActivation
 from quantization.cost import file_bytes
 from quantization.export import export
-from quantization.formats import IntegerFormat
+from quantization.formats import IntegerFormat, UnsignedFormat
 from quantization.weights import QuantizedWeight
 from workers.stage import StageContext
-from workers.stages.candidates import Candidates
+from workers.stages.activations import planned_activations
+from workers.stages.candidates import Rounded
 from workers.stages.inputs import Inputs
 from workers.stages.payload import pack, unpack
 
 _ALL = slice(None)
 
 
-def quantized_weights(
-    inputs: Inputs, candidates: Candidates, problem: Problem, plan: Plan
-) -> dict[str, QuantizedWeight]:
+def quantized_weights(network: Network, rounded: Rounded, problem: Problem, plan: Plan) -> dict[str, QuantizedWeight]:
     """The rounded weights of `plan` by initializer name; what stays float is not among them."""
-    weights: dict[str, QuantizedWeight] = {}
-    for site, planned, choice in zip(inputs.network.sites, problem.sites, plan.choices, strict=True):
-        format_ = planned.candidates[choice].format
-        if isinstance(format_, IntegerFormat):
-            weights[site.weight] = next(weight for weight in candidates[site.name] if weight.format == format_)
-    return weights
+    formats = problem.formats(plan)
+    return {
+        site.weight: next(weight for weight in rounded.weights[site.name] if weight.format == formats[site.name])
+        for site in network.sites
+        if isinstance(formats[site.name], IntegerFormat)
+    }
+
+
+def quantized_activations(rounded: Rounded, problem: Problem, plan: Plan) -> dict[str, QuantizedActivation]:
+    """The activations of `plan` by tensor name; what stays float is not among them."""
+    tensors: dict[str, QuantizedActivation] = {}
+    for name, format_ in problem.formats(plan).items():
+        if isinstance(format_, UnsignedFormat):
+            tensors |= rounded.activations[name].quantized(format_)
+    return tensors
 
 
 class Comparison:
@@ -94,10 +103,11 @@ class Comparison:
         return measure(self._metric, self._float_output[samples], output, labels)
 
 
-def exported(context: StageContext, inputs: Inputs, candidates: Candidates, problem: Problem, plan: Plan) -> bytes:
+def exported(context: StageContext, inputs: Inputs, rounded: Rounded, problem: Problem, plan: Plan) -> bytes:
     """The quantized ONNX file of `plan`."""
-    weights = quantized_weights(inputs, candidates, problem, plan)
-    return export(inputs.network, weights, provenance(context.request, problem, plan))
+    weights = quantized_weights(inputs.network, rounded, problem, plan)
+    activations = quantized_activations(rounded, problem, plan)
+    return export(inputs.network, weights, provenance(context.request, problem, plan), activations)
 
 
 def file_sizes(
@@ -105,17 +115,21 @@ def file_sizes(
 ) -> NDArray[np.float64]:
     """Bytes of the file of each plan. The problem's own sizes leave out the unpacking functions, which sites share."""
     weights = {site.name: site.weight for site in network.sites}
-    return np.array(
-        [
-            file_bytes(
-                network,
-                {weights[name]: format_ for name, format_ in problem.formats(plan).items()},
-                provenance(request, problem, plan),
-            )
-            for plan in plans
-        ],
-        dtype=np.float64,
-    )
+    quantized = any(name not in weights for name in (site.name for site in problem.sites))
+    tensors = {site.name: site.tensors for site in planned_activations(network)} if quantized else {}
+
+    def size(plan: Plan) -> int:
+        formats = problem.formats(plan)
+        activations = {
+            tensor: format_
+            for name, format_ in formats.items()
+            if isinstance(format_, UnsignedFormat)
+            for tensor in tensors[name]
+        }
+        of_weights = {weights[name]: format_ for name, format_ in formats.items() if name in weights}
+        return file_bytes(network, of_weights, provenance(request, problem, plan), activations)
+
+    return np.array([size(plan) for plan in plans], dtype=np.float64)
 
 
 def provenance(request: Mapping[str, Any], problem: Problem, plan: Plan) -> dict[str, str]:

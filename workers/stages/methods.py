@@ -45,6 +45,11 @@ def scores_of(method: str) -> str:
     return "measured" if method == "augmented" else method
 
 
+def covers_activations(method: str) -> bool:
+    """Whether the method scores activations as well as weights."""
+    return method not in ("hawq", "q_bert")
+
+
 def needs_gradients(method: str) -> bool:
     """Whether planning with this method takes a network that can be differentiated; `auto` takes what there is."""
     return method in CHEAP or method in DEAR

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,3 +31,8 @@ def unpack(blob: bytes) -> tuple[dict[str, Any], Arrays]:
         arrays = {name: archive[name] for name in archive.files}
     document = json.loads(arrays.pop(_DOCUMENT).tobytes())
     return document, arrays
+
+
+def number(value: float) -> float | None:
+    """JSON has no NaN and no infinity: what is not known is null."""
+    return float(value) if math.isfinite(value) else None

@@ -1,14 +1,20 @@
-"""Which weights the first output depends on: that output is the only one that damage and budget are measured at."""
+"""What the first output depends on: that output is the only one that damage and budget are measured at."""
 
 from __future__ import annotations
 
 from network.graph import Network
 
 
-def unmeasured_sites(network: Network) -> frozenset[str]:
-    """Names of the sites from which no path leads to the first output."""
+def measured_values(network: Network) -> frozenset[str]:
+    """Names of the values, weights among them, from which a path leads to the first output."""
     needed = {network.outputs[0].name}
     for node in reversed(network.proto.graph.node):  # in topological order, so that one pass backwards is enough
         if needed.intersection(node.output):
             needed.update(node.input)
-    return frozenset(site.name for site in network.sites if site.weight not in needed)
+    return frozenset(needed)
+
+
+def unmeasured_sites(network: Network) -> frozenset[str]:
+    """Names of the sites from which no path leads to the first output."""
+    measured = measured_values(network)
+    return frozenset(site.name for site in network.sites if site.weight not in measured)

@@ -18,7 +18,7 @@ from evaluation.splits import CALIBRATION_SHARE, MOST_CALIBRATION
 from network.errors import NothingToQuantize
 from network.graph import Network, Site
 from network.normalise import dump
-from planner.errors import ConstraintImpossible, LimitUnreachable, UnknownLayer
+from planner.errors import ConstraintImpossible, LimitUnreachable, MethodNotApplicable, UnknownLayer
 from planner.problem import Limits, Problem, amount, limit_name
 from planner.targets import target
 from quantization.formats import FloatFormat, Granularity, IntegerFormat
@@ -26,7 +26,7 @@ from workers.stage import StageContext
 from workers.stages.activations import allowed_activations
 from workers.stages.differentiable import differentiable
 from workers.stages.inputs import Inputs
-from workers.stages.methods import needs_gradients
+from workers.stages.methods import covers_activations, needs_gradients
 from workers.stages.payload import pack
 from workers.stages.problem import planning_problem
 from workers.stages.reach import unmeasured_sites
@@ -46,10 +46,20 @@ def run(context: StageContext) -> bytes:
     limits = replace(limits_of(context.request), max_latency_ms=None)
     check_limits(planning_problem(inputs.network, allowed, None, ""), limits)
     _check_batch(inputs)
+    _check_method(context.request)
     if needs_gradients(context.request["sensitivity"]["method"]):
         differentiable(inputs.network)  # refuses operators without a rule before anything expensive starts
     metric = _metric(context, inputs)
     return pack({"metric": metric.value, "allowed": allowed, "tied": tied})
+
+
+def _check_method(request: Mapping[str, Any]) -> None:
+    method = request["sensitivity"]["method"]
+    if request["activations"]["bits"] is not None and not covers_activations(method):
+        raise MethodNotApplicable(
+            f"sensitivity.method {method} scores weights alone, and activations.bits asks for activations too; take "
+            "auto, or leave activations.bits null"
+        )
 
 
 def limits_of(request: Mapping[str, Any]) -> Limits:

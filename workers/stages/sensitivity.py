@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from sensitivity.estimators import METHODS
 from sensitivity.omega import omega
 from sensitivity.traces import TraceRule, hessian_traces
 from workers.stage import StageContext
-from workers.stages.candidates import Candidates, unpack_candidates
+from workers.stages.candidates import Rounded
 from workers.stages.changes import changes_of
 from workers.stages.differentiable import differentiable
 from workers.stages.inputs import Inputs
@@ -38,8 +39,8 @@ Document = dict[str, Any]
 def run(context: StageContext) -> bytes:
     """Scores and standard errors by method, one entry for each candidate; traces and squared errors."""
     inputs = Inputs.read(context)
-    candidates = unpack_candidates(context.read("calibrate"))
-    errors = _squared_errors(inputs, candidates)
+    rounded = Rounded.unpack(context.read("calibrate"))
+    errors = _squared_errors(inputs, rounded)
     methods = methods_to_run(context.request)
     try:
         network = differentiable(inputs.network)
@@ -47,7 +48,7 @@ def run(context: StageContext) -> bytes:
         nothing = np.full(len(inputs.network.sites), math.nan)
         document = {"methods": {}, "unavailable": {name: str(error) for name in methods}, "traces": None}
         return pack(document, {"squared_error": errors, "trace_mean": nothing, "trace_stderr": nothing})
-    estimates = _Estimates(context, inputs, candidates, network, errors)
+    estimates = _Estimates(context, inputs, rounded, network, errors)
     for number, name in enumerate(methods):
         estimates.add(name, lambda fraction, number=number: context.progress((number + fraction) / len(methods)))  # type: ignore[misc]
     return pack(
@@ -63,7 +64,7 @@ class _Estimates:
         self,
         context: StageContext,
         inputs: Inputs,
-        candidates: Candidates,
+        rounded: Rounded,
         network: TorchNetwork,
         errors: NDArray[np.float64],
     ) -> None:
@@ -74,8 +75,8 @@ class _Estimates:
         self._inputs = inputs
         self._network = network
         self._errors = errors
-        self._changes = changes_of(inputs.network, candidates)
-        self._counts = [len(candidates[site.name]) for site in inputs.network.sites]
+        self._changes = changes_of(inputs.network, rounded)
+        self._counts = [len(rounded.weights[site.name]) for site in inputs.network.sites]
 
     def add(self, name: str, check: Callable[[float], None]) -> None:
         """What the method `name` says, computed or found."""
@@ -103,8 +104,10 @@ class _Estimates:
         return pack(*_packed(METHODS[name](subject)))
 
     def _by_traces(self, name: str, subject: Subject) -> bytes:
-        """HAWQ-V2 by way of the traces, which the plan shows."""
+        """HAWQ-V2, of weights by way of the traces, which the plan shows."""
         started = time.perf_counter()
+        check = subject.check
+        share = 0.5 if len(self._changes) > sum(self._counts) else 1.0  # of the progress; the rest is activations
         traces = hessian_traces(
             self._network,
             {site.name: site.weight for site in self._inputs.network.sites},
@@ -113,12 +116,18 @@ class _Estimates:
             torch.Generator().manual_seed(subject.seed),
             TRACE_RULE,
             subject.batch,
-            subject.check,
+            lambda fraction: check(share * fraction),
         )
         mean, stderr = (np.repeat(values, self._counts) for values in (traces.trace_mean, traces.trace_stderr))
-        scores, scores_stderr = omega(mean, self._errors, stderr)
+        weights = len(mean)
+        scores, scores_stderr = (0.5 * one for one in omega(mean, self._errors[:weights], stderr))
+        if activations := self._changes[weights:]:
+            more = METHODS[name](
+                replace(subject, changes=activations, check=lambda fraction: check(share + (1 - share) * fraction))
+            )
+            scores, scores_stderr = np.append(scores, more.scores), np.append(scores_stderr, more.stderr)
         seconds = time.perf_counter() - started
-        estimate = Estimate(name, Unit.DAMAGE, 0.5 * scores, 0.5 * scores_stderr, subject.samples, seconds)
+        estimate = Estimate(name, Unit.DAMAGE, scores, scores_stderr, subject.samples, seconds)
         document, arrays = _packed(estimate)
         document["traces"] = {"probes": traces.probes, "probe_batch": traces.batch, "status": traces.status.value}
         return pack(document, {**arrays, "trace_mean": traces.trace_mean, "trace_stderr": traces.trace_stderr})
@@ -134,13 +143,13 @@ def _packed(estimate: Estimate) -> tuple[Document, Arrays]:
     return document, {"score": estimate.scores, "stderr": estimate.stderr}
 
 
-def _squared_errors(inputs: Inputs, candidates: Candidates) -> NDArray[np.float64]:
-    """`||Q(W) - W||^2` of every candidate."""
+def _squared_errors(inputs: Inputs, rounded: Rounded) -> NDArray[np.float64]:
+    """`||Q(W) - W||^2` of every candidate; NaN for activations, whose errors differ from sample to sample."""
     errors = []
     for site in inputs.network.sites:
         weight = inputs.network.weight(site.weight)
-        errors += [_squared_error(weight, rounded) for rounded in candidates[site.name]]
-    return np.array(errors)
+        errors += [_squared_error(weight, candidate) for candidate in rounded.weights[site.name]]
+    return np.array(errors + [math.nan for found in rounded.activations.values() for _ in found.formats])
 
 
 def _squared_error(weight: NDArray[np.float32], rounded: QuantizedWeight) -> float:

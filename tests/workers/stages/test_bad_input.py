@@ -265,3 +265,26 @@ def test_an_operator_without_a_rule_is_no_reason_to_refuse_but_for_methods_with_
     assert sensitivity["sites"][0]["trace_mean"] == {"score": None, "stderr": None}
     assert json.loads(delivery.artifacts["plan"])["layers"][0]["trace_mean"] is None
     assert delivery.outcome == "met"
+
+
+def test_a_method_that_does_not_cover_activations_is_refused_before_anything_expensive(job, model, samples):
+    run = job(model, samples, {"sensitivity": {"method": "hawq"}, "activations": {"bits": [8]}})
+    code, text = failing(run)
+    assert code == "sensitivity_not_applicable"
+    assert "scores weights alone" in text
+    assert "take auto" in text
+    assert run.ran == ["admit", "normalise"]
+
+
+@pytest.mark.parametrize(
+    ("constraint", "words"),
+    [
+        ({"bits": [6]}, ["layers.r1", "4 or 8 or 16 bits", "8"]),
+        ({"same_as": "image"}, ["layers.r1", "cannot be the same"]),
+    ],
+)
+def test_what_an_activation_cannot_get(job, model, samples, constraint, words):
+    code, text = failing(job(model, samples, {"activations": {"bits": [8]}, "layers": {"r1": constraint}}))
+    assert code == "constraint_impossible"
+    for word in words:
+        assert word in text

@@ -24,7 +24,7 @@ from network.taps import Taps
 from quantization.formats import UnsignedFormat
 from quantization.statistics import InputStatistics
 from workers.stages import calibrate
-from workers.stages.candidates import unpack_activations, unpack_candidates
+from workers.stages.candidates import Rounded
 from workers.stages.inputs import Inputs
 
 REQUEST = {"weights": {"bits": [3]}, "budget": {"max_drop": 0.5}}
@@ -86,7 +86,7 @@ def calibration(model: bytes, samples: Mapping[str, np.ndarray], path: Path, bit
 def test_activations_are_calibrated_where_the_request_asks(model, samples, tmp_path):
     with_activations = calibration(model, samples, tmp_path, [8, 4])
     blob = calibrate.run(with_activations)
-    found = unpack_activations(blob)
+    found = tuple(Rounded.unpack(blob).activations.values())
     network = load(with_activations.normalised)
     assert tuple(candidates.site for candidates in found) == find_activations(network)
     assert [candidates.site.tensors for candidates in found] == [("image",), ("r1",), ("r2", "f")]
@@ -108,9 +108,9 @@ def test_activations_are_calibrated_where_the_request_asks(model, samples, tmp_p
     with pytest.raises(KeyError, match="image was not calibrated as uint16/tensor"):
         found[0].quantized(UnsignedFormat(16))
     without = calibrate.run(calibration(model, samples, tmp_path, None))
-    assert unpack_activations(without) == ()
-    for name, weights in unpack_candidates(without).items():
-        for one, other in zip(weights, unpack_candidates(blob)[name], strict=True):
+    assert not Rounded.unpack(without).activations
+    for name, weights in Rounded.unpack(without).weights.items():
+        for one, other in zip(weights, Rounded.unpack(blob).weights[name], strict=True):
             np.testing.assert_array_equal(one.codes, other.codes)
 
 
@@ -122,4 +122,4 @@ def test_what_torch_cannot_run_is_calibrated_all_the_same(model, samples, tmp_pa
     context = calibration(proto.SerializeToString(), samples, tmp_path, None)
     with pytest.raises(UnsupportedOperators, match="Bernoulli"):
         TorchNetwork(load(context.normalised))
-    assert set(unpack_candidates(calibrate.run(context))) == {"conv1", "conv2", "fc"}
+    assert set(Rounded.unpack(calibrate.run(context)).weights) == {"conv1", "conv2", "fc"}

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from app.lifecycle.states import Claim
+from app.schemas.job_request import JobRequest
 from evaluation.intervals import difference_interval
 from evaluation.splits import split
 from planner.evidence import PlanPoint
@@ -53,15 +54,7 @@ CLAIM = Claim(
     model_id="a" * 64,
     dataset_id=None,
     parent_id=None,
-    request={
-        **{name: {} for name in ("layers", "limits")},
-        "budget": {"metric": None},
-        "weights": {"bits": [4]},
-        "sensitivity": {"method": "auto"},
-        "objective": "size",
-        "seed": 0,
-        "search": {"deadline_seconds": None},
-    },
+    request=JobRequest(model_id="a" * 64).model_dump(mode="json"),
 )
 
 
@@ -72,6 +65,6 @@ def differing(first: Claim, second: Claim) -> set[str]:
 
 def test_what_a_deadline_cut_short_is_found_by_its_own_job_alone():
     assert differing(CLAIM, replace(CLAIM, job_id="second")) == set()
-    limited = replace(CLAIM, request={**CLAIM.request, "search": {"deadline_seconds": 5.0}})
+    limited = replace(CLAIM, request={**CLAIM.request, "search": {"method": "auto", "deadline_seconds": 5.0}})
     assert differing(limited, replace(limited, job_id="second")) == {"plan", "certify"}
     assert differing(limited, replace(limited, attempt=2, owner="another worker")) == set()

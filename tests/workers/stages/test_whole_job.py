@@ -19,6 +19,7 @@ STAGE_NAMES = [
     "admit",
     "normalise",
     "resolve",
+    "latency",
     "calibrate",
     "cross_layer",
     "sensitivity",
@@ -219,6 +220,42 @@ def test_with_one_format_there_is_nothing_to_compare(job, model, samples):
     assert plan["sensitivity"]["method"] == "augmented"
     assert "too few plans to compare" in plan["sensitivity"]["agreement"]["note"]
     assert delivery.outcome == "met"
+
+
+def test_activations_are_planned_measured_and_written(job, model, samples):
+    request = {"budget": {"metric": "top1", "max_drop": 0.03}, "activations": {"bits": [8]}, **FORMATS}
+    delivery = job(model, samples, request).run()
+    plan, sensitivity = (json.loads(delivery.artifacts[kind]) for kind in ("plan", "sensitivity"))
+    assert delivery.outcome == "met"
+    assert plan["size_bytes"] == len(delivery.artifacts["model"])
+    planned = {tensor: row["bits"] for row in plan["activations"] for tensor in row["tensors"]}
+    assert {stored.name: stored.bits for stored in audit(delivery.artifacts["model"]).activations} == planned
+    assert {row["format"] for row in plan["activations"]} == {"uint8/tensor"}
+    assert all(row["damage"] >= 0 and row["damage_stderr"] >= 0 for row in plan["activations"])
+    scores = {site["name"]: site["candidates"][0]["scores"] for site in sensitivity["sites"]}
+    for row in plan["activations"]:
+        assert scores[row["name"]]["hawq_v2"]["score"] > 0
+    # of a layer both of whose sides have 8 bits, every bit operation is counted
+    fc = next(layer for layer in plan["layers"] if layer["name"] == "fc")
+    assert fc["bit_operations"] == 216 * 10 * fc["bits"] * 8
+    # what was certified is what the file does
+    held_out = split(len(samples["labels"]), 0, samples["labels"]).held_out
+    accuracy = top1(delivery.artifacts["model"], samples["image"][held_out], samples["labels"][held_out])
+    assert plan["certificate"]["quantized_value"] == pytest.approx(accuracy)
+
+
+def test_activations_of_several_widths_and_one_that_is_kept(job, model, samples):
+    request = {
+        "budget": {"metric": "top1", "max_drop": 0.05},
+        "activations": {"bits": [4, 8]},
+        "layers": {"image": {"keep": True}, "r1": {"bits": [8]}},
+        "weights": {"bits": [4, 8]},
+    }
+    plan = json.loads(job(model, samples, request).run().artifacts["plan"])
+    bits = {row["name"]: row["bits"] for row in plan["activations"]}
+    assert bits["image"] == 32
+    assert bits["r1"] == 8
+    assert set(bits.values()) <= {4, 8, 32}
 
 
 def test_gptq_and_nearest_are_different_files(job, model, samples):

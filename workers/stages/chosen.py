@@ -1,0 +1,96 @@
+"""The chosen plan as tables: a row for each layer, and for each quantized activation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from network.graph import Network
+from planner.problem import Candidate, Plan, Problem
+from quantization.formats import FloatFormat, UnsignedFormat
+from workers.stages.analysis import Scores
+from workers.stages.candidates import Rounded
+from workers.stages.payload import number
+from workers.stages.reach import unmeasured_sites
+
+UNMEASURED = "the first output does not depend on it, so nothing measures its damage: the widest format allowed"
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenPlan:
+    """A plan with what is known of its candidates; `stderr` `[K]` is that of their damages."""
+
+    network: Network
+    problem: Problem
+    plan: Plan
+    scores: Scores
+    stderr: NDArray[np.float64]
+
+    def candidates(self) -> Iterator[tuple[str, Candidate, float | None]]:
+        """Site, chosen candidate and standard error of its damage; None where it stays float."""
+        for site, choice in zip(self.problem.sites, self.plan.choices, strict=True):
+            candidate = site.candidates[choice]
+            stderr = None
+            if not isinstance(candidate.format, FloatFormat):
+                stderr = float(self.stderr[self.scores.index(site.name, candidate.format)])
+            yield site.name, candidate, stderr
+
+
+def layers_of(chosen: ChosenPlan, rounding: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One row for each weight, in graph order; `rounding` says of each site how it was rounded."""
+    unmeasured = unmeasured_sites(chosen.network)
+    found = {name: (candidate, stderr) for name, candidate, stderr in chosen.candidates()}
+    layers = []
+    for index, site in enumerate(chosen.network.sites):
+        candidate, stderr = found[site.name]
+        layers.append(
+            {
+                "name": site.name,
+                "op_type": site.layers[0].op_type,
+                "weight": site.weight,
+                "nodes": [layer.name for layer in site.layers],
+                "shape": list(site.shape),
+                "weights": site.size,
+                "format": candidate.format.name,
+                "bits": candidate.format.bits,
+                "bytes": candidate.size_bytes,
+                "bit_operations": candidate.bit_operations,
+                "latency_ms": candidate.latency_ms,
+                "damage": candidate.damage,
+                "damage_stderr": stderr,
+                "trace_mean": number(chosen.scores.arrays["trace_mean"][index]),
+                "trace_stderr": number(chosen.scores.arrays["trace_stderr"][index]),
+                "rounding": None if stderr is None else rounding[site.name],
+                "note": UNMEASURED if site.name in unmeasured else None,
+            }
+        )
+    return layers
+
+
+def activations_of(chosen: ChosenPlan, rounded: Rounded) -> list[dict[str, Any]]:
+    """One row for each activation that was planned, in graph order; none where activations stay float32."""
+    layers = {site.name for site in chosen.network.sites}
+    rows = []
+    for name, candidate, stderr in chosen.candidates():
+        if name in layers:
+            continue
+        found = rounded.activations[name]
+        row = {
+            "name": name,
+            "tensors": list(found.site.tensors),
+            "elements": found.site.elements,
+            "format": candidate.format.name,
+            "bits": candidate.format.bits,
+            "bytes": candidate.size_bytes,
+            "damage": candidate.damage,
+            "damage_stderr": stderr,
+        }
+        if isinstance(candidate.format, UnsignedFormat):
+            parameters = found.quantized(candidate.format)[name]
+            row |= {"scale": parameters.scale, "zero_point": parameters.zero_point}
+        rows.append(row)
+    return rows
