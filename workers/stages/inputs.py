@@ -19,9 +19,12 @@ from workers.stages.admit import SYNTHETIC_SAMPLES, dataset_limits
 
 Arrays = dict[str, NDArray[np.generic]]
 
-# What may be alive at once: small beside any machine, large enough that batches keep every core busy.
+# What may be alive at once: small beside any machine, large enough that batches keep every core busy. A worker with
+# little memory takes at most these shares of its limit.
 RUN_BYTES = 256 << 20
 GROUP_BYTES = 1 << 30
+RUN_SHARE = 1 / 16
+GROUP_SHARE = 1 / 4
 MOST_IN_A_RUN = 128
 MOST_IN_A_BACKWARD_PASS = 64
 MOST_IN_A_GROUP = 4096
@@ -40,6 +43,7 @@ class Inputs:
     splits: Splits
     loss: Loss
     synthetic: bool
+    memory_limit_bytes: int | None = None
 
     @classmethod
     def read(cls, context: StageContext) -> Inputs:
@@ -52,7 +56,7 @@ class Inputs:
             dataset = read_dataset(context.dataset_path, network.inputs, dataset_limits(context))
         splits = split(dataset.samples, seed, dataset.labels)
         loss = loss_of(network, dataset, context.request["budget"]["metric"])
-        return cls(network, dataset, splits, loss, context.dataset_path is None)
+        return cls(network, dataset, splits, loss, context.dataset_path is None, context.memory_limit_bytes)
 
     @property
     def static_batch(self) -> int | None:
@@ -64,20 +68,27 @@ class Inputs:
         return max(estimate_memory(self.network.proto, self.static_batch or 1).activation_bytes, 1)
 
     @property
+    def _run_bytes(self) -> int:
+        return self._within(RUN_BYTES, RUN_SHARE)
+
+    def _within(self, most: int, share: float) -> int:
+        return most if self.memory_limit_bytes is None else min(most, int(share * self.memory_limit_bytes))
+
+    @property
     def batch(self) -> int:
         """Samples of one forward run."""
-        return self.static_batch or _clamp(RUN_BYTES // self._sample_bytes, MOST_IN_A_RUN)
+        return self.static_batch or _clamp(self._run_bytes // self._sample_bytes, MOST_IN_A_RUN)
 
     @property
     def backward_batch(self) -> int:
         """Samples of one backward pass."""
-        fitting = RUN_BYTES // (ACTIVATIONS_PER_PEAK * self._sample_bytes)
+        fitting = self._run_bytes // (ACTIVATIONS_PER_PEAK * self._sample_bytes)
         return self.static_batch or _clamp(2 * fitting, MOST_IN_A_BACKWARD_PASS)
 
     @property
     def group(self) -> int:
         """Samples whose activations at one cut of the network may be kept at once; a multiple of `batch`."""
-        fitting = _clamp(GROUP_BYTES // self._sample_bytes, MOST_IN_A_GROUP)
+        fitting = _clamp(self._within(GROUP_BYTES, GROUP_SHARE) // self._sample_bytes, MOST_IN_A_GROUP)
         return max(fitting // self.batch, 1) * self.batch
 
     @property
