@@ -27,7 +27,7 @@ class Replanning:
 
 
 def replanning(data: Path) -> Replanning:
-    """The main job, and then another budget for it; both timed from POST to `succeeded`, export and certificate with it.
+    """The main job, then another budget for it; both timed from POST to `succeeded`, export and certificate included.
 
     Args:
         data: as for `benchmarks.job`.
