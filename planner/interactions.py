@@ -130,7 +130,7 @@ def frontier_within(problem: Problem, cost: Quantity, limits: Limits, points: in
         if (solution := solve_integer(problem, Quantity.DAMAGE, _with(limits, cost, level))).plan is not None
     ]
     if not plans:
-        raise _unreachable(problem, limits)
+        raise unreachable(problem, limits)
     choices = np.array(plans)
     costs, damages = problem.totals(cost, choices), problem.totals(Quantity.DAMAGE, choices)
     kept = undominated(costs, damages)
@@ -172,8 +172,8 @@ def _with(limits: Limits, cost: Quantity, level: float) -> Limits:
     return replace(limits, **{limit_name(cost): level + room})
 
 
-def _unreachable(problem: Problem, limits: Limits) -> LimitUnreachable:
-    """What is said of limits that can only be kept one at a time: for each the least value that the others leave."""
+def unreachable(problem: Problem, limits: Limits) -> LimitUnreachable:
+    """What is said of limits that no plan keeps together: for each the least value that the others leave."""
     reachable = []
     for quantity, limit in limits.items():
         others = replace(limits, **{limit_name(quantity): None})

@@ -22,14 +22,14 @@ from network.graph import Layer, Network, Site
 from network.normalise import dump
 from network.taps import Taps
 from planner.errors import LatencyTableInvalid
-from planner.problem import Limits
+from planner.tie import tie_sites
 from quantization.formats import FloatFormat, UnsignedFormat, parse_format
 from workers.stage import JSON, StageContext
 from workers.stages.inputs import Inputs
 from workers.stages.latency_table import LatencyTable, entry, feeders, latency_sample, latency_wanted, unsigned
 from workers.stages.payload import pack
 from workers.stages.problem import planning_problem
-from workers.stages.resolve import Allowed, allowed_formats, check_limits, sites_by_name
+from workers.stages.resolve import Allowed, allowed_formats, check_limits, limits_of, sites_by_name
 from workers.stages.timing import Timing
 
 OBEYED = ("weights", "activations", "layers", "limits", "objective", "target", "latency_table")
@@ -55,16 +55,16 @@ def run(context: StageContext) -> bytes:
 
     Raises:
         LatencyTableInvalid: the request's table lacks a planned layer or format, or names what there is not.
-        LimitUnreachable: no plan keeps `limits.max_latency_ms`; the text names the nearest latency.
+        LimitUnreachable: no plan keeps the limits; the text names the nearest values.
     """
     if not latency_wanted(context.request):
         return pack({})
     inputs = Inputs.read(context)
-    allowed, _ = allowed_formats(inputs.network, context.request)
+    allowed, tied = allowed_formats(inputs.network, context.request)
     given = context.request["latency_table"]
     document = _Measuring(context, inputs).table(allowed) if given is None else _given(inputs.network, allowed, context)
     problem = planning_problem(inputs.network, allowed, None, "", LatencyTable(document))
-    check_limits(problem, Limits(max_latency_ms=context.request["limits"]["max_latency_ms"]))
+    check_limits(tie_sites(problem, tied).problem, limits_of(context.request))
     return pack(document)
 
 

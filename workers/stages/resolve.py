@@ -19,8 +19,11 @@ from network.errors import NothingToQuantize
 from network.graph import Network, Site
 from network.normalise import dump
 from planner.errors import ConstraintImpossible, LimitUnreachable, MethodNotApplicable, UnknownLayer
+from planner.integer import solve_integer
+from planner.interactions import unreachable
 from planner.problem import Limits, Problem, amount, limit_name
 from planner.targets import target
+from planner.tie import tie_sites
 from quantization.formats import FloatFormat, Granularity, IntegerFormat
 from workers.stage import StageContext
 from workers.stages.activations import allowed_activations
@@ -44,7 +47,7 @@ def run(context: StageContext) -> bytes:
     allowed, tied = allowed_formats(inputs.network, context.request)
     # what a plan takes in milliseconds the next stage finds out, and looks at the limit
     limits = replace(limits_of(context.request), max_latency_ms=None)
-    check_limits(planning_problem(inputs.network, allowed, None, ""), limits)
+    check_limits(tie_sites(planning_problem(inputs.network, allowed, None, ""), tied).problem, limits)
     _check_batch(inputs)
     _check_method(context.request)
     if needs_gradients(context.request["sensitivity"]["method"]):
@@ -68,10 +71,10 @@ def limits_of(request: Mapping[str, Any]) -> Limits:
 
 
 def check_limits(problem: Problem, limits: Limits) -> None:
-    """Each limit by itself must leave the cheapest plan.
+    """Each limit by itself must leave the cheapest plan, and all together some plan.
 
     Raises:
-        LimitUnreachable: it does not; the text names the least value that can be kept.
+        LimitUnreachable: they do not; the text names the least values that can be kept.
     """
     for quantity, limit in limits.items():
         values, base = problem.values(quantity), problem.base(quantity)
@@ -81,6 +84,9 @@ def check_limits(problem: Problem, limits: Limits) -> None:
                 f"limits.{limit_name(quantity)} is {limit:,}, but the cheapest plan that weights.bits and layers "
                 f"allow has {amount(quantity, cheapest)}; raise the limit to that, or allow fewer bits"
             )
+    limited = [quantity for quantity, _ in limits.items()]
+    if len(limited) > 1 and solve_integer(problem, limited[0], limits).plan is None:
+        raise unreachable(problem, limits)
 
 
 def _check_batch(inputs: Inputs) -> None:

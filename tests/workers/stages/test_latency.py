@@ -137,6 +137,24 @@ def test_a_limit_that_no_plan_keeps_is_refused_before_calibration(ask, machine):
     ask(limits={"max_latency_ms": nearest}).run()
 
 
+def test_limits_that_cannot_be_kept_together_are_refused_before_calibration(ask, monkeypatch):
+    """Where fewer bits are slower, a small file and a fast one exclude each other."""
+
+    def measure(timed: Sequence[Timed], threads: int, **_) -> list[Latency]:
+        bits = [sum(weight.bits for weight in audit(one.model).weights) for one in timed]
+        return [
+            Latency(0.0 if named(one) == "nothing" else 10 - n / 10, 0.001, 7)
+            for one, n in zip(timed, bits, strict=True)
+        ]
+
+    monkeypatch.setattr(timing, "measure_alternatives", measure)
+    run = ask(limits={"max_size_bytes": 4200, "max_latency_ms": 28.0})
+    text = r"together: max_size_bytes 4,200 \(the least .* is 4,...\), max_latency_ms 28 \(the least that .* is 28\."
+    with pytest.raises(LimitUnreachable, match=text):
+        run.run()
+    assert run.ran == ["resolve"]
+
+
 def test_differences_within_the_noise_count_as_none(ask, monkeypatch):
     """Whatever luck says of each width, the plan is the one with the least damage, and says why."""
     generator = np.random.default_rng(0)
