@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from planner.errors import ProblemInvalid
+from planner.errors import NotApplicable, ProblemInvalid
 from planner.problem import Candidate, Plan, PlanSite, Problem
 from quantization.formats import Format
 
@@ -72,6 +72,17 @@ class MergedProblem:
     groups: tuple[tuple[int, ...], ...]
     combinations: tuple[NDArray[np.int64], ...]
 
+    def then(self, further: MergedProblem) -> MergedProblem:
+        """Both steps as one: `further` merged sites of this problem."""
+        return MergedProblem(
+            further.problem,
+            tuple(tuple(site for part in group for site in self.groups[part]) for group in further.groups),
+            tuple(
+                np.hstack([self.combinations[part][choices[:, column]] for column, part in enumerate(group)])
+                for group, choices in zip(further.groups, further.combinations, strict=True)
+            ),
+        )
+
     def original(self, plan: Plan) -> Plan:
         """The plan of the original problem that a plan of the merged one stands for."""
         choices = [0] * sum(len(group) for group in self.groups)
@@ -90,8 +101,8 @@ def merge_sites(problem: Problem, groups: Sequence[Sequence[str]], cost: GroupCo
         cost: what a combination costs.
 
     Raises:
-        ProblemInvalid: an unknown site, one in two groups, a group without sites, or with more than 1,024
-            combinations.
+        ProblemInvalid: an unknown site, one in two groups, a group without sites.
+        NotApplicable: a group has more than 1,024 combinations; the text names its sites.
     """
     members = grouped(problem, groups)
     combinations = tuple(_combinations(problem, group) for group in members)
@@ -134,9 +145,9 @@ def _combinations(problem: Problem, group: tuple[int, ...]) -> NDArray[np.int64]
     counts = [len(problem.sites[site].candidates) for site in group]
     if len(group) > 1 and math.prod(counts) > MOST_COMBINATIONS:
         sites = ", ".join(f"{problem.sites[site].name} ({n} formats)" for site, n in zip(group, counts, strict=True))
-        raise ProblemInvalid(
+        raise NotApplicable(
             f"sites that are decided together have {math.prod(counts):,} combinations of formats, at most "
-            f"{MOST_COMBINATIONS:,} are possible: {sites}; allow fewer formats for them, or split the group"
+            f"{MOST_COMBINATIONS:,} are possible: {sites}; allow some of them fewer formats"
         )
     return np.array(list(itertools.product(*map(range, counts))), dtype=np.int64)
 

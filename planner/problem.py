@@ -65,7 +65,7 @@ class Candidate:
                 f"latency_ms of candidate {self.format.name} must be at least 0, got {self.latency_ms}"
             )
         if self.latency_ms is not None:
-            object.__setattr__(self, "latency_ms", _whole_steps(self.latency_ms))
+            object.__setattr__(self, "latency_ms", whole_steps(self.latency_ms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class Problem:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ProblemInvalid(f"{name} must be at least 0, got {value}")
-        object.__setattr__(self, "base_latency_ms", _whole_steps(self.base_latency_ms))
+        object.__setattr__(self, "base_latency_ms", whole_steps(self.base_latency_ms))
         if self.interactions is not None:
             count = sum(len(site.candidates) for site in self.sites)
             object.__setattr__(self, "interactions", _checked_interactions(self.interactions, count))
@@ -264,7 +264,8 @@ class Problem:
             raise ProblemInvalid("a plan chooses a candidate that its site does not have")
 
 
-def _whole_steps(latency_ms: float) -> float:
+def whole_steps(latency_ms: float) -> float:
+    """The nearest multiple of `LATENCY_STEP_MS`, as problems keep latencies."""
     return round(latency_ms / LATENCY_STEP_MS) * LATENCY_STEP_MS
 
 

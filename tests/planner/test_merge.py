@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.errors import ProblemInvalid
+from planner.errors import NotApplicable, ProblemInvalid
 from planner.frontier import additive_frontier
 from planner.integer import solve_integer
 from planner.interactions import solve_interactions
 from planner.merge import JointCost, merge_sites
 from planner.problem import Limits, Plan, Problem, Quantity
+from planner.tie import tie_sites
 
 
 def product_cost(sites, parts) -> JointCost:
@@ -97,5 +98,27 @@ def test_groups_that_cannot_be_merged(random_problem):
 def test_too_many_combinations_are_named(random_problem):
     problem = random_problem(0, 5, 5)
     merge_sites(problem, [[f"site{i}" for i in range(4)]], product_cost)  # 625
-    with pytest.raises(ProblemInvalid, match=r"3,125 combinations of formats, at most 1,024.*site0 \(5 formats\)"):
+    with pytest.raises(NotApplicable, match=r"3,125 combinations of formats, at most 1,024.*site0 \(5 formats\)"):
         merge_sites(problem, [[f"site{i}" for i in range(5)]], product_cost)
+
+
+@pytest.mark.parametrize("groups", [[[0, 1]], [[1, 2], [0, 3]], [[3, 1, 0]]])
+def test_two_steps_are_one(random_problem, every_plan, groups):
+    """Tied and then merged: the same plans of the first problem as one step after the other."""
+    problem = random_problem(0, 5, 3, interactions=True)
+    tied = tie_sites(problem, [["site1", "site3"]])
+    names = [[tied.problem.sites[site].name for site in group] for group in groups]
+
+    def cost(sites, parts) -> JointCost:
+        return JointCost(sum(part.size_bytes for part in parts), 0)
+
+    merged = merge_sites(tied.problem, names, cost)
+    both = tied.then(merged)
+    assert both.problem is merged.problem
+    choices = every_plan(both.problem)
+    for row in choices.tolist():
+        plan = Plan(tuple(row))
+        assert both.original(plan) == tied.original(merged.original(plan))
+    originals = np.array([both.original(Plan(tuple(row))).choices for row in choices.tolist()])
+    assert (originals[:, 1] == originals[:, 3]).all()
+    assert both.problem.totals(Quantity.DAMAGE, choices) == pytest.approx(problem.totals(Quantity.DAMAGE, originals))
