@@ -14,6 +14,7 @@ from planner.problem import Candidate, Plan, Problem
 from quantization.formats import FloatFormat, UnsignedFormat
 from workers.stages.analysis import Scores
 from workers.stages.candidates import Rounded
+from workers.stages.coupling import Coupling
 from workers.stages.payload import number
 from workers.stages.reach import unmeasured_sites
 
@@ -29,6 +30,7 @@ class ChosenPlan:
     plan: Plan
     scores: Scores
     stderr: NDArray[np.float64]
+    coupling: Coupling
 
     def candidates(self) -> Iterator[tuple[str, Candidate, float | None]]:
         """Site, chosen candidate and standard error of its damage; None where it stays float."""
@@ -44,6 +46,7 @@ def layers_of(chosen: ChosenPlan, rounding: Mapping[str, str]) -> list[dict[str,
     """One row for each weight, in graph order; `rounding` says of each site how it was rounded."""
     unmeasured = unmeasured_sites(chosen.network)
     found = {name: (candidate, stderr) for name, candidate, stderr in chosen.candidates()}
+    formats = chosen.problem.formats(chosen.plan)
     layers = []
     for index, site in enumerate(chosen.network.sites):
         candidate, stderr = found[site.name]
@@ -58,8 +61,8 @@ def layers_of(chosen: ChosenPlan, rounding: Mapping[str, str]) -> list[dict[str,
                 "format": candidate.format.name,
                 "bits": candidate.format.bits,
                 "bytes": candidate.size_bytes,
-                "bit_operations": candidate.bit_operations,
-                "latency_ms": candidate.latency_ms,
+                "bit_operations": chosen.coupling.bit_operations(site, formats),
+                "latency_ms": chosen.coupling.latency_ms(site, formats),
                 "damage": candidate.damage,
                 "damage_stderr": stderr,
                 "trace_mean": number(chosen.scores.arrays["trace_mean"][index]),

@@ -14,6 +14,7 @@ from workers.stages.analysis import Analysis
 from workers.stages.candidates import Rounded, rounding_methods
 from workers.stages.chosen import ChosenPlan, activations_of, layers_of
 from workers.stages.comparison import compared, sensitivity_of
+from workers.stages.coupling import Coupling
 from workers.stages.inputs import Inputs
 from workers.stages.latency_table import LatencyTable
 from workers.stages.payload import unpack
@@ -37,7 +38,9 @@ def deliver(context: StageContext) -> Delivery:
     model = arrays["model"].tobytes()
     outcome = _outcome(certified["certificate"], found)
     calibrated = context.read("calibrate")
-    chosen = ChosenPlan(inputs.network, problem, plan, analysis.scores, analysis.stderr(method))
+    coupling = Coupling(inputs.network, resolved["allowed"], latency)
+    chosen = ChosenPlan(inputs.network, problem, plan, analysis.scores, analysis.stderr(method), coupling)
+    layers = layers_of(chosen, rounding_methods(calibrated))
     document = {
         "version": PLAN_VERSION,
         "outcome": outcome,
@@ -47,13 +50,13 @@ def deliver(context: StageContext) -> Delivery:
         "request": dict(sorted(context.request.items())),
         "float_size_bytes": context.model_path.stat().st_size,
         "size_bytes": len(model),
-        "bit_operations": int(problem.total(Quantity.BIT_OPERATIONS, plan)),
-        "latency": None if latency is None else _latency(latency, problem, plan, certified["latency"]),
+        "bit_operations": sum(layer["bit_operations"] for layer in layers),
+        "latency": None if latency is None else _latency(latency, problem, layers, certified["latency"]),
         "predicted_damage": problem.total(Quantity.DAMAGE, plan),
         "certificate": certified["certificate"],
         "search": found["search"],
         "sensitivity": compared(analysis, method, timed=False),
-        "layers": layers_of(chosen, rounding_methods(calibrated)),
+        "layers": layers,
         "activations": activations_of(chosen, Rounded.unpack(calibrated)),
     }
     summary = {
@@ -93,10 +96,13 @@ def _reason(outcome: str, certificate: Mapping[str, Any], found: Mapping[str, An
 
 
 def _latency(
-    table: LatencyTable, problem: Problem, plan: Plan, measured: Mapping[str, Mapping[str, float]] | None
+    table: LatencyTable,
+    problem: Problem,
+    layers: Sequence[Mapping[str, Any]],
+    measured: Mapping[str, Mapping[str, float]] | None,
 ) -> dict[str, Any]:
     """What the table predicts of the plan, and how far that is from the exported file's own time."""
-    predicted = problem.total(Quantity.LATENCY, plan)
+    predicted = problem.base(Quantity.LATENCY) + sum(layer["latency_ms"] for layer in layers)
     document = {
         "predicted_ms": predicted,
         "base_ms": problem.base(Quantity.LATENCY),

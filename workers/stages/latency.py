@@ -22,9 +22,9 @@ from network.graph import Layer, Network, Site
 from network.normalise import dump
 from network.taps import Taps
 from planner.errors import LatencyTableInvalid
-from planner.tie import tie_sites
 from quantization.formats import FloatFormat, UnsignedFormat, parse_format
 from workers.stage import JSON, StageContext
+from workers.stages.coupling import Coupling, decisions
 from workers.stages.inputs import Inputs
 from workers.stages.latency_table import LatencyTable, entry, feeders, latency_sample, latency_wanted, unsigned
 from workers.stages.payload import pack
@@ -63,8 +63,12 @@ def run(context: StageContext) -> bytes:
     allowed, tied = allowed_formats(inputs.network, context.request)
     given = context.request["latency_table"]
     document = _Measuring(context, inputs).table(allowed) if given is None else _given(inputs.network, allowed, context)
-    problem = planning_problem(inputs.network, allowed, None, "", LatencyTable(document))
-    check_limits(tie_sites(problem, tied).problem, limits_of(context.request))
+    table = LatencyTable(document)
+    problem = planning_problem(inputs.network, allowed, None, "", table)
+    coupling = Coupling(inputs.network, allowed, table)
+    check_limits(
+        decisions(context.request, inputs.network, problem, tied, coupling).problem, limits_of(context.request)
+    )
     return pack(document)
 
 

@@ -23,9 +23,9 @@ from planner.merge import MergedProblem
 from planner.problem import Plan, Problem, Quantity
 from planner.results import undominated
 from planner.search import least_drop, search_frontier
-from planner.tie import tie_sites
 from workers.stage import StageContext
 from workers.stages.analysis import Analysis
+from workers.stages.coupling import Coupling, decisions
 from workers.stages.evaluator import Evaluator
 from workers.stages.inputs import Inputs
 from workers.stages.latency_table import LatencyTable
@@ -52,19 +52,21 @@ def run(context: StageContext) -> bytes:
     problem = planning_problem(
         inputs.network, resolved["allowed"], Analysis.read(context), request["sensitivity"]["method"], latency
     )
-    space = _Space(request, inputs.network, problem, tie_sites(problem, resolved["tied"]))
+    coupling = Coupling(inputs.network, resolved["allowed"], latency)
+    joint = decisions(request, inputs.network, problem, resolved["tied"], coupling)
+    space = _Space(request, inputs.network, problem, joint)
     points = space.frontier()
     context.check()
     expected = len(points).bit_length() + 3
     evaluator = Evaluator(context, inputs, problem, Metric(resolved["metric"]), expected=expected)
     evidence = Evidence(
-        lambda point, to_the_end: evaluator(space.untied(point), to_the_end),
+        lambda point, to_the_end: evaluator(space.single(point), to_the_end),
         request["budget"]["max_drop"],
         safety=safety_of(request["budget"]["confidence"], inputs.splits),
         expired=context.deadline_passed,
     )
-    result = space.untied_result(_searched(space, points, evidence))
-    points = [space.untied(point) for point in points]
+    result = space.single_result(_searched(space, points, evidence))
+    points = [space.single(point) for point in points]
     return pack(
         {
             "to_certify": [list(point.plan.choices) for point in _looks(request, points, result)],
@@ -102,32 +104,32 @@ def cost_of(request: Mapping[str, Any]) -> Quantity:
 class _Space:
     """The plans that are searched: those in which tied sites have one format.
 
-    The search works on plans of `tied`; everything else, what is stored included, on those of `problem`, which decide
-    every site by itself.
+    The search works on plans of `joint`, whose sites are decided together where they are tied or their costs coupled;
+    everything else, what is stored included, on those of `problem`, which decide every site by itself.
     """
 
     request: Mapping[str, Any]
     network: Network
     problem: Problem
-    tied: MergedProblem
+    joint: MergedProblem
 
-    def untied(self, point: PlanPoint) -> PlanPoint:
-        return replace(point, plan=self.tied.original(point.plan))
+    def single(self, point: PlanPoint) -> PlanPoint:
+        return replace(point, plan=self.joint.original(point.plan))
 
-    def untied_result(self, result: SearchResult) -> SearchResult:
-        def untied(plan: EvaluatedPlan) -> EvaluatedPlan:
-            return replace(plan, point=self.untied(plan.point))
+    def single_result(self, result: SearchResult) -> SearchResult:
+        def single(plan: EvaluatedPlan) -> EvaluatedPlan:
+            return replace(plan, point=self.single(plan.point))
 
-        return replace(result, chosen=untied(result.chosen), evaluated=tuple(map(untied, result.evaluated)))
+        return replace(result, chosen=single(result.chosen), evaluated=tuple(map(single, result.evaluated)))
 
     def totals(self, plans: Sequence[Plan]) -> dict[Quantity, NDArray[np.float64]]:
         """[P]: every cost that is known, the file's size to the byte, and the predicted damage."""
         choices = np.array([plan.choices for plan in plans])
         quantities = [Quantity.DAMAGE, Quantity.BIT_OPERATIONS]
-        if self.tied.problem.has_latency:
+        if self.joint.problem.has_latency:
             quantities.append(Quantity.LATENCY)
-        totals = {quantity: self.tied.problem.totals(quantity, choices) for quantity in quantities}
-        originals = [self.tied.original(plan) for plan in plans]
+        totals = {quantity: self.joint.problem.totals(quantity, choices) for quantity in quantities}
+        originals = [self.joint.original(plan) for plan in plans]
         return totals | {Quantity.SIZE: file_sizes(self.request, self.network, self.problem, originals)}
 
     def priced(self, plan: Plan) -> PlanPoint | None:
@@ -143,7 +145,7 @@ class _Space:
         Raises:
             LimitUnreachable: no plan keeps the limits.
         """
-        cost, limits, problem = cost_of(self.request), limits_of(self.request), self.tied.problem
+        cost, limits, problem = cost_of(self.request), limits_of(self.request), self.joint.problem
         if problem.interactions is None:
             frontier = frontier_within(problem, cost, limits, FRONTIER_POINTS)
         else:
@@ -169,10 +171,10 @@ def _searched(space: _Space, points: Sequence[PlanPoint], evidence: Evidence) ->
     if space.request["objective"] == "accuracy":
         return evidence.result(least_drop(points, evidence))
     if space.request["search"]["method"] == "bisection":
-        bisect_levels(space.tied.problem, space.priced, evidence)
+        bisect_levels(space.joint.problem, space.priced, evidence)
     if evidence.cheapest() is None:  # also where no level keeps the limits, or the budget
         search_frontier(points, evidence)
-    improve_locally(space.tied.problem, space.priced, evidence)
+    improve_locally(space.joint.problem, space.priced, evidence)
     return evidence.result()
 
 

@@ -14,6 +14,7 @@ from quantization.cost import activation_bytes, skeleton_bytes, weight_bytes
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
 from workers.stages.activations import planned_activations
 from workers.stages.analysis import Analysis
+from workers.stages.coupling import Coupling
 from workers.stages.latency_table import LatencyTable
 
 
@@ -36,10 +37,9 @@ def planning_problem(
         MethodNotApplicable: see `Analysis.prediction`.
     """
     prediction = None if analysis is None else analysis.prediction(method)
-    read = _formats_read(network, allowed)
     sites = []
     rows: list[int | None] = []
-    for site, costs in _costs(network, allowed, read, latency):
+    for site, costs in _costs(network, allowed, latency):
         candidates = []
         for name in allowed[site]:
             format_ = parse_format(name)
@@ -53,7 +53,7 @@ def planning_problem(
     interactions = None
     if prediction is not None and prediction.interactions is not None:
         interactions = _interactions(prediction.interactions, rows)
-    quantized = any(isinstance(format_, UnsignedFormat) for format_ in read.values())
+    quantized = any(isinstance(one.format, UnsignedFormat) for site in sites for one in site.candidates)
     return Problem(
         tuple(sites),
         base_size_bytes=skeleton_bytes(network, activations=quantized),
@@ -68,20 +68,19 @@ _Costs = Callable[[Format, float], Candidate]
 def _costs(
     network: Network,
     allowed: Mapping[str, Sequence[str]],
-    read: Mapping[str, Format],
     latency: LatencyTable | None,
 ) -> Iterator[tuple[str, _Costs]]:
     """For each site its name, and a function from format and damage to the candidate: weights, then activations."""
     times = None if latency is None else latency.attributed(network, allowed)
+    coupling = Coupling(network, allowed)
     for site in network.sites:
 
         def weight(format_: Format, damage: float, site: Site = site) -> Candidate:
-            reads = [read.get(layer.name, FloatFormat()) for layer in site.layers]
-            macs = sum(layer.macs * one.bits for layer, one in zip(site.layers, reads, strict=True))
             return Candidate(
                 format=format_,
                 size_bytes=weight_bytes(format_, site.shape, site.channel_axis, site.weight),
-                bit_operations=macs * format_.bits,
+                # beside the widest of what is read; exact once both are one decision (`workers.stages.coupling`)
+                bit_operations=coupling.bit_operations(site, {site.name: format_}),
                 damage=damage,
                 latency_ms=None if times is None else times[site.name][format_.name],
             )
@@ -99,24 +98,6 @@ def _costs(
             return Candidate(format_, size, 0, damage, None if times is None else times[found.name][format_.name])
 
         yield found.name, activation
-
-
-def _formats_read(network: Network, allowed: Mapping[str, Sequence[str]]) -> dict[str, Format]:
-    """The format of what every layer reads, by layer name; of several that may be, the widest."""
-    formats = {
-        tensor: parse_format(allowed[site.name][-1])
-        for site in planned_activations(network)
-        if site.name in allowed
-        for tensor in site.tensors
-    }
-    layers = {layer.name: layer for layer in network.layers()}
-    return {
-        node.name: formats[name]
-        for node in network.proto.graph.node
-        if node.name in layers
-        for name in node.input
-        if name in formats
-    }
 
 
 def _interactions(matrix: NDArray[np.float64], rows: Sequence[int | None]) -> NDArray[np.float64]:

@@ -23,10 +23,10 @@ from planner.integer import solve_integer
 from planner.interactions import unreachable
 from planner.problem import Limits, Problem, amount, limit_name
 from planner.targets import target
-from planner.tie import tie_sites
 from quantization.formats import FloatFormat, Granularity, IntegerFormat
 from workers.stage import StageContext
 from workers.stages.activations import allowed_activations
+from workers.stages.coupling import Coupling, decisions
 from workers.stages.differentiable import differentiable
 from workers.stages.inputs import Inputs
 from workers.stages.methods import covers_activations, needs_gradients
@@ -47,7 +47,8 @@ def run(context: StageContext) -> bytes:
     allowed, tied = allowed_formats(inputs.network, context.request)
     # what a plan takes in milliseconds the next stage finds out, and looks at the limit
     limits = replace(limits_of(context.request), max_latency_ms=None)
-    check_limits(tie_sites(planning_problem(inputs.network, allowed, None, ""), tied).problem, limits)
+    problem, coupling = planning_problem(inputs.network, allowed, None, ""), Coupling(inputs.network, allowed)
+    check_limits(decisions(context.request, inputs.network, problem, tied, coupling).problem, limits)
     _check_batch(inputs)
     _check_method(context.request)
     if needs_gradients(context.request["sensitivity"]["method"]):
