@@ -36,7 +36,7 @@ from sensitivity.prediction import Prediction, additive, augmented, cross_layer_
 
 SAMPLES = 512
 # of the methods that cost a pass or more for each candidate or layer, and do not run unless they are asked for
-DEAR_SAMPLES = 128
+DEAR_SAMPLES = 64
 DEAR = ("hawq", "q_bert", "noise", "directional")
 MEASURED_SAMPLES = 1024
 PLANS = 100
