@@ -56,6 +56,9 @@ Confidence = Annotated[
 ]
 ObjectiveOption = Annotated[Objective | None, typer.Option(help="What to make small.", show_default="size")]
 Bits = Annotated[str | None, typer.Option(help="Widths that a weight may get: 2-8, or 2,4,8.", show_default="2-8")]
+ActivationBits = Annotated[
+    str | None, typer.Option(help="Widths that an activation may get: 8, or 4,8,16.", show_default="float32")
+]
 RoundingOption = Annotated[Rounding | None, typer.Option(help="How weights are rounded.", show_default="gptq")]
 GranularityOption = Annotated[Granularity | None, typer.Option(help="What shares a scale.", show_default="channel")]
 Keep = Annotated[list[str] | None, typer.Option(help="A layer that stays float32; may be given several times.")]
@@ -83,6 +86,7 @@ class JobOptions:
     confidence: float | None
     objective: Objective | None
     bits: str | None
+    activation_bits: str | None
     rounding: Rounding | None
     granularity: Granularity | None
     keep: list[str] | None
@@ -94,7 +98,7 @@ class JobOptions:
         """The request's JSON, without the ids of the uploads.
 
         Raises:
-            Refused: the request file is no JSON object; `bits` cannot be read.
+            Refused: the request file is no JSON object; widths cannot be read.
         """
         body = {} if self.request is None else _read_object(self.request)
         given: dict[str, dict[str, Any]] = {
@@ -109,6 +113,11 @@ class JobOptions:
                 "rounding": self.rounding,
                 "granularity": self.granularity,
             },
+            "activations": {
+                "bits": None
+                if self.activation_bits is None
+                else parse_bits(self.activation_bits, option="--activation-bits")
+            },
             "search": {"deadline_seconds": self.deadline},
             "layers": {name: {"keep": True} for name in self.keep or ()},
         }
@@ -122,7 +131,7 @@ class JobOptions:
         return body
 
 
-def parse_bits(text: str) -> list[int]:
+def parse_bits(text: str, option: str = "--bits") -> list[int]:
     """Widths from text like `2-8`, `2,4,8` or `2-4,8`.
 
     Raises:
@@ -136,7 +145,7 @@ def parse_bits(text: str) -> list[int]:
     except ValueError:
         widths = []
     if not widths:
-        raise Refused(f"--bits takes widths like 2-8 or 2,4,8, got {text!r}")
+        raise Refused(f"{option} takes widths like 2-8 or 2,4,8, got {text!r}")
     return widths
 
 

@@ -40,6 +40,7 @@ def plan(
     confidence: options.Confidence = None,
     objective: options.ObjectiveOption = None,
     bits: options.Bits = None,
+    activation_bits: options.ActivationBits = None,
     rounding: options.RoundingOption = None,
     granularity: options.GranularityOption = None,
     keep: options.Keep = None,
@@ -57,7 +58,19 @@ def plan(
     # The bar shows how the job goes; what remains is worth a line only when something is wrong.
     configure_logging(logging.ERROR)
     job_options = JobOptions(
-        max_drop, metric, relative, confidence, objective, bits, rounding, granularity, keep, deadline, seed, request
+        max_drop,
+        metric,
+        relative,
+        confidence,
+        objective,
+        bits,
+        activation_bits,
+        rounding,
+        granularity,
+        keep,
+        deadline,
+        seed,
+        request,
     )
     body = job_options.body()
     settings = Settings()

@@ -36,6 +36,7 @@ def submit(
     confidence: options.Confidence = None,
     objective: options.ObjectiveOption = None,
     bits: options.Bits = None,
+    activation_bits: options.ActivationBits = None,
     rounding: options.RoundingOption = None,
     granularity: options.GranularityOption = None,
     keep: options.Keep = None,
@@ -47,7 +48,19 @@ def submit(
 ) -> None:
     """Upload a network and its data to a server and make a job; prints the job's id."""
     job_options = JobOptions(
-        max_drop, metric, relative, confidence, objective, bits, rounding, granularity, keep, deadline, seed, request
+        max_drop,
+        metric,
+        relative,
+        confidence,
+        objective,
+        bits,
+        activation_bits,
+        rounding,
+        granularity,
+        keep,
+        deadline,
+        seed,
+        request,
     )
     body = job_options.body()
     with Client(server) as client:

@@ -13,7 +13,7 @@ from app.embedded import HomeLock
 from app.schemas.parsing import parse_request
 from app.supervisor import Backoff, new_worker_name, owner_name, owner_prefix
 
-NOTHING = JobOptions(None, None, False, None, None, None, None, None, None, None, None, None)
+NOTHING = JobOptions(None, None, False, None, None, None, None, None, None, None, None, None, None)
 
 
 def _options(**changes: object) -> JobOptions:
@@ -40,10 +40,17 @@ def test_without_options_the_defaults_of_the_service_hold():
 
 def test_options_make_a_request_that_the_service_takes():
     body = _options(
-        max_drop=0.02, metric=Metric.TOP1, objective=Objective.BIT_OPERATIONS, bits="2-4", keep=["conv1"], seed=3
+        max_drop=0.02,
+        metric=Metric.TOP1,
+        objective=Objective.BIT_OPERATIONS,
+        bits="2-4",
+        activation_bits="4,8",
+        keep=["conv1"],
+        seed=3,
     ).body()
     request = parse_request({**body, "model_id": "0" * 64, "dataset_id": "1" * 64})
     assert (request.budget.max_drop, request.budget.metric, request.objective) == (0.02, "top1", "bit_operations")
+    assert request.activations.bits == (4, 8)
     assert (request.weights.bits, request.seed, request.layers["conv1"].keep) == ((2, 3, 4), 3, True)
 
 
