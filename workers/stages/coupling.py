@@ -43,6 +43,7 @@ class Coupling:
         self, network: Network, allowed: Mapping[str, Sequence[str]], latency: LatencyTable | None = None
     ) -> None:
         self._network = network
+        self._allowed = allowed
         self._latency = latency
         self._planned = {
             site.name: [parse_format(name) for name in allowed[site.name]]
@@ -62,6 +63,16 @@ class Coupling:
         read = self._format(self._feeders[site.name], formats) if site.name in self._feeders else None
         activation = read if isinstance(read, UnsignedFormat) else None
         return whole_steps(self._latency.ms(site.name, formats[site.name].name, activation))
+
+    def one_latency(self) -> bool:
+        """Whether every weight's layers take the same time in all that the weight and what it reads may be."""
+        for site in self._network.sites:
+            feeder = self._feeders.get(site.name, "")
+            read = [{feeder: format_} for format_ in self._planned.get(feeder, ())] or [{}]
+            own = [{site.name: parse_format(name)} for name in self._allowed[site.name]]
+            if len({self.latency_ms(site, {**one, **other}) for one in own for other in read}) > 1:
+                return False
+        return True
 
     def pairs(self) -> Iterator[tuple[str, str]]:
         """Every weight with each activation of several formats that its layers read."""

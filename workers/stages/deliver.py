@@ -6,9 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from planner.problem import Plan, Problem, Quantity
+from planner.problem import Plan, Quantity, whole_steps
 from workers.stage import Delivery, StageContext
 from workers.stages.analysis import Analysis
 from workers.stages.candidates import Rounded, rounding_methods
@@ -51,7 +49,7 @@ def deliver(context: StageContext) -> Delivery:
         "float_size_bytes": context.model_path.stat().st_size,
         "size_bytes": len(model),
         "bit_operations": sum(layer["bit_operations"] for layer in layers),
-        "latency": None if latency is None else _latency(latency, problem, layers, certified["latency"]),
+        "latency": None if latency is None else _latency(latency, coupling, layers, certified["latency"]),
         "predicted_damage": problem.total(Quantity.DAMAGE, plan),
         "certificate": certified["certificate"],
         "search": found["search"],
@@ -97,22 +95,22 @@ def _reason(outcome: str, certificate: Mapping[str, Any], found: Mapping[str, An
 
 def _latency(
     table: LatencyTable,
-    problem: Problem,
+    coupling: Coupling,
     layers: Sequence[Mapping[str, Any]],
     measured: Mapping[str, Mapping[str, float]] | None,
 ) -> dict[str, Any]:
     """What the table predicts of the plan, and how far that is from the exported file's own time."""
-    predicted = problem.base(Quantity.LATENCY) + sum(layer["latency_ms"] for layer in layers)
+    base = whole_steps(table.base_ms)
+    predicted = base + sum(layer["latency_ms"] for layer in layers)
     document = {
         "predicted_ms": predicted,
-        "base_ms": problem.base(Quantity.LATENCY),
+        "base_ms": base,
         **{key: table.document[key] for key in ("source", "machine", "threads", "samples") if key in table.document},
     }
     if measured is not None:
         difference = measured["quantized"]["median_ms"] - predicted
         document |= {"measured": measured, "difference_ms": difference}
-    values, same = problem.values(Quantity.LATENCY), problem.offsets[:-1]
-    if not np.ptp(values - values[same][problem.site_of]):
+    if coupling.one_latency():
         document["note"] = NOTHING_FASTER
     return document
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,33 +75,6 @@ class LatencyTable:
         entries = self.document["sites"][site]
         found = entries.get(entry(format_name, activation)) or entries[format_name]
         return float(found["ms"])
-
-    def attributed(self, network: Network, allowed: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
-        """Milliseconds by site and format, such that a plan's latency is about their sum and the base.
-
-        A layer's latency depends on two decisions, its weight's and that of the activation that it reads. Its weight
-        gets the latency beside the activation's fastest format, and a slower one of the activation gets what it adds to
-        the layers that read it, with their widest weights. Where activations have one format, all of it is exact.
-
-        Args:
-            network: that the table is of.
-            allowed: format names by site, weights and planned activations.
-        """
-        weights = [site.name for site in network.sites]
-        feeder = feeders(network, allowed)
-        added: dict[str, dict[str, float]] = {}
-        for activation in (name for name in allowed if name not in weights):
-            readers = [name for name, found in feeder.items() if found == activation]
-            sums = {
-                format_name: sum(self.ms(name, allowed[name][-1], unsigned(format_name)) for name in readers)
-                for format_name in allowed[activation]
-            }
-            added[activation] = {name: value - min(sums.values()) for name, value in sums.items()}
-        fastest = {name: min(formats, key=lambda one: formats[one]) for name, formats in added.items()}
-        return added | {
-            name: {one: self.ms(name, one, unsigned(fastest.get(feeder.get(name, ""), ""))) for one in allowed[name]}
-            for name in weights
-        }
 
 
 def unsigned(format_name: str) -> UnsignedFormat | None:

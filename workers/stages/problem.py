@@ -71,18 +71,17 @@ def _costs(
     latency: LatencyTable | None,
 ) -> Iterator[tuple[str, _Costs]]:
     """For each site its name, and a function from format and damage to the candidate: weights, then activations."""
-    times = None if latency is None else latency.attributed(network, allowed)
-    coupling = Coupling(network, allowed)
+    coupling = Coupling(network, allowed, latency)
     for site in network.sites:
 
         def weight(format_: Format, damage: float, site: Site = site) -> Candidate:
             return Candidate(
                 format=format_,
                 size_bytes=weight_bytes(format_, site.shape, site.channel_axis, site.weight),
-                # beside the widest of what is read; exact once both are one decision (`workers.stages.coupling`)
+                # both beside the widest of what is read; exact once that is the same decision (`decisions`)
                 bit_operations=coupling.bit_operations(site, {site.name: format_}),
                 damage=damage,
-                latency_ms=None if times is None else times[site.name][format_.name],
+                latency_ms=coupling.latency_ms(site, {site.name: format_}),
             )
 
         yield site.name, weight
@@ -95,7 +94,7 @@ def _costs(
             if isinstance(format_, UnsignedFormat):
                 size = activation_bytes(network, found.tensors, format_)
             # what it costs to compute with is counted where it is read
-            return Candidate(format_, size, 0, damage, None if times is None else times[found.name][format_.name])
+            return Candidate(format_, size, 0, damage, None if latency is None else 0.0)
 
         yield found.name, activation
 

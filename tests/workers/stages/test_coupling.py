@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -72,9 +73,11 @@ def networks(model) -> dict[str, tuple[Network, dict[str, list[tuple[str, int]]]
     }
 
 
-def allowed_in(network: Network, activations: list[str] = ACTIVATIONS) -> dict[str, list[str]]:
+def allowed_in(network: Network, activations: Sequence[str] = ACTIVATIONS) -> dict[str, list[str]]:
+    """The same formats for all weights, and for all activations; without any these are not planned."""
     weights = dict.fromkeys((site.name for site in network.sites), WEIGHTS)
-    return {**weights, **{site.name: activations for site in planned_activations(network)}}
+    planned = planned_activations(network) if activations else ()
+    return {**weights, **{site.name: list(activations) for site in planned}}
 
 
 def crossed(network: Network) -> LatencyTable:
@@ -123,16 +126,41 @@ def test_bit_operations_of_every_plan_are_exact(networks, name):
         assert said == operations(problem, plan, reads)
 
 
-def test_latencies_of_every_plan_are_exact(networks):
+@pytest.mark.parametrize("activations", [ACTIVATIONS, ACTIVATIONS[1:], ["float32"], []])
+def test_latencies_of_every_plan_are_exact(networks, activations):
     network, reads = networks["convnet"]
-    allowed, table = allowed_in(network), crossed(network)
-    problem = planning_problem(network, allowed, None, "", table)
-    joint = decisions(request("latency"), network, problem, [], Coupling(network, allowed, table))
+    table = crossed(network)
+    allowed = allowed_in(network, activations)
+    problem, coupling = planning_problem(network, allowed, None, "", table), Coupling(network, allowed, table)
+    joint = decisions(request("latency"), network, problem, [], coupling)
     totals = joint.problem.totals(Quantity.LATENCY, every_choice(joint.problem))
     for total, plan in zip(totals, originals(joint), strict=True):
         formats = problem.formats(plan)
-        pairs = [(weight, formats[weight].name, formats[read]) for weight, [(read, _)] in reads.items()]
-        assert total == pytest.approx(0.5 + sum(table.ms(*pair) for pair in pairs), abs=1e-5)
+        activation = {weight: formats.get(read) for weight, [(read, _)] in reads.items()}
+        read = {weight: one if isinstance(one, UnsignedFormat) else None for weight, one in activation.items()}
+        expected = 0.5 + sum(table.ms(weight, formats[weight].name, read[weight]) for weight in reads)
+        assert total == pytest.approx(expected, abs=1e-5)
+        said = [coupling.latency_ms(site, formats) for site in network.sites]
+        assert total == problem.base(Quantity.LATENCY) + sum(said)
+    assert not coupling.one_latency()
+
+
+@pytest.mark.parametrize(
+    ("slow", "activations", "same"),
+    [
+        (None, ACTIVATIONS, True),
+        ("int8/channel", ACTIVATIONS, True),  # nothing that is planned reads floats
+        ("int8/channel", [], False),
+        ("int4/channel+uint8/tensor", ACTIVATIONS, False),
+    ],
+)
+def test_whether_any_format_is_faster(networks, slow, activations, same):
+    """One pair of formats that takes longer is enough."""
+    network, _ = networks["convnet"]
+    read = (None, UnsignedFormat(4), UnsignedFormat(8))
+    times = {key: {"ms": 2.0 if key == slow else 1.0} for key in (entry(w, a) for w in WEIGHTS for a in read)}
+    table = LatencyTable({"source": "given", "base_ms": 0.0, "sites": dict.fromkeys(CONVNET, times)})
+    assert Coupling(network, allowed_in(network, activations), table).one_latency() == same
 
 
 def test_tied_layers_keep_one_format_in_coupled_plans(networks):
