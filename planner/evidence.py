@@ -117,7 +117,8 @@ class Evidence:
         evaluate: measures one plan.
         max_drop: the budget.
         safety: standard errors that are added to a drop before it is compared with the budget.
-        max_evaluations: full evaluations' worth of samples, at least 1; an evaluation counts its fraction.
+        max_evaluations: full evaluations' worth of samples, at least 1, may be infinite; an evaluation counts its
+            fraction.
         expired: asked before every evaluation but the first; True ends the search.
 
     Raises:
@@ -145,6 +146,10 @@ class Evidence:
 
     def __contains__(self, point: PlanPoint) -> bool:
         return point in self._known
+
+    def knows(self, plan: Plan) -> bool:
+        """Whether the plan was evaluated, whatever damage was predicted of it then."""
+        return any(point.plan == plan for point in self._known)
 
     def evaluate(self, point: PlanPoint, *, to_the_end: bool = False) -> bool:
         """Measure `point` unless it is known; False, and nothing is measured, once samples or time are used up."""

@@ -6,7 +6,7 @@ samples, and only the survivors of one stage reach the next. The parent is repla
 samples, else it stays, so that the result is never less fit than the start.
 
 Differences from the paper: the last stage is on all samples, and the parent's fitness there is remembered, not measured
-again; costs count as the same up to 1 %, because files also hold names, and limits are kept by every child.
+again; costs count as the same up to 1 %, because files also hold names, and the caller says which children are allowed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import ProblemInvalid
-from planner.problem import Limits, Plan, Problem, Quantity
+from planner.problem import Plan, Problem, Quantity
 
 # measured damage of a plan (mean KL, say; lower is fitter) over the first so many samples: the same every time
 Fitness = Callable[[Plan, int], float]
@@ -29,7 +29,7 @@ _CHILDREN = (16, 4, 1)
 _SHARES = (1 / 16, 1 / 4, 1.0)
 _MOST_SWITCHES = 3
 _SAME_COST = 0.01
-# draws for one child: all of them may break a limit, or undo each other
+# draws for one child: all of them may be forbidden, or undo each other
 _MOST_DRAWS = 20
 
 
@@ -54,7 +54,7 @@ def evolve(
     *,
     samples: int,
     cost: Quantity = Quantity.SIZE,
-    limits: Limits | None = None,
+    allowed: Callable[[Plan], bool] = lambda _plan: True,
     max_evaluations: float,
     generator: np.random.Generator,
     expired: Callable[[], bool] = lambda: False,
@@ -67,7 +67,7 @@ def evolve(
         fitness: see `Fitness`; a value that is not a number counts as infinite.
         samples: all of them, at least 1.
         cost: what a switch leaves as it is.
-        limits: kept by every child.
+        allowed: asked of every child; one for which it is False is not measured.
         max_evaluations: in evaluations on all samples; one is for the start.
         generator: of the switches.
         expired: asked before every other measurement; True ends the evolution.
@@ -77,7 +77,7 @@ def evolve(
     """
     if samples < 1:
         raise ProblemInvalid(f"evolution needs at least 1 sample, got {samples}")
-    mutation = _Mutation(problem, cost, limits or Limits(), generator)
+    mutation = _Mutation(problem, cost, allowed, generator)
     measured = _Measured(fitness, samples, max_evaluations, expired)
     parent = start
     start_fitness = least = measured.first(start)
@@ -141,9 +141,10 @@ class _Mutation:
     the same costs.
     """
 
-    def __init__(self, problem: Problem, cost: Quantity, limits: Limits, generator: np.random.Generator) -> None:
-        self._problem = problem
-        self._limits = limits
+    def __init__(
+        self, problem: Problem, cost: Quantity, allowed: Callable[[Plan], bool], generator: np.random.Generator
+    ) -> None:
+        self._allowed = allowed
         self._generator = generator
         values = problem.values(cost)
         costs = [values[a:b] for a, b in zip(problem.offsets[:-1], problem.offsets[1:], strict=True)]
@@ -171,7 +172,7 @@ class _Mutation:
             if len(children) == _CHILDREN[0]:
                 break
             child = self._child(parent)
-            if child != parent and self._problem.within(self._limits, np.array([child.choices])).all():
+            if child != parent and child not in children and self._allowed(child):
                 children[child] = None
         return list(children)
 

@@ -12,6 +12,7 @@ curse). So what the map does not expect to keep the budget is not even tried.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,13 +24,18 @@ from planner.problem import Plan, Problem, Quantity
 MOST_STEPS = 4
 
 
-def improve_locally(problem: Problem, priced: Priced, evidence: Evidence, *, most_steps: int = MOST_STEPS) -> None:
-    """Evaluate narrower neighbours of the cheapest plan that meets the budget, at most `most_steps` of them."""
+def improve_locally(
+    problem: Problem, priced: Priced, evidence: Evidence, *, most_steps: int = MOST_STEPS, shift: float = 0.0
+) -> None:
+    """Evaluate narrower neighbours of the cheapest plan that meets the budget, at most `most_steps` of them.
+
+    `shift` is added to predicted damages: what measurement knows better of the plan that the steps begin at.
+    """
     for _ in range(most_steps):
         best = evidence.cheapest()
         if best is None:
             return
-        step = _most_promising(narrower(problem, best.plan), best, priced, problem, evidence)
+        step = _most_promising(narrower(problem, best.plan), best, priced, problem, evidence, shift)
         if step is None or not evidence.evaluate(step):
             return
 
@@ -45,13 +51,14 @@ def narrower(problem: Problem, plan: Plan) -> list[Plan]:
 
 
 def _most_promising(
-    steps: Sequence[Plan], best: PlanPoint, priced: Priced, problem: Problem, evidence: Evidence
+    steps: Sequence[Plan], best: PlanPoint, priced: Priced, problem: Problem, evidence: Evidence, shift: float
 ) -> PlanPoint | None:
     """The cheapest step not yet evaluated that saves something and that the map expects to keep the budget."""
     if not steps:
         return None
-    damages = problem.totals(Quantity.DAMAGE, np.array([step.choices for step in steps]))
+    damages = problem.totals(Quantity.DAMAGE, np.array([step.choices for step in steps])) + shift
     promising = np.flatnonzero(evidence.expected(damages) <= evidence.max_drop).tolist()
-    points = [point for index in promising if (point := priced(steps[index])) is not None]
-    points = [point for point in points if point.cost < best.cost and point not in evidence]
+    unknown = [steps[index] for index in promising if not evidence.knows(steps[index])]
+    points = [replace(point, damage=point.damage + shift) for step in unknown if (point := priced(step)) is not None]
+    points = [point for point in points if point.cost < best.cost]
     return min(points, key=lambda point: (point.cost, point.damage), default=None)

@@ -58,7 +58,15 @@ def test_is_never_less_fit_than_its_start_and_keeps_its_limits(random_problem, s
         return math.nan if worst and value > 0 else float(value)
 
     limits = Limits(max_size_bytes=problem.total(Quantity.SIZE, start))
-    found = evolve(problem, start, fitness, samples=100, limits=limits, max_evaluations=most, generator=generator)
+    found = evolve(
+        problem,
+        start,
+        fitness,
+        samples=100,
+        allowed=lambda plan: bool(problem.within(limits, np.array([plan.choices])).all()),
+        max_evaluations=most,
+        generator=generator,
+    )
     assert found.fitness <= found.start_fitness
     own = fitness(found.plan, 100)
     assert found.fitness == (math.inf if math.isnan(own) else own)

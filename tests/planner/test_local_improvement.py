@@ -79,3 +79,21 @@ def test_a_step_that_misses_is_not_taken(problem):
 def test_without_a_plan_that_meets_there_is_nothing_to_improve(problem):
     _, steps = improved(problem, [at(problem, 2, 2, 2)], -1.0, lambda point: point.damage)
     assert steps == []
+
+
+def test_a_shift_moves_what_is_predicted_of_every_step(problem):
+    """The map expects 0.001 more of every plan, so a step that would just do is not tried."""
+    start, miss = at(problem, 2, 2, 2), at(problem, 0, 0, 0)
+    drops = {start: start.damage, miss: miss.damage}
+    points: list[PlanPoint] = []
+
+    def evaluate(point: PlanPoint, to_the_end: bool) -> Evaluation:
+        points.append(point)
+        return Evaluation(drops.get(point, 0.0), 0.002, 1000, int(point.cost))
+
+    evidence = Evidence(evaluate, 0.02)
+    evidence.evaluate(start)
+    evidence.evaluate(miss)
+    improve_locally(problem, lambda plan: at(problem, *plan.choices), evidence, most_steps=1, shift=0.001)
+    assert points[2].damage == pytest.approx(at(problem, *points[2].plan.choices).damage + 0.001)
+    assert evidence.knows(points[2].plan)
