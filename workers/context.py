@@ -151,8 +151,14 @@ class JobContext:
 
     def deadline_passed(self) -> bool:
         """Whether the request's `search.deadline_seconds` is used up, counted from the first start of the job."""
+        return self.time_used() >= 1
+
+    def time_used(self) -> float:
+        """The share of the request's `search.deadline_seconds` that is used up, 0 without one, at most 1."""
         seconds = (self.request.get("search") or {}).get("deadline_seconds")
-        return seconds is not None and (datetime.now(UTC) - self._started_at).total_seconds() >= seconds
+        if seconds is None:
+            return 0.0
+        return float(min(1.0, max(0.0, (datetime.now(UTC) - self._started_at).total_seconds() / seconds)))
 
     def run(self, stage: Stage) -> bool:
         """Run `stage`, or find its result in the store; True if it ran."""

@@ -123,7 +123,7 @@ STAGES: tuple[Stage, ...] = (
         run=plan.run,
         weight=25,
         time_limit=timedelta(hours=24),
-        version=3,
+        version=4,
     ),
     Stage(
         name="certify",

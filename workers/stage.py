@@ -56,6 +56,9 @@ class StageContext(Protocol):
     def deadline_passed(self) -> bool:
         """Whether the request's `search.deadline_seconds` is used up, counted from the first start of the job."""
 
+    def time_used(self) -> float:
+        """The share of the request's `search.deadline_seconds` that is used up, 0 without one, at most 1."""
+
 
 @dataclass(frozen=True)
 class Stage:

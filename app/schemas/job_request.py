@@ -149,14 +149,25 @@ class Sensitivity(Strict):
 
 
 class Search(Strict):
-    method: Literal["auto", "frontier", "bisection"] = Field(
+    method: Literal["auto", "frontier", "bisection", "evolution"] = Field(
         default="auto",
         description="frontier: bisection along the frontier of cost against predicted damage; bisection: level by "
-        "level in the order of sensitivity; auto: frontier.",
+        "level in the order of sensitivity; evolution: frontier, and what it finds is polished until the deadline; "
+        "auto: frontier.",
     )
     deadline_seconds: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="After this time from the start the best plan found so far is delivered."
     )
+
+    @model_validator(mode="after")
+    def _evolution_ends(self) -> Self:
+        if self.method == "evolution" and self.deadline_seconds is None:
+            refuse(
+                "request_invalid",
+                "search.method evolution polishes the plan until the deadline, and search.deadline_seconds is null; "
+                "set it to the seconds that the job may take, or take the method frontier",
+            )
+        return self
 
 
 class LayerConstraint(Strict):

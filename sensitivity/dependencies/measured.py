@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
@@ -47,6 +49,7 @@ class MeasuredPlans:
     ) -> None:
         self._changes = changes
         self._loss = loss
+        self._batch = batch
         self._output = network.outputs[0].name
         samples = len(next(iter(inputs.values())))
         self._batches: list[Values] = [
@@ -63,8 +66,12 @@ class MeasuredPlans:
         self._made = [[name for name, place in places.items() if place == cut] for cut in cuts]
         self._float_outputs = [self._run(values, {}, {}) for values in self._batches]
 
-    def losses(self, plan: Sequence[int]) -> NDArray[np.float64]:
+    def losses(self, plan: Sequence[int], samples: int | None = None) -> NDArray[np.float64]:
         """The loss of every sample, `[samples]`, with the candidates at these places made; 0 for the empty plan.
+
+        Args:
+            plan: places of candidates.
+            samples: only of the first so many, rounded up to whole batches; None for all.
 
         Raises:
             ValueError: two candidates change the same weight or value.
@@ -76,12 +83,13 @@ class MeasuredPlans:
             for change in chosen
             if isinstance(change, WeightChange)
         }
+        batches = None if samples is None else math.ceil(samples / self._batch)
         rounding: dict[str, Rounding] = {}
         for change in chosen:
             rounding.update(change.tensors if isinstance(change, ActivationChange) else {})
         parts = [
             sample_loss(self._loss, self._run(values, weights, rounding), reference)
-            for values, reference in zip(self._batches, self._float_outputs, strict=True)
+            for values, reference in itertools.islice(zip(self._batches, self._float_outputs, strict=True), batches)
         ]
         return np.concatenate(parts)
 

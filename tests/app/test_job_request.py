@@ -211,7 +211,12 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"search": {"method": "magic"}},
         "request_invalid",
-        "search.method: Input should be 'auto', 'frontier' or 'bisection'",
+        "search.method: Input should be 'auto', 'frontier', 'bisection' or 'evolution'",
+    ),
+    (
+        {"search": {"method": "evolution"}},
+        "request_invalid",
+        "evolution polishes the plan until the deadline, and search.deadline_seconds is null",
     ),
     ({"search": {"deadline_seconds": 0}}, "request_invalid", "search.deadline_seconds: Input should be greater than 0"),
     (

@@ -39,10 +39,11 @@ def run(context: StageContext) -> bytes:
         return pack({"chosen": PREFERRED, "note": few, **nothing})
     measured = _measured(context, inputs, plans)
     document = _compared(scores, plans, measured, int(context.request["seed"]))
-    return pack({**document, "samples": len(_samples(inputs))}, {"plans": plans, "measured": measured})
+    return pack({**document, "samples": len(plan_samples(inputs))}, {"plans": plans, "measured": measured})
 
 
-def _samples(inputs: Inputs) -> NDArray[np.int64]:
+def plan_samples(inputs: Inputs) -> NDArray[np.int64]:
+    """The search samples on which whole plans are measured, or one batch if that is larger."""
     return inputs.splits.search[: max(SAMPLES, inputs.static_batch or 0)]
 
 
@@ -53,7 +54,7 @@ def _measured(context: StageContext, inputs: Inputs, plans: NDArray[np.int64]) -
     def losses(plan: NDArray[np.int64]) -> bytes:
         if not runs:  # made when the first plan is not there yet
             changes = changes_of(inputs.network, Rounded.unpack(context.read("calibrate")))
-            samples = inputs.take(_samples(inputs))
+            samples = inputs.take(plan_samples(inputs))
             threads, batch = context.threads, inputs.batch
             runs.append(MeasuredPlans(inputs.network, changes, samples, inputs.loss, threads=threads, batch=batch))
         return pack({"loss": float(runs[0].losses(plan.tolist()).mean())})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
@@ -31,11 +32,17 @@ class Evaluator:
     too, for which all samples are read.
 
     Args:
-        expected: about how many evaluations there will be, for the progress.
+        report: called after every evaluation with how many there were.
     """
 
     def __init__(
-        self, context: StageContext, inputs: Inputs, problem: Problem, metric: Metric, *, expected: int
+        self,
+        context: StageContext,
+        inputs: Inputs,
+        problem: Problem,
+        metric: Metric,
+        *,
+        report: Callable[[int], None],
     ) -> None:
         self._context = context
         self._inputs = inputs
@@ -44,7 +51,7 @@ class Evaluator:
         self._compare = Comparison(context, inputs, inputs.splits.search, metric)
         self._float = self._compare.of_float()
         self._margins = _Margins.of(self._compare, metric) if self._float.counts else None
-        self._expected = expected
+        self._report = report
         self._done = 0
 
     def __call__(self, point: PlanPoint, to_the_end: bool) -> Evaluation:
@@ -53,7 +60,7 @@ class Evaluator:
         if self._margins is not None:
             self._margins.remember(point.damage, arrays["margins"])
         self._done += 1
-        self._context.progress(min(1.0, self._done / self._expected))
+        self._report(self._done)
         return Evaluation(**document)
 
     def _measured(self, point: PlanPoint, to_the_end: bool) -> bytes:

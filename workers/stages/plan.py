@@ -15,7 +15,7 @@ from evaluation.metrics import Metric
 from evaluation.splits import Splits
 from network.graph import Network
 from planner.errors import LimitUnreachable
-from planner.evidence import EvaluatedPlan, Evidence, PlanPoint, SearchResult
+from planner.evidence import MOST_EVALUATIONS, EvaluatedPlan, Evidence, PlanPoint, SearchResult
 from planner.interactions import frontier_within, interaction_frontier
 from planner.level_bisection import bisect_levels
 from planner.local_improvement import improve_locally
@@ -27,10 +27,12 @@ from workers.stage import StageContext
 from workers.stages.analysis import Analysis
 from workers.stages.coupling import Coupling, decisions
 from workers.stages.evaluator import Evaluator
+from workers.stages.fitness import MeasuredLoss
 from workers.stages.inputs import Inputs
 from workers.stages.latency_table import LatencyTable
 from workers.stages.measured import file_sizes
 from workers.stages.payload import pack, unpack
+from workers.stages.polishing import Elapsed, polished
 from workers.stages.problem import planning_problem
 from workers.stages.resolve import limits_of
 
@@ -57,15 +59,27 @@ def run(context: StageContext) -> bytes:
     space = _Space(request, inputs.network, problem, joint)
     points = space.frontier()
     context.check()
+    elapsed = Elapsed(context) if request["search"]["method"] == "evolution" else None
     expected = len(points).bit_length() + 3
-    evaluator = Evaluator(context, inputs, problem, Metric(resolved["metric"]), expected=expected)
+    evaluator = Evaluator(
+        context,
+        inputs,
+        problem,
+        Metric(resolved["metric"]),
+        report=elapsed.report if elapsed else lambda done: context.progress(min(1.0, done / expected)),
+    )
     evidence = Evidence(
         lambda point, to_the_end: evaluator(space.single(point), to_the_end),
         request["budget"]["max_drop"],
         safety=safety_of(request["budget"]["confidence"], inputs.splits),
+        max_evaluations=math.inf if elapsed else MOST_EVALUATIONS,  # evolution ends with the time
         expired=context.deadline_passed,
     )
-    result = space.single_result(_searched(space, points, evidence))
+    found, polish = _searched(space, points, evidence), None
+    if elapsed:
+        fitness = MeasuredLoss(context, inputs, problem, joint, elapsed.report)
+        found, polish = polished(context, joint.problem, space.priced, cost_of(request), found, evidence, fitness)
+    result = space.single_result(found)
     points = [space.single(point) for point in points]
     return pack(
         {
@@ -76,6 +90,7 @@ def run(context: StageContext) -> bytes:
                 "full_evaluations": result.full_evaluations,
                 "least_drop": result.least_drop,
                 "evaluated": [_evaluated(problem, plan) for plan in result.evaluated],
+                "polish": polish,
             },
             "frontier": _frontier_document(problem, cost_of(request), points, result),
         }

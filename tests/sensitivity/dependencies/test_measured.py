@@ -1,0 +1,18 @@
+"""Losses of whole plans, of all samples and of the first ones."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sensitivity.dependencies.measured import MeasuredPlans
+from sensitivity.loss import Loss
+
+
+def test_the_first_samples_lose_what_they_lose_among_all(mlp, perturbations, samples_of):
+    changes = perturbations(mlp, 0.2, count=1)
+    measured = MeasuredPlans(mlp, changes, samples_of(mlp, 12), Loss.KL, batch=5)
+    plan = range(len(changes))
+    whole = measured.losses(plan)
+    assert whole.shape == (12,)
+    for samples, whole_batches in ((1, 5), (5, 5), (6, 10), (11, 12), (12, 12)):
+        np.testing.assert_array_equal(measured.losses(plan, samples), whole[:whole_batches])
