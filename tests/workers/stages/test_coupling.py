@@ -241,8 +241,10 @@ def counted(rows: dict[str, int]) -> int:
     return sum(macs * rows[weight] * rows[read] for weight, [(read, macs)] in CONVNET.items())
 
 
-def test_a_job_for_bit_operations_reports_what_its_plans_cost(job, model, samples, analysis):
-    delivery = job(model, samples, {**REQUEST, "objective": "bit_operations"}, analysis).run()
+@pytest.mark.parametrize("search", ["frontier", "bisection"])
+def test_a_job_for_bit_operations_reports_what_its_plans_cost(job, model, samples, analysis, search):
+    wanted = {**REQUEST, "objective": "bit_operations", "search": {"method": search}}
+    delivery = job(model, samples, wanted, analysis).run()
     plan, frontier = (json.loads(delivery.artifacts[kind]) for kind in ("plan", "frontier"))
     assert delivery.outcome == "met"
     bits = {row["name"]: row["bits"] for row in (*plan["layers"], *plan["activations"])}
@@ -264,6 +266,27 @@ def test_a_limit_on_bit_operations_counts_what_layers_read(job, model, samples, 
     with pytest.raises(LimitUnreachable, match=f"the cheapest plan .* has {least:,}"):
         run.run()
     assert run.ran == []
+
+
+def test_a_job_for_latency_predicts_what_the_table_says(job, model, samples, analysis, networks):
+    sites = crossed(networks["convnet"][0]).document["sites"]
+    table = {site: {key: one["ms"] for key, one in entries.items()} for site, entries in sites.items()}
+    wanted = {**REQUEST, "objective": "latency", "latency_table": {**table, "base_ms": 0.5}}
+    delivery = job(model, samples, wanted, analysis).run()
+    plan, frontier = (json.loads(delivery.artifacts[kind]) for kind in ("plan", "frontier"))
+
+    def told(bits: dict[str, int]) -> float:
+        pairs = [
+            (weight, f"int{bits[weight]}/channel+uint{bits[read]}/tensor") for weight, [(read, _)] in CONVNET.items()
+        ]
+        return 0.5 + sum(table[weight][key] for weight, key in pairs)
+
+    bits = {row["name"]: row["bits"] for row in (*plan["layers"], *plan["activations"])}
+    assert plan["latency"]["predicted_ms"] == pytest.approx(told(bits), abs=1e-5)
+    for shown in (*frontier["points"], *plan["search"]["evaluated"]):
+        assert shown["cost"] == pytest.approx(told(shown["bits"]), abs=1e-5)
+    (predicted,) = {one["cost"] for one in frontier["points"] if one["chosen"]}
+    assert predicted == plan["latency"]["predicted_ms"]
 
 
 def test_more_combinations_than_can_be_planned_are_refused_at_once(job, samples, networks):
