@@ -5,8 +5,10 @@ the other a level down, so the plan's cost stays. The children of a generation a
 samples, and only the survivors of one stage reach the next. The parent is replaced by a child that is fitter on all
 samples, else it stays, so that the result is never less fit than the start.
 
-Differences from the paper: the last stage is on all samples, and the parent's fitness there is remembered, not measured
-again; costs count as the same up to 1 %, because files also hold names, and the caller says which children are allowed.
+Differences from the paper: in half of the switches the two sites exchange their levels, because a step to a format that
+no site had may cost something of its own (a file holds one function for each width); the last stage is on all samples,
+and the parent's fitness there is remembered, not measured again; costs count as the same up to 1 %, because files also
+hold names, and the caller says which children are allowed.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ _CHILDREN = (16, 4, 1)
 _SHARES = (1 / 16, 1 / 4, 1.0)
 _MOST_SWITCHES = 3
 _SAME_COST = 0.01
+# share of the switches in which two sites exchange their levels
+_EXCHANGES = 0.5
 # draws for one child: all of them may be forbidden, or undo each other
 _MOST_DRAWS = 20
 
@@ -182,7 +186,8 @@ class _Mutation:
         for _ in range(int(switches)):
             group = self._groups[self._generator.choice(len(self._groups), p=self._weights)]
             up, down = self._generator.choice(group, 2, replace=False).tolist()
-            levels = self._rank[up][choices[up]] + 1, self._rank[down][choices[down]] - 1
+            levels = self._rank[up][choices[up]], self._rank[down][choices[down]]
+            levels = levels[::-1] if self._generator.random() < _EXCHANGES else (levels[0] + 1, levels[1] - 1)
             if levels[0] < len(self._levels[up]) and levels[1] >= 0:
                 choices[up], choices[down] = self._levels[up][levels[0]], self._levels[down][levels[1]]
         return Plan(tuple(choices))

@@ -11,6 +11,7 @@ differ from these by a factor.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ def polish(
         generator: of the switches.
         expired: asked between measurements.
     """
+    priced = functools.cache(priced)  # where few switches are allowed, the same plans are drawn again and again
     current = start
     generations, evaluations, offered, idle = 0, 0.0, 0, 0
     while idle < MOST_IDLE_TURNS and not expired():
