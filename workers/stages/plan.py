@@ -14,7 +14,6 @@ from scipy.stats import norm
 from evaluation.metrics import Metric
 from evaluation.splits import Splits
 from network.graph import Network
-from planner.errors import LimitUnreachable
 from planner.evidence import MOST_EVALUATIONS, EvaluatedPlan, Evidence, PlanPoint, SearchResult
 from planner.interactions import frontier_within, interaction_frontier
 from planner.level_bisection import bisect_levels
@@ -35,6 +34,7 @@ from workers.stages.payload import pack, unpack
 from workers.stages.polishing import Elapsed, polished
 from workers.stages.problem import planning_problem
 from workers.stages.resolve import limits_of
+from workers.stages.smallest import size_unreachable, smallest_plans
 
 FRONTIER_POINTS = 128
 UNITS = {Quantity.SIZE: "bytes", Quantity.BIT_OPERATIONS: "bit operations", Quantity.LATENCY: "milliseconds"}
@@ -167,18 +167,22 @@ class _Space:
             frontier = interaction_frontier(problem, cost, limits=limits, points=FRONTIER_POINTS)
         plans = frontier.plans()
         totals = self.totals(plans)
-        kept = np.ones(len(plans), dtype=bool)
-        for quantity, limit in limits.items():
+        if not self._kept(totals).any():  # the problem's sizes leave out some hundreds of bytes that the file has
+            plans = tuple(smallest_plans(problem))
+            totals = self.totals(plans)
+        index = np.flatnonzero(self._kept(totals))
+        if not len(index):
+            raise size_unreachable(limits.max_size_bytes or 0.0, totals[Quantity.SIZE].min())
+        damages = totals[Quantity.DAMAGE]
+        index = index[undominated(totals[cost][index], damages[index])]
+        return [PlanPoint(plans[i], float(totals[cost][i]), float(damages[i])) for i in index]
+
+    def _kept(self, totals: Mapping[Quantity, NDArray[np.float64]]) -> NDArray[np.bool_]:
+        """[P]: which plans keep every limit."""
+        kept = np.ones(len(totals[Quantity.DAMAGE]), dtype=bool)
+        for quantity, limit in limits_of(self.request).items():
             kept &= totals[quantity] <= limit
-        if not kept.any():  # the problem's sizes leave out some hundreds of bytes that the file has
-            raise LimitUnreachable(
-                f"limits.max_size_bytes is {limits.max_size_bytes:,.0f}, but the smallest file that weights.bits, "
-                f"layers and the other limits allow has {totals[Quantity.SIZE].min():,.0f} bytes; raise the limit to "
-                "that"
-            )
-        index = np.flatnonzero(kept)
-        index = index[undominated(totals[cost][index], frontier.damages[index])]
-        return [PlanPoint(plans[i], float(totals[cost][i]), float(frontier.damages[i])) for i in index]
+        return kept
 
 
 def _searched(space: _Space, points: Sequence[PlanPoint], evidence: Evidence) -> SearchResult:

@@ -33,6 +33,7 @@ from workers.stages.methods import covers_activations, needs_gradients
 from workers.stages.payload import pack
 from workers.stages.problem import planning_problem
 from workers.stages.reach import unmeasured_sites
+from workers.stages.smallest import check_size
 from workers.stages.ties import shared_formats, tied_groups
 
 Allowed = dict[str, list[str]]
@@ -48,7 +49,9 @@ def run(context: StageContext) -> bytes:
     # what a plan takes in milliseconds the next stage finds out, and looks at the limit
     limits = replace(limits_of(context.request), max_latency_ms=None)
     problem, coupling = planning_problem(inputs.network, allowed, None, ""), Coupling(inputs.network, allowed)
-    check_limits(decisions(context.request, inputs.network, problem, tied, coupling).problem, limits)
+    joint = decisions(context.request, inputs.network, problem, tied, coupling)
+    check_size(context.request, inputs.network, problem, joint, limits)
+    check_limits(joint.problem, limits)
     _check_batch(inputs)
     _check_method(context.request)
     if needs_gradients(context.request["sensitivity"]["method"]):
