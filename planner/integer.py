@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from planner.console import native_output_dropped
 from planner.problem import Limits, Plan, Problem, Quantity
 from planner.results import INFEASIBLE, Solution, Status
 
@@ -99,13 +100,14 @@ class _Program:
         constraints = [LinearConstraint(self.choices, 1, 1)]
         if len(self.upper):
             constraints.append(LinearConstraint(self.matrix, -np.inf, self.upper))
-        return milp(
-            self.objective * scale,
-            constraints=constraints,
-            integrality=np.full(len(self.objective), int(integral)),
-            bounds=Bounds(0, 1),
-            options=options,
-        )
+        with native_output_dropped():
+            return milp(
+                self.objective * scale,
+                constraints=constraints,
+                integrality=np.full(len(self.objective), int(integral)),
+                bounds=Bounds(0, 1),
+                options=options,
+            )
 
     def without(self, problem: Problem, plan: Plan) -> _Program:
         """The program in which this one plan is not allowed."""

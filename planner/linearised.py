@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from planner.console import native_output_dropped
 from planner.errors import NotApplicable
 from planner.integer import plan_of
 from planner.problem import Limits, Problem, Quantity
@@ -54,13 +55,14 @@ def solve_linearised(
     if time_limit_seconds is not None:
         options["time_limit"] = time_limit_seconds
     while True:
-        answer = milp(
-            objective_row / scale * 1e3,
-            constraints=constraints,
-            integrality=np.append(np.ones(count), np.zeros(len(first))),
-            bounds=Bounds(0, 1),
-            options=options,
-        )
+        with native_output_dropped():
+            answer = milp(
+                objective_row / scale * 1e3,
+                constraints=constraints,
+                integrality=np.append(np.ones(count), np.zeros(len(first))),
+                bounds=Bounds(0, 1),
+                options=options,
+            )
         if answer.status == _INFEASIBLE:
             return INFEASIBLE
         if answer.x is None:
