@@ -1,7 +1,7 @@
 """What native code prints to the C library's standard output, dropped.
 
 HiGHS 1.12, in SciPy 1.17, prints "HighsMipSolverData::transformNewIntegerFeasibleSolution tmpSolver.run();" whatever
-its options say (HiGHS issue 2783). In a worker that is noise in the log, and on a command line it ends up in the output.
+its options say (HiGHS issue 2783). In a worker that is noise in the log, and on a command line it gets into the output.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def test_a_budget_that_is_met_only_after_polish_is_met():
 
 
 def test_the_end_of_the_polish_is_not_the_end_of_the_search():
-    """That no plan meets the budget was found out in time; that the time then was up for the polish is no other news."""
+    """That no plan meets the budget was found out in time; that the time was up after it is no other news."""
     kept = better(result(NOT_MET, 100, 1), result(DEADLINE, 100, 2))
     assert kept.status is NOT_MET
     assert better(result(DEADLINE, 100, 1), result(DEADLINE, 100, 2)).status is DEADLINE
