@@ -126,8 +126,11 @@ def cross_layer(
                     check((done + number) / (len(changes) * len(starts)))
                 return np.stack(parts)
 
-            rows[target.site].append(checkpoint(f"{target.site}/{index}", compute))
+            # the name says which samples went in, and in which batches: a sketch differs from batch to batch
+            stop = min(start + group, samples)
+            rows[target.site].append(checkpoint(f"{target.site}/{start}-{stop}/{batch}", compute))
             done += len(target.changes)
+            check(done / (len(changes) * len(starts)))
     # popped, so that the rows, which may be gigabytes, do not exist a second time while they are put together
     whole = [(target.positions, np.concatenate(rows.pop(target.site), axis=1)) for target in targets]
     return _assemble(whole, samples, sketch)

@@ -45,7 +45,8 @@ def sample_loss(loss: Loss, outputs: Array, float_outputs: Array) -> NDArray[np.
     p = np.exp(log_p)
     with np.errstate(invalid="ignore"):  # a class that is masked in both has -inf in both
         divergence = np.where(p > 0, p * np.minimum(log_p - log_q, LARGEST_CHANGE), 0.0).sum(-1)
-    return np.asarray(divergence.reshape(len(z), -1).mean(1))
+    # a divergence is not negative, but for rounding
+    return np.asarray(np.maximum(divergence.reshape(len(z), -1).mean(1), 0.0))
 
 
 def root_times(loss: Loss, outputs: Array, float_outputs: Array) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from network.activations import ActivationSite, find_activations
@@ -37,10 +37,13 @@ def allowed_activations(network: Network, request: Mapping[str, Any]) -> dict[st
     return {site.name: _formats(bits, site.name, request["layers"].get(site.name, {})) for site in sites}
 
 
-def activation_bits(request: Mapping[str, Any]) -> list[int]:
-    """Every width that any activation may get, ascending: those of `activations`, and what `layers` asks for beside."""
-    beside = [bits for constraint in request["layers"].values() for bits in constraint.get("bits") or ()]
-    return sorted({*request["activations"]["bits"], *(bits for bits in beside if bits in ACTIVATION_BITS)})
+def activation_bits(request: Mapping[str, Any], activations: Collection[str]) -> list[int]:
+    """Every width that any activation may get, ascending: those of `activations`, and what `layers` asks for beside.
+
+    `activations` are the names among `layers` that mean one.
+    """
+    named = [constraint for name, constraint in request["layers"].items() if name in activations]
+    return sorted({*request["activations"]["bits"], *(bits for one in named for bits in one.get("bits") or ())})
 
 
 def _formats(bits: list[int], name: str, constraint: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ The samples are those of the search: no method has seen them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -16,11 +17,12 @@ from sensitivity.agreement import FEWEST_PLANS, agreement, choose, random_plans
 from sensitivity.dependencies.augmented import fit_lambda
 from sensitivity.dependencies.measured import MeasuredPlans
 from sensitivity.dependencies.saturation import fit_saturation_of_predictions
+from sensitivity.estimate import Unit
 from workers.stage import StageContext
 from workers.stages.analysis import Scores
 from workers.stages.candidates import Rounded
 from workers.stages.changes import changes_of
-from workers.stages.inputs import Inputs
+from workers.stages.inputs import Arrays, Inputs
 from workers.stages.methods import PREFERRED
 from workers.stages.payload import number, pack, unpack
 
@@ -35,55 +37,68 @@ def run(context: StageContext) -> bytes:
     plans = random_plans([len(formats) for formats in scores.document["formats"]], PLANS, int(context.request["seed"]))
     if len(np.unique(plans, axis=0)) < FEWEST_PLANS:
         few = f"the formats allow too few plans to compare: fewer than {FEWEST_PLANS} of {PLANS} drawn ones differ"
-        nothing: dict[str, Any] = {"methods": [], "lambda": None, "saturation": None, "plans": 0, "samples": 0}
-        return pack({"chosen": PREFERRED, "note": few, **nothing})
-    measured = _measured(context, inputs, plans)
-    document = _compared(scores, plans, measured, int(context.request["seed"]))
-    return pack({**document, "samples": len(plan_samples(inputs))}, {"plans": plans, "measured": measured})
+        return pack(_uncompared(few))
+    samples = inputs.take(plan_samples(inputs))
+    measured = _measured(context, inputs, samples, plans)
+    usable = np.isfinite(measured)  # a plan may destroy the network, and then its loss is no number
+    if usable.sum() < FEWEST_PLANS:
+        return pack(_uncompared(f"of {PLANS} random plans only {usable.sum()} have a damage that is a number"))
+    document = _compared(scores, plans[usable], measured[usable], int(context.request["seed"]))
+    return pack({**document, "samples": len(next(iter(samples.values())))}, {"plans": plans, "measured": measured})
+
+
+def _uncompared(note: str) -> dict[str, Any]:
+    nothing: dict[str, Any] = {"methods": [], "lambda": None, "saturation": None, "plans": 0, "samples": 0}
+    return {"chosen": PREFERRED, "note": note, **nothing}
 
 
 def plan_samples(inputs: Inputs) -> NDArray[np.int64]:
-    """The search samples on which whole plans are measured, or one batch if that is larger."""
-    return inputs.splits.search[: max(SAMPLES, inputs.static_batch or 0)]
+    """The search samples on which whole plans are measured: no more than may be alive at once, or one batch."""
+    return inputs.splits.search[: max(min(SAMPLES, inputs.group), inputs.static_batch or 0)]
 
 
-def _measured(context: StageContext, inputs: Inputs, plans: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[P]: the mean loss of every plan; each is a chunk."""
+def _measured(context: StageContext, inputs: Inputs, samples: Arrays, plans: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[P]: the mean loss of every plan, NaN where it is no number; each is a chunk."""
+    count = len(next(iter(samples.values())))
     runs: list[MeasuredPlans] = []
 
     def losses(plan: NDArray[np.int64]) -> bytes:
         if not runs:  # made when the first plan is not there yet
             changes = changes_of(inputs.network, Rounded.unpack(context.read("calibrate")))
-            samples = inputs.take(plan_samples(inputs))
             threads, batch = context.threads, inputs.batch
             runs.append(MeasuredPlans(inputs.network, changes, samples, inputs.loss, threads=threads, batch=batch))
-        return pack({"loss": float(runs[0].losses(plan.tolist()).mean())})
+        return pack({"loss": number(runs[0].losses(plan.tolist()).mean())})
 
     measured = []
     for index, plan in enumerate(plans):
-        found, _ = unpack(context.chunk("plan/" + "-".join(map(str, plan)), lambda plan=plan: losses(plan)))  # type: ignore[misc]
-        measured.append(found["loss"])
+        name = f"plan/{count}/" + "-".join(map(str, plan))
+        found, _ = unpack(context.chunk(name, lambda plan=plan: losses(plan)))  # type: ignore[misc]
+        measured.append(math.nan if found["loss"] is None else found["loss"])
         context.progress((index + 1) / len(plans))
     return np.array(measured)
 
 
 def _compared(scores: Scores, plans: NDArray[np.int64], measured: NDArray[np.float64], seed: int) -> dict[str, Any]:
-    found = scores.predictions()
-    predicted = {one.method: one.damages(plans) for one in found}
+    found = {one.method: one for one in scores.predictions()}
+    predicted = {name: one.damages(plans) for name, one in found.items()}
+    agreements = {name: agreement(name, damages, measured, seed) for name, damages in predicted.items()}
     chosen = choose(list(predicted.items()), measured, seed)
     fitted: dict[str, Any] = {"lambda": None, "saturation": None}
     if (measured > 0).all():
-        preferred = found[0]
+        preferred = found[PREFERRED]
         lam = fit_lambda(preferred.own, np.asarray(preferred.interactions), plans, measured)
         fitted["lambda"] = {"value": lam.value, "stderr": number(lam.stderr)}
-        saturation = fit_saturation_of_predictions(np.maximum(predicted[chosen], 0.0), measured)
-        fitted["saturation"] = _all_finite(asdict(saturation))
+        relative = scores.document["methods"].get(chosen, {}).get("unit") == Unit.RELATIVE
+        scale = agreements[chosen].ratio if relative else 1.0
+        if math.isfinite(scale):
+            saturation = fit_saturation_of_predictions(np.maximum(scale * predicted[chosen], 0.0), measured)
+            fitted["saturation"] = {"method": chosen, **_all_finite(asdict(saturation))}
     return {
         "chosen": chosen,
         "note": "",
         "plans": len(plans),
         **fitted,
-        "methods": [_all_finite(asdict(agreement(name, one, measured, seed))) for name, one in predicted.items()],
+        "methods": [_all_finite(asdict(one)) for one in agreements.values()],
     }
 
 

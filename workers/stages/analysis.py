@@ -52,7 +52,7 @@ class Scores:
         alone = [name for name in self.document["methods"] if name != "cross_layer"]
         found += [additive(name, self.arrays[f"score/{name}"]) for name in alone]
         # a method that does not cover every candidate says nothing about whole plans
-        return [prediction for prediction in found if np.isfinite(prediction.own).all()]
+        return [one for one in found if np.isfinite(one.own if one.interactions is None else one.interactions).all()]
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,12 @@ class Analysis:
         return str(self.agreement["chosen"]) if asked == "auto" else asked
 
     def stderr(self, asked: str) -> NDArray[np.float64]:
-        """[K]: the standard error of each candidate's own damage by that method, not scaled."""
-        return self.scores.arrays[f"stderr/{scores_of(self.method(asked))}"]
+        """[K]: the standard error of each candidate's own damage by that method."""
+        method = self.method(asked)
+        return np.asarray(self._scale(method) * self.scores.arrays[f"stderr/{scores_of(method)}"])
 
     def prediction(self, asked: str) -> Prediction:
-        """How that method predicts the damage of plans; scores that only order are scaled to the random plans.
+        """How that method predicts the damage of plans; scores that only order are scaled to damages.
 
         Raises:
             MethodNotApplicable: the method did not run on this network, or covers not every candidate.
@@ -88,7 +89,14 @@ class Analysis:
             raise MethodNotApplicable(
                 f"sensitivity.method {method} cannot plan this network: {why}; take auto, or {', '.join(found)}"
             )
+        return found[method].times(self._scale(method))
+
+    def _scale(self, method: str) -> float:
+        """What makes damages of scores that only order: by the measured plans, or, without, by the measured damages."""
         if self.scores.document["methods"].get(method, {}).get("unit") != Unit.RELATIVE:
-            return found[method]
+            return 1.0
         ratio = next((one["ratio"] for one in self.agreement["methods"] if one["method"] == method), None)
-        return found[method].times(ratio) if ratio else found[method]
+        if ratio:
+            return float(ratio)
+        total = float(self.scores.arrays[f"score/{method}"].sum())
+        return float(self.scores.arrays["score/measured"].sum()) / total if total > 0 else 1.0

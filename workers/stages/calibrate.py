@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from network.activations import ActivationSite
 from network.graph import Layer, Network, Site
 from network.taps import Taps
 from quantization.activation_ranges import Histogram, calibrated
@@ -33,15 +34,22 @@ STATISTICS_BYTES = 1 << 30
 
 def settings(request: Mapping[str, JSON]) -> JSON:
     """The parts of the request that the result depends on."""
-    activations = None if request["activations"]["bits"] is None else activation_bits(request)
-    return [candidate_bits(request), activations, request["weights"], request["seed"]]
+    named = {name: set(constraint["bits"]) for name, constraint in request["layers"].items() if "bits" in constraint}
+    widths, activations = set(request["weights"]["bits"]), request["activations"]["bits"]
+    if activations is None:
+        return [sorted(widths.union(*named.values())), request["weights"], request["seed"]]
+    # which of the names are activations only the network says; a width that both have already changes nothing
+    both = widths.intersection(activations)
+    beside = {name: sorted(bits) for name, bits in named.items() if not bits <= both}
+    return [beside, activations, request["weights"], request["seed"]]
 
 
 def run(context: StageContext) -> bytes:
     """Rounded weights and parameters of activations of all candidates (`workers.stages.candidates`)."""
     inputs = Inputs.read(context)
     granularity = Granularity(context.request["weights"]["granularity"])
-    formats = [IntegerFormat(bits, granularity) for bits in candidate_bits(context.request)]
+    activations = _activation_sites(context, inputs)
+    formats = [IntegerFormat(bits, granularity) for bits in candidate_bits(context.request, activations)]
     rounding = _Rounding(context, inputs, formats)
     if context.request["weights"]["rounding"] == "nearest":
         rounding.nearest()
@@ -52,18 +60,24 @@ def run(context: StageContext) -> bytes:
     return pack_candidates(
         {name: rounding.weights[name] for name in names},
         {name: rounding.methods[name] for name in names},
-        _activations(context, inputs),
+        _activations(context, inputs, activations),
     )
 
 
-def _activations(context: StageContext, inputs: Inputs) -> list[ActivationCandidates]:
-    """Every activation site in every width of the request, from the same histograms; none where it asks for none."""
+def _activation_sites(context: StageContext, inputs: Inputs) -> dict[str, ActivationSite]:
+    """By name; none where the request leaves activations in float32."""
     if context.request["activations"]["bits"] is None:
-        return []
-    sites = planned_activations(inputs.network)
+        return {}
+    return {site.name: site for site in planned_activations(inputs.network)}
+
+
+def _activations(
+    context: StageContext, inputs: Inputs, sites: Mapping[str, ActivationSite]
+) -> list[ActivationCandidates]:
+    """Every activation site in every width of the request, from the same histograms."""
     if not sites:
         return []
-    histograms = {site.name: Histogram(site.name) for site in sites}
+    histograms = {name: Histogram(name) for name in sites}
 
     def visit(name: str, values: NDArray[np.generic]) -> None:
         histograms[name].add(np.asarray(values, dtype=np.float32))
@@ -72,10 +86,10 @@ def _activations(context: StageContext, inputs: Inputs) -> list[ActivationCandid
     for batch in _tapped_batches(inputs, inputs.sensitivity_samples):
         taps.run(batch, visit)
         context.check()
-    formats = [UnsignedFormat(width) for width in activation_bits(context.request)]
+    formats = [UnsignedFormat(width) for width in activation_bits(context.request, sites)]
     return [
         ActivationCandidates(site, tuple(calibrated(histograms[site.name], format_) for format_ in formats))
-        for site in sites
+        for site in sites.values()
     ]
 
 

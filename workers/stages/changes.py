@@ -8,6 +8,7 @@ from __future__ import annotations
 from network.graph import Network
 from sensitivity.estimate import ActivationChange, Change, WeightChange
 from workers.stages.candidates import Rounded
+from workers.stages.methods import Candidates
 
 
 def sites_of(network: Network, rounded: Rounded) -> dict[str, list[str]]:
@@ -30,3 +31,11 @@ def changes_of(network: Network, rounded: Rounded) -> tuple[Change, ...]:
         for one in found.formats
     ]
     return (*weights, *activations)
+
+
+def counted(rounded: Rounded) -> Candidates:
+    """How many candidates there are, for the cost of the methods."""
+    return Candidates(
+        of_a_weight=max(map(len, rounded.weights.values())),
+        of_activations=sum(len(found.formats) for found in rounded.activations.values()),
+    )

@@ -33,12 +33,12 @@ class ChosenPlan:
     coupling: Coupling
 
     def candidates(self) -> Iterator[tuple[str, Candidate, float | None]]:
-        """Site, chosen candidate and standard error of its damage; None where it stays float."""
+        """Site, chosen candidate and standard error of its damage; None where it stays float, or is not known."""
         for site, choice in zip(self.problem.sites, self.plan.choices, strict=True):
             candidate = site.candidates[choice]
             stderr = None
             if not isinstance(candidate.format, FloatFormat):
-                stderr = float(self.stderr[self.scores.index(site.name, candidate.format)])
+                stderr = number(self.stderr[self.scores.index(site.name, candidate.format)])
             yield site.name, candidate, stderr
 
 
@@ -67,7 +67,7 @@ def layers_of(chosen: ChosenPlan, rounding: Mapping[str, str]) -> list[dict[str,
                 "damage_stderr": stderr,
                 "trace_mean": number(chosen.scores.arrays["trace_mean"][index]),
                 "trace_stderr": number(chosen.scores.arrays["trace_stderr"][index]),
-                "rounding": None if stderr is None else rounding[site.name],
+                "rounding": None if isinstance(candidate.format, FloatFormat) else rounding[site.name],
                 "note": UNMEASURED if site.name in unmeasured else None,
             }
         )

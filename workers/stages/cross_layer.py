@@ -15,10 +15,10 @@ from sensitivity.cross_layer import CrossLayer, cross_layer
 from sensitivity.estimate import Change, Unit
 from workers.stage import StageContext
 from workers.stages.candidates import Rounded
-from workers.stages.changes import changes_of, sites_of
-from workers.stages.forecast import forecast
+from workers.stages.changes import changes_of, counted, sites_of
+from workers.stages.forecast import forecast_passes
 from workers.stages.inputs import Inputs
-from workers.stages.methods import float_passes, methods_to_run
+from workers.stages.methods import float_passes
 from workers.stages.payload import pack, unpack
 
 
@@ -27,14 +27,15 @@ def run(context: StageContext) -> bytes:
     inputs = Inputs.read(context)
     rounded = Rounded.unpack(context.read("calibrate"))
     changes, sites = changes_of(inputs.network, rounded), sites_of(inputs.network, rounded)
-    expected = forecast(inputs, len(changes), methods_to_run(context.request), context.threads)
+    passes = float_passes("measured", inputs.network, counted(rounded))
+    expected = forecast_passes(inputs, passes, len(changes), context.threads)
     context.estimate(expected.seconds, expected.memory_bytes)
     matrix, seconds = _measured(context, inputs, changes)
     facts = {
         "unit": Unit.DAMAGE.value,
         "samples": matrix.samples,
         "seconds": seconds,
-        "float_passes": float_passes("measured", inputs.network, max(map(len, sites.values()))),
+        "float_passes": passes,
         "note": "",
     }
     return pack(

@@ -1,4 +1,4 @@
-"""What the stage `sensitivity` will take, before it begins: seconds on this machine, and its peak of memory.
+"""What the stages `cross_layer` and `sensitivity` will take, before each begins: seconds, and peak of memory.
 
 Time is counted in float passes (`workers.stages.methods`) and one batch is run to see how long a pass takes here. The
 estimate leaves out what depends on luck (how many probes the traces need), so that it is good to a factor of two.
@@ -9,47 +9,43 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluation.runner import OnnxRunner
 from network.memory import estimate_memory
 from network.normalise import dump
 from workers.stages.inputs import ACTIVATIONS_PER_PEAK, Inputs
-from workers.stages.methods import float_passes
 
-# Parts of a network are made into sessions of ONNX Runtime, two for each site.
 SKETCHED_OUTPUTS = 256
 FLOAT32_BYTES = 4
+FLOAT64_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """`seconds` for everything, of which `measured_share` (0 to 1) goes to the passes of the cross-layer matrix."""
+    """What a stage is expected to take; the memory is that of the whole process."""
 
     seconds: float
-    measured_share: float
     memory_bytes: int
 
 
-def forecast(inputs: Inputs, candidates: int, methods: Sequence[str], threads: int) -> Forecast:
-    """The expected cost of the cross-layer matrix and of `methods`.
+def forecast_passes(inputs: Inputs, passes: float, candidates: int, threads: int) -> Forecast:
+    """Of `passes` float passes in ONNX Runtime that keep the outputs of all `candidates`."""
+    samples, of_sample = len(inputs.sensitivity_samples), _sample_bytes(inputs)
+    width = math.prod(n or 1 for n in inputs.network.outputs[0].shape[1:])
+    rows = candidates * samples * min(width, SKETCHED_OUTPUTS) * FLOAT32_BYTES
+    matrices = 3 * FLOAT64_BYTES * candidates**2
+    # two cuts of a group are alive while it moves on, and the rows a second time, in parts, while the matrix is made
+    held = (2 * min(inputs.group, samples) + inputs.batch) * of_sample + 2 * rows + matrices
+    weights = estimate_memory(inputs.network.proto, 1).weight_bytes
+    return Forecast(_pass_seconds(inputs, threads) * passes, _used_bytes() + weights + held)
 
-    Args:
-        inputs: network and data of the job.
-        candidates: of all sites together.
-        methods: those of `sensitivity.estimators` that will run.
-        threads: of ONNX Runtime.
-    """
-    network = inputs.network
-    each = math.ceil(candidates / len(network.sites))
-    measured = float_passes("measured", network, each)
-    others = sum(float_passes(name, network, each) for name in methods)
-    return Forecast(
-        seconds=_pass_seconds(inputs, threads) * (measured + others),
-        measured_share=measured / (measured + others),
-        memory_bytes=_memory_bytes(inputs, candidates),
-    )
+
+def forecast_gradients(inputs: Inputs, passes: float, threads: int) -> Forecast:
+    """Of as much work as `passes` float passes, by backward passes in torch."""
+    weights = estimate_memory(inputs.network.proto, 1).weight_bytes  # a copy, their gradients, and one candidate
+    held = 3 * weights + inputs.backward_batch * _sample_bytes(inputs) * ACTIVATIONS_PER_PEAK
+    return Forecast(_pass_seconds(inputs, threads) * passes, _used_bytes() + held)
 
 
 def _pass_seconds(inputs: Inputs, threads: int) -> float:
@@ -64,16 +60,12 @@ def _pass_seconds(inputs: Inputs, threads: int) -> float:
     return seconds * len(samples) / len(next(iter(batch.values())))
 
 
-def _memory_bytes(inputs: Inputs, candidates: int) -> int:
-    """The process as it is, and the larger of what the passes and what the gradients hold at their peak."""
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    network = inputs.network
-    of_one = estimate_memory(network.proto, inputs.static_batch or 1)
-    of_sample = of_one.activation_bytes // (inputs.static_batch or 1)
-    width = math.prod(n or 1 for n in network.outputs[0].shape[1:])
-    samples = len(inputs.sensitivity_samples)
-    rows = candidates * samples * min(width, SKETCHED_OUTPUTS) * FLOAT32_BYTES
-    # two cuts of a group are alive while it moves on, and float64 copies of the rows in parts while G is made
-    passes = 2 * min(inputs.group, samples) * of_sample + inputs.batch * of_sample + 2 * rows + 3 * 8 * candidates**2
-    gradients = 3 * of_one.weight_bytes + inputs.backward_batch * of_sample * ACTIVATIONS_PER_PEAK
-    return int(used + of_one.weight_bytes + max(passes, gradients))
+def _sample_bytes(inputs: Inputs) -> int:
+    """The activations of one sample that are alive at once."""
+    batch = inputs.static_batch or 1
+    return estimate_memory(inputs.network.proto, batch).activation_bytes // batch
+
+
+def _used_bytes() -> int:
+    """The peak of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -7,6 +7,7 @@ samples of the analysis, forward. Backward passes count by what they take beside
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from network.graph import Network
@@ -55,22 +56,34 @@ def needs_gradients(method: str) -> bool:
     return method in CHEAP or method in DEAR
 
 
-def float_passes(method: str, network: Network, candidates: int) -> float:
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """How many candidates each weight has at most, and how many all activations have together."""
+
+    of_a_weight: int
+    of_activations: int = 0
+
+
+def float_passes(method: str, network: Network, candidates: Candidates) -> float:
     """What a method takes by itself, in float passes over the samples of the analysis.
+
+    An activation's candidate counts like the mean of those of weights: it lies somewhere in the network too.
 
     Args:
         method: any but `auto`.
         network: its multiply-accumulates say how much of a pass lies behind each weight's first use.
-        candidates: how many each site has.
+        candidates: what is scored.
     """
+    sites = len(network.sites)
+    together = candidates.of_a_weight * sites + candidates.of_activations
     if method in MEASURED:
-        return candidates * sum(remaining_shares(network))
+        return together * sum(remaining_shares(network)) / sites
     if method in ("hawq", "q_bert"):
-        return 2 * GRADIENT_PASSES * POWER_ITERATIONS * len(network.sites)
+        return 2 * GRADIENT_PASSES * POWER_ITERATIONS * sites
     if method in ("noise", "directional"):
-        return candidates * len(network.sites) * (1.0 if method == "noise" else GRADIENT_PASSES)
+        return together * (1.0 if method == "noise" else GRADIENT_PASSES)
     if method in ("fisher_outputs", "m_fac"):
-        return GRADIENT_PASSES + candidates  # each layer's own forward pass once for each of its candidates
+        return GRADIENT_PASSES + together / sites  # each layer's own forward pass once for each of its candidates
     return 0.0 if method == "quantization_error" else GRADIENT_PASSES
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -53,15 +53,21 @@ def run(context: StageContext) -> bytes:
     check_size(context.request, inputs.network, problem, joint, limits)
     check_limits(joint.problem, limits)
     _check_batch(inputs)
-    _check_method(context.request)
+    _check_method(context.request, inputs)
     if needs_gradients(context.request["sensitivity"]["method"]):
         differentiable(inputs.network)  # refuses operators without a rule before anything expensive starts
     metric = _metric(context, inputs)
     return pack({"metric": metric.value, "allowed": allowed, "tied": tied})
 
 
-def _check_method(request: Mapping[str, Any]) -> None:
-    method = request["sensitivity"]["method"]
+def _check_method(request: Mapping[str, Any], inputs: Inputs) -> None:
+    method, batch, there = request["sensitivity"]["method"], inputs.static_batch, len(inputs.sensitivity_samples)
+    if method == "q_bert" and batch is not None and there < 2 * batch:
+        raise MethodNotApplicable(
+            f"sensitivity.method q_bert compares parts of the data, and {there:,} calibration samples are no two "
+            f"batches of the {batch:,} that the network fixes; take hawq or auto, or export the network with a dynamic "
+            "batch axis"
+        )
     if request["activations"]["bits"] is not None and not covers_activations(method):
         raise MethodNotApplicable(
             f"sensitivity.method {method} scores weights alone, and activations.bits asks for activations too; take "
@@ -147,10 +153,13 @@ def _metric(context: StageContext, inputs: Inputs) -> Metric:
     return metric
 
 
-def candidate_bits(request: Mapping[str, Any]) -> list[int]:
-    """Every width that any site may get, ascending: those of `weights`, and what `layers` asks for beside them."""
-    beside = [bits for constraint in request["layers"].values() for bits in constraint.get("bits") or ()]
-    return sorted({*request["weights"]["bits"], *beside})
+def candidate_bits(request: Mapping[str, Any], activations: Collection[str]) -> list[int]:
+    """Every width that any weight may get, ascending: those of `weights`, and what `layers` asks for beside them.
+
+    `activations` are the names among `layers` that are none of weights.
+    """
+    named = [constraint for name, constraint in request["layers"].items() if name not in activations]
+    return sorted({*request["weights"]["bits"], *(bits for one in named for bits in one.get("bits") or ())})
 
 
 def allowed_formats(network: Network, request: Mapping[str, Any]) -> tuple[Allowed, list[list[str]]]:
@@ -162,8 +171,8 @@ def allowed_formats(network: Network, request: Mapping[str, Any]) -> tuple[Allow
             weights, weights that must share a format have none in common, or the target does not have a format.
         NothingToQuantize: no weight leads to the first output.
     """
-    _check_target(request)
     activations = allowed_activations(network, request)
+    _check_target(request, activations)
     weights = request["weights"]
     layers = {name: constraint for name, constraint in request["layers"].items() if name not in activations}
     unmeasured = unmeasured_sites(network)
@@ -206,8 +215,8 @@ def allowed_formats(network: Network, request: Mapping[str, Any]) -> tuple[Allow
     return {**allowed, **activations}, tied
 
 
-def _check_target(request: Mapping[str, Any]) -> None:
-    """Every format that the request names must be one of its target's.
+def _check_target(request: Mapping[str, Any], activations: Collection[str]) -> None:
+    """Every format that the request names must be one of its target's; `activations` are those among its `layers`.
 
     Raises:
         ConstraintImpossible: one is not; the text names the nearest that is.
@@ -220,7 +229,8 @@ def _check_target(request: Mapping[str, Any]) -> None:
         runs.check_activation_bits(bits, "activations.bits")
     for name, constraint in request["layers"].items():
         for bits in constraint.get("bits") or ():
-            runs.check_weight_bits(bits, f"layers.{name}.bits")
+            check = runs.check_activation_bits if name in activations else runs.check_weight_bits
+            check(bits, f"layers.{name}.bits")
 
 
 def sites_by_name(network: Network) -> dict[str, list[Site]]:

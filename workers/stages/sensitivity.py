@@ -1,6 +1,7 @@
 """Sensitivity: what the methods that take gradients say of every candidate, each method a chunk.
 
-They run where torch has a rule for every operator of the network; elsewhere the result says why they are missing, and
+A method that takes as long as all passes together is a chunk for each site. All run where torch has a rule for every
+operator of the network; elsewhere the result says why they are missing, and
 the plan rests on the passes of the stage `cross_layer`.
 """
 
@@ -10,6 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -25,10 +27,11 @@ from sensitivity.omega import omega
 from sensitivity.traces import TraceRule, hessian_traces
 from workers.stage import StageContext
 from workers.stages.candidates import Rounded
-from workers.stages.changes import changes_of
+from workers.stages.changes import changes_of, counted
 from workers.stages.differentiable import differentiable
+from workers.stages.forecast import forecast_gradients
 from workers.stages.inputs import Inputs
-from workers.stages.methods import float_passes, methods_to_run
+from workers.stages.methods import DEAR, float_passes, methods_to_run
 from workers.stages.payload import Arrays, pack, unpack
 
 TRACE_RULE = TraceRule(rtol=0.1, min_probes=8, max_probes=64)
@@ -48,9 +51,13 @@ def run(context: StageContext) -> bytes:
         nothing = np.full(len(inputs.network.sites), math.nan)
         document = {"methods": {}, "unavailable": {name: str(error) for name in methods}, "traces": None}
         return pack(document, {"squared_error": errors, "trace_mean": nothing, "trace_stderr": nothing})
+    passes = sum(float_passes(name, inputs.network, counted(rounded)) for name in methods)
+    expected = forecast_gradients(inputs, passes, context.threads)
+    context.estimate(expected.seconds, expected.memory_bytes)
     estimates = _Estimates(context, inputs, rounded, network, errors)
     for number, name in enumerate(methods):
         estimates.add(name, lambda fraction, number=number: context.progress((number + fraction) / len(methods)))  # type: ignore[misc]
+        context.progress((number + 1) / len(methods))
     return pack(
         {"methods": estimates.methods, "unavailable": {}, "traces": estimates.traces},
         {"squared_error": errors, **estimates.arrays},
@@ -76,17 +83,20 @@ class _Estimates:
         self._network = network
         self._errors = errors
         self._changes = changes_of(inputs.network, rounded)
+        self._counted = counted(rounded)
         self._counts = [len(rounded.weights[site.name]) for site in inputs.network.sites]
 
     def add(self, name: str, check: Callable[[float], None]) -> None:
         """What the method `name` says, computed or found."""
-        compute = self._by_traces if name == "hawq_v2" else self._estimated
-        document, arrays = unpack(self._context.chunk(name, lambda: compute(name, self._subject(check))))
+        if name in DEAR:
+            document, arrays = self._site_by_site(name, check)
+        else:
+            compute = self._by_traces if name == "hawq_v2" else self._estimated
+            document, arrays = unpack(self._context.chunk(name, lambda: compute(name, self._subject(check))))
         if name == "hawq_v2":
             self.traces = document.pop("traces")
             self.arrays |= {key: arrays[key] for key in ("trace_mean", "trace_stderr")}
-        passes = float_passes(name, self._inputs.network, max(self._counts))
-        self.methods[name] = {**document, "float_passes": passes}
+        self.methods[name] = {**document, "float_passes": float_passes(name, self._inputs.network, self._counted)}
         self.arrays |= {f"{key}/{name}": arrays[key] for key in ("score", "stderr")}
 
     def _subject(self, check: Callable[[float], None]) -> Subject:
@@ -99,6 +109,25 @@ class _Estimates:
             batch=self._inputs.backward_batch,
             check=check,
         )
+
+    def _site_by_site(self, name: str, check: Callable[[float], None]) -> tuple[Document, Arrays]:
+        """A method that takes as long as all passes or longer: each site is a chunk."""
+        sites = [list(group) for _, group in groupby(self._changes, key=lambda change: change.site)]
+        parts = []
+        for index, changes in enumerate(sites):
+            subject = self._subject(lambda part, index=index: check((index + part) / len(sites)))  # type: ignore[misc]
+            subject = replace(subject, changes=tuple(changes))
+            blob = self._context.chunk(f"{name}/{index}", lambda subject=subject: self._estimated(name, subject))  # type: ignore[misc]
+            parts.append(unpack(blob))
+            check((index + 1) / len(sites))
+        documents = [document for document, _ in parts]
+        notes = dict.fromkeys(document["note"] for document in documents if document["note"])
+        document = {
+            **documents[0],
+            "seconds": sum(document["seconds"] for document in documents),
+            "note": "; ".join(notes),
+        }
+        return document, {key: np.concatenate([arrays[key] for _, arrays in parts]) for key in ("score", "stderr")}
 
     def _estimated(self, name: str, subject: Subject) -> bytes:
         return pack(*_packed(METHODS[name](subject)))

@@ -288,3 +288,10 @@ def test_what_an_activation_cannot_get(job, model, samples, constraint, words):
     assert code == "constraint_impossible"
     for word in words:
         assert word in text
+
+
+def test_the_widths_of_an_activation_are_those_of_its_target(job, model, samples):
+    request = {"target": "integer-w4w8-a8", "activations": {"bits": [8]}, "layers": {"r1": {"bits": [4]}}}
+    code, text = failing(job(model, samples, request))
+    assert code == "constraint_impossible"
+    assert "layers.r1.bits" in text

@@ -131,7 +131,7 @@ def test_the_least_drop_within_a_limit_is_polished_too(planned):
 
 def test_no_held_out_sample_is_looked_at():
     splits = split(600, 0, None)
-    inputs = SimpleNamespace(splits=splits, static_batch=None)
+    inputs = SimpleNamespace(splits=splits, static_batch=None, group=1024)
     samples = plan_samples(inputs)
     assert set(samples) <= set(splits.search)
     assert not set(samples) & {*splits.held_out, *splits.calibration}

@@ -8,9 +8,18 @@ from onnx import ModelProto
 from network.graph import Network
 from network.normalise import normalise
 from sensitivity.estimators import METHODS
-from workers.stages.forecast import forecast
+from workers.stages.forecast import forecast_gradients, forecast_passes
 from workers.stages.inputs import Inputs
-from workers.stages.methods import CHEAP, DEAR, MEASURED, float_passes, methods_to_run, remaining_shares, scores_of
+from workers.stages.methods import (
+    CHEAP,
+    DEAR,
+    MEASURED,
+    Candidates,
+    float_passes,
+    methods_to_run,
+    remaining_shares,
+    scores_of,
+)
 
 
 @pytest.fixture
@@ -32,14 +41,14 @@ def test_what_is_left_of_a_pass_shrinks_from_layer_to_layer(network: Network) ->
 
 
 def test_the_passes_of_the_matrix_begin_where_a_weight_is_used_first(network: Network) -> None:
-    assert float_passes("measured", network, 7) == pytest.approx(7 * sum(remaining_shares(network)))
-    assert float_passes("measured", network, 7) < 7 * len(network.sites)
+    assert float_passes("measured", network, Candidates(7)) == pytest.approx(7 * sum(remaining_shares(network)))
+    assert float_passes("measured", network, Candidates(7)) < 7 * len(network.sites)
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_has_its_cost(network: Network, method: str) -> None:
-    assert float_passes(method, network, 7) >= 0
-    assert float_passes(method, network, 14) >= float_passes(method, network, 7)
+    assert float_passes(method, network, Candidates(7)) >= 0
+    assert float_passes(method, network, Candidates(14, 3)) >= float_passes(method, network, Candidates(7))
 
 
 def test_dear_methods_run_only_when_they_are_asked_for() -> None:
@@ -54,7 +63,8 @@ def test_the_forecast_grows_with_candidates_and_methods(job, model: bytes, sampl
     run.run()
     run._stage, run._reads = "cross_layer", ("normalise",)
     inputs = Inputs.read(run)
-    little, much = (forecast(inputs, candidates, ["hawq_v2"], 1) for candidates in (6, 600))
-    assert 0 < little.measured_share < much.measured_share < 1
+    little, much = (forecast_passes(inputs, passes, candidates, 1) for passes, candidates in ((1.0, 6), (1.0, 6000)))
+    assert little.seconds > 0
     assert little.memory_bytes < much.memory_bytes
-    assert forecast(inputs, 6, ["noise", "directional"], 1).measured_share < little.measured_share
+    fewer, more = (forecast_gradients(inputs, passes, 1) for passes in (1.0, 1000.0))
+    assert fewer.seconds < more.seconds

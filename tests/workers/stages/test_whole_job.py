@@ -208,10 +208,10 @@ def test_the_comparison_of_methods_is_shown(job, model, samples):
         assert one["float_passes"] >= 0
     assert compared["augmented"]["spearman"] > 0.9
     assert sensitivity["agreement"]["plans"] == 20
-    [(stage, seconds, memory_bytes)] = run.estimates
-    assert stage == "cross_layer"
-    assert 0 < seconds < 600
-    assert 1 << 20 < memory_bytes < 8 << 30
+    assert [stage for stage, _, _ in run.estimates] == ["cross_layer", "sensitivity"]
+    for _, seconds, memory_bytes in run.estimates:
+        assert 0 < seconds < 600
+        assert 1 << 20 < memory_bytes < 8 << 30
 
 
 def test_with_one_format_there_is_nothing_to_compare(job, model, samples):
@@ -256,6 +256,31 @@ def test_activations_of_several_widths_and_one_that_is_kept(job, model, samples)
     assert bits["image"] == 32
     assert bits["r1"] == 8
     assert set(bits.values()) <= {4, 8, 32}
+
+
+def test_a_width_for_one_kind_is_no_candidate_of_the_other(job, model, samples):
+    layers = {"conv1": {"bits": [5]}, "r1": {"bits": [4]}}
+    request = {"activations": {"bits": [8]}, "weights": {"bits": [3, 8]}, "layers": layers}
+    sensitivity = json.loads(job(model, samples, request).run().artifacts["sensitivity"])
+    formats = {site["name"]: [one["format"] for one in site["candidates"]] for site in sensitivity["sites"]}
+    assert formats["conv2"] == ["int3/channel", "int5/channel", "int8/channel"]
+    assert formats["r1"] == ["uint4/tensor", "uint8/tensor"]
+
+
+def test_scores_that_only_order_are_scaled_to_damages_with_their_errors(job, model, samples):
+    request = {"sensitivity": {"method": "hawq"}, **FORMATS}
+    delivery = job(model, samples, request).run()
+    plan, sensitivity = (json.loads(delivery.artifacts[kind]) for kind in ("plan", "sensitivity"))
+    ratio = next(one["ratio"] for one in sensitivity["agreement"]["methods"] if one["method"] == "hawq")
+    scores = {
+        (site["name"], one["format"]): one["scores"]["hawq"]
+        for site in sensitivity["sites"]
+        for one in site["candidates"]
+    }
+    for layer in plan["layers"]:
+        own = scores[layer["name"], layer["format"]]
+        assert layer["damage"] == pytest.approx(ratio * own["score"])
+        assert layer["damage_stderr"] == pytest.approx(ratio * own["stderr"])
 
 
 def test_gptq_and_nearest_are_different_files(job, model, samples):
