@@ -21,6 +21,7 @@ import os
 import statistics
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -41,9 +42,12 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from benchmarks.ranking import one_at_a_time, ranked_plans, smallest_within
 from benchmarks.real_network import THREADS, RealNetwork
 from benchmarks.replanning import replanning
+from planner import dynamic
 from planner.descent import Descent
 from planner.frontier import additive_frontier
+from planner.greedy import greedy_frontier
 from planner.interactions import interaction_frontier, solve_interactions
+from planner.monotone import monotone_frontier
 from planner.problem import Candidate, Limits, Plan, PlanSite, Problem, Quantity
 from planner.results import Frontier
 from quantization.cost import weight_bytes
@@ -58,6 +62,9 @@ RELATIVE_ERROR = {2: 1.19e-1, 3: 3.74e-2, 4: 1.15e-2, 5: 3.5e-3, 6: 1.04e-3, 7: 
 SEEDS = range(3)
 # where the limits of the single solves lie between the cheapest and the dearest plan
 FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)
+# a frontier with capped states, as the sites grow
+GROWING_SITES = (125, 250, 500, 1000)
+STATES_OF_A_SITE = 32
 INTERACTION_CASES = 20
 INTERACTION_SITES = 50
 # the oracle: a longer search from another seed, then exchanges from plans near its own
@@ -78,7 +85,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     os.environ.pop("OPENBLAS_NUM_THREADS")  # read when numpy was loaded; the service is to run as anybody's would
     with quiet():
-        for section in (frontiers, interactions):
+        for section in (frontiers, growth, simpler_rules, interactions):
             figures |= section(table)
         if data is not None:
             # every section on the real network takes (data, table) and returns its figures
@@ -121,6 +128,83 @@ def frontier_case(table: Table, sites: int, tolerance: float, repeats: int) -> t
             f"{len(frontier):,} plans, {frontier.status}, relative bound {frontier.relative_bound:.1e}",
         )
     return round(sum(times) / sum(solves), 2), found
+
+
+def growth(table: Table) -> dict[str, Any]:
+    """Time and memory of a frontier for each state that it keeps, as sites and states grow."""
+    times, peaks = [], []
+    for sites in GROWING_SITES:
+        problem = additive_problem(0, sites)
+        run = partial(additive_frontier, problem, max_states=STATES_OF_A_SITE * sites)
+        with counted_states() as kept:
+            frontier, taken = seconds(run)
+            states = sum(kept)
+        taken = min(taken, *(seconds(run)[1] for _ in range(2)))
+        tracemalloc.start()
+        run()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        times.append(taken / states)
+        peaks.append(peak / states)
+        table.add_row(
+            f"{sites} sites, at most {STATES_OF_A_SITE * sites:,} states at once",
+            "",
+            f"{taken:.3f}",
+            "",
+            f"{states:,} states kept over all sites: {1e9 * times[-1]:.0f} ns and {peaks[-1]:.1f} bytes each; relative "
+            f"bound {frontier.relative_bound:.1e}",
+        )
+    return {
+        "time_growth_per_kept_state": round(times[-1] / times[0], 2),
+        "memory_growth_per_kept_state": round(peaks[-1] / peaks[0], 2),
+    }
+
+
+@contextmanager
+def counted_states() -> Iterator[list[int]]:
+    """How many states every pass kept over all its sites, while the block runs."""
+    kept: list[int] = []
+    traced = dynamic._traced  # it gets the states of every site; nothing public says how many there were
+
+    def counted(history: Any, order: Any) -> Any:
+        kept.append(sum(len(states.costs) for states in history))
+        return traced(history, order)
+
+    dynamic._traced = counted
+    try:
+        yield kept
+    finally:
+        dynamic._traced = traced
+
+
+def simpler_rules(table: Table) -> dict[str, Any]:
+    """What HAWQ-V2's monotone rule and steepest steps cost in damage, at equal size, against the exact frontier."""
+    worst = {"monotone": 0.0, "greedy": 0.0}
+    for seed in SEEDS:
+        problem = additive_problem(seed, 50)
+        # the trace that the damages were made with, but for the spread between formats
+        traces = problem.values(Quantity.DAMAGE).reshape(len(problem.sites), -1)[:, 0].tolist()
+        exact = additive_frontier(problem)
+        rules = {
+            "monotone": partial(monotone_frontier, problem, traces),
+            "greedy": partial(greedy_frontier, problem),
+        }
+        for name, rule in rules.items():
+            found, taken = seconds(rule)
+            limits = [size_limit(problem, fraction) for fraction in FRACTIONS]
+            excess = [
+                found.damages[found.least_damage(limit)] / exact.damages[exact.least_damage(limit)] - 1
+                for limit in limits
+            ]
+            worst[name] = max(worst[name], *excess)
+            table.add_row(
+                f"{name}, 50 sites x {len(BITS)} formats, seed {seed}",
+                "",
+                f"{taken:.3f}",
+                "",
+                f"damage above the exact frontier: {min(excess):.1%} to {max(excess):.1%}",
+            )
+    return {f"{name}_worst_excess": round(float(value), 4) for name, value in worst.items()}
 
 
 def interactions(table: Table) -> dict[str, Any]:
