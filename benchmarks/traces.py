@@ -31,7 +31,7 @@ BATCH = 64
 RTOL = 0.05
 JOINT_PROBES = 32
 # of one layer; what has not converged by then is extended by the law that errors fall with the root of the probes
-MOST_LAYER_PROBES = 48
+MOST_LAYER_PROBES = 24
 LARGE_WIDTH, LARGE_DEPTH = 2048, 12
 
 
