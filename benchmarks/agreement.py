@@ -10,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,18 +21,20 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.real_network import BATCH, FORMATS, THREADS, rounded_weights
+from evaluation.runner import OnnxRunner
 from examples.networks import DigitsMobileNet, DigitsTransformer, save, train
 from network.execution import TorchNetwork
 from network.graph import Network
-from network.normalise import normalise
+from network.normalise import dump, normalise
+from quantization.export import simulate
 from quantization.nearest import round_nearest
+from quantization.weights import QuantizedWeight
 from sensitivity.agreement import agreement, choose, random_plans
 from sensitivity.cross_layer import CrossLayer, cross_layer
 from sensitivity.dependencies.augmented import fit_lambda, predicted_damage
-from sensitivity.dependencies.measured import MeasuredPlans
 from sensitivity.estimate import Change, Subject, WeightChange
 from sensitivity.estimators import METHODS
-from sensitivity.loss import Loss
+from sensitivity.loss import Loss, sample_loss
 from sensitivity.prediction import Prediction, additive, augmented, cross_layer_prediction
 
 SAMPLES = 512
@@ -90,7 +93,12 @@ def _case(name: str, model: Path, archive: Path) -> Case:
 
 
 def _compared(case: Case, rounding: str) -> dict[str, float]:
-    changes = _changes(case, rounding)
+    rounded = _rounded(case, rounding)
+    changes = [
+        WeightChange(site.name, weight.format.name, site.weight, weight.dequantize)
+        for site in case.network.sites
+        for weight in rounded[site.name]
+    ]
     name = case.network.inputs[0].name
     matrix = cross_layer(
         case.network,
@@ -102,12 +110,9 @@ def _compared(case: Case, rounding: str) -> dict[str, float]:
         batch=BATCH,
     )
     found = _predictions(case, changes, matrix)
-    runs = MeasuredPlans(case.network, changes, {name: case.measuring}, Loss.KL, threads=THREADS, batch=BATCH)
     counts = [len(FORMATS)] * len(case.network.sites)
     tried, held_out = random_plans(counts, TRIED, seed=1), random_plans(counts, PLANS, seed=2)
-    measured_tried, measured = (
-        np.array([runs.losses(plan.tolist()).mean() for plan in plans]) for plans in (tried, held_out)
-    )
+    measured_tried, measured = (_measured(case, rounded, plans) for plans in (tried, held_out))
     offered = [one for one in found if one.method not in DEAR]
     chosen = choose([(one.method, one.damages(tried)) for one in offered], measured_tried)
     figures = {one.method: agreement(one.method, one.damages(held_out), measured).spearman for one in found}
@@ -115,26 +120,36 @@ def _compared(case: Case, rounding: str) -> dict[str, float]:
     lam = fit_lambda(own, matrix.matrix, tried, measured_tried).value
     with_interactions = predicted_damage(own, matrix.matrix, held_out, lam)
     figures[TRACE_AND_INTERACTIONS] = agreement(TRACE_AND_INTERACTIONS, with_interactions, measured).spearman
-    print(f"{case.name}, {rounding}: auto takes {chosen}; lambda of the trace {lam:.2f}")
+    print(f"{case.name}, {rounding}: auto takes {chosen}; lambda of the trace {lam:.2f}", flush=True)
     return {method: round(value, 4) for method, value in {"auto": figures[chosen], **figures}.items()}
 
 
-def _changes(case: Case, rounding: str) -> list[Change]:
+def _rounded(case: Case, rounding: str) -> dict[str, Sequence[QuantizedWeight]]:
     network = case.network
-    by_gptq = rounded_weights(network, case.scoring) if rounding == "gptq" else {}
-    rounded = {
-        site.name: by_gptq.get(site.name)
-        or [round_nearest(network.weight(site.weight), format_, site.channel_axis) for format_ in FORMATS]
+    if rounding == "gptq":
+        return dict(rounded_weights(network, case.scoring))
+    return {
+        site.name: [round_nearest(network.weight(site.weight), format_, site.channel_axis) for format_ in FORMATS]
         for site in network.sites
     }
-    return [
-        WeightChange(site.name, weight.format.name, site.weight, weight.dequantize)
-        for site in network.sites
-        for weight in rounded[site.name]
-    ]
 
 
-def _predictions(case: Case, changes: list[Change], matrix: CrossLayer) -> list[Prediction]:
+def _measured(
+    case: Case, rounded: dict[str, Sequence[QuantizedWeight]], plans: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """[P]: the mean loss of every plan, each a file of its own in ONNX Runtime."""
+    inputs = {case.network.inputs[0].name: case.measuring}
+    reference = OnnxRunner(dump(case.network), THREADS).first_output(inputs, BATCH).astype(np.float32)
+    found = []
+    for plan in plans % len(FORMATS):  # indices into the formats of each site
+        chosen = zip(case.network.sites, plan.tolist(), strict=True)
+        weights = {site.weight: rounded[site.name][index] for site, index in chosen}
+        outputs = OnnxRunner(simulate(case.network, weights), THREADS).first_output(inputs, BATCH)
+        found.append(sample_loss(Loss.KL, outputs.astype(np.float32), reference).mean())
+    return np.array(found)
+
+
+def _predictions(case: Case, changes: Sequence[Change], matrix: CrossLayer) -> list[Prediction]:
     """What a job offers `auto`, in its order of preference, then the methods that a job runs when asked."""
     found = [augmented(matrix.measured, matrix.matrix), cross_layer_prediction(matrix.matrix)]
     found.append(additive("measured", matrix.measured))
