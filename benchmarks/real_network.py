@@ -112,7 +112,7 @@ def rounded_weights(network: Network, images: NDArray[np.float32]) -> dict[str, 
 
     taps = Taps(network, list(readers), THREADS)
     for start in range(0, len(images), BATCH):
-        taps.run({"input": images[start : start + BATCH]}, visit)
+        taps.run({network.inputs[0].name: images[start : start + BATCH]}, visit)
     return {
         site.name: gptq(network.weight(site.weight), FORMATS, site.channel_axis, statistics_of[site.name]).weights
         for site in network.sites
