@@ -37,6 +37,8 @@ from sensitivity.estimators import METHODS
 from sensitivity.loss import Loss, sample_loss
 from sensitivity.prediction import Prediction, additive, augmented, cross_layer_prediction
 
+# as a job with 3,000 samples takes them: so many round the weights, the first of them score
+ROUNDING_SAMPLES = 750
 SAMPLES = 512
 # of the methods that cost a pass or more for each candidate or layer, and do not run unless they are asked for
 DEAR_SAMPLES = 64
@@ -49,10 +51,11 @@ TRACE_AND_INTERACTIONS = "hawq_v2 + lambda x interactions"
 
 @dataclass(frozen=True)
 class Case:
-    """A network, and samples of its one input: `scoring` for all scores, `measuring` for the plans."""
+    """A network, and samples of its one input: `rounding` for GPTQ, `scoring` for all scores, `measuring` for plans."""
 
     name: str
     network: Network
+    rounding: NDArray[np.float32]
     scoring: NDArray[np.float32]
     measuring: NDArray[np.float32]
 
@@ -89,7 +92,8 @@ def _case(name: str, model: Path, archive: Path) -> Case:
     with np.load(archive) as arrays:
         images = arrays[proto.graph.input[0].name]
     network = normalise(proto, {proto.graph.input[0].name: images.shape[1:]})
-    return Case(name, network, images[:SAMPLES], images[SAMPLES : SAMPLES + MEASURED_SAMPLES])
+    measuring = images[ROUNDING_SAMPLES : ROUNDING_SAMPLES + MEASURED_SAMPLES]
+    return Case(name, network, images[:ROUNDING_SAMPLES], images[:SAMPLES], measuring)
 
 
 def _compared(case: Case, rounding: str) -> dict[str, float]:
@@ -127,7 +131,7 @@ def _compared(case: Case, rounding: str) -> dict[str, float]:
 def _rounded(case: Case, rounding: str) -> dict[str, Sequence[QuantizedWeight]]:
     network = case.network
     if rounding == "gptq":
-        return dict(rounded_weights(network, case.scoring))
+        return dict(rounded_weights(network, case.rounding))
     return {
         site.name: [round_nearest(network.weight(site.weight), format_, site.channel_axis) for format_ in FORMATS]
         for site in network.sites
