@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def _measured(context: StageContext, inputs: Inputs, samples: Arrays, plans: NDA
     measured = []
     for index, plan in enumerate(plans):
         name = f"plan/{count}/" + "-".join(map(str, plan))
-        found, _ = unpack(context.chunk(name, lambda plan=plan: losses(plan)))  # type: ignore[misc]
+        found, _ = unpack(context.chunk(name, partial(losses, plan)))
         measured.append(math.nan if found["loss"] is None else found["loss"])
         context.progress((index + 1) / len(plans))
     return np.array(measured)

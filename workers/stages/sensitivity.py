@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -55,13 +56,23 @@ def run(context: StageContext) -> bytes:
     expected = forecast_gradients(inputs, passes, context.threads)
     context.estimate(expected.seconds, expected.memory_bytes)
     estimates = _Estimates(context, inputs, rounded, network, errors)
+    unavailable = {}
     for number, name in enumerate(methods):
-        estimates.add(name, lambda fraction, number=number: context.progress((number + fraction) / len(methods)))  # type: ignore[misc]
-        context.progress((number + 1) / len(methods))
+        report = partial(_part, context.progress, number, len(methods))
+        try:
+            estimates.add(name, report)
+        except UnsupportedOperators as error:  # some rules see only from the values that they do not hold
+            unavailable[name] = str(error)
+        report(1.0)
     return pack(
-        {"methods": estimates.methods, "unavailable": {}, "traces": estimates.traces},
+        {"methods": estimates.methods, "unavailable": unavailable, "traces": estimates.traces},
         {"squared_error": errors, **estimates.arrays},
     )
+
+
+def _part(report: Callable[[float], None], number: int, parts: int, fraction: float) -> None:
+    """Report that `fraction` of one of several equal parts is done."""
+    report((number + fraction) / parts)
 
 
 class _Estimates:
@@ -77,7 +88,9 @@ class _Estimates:
     ) -> None:
         self.methods: dict[str, Document] = {}
         self.arrays: Arrays = {}
-        self.traces: Document = {}
+        nothing = np.full(len(inputs.network.sites), math.nan)
+        self.traces: Document | None = None
+        self.arrays |= {"trace_mean": nothing, "trace_stderr": nothing}  # until the traces are known
         self._context = context
         self._inputs = inputs
         self._network = network
@@ -115,11 +128,10 @@ class _Estimates:
         sites = [list(group) for _, group in groupby(self._changes, key=lambda change: change.site)]
         parts = []
         for index, changes in enumerate(sites):
-            subject = self._subject(lambda part, index=index: check((index + part) / len(sites)))  # type: ignore[misc]
-            subject = replace(subject, changes=tuple(changes))
-            blob = self._context.chunk(f"{name}/{index}", lambda subject=subject: self._estimated(name, subject))  # type: ignore[misc]
-            parts.append(unpack(blob))
-            check((index + 1) / len(sites))
+            report = partial(_part, check, index, len(sites))
+            subject = replace(self._subject(report), changes=tuple(changes))
+            parts.append(unpack(self._context.chunk(f"{name}/{index}", partial(self._estimated, name, subject))))
+            report(1.0)
         documents = [document for document, _ in parts]
         notes = dict.fromkeys(document["note"] for document in documents if document["note"])
         document = {
