@@ -37,8 +37,8 @@ from sensitivity.estimators import METHODS
 from sensitivity.loss import Loss, sample_loss
 from sensitivity.prediction import Prediction, additive, augmented, cross_layer_prediction
 
-# as a job with 3,000 samples takes them: so many round the weights, the first of them score
-ROUNDING_SAMPLES = 750
+# as a job takes them: a quarter rounds the weights, and others score, at most so many
+ROUNDING_SHARE = 0.25
 SAMPLES = 512
 # of the methods that cost a pass or more for each candidate or layer, and do not run unless they are asked for
 DEAR_SAMPLES = 64
@@ -92,8 +92,9 @@ def _case(name: str, model: Path, archive: Path) -> Case:
     with np.load(archive) as arrays:
         images = arrays[proto.graph.input[0].name]
     network = normalise(proto, {proto.graph.input[0].name: images.shape[1:]})
-    measuring = images[ROUNDING_SAMPLES : ROUNDING_SAMPLES + MEASURED_SAMPLES]
-    return Case(name, network, images[:ROUNDING_SAMPLES], images[:SAMPLES], measuring)
+    rounding, others = np.split(images, [int(ROUNDING_SHARE * len(images))])
+    scoring, measuring = np.split(others, [min(SAMPLES, len(others) // 2)])
+    return Case(name, network, rounding, scoring, measuring[:MEASURED_SAMPLES])
 
 
 def _compared(case: Case, rounding: str) -> dict[str, float]:

@@ -99,6 +99,7 @@ STAGES: tuple[Stage, ...] = (
         run=cross_layer.run,
         weight=40,
         time_limit=timedelta(hours=24),
+        version=2,
     ),
     Stage(
         name="sensitivity",
@@ -107,6 +108,7 @@ STAGES: tuple[Stage, ...] = (
         run=sensitivity.run,
         weight=15,
         time_limit=timedelta(hours=24),
+        version=2,
     ),
     Stage(
         name="agreement",
@@ -115,6 +117,7 @@ STAGES: tuple[Stage, ...] = (
         run=agreement.run,
         weight=10,
         time_limit=timedelta(hours=6),
+        version=2,
     ),
     Stage(
         name="plan",

@@ -1,6 +1,6 @@
 """Agreement: random plans are run, and every method's prediction of their damage is held against what was measured.
 
-The samples are those of the search: no method has seen them.
+The samples are the last of the search: no method has seen them, unless there are too few for that.
 """
 
 from __future__ import annotations
@@ -54,8 +54,11 @@ def _uncompared(note: str) -> dict[str, Any]:
 
 
 def plan_samples(inputs: Inputs) -> NDArray[np.int64]:
-    """The search samples on which whole plans are measured: no more than may be alive at once, or one batch."""
-    return inputs.splits.search[: max(min(SAMPLES, inputs.group), inputs.static_batch or 0)]
+    """The search samples on which whole plans are measured: no more than may be alive at once, or one batch.
+
+    The last ones: candidates were scored on the first.
+    """
+    return inputs.splits.search[-max(min(SAMPLES, inputs.group), inputs.static_batch or 0) :]
 
 
 def _measured(context: StageContext, inputs: Inputs, samples: Arrays, plans: NDArray[np.int64]) -> NDArray[np.float64]:

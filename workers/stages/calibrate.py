@@ -83,7 +83,7 @@ def _activations(
         histograms[name].add(np.asarray(values, dtype=np.float32))
 
     taps = Taps(inputs.network, list(histograms), context.threads)
-    for batch in _tapped_batches(inputs, inputs.sensitivity_samples):
+    for batch in _tapped_batches(inputs, inputs.range_samples):
         taps.run(batch, visit)
         context.check()
     formats = [UnsignedFormat(width) for width in activation_bits(context.request, sites)]

@@ -93,7 +93,15 @@ class Inputs:
 
     @property
     def sensitivity_samples(self) -> NDArray[np.int64]:
-        """The calibration samples that curvature is taken from: `SENSITIVITY_SAMPLES`, or one batch if it is larger."""
+        """The samples that candidates are scored on: `SENSITIVITY_SAMPLES` of the search, or one batch if it is larger.
+
+        None of the calibration: GPTQ fits the weights to those, which would flatter the formats with the fewest bits.
+        """
+        return self.splits.search[: max(SENSITIVITY_SAMPLES, self.static_batch or 0)]
+
+    @property
+    def range_samples(self) -> NDArray[np.int64]:
+        """The calibration samples that ranges of activations are taken from, as many as candidates are scored on."""
         return self.splits.calibration[: max(SENSITIVITY_SAMPLES, self.static_batch or 0)]
 
     def take(self, indices: NDArray[np.int64]) -> Arrays:

@@ -64,7 +64,7 @@ def _check_method(request: Mapping[str, Any], inputs: Inputs) -> None:
     method, batch, there = request["sensitivity"]["method"], inputs.static_batch, len(inputs.sensitivity_samples)
     if method == "q_bert" and batch is not None and there < 2 * batch:
         raise MethodNotApplicable(
-            f"sensitivity.method q_bert compares parts of the data, and {there:,} calibration samples are no two "
+            f"sensitivity.method q_bert compares parts of the data, and {there:,} samples are no two "
             f"batches of the {batch:,} that the network fixes; take hawq or auto, or export the network with a dynamic "
             "batch axis"
         )

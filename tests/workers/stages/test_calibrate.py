@@ -90,7 +90,7 @@ def test_activations_are_calibrated_where_the_request_asks(model, samples, tmp_p
     network = load(with_activations.normalised)
     assert tuple(candidates.site for candidates in found) == find_activations(network)
     assert [candidates.site.tensors for candidates in found] == [("image",), ("r1",), ("r2", "f")]
-    images = samples["image"][Inputs.read(with_activations).sensitivity_samples]
+    images = samples["image"][Inputs.read(with_activations).range_samples]
     seen: dict[str, np.ndarray] = {}
     Taps(network, ["image", "r1", "r2"], 1).run({"image": images}, lambda name, values: seen.update({name: values}))
     for candidates in found:
