@@ -52,7 +52,7 @@ def layer_model(
         activation: of what the layer reads and writes; None leaves it float.
     """
     single = _single(network, layer, inputs)
-    site = single.sites[0]
+    site = next(site for site in single.sites if site.weight == WEIGHT)
     weights = {WEIGHT: _made_up(format_, site.shape, site.channel_axis)} if isinstance(format_, IntegerFormat) else {}
     fed = {f"x{index}": np.asarray(inputs[name]) for index, name in enumerate(inputs_of(network, layer))}
     if activation is None:
@@ -88,8 +88,8 @@ def _single(network: Network, layer: Layer, inputs: Arrays) -> Network:
     renamed = [names.get(name, "") for name in node.input]
     del node.input[:]
     node.input.extend(renamed)
-    del node.output[:]
-    node.output.append(OUTPUT)
+    place = next(place for place, name in enumerate(node.output) if name)
+    node.output[:] = [*[""] * place, OUTPUT]
     tensors = [network.initializers[name] for name in (layer.weight, *constants)]
     graph = helper.make_graph(
         [node],

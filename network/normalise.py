@@ -62,8 +62,8 @@ def normalise(model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]
     network = from_proto(ir.serde.serialize_model(graph))
     if not network.sites:
         raise NothingToQuantize(
-            "no weight can be quantized: expected at least one Conv, ConvTranspose, Gemm, MatMul or Gather node whose "
-            "float32 weight is an initializer; export the network with its weights inside the file"
+            "no weight can be quantized: expected at least one Conv, ConvTranspose, Gemm, MatMul, Gather, LSTM, GRU or "
+            "RNN node whose float32 weight is an initializer; export the network with its weights inside the file"
         )
     return network
 

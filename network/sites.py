@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import onnx
 
 from network.graph import Layer, Site
+
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+"""Operators with two weights, inputs 1 and 2: one for the inputs of a step, one for the hidden states before it."""
 
 _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 # Names that an exporter made up: `val_12`, `onnx::MatMul_31`, `const_5`, `fn_2`, `21`.
@@ -20,45 +24,64 @@ def find_sites(proto: onnx.ModelProto) -> tuple[Site, ...]:
     """All sites of the normalised graph, in the order of their first use.
 
     A weight that several nodes use is one site. A site is called like its weight without `.weight`; where the exporter
-    made the weight's name up, like the module it says the node came from, else like the node.
+    made the weight's name up, like the module it says the node came from, else like the node. The two weights of a
+    recurrent node are told apart by `.W` (of the inputs) and `.R` (of the hidden states) behind that.
     """
     graph = proto.graph
     weights = {t.name: tuple(t.dims) for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
     shapes = _shapes_of_one_sample(proto)
     uses: dict[str, list[tuple[onnx.NodeProto, Layer]]] = {}
     for node in graph.node:
-        rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        layer = rule(node, weights, shapes) if rule else None
-        if layer is not None:
+        for layer in _layers(node, weights, shapes):
             uses.setdefault(layer.weight, []).append((node, layer))
     sites: list[Site] = []
     taken: set[str] = set()
     for weight, nodes in uses.items():
         layers = tuple(layer for _, layer in nodes)
-        name = _site_name(weight, nodes[0][0])
-        if name in taken:
-            name = weight
+        name = next(name for name in _site_names(weight, nodes[0][0]) if name not in taken)
         taken.add(name)
         sites.append(Site(name, weight, layers, weights[weight], layers[0].channel_axis))
     return tuple(sites)
 
 
-def _site_name(weight: str, node: onnx.NodeProto) -> str:
+def _site_names(weight: str, node: onnx.NodeProto) -> Iterator[str]:
+    """Names for a site, the best one first, without end."""
     if not _MADE_UP.match(weight):
-        return weight.removesuffix(".weight")
+        yield weight.removesuffix(".weight")
+    else:
+        part = "" if node.op_type not in RECURRENT else ".W" if weight == node.input[1] else ".R"
+        if module := _module(node):
+            yield module + part
+        if node.name and (part or not module):
+            yield node.name + part
+    yield weight
+    yield from (f"{weight}_{number}" for number in itertools.count(2))
+
+
+def _module(node: onnx.NodeProto) -> str:
+    """The module that the exporter says the node came from; empty where it says nothing."""
     scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES_KEY), None)
-    if scopes is not None:
-        try:
-            names = ast.literal_eval(scopes)
-        except (ValueError, SyntaxError):
-            names = []
-        if isinstance(names, list) and len(names) > 1 and names[-2]:
-            return str(names[-2])
-    return node.name or weight
+    if scopes is None:
+        return ""
+    try:
+        names = ast.literal_eval(scopes)
+    except (ValueError, SyntaxError):
+        return ""
+    return str(names[-2]) if isinstance(names, list) and len(names) > 1 else ""
 
 
 _Weights = Mapping[str, tuple[int, ...]]
 _Shapes = Mapping[str, tuple[int, ...]]
+
+
+def _layers(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> tuple[Layer, ...]:
+    if node.domain not in ("", "ai.onnx"):
+        return ()
+    if node.op_type in RECURRENT:
+        return _recurrent(node, weights, shapes)
+    rule = _RULES.get(node.op_type)
+    layer = rule(node, weights, shapes) if rule else None
+    return () if layer is None else (layer,)
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
@@ -108,6 +131,17 @@ def _embedding(node: onnx.NodeProto, weights: _Weights, _shapes: _Shapes) -> Lay
     if table not in weights or len(weights[table]) != 2 or _attribute(node, "axis", 0) != 0:
         return None
     return Layer(node.name, node.op_type, table, 0, 0)
+
+
+def _recurrent(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> tuple[Layer, ...]:
+    """W `[directions, gates * hidden, inputs]` and R `[directions, gates * hidden, hidden]`, each a layer of the node.
+
+    Every step of X `[steps, samples, inputs]` takes every weight once.
+    """
+    found = [name for name in node.input[1:3] if name in weights]
+    inputs = shapes.get(node.input[0], (1, 1, 1))
+    steps = math.prod(inputs[:2])
+    return tuple(Layer(node.name, node.op_type, name, 1, steps * math.prod(weights[name])) for name in found)
 
 
 _RULES: Mapping[str, Callable[[onnx.NodeProto, _Weights, _Shapes], Layer | None]] = {

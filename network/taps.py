@@ -25,7 +25,7 @@ class Taps:
 
     Args:
         network: any network that ONNX Runtime runs.
-        tensors: graph inputs, or outputs of nodes of the main graph.
+        tensors: graph inputs, or outputs of nodes of the main graph (`output_name`).
         threads: threads of ONNX Runtime within an operator.
 
     Raises:
@@ -33,7 +33,7 @@ class Taps:
     """
 
     def __init__(self, network: Network, tensors: Sequence[str], threads: int) -> None:
-        made = {name for node in network.proto.graph.node for name in node.output}
+        made = {name for node in network.proto.graph.node for name in _output_names(node)}
         given = {spec.name for spec in network.inputs}
         if unknown := [name for name in tensors if not name or name not in made | given]:
             raise ValueError(f"expected graph inputs and outputs of nodes, got {', '.join(map(repr, unknown))}")
@@ -63,12 +63,22 @@ class Taps:
             visit(name, values.pop(name))
 
 
+def output_name(node: onnx.NodeProto, place: int) -> str:
+    """How `Taps` calls an output of `node`: by its name, or by one made up for an output that the node leaves out."""
+    return node.output[place] or f"{node.name}, output {place}"
+
+
+def _output_names(node: onnx.NodeProto) -> list[str]:
+    return [output_name(node, place) for place in range(len(node.output))]
+
+
 def _cut(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
     """The part of the graph that `outputs` need, with them as its outputs. Initializers are copied once."""
     needed, nodes = set(outputs), []
     for node in reversed(proto.graph.node):
-        if needed.intersection(node.output):
-            nodes.append(node)
+        shown = [name if name in node.output or name in needed else "" for name in _output_names(node)]
+        if needed.intersection(shown):
+            nodes.append(node if shown == list(node.output) else _with_outputs(node, shown))
             needed.update(names_read(node))
     graph = onnx.helper.make_graph(
         nodes[::-1],
@@ -80,6 +90,13 @@ def _cut(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
     model = onnx.helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
     model.functions.extend(proto.functions)
     return model
+
+
+def _with_outputs(node: onnx.NodeProto, names: Sequence[str]) -> onnx.NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.output[:] = names
+    return copy
 
 
 def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from network.sites import RECURRENT
 from quantization.dequantize import BIAS, DOMAIN, bias_function, call, function
 from quantization.errors import FileNotAudited
 from quantization.packing import digits
@@ -17,7 +18,9 @@ from quantization.passes import graphs
 # widths of an activation's codes by their type; fewer bits are capped codes of 8
 _ACTIVATION_BITS: dict[int, int] = {onnx.TensorProto.UINT8: 8, onnx.TensorProto.UINT16: 16}
 # the inputs of these operators that may be weights
-_WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (0, 1), "Gather": (0,)}
+_WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (0, 1), "Gather": (0,)} | dict.fromkeys(
+    RECURRENT, (1, 2)
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ input. `Reduction` knows both views: the weight as `[groups, rows, reduced]`, an
     Conv           rows: output channels of the group; reduced: input channels of the group x kernel (im2col)
     ConvTranspose  the same after zeros are put between the inputs and the kernel is mirrored: a convolution of stride 1
     Gemm, MatMul   rows: the weight's axis that stays; reduced: the axis summed over; one group
+    LSTM, GRU, RNN a group for each direction; rows: gates x hidden; reduced: of W the inputs of a step, of R the hidden
+                   states before it
 """
 
 from __future__ import annotations
@@ -19,9 +21,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+from network.sites import RECURRENT
+from network.taps import output_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,10 @@ class Reduction(ABC):
     @abstractmethod
     def from_matrix(self, matrix: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """The inverse of `to_matrix`, for a weight of `shape`."""
+
+    def by_sample(self, values: Tensor) -> Tensor:
+        """`values` in the shape the node takes or makes, with the samples on the first axis."""
+        return values
 
     @abstractmethod
     def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
@@ -186,12 +196,72 @@ class ConvReduction(Reduction):
         return span - 1 - begin, span - 1 - end + extra
 
 
+@dataclass(frozen=True, slots=True)
+class RecurrentReduction(Reduction):
+    """W or R of a recurrent node, `[directions, gates * hidden, reduced]`.
+
+    W meets X `[steps, samples, inputs]`. R meets the states before each step: those are Y
+    `[steps, directions, samples, hidden]` but for its last step (of a direction that runs backwards the first), and
+    initial_h `[directions, samples, hidden]`, whose columns are to be added. With layout 1 samples are the first axis.
+
+    Two liberties: steps beyond a sample's own length (`sequence_lens`) count, with the inputs that the samples have
+    there; and of a GRU that resets before its product (`linear_before_reset=0`) the hidden gate's rows, which meet
+    `reset * state`, are rounded for `state` as the others.
+
+    Args:
+        backwards: for each direction.
+        recurrent: R, not W.
+        batch_first: layout 1.
+    """
+
+    backwards: tuple[bool, ...]
+    recurrent: bool
+    batch_first: bool = False
+
+    @property
+    def view(self) -> tuple[Any, ...]:
+        return ("recurrent",)
+
+    def to_matrix(self, weight: NDArray[Any]) -> NDArray[Any]:
+        return weight
+
+    def from_matrix(self, matrix: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        return np.ascontiguousarray(matrix).reshape(shape)
+
+    def by_sample(self, values: Tensor) -> Tensor:
+        return values if self.batch_first else values.movedim(-2, 0)
+
+    def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
+        if not self.recurrent:
+            return (shape[1],)
+        return (shape[1] - 1,) if len(shape) == 4 else (1,)
+
+    def columns(self, inputs: Tensor, starts: Sequence[int], steps: Sequence[int]) -> Tensor:
+        """As the base class says, of inputs as `by_sample` gives them."""
+        if not self.recurrent:
+            every = [inputs] * len(self.backwards)
+        elif inputs.ndim == 3:
+            every = [state[:, None] for state in inputs.unbind(1)]
+        else:
+            states = zip(inputs.unbind(2), self.backwards, strict=True)
+            every = [state[:, 1:] if backwards else state[:, :-1] for state, backwards in states]
+        return torch.stack([x[:, starts[0] :: steps[0]].reshape(-1, x.shape[-1]).mT for x in every])
+
+
 def _spread(inputs: Tensor, strides: Sequence[int]) -> Tensor:
     """`inputs` `[N, C, *spatial]` with `stride - 1` zeros between neighbours along each spatial axis."""
     sizes = [(n - 1) * s + 1 for n, s in zip(inputs.shape[2:], strides, strict=True)]
     spread = inputs.new_zeros((*inputs.shape[:2], *sizes))
     spread[(slice(None), slice(None), *(slice(None, None, s) for s in strides))] = inputs
     return spread
+
+
+def read_by(node: onnx.NodeProto, weight: str) -> tuple[str, ...]:
+    """The tensors that make the columns of `Reduction`, as `network.taps` calls them: what `node` multiplies `weight`
+    with. The matrix R of a recurrent node has two, the node's own states and the initial ones (if it gets any)."""
+    if node.op_type in RECURRENT and weight == node.input[2]:
+        return (output_name(node, 0), *(name for name in node.input[5:6] if name))
+    return (next(name for name in node.input if name and name != weight),)
 
 
 def reduction(node: onnx.NodeProto, weight: str, shape: tuple[int, ...]) -> Reduction | NotReducible:
@@ -208,6 +278,8 @@ def reduction(node: onnx.NodeProto, weight: str, shape: tuple[int, ...]) -> Redu
                 return MatrixReduction(0 if attributes.get("transA", 0) else 1, 1 if attributes.get("transB", 0) else 0)
         case "MatMul":
             return _matmul(position, shape)
+        case "LSTM" | "GRU" | "RNN" if position in (1, 2):
+            return _recurrent(node, attributes, position)
         case "Gather":
             return NotReducible("Gather copies rows of its table; it multiplies no input, so each is rounded by itself")
     return NotReducible(f"{node.op_type} has no matrix product with its input {position} of shape {shape}")
@@ -217,6 +289,17 @@ def _matmul(position: int, shape: tuple[int, ...]) -> Reduction | NotReducible:
     if len(shape) != 2:
         return NotReducible(f"MatMul with a weight of shape {shape}: only one matrix meets every column of the input")
     return MatrixReduction(0, -1) if position == 1 else MatrixReduction(1, -2)
+
+
+def _recurrent(node: onnx.NodeProto, attributes: Mapping[str, Any], position: int) -> RecurrentReduction | NotReducible:
+    if node.input[1] == node.input[2]:
+        return NotReducible(f"{node.op_type} multiplies both its inputs and its states with this weight")
+    backwards = {b"forward": (False,), b"reverse": (True,), b"bidirectional": (False, True)}
+    return RecurrentReduction(
+        backwards[attributes.get("direction", b"forward")],
+        recurrent=position == 2,
+        batch_first=attributes.get("layout", 0) == 1,
+    )
 
 
 def _convolution(op_type: str, attributes: Mapping[str, Any], shape: tuple[int, ...]) -> ConvReduction:

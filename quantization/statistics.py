@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ class InputStatistics:
         """`reductions` by layer name, all with one view of the weight, which has `shape`."""
         self._reductions = reductions
         self._positions_per_sample = positions_per_sample
-        self._samples = dict.fromkeys(reductions, 0)
+        self._samples: Counter[tuple[str, tuple[int, ...]]] = Counter()
         groups, _, reduced = self.reduction.to_matrix(np.empty(shape, dtype=np.bool_)).shape
         self.hessian: NDArray[np.float64] = np.zeros((groups, reduced, reduced))
         self.cross: NDArray[np.float64] | None = None
@@ -51,7 +52,8 @@ class InputStatistics:
         return self.hessian.nbytes + (0 if self.cross is None else self.cross.nbytes)
 
     def add(self, layer: Layer, inputs: Array, float_inputs: Array | None = None) -> None:
-        """Count one batch of activation inputs of `layer`, in the shape the node takes (samples first).
+        """Count one batch of activation inputs of `layer`, in the shape the node takes (samples first, but for
+        recurrent nodes), or of what else makes its columns (`quantization.reduction.read_by`).
 
         Args:
             layer: one of those that use this weight.
@@ -62,10 +64,13 @@ class InputStatistics:
             KeyError: the layer does not use this weight.
             ActivationsNotFinite: an input is infinite or no number.
         """
-        reduction, seen = self._reductions[layer.name], self._samples[layer.name]
-        batch = torch.as_tensor(inputs, dtype=torch.float32)
-        reference = None if float_inputs is None else torch.as_tensor(float_inputs, dtype=torch.float32)
+        reduction = self._reductions[layer.name]
+        batch = reduction.by_sample(torch.as_tensor(inputs, dtype=torch.float32))
+        reference = None
+        if float_inputs is not None:
+            reference = reduction.by_sample(torch.as_tensor(float_inputs, dtype=torch.float32))
         grid = reduction.grid(batch.shape)
+        seen = self._samples[layer.name, grid]  # the states and the initial ones of a recurrent node turn separately
         steps = _steps(grid, self._positions_per_sample)
         starts = list(itertools.product(*(range(step) for step in steps)))
         taken = math.prod(math.ceil(size / step) for size, step in zip(grid, steps, strict=True))
@@ -88,7 +93,7 @@ class InputStatistics:
                 off = columns(reference[part], seen + begin) - x
                 cross = self._checked(layer, (off @ x.mT).cpu().numpy()) * math.prod(steps)
                 self.cross = cross.astype(np.float64) if self.cross is None else self.cross + cross
-        self._samples[layer.name] += len(batch)
+        self._samples[layer.name, grid] += len(batch)
 
     @staticmethod
     def _checked(layer: Layer, moments: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from quantization.activation_ranges import Histogram, calibrated
 from quantization.formats import Granularity, IntegerFormat, UnsignedFormat
 from quantization.gptq import gptq
 from quantization.nearest import round_nearest
-from quantization.reduction import NotReducible
+from quantization.reduction import NotReducible, read_by
 from quantization.statistics import InputStatistics, input_statistics
 from quantization.weights import QuantizedWeight
 from workers.stage import JSON, StageContext
@@ -125,8 +125,9 @@ class _Rounding:
             found = statistics[site.name]
             if isinstance(found, InputStatistics):
                 for layer in site.layers:
-                    tensor = next(name for name in nodes[layer.name].input if name and name != layer.weight)
-                    readers.setdefault(tensor, []).append((layer, found))
+                    for tensor in read_by(nodes[layer.name], layer.weight):
+                        if tensor not in self._inputs.network.initializers:  # a constant state, mostly zeros
+                            readers.setdefault(tensor, []).append((layer, found))
         if not readers:
             return
 

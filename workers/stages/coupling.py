@@ -22,6 +22,7 @@ from planner.merge import JointCost, MergedProblem, merge_sites
 from planner.problem import Candidate, Limits, PlanSite, Problem, Quantity, whole_steps
 from planner.tie import tie_sites
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
+from quantization.reduction import read_by
 from workers.stages.activations import planned_activations
 from workers.stages.latency_table import LatencyTable, feeders
 
@@ -77,32 +78,33 @@ class Coupling:
     def pairs(self) -> Iterator[tuple[str, str]]:
         """Every weight with each activation of several formats that its layers read."""
         for site in self._network.sites:
-            for activation in dict.fromkeys(self._read.get(layer.name, "") for layer in site.layers):
+            for activation in dict.fromkeys(self._read.get(layer, "") for layer in site.layers):
                 if len(self._planned.get(activation, ())) > 1:
                     yield site.name, activation
 
     def _format_read(self, layer: Layer, formats: Formats) -> Format:
-        return self._format(self._read[layer.name], formats) if layer.name in self._read else FloatFormat()
+        return self._format(self._read[layer], formats) if layer in self._read else FloatFormat()
 
     def _format(self, activation: str, formats: Formats) -> Format:
         return formats.get(activation, self._planned[activation][-1])
 
     @cached_property
-    def _read(self) -> dict[str, str]:
-        """The planned activation that each layer multiplies its weight with, by layer name."""
+    def _read(self) -> dict[Layer, str]:
+        """The planned activation that each layer multiplies its weight with. States of a recurrent node stay float
+        within it."""
         site_of = {
             tensor: site.name
             for site in planned_activations(self._network)
             if site.name in self._planned
             for tensor in site.tensors
         }
-        layers = {layer.name: layer for layer in self._network.layers()}
-        operands = {
-            node.name: next((name for name in node.input if name != layers[node.name].weight), "")
-            for node in self._network.proto.graph.node
-            if node.name in layers
+        nodes = {node.name: node for node in self._network.proto.graph.node}
+        operands = {layer: read_by(nodes[layer.name], layer.weight)[0] for layer in self._network.layers()}
+        return {
+            layer: site_of[name]
+            for layer, name in operands.items()
+            if name in site_of and name in nodes[layer.name].input
         }
-        return {layer: site_of[name] for layer, name in operands.items() if name in site_of}
 
     @cached_property
     def _feeders(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -133,7 +133,12 @@ class _Measuring:
                 for name, activation in pairs[start : start + some]
             ]
             found += self._timing.known(timed)
-        return {entry(*pair): latency for pair, latency in zip(pairs, found, strict=True)}
+        # both weights of a recurrent node stand for half of its time
+        parts = sum(other.name == layer.name for other in self._network.layers())
+        return {
+            entry(*pair): replace(latency, median_ms=latency.median_ms / parts, spread_ms=latency.spread_ms / parts)
+            for pair, latency in zip(pairs, found, strict=True)
+        }
 
 
 def _entry(of_layers: Sequence[Mapping[str, Latency]], key: str) -> dict[str, float]:

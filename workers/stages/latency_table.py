@@ -9,6 +9,7 @@ from typing import Any
 from evaluation.layer_model import inputs_of
 from network.activations import find_activations
 from network.graph import Network
+from network.sites import RECURRENT
 from quantization.formats import UnsignedFormat, parse_format
 from workers.stage import StageContext
 from workers.stages.inputs import Arrays, Inputs
@@ -27,12 +28,14 @@ def latency_sample(inputs: Inputs) -> Arrays:
 
 
 def feeders(network: Network, planned: Collection[str]) -> dict[str, str]:
-    """By weight site the activation site that feeds it: where all that its layers read is one that is planned."""
+    """By weight site the activation site that feeds it: where all that its layers read is one that is planned, and
+    they are not recurrent, which compute in floats whatever they read."""
     site_of = {tensor: site.name for site in find_activations(network) for tensor in site.tensors}
     found: dict[str, str] = {}
     for site in network.sites:
         read = {site_of.get(name, "") for layer in site.layers for name in inputs_of(network, layer)}
-        if len(read) == 1 and read <= set(planned):
+        recurrent = any(layer.op_type in RECURRENT for layer in site.layers)
+        if len(read) == 1 and read <= set(planned) and not recurrent:
             found[site.name] = read.pop()
     return found
 
