@@ -11,11 +11,13 @@ count as inputs of the node.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from network.graph import Network
 
@@ -74,12 +76,18 @@ class SegmentedNetwork:
         needed = set(self._outputs).union(*self._reads[cut:])
         return [name for name in known if name in needed]
 
-    def between(self, start: int, stop: int, weights: Collection[str] = ()) -> Segment:
+    def between(
+        self,
+        start: int,
+        stop: int,
+        weights: Collection[str] = (),
+        replaced: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
+    ) -> Segment:
         """Nodes `start` to `stop - 1`: from the values live at `start` to those live at `stop`.
 
-        The initializers that are named in `weights` are inputs too.
+        The initializers that are named in `weights` are inputs too; those in `replaced` have the values given there.
         """
-        return self._segment(start, stop, self.live_values(stop), weights)
+        return self._segment(start, stop, self.live_values(stop), weights, replaced)
 
     def after(self, start: int, weights: Collection[str] = ()) -> Segment:
         """Nodes from `start` to the end: from the values live at `start` to the graph outputs, in graph order.
@@ -88,14 +96,25 @@ class SegmentedNetwork:
         """
         return self._segment(start, len(self._nodes), self._outputs, weights)
 
-    def _segment(self, start: int, stop: int, outputs: Sequence[str], weights: Collection[str]) -> Segment:
+    def _segment(
+        self,
+        start: int,
+        stop: int,
+        outputs: Sequence[str],
+        weights: Collection[str],
+        replaced: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
+    ) -> Segment:
         nodes = self._nodes[start:stop]
         used = set[str]().union(*self._reads[start:stop])
         fed = [name for name in (*self.live_values(start), *weights) if name in used]
         initializers = {name: t for name, t in self._network.initializers.items() if name not in weights}
         made = {name for node in nodes for name in node.output} | initializers.keys()
         computed = [name for name in outputs if name in made]
-        kept = [tensor for name, tensor in initializers.items() if name in used or name in computed]
+        kept = [
+            numpy_helper.from_array(replaced[name], name) if name in replaced else tensor
+            for name, tensor in initializers.items()
+            if name in used or name in computed
+        ]
         graph = onnx.helper.make_graph(
             nodes,
             "segment",

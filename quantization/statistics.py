@@ -71,27 +71,17 @@ class InputStatistics:
             reference = reduction.by_sample(torch.as_tensor(float_inputs, dtype=torch.float32))
         grid = reduction.grid(batch.shape)
         seen = self._samples[layer.name, grid]  # the states and the initial ones of a recurrent node turn separately
-        steps = _steps(grid, self._positions_per_sample)
-        starts = list(itertools.product(*(range(step) for step in steps)))
-        taken = math.prod(math.ceil(size / step) for size, step in zip(grid, steps, strict=True))
-        per_sample = self.hessian.shape[0] * self.hessian.shape[1] * max(taken, 1)
-        chunk = len(starts) * max(1, _CHUNK // (per_sample * len(starts)))
-
-        def columns(samples: Tensor, first: int) -> Tensor:
-            """Sample n of all samples ever seen gives the positions of start n, counted round."""
-            parts = [
-                reduction.columns(samples[n :: len(starts)], starts[(first + n) % len(starts)], steps)
-                for n in range(min(len(starts), len(samples)))
-            ]
-            return torch.cat(parts, dim=2)
-
+        thinning = Thinning(grid, self._positions_per_sample)
+        per_sample = self.hessian.shape[0] * self.hessian.shape[1] * max(thinning.taken, 1)
+        chunk = thinning.turns * max(1, _CHUNK // (per_sample * thinning.turns))
+        weight = thinning.weight
         for begin in range(0, len(batch), chunk):
             part = slice(begin, begin + chunk)
-            x = columns(batch[part], seen + begin)
-            self.hessian += self._checked(layer, _gram(x)) * math.prod(steps)
+            x = thinning.columns(reduction, batch[part], seen + begin)
+            self.hessian += self._checked(layer, _gram(x)) * weight
             if reference is not None:
-                off = columns(reference[part], seen + begin) - x
-                cross = self._checked(layer, (off @ x.mT).cpu().numpy()) * math.prod(steps)
+                off = thinning.columns(reduction, reference[part], seen + begin) - x
+                cross = self._checked(layer, (off @ x.mT).cpu().numpy()) * weight
                 self.cross = cross.astype(np.float64) if self.cross is None else self.cross + cross
         self._samples[layer.name, grid] += len(batch)
 
@@ -103,6 +93,29 @@ class InputStatistics:
             f"the calibration samples give layer {layer.name} inputs that are infinite or no number;"
             " check the samples' scale and preprocessing"
         )
+
+
+class Thinning:
+    """About `most` positions of every sample of a layer's input, whose positions are a `grid`, in `turns` that differ.
+
+    `taken` positions are taken of each sample, and each of them stands for `weight`.
+    """
+
+    def __init__(self, grid: tuple[int, ...], most: int) -> None:
+        self._steps = _steps(grid, most)
+        self._starts = list(itertools.product(*(range(step) for step in self._steps)))
+        self.turns = len(self._starts)
+        self.weight = math.prod(self._steps)
+        self.taken = math.prod(math.ceil(size / step) for size, step in zip(grid, self._steps, strict=True))
+
+    def columns(self, reduction: Reduction, samples: Tensor, first: int) -> Tensor:
+        """Columns `[groups, reduced, positions]`: sample n of all samples ever seen gives the positions of start n,
+        counted round; `first` of them came before `samples`."""
+        parts = [
+            reduction.columns(samples[n :: self.turns], self._starts[(first + n) % self.turns], self._steps)
+            for n in range(min(self.turns, len(samples)))
+        ]
+        return torch.cat(parts, dim=2)
 
 
 def _steps(grid: tuple[int, ...], most: int) -> tuple[int, ...]:
