@@ -153,10 +153,38 @@ def _constant_dimension(op: Any, x: ir.Value, index: ir.Value, **_: Any) -> Any:
     return op.Constant(value_int=_known_dimension(x, index))
 
 
-# `x.shape[i]` as exporters write it. onnxscript folds it only for a list of indices and a stated axis; and folding the
-# whole shape first is no way, because the batch axis is not known.
+def _slice(op: Any, shape: ir.Value, start: ir.Value, end: ir.Value) -> Any:
+    return op.Slice(shape, start, end)
+
+
+def _known_dimensions(shape: ir.Value, start: ir.Value, end: ir.Value) -> list[int] | None:
+    node = shape.producer()
+    if node is None or node.op_type != "Shape" or node.attributes.get_int("start", 0) or "end" in node.attributes:
+        return None
+    of = node.inputs[0]
+    if of is None or of.shape is None or start.const_value is None or end.const_value is None:
+        return None
+    first, last = (int(value.const_value.numpy().item()) for value in (start, end) if value.const_value is not None)
+    dimensions = list(of.shape)[first:last]
+    known = [dimension for dimension in dimensions if isinstance(dimension, int)]
+    return known if known and len(known) == len(dimensions) else None
+
+
+def _are_known(_context: Any, shape: ir.Value, start: ir.Value, end: ir.Value, **_: Any) -> bool:
+    return _known_dimensions(shape, start, end) is not None
+
+
+def _constant_dimensions(op: Any, shape: ir.Value, start: ir.Value, end: ir.Value, **_: Any) -> Any:
+    return op.Constant(value_ints=_known_dimensions(shape, start, end))
+
+
+# `x.shape[i]` and `x.shape[i:j]` as exporters write them. onnxscript folds the first only for a list of indices and a
+# stated axis; and folding the whole shape first is no way, because the batch axis is not known.
 _ONE_DIMENSION = pattern.RewriteRuleSet(
-    [pattern.RewriteRule(_gather_of_shape, _constant_dimension, _is_known, name="one_dimension")]
+    [
+        pattern.RewriteRule(_gather_of_shape, _constant_dimension, _is_known, name="one_dimension"),
+        pattern.RewriteRule(_slice, _constant_dimensions, _are_known, name="several_dimensions"),
+    ]
 )
 
 
