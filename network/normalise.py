@@ -159,7 +159,7 @@ def _slice(op: Any, shape: ir.Value, start: ir.Value, end: ir.Value) -> Any:
 
 def _known_dimensions(shape: ir.Value, start: ir.Value, end: ir.Value) -> list[int] | None:
     node = shape.producer()
-    if node is None or node.op_type != "Shape" or node.attributes.get_int("start", 0) or "end" in node.attributes:
+    if node is None or node.op_type != "Shape" or node.attributes.get_int("start") or "end" in node.attributes:
         return None
     of = node.inputs[0]
     if of is None or of.shape is None or start.const_value is None or end.const_value is None:
