@@ -24,7 +24,7 @@ from network.normalise import from_proto
 from quantization.activations import QuantizedActivation
 from quantization.export import export
 from quantization.formats import Format, Granularity, IntegerFormat, UnsignedFormat
-from quantization.weights import QuantizedWeight
+from quantization.weights import IntegerWeight
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -53,7 +53,9 @@ def layer_model(
     """
     single = _single(network, layer, inputs)
     site = next(site for site in single.sites if site.weight == WEIGHT)
-    weights = {WEIGHT: _made_up(format_, site.shape, site.channel_axis)} if isinstance(format_, IntegerFormat) else {}
+    weights = {}  # every format that no integer kernel takes is unpacked at load, and runs as float
+    if isinstance(format_, IntegerFormat) and format_.has_kernel:
+        weights[WEIGHT] = _made_up(format_, site.shape, site.channel_axis)
     fed = {f"x{index}": np.asarray(inputs[name]) for index, name in enumerate(inputs_of(network, layer))}
     if activation is None:
         return Timed(export(single, weights, {}), fed)
@@ -112,13 +114,13 @@ def _made_up_tensor(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
     return numpy_helper.from_array(np.resize(0.1 * pattern, tuple(tensor.dims)), name)
 
 
-def _made_up(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int) -> QuantizedWeight:
+def _made_up(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int) -> IntegerWeight:
     pattern = np.random.default_rng(0).integers(format_.lowest_code, format_.highest_code + 1, _PATTERN)
     scale_shape: tuple[int, ...] = ()
     if format_.granularity is Granularity.CHANNEL:
         scale_shape = tuple(n if axis == channel_axis % len(shape) else 1 for axis, n in enumerate(shape))
     scale = np.full(scale_shape, 0.1 / -format_.lowest_code, dtype=np.float32)
-    return QuantizedWeight(format_, np.resize(pattern.astype(np.int8), shape), scale)
+    return IntegerWeight(format_, np.resize(pattern.astype(np.int8), shape), scale)
 
 
 def _feed_codes(graph: onnx.GraphProto, codes: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,10 +11,20 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from network.sites import RECURRENT
-from quantization.dequantize import BIAS, DOMAIN, bias_function, call, function
+from quantization.dequantize import BIAS, DOMAIN, bias_function
 from quantization.errors import FileNotAudited
-from quantization.packing import digits
+from quantization.formats import (
+    BLOCK_SIZES,
+    MAX_BITS,
+    MIN_BITS,
+    FloatFormat,
+    Granularity,
+    HalfFormat,
+    IntegerFormat,
+    WeightFormat,
+)
 from quantization.passes import graphs
+from quantization.storage import DIGITS, HALVES, NotStorable, Storage, storage
 
 # widths of an activation's codes by their type; fewer bits are capped codes of 8
 _ACTIVATION_BITS: dict[int, int] = {onnx.TensorProto.UINT8: 8, onnx.TensorProto.UINT16: 16}
@@ -27,14 +38,19 @@ _WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (
 class StoredWeight:
     """How the weight called `name` is stored: `bits` for each of its `elements`.
 
-    `size_bytes` is what its values take in the file and `scale_bytes` what its scales take, without names and shapes.
+    `size_bytes` is what its codes or values take in the file and `scale_bytes` what its weights share: scales, zero
+    points, tables; both without names and shapes.
     """
 
     name: str
     shape: tuple[int, ...]
-    bits: int
+    format: WeightFormat
     size_bytes: int
     scale_bytes: int
+
+    @property
+    def bits(self) -> int:
+        return self.format.bits
 
     @property
     def elements(self) -> int:
@@ -83,27 +99,18 @@ def audit(file: bytes) -> Audit:
                 raise FileNotAudited(f"bias {node.output[0]}: its function is not the one that {BIAS} stands for")
         elif node.domain == DOMAIN:
             stored = _packed(node, tensors)
-            form = _form(node)
-            expected = call(stored.bits, stored.shape, node.input, stored.name, form)
-            body = function(stored.bits, stored.shape, opset, form)
-            if node != expected or functions.get(node.op_type) != body:
+            if functions.get(node.op_type) != stored.storage.body(opset):
                 raise FileNotAudited(
-                    f"weight {stored.name}: {node.op_type} is not the call that {stored.bits} bits need"
+                    f"weight {node.output[0]}: {node.op_type} is not the function that {stored.format.name} needs"
                 )
             if node.input[0] not in digits_seen:
                 digits_seen.add(node.input[0])
-                weights[stored.name] = stored
+                weights[node.output[0]] = stored.weight(node.output[0])
         for place in _WEIGHT_INPUTS.get(node.op_type, ()):
             tensor = tensors.get(node.input[place])
             if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT:
                 weights.setdefault(tensor.name, _plain(tensor))
     return Audit(tuple(weights.values()), tuple(_activations(model.graph, tensors)), len(file))
-
-
-def _form(node: onnx.NodeProto) -> int | None:
-    """The axis in the name of a call, None for a weight in floats."""
-    *_, axis = node.op_type.partition("q")
-    return int(axis) if axis.isdigit() else None
 
 
 def _activations(graph: onnx.GraphProto, tensors: dict[str, onnx.TensorProto]) -> Iterator[StoredActivation]:
@@ -129,29 +136,58 @@ def _activations(graph: onnx.GraphProto, tensors: dict[str, onnx.TensorProto]) -
         yield StoredActivation(name, bits, float(values[0]), int(values[1]))
 
 
-def _packed(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> StoredWeight:
-    """The weight that a call makes from digits and a scale."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """How the parts of a call are stored."""
+
+    format: WeightFormat
+    shape: tuple[int, ...]
+    storage: Storage
+
+    def weight(self, name: str) -> StoredWeight:
+        codes = sum(part.size_bytes for part in self.storage.parts if part.letter in DIGITS + HALVES)
+        shared = sum(part.size_bytes for part in self.storage.parts) - codes
+        return StoredWeight(name, self.shape, self.format, codes, shared)
+
+
+def _packed(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> _Found:
+    """The format of the weight that a call makes: the one whose parts are the call's, in type, shape and bytes."""
     name = node.output[0]
     if missing := [part for part in node.input if part not in tensors]:
         raise FileNotAudited(f"weight {name}: {', '.join(missing)} is no tensor of the file")
-    *parts, scale = (tensors[part] for part in node.input)
+    parts = [tensors[part] for part in node.input]
     shape = tuple(parts[0].dims) if parts else ()
-    for bits in range(2, 9):
-        layout = digits(bits)
-        if [(p.data_type, tuple(p.dims)) for p in parts] == [(d.data_type, d.dims(shape)) for d in layout]:
+    layout = [(part.data_type, tuple(part.dims)) for part in parts]
+    for format_, axis, kernel in itertools.product(_FORMATS, range(max(len(shape), 1)), (False, True)):
+        try:
+            found = storage(format_, shape, axis, axis if kernel else None)
+        except NotStorable:
+            continue
+        if found.function == node.op_type and [(part.data_type, part.dims) for part in found.parts] == layout:
             break
     else:
-        raise FileNotAudited(f"weight {name}: its tensors are the digits of no width from 2 to 8")
-    for part, digit in zip(parts, layout, strict=True):
-        if len(part.raw_data) != digit.size_bytes(shape):
+        raise FileNotAudited(f"weight {name}: its tensors and its call {node.op_type} are those of no format")
+    for tensor, part in zip(parts, found.parts, strict=True):
+        if len(tensor.raw_data) != part.size_bytes:
             raise FileNotAudited(
-                f"weight {name}: {part.name} holds {len(part.raw_data)} bytes, expected {digit.size_bytes(shape)}"
+                f"weight {name}: {tensor.name} holds {len(tensor.raw_data)} bytes, expected {part.size_bytes}"
             )
-    if scale.data_type != onnx.TensorProto.FLOAT or len(scale.raw_data) != 4 * math.prod(scale.dims):
-        raise FileNotAudited(f"weight {name}: {scale.name} is not a float32 scale")
-    return StoredWeight(name, shape, bits, sum(len(part.raw_data) for part in parts), len(scale.raw_data))
+    return _Found(format_, shape, found)
+
+
+def _all_formats() -> Iterator[WeightFormat]:
+    """Every format that a weight may be stored in; what has a name of its own is found by its parts."""
+    yield HalfFormat()
+    for bits, symmetric in itertools.product(range(MIN_BITS, MAX_BITS + 1), (True, False)):
+        yield IntegerFormat(bits, Granularity.CHANNEL, symmetric)
+        yield IntegerFormat(bits, Granularity.TENSOR, symmetric)
+        for block in BLOCK_SIZES:
+            yield IntegerFormat(bits, Granularity.BLOCK, symmetric, block)
 
 
 def _plain(tensor: onnx.TensorProto) -> StoredWeight:
     shape = tuple(tensor.dims)
-    return StoredWeight(tensor.name, shape, 32, 4 * math.prod(shape), 0)
+    return StoredWeight(tensor.name, shape, FloatFormat(), 4 * math.prod(shape), 0)
+
+
+_FORMATS = tuple(_all_formats())

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from quantization.weights import QuantizedWeight
+from quantization.weights import IntegerWeight
 
 # The sum of products adds to the code: 2**30 leaves it room for 32,768 products of 8-bit codes.
 LARGEST_CODE = 1 << 30
@@ -30,19 +30,19 @@ def exact_codes(values: Floats) -> tuple[NDArray[np.int32], Floats]:
     return codes, np.ldexp(np.float32(1), np.where(codes == 0, 0, exponent - _FLOAT_DIGITS)).astype(np.float32)
 
 
-def kernel_codes(bias: Floats, input_scale: float, weight: QuantizedWeight) -> NDArray[np.int32]:
+def kernel_codes(bias: Floats, input_scale: float, weight: IntegerWeight) -> NDArray[np.int32]:
     """`bias` `[channels]` in units of input scale x weight scale, the product that the kernel takes, in float32."""
     codes = np.rint(bias / kernel_scale(input_scale, weight).astype(np.float64))
     return codes.clip(-LARGEST_CODE, LARGEST_CODE).astype(np.int32)
 
 
-def kernel_scale(input_scale: float, weight: QuantizedWeight) -> Floats:
+def kernel_scale(input_scale: float, weight: IntegerWeight) -> Floats:
     """What a code of the bias stands for: `[channels]`, or `()` where the weight has one scale."""
     scale = weight.scale.reshape(-1) if weight.scale.ndim else weight.scale
     return np.asarray(np.float32(input_scale) * scale)
 
 
-def fit(weight: QuantizedWeight, biases: Sequence[tuple[Floats, float]]) -> QuantizedWeight:
+def fit(weight: IntegerWeight, biases: Sequence[tuple[Floats, float]]) -> IntegerWeight:
     """`weight` with scales that the codes of all `biases` fit; itself, where they do already.
 
     A channel whose bias is more than 2**30 steps has its scale doubled and its codes halved until it fits: what the
@@ -65,4 +65,4 @@ def fit(weight: QuantizedWeight, biases: Sequence[tuple[Floats, float]]) -> Quan
     if (scale == weight.scale).all():
         return weight
     codes = np.rint(weight.codes / factor).astype(np.int8)
-    return QuantizedWeight(weight.format, codes, scale.astype(np.float32).reshape(weight.scale.shape))
+    return IntegerWeight(weight.format, codes, scale.astype(np.float32).reshape(weight.scale.shape))

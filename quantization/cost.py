@@ -14,7 +14,7 @@ integers or in floats, depends on both its ends, and the sum counts the larger f
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -22,17 +22,14 @@ import onnx
 from onnx import TensorProto, helper
 
 from network.activations import moved_from
-from network.graph import Network
+from network.graph import Network, Site
 from quantization.activation_passes import QuantizeTensors, StoreBiases
 from quantization.activations import QuantizedActivation
-from quantization.dequantize import DOMAIN, DOMAIN_VERSION, bias_function, call, function
-from quantization.formats import FloatFormat, Format, Granularity, IntegerFormat, UnsignedFormat
-from quantization.kernels import KernelUse, WeightKernel, kernel_uses, made_for, weight_kernels
-from quantization.packing import digits
+from quantization.dequantize import DOMAIN, DOMAIN_VERSION, bias_function
+from quantization.formats import FloatFormat, Format, IntegerFormat, UnsignedFormat
+from quantization.kernels import KernelUse, WeightKernel, kernel_uses, made_for, weight_kernels, with_kernels
 from quantization.passes import (
-    DIGIT_LETTERS,
     KERNEL_LETTER,
-    SCALE_LETTER,
     SUFFIX_LENGTH,
     AddMetadata,
     DropDebris,
@@ -40,6 +37,7 @@ from quantization.passes import (
     draft_without,
     read_instead,
 )
+from quantization.storage import DIGITS, SCALE, NotStorable, storage
 
 _NO_ACTIVATIONS: Mapping[str, UnsignedFormat] = MappingProxyType({})
 _SUFFIX = "0" * SUFFIX_LENGTH
@@ -73,11 +71,7 @@ def skeleton_bytes(
     """The file without the weights of any site, in bytes, with the functions of all `formats` (see the module), those
     for integer kernels among them where there may be quantized `activations`."""
     functions = {
-        function(format_.bits, site.shape, network.opset, axis)
-        for format_ in formats
-        if isinstance(format_, IntegerFormat)
-        for site in network.sites
-        for axis in ((None, site.channel_axis) if activations else (None,))
+        body for format_ in formats for site in network.sites for body in _bodies(network, site, format_, activations)
     }
     if activations:
         functions.add(bias_function(network.opset))
@@ -96,8 +90,7 @@ def file_bytes(
     Exact, but for up to eight bytes a name in networks of more than 3,844 quantized weights and activations.
     """
     formats = {site.weight: (site, plan.get(site.weight, FloatFormat())) for site in network.sites}
-    quantized = {name: (site, f) for name, (site, f) in formats.items() if isinstance(f, IntegerFormat)}
-    uses = kernel_uses(network, quantized, activations)
+    uses = kernel_uses(network, with_kernels({name: found for name, (_, found) in formats.items()}), activations)
     kernels = weight_kernels(network, uses)
     skeleton = _skeleton(network, metadata or {}, activations, uses)
     graph = skeleton.graph.ByteSize() + sum(
@@ -106,8 +99,9 @@ def file_bytes(
     )
     skeleton.ClearField("graph")
     functions = {
-        function(format_.bits, site.shape, network.opset, axis)
-        for name, (site, format_) in quantized.items()
+        storage(format_, site.shape, site.channel_axis, axis).body(network.opset)
+        for name, (site, format_) in formats.items()
+        if not isinstance(format_, (FloatFormat, UnsignedFormat))
         for axis in made_for(kernels.get(name))
     }
     if any(use.integer and use.bias is not None and use.bias.initializer is not None for use in uses):
@@ -120,24 +114,32 @@ def _weight_bytes(
 ) -> int:
     if isinstance(format_, FloatFormat):
         return _initializer_bytes(name, TensorProto.FLOAT, shape, 4 * math.prod(shape))
-    if not isinstance(format_, IntegerFormat):
+    if isinstance(format_, UnsignedFormat):
         raise TypeError(f"{format_.name} is a format of activations, and {name} is a weight")
-    parts = digits(format_.bits)
-    names = [letter + _SUFFIX for letter in [*DIGIT_LETTERS[: len(parts)], SCALE_LETTER]]
-    total = sum(
-        _initializer_bytes(digit_name, digit.data_type, digit.dims(shape), digit.size_bytes(shape))
-        for digit, digit_name in zip(parts, names, strict=False)
-    )
-    for axis in made_for(kernel):
-        scale_shape: tuple[int, ...] = ()
-        if format_.granularity is Granularity.CHANNEL:
-            channels = shape[channel_axis]
-            ranks = tuple(channels if place == channel_axis % len(shape) else 1 for place in range(len(shape)))
-            scale_shape = ranks if axis is None else (channels,)
+    total = 0
+    for number, axis in enumerate(made_for(kernel)):
+        stored = storage(format_, shape, channel_axis, axis)
+        names = [part.letter + _SUFFIX for part in stored.parts]
+        total += sum(
+            _initializer_bytes(part_name, part.data_type, part.dims, part.size_bytes)
+            for part, part_name in zip(stored.parts, names, strict=True)
+            if number == 0 or part.letter not in DIGITS
+        )
         made = KERNEL_LETTER + _SUFFIX if axis is not None and kernel is not None and kernel.others else name
-        total += _initializer_bytes(names[-1], TensorProto.FLOAT, scale_shape, 4 * math.prod(scale_shape))
-        total += _field_bytes(1, call(format_.bits, shape, names, made, axis).ByteSize())
+        total += _field_bytes(1, stored.call(names, made).ByteSize())
     return total
+
+
+def _bodies(network: Network, site: Site, format_: Format, activations: bool) -> Iterator[bytes]:
+    """The functions that a weight may need in this format; none where it cannot have it."""
+    if isinstance(format_, (FloatFormat, UnsignedFormat)):
+        return
+    kernel = activations and isinstance(format_, IntegerFormat) and format_.has_kernel
+    for axis in (None, site.channel_axis) if kernel else (None,):
+        try:
+            yield storage(format_, site.shape, site.channel_axis, axis).body(network.opset)
+        except NotStorable:
+            return
 
 
 def _skeleton(
@@ -153,7 +155,7 @@ def _skeleton(
     for weight, kernel in weight_kernels(network, uses).items():
         if kernel.others:
             read_instead(draft.graph, kernel.nodes, weight, KERNEL_LETTER + _SUFFIX)
-    scales = {use.node: (SCALE_LETTER + _SUFFIX,) * 2 for use in uses if use.integer}
+    scales = {use.node: (SCALE + _SUFFIX,) * 2 for use in uses if use.integer}
     biases = {
         use.node: np.zeros(use.bias.channels, dtype=np.int32 if use.integer else np.float32)
         for use in uses

@@ -14,8 +14,9 @@ mixed load in 0.35 s and 280 MB, as float32 in 0.25 s and 160 MB.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 import onnx
@@ -30,19 +31,34 @@ FIRST_OPSET = 25  # the first with INT2 and UINT2
 FIRST_IR_VERSION = 13
 
 
-def call(
-    bits: int, shape: tuple[int, ...], inputs: Sequence[str], output: str, axis: int | None = None
-) -> onnx.NodeProto:
-    """The node that makes the weight `output` of `shape` from `inputs`: its digits, highest first, and its scale.
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A model-local function: its name, and what it is, serialized, for a network of an opset.
 
-    With an `axis` the weight is for an integer kernel: the scale then has shape `()` or counts that axis, `[channels]`.
+    Weights whose functions have one name share it.
     """
-    return helper.make_node(_name(bits, _is_ragged(bits, shape), axis), inputs, [output], domain=DOMAIN)
+
+    name: str
+    body: Callable[[int], bytes]
 
 
-def function(bits: int, shape: tuple[int, ...], opset: int, axis: int | None = None) -> bytes:
-    """The function that `call` calls, serialized, for a network of `opset`: `code * scale`, float32, of `shape`."""
-    return _function(bits, _is_ragged(bits, shape), opset, axis)
+def integers(
+    bits: int, shape: tuple[int, ...], *, block: int = 0, symmetric: bool = True, kernel: int | None = None
+) -> Function:
+    """`(code - zero point) * scale` from digits, highest first, scale, a factor of the scales of blocks, zero points.
+
+    Args:
+        kernel: the axis of output channels of an integer kernel, whose scale has shape `()` or `[channels]`.
+    """
+    ragged = _is_ragged(bits, shape)
+    name = _unpacked_name("Int", bits, ragged) + (f"b{block}" if block else "") + ("" if symmetric else "z")
+    name += "" if kernel is None else f"q{kernel}"
+    return Function(name, partial(_integers, name, bits, ragged, block, symmetric, kernel))
+
+
+def halves() -> Function:
+    """A float16 weight as float32."""
+    return Function("Half", _halves)
 
 
 def bias_call(inputs: Sequence[str], output: str) -> onnx.NodeProto:
@@ -67,20 +83,42 @@ def _is_ragged(bits: int, shape: tuple[int, ...]) -> bool:
     return math.prod(shape) % PLANE_WIDTH != 0 and any(digit.is_plane for digit in digits(bits))
 
 
-def _name(bits: int, ragged: bool, axis: int | None) -> str:
-    """`Int`, the widths of the lower digits, `s` for a slice, `q` and the axis for an integer kernel: weights with the
-    same name share a function."""
+def _unpacked_name(family: str, bits: int, ragged: bool) -> str:
+    """The family, the widths of the lower digits, `s` for a slice: what `_unpacked` depends on."""
     _, *lower = digits(bits)
-    kernel = "" if axis is None else f"q{axis}"
-    return "Int" + "".join(str(digit.width) for digit in lower) + ("s" if ragged else "") + kernel
+    return family + "".join(str(digit.width) for digit in lower) + ("s" if ragged else "")
+
+
+def _made(name: str, inputs: Sequence[str], nodes: Sequence[onnx.NodeProto], opset: int) -> bytes:
+    made = helper.make_function(DOMAIN, name, inputs, ["w"], nodes, [helper.make_opsetid("", opset)])
+    return bytes(made.SerializeToString(deterministic=True))
 
 
 @cache
-def _function(bits: int, ragged: bool, opset: int, axis: int | None) -> bytes:
+def _halves(opset: int) -> bytes:
+    return _made("Half", ["h"], [helper.make_node("Cast", ["h"], ["w"], to=TensorProto.FLOAT)], opset)
+
+
+@cache
+def _integers(name: str, bits: int, ragged: bool, block: int, symmetric: bool, kernel: int | None, opset: int) -> bytes:
+    inputs, nodes, codes = _unpacked(bits, ragged=ragged, as_int8=kernel is not None)
+    inputs += ["s", *(["m"] if block else []), *([] if symmetric else ["zp"])]
+    if kernel is not None:
+        nodes += _dequantized(codes, kernel)
+    elif block or not symmetric:
+        nodes += _shifted_and_scaled(codes, block, symmetric=symmetric)
+    else:
+        nodes += _scaled(codes)
+    return _made(name, inputs, nodes, opset)
+
+
+def _unpacked(bits: int, *, ragged: bool, as_int8: bool) -> tuple[list[str], list[onnx.NodeProto], str]:
+    """The inputs that are digits, nodes that put them together, and what these call the codes: int8 if asked for or
+    if there are several digits."""
     _, *lower = digits(bits)
     names = [f"d{place}" for place in range(len(lower) + 1)]
     nodes, total = [], names[0]
-    if lower or axis is not None:  # an integer kernel takes int8, and ONNX Runtime 1.31 would give it less
+    if lower or as_int8:  # an integer kernel takes int8, and ONNX Runtime 1.31 would give it less
         nodes.append(helper.make_node("Cast", [total], ["v0"], to=TensorProto.INT8))
         total = "v0"
     for place, digit in enumerate(lower, start=1):
@@ -91,10 +129,7 @@ def _function(bits: int, ragged: bool, opset: int, axis: int | None) -> bytes:
             helper.make_node("Add", [f"m{place}", f"x{place}"], [f"v{place}"]),
         ]
         total = f"v{place}"
-    nodes += _scaled(total) if axis is None else _dequantized(total, axis)
-    opsets = [helper.make_opsetid("", opset)]
-    made = helper.make_function(DOMAIN, _name(bits, ragged, axis), [*names, "s"], ["w"], nodes, opsets)
-    return bytes(made.SerializeToString(deterministic=True))
+    return names, nodes, total
 
 
 def _scaled(codes: str) -> list[onnx.NodeProto]:
@@ -103,6 +138,32 @@ def _scaled(codes: str) -> list[onnx.NodeProto]:
         helper.make_node("Cast", [codes], ["v"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["v", "s"], ["w"]),
     ]
+
+
+def _shifted_and_scaled(codes: str, block: int, *, symmetric: bool) -> list[onnx.NodeProto]:
+    """`(codes - zp) * s` in nodes that are folded at load; for blocks with `s` in 16 bits, times `m`."""
+    nodes = [helper.make_node("Cast", [codes], ["v"], to=TensorProto.FLOAT)]
+    values, scale, made = "v", "s", "w"
+    if block:  # scales are [blocks, 1, inner], and so the weight becomes [blocks, block, inner]
+        nodes += [
+            _constant("k", np.array([1, block, 1], dtype=np.int64)),
+            helper.make_node("Shape", ["s"], ["hs"]),
+            helper.make_node("Mul", ["hs", "k"], ["hb"]),
+            helper.make_node("Reshape", ["v", "hb"], ["b"]),
+            helper.make_node("Cast", ["s"], ["sf"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["sf", "m"], ["sm"]),
+        ]
+        values, scale, made = "b", "sm", "wb"
+    if not symmetric:
+        nodes += [
+            helper.make_node("Cast", ["zp"], ["zf"], to=TensorProto.FLOAT),
+            helper.make_node("Sub", [values, "zf"], ["y"]),
+        ]
+        values = "y"
+    nodes.append(helper.make_node("Mul", [values, scale], [made]))
+    if block:
+        nodes += [helper.make_node("Shape", ["v"], ["hv"]), helper.make_node("Reshape", [made, "hv"], ["w"])]
+    return nodes
 
 
 def _dequantized(codes: str, axis: int) -> list[onnx.NodeProto]:

@@ -20,9 +20,9 @@ from quantization.activation_passes import QuantizeTensors, StoreBiases
 from quantization.activations import QuantizedActivation
 from quantization.biases import fit, kernel_codes, kernel_scale
 from quantization.errors import ExportTooLarge, QuantizationError
-from quantization.kernels import KernelUse, kernel_uses, weight_kernels
+from quantization.kernels import KernelUse, kernel_uses, weight_kernels, with_kernels
 from quantization.passes import AddMetadata, DropDebris, StoreFloats, StorePacked, apply, draft_without
-from quantization.weights import QuantizedWeight
+from quantization.weights import IntegerWeight, QuantizedWeight
 
 _LARGEST_FILE = (1 << 31) - 1  # bytes; a protobuf message cannot be longer
 _NO_ACTIVATIONS: Mapping[str, QuantizedActivation] = MappingProxyType({})
@@ -52,7 +52,7 @@ def export(
     """
     parts = _Parts(network, weights, activations)
     tensors = QuantizeTensors(activations, moved_from(network))
-    packed = StorePacked(parts.weights, weight_kernels(network, parts.uses))
+    packed = StorePacked(parts.weights, parts.channel_axes, weight_kernels(network, parts.uses))
     draft = draft_without(network.proto, parts.weights)
     apply(draft, [DropDebris(), tensors, packed])
     scales = {
@@ -96,12 +96,19 @@ class _Parts:
         self._network = network
         self._activations = activations
         ordered = _in_graph_order(network, weights)
-        self.uses = kernel_uses(network, ordered, {name: a.format for name, a in activations.items()})
+        integers = with_kernels({name: weight.format for name, weight in ordered.items()})
+        self.uses = kernel_uses(network, integers, {name: a.format for name, a in activations.items()})
         fitted: dict[str, list[tuple[NDArray[np.float32], float]]] = {}
         for use in self.uses:
             if use.integer and use.bias is not None:
                 fitted.setdefault(use.weight, []).append((self._values(use), activations[use.input].scale))
-        self.weights = {name: fit(weight, fitted.get(name, ())) for name, weight in ordered.items()}
+        self._fitted = {
+            name: fit(weight, fitted[name])
+            for name, weight in ordered.items()
+            if name in fitted and isinstance(weight, IntegerWeight)
+        }
+        self.weights = {**ordered, **self._fitted}
+        self.channel_axes = {site.weight: site.channel_axis for site in network.sites}
 
     def biases(self, *, codes: bool) -> dict[str, NDArray[Any]]:
         """By node name: of integer kernels their `codes` or the values that these stand for, of others the values."""
@@ -111,7 +118,7 @@ class _Parts:
                 continue
             values = self._values(use)
             if use.integer:
-                scale, weight = self._activations[use.input].scale, self.weights[use.weight]
+                scale, weight = self._activations[use.input].scale, self._fitted[use.weight]
                 values_as_codes = kernel_codes(values, scale, weight)
                 if codes:
                     found[use.node] = values_as_codes

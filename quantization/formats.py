@@ -6,6 +6,7 @@ value and have a stable name, which is how plans, tables and keys refer to them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
@@ -13,6 +14,9 @@ from typing import ClassVar
 MIN_BITS = 2
 MAX_BITS = 8
 ACTIVATION_BITS = (4, 8, 16)
+MAX_CODEBOOK_BITS = 4
+MAX_OUTLIERS = 200
+BLOCK_SIZES = (16, 32, 64, 128, 256)
 
 
 class Granularity(StrEnum):
@@ -20,18 +24,22 @@ class Granularity(StrEnum):
 
     TENSOR = "tensor"
     CHANNEL = "channel"
+    BLOCK = "block"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class IntegerFormat:
-    """Symmetric integers of `bits` bits (2 to 8): `value = scale * code`, zero point 0.
+    """Integers of `bits` bits (2 to 8): `value = scale * (code - zero_point)`, with zero point 0 where `symmetric`.
 
-    Codes lie in `[-2**(bits-1), 2**(bits-1) - 1]`. The scale may be negative, so that the one code more on the
-    negative side can serve either tail of the weight.
+    Codes and zero points lie in `[-2**(bits-1), 2**(bits-1) - 1]`. The scale may be negative, so that the one code more
+    on the negative side can serve either tail of a symmetric weight. `block` is how many weights, neighbours among
+    those that one output sums over, share a scale, 0 unless the granularity is `BLOCK`.
     """
 
     bits: int
     granularity: Granularity = Granularity.CHANNEL
+    symmetric: bool = True
+    block: int = 0
 
     kind: ClassVar[str] = "int"
 
@@ -39,11 +47,16 @@ class IntegerFormat:
         if not MIN_BITS <= self.bits <= MAX_BITS:
             raise ValueError(f"bits must be {MIN_BITS} to {MAX_BITS}, got {self.bits}")
         object.__setattr__(self, "granularity", Granularity(self.granularity))
+        if self.granularity is Granularity.BLOCK and self.block not in BLOCK_SIZES:
+            raise ValueError(f"a block has {', '.join(map(str, BLOCK_SIZES))} weights, got {self.block}")
+        if self.granularity is not Granularity.BLOCK and self.block:
+            raise ValueError(f"a scale per {self.granularity} has no block, got a block of {self.block}")
 
     @property
     def name(self) -> str:
-        """`int4/channel`: unique, stable, and what `parse_format` reads."""
-        return f"int{self.bits}/{self.granularity}"
+        """`int4/channel`, `int4/block32/asymmetric`: unique, stable, and what `parse_format` reads."""
+        shared = f"{self.granularity}{self.block or ''}"
+        return f"int{self.bits}/{shared}" + ("" if self.symmetric else "/asymmetric")
 
     @property
     def lowest_code(self) -> int:
@@ -52,6 +65,11 @@ class IntegerFormat:
     @property
     def highest_code(self) -> int:
         return (1 << (self.bits - 1)) - 1
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether integer kernels take such codes: with one scale per channel or tensor, and no zero point."""
+        return self.symmetric and self.granularity is not Granularity.BLOCK
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -64,6 +82,83 @@ class FloatFormat:
     @property
     def name(self) -> str:
         return "float32"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class HalfFormat:
+    """IEEE float of 16 bits."""
+
+    bits: ClassVar[int] = 16
+    kind: ClassVar[str] = "float"
+
+    @property
+    def name(self) -> str:
+        return "float16"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CodebookFormat:
+    """A table of `2**bits` float16 values (2 to 4 bits) for each output channel; a code is a place in its table.
+
+    `outliers` of 10,000 weights, those that the tables serve worst, are kept in float32 beside (SqueezeLLM, arXiv
+    2306.07629, keeps 45).
+    """
+
+    bits: int
+    outliers: int = 0
+
+    kind: ClassVar[str] = "codebook"
+
+    def __post_init__(self) -> None:
+        if not MIN_BITS <= self.bits <= MAX_CODEBOOK_BITS:
+            raise ValueError(f"bits of a codebook must be {MIN_BITS} to {MAX_CODEBOOK_BITS}, got {self.bits}")
+        if not 0 <= self.outliers <= MAX_OUTLIERS:
+            raise ValueError(f"outliers must be 0 to {MAX_OUTLIERS} of 10,000 weights, got {self.outliers}")
+
+    @property
+    def name(self) -> str:
+        """`codebook3/channel`, `codebook3/channel/outliers45`."""
+        return f"codebook{self.bits}/channel" + (f"/outliers{self.outliers}" if self.outliers else "")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PowerFormat:
+    """Integers on a power grid, 2 to 8 bits: `value = scale * sign(code) * |code|**(1/a)`, NUPES, arXiv 2308.05600.
+
+    One scale for each output channel. The exponent `a` belongs to the weight, which stores the grid as a table.
+    """
+
+    bits: int
+
+    kind: ClassVar[str] = "power"
+
+    def __post_init__(self) -> None:
+        if not MIN_BITS <= self.bits <= MAX_BITS:
+            raise ValueError(f"bits must be {MIN_BITS} to {MAX_BITS}, got {self.bits}")
+
+    @property
+    def name(self) -> str:
+        """`power4/channel`."""
+        return f"power{self.bits}/channel"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class HadamardFormat:
+    """Symmetric integers, one scale per output channel, of the weight rotated by a Hadamard matrix along what an output
+    sums over (QuEST, arXiv 2502.05003): the rotation spreads outliers, and unpacking turns it back."""
+
+    bits: int
+
+    kind: ClassVar[str] = "hadamard"
+
+    def __post_init__(self) -> None:
+        if not MIN_BITS <= self.bits <= MAX_BITS:
+            raise ValueError(f"bits must be {MIN_BITS} to {MAX_BITS}, got {self.bits}")
+
+    @property
+    def name(self) -> str:
+        """`hadamard4/channel`."""
+        return f"hadamard{self.bits}/channel"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -92,7 +187,12 @@ class UnsignedFormat:
         return (1 << self.bits) - 1
 
 
-Format = IntegerFormat | FloatFormat | UnsignedFormat
+WeightFormat = IntegerFormat | FloatFormat | HalfFormat | CodebookFormat | PowerFormat | HadamardFormat
+Format = WeightFormat | UnsignedFormat
+
+_NAME = re.compile(
+    r"(int|uint|float|codebook|power|hadamard)(\d{1,2})(?:/([a-z]+)(\d*))?(?:/(asymmetric|outliers\d{1,3}))?"
+)
 
 
 def parse_format(name: str) -> Format:
@@ -101,11 +201,29 @@ def parse_format(name: str) -> Format:
     Raises:
         ValueError: no format has this name.
     """
-    if name == "float32":
-        return FloatFormat()
-    base, _, granularity = name.partition("/")
-    if base.startswith("int") and base[3:].isdigit() and granularity in set(Granularity):
-        return IntegerFormat(int(base[3:]), Granularity(granularity))
-    if base.startswith("uint") and base[4:].isdigit() and granularity == Granularity.TENSOR:
-        return UnsignedFormat(int(base[4:]))
-    raise ValueError(f"no format is called {name!r}; expected float32 or e.g. int4/channel, int8/tensor, uint8/tensor")
+    if (found := _NAME.fullmatch(name)) and (format_ := _parsed(*found.groups())) and format_.name == name:
+        return format_
+    raise ValueError(
+        f"no format is called {name!r}; expected a name such as float32, float16, int4/channel, int8/tensor, "
+        "int4/block32, int4/channel/asymmetric, codebook3/channel/outliers45, power4/channel, hadamard4/channel, or "
+        "for an activation uint8/tensor"
+    )
+
+
+def _parsed(kind: str, digits: str, shared: str | None, block: str | None, more: str | None) -> Format | None:
+    bits = int(digits)
+    try:
+        match kind:
+            case "int":
+                return IntegerFormat(bits, Granularity(shared or ""), more is None, int(block or 0))
+            case "uint":
+                return UnsignedFormat(bits)
+            case "float":
+                return FloatFormat() if bits == FloatFormat.bits else HalfFormat()
+            case "codebook":
+                return CodebookFormat(bits, int((more or "outliers0").removeprefix("outliers")))
+            case "power":
+                return PowerFormat(bits)
+        return HadamardFormat(bits)
+    except ValueError:
+        return None

@@ -40,7 +40,7 @@ from quantization.formats import IntegerFormat
 from quantization.ranges import optimal_scales
 from quantization.reduction import Reduction
 from quantization.statistics import InputStatistics
-from quantization.weights import QuantizedWeight
+from quantization.weights import IntegerWeight
 
 DAMPING = 0.01
 _HIGHEST_DAMPING = 100.0
@@ -59,7 +59,7 @@ class GptqResult:
     more than was asked for.
     """
 
-    weights: tuple[QuantizedWeight, ...]
+    weights: tuple[IntegerWeight, ...]
     damping: float
     note: str = ""
 
@@ -100,7 +100,7 @@ def gptq(
     row_scales = np.stack([s.ravel()[c] for s, c in zip(scales, channels, strict=True)], axis=1)
     codes, moments = _round_all(matrix, factor, formats, row_scales)
     weights = tuple(
-        QuantizedWeight(
+        IntegerWeight(
             format_,
             reduction.from_matrix(codes[:, index], weight.shape),
             _refit(scales[index], channels[index], moments[:, :, index]),

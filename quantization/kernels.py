@@ -23,7 +23,7 @@ import onnx
 
 from network.activations import constant_shapes, names_read, sole_readers
 from network.graph import Network
-from quantization.formats import UnsignedFormat
+from quantization.formats import Format, IntegerFormat, UnsignedFormat
 
 _GUARDED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -81,6 +81,11 @@ def weight_kernels(network: Network, uses: Sequence[KernelUse]) -> dict[str, Wei
     }
 
 
+def with_kernels(formats: Mapping[str, Format]) -> frozenset[str]:
+    """Of weights by name those whose format integer kernels take."""
+    return frozenset(name for name, found in formats.items() if isinstance(found, IntegerFormat) and found.has_kernel)
+
+
 def made_for(kernel: WeightKernel | None) -> tuple[int | None, ...]:
     """The forms in which a weight is made: None is float, a number the axis of an integer kernel."""
     if kernel is None:
@@ -96,7 +101,7 @@ def kernel_uses(
     A weight that is computed from constants counts: ONNX Runtime folds it, and then rounds it like any other.
 
     Args:
-        quantized: the initializers that are stored as integers.
+        quantized: the initializers that integer kernels can take (`with_kernels`).
         activations: formats by tensor name.
     """
     read = [n for n in network.proto.graph.node if n.op_type in _GUARDED and n.input[0] in activations]

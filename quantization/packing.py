@@ -29,6 +29,7 @@ from onnx import TensorProto
 PLANE_WIDTH = 4  # weights to an element of a plane
 
 _WIDTHS = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1), 8: (8,)}
+_SHORT = 4  # bits of the shorter zero points
 _SIGNED = {8: TensorProto.INT8, 4: TensorProto.INT4, 2: TensorProto.INT2}
 _UNSIGNED = {2: TensorProto.UINT2, 1: TensorProto.UINT4}
 
@@ -73,6 +74,18 @@ def pack(codes: NDArray[np.int8], bits: int) -> list[onnx.TensorProto]:
             TensorProto(data_type=digit.data_type, dims=digit.dims(codes.shape), raw_data=_pack(values, digit.width))
         )
     return tensors
+
+
+def zero_point_type(bits: int) -> int:
+    """The type of zero points of `bits`-bit codes: 4 bits, or 8 where they may need more."""
+    return TensorProto.INT4 if bits <= _SHORT else TensorProto.INT8
+
+
+def pack_zero_points(zero_points: NDArray[np.int8], bits: int) -> onnx.TensorProto:
+    """`zero_points`, each within `bits` bits, as one nameless tensor."""
+    values = zero_points.reshape(-1).view(np.uint8)
+    raw = _pack(values & np.uint8(15), _SHORT) if bits <= _SHORT else values.tobytes()
+    return TensorProto(data_type=zero_point_type(bits), dims=zero_points.shape, raw_data=raw)
 
 
 def _pack(values: NDArray[np.uint8], width: int) -> bytes:

@@ -10,20 +10,18 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 import onnx
 from onnx import helper, numpy_helper
 
-from quantization.dequantize import DOMAIN, DOMAIN_VERSION, FIRST_IR_VERSION, FIRST_OPSET, call, function
+from quantization.dequantize import DOMAIN, DOMAIN_VERSION, FIRST_IR_VERSION, FIRST_OPSET
 from quantization.errors import QuantizationError
 from quantization.kernels import WeightKernel, made_for
-from quantization.packing import pack
+from quantization.storage import DIGITS, LETTERS, SCALE, storage
 from quantization.weights import QuantizedWeight
 
-# The names that an export gives: one letter, which says what it is, and a suffix.
-DIGIT_LETTERS = "abc"  # digits of a weight, highest first
-SCALE_LETTER = "s"  # its scale
+# The names that an export gives: one letter, which says what it is, and a suffix. Those of weights are in `storage`.
 KERNEL_LETTER = "i"  # the weight for integer kernels, where others read it too
 ACTIVATION_LETTERS = "xyqkrdt"  # scale, zero point, codes, capped codes, values before and behind them; the cap
 BIAS_LETTERS = "efg"  # codes, scale, values
 SUFFIX_LENGTH = 2
-_LETTERS = DIGIT_LETTERS + SCALE_LETTER + KERNEL_LETTER + ACTIVATION_LETTERS + BIAS_LETTERS
+_LETTERS = LETTERS + KERNEL_LETTER + ACTIVATION_LETTERS + BIAS_LETTERS
 _ALPHABET = string.digits + string.ascii_letters
 
 
@@ -98,11 +96,18 @@ class StorePacked(Pass):
 
     Args:
         weights: by initializer name.
+        channel_axes: their axes of output channels.
         kernels: which of them integer kernels take, and how (`quantization.kernels.weight_kernels`).
     """
 
-    def __init__(self, weights: Mapping[str, QuantizedWeight], kernels: Mapping[str, WeightKernel]) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, QuantizedWeight],
+        channel_axes: Mapping[str, int],
+        kernels: Mapping[str, WeightKernel],
+    ) -> None:
         self._weights = weights
+        self._channel_axes = channel_axes
         self._kernels = kernels
         self.kernel_scales: dict[str, str] = {}
         """Names of the scales of the weights that integer kernels take; filled by `call`."""
@@ -122,23 +127,24 @@ class StorePacked(Pass):
         suffixes = short_names(draft.graph)
         calls, functions = [], {}
         for name, weight in self._weights.items():
-            bits, suffix = weight.format.bits, next(suffixes)
-            parts = pack(weight.codes, bits)
-            for letter, part in zip(DIGIT_LETTERS, parts, strict=False):
-                part.name = letter + suffix
-            draft.graph.initializer.extend(parts)
+            suffix = next(suffixes)
             kernel = self._kernels.get(name)
-            for form in made_for(kernel):
+            tensors = weight.tensors()
+            names: list[str] = []
+            for number, form in enumerate(made_for(kernel)):
+                stored = storage(weight.format, weight.shape, self._channel_axes.get(name, 0), form)
                 shared = form is not None and kernel is not None and kernel.others
                 place = next(suffixes) if shared else suffix
-                scale = weight.scale if form is None or weight.scale.ndim == 0 else weight.scale.reshape(-1)
-                draft.graph.initializer.append(numpy_helper.from_array(scale, SCALE_LETTER + place))
+                names = [part.letter + (suffix if part.letter in DIGITS else place) for part in stored.parts]
+                for tensor, part, called in zip(tensors, stored.parts, names, strict=True):
+                    if number == 0 or part.letter not in DIGITS:
+                        dims = part.dims if form is not None and part.letter == SCALE and tensor.dims else tensor.dims
+                        draft.graph.initializer.append(_renamed(tensor, called, dims))
                 made = KERNEL_LETTER + place if shared else name
-                inputs = [*(part.name for part in parts), SCALE_LETTER + place]
-                calls.append(call(bits, weight.shape, inputs, made, form))
-                functions[calls[-1].op_type] = function(bits, weight.shape, opset_of(draft), form)
+                calls.append(stored.call(names, made))
+                functions[stored.function] = stored.body(opset_of(draft))
                 if form is not None and kernel is not None:
-                    self.kernel_scales[name] = SCALE_LETTER + place
+                    self.kernel_scales[name] = SCALE + place
                     read_instead(draft.graph, kernel.nodes, name, made)
         insert_nodes(draft.graph, {-1: calls})
         add_functions(draft, functions)
@@ -153,6 +159,11 @@ class StorePacked(Pass):
         for node in draft.graph.node:
             if node.domain == DOMAIN and (node.op_type not in functions or not set(node.input) <= set(tensors)):
                 raise QuantizationError(f"weight {node.output[0]} lacks its function or one of its tensors")
+
+
+def _renamed(tensor: onnx.TensorProto, name: str, dims: Sequence[int]) -> onnx.TensorProto:
+    """The tensor under a name, with the dimensions that its reader wants: scales of kernels count one axis."""
+    return onnx.TensorProto(name=name, data_type=tensor.data_type, dims=dims, raw_data=tensor.raw_data)
 
 
 class StoreFloats(Pass):

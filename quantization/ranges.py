@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantization.formats import Granularity, IntegerFormat
+from quantization.half_scales import rounded
+from quantization.weights import block_shape
 
 _SMALLEST_RATIO = 1 / 16
 _LARGEST_STEP = 1.15  # between neighbouring ratios of the grid
@@ -47,31 +49,59 @@ def optimal_scales(
         channel_axis: axis of the output channels, for formats with a scale per channel.
 
     Returns:
-        Per format an array of shape `()`, or of the weight's rank with the channels on `channel_axis`. A channel
-        that holds only zeros (or numbers too small for a float32 scale) gets scale 1.
+        Per format an array of the shape that `IntegerWeight` takes. A channel that holds only zeros (or numbers too
+        small for a float32 scale) gets scale 1.
 
     Raises:
-        ValueError: the weight is not finite float32, or the axis is not one of its axes.
+        ValueError: the weight is not finite float32, or the axis is not one of its axes, a format is not symmetric, or
+            the weight does not divide into its blocks.
+    """
+    if not all(format_.symmetric for format_ in formats):
+        raise ValueError("scales alone are those of symmetric formats; `affine_ranges` finds the others' zero points")
+    scales = []
+    for format_ in formats:
+        rows = share_rows(weight, format_, channel_axis)
+        found = _row_scales(rows, format_)
+        if format_.granularity is Granularity.BLOCK:
+            found = rounded(found)
+        scales.append(found.reshape(share_shape(format_, weight.shape, channel_axis)))
+    return scales
+
+
+def share_shape(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int) -> tuple[int, ...]:
+    """The shape of the scales of a weight of `shape`.
+
+    Raises:
+        ValueError: the weight does not divide into the format's blocks.
+    """
+    if format_.granularity is Granularity.TENSOR:
+        return ()
+    if format_.granularity is Granularity.CHANNEL:
+        return tuple(n if axis == channel_axis % len(shape) else 1 for axis, n in enumerate(shape))
+    blocks = block_shape(format_.block, shape, channel_axis)
+    if blocks is None:
+        raise ValueError(f"a weight of shape {shape} does not divide into blocks of {format_.block}")
+    return blocks
+
+
+def share_rows(weight: Floats, format_: IntegerFormat, channel_axis: int) -> Floats:
+    """`[scales, weights that share one]`, the scales in the order of `share_shape`.
+
+    Raises:
+        ValueError: as `optimal_scales`.
     """
     if weight.dtype != np.float32 or not np.isfinite(weight).all():
         raise ValueError(f"the weight must be finite float32, got {weight.dtype} with values not finite or not float")
     if not -weight.ndim <= channel_axis < max(weight.ndim, 1):
         raise ValueError(f"channel axis {channel_axis} is outside of a weight of shape {weight.shape}")
-    scales = []
-    for format_ in formats:
-        per_channel = format_.granularity is Granularity.CHANNEL
-        axis = channel_axis % weight.ndim if per_channel else None
-        rows = _rows(weight, axis)
-        shape = tuple(n if a == axis else 1 for a, n in enumerate(weight.shape)) if per_channel else ()
-        scales.append(_row_scales(rows, format_).reshape(shape))
-    return scales
-
-
-def _rows(array: Floats, channel_axis: int | None) -> Floats:
-    """`[channels, elements of one]`, or `[1, elements]` without a channel axis."""
-    if channel_axis is None:
-        return array.reshape(1, -1)
-    return np.moveaxis(array, channel_axis, 0).reshape(array.shape[channel_axis], -1)
+    shape = share_shape(format_, weight.shape, channel_axis)
+    match format_.granularity:
+        case Granularity.TENSOR:
+            return weight.reshape(1, -1)
+        case Granularity.CHANNEL:
+            return np.moveaxis(weight, channel_axis, 0).reshape(weight.shape[channel_axis], -1)
+    blocks = weight.reshape(shape[0], format_.block, shape[2])
+    return blocks.swapaxes(1, 2).reshape(-1, format_.block)
 
 
 def _row_scales(rows: Floats, format_: IntegerFormat) -> Floats:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from quantization.biases import LARGEST_CODE, exact_codes, fit, kernel_codes, kernel_scale
 from quantization.formats import Granularity, IntegerFormat
 from quantization.nearest import round_nearest
-from quantization.weights import QuantizedWeight
+from quantization.weights import IntegerWeight
 
 INPUT_SCALE = 0.03125
 
@@ -27,7 +27,7 @@ def test_exact_codes_are_exact(values: NDArray[np.float32]) -> None:
     assert not made[~kept].any()
 
 
-def weight(rows: list[list[float]], granularity: Granularity = Granularity.CHANNEL) -> QuantizedWeight:
+def weight(rows: list[list[float]], granularity: Granularity = Granularity.CHANNEL) -> IntegerWeight:
     return round_nearest(np.array(rows, dtype=np.float32), IntegerFormat(8, granularity), 0)
 
 
@@ -47,7 +47,7 @@ def test_a_channel_of_zeros_keeps_its_bias() -> None:
     np.testing.assert_array_equal(fitted.dequantize(), rounded.dequantize())
 
 
-@pytest.mark.parametrize("granularity", Granularity)
+@pytest.mark.parametrize("granularity", [Granularity.TENSOR, Granularity.CHANNEL])
 def test_a_bias_far_above_its_weights_fits_after_all(granularity: Granularity) -> None:
     """1e-7 beside 5: 4e11 steps. The weights lose digits that no output of 8 bits would show."""
     rounded = weight([[1e-7, -5e-8], [2e-7, 1e-7]], granularity)

@@ -14,10 +14,14 @@ from quantization.gptq import gptq
 from quantization.nearest import round_nearest
 from quantization.ranges import optimal_scales
 from quantization.statistics import InputStatistics, input_statistics
-from quantization.weights import QuantizedWeight
+from quantization.weights import IntegerWeight
 
 MakeNetwork = Callable[..., Network]
-FORMATS = [IntegerFormat(bits, granularity) for granularity in Granularity for bits in range(2, 9)]
+FORMATS = [
+    IntegerFormat(bits, granularity)
+    for granularity in (Granularity.TENSOR, Granularity.CHANNEL)
+    for bits in range(2, 9)
+]
 
 
 def textbook(
@@ -44,7 +48,7 @@ def damped(hessian: NDArray[np.float64]) -> NDArray[np.float64]:
     return hessian + 0.01 * np.einsum("gii->g", hessian)[:, None, None] / reduced * np.eye(reduced)
 
 
-def objective(weight: NDArray[np.float32], rounded: QuantizedWeight, statistics: InputStatistics) -> NDArray[Any]:
+def objective(weight: NDArray[np.float32], rounded: IntegerWeight, statistics: InputStatistics) -> NDArray[Any]:
     """`d' H d` of every row, H damped, `[groups, rows]`."""
     to_matrix = statistics.reduction.to_matrix
     deltas = to_matrix(rounded.dequantize()).astype(np.float64) - to_matrix(weight)

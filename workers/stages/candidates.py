@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from network.activations import ActivationSite
 from quantization.activations import QuantizedActivation
-from quantization.formats import IntegerFormat, UnsignedFormat, parse_format
+from quantization.families import quantized_weight
+from quantization.formats import UnsignedFormat, parse_format
 from quantization.weights import QuantizedWeight
 from workers.stages.payload import Arrays, pack, unpack
 
@@ -58,8 +59,7 @@ def pack_candidates(
     for index, (site, weights) in enumerate(rounded.items()):
         names[site] = [weight.format.name for weight in weights]
         for weight in weights:
-            arrays[f"{index}/{weight.format.name}/codes"] = weight.codes
-            arrays[f"{index}/{weight.format.name}/scale"] = weight.scale
+            arrays |= {f"{index}/{weight.format.name}/{name}": array for name, array in weight.arrays().items()}
     document: dict[str, Any] = {"sites": list(rounded), "formats": names, "methods": dict(methods)}
     document["activations"] = [
         {
@@ -93,11 +93,12 @@ def _weights(document: Mapping[str, Any], arrays: Arrays) -> Candidates:
     for index, site in enumerate(document["sites"]):
         candidates[site] = []
         for name in document["formats"][site]:
+            prefix = f"{index}/{name}/"
+            found = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
             format_ = parse_format(name)
-            if not isinstance(format_, IntegerFormat):
-                raise ValueError(f"candidates are integer formats, got {name}")
-            weight = QuantizedWeight(format_, arrays[f"{index}/{name}/codes"], arrays[f"{index}/{name}/scale"])
-            candidates[site].append(weight)
+            if isinstance(format_, UnsignedFormat):
+                raise ValueError(f"{name} is a format of activations, and {site} is a weight")
+            candidates[site].append(quantized_weight(format_, found))
     return candidates
 
 

@@ -1,0 +1,45 @@
+"""The families of formats: which class holds a weight of each, and how its values are rounded one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantization.formats import HalfFormat, IntegerFormat, WeightFormat
+from quantization.halves import HalfWeight
+from quantization.nearest import round_nearest
+from quantization.weights import IntegerWeight, QuantizedWeight
+
+_CLASSES: Mapping[type, type[QuantizedWeight]] = {IntegerFormat: IntegerWeight, HalfFormat: HalfWeight}
+
+
+def quantized_weight(format_: WeightFormat, arrays: Mapping[str, NDArray[Any]]) -> QuantizedWeight:
+    """The inverse of `QuantizedWeight.arrays`.
+
+    Raises:
+        ValueError: weights in this format hold no arrays, or the arrays are not those of a weight in it.
+    """
+    if type(format_) not in _CLASSES:
+        raise ValueError(f"{format_.name} is how a weight came, and no format that it is rounded to")
+    return _CLASSES[type(format_)](format_, **arrays)
+
+
+def rounded(weight: NDArray[np.float32], format_: WeightFormat, channel_axis: int) -> QuantizedWeight:
+    """`weight` in `format_`, each value rounded by itself: no other value makes up for its error.
+
+    Args:
+        weight: finite float32, any shape that the format can store (`quantization.storage`).
+        channel_axis: axis of the output channels.
+
+    Raises:
+        ValueError: the weight is not finite float32, or the axis is not one of its axes, or float32 is asked for.
+    """
+    match format_:
+        case IntegerFormat():
+            return round_nearest(weight, format_, channel_axis)
+        case HalfFormat():
+            return HalfWeight.of(weight)
+    raise ValueError(f"{format_.name} is how a weight came, and no format that it is rounded to")

@@ -1,0 +1,111 @@
+"""What each format stores of a weight, and the function that turns it back.
+
+Digits come first (`quantization.packing`), in the weight's own shape, except for float16; then what the format shares
+among weights. `export` writes this, `cost` counts it, `audit` looks for it in a file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import TensorProto, helper
+
+from quantization import dequantize
+from quantization.formats import HalfFormat, IntegerFormat, WeightFormat
+from quantization.packing import digits, zero_point_type
+from quantization.ranges import share_shape
+
+# the names of parts begin with a letter that says what they are
+DIGITS = "abc"  # highest first
+SCALE = "s"
+FACTOR = "m"  # of all scales
+ZERO_POINT = "z"
+HALVES = "h"
+LETTERS = DIGITS + SCALE + FACTOR + ZERO_POINT + HALVES
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A tensor of the file: `letter` begins its name, `size_bytes` are its values'."""
+
+    letter: str
+    data_type: int
+    dims: tuple[int, ...]
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The `parts` of a weight, in the order in which the function called `function` takes them.
+
+    `body` gives that function, serialized, for a network of an opset.
+    """
+
+    parts: tuple[Part, ...]
+    function: str
+    body: Callable[[int], bytes]
+
+    def call(self, inputs: Sequence[str], output: str) -> onnx.NodeProto:
+        """The node that makes the weight `output` from `inputs`, the names of its parts."""
+        return helper.make_node(self.function, inputs, [output], domain=dequantize.DOMAIN)
+
+
+class NotStorable(ValueError):
+    """The format cannot hold a weight of this shape; the text says why."""
+
+
+def storage(format_: WeightFormat, shape: tuple[int, ...], channel_axis: int, kernel: int | None = None) -> Storage:
+    """How a weight of `shape` with output channels on `channel_axis` is stored in `format_`.
+
+    Args:
+        kernel: the axis of output channels of an integer kernel that the weight is made for, None for float layers.
+
+    Raises:
+        NotStorable: the format does not fit the shape; float32 is stored as it came and has no storage.
+    """
+    match format_:
+        case IntegerFormat():
+            return _integers(format_, shape, channel_axis, kernel)
+        case HalfFormat():
+            part = Part(HALVES, TensorProto.FLOAT16, shape, 2 * math.prod(shape))
+            return Storage((part,), *_named(dequantize.halves()))
+    raise NotStorable(f"{format_.name} is not stored in parts")
+
+
+def _named(function: dequantize.Function) -> tuple[str, Callable[[int], bytes]]:
+    return function.name, function.body
+
+
+def digit_parts(bits: int, shape: tuple[int, ...]) -> tuple[Part, ...]:
+    """The parts that hold the codes."""
+    return tuple(
+        Part(letter, digit.data_type, digit.dims(shape), digit.size_bytes(shape))
+        for letter, digit in zip(DIGITS, digits(bits), strict=False)
+    )
+
+
+def _integers(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int, kernel: int | None) -> Storage:
+    bits, block = format_.bits, format_.block
+    if kernel is not None and not format_.has_kernel:
+        raise NotStorable(f"no integer kernel takes {format_.name}")
+    try:
+        scales = share_shape(format_, shape, channel_axis)
+    except ValueError as error:
+        raise NotStorable(str(error)) from error
+    if kernel is not None and scales:
+        scales = (shape[channel_axis],)
+    count = math.prod(scales)
+    parts = list(digit_parts(bits, shape))
+    if block:
+        parts += [Part(SCALE, TensorProto.FLOAT16, scales, 2 * count), Part(FACTOR, TensorProto.FLOAT, (), 4)]
+    else:
+        parts.append(Part(SCALE, TensorProto.FLOAT, scales, 4 * count))
+    if not format_.symmetric:
+        data_type = zero_point_type(bits)
+        size = math.ceil(count / 2) if data_type == TensorProto.INT4 else count
+        parts.append(Part(ZERO_POINT, data_type, scales, size))
+    function = dequantize.integers(bits, shape, block=block, symmetric=format_.symmetric, kernel=kernel)
+    return Storage(tuple(parts), *_named(function))
