@@ -28,6 +28,7 @@ from torch import Tensor
 
 from network.execution import Step, compile_steps
 from network.operators.node import tensor_of
+from network.sites import RECURRENT
 from sensitivity.estimate import Change, Floats, Subject, WeightChange
 from sensitivity.estimators.sample_layout import SampleLayout, batch_is_free, sample_layouts
 from sensitivity.traces import tensors_of
@@ -202,8 +203,9 @@ class Linearisation:
     ) -> dict[str, Tensor]:
         """What `W + error` changes at the outputs of one node."""
         operands = [self._operand(step, i, name, recorded) for i, name in enumerate(step.inputs)]
-        if step.layer is not None and step.inputs.count(weight) == 1:
-            # A layer is linear in its weight: without the bias, which comes third, it makes of the error the change.
+        linear = step.layer is not None and step.layer.op_type not in RECURRENT
+        if linear and step.inputs.count(weight) == 1:
+            # It is linear in its weight: without the bias, which comes third, it makes of the error the change.
             alone = [error if name == weight else x for name, x in zip(step.inputs[:2], operands, strict=False)]
             return {step.outputs[0]: step.rule(step.node, alone)[0]}
         changed = [
