@@ -20,7 +20,7 @@ from app.store.uploads import upload_blob
 from workers import results
 from workers.heartbeat import Heartbeat, Interrupted, Interruption
 from workers.patience import patiently
-from workers.stage import JSON, Stage
+from workers.stage import JSON, Stage, needed_stages
 
 T = TypeVar("T")
 
@@ -39,7 +39,8 @@ class JobContext:
     """A `workers.stage.StageContext` on the store.
 
     Args:
-        stages: the table; their keys are known before anything runs, because a key depends on keys only.
+        stages: those that the request needs; their keys are known before anything runs, because a key depends on keys
+            only.
         started_at: when the job was first started, in whatever attempt; the deadline counts from there.
     """
 
@@ -78,7 +79,8 @@ class JobContext:
         """The blob that the stage of this name wrote. Outside of a stage, when the job is delivered, all may be read.
 
         Raises:
-            LookupError: that stage has not run; the running stage does not name it in `reads`.
+            LookupError: that stage has not run, or the request does not need it; the running stage does not name it in
+                `reads`.
         """
         self.check()
         if self._stage is not None and stage not in self._stage.reads:
@@ -86,6 +88,8 @@ class JobContext:
                 f"the stage {self._stage.name} reads {stage}, which its `reads` do not name: its key would not depend "
                 "on it"
             )
+        if stage not in self.keys:
+            raise LookupError(f"the request of this job does not need the stage {stage}, so that it has no result")
         data = patiently(lambda: results.load(self._sessions, self.keys[stage]), self.check)
         if data is None:
             raise LookupError(f"the stage {stage} has no result yet; it must stand before its reader in the table")
@@ -232,7 +236,8 @@ class ProgressClock:
 
 
 def stage_keys(stages: Sequence[Stage], claim: Claim) -> dict[str, str]:
-    """The key of every stage by name, with the digests of the uploads as `model` and `dataset` ("" without one).
+    """The key of every stage that the request needs, with the digests of the uploads as `model` and `dataset` (""
+    without one).
 
     What a deadline cut short depends on the clock as well, which no key can hold. A stage that obeys a deadline
     therefore gets a key of this job's own: the job finds its result in a later attempt, no other job does.
@@ -242,6 +247,6 @@ def stage_keys(stages: Sequence[Stage], claim: Claim) -> dict[str, str]:
     if search.get("deadline_seconds") is not None:
         request = {**request, "search": {**search, "deadline_of_job": claim.job_id}}
     keys = {"model": claim.model_id, "dataset": claim.dataset_id or ""}
-    for stage in stages:
+    for stage in needed_stages(stages, request):
         keys[stage.name] = stage.key(request, keys)
     return keys

@@ -26,7 +26,7 @@ from workers.failures import failure
 from workers.heartbeat import Heartbeat, Interrupted, Interruption
 from workers.limits import thread_count
 from workers.patience import UNREACHABLE, patiently
-from workers.stage import Delivery, Stage, StageContext
+from workers.stage import Delivery, Stage, StageContext, needed_stages
 
 logger = logging.getLogger(__name__)
 
@@ -163,10 +163,9 @@ class _Run:
         settings = worker.settings
         with work_folder(settings.tmp_dir) as folder:
             resources = Resources(folder, thread_count(settings.worker_threads), settings.worker_memory_bytes)
-            context = JobContext(
-                worker.sessions, claim, worker.pipeline.stages, self._heartbeat, resources, self._started_at()
-            )
-            for stage in worker.pipeline.stages:
+            stages = needed_stages(worker.pipeline.stages, claim.request)
+            context = JobContext(worker.sessions, claim, stages, self._heartbeat, resources, self._started_at())
+            for stage in stages:
                 self._stage = stage.name
                 ran = context.run(stage)
                 logger.info("job %s: stage %s %s", claim.job_id, stage.name, "done" if ran else "found")

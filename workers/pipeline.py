@@ -3,17 +3,21 @@
     admit -> normalise -> resolve -> latency -> calibrate -> cross_layer -> sensitivity -> agreement -> plan
           -> certify
 
+A request that brings a plan has nothing to search for, and runs the stages without a star:
+
+    admit -> normalise -> resolve -> calibrate -> certify
+
 | stage | writes |
 |---|---|
 | admit | the shape of one sample, after everything that may be wrong with the uploads was looked at |
 | normalise | the network as one ONNX dialect |
 | resolve | the metric, and the formats that the request leaves to each site |
-| latency | what every layer takes in every format, if the request asks for it |
-| calibrate | every weight rounded to every candidate format |
-| cross_layer | the measured damage of every candidate, and the matrix of their interactions |
-| sensitivity | what the methods that take gradients say of every candidate |
-| agreement | which method predicts measured plans best |
-| plan | the frontier, the plans evaluated along it, and which to certify |
+| latency * | what every layer takes in every format, if the request asks for it |
+| calibrate | every weight rounded to every candidate format, or to the one of the request's plan |
+| cross_layer * | the measured damage of every candidate, and the matrix of their interactions |
+| sensitivity * | what the methods that take gradients say of every candidate |
+| agreement * | which method predicts measured plans best |
+| plan * | the frontier, the plans evaluated along it, and which to certify |
 | certify | the certificate and the quantized file |
 
 Every stage writes one blob under a key made from what the blob depends on: the stage's name and version, the keys of
@@ -40,6 +44,7 @@ from workers.stages import (
     resolve,
     sensitivity,
 )
+from workers.stages.applied import brings_plan
 from workers.stages.deliver import deliver
 from workers.stages.methods import dear_method
 
@@ -49,6 +54,11 @@ __all__ = ["STAGES", "deliver"]
 def nothing(_request: Mapping[str, JSON]) -> JSON:
     """The result depends on no part of the request."""
     return None
+
+
+def searches(request: Mapping[str, JSON]) -> bool:
+    """The request brings no plan: one is searched for."""
+    return not brings_plan(request)
 
 
 STAGES: tuple[Stage, ...] = (
@@ -71,7 +81,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="resolve",
         reads=("normalise", "dataset"),
-        settings=lambda request: [request[name] for name in resolve.OBEYED],
+        settings=lambda request: [request.get(name) for name in resolve.OBEYED],
         run=resolve.run,
         weight=1,
         time_limit=timedelta(minutes=10),
@@ -83,6 +93,7 @@ STAGES: tuple[Stage, ...] = (
         run=latency.run,
         weight=2,
         time_limit=timedelta(hours=6),
+        needed=searches,
     ),
     Stage(
         name="calibrate",
@@ -100,6 +111,7 @@ STAGES: tuple[Stage, ...] = (
         weight=40,
         time_limit=timedelta(hours=24),
         version=2,
+        needed=searches,
     ),
     Stage(
         name="sensitivity",
@@ -109,6 +121,7 @@ STAGES: tuple[Stage, ...] = (
         weight=15,
         time_limit=timedelta(hours=24),
         version=2,
+        needed=searches,
     ),
     Stage(
         name="agreement",
@@ -118,6 +131,7 @@ STAGES: tuple[Stage, ...] = (
         weight=10,
         time_limit=timedelta(hours=6),
         version=2,
+        needed=searches,
     ),
     Stage(
         name="plan",
@@ -127,20 +141,11 @@ STAGES: tuple[Stage, ...] = (
         weight=25,
         time_limit=timedelta(hours=24),
         version=4,
+        needed=searches,
     ),
     Stage(
         name="certify",
-        reads=(
-            "normalise",
-            "resolve",
-            "latency",
-            "calibrate",
-            "cross_layer",
-            "sensitivity",
-            "agreement",
-            "plan",
-            "dataset",
-        ),
+        reads=("normalise", "resolve", "latency", "calibrate", "plan", "dataset"),
         settings=lambda request: request,
         run=certify.run,
         weight=5,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
@@ -60,13 +60,19 @@ class StageContext(Protocol):
         """The share of the request's `search.deadline_seconds` that is used up, 0 without one, at most 1."""
 
 
+def always(_request: Mapping[str, JSON]) -> bool:
+    """The stage runs for every request."""
+    return True
+
+
 @dataclass(frozen=True)
 class Stage:
     """One step of the job.
 
     `reads` names earlier stages or the uploads `model` and `dataset`; `settings` picks the part of the request that
     the result depends on; `weight` is the stage's usual share of the whole time, for progress and ETA; `version` is
-    raised when the code's result changes within a release, so that no old blob is taken for a new one.
+    raised when the code's result changes within a release, so that no old blob is taken for a new one. `needed` says
+    for which requests the stage runs: for the others it has no key and no result, and its readers do without.
     """
 
     name: str
@@ -76,11 +82,19 @@ class Stage:
     weight: float
     time_limit: timedelta
     version: int = 1
+    needed: Callable[[Mapping[str, JSON]], bool] = always
 
     def key(self, request: Mapping[str, JSON], keys: Mapping[str, str]) -> str:
-        """Hex SHA-256 over everything the result depends on; `keys` maps each name in `reads` to its key or digest."""
-        parts = [VERSION, self.name, self.version, [keys[name] for name in self.reads], self.settings(request)]
+        """Hex SHA-256 over everything the result depends on; `keys` has the key or digest of each name in `reads`, but
+        for stages that the request does not need."""
+        read = [keys.get(name) for name in self.reads]
+        parts = [VERSION, self.name, self.version, read, self.settings(request)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def needed_stages(stages: Iterable[Stage], request: Mapping[str, JSON]) -> tuple[Stage, ...]:
+    """Those of the table that a job with this request runs, in order."""
+    return tuple(stage for stage in stages if stage.needed(request))
 
 
 OUTCOMES = frozenset({"met", "not_met", "deadline"})

@@ -6,11 +6,10 @@ worker reads, whatever the defaults of a later version are.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NoReturn, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -18,23 +17,11 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-MAX_NAME = 1024
-MAX_LAYERS = 10_000
+from app.schemas.plan import AppliedPlan
+from app.schemas.strict import MAX_LAYERS, LayerName, Strict, refuse
+
 LABEL_METRICS = ("top1",)
-
-
-def refuse(code: str, text: str) -> NoReturn:
-    """Refuse a field with an error code of the catalogue and a text for the reader."""
-    # The text goes in as a value: pydantic would take braces in it for its own.
-    raise PydanticCustomError(code, "{text}", {"text": text})
-
-
-class Strict(BaseModel):
-    """No unknown fields, no silent conversions: "8" is not 8, and 1 is not true."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def _fraction(value: float) -> float:
@@ -63,7 +50,6 @@ def _sorted_once(bits: tuple[int, ...]) -> tuple[int, ...]:
 Bits = Annotated[int, Field(ge=2, le=8)]
 BitsList = Annotated[tuple[Bits, ...], AfterValidator(_sorted_once)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-LayerName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 Milliseconds = Annotated[float, Field(ge=0)]
 # The files of `planner/profiles`; the service reads none of them, so that it needs no library.
 TargetName = Literal["onnxruntime-cpu", "storage-only", "integer-w8-a8", "integer-w4w8-a8", "integer-w2w4w8-a4a8"]
@@ -200,7 +186,7 @@ class LatencyTable(Strict):
     """Milliseconds of one run by layer and format: `{"conv1": {"int4/channel": 0.12}, "base_ms": 0.5}`."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, dict[str, Milliseconds]] = {}
+    __pydantic_extra__: dict[str, dict[str, Milliseconds]]
 
     base_ms: Milliseconds = Field(default=0.0, description="What the rest of the network takes.")
 
@@ -242,7 +228,24 @@ class JobRequest(Strict):
     latency_table: LatencyTable | None = Field(
         default=None, description="Milliseconds on your device; null: measured on this machine where latency matters."
     )
+    plan: AppliedPlan | None = Field(
+        default=None,
+        description="A plan to apply without any search, such as one that was delivered, edited or not; null: search "
+        "for one.",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @model_validator(mode="after")
+    def _nothing_to_search_for_beside_a_plan(self) -> Self:
+        fields = type(self).model_fields
+        asked = [name for name in OF_A_SEARCH if getattr(self, name) != fields[name].default]
+        if self.plan is not None and asked:
+            refuse(
+                "request_invalid",
+                f"plan says what every layer gets, which leaves nothing to decide by {', '.join(asked)}; leave these "
+                "out to apply the plan, or send plan null to search for one",
+            )
+        return self
 
     @model_validator(mode="after")
     def _widths_of_the_target(self) -> Self:
@@ -288,6 +291,9 @@ class JobRequest(Strict):
                 )
         return self
 
+
+OF_A_SEARCH = ("objective", "limits", "activations", "sensitivity", "search", "layers", "latency_table")
+"""Fields that only a search obeys: a request with a plan leaves them at their defaults."""
 
 FROM_ELSEWHERE = ("model_id", "dataset_id")
 """Fields that a replan takes from its job, and a multipart request from its parts."""

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from app.errors import AppError
 from app.lifecycle.messages import MessageSender
 from app.lifecycle.states import JobState
-from app.schemas.job_request import FROM_ELSEWHERE, JobRequest
+from app.schemas.job_request import FROM_ELSEWHERE, OF_A_SEARCH, JobRequest
 from app.schemas.parsing import parse_request
 from app.store import jobs
 from app.store.engine import Sessions, clock
@@ -106,7 +106,9 @@ def replan(
 ) -> JobRow:
     """A new job with the request of `job_id` and `changes` merged into it (RFC 7396: null means the default).
 
-    Whatever of the analysis does not depend on the changes is found by the worker and not computed again.
+    Whatever of the analysis does not depend on the changes is found by the worker and not computed again. Changes that
+    bring a plan leave out what the job said about its search; a job that applied a plan applies it again, unless the
+    changes say `{"plan": null}`.
 
     Raises:
         AppError: `not_found`, `request_invalid` and what `submit` raises.
@@ -119,7 +121,10 @@ def replan(
             "for others send POST /v1/jobs",
         )
     parent = get(sessions, job_id)
-    request = parse_request(merge(parent.request, changes))
+    before = parent.request
+    if changes.get("plan") is not None:
+        before = {name: value for name, value in before.items() if name not in OF_A_SEARCH}
+    request = parse_request(merge(before, changes))
     scoped = None if key is None else IdempotencyKey(f"replan/{job_id}", key)
     return submit(sessions, send, request, announce_after=announce_after, key=scoped, parent_id=job_id)
 
@@ -127,7 +132,8 @@ def replan(
 def merge(target: Any, patch: Any) -> Any:
     """JSON merge patch, RFC 7396: objects are merged member by member, null removes, anything else replaces.
 
-    A constraint on a layer is replaced as a whole: it holds exactly one member.
+    A constraint on a layer is replaced as a whole: it holds exactly one member. So is a plan: what it leaves out is not
+    to come from another.
     """
     if not isinstance(patch, Mapping):
         return patch
@@ -139,7 +145,7 @@ def merge(target: Any, patch: Any) -> Any:
             layers = {**merged.get("layers", {}), **value}
             merged["layers"] = {layer: constraint for layer, constraint in layers.items() if constraint is not None}
         else:
-            merged[name] = merge(merged.get(name), value)
+            merged[name] = value if name == "plan" else merge(merged.get(name), value)
     return merged
 
 

@@ -35,6 +35,7 @@ def test_every_default_is_filled_in() -> None:
         "layers": {},
         "target": "onnxruntime-cpu",
         "latency_table": None,
+        "plan": None,
         "seed": 0,
     }
 

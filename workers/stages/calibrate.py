@@ -2,12 +2,13 @@
 the range of every activation, where activations are to be quantized.
 
 All sites get all formats of the request, whatever `layers` says about them: another constraint on an analysed model
-then finds everything here.
+then finds everything here. A plan that the request brings needs its own alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +25,10 @@ from quantization.statistics import InputStatistics, input_statistics
 from quantization.weights import QuantizedWeight
 from workers.stage import JSON, StageContext
 from workers.stages.activations import activation_bits, planned_activations
+from workers.stages.applied import AppliedPlan, applied_plan, brings_plan
 from workers.stages.candidates import ActivationCandidates, pack_candidates
 from workers.stages.inputs import Arrays, Inputs
-from workers.stages.resolve import candidate_bits
+from workers.stages.resolve import candidate_bits, sites_by_name
 
 # Second moments of several weights are collected in one forward pass, as long as they fit into this.
 STATISTICS_BYTES = 1 << 30
@@ -34,6 +36,8 @@ STATISTICS_BYTES = 1 << 30
 
 def settings(request: Mapping[str, JSON]) -> JSON:
     """The parts of the request that the result depends on."""
+    if brings_plan(request):
+        return [request["plan"], request["weights"]["rounding"], request["seed"]]
     named = {name: set(constraint["bits"]) for name, constraint in request["layers"].items() if "bits" in constraint}
     widths, activations = set(request["weights"]["bits"]), request["activations"]["bits"]
     if activations is None:
@@ -47,10 +51,8 @@ def settings(request: Mapping[str, JSON]) -> JSON:
 def run(context: StageContext) -> bytes:
     """Rounded weights and parameters of activations of all candidates (`workers.stages.candidates`)."""
     inputs = Inputs.read(context)
-    granularity = Granularity(context.request["weights"]["granularity"])
-    activations = _activation_sites(context, inputs)
-    formats = [IntegerFormat(bits, granularity) for bits in candidate_bits(context.request, activations)]
-    rounding = _Rounding(context, inputs, formats)
+    wanted = _Wanted.read(context.request, inputs.network)
+    rounding = _Rounding(context, inputs, wanted.weights)
     if context.request["weights"]["rounding"] == "nearest":
         rounding.nearest()
     else:
@@ -60,24 +62,47 @@ def run(context: StageContext) -> bytes:
     return pack_candidates(
         {name: rounding.weights[name] for name in names},
         {name: rounding.methods[name] for name in names},
-        _activations(context, inputs, activations),
+        _activations(context, inputs, wanted.activations),
     )
 
 
-def _activation_sites(context: StageContext, inputs: Inputs) -> dict[str, ActivationSite]:
-    """By name; none where the request leaves activations in float32."""
-    if context.request["activations"]["bits"] is None:
-        return {}
-    return {site.name: site for site in planned_activations(inputs.network)}
+@dataclass(frozen=True)
+class _Wanted:
+    """The formats of every weight, by site name, and of every activation; no activations where they stay float32."""
+
+    weights: Mapping[str, Sequence[IntegerFormat]]
+    activations: Mapping[ActivationSite, Sequence[UnsignedFormat]]
+
+    @classmethod
+    def read(cls, request: Mapping[str, JSON], network: Network) -> _Wanted:
+        sites = {site.name: site for site in planned_activations(network)}
+        if brings_plan(request):
+            return cls._of_plan(applied_plan(request, network, sites_by_name(network)), network, sites)
+        if request["activations"]["bits"] is None:
+            sites = {}
+        granularity = Granularity(request["weights"]["granularity"])
+        formats = [IntegerFormat(bits, granularity) for bits in candidate_bits(request, sites)]
+        widths = [UnsignedFormat(width) for width in activation_bits(request, sites)] if sites else []
+        return cls({site.name: formats for site in network.sites}, dict.fromkeys(sites.values(), widths))
+
+    @classmethod
+    def _of_plan(cls, plan: AppliedPlan, network: Network, sites: Mapping[str, ActivationSite]) -> _Wanted:
+        together = {site.name: plan.together.get(site.name, ()) for site in network.sites}
+        weights = {name: [f for f in formats if isinstance(f, IntegerFormat)] for name, formats in together.items()}
+        activations = {
+            sites[name]: [format_] if isinstance(format_, UnsignedFormat) else []
+            for name, format_ in plan.activations.items()
+        }
+        return cls(weights, activations)
 
 
 def _activations(
-    context: StageContext, inputs: Inputs, sites: Mapping[str, ActivationSite]
+    context: StageContext, inputs: Inputs, sites: Mapping[ActivationSite, Sequence[UnsignedFormat]]
 ) -> list[ActivationCandidates]:
-    """Every activation site in every width of the request, from the same histograms."""
+    """Every activation site in each of its formats, from the same histograms."""
     if not sites:
         return []
-    histograms = {name: Histogram(name) for name in sites}
+    histograms = {site.name: Histogram(site.name) for site in sites}
 
     def visit(name: str, values: NDArray[np.generic]) -> None:
         histograms[name].add(np.asarray(values, dtype=np.float32))
@@ -86,17 +111,16 @@ def _activations(
     for batch in _tapped_batches(inputs, inputs.range_samples):
         taps.run(batch, visit)
         context.check()
-    formats = [UnsignedFormat(width) for width in activation_bits(context.request, sites)]
     return [
         ActivationCandidates(site, tuple(calibrated(histograms[site.name], format_) for format_ in formats))
-        for site in sites.values()
+        for site, formats in sites.items()
     ]
 
 
 class _Rounding:
     """Weights rounded so far, by site name, and in words how each was rounded."""
 
-    def __init__(self, context: StageContext, inputs: Inputs, formats: Sequence[IntegerFormat]) -> None:
+    def __init__(self, context: StageContext, inputs: Inputs, formats: Mapping[str, Sequence[IntegerFormat]]) -> None:
         self.weights: dict[str, Sequence[QuantizedWeight]] = {}
         self.methods: dict[str, str] = {}
         self._context = context
@@ -142,12 +166,15 @@ class _Rounding:
             self._report(0.5 * len(sites) * (number + 1) / len(batches))
 
     def _round(self, site: Site, statistics: InputStatistics | NotReducible) -> None:
-        weight = self._inputs.network.weight(site.weight)
+        weight, formats = self._inputs.network.weight(site.weight), self._formats[site.name]
+        if not formats:
+            self.weights[site.name], self.methods[site.name] = [], "none"
+            return
         if isinstance(statistics, NotReducible):
-            self.weights[site.name] = [round_nearest(weight, format_, site.channel_axis) for format_ in self._formats]
+            self.weights[site.name] = [round_nearest(weight, format_, site.channel_axis) for format_ in formats]
             self.methods[site.name] = f"nearest: {statistics.reason}"
             return
-        found = gptq(weight, self._formats, site.channel_axis, statistics)
+        found = gptq(weight, formats, site.channel_axis, statistics)
         self.weights[site.name] = found.weights
         self.methods[site.name] = f"gptq: {found.note}" if found.note else "gptq"
 

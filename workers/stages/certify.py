@@ -2,7 +2,7 @@
 
 A plan that misses the budget there gives way to the next safer one, the last of at most `MOST_LOOKS` being the safest
 of the frontier. Every look at the held-out samples is counted, and the interval of the certificate is widened for all
-of them.
+of them. A plan that the request brings is the only one to look at.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from evaluation.certificate import Certificate, certify
 from evaluation.latency import Timed
 from evaluation.metrics import DropKind, Measurement, Metric
 from network.normalise import dump
-from planner.problem import Plan
+from planner.problem import Plan, Problem
 from workers.stage import StageContext
-from workers.stages.analysis import Analysis
+from workers.stages.applied import brings_plan
 from workers.stages.candidates import Rounded
 from workers.stages.inputs import Inputs
 from workers.stages.latency_table import LatencyTable, latency_sample
@@ -35,15 +35,13 @@ def run(context: StageContext) -> bytes:
     """The certificate and the exported file of the plan that it is about."""
     inputs = Inputs.read(context)
     resolved, _ = unpack(context.read("resolve"))
-    found, _ = unpack(context.read("plan"))
     rounded = Rounded.unpack(context.read("calibrate"))
-    method = context.request["sensitivity"]["method"]
     latency = LatencyTable.read(context)
-    problem = planning_problem(inputs.network, resolved["allowed"], Analysis.read(context), method, latency)
+    problem = planning_problem(inputs.network, resolved["allowed"], None, "", latency)
     budget = context.request["budget"]
     compare = Comparison(context, inputs, inputs.splits.held_out, Metric(resolved["metric"]))
     looks: list[tuple[list[int], Measurement, bytes]] = []
-    for choices in found["to_certify"]:
+    for choices in _to_certify(context, problem):
         model = exported(context, inputs, rounded, problem, Plan(tuple(choices)))
         looks.append((choices, compare(model), model))
         if _certificate(context, inputs, looks[-1][1], len(looks)).met:
@@ -61,6 +59,14 @@ def run(context: StageContext) -> bytes:
         "latency": _timed(context, inputs, model) if timed else None,
     }
     return pack(document, {"model": np.frombuffer(model, dtype=np.uint8)})
+
+
+def _to_certify(context: StageContext, problem: Problem) -> list[list[int]]:
+    """The plans to look at, the chosen one first: for each site the index of its candidate."""
+    if brings_plan(context.request):
+        return [[0] * len(problem.sites)]  # one format is allowed to each site
+    found, _ = unpack(context.read("plan"))
+    return [list(choices) for choices in found["to_certify"]]
 
 
 def _timed(context: StageContext, inputs: Inputs, model: bytes) -> dict[str, dict[str, float]]:

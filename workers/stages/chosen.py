@@ -19,17 +19,21 @@ from workers.stages.payload import number
 from workers.stages.reach import unmeasured_sites
 
 UNMEASURED = "the first output does not depend on it, so nothing measures its damage: the widest format allowed"
+UNMEASURED_IN_A_PLAN = "the first output does not depend on it, so nothing measures its damage"
 
 
 @dataclass(frozen=True, eq=False)
 class ChosenPlan:
-    """A plan with what is known of its candidates; `stderr` `[K]` is that of their damages."""
+    """A plan with what is known of its candidates; `stderr` `[K]` is that of their damages.
+
+    Nothing is known of the damages of a plan that was applied: `scores` and `stderr` are then None.
+    """
 
     network: Network
     problem: Problem
     plan: Plan
-    scores: Scores
-    stderr: NDArray[np.float64]
+    scores: Scores | None
+    stderr: NDArray[np.float64] | None
     coupling: Coupling
 
     def candidates(self) -> Iterator[tuple[str, Candidate, float | None]]:
@@ -37,19 +41,30 @@ class ChosenPlan:
         for site, choice in zip(self.problem.sites, self.plan.choices, strict=True):
             candidate = site.candidates[choice]
             stderr = None
-            if not isinstance(candidate.format, FloatFormat):
+            if self.scores is not None and self.stderr is not None and not isinstance(candidate.format, FloatFormat):
                 stderr = number(self.stderr[self.scores.index(site.name, candidate.format)])
             yield site.name, candidate, stderr
 
+    def damage(self, candidate: Candidate) -> float | None:
+        """What is predicted of the candidate alone; None where nothing is."""
+        return None if self.scores is None else candidate.damage
 
-def layers_of(chosen: ChosenPlan, rounding: Mapping[str, str]) -> list[dict[str, Any]]:
+    def trace(self, name: str, index: int) -> float | None:
+        """Entry `index` of the array `name`, of the weight of that number; None where no traces were taken."""
+        return None if self.scores is None else number(self.scores.arrays[name][index])
+
+
+def layers_of(chosen: ChosenPlan, rounded: Rounded, rounding: Mapping[str, str]) -> list[dict[str, Any]]:
     """One row for each weight, in graph order; `rounding` says of each site how it was rounded."""
     unmeasured = unmeasured_sites(chosen.network)
+    note = UNMEASURED_IN_A_PLAN if chosen.scores is None else UNMEASURED
     found = {name: (candidate, stderr) for name, candidate, stderr in chosen.candidates()}
     formats = chosen.problem.formats(chosen.plan)
     layers = []
     for index, site in enumerate(chosen.network.sites):
         candidate, stderr = found[site.name]
+        method = None if isinstance(candidate.format, FloatFormat) else rounding[site.name]
+        together = [weight.format.name for weight in rounded.weights[site.name]]
         layers.append(
             {
                 "name": site.name,
@@ -60,15 +75,17 @@ def layers_of(chosen: ChosenPlan, rounding: Mapping[str, str]) -> list[dict[str,
                 "weights": site.size,
                 "format": candidate.format.name,
                 "bits": candidate.format.bits,
+                "input_bits": chosen.coupling.input_bits(site, formats),
                 "bytes": candidate.size_bytes,
                 "bit_operations": chosen.coupling.bit_operations(site, formats),
                 "latency_ms": chosen.coupling.latency_ms(site, formats),
-                "damage": candidate.damage,
+                "damage": chosen.damage(candidate),
                 "damage_stderr": stderr,
-                "trace_mean": number(chosen.scores.arrays["trace_mean"][index]),
-                "trace_stderr": number(chosen.scores.arrays["trace_stderr"][index]),
-                "rounding": None if isinstance(candidate.format, FloatFormat) else rounding[site.name],
-                "note": UNMEASURED if site.name in unmeasured else None,
+                "trace_mean": chosen.trace("trace_mean", index),
+                "trace_stderr": chosen.trace("trace_stderr", index),
+                "rounding": method,
+                "rounded_with": together if method is not None and method.startswith("gptq") else None,
+                "note": note if site.name in unmeasured else None,
             }
         )
     return layers
@@ -89,7 +106,7 @@ def activations_of(chosen: ChosenPlan, rounded: Rounded) -> list[dict[str, Any]]
             "format": candidate.format.name,
             "bits": candidate.format.bits,
             "bytes": candidate.size_bytes,
-            "damage": candidate.damage,
+            "damage": chosen.damage(candidate),
             "damage_stderr": stderr,
         }
         if isinstance(candidate.format, UnsignedFormat):

@@ -57,6 +57,10 @@ class Coupling:
         bits = formats[site.name].bits
         return sum(layer.macs * bits * self._format_read(layer, formats).bits for layer in site.layers)
 
+    def input_bits(self, site: Site, formats: Formats) -> int:
+        """Bits of what the layers of the site read, 32 for float; of several layers the most."""
+        return max(self._format_read(layer, formats).bits for layer in site.layers)
+
     def latency_ms(self, site: Site, formats: Formats) -> float | None:
         """Milliseconds of all layers of the site, as the problem counts them; None where nothing asks for it."""
         if self._latency is None:

@@ -4,102 +4,143 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from app.schemas.plan import PLAN_VERSION
 from planner.problem import Plan, Quantity, whole_steps
 from workers.stage import Delivery, StageContext
 from workers.stages.analysis import Analysis
+from workers.stages.applied import brings_plan
 from workers.stages.candidates import Rounded, rounding_methods
 from workers.stages.chosen import ChosenPlan, activations_of, layers_of
 from workers.stages.comparison import compared, sensitivity_of
 from workers.stages.coupling import Coupling
 from workers.stages.inputs import Inputs
 from workers.stages.latency_table import LatencyTable
+from workers.stages.measured import quantized_activations, quantized_weights
 from workers.stages.payload import unpack
+from workers.stages.plan_exports import UploadedTensors, aimet_encodings, tensor_overrides
 from workers.stages.problem import planning_problem
 
-PLAN_VERSION = 1
 NOTHING_FASTER = "no format that the request allows is faster than another: latency does not tell plans apart"
 
 
+@dataclass(frozen=True)
+class _Search:
+    """What a search leaves behind, beside the plan."""
+
+    found: Mapping[str, Any]
+    analysis: Analysis
+    method: str
+
+    @classmethod
+    def read(cls, context: StageContext) -> _Search | None:
+        """From its stages; None for a job that applied a plan."""
+        if brings_plan(context.request):
+            return None
+        found, _ = unpack(context.read("plan"))
+        return cls(found, Analysis.read(context), context.request["sensitivity"]["method"])
+
+    def artifacts(self) -> dict[str, bytes]:
+        sensitivity = sensitivity_of(self.analysis, self.method)
+        return {"frontier": _json(self.found["frontier"]), "sensitivity": _json(sensitivity)}
+
+
 def deliver(context: StageContext) -> Delivery:
-    """Plan, frontier, sensitivity and model, and the summary of the job."""
+    """The plan in its forms, the model, the summary of the job, and of a search its frontier and its sensitivity."""
     inputs = Inputs.read(context)
-    resolved, _ = unpack(context.read("resolve"))
-    found, _ = unpack(context.read("plan"))
     certified, arrays = unpack(context.read("certify"))
-    analysis = Analysis.read(context)
-    method = context.request["sensitivity"]["method"]
-    latency = LatencyTable.read(context)
-    problem = planning_problem(inputs.network, resolved["allowed"], analysis, method, latency)
-    plan = Plan(tuple(certified["choices"]))
-    model = arrays["model"].tobytes()
-    outcome = _outcome(certified["certificate"], found)
+    search = _Search.read(context)
     calibrated = context.read("calibrate")
-    coupling = Coupling(inputs.network, resolved["allowed"], latency)
-    chosen = ChosenPlan(inputs.network, problem, plan, analysis.scores, analysis.stderr(method), coupling)
-    layers = layers_of(chosen, rounding_methods(calibrated))
+    rounded = Rounded.unpack(calibrated)
+    chosen = _chosen(context, inputs, search, Plan(tuple(certified["choices"])))
+    model = arrays["model"].tobytes()
+    certificate = certified["certificate"]
+    outcome = _outcome(certificate, search)
+    layers = layers_of(chosen, rounded, rounding_methods(calibrated))
     document = {
         "version": PLAN_VERSION,
         "outcome": outcome,
-        "reason": _reason(outcome, certified["certificate"], found),
+        "reason": _reason(outcome, certificate, search),
         "model_sha256": context.request["model_id"],
         "dataset_sha256": context.request["dataset_id"],
         "request": dict(sorted(context.request.items())),
         "float_size_bytes": context.model_path.stat().st_size,
         "size_bytes": len(model),
         "bit_operations": sum(layer["bit_operations"] for layer in layers),
-        "latency": None if latency is None else _latency(latency, coupling, layers, certified["latency"]),
-        "predicted_damage": problem.total(Quantity.DAMAGE, plan),
-        "certificate": certified["certificate"],
-        "search": found["search"],
-        "sensitivity": compared(analysis, method, timed=False),
+        "latency": _latency(LatencyTable.read(context), chosen.coupling, layers, certified["latency"]),
+        "predicted_damage": None if search is None else chosen.problem.total(Quantity.DAMAGE, chosen.plan),
+        "certificate": certificate,
+        "search": None if search is None else search.found["search"],
+        "sensitivity": None if search is None else compared(search.analysis, search.method, timed=False),
         "layers": layers,
-        "activations": activations_of(chosen, Rounded.unpack(calibrated)),
+        "activations": activations_of(chosen, rounded),
     }
     summary = {
         key: document[key] for key in ("outcome", "reason", "float_size_bytes", "size_bytes", "predicted_damage")
-    } | {"certificate": certified["certificate"], "evaluations": len(found["search"]["evaluated"])}
-    return Delivery(
-        outcome=outcome,
-        summary=summary,
-        artifacts={
-            "plan": _json(document),
-            "frontier": _json(found["frontier"]),
-            "sensitivity": _json(sensitivity_of(analysis, method)),
-            "model": model,
-        },
-    )
+    } | {"certificate": certificate, "evaluations": 0 if search is None else len(search.found["search"]["evaluated"])}
+    weights = quantized_weights(inputs.network, rounded, chosen.problem, chosen.plan)
+    activations = quantized_activations(rounded, chosen.problem, chosen.plan)
+    uploaded = UploadedTensors.read(context.model_path)
+    artifacts = {
+        "plan": _json(document),
+        "model": model,
+        "ort": _json(tensor_overrides(inputs.network, document, weights, activations, uploaded)),
+        "aimet": _json(aimet_encodings(document, weights, activations)),
+    }
+    return Delivery(outcome, summary, artifacts if search is None else artifacts | search.artifacts())
 
 
-def _outcome(certificate: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+def _chosen(context: StageContext, inputs: Inputs, search: _Search | None, plan: Plan) -> ChosenPlan:
+    resolved, _ = unpack(context.read("resolve"))
+    latency = LatencyTable.read(context)
+    coupling = Coupling(inputs.network, resolved["allowed"], latency)
+    if search is None:
+        problem = planning_problem(inputs.network, resolved["allowed"], None, "", latency)
+        return ChosenPlan(inputs.network, problem, plan, None, None, coupling)
+    analysis, method = search.analysis, search.method
+    problem = planning_problem(inputs.network, resolved["allowed"], analysis, method, latency)
+    return ChosenPlan(inputs.network, problem, plan, analysis.scores, analysis.stderr(method), coupling)
+
+
+def _outcome(certificate: Mapping[str, Any], search: _Search | None) -> str:
     if certificate["met"]:
         return "met"
-    return "deadline" if found["search"]["status"] == "deadline" else "not_met"
+    return "deadline" if search is not None and search.found["search"]["status"] == "deadline" else "not_met"
 
 
-def _reason(outcome: str, certificate: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+def _reason(outcome: str, certificate: Mapping[str, Any], search: _Search | None) -> str | None:
     """Why the budget was not met, by how much, and what can be reached."""
     if outcome == "met":
         return None
     measured = certificate["drop"] if certificate["confidence"] is None else certificate["high"]
-    least = found["search"]["least_drop"]
+    missed = (
+        f"misses the budget by {measured - certificate['max_drop']:.4f} on the held-out samples "
+        f"({certificate['metric']} drop {measured:.4f}, allowed {certificate['max_drop']:g})"
+    )
+    if search is None:
+        return (
+            f"the plan that was applied {missed}. Give layers wider formats or allow a larger drop, or leave the plan "
+            "out to search for another"
+        )
+    least = search.found["search"]["least_drop"]
     ended = "the deadline ended the search; " if outcome == "deadline" else ""
     return (
-        f"{ended}the best plan found misses the budget by {measured - certificate['max_drop']:.4f} on the held-out "
-        f"samples ({certificate['metric']} drop {measured:.4f}, allowed {certificate['max_drop']:g}); the smallest "
-        f"drop that any evaluated plan reached on the search samples is {least:.4f}. Allow more bits or a larger "
-        "drop, or send more samples"
+        f"{ended}the best plan found {missed}; the smallest drop that any evaluated plan reached on the search samples "
+        f"is {least:.4f}. Allow more bits or a larger drop, or send more samples"
     )
 
 
 def _latency(
-    table: LatencyTable,
+    table: LatencyTable | None,
     coupling: Coupling,
     layers: Sequence[Mapping[str, Any]],
     measured: Mapping[str, Mapping[str, float]] | None,
-) -> dict[str, Any]:
-    """What the table predicts of the plan, and how far that is from the exported file's own time."""
+) -> dict[str, Any] | None:
+    """What the table predicts of the plan, and how far that is from the exported file's own time; None without one."""
+    if table is None:
+        return None
     base = whole_steps(table.base_ms)
     predicted = base + sum(layer["latency_ms"] for layer in layers)
     document = {

@@ -54,8 +54,10 @@ class LatencyTable:
     @classmethod
     def read(cls, context: StageContext) -> LatencyTable | None:
         """From the stage `latency`; None if nothing in the request asks for latencies."""
+        if not latency_wanted(context.request):
+            return None
         document, _ = unpack(context.read("latency"))
-        return cls(document) if document else None
+        return cls(document)
 
     @property
     def base_ms(self) -> float:

@@ -26,6 +26,7 @@ from planner.targets import target
 from quantization.formats import FloatFormat, Granularity, IntegerFormat
 from workers.stage import StageContext
 from workers.stages.activations import allowed_activations
+from workers.stages.applied import applied_plan, brings_plan
 from workers.stages.coupling import Coupling, decisions
 from workers.stages.differentiable import differentiable
 from workers.stages.inputs import Inputs
@@ -38,7 +39,7 @@ from workers.stages.ties import shared_formats, tied_groups
 
 Allowed = dict[str, list[str]]
 
-OBEYED = ("budget", "weights", "activations", "layers", "limits", "objective", "sensitivity", "target")
+OBEYED = ("budget", "weights", "activations", "layers", "limits", "objective", "sensitivity", "target", "plan")
 """The parts of the request that this stage's result depends on."""
 
 
@@ -170,7 +171,10 @@ def allowed_formats(network: Network, request: Mapping[str, Any]) -> tuple[Allow
         ConstraintImpossible: it names one weight twice and says different things of it, a name is that of several
             weights, weights that must share a format have none in common, or the target does not have a format.
         NothingToQuantize: no weight leads to the first output.
+        PlanUnfit: the request brings a plan, and that does not fit the network.
     """
+    if brings_plan(request):
+        return applied_plan(request, network, sites_by_name(network)).formats(), []
     activations = allowed_activations(network, request)
     _check_target(request, activations)
     weights = request["weights"]

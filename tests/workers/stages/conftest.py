@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from app.schemas.job_request import JobRequest
 from workers.pipeline import STAGES, deliver
-from workers.stage import Delivery
+from workers.stage import Delivery, needed_stages
 
 TRAINING = 600
 
@@ -129,7 +129,7 @@ class LocalJob:
 
     def run(self) -> Delivery:
         self._keys = dict(self.digests)
-        for stage in STAGES:
+        for stage in needed_stages(STAGES, self.request):
             self._keys[stage.name] = stage.key(self.request, self._keys)
             if self._keys[stage.name] not in self.results:
                 self._stage = stage.name

@@ -1,0 +1,103 @@
+"""The plan as the service publishes it (a JSON Schema), and as a request brings it back.
+
+A request takes the plan that a job delivered as it is, and of that only what decides: a format for each name. So what
+is stored with the job is short, and a plan may as well be written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from app.schemas.strict import MAX_LAYERS, LayerName, Strict, refuse
+
+PLAN_VERSION = 1
+"""Of the plans that are delivered and taken; `plan-1.json` is their schema."""
+
+FormatName = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+@cache
+def plan_schema_text() -> bytes:
+    """The schema of a delivered plan, JSON Schema of draft 2020-12."""
+    return files("app.schemas").joinpath(f"plan-{PLAN_VERSION}.json").read_bytes()
+
+
+@cache
+def _members(definition: str) -> frozenset[str]:
+    """Names of the members that the schema gives a `layer`, an `activation`, or (for "") the plan."""
+    schema = json.loads(plan_schema_text())
+    return frozenset((schema["$defs"][definition] if definition else schema)["properties"])
+
+
+def _deciding(value: Any, described: Collection[str], wanted: Collection[str]) -> Any:
+    """`value` without the members that delivered plans have and that decide nothing; what nobody knows stays in it."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: member for name, member in value.items() if name in wanted or name not in described}
+
+
+def _known_version(value: Any) -> Any:
+    if value != PLAN_VERSION or isinstance(value, bool):
+        refuse(
+            "plan_invalid",
+            f"this service takes plans of version {PLAN_VERSION}, got {json.dumps(value)[:40]}; make the plan anew, or "
+            f"bring it into the shape of GET /v1/schemas/plan-{PLAN_VERSION}.json",
+        )
+    return value
+
+
+class AppliedFormat(Strict):
+    """What one weight or activation gets."""
+
+    name: LayerName = Field(description="Of the layer (or its weight, or its node) or of the activation.")
+    format: FormatName = Field(description="Such as int4/channel, uint8/tensor, or float32 to leave it as it is.")
+    bits: int | None = Field(default=None, description="Need not be given; if it is, it must be that of the format.")
+
+
+class AppliedLayer(AppliedFormat):
+    rounded_with: list[FormatName] | None = Field(
+        default=None,
+        description="Formats that GPTQ rounded the weight to at once; the same ones give the same bits.",
+    )
+
+
+class AppliedPlan(Strict):
+    """A format for every layer, and for every activation unless all stay float32."""
+
+    version: Annotated[int, BeforeValidator(_known_version)] = Field(description="1, the version of delivered plans.")
+    layers: Annotated[list[AppliedLayer], Field(min_length=1, max_length=MAX_LAYERS)]
+    activations: Annotated[list[AppliedFormat], Field(max_length=MAX_LAYERS)] = Field(
+        default=[], description="Empty: activations stay float32."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_what_decides(cls, plan: Any) -> Any:
+        """Whatever else a delivered plan tells is left out; what it does not have is left in and refused."""
+        plan = _deciding(plan, _members(""), cls.model_fields)
+        if not isinstance(plan, Mapping):
+            return plan
+        parts = {"layers": ("layer", AppliedLayer), "activations": ("activation", AppliedFormat)}
+        shortened = dict(plan)
+        for part, (definition, model) in parts.items():
+            if isinstance(plan.get(part), list):
+                shortened[part] = [_deciding(row, _members(definition), model.model_fields) for row in plan[part]]
+        return shortened
+
+    @model_validator(mode="after")
+    def _each_name_once(self) -> Self:
+        for part, rows in (("layers", self.layers), ("activations", self.activations)):
+            if twice := _repeated([row.name for row in rows]):
+                refuse("plan_invalid", f"plan.{part} names {', '.join(twice)} more than once; keep one of them")
+        return self
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    return [repr(name) for name, count in Counter(names).items() if count > 1]

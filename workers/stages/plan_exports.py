@@ -1,0 +1,226 @@
+"""The plan in the words of other tools: ONNX Runtime's quantizer, and AIMET.
+
+Both round the float weights anew, each to its nearest code: the widths and the grids are those of the plan, GPTQ's
+rounding is in the delivered file alone.
+
+A scale of this service may be negative, so that the one code more on the negative side serves either tail. ONNX Runtime
+takes that as it is. AIMET's scales are positive: there, the same grid is a positive scale with its offset moved by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from network.graph import Network, Site
+from quantization.activations import QuantizedActivation
+from quantization.formats import Granularity, parse_format
+from quantization.weights import IntegerWeight, QuantizedWeight
+
+Weights = Mapping[str, QuantizedWeight]
+Activations = Mapping[str, QuantizedActivation]
+Notes = list[dict[str, str]]
+
+AIMET_VERSION = "1.0.0"
+"""Of the encodings: a list of tensors, each with its scales and offsets (AIMET 1.33 and later)."""
+
+# Types of `onnxruntime.quantization.QuantType` by width; it has none of 2, 3, 5, 6 or 7 bits.
+WEIGHT_TYPES = {4: "QInt4", 8: "QInt8"}
+ACTIVATION_TYPES = {4: "QUInt4", 8: "QUInt8", 16: "QUInt16"}
+
+
+@dataclass(frozen=True)
+class UploadedTensors:
+    """What the upload calls its tensors and nodes; the plan is about the network that was made from it."""
+
+    initializers: Mapping[str, onnx.TensorProto]
+    values: frozenset[str]
+    nodes: frozenset[str]
+
+    @classmethod
+    def read(cls, path: Path) -> UploadedTensors:
+        graph = onnx.load_model(path, load_external_data=False).graph
+        initializers = {tensor.name: tensor for tensor in graph.initializer}
+        values = {value.name for value in graph.input} | {name for node in graph.node for name in node.output}
+        return cls(initializers, frozenset(values), frozenset(node.name for node in graph.node))
+
+    def has_weight(self, network: Network, name: str) -> bool:
+        """Whether the upload has an initializer of this name with the very same values: a folded one has others."""
+        tensor = self.initializers.get(name)
+        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
+            return False
+        return bool(np.array_equal(numpy_helper.to_array(tensor), network.weight(name)))
+
+
+def tensor_overrides(
+    network: Network,
+    plan: Mapping[str, Any],
+    weights: Weights,
+    activations: Activations,
+    uploaded: UploadedTensors,
+) -> dict[str, Any]:
+    """`TensorQuantOverrides` for `onnxruntime.quantization.quantize_static` on the uploaded file, types by their names.
+
+    A weight whose width ONNX Runtime lacks gets the next wider type and no scale: the range is then found anew. What
+    differs from the plan stands in `notes`.
+
+    Args:
+        plan: as delivered.
+        weights: rounded, by initializer name.
+        activations: by tensor name.
+    """
+    notes: Notes = []
+    sites = {site.weight: site for site in network.sites}
+    overrides: dict[str, list[dict[str, Any]]] = {}
+    for row in plan["layers"]:
+        if not _is_float(row):
+            site, weight = sites[row["weight"]], weights[row["weight"]]
+            overrides |= _weight_override(site, weight, uploaded.has_weight(network, site.weight), uploaded, notes)
+    for tensor, found in activations.items():
+        if tensor not in uploaded.values:
+            notes.append(_note(tensor, "the uploaded file has no tensor of this name: left out"))
+            continue
+        type_ = ACTIVATION_TYPES[found.format.bits]
+        overrides[tensor] = [{"quant_type": type_, "scale": found.scale, "zero_point": found.zero_point}]
+    kept = [node for row in plan["layers"] if _is_float(row) for node in row["nodes"]]
+    notes += [
+        _note(node, "the uploaded file has no node of this name, so that it cannot be excluded")
+        for node in kept
+        if node not in uploaded.nodes
+    ]
+    notes += _activation_notes(plan)
+    return {
+        "format": "onnxruntime.quantization TensorQuantOverrides",
+        # QDQQuantizer looks for types that need opset 21 or its own domain at the first tensor only
+        "tensor_quant_overrides": dict(sorted(overrides.items(), key=lambda item: item[1][0]["quant_type"][-1] == "8")),
+        "nodes_to_exclude": [node for node in kept if node in uploaded.nodes],
+        "notes": notes,
+    }
+
+
+def _weight_override(
+    site: Site, weight: QuantizedWeight, same: bool, uploaded: UploadedTensors, notes: Notes
+) -> dict[str, list[dict[str, Any]]]:
+    """The override of one weight by its name, none where ONNX Runtime's quantizer cannot follow the plan."""
+    if site.weight not in uploaded.initializers:
+        notes.append(_note(site.weight, "the uploaded file has no initializer of this name: left out"))
+        return {}
+    grid = _grid(weight)
+    if grid is None:
+        notes.append(_note(site.weight, f"ONNX Runtime's quantizer has nothing like {weight.format.name}: left out"))
+        return {}
+    bits = min(width for width in WEIGHT_TYPES if width >= grid.format.bits)
+    first: dict[str, Any] = {"quant_type": WEIGHT_TYPES[bits]}
+    if grid.scale.ndim:
+        first["axis"] = site.channel_axis
+    if bits != grid.format.bits:
+        notes.append(_note(site.weight, f"{grid.format.bits} bits are none of its widths: the nearest wider, {bits}"))
+    elif not same:
+        notes.append(_note(site.weight, "the uploaded file has other values here, so that its range is found anew"))
+    else:
+        pairs = zip(grid.scale.reshape(-1), _zero_points(grid), strict=True)
+        channels = [{"scale": float(scale), "zero_point": int(zero_point)} for scale, zero_point in pairs]
+        return {site.weight: [{**first, **channels[0]}, *channels[1:]]}
+    return {site.weight: [{**first, "symmetric": grid.format.symmetric}]}
+
+
+def _activation_notes(plan: Mapping[str, Any]) -> Notes:
+    floats = [row["name"] for row in plan["activations"] if _is_float(row)]
+    text = "float32 in the plan; quantize_static gives what its quantized nodes read or write the activation_type"
+    if not plan["activations"]:
+        return [_note("", f"activations are {text}")]
+    return [_note(name, text) for name in floats]
+
+
+def aimet_encodings(plan: Mapping[str, Any], weights: Weights, activations: Activations) -> dict[str, Any]:
+    """AIMET's encodings of version 1.0.0: `value = scale * (code + offset)`, codes 0 to `2**bw - 1`.
+
+    Args:
+        plan: as delivered.
+        weights: rounded, by initializer name.
+        activations: by tensor name.
+    """
+    notes: Notes = []
+    params = []
+    for row in plan["layers"]:
+        name = row["weight"]
+        if _is_float(row):
+            params.append(_float_encoding(name, row["bits"]))
+        elif (grid := _grid(weights[name])) is not None:
+            params.append({"name": name, **_weight_encoding(grid)})
+        else:
+            notes.append(_note(name, f"these encodings have nothing like {weights[name].format.name}: left out"))
+    return {
+        "version": AIMET_VERSION,
+        "producer": f"bitbudget {version('bitbudget')}",
+        "param_encodings": params,
+        "activation_encodings": list(_activation_encodings(plan, activations)),
+        "notes": notes,
+    }
+
+
+def _weight_encoding(weight: IntegerWeight) -> dict[str, Any]:
+    format_, scales, zero_points = weight.format, weight.scale.reshape(-1).astype(np.float64), _zero_points(weight)
+    # with a scale of the other sign the highest code stands for the lowest value
+    offsets = np.where(scales > 0, format_.lowest_code - zero_points, zero_points - format_.highest_code)
+    return {
+        "enc_type": "PER_CHANNEL" if weight.scale.ndim else "PER_TENSOR",
+        "dtype": "INT",
+        "bw": format_.bits,
+        # of a symmetric encoding another offset would say that its lowest code is not used
+        "is_sym": bool((offsets == format_.lowest_code).all()),
+        "scale": np.abs(scales).tolist(),
+        "offset": offsets.tolist(),
+    }
+
+
+def _activation_encodings(plan: Mapping[str, Any], activations: Activations) -> Iterator[dict[str, Any]]:
+    for row in plan["activations"]:
+        for tensor in row["tensors"]:
+            found = activations.get(tensor)
+            if found is None:
+                yield _float_encoding(tensor, row["bits"])
+                continue
+            yield {
+                "name": tensor,
+                "enc_type": "PER_TENSOR",
+                "dtype": "INT",
+                "bw": found.format.bits,
+                "is_sym": False,
+                "scale": [found.scale],
+                "offset": [-found.zero_point],
+            }
+
+
+def _float_encoding(name: str, bits: int) -> dict[str, Any]:
+    return {"name": name, "enc_type": "PER_TENSOR", "dtype": "FLOAT", "bw": bits}
+
+
+def _is_float(row: Mapping[str, Any]) -> bool:
+    return parse_format(row["format"]).kind == "float"
+
+
+def _grid(weight: QuantizedWeight) -> IntegerWeight | None:
+    """The weight, if its codes are steps of one scale for each channel, or for the tensor."""
+    if isinstance(weight, IntegerWeight) and weight.format.granularity is not Granularity.BLOCK:
+        return weight
+    return None
+
+
+def _zero_points(weight: IntegerWeight) -> NDArray[np.int64]:
+    """One for each scale, 0 where the format is symmetric."""
+    if weight.zero_point is None:
+        return np.zeros(weight.scale.size, dtype=np.int64)
+    return weight.zero_point.reshape(-1).astype(np.int64)
+
+
+def _note(tensor: str, note: str) -> dict[str, str]:
+    return {"tensor": tensor, "note": note}
