@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky
 
+from quantization.coordinate_descent import coordinate_descent
 from quantization.formats import IntegerFormat
 from quantization.ranges import optimal_scales
 from quantization.reduction import Reduction
@@ -70,6 +71,7 @@ def gptq(
     channel_axis: int,
     statistics: InputStatistics,
     damping: float = DAMPING,
+    sweeps: int = 0,
 ) -> GptqResult:
     """`weight` in each of `formats`, rounded by GPTQ; one Cholesky factor and one column loop serve all formats.
 
@@ -81,6 +83,7 @@ def gptq(
         weight: finite float32, the weight that `statistics` was made for.
         channel_axis: axis of the output channels.
         damping: added to the diagonal of H, as a fraction (> 0) of its mean.
+        sweeps: of coordinate descent behind GPTQ, at most (`quantization.coordinate_descent`).
 
     Raises:
         ValueError: damping out of range, or a weight that is not finite or of another shape.
@@ -107,6 +110,10 @@ def gptq(
         )
         for index, format_ in enumerate(formats)
     )
+    if sweeps:
+        damped = _damped(statistics.hessian, reached)
+        target = matrix.astype(np.float64)
+        weights = tuple(coordinate_descent(rounded, target, damped, reduction, sweeps) for rounded in weights)
     note = "" if reached == damping else f"H could not be factorised at damping {damping:g}; {reached:g} was used"
     return GptqResult(weights, reached, note)
 
@@ -167,6 +174,13 @@ def _factorise(hessian: NDArray[np.float64], damping: float) -> tuple[_Factor, f
             if damping >= _HIGHEST_DAMPING:
                 raise
             damping = min(10 * damping, _HIGHEST_DAMPING)
+
+
+def _damped(hessian: NDArray[np.float64], damping: float) -> NDArray[np.float64]:
+    """`hessian` `[groups, reduced, reduced]` with what `_factorise_at` adds to its diagonal."""
+    means = np.einsum("gii->g", hessian) / hessian.shape[1]
+    added = damping * np.where(means == 0, 1.0, means)
+    return hessian + added[:, None, None] * np.eye(hessian.shape[1])
 
 
 def _factorise_at(hessian: NDArray[np.float64], damping: float) -> _Factor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections import Counter
@@ -40,6 +41,9 @@ class InputStatistics:
         groups, _, reduced = self.reduction.to_matrix(np.empty(shape, dtype=np.bool_)).shape
         self.hessian: NDArray[np.float64] = np.zeros((groups, reduced, reduced))
         self.cross: NDArray[np.float64] | None = None
+        self._positions = 0
+        self._sum: NDArray[np.float64] = np.zeros((groups, reduced))
+        self._sum_off: NDArray[np.float64] = np.zeros((groups, reduced))  # of x_float - x
 
     @property
     def reduction(self) -> Reduction:
@@ -79,11 +83,23 @@ class InputStatistics:
             part = slice(begin, begin + chunk)
             x = thinning.columns(reduction, batch[part], seen + begin)
             self.hessian += self._checked(layer, _gram(x)) * weight
+            self._positions += x.shape[2] * weight
+            self._sum += x.sum(dim=2).cpu().numpy() * weight
             if reference is not None:
                 off = thinning.columns(reduction, reference[part], seen + begin) - x
                 cross = self._checked(layer, (off @ x.mT).cpu().numpy()) * weight
                 self.cross = cross.astype(np.float64) if self.cross is None else self.cross + cross
+                self._sum_off += off.sum(dim=2).cpu().numpy() * weight
         self._samples[layer.name, grid] += len(batch)
+
+    def centered(self) -> InputStatistics:
+        """The same about the means of the inputs, `sum (x - mean) (x - mean)'`: for a layer whose bias takes whatever
+        mean error the rounding of its weight leaves, so that only the rest of the error counts."""
+        found = copy.copy(self)
+        mean = self._sum / max(self._positions, 1)
+        found.hessian = self.hessian - self._sum[:, :, None] * mean[:, None, :]
+        found.cross = None if self.cross is None else self.cross - self._sum_off[:, :, None] * mean[:, None, :]
+        return found
 
     @staticmethod
     def _checked(layer: Layer, moments: NDArray[np.float32]) -> NDArray[np.float32]:
