@@ -19,8 +19,10 @@ from quantization.formats import (
     MIN_BITS,
     FloatFormat,
     Granularity,
+    HadamardFormat,
     HalfFormat,
     IntegerFormat,
+    PowerFormat,
     WeightFormat,
 )
 from quantization.passes import graphs
@@ -183,6 +185,9 @@ def _all_formats() -> Iterator[WeightFormat]:
         yield IntegerFormat(bits, Granularity.TENSOR, symmetric)
         for block in BLOCK_SIZES:
             yield IntegerFormat(bits, Granularity.BLOCK, symmetric, block)
+    for bits in range(MIN_BITS, MAX_BITS + 1):
+        yield PowerFormat(bits)
+        yield HadamardFormat(bits)
 
 
 def _plain(tensor: onnx.TensorProto) -> StoredWeight:

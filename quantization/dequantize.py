@@ -56,6 +56,25 @@ def integers(
     return Function(name, partial(_integers, name, bits, ragged, block, symmetric, kernel))
 
 
+def powers(bits: int, shape: tuple[int, ...]) -> Function:
+    """`table[code] * scale` from digits, highest first, scale, and one float16 table, negative codes at its end."""
+    ragged = _is_ragged(bits, shape)
+    name = _unpacked_name("Power", bits, ragged)
+    return Function(name, partial(_powers, name, bits, ragged))
+
+
+def rotated(bits: int, shape: tuple[int, ...], block: int, *, inner: bool) -> Function:
+    """`R codes * scale` from digits, highest first, and scale, with R of `quantization.rotations`.
+
+    Args:
+        block: rows of R, which turns the weight seen as `[-1, block]`, or as `[-1, block, n]` with n its last axis if
+            `inner`.
+    """
+    ragged = _is_ragged(bits, shape)
+    name = _unpacked_name("Turn", bits, ragged) + f"r{block}" + ("i" if inner else "")
+    return Function(name, partial(_rotated, name, bits, ragged, block, inner))
+
+
 def halves() -> Function:
     """A float16 weight as float32."""
     return Function("Half", _halves)
@@ -110,6 +129,66 @@ def _integers(name: str, bits: int, ragged: bool, block: int, symmetric: bool, k
     else:
         nodes += _scaled(codes)
     return _made(name, inputs, nodes, opset)
+
+
+@cache
+def _powers(name: str, bits: int, ragged: bool, opset: int) -> bytes:
+    inputs, nodes, codes = _unpacked(bits, ragged=ragged, as_int8=False)
+    nodes += [
+        helper.make_node("Cast", [codes], ["j"], to=TensorProto.INT32),
+        helper.make_node("Cast", ["p"], ["pf"], to=TensorProto.FLOAT),
+        helper.make_node("Gather", ["pf", "j"], ["v"]),  # which counts negative places from the end
+        helper.make_node("Mul", ["v", "s"], ["w"]),
+    ]
+    return _made(name, [*inputs, "s", "p"], nodes, opset)
+
+
+@cache
+def _rotated(name: str, bits: int, ragged: bool, block: int, inner: bool, opset: int) -> bytes:
+    inputs, nodes, codes = _unpacked(bits, ragged=ragged, as_int8=False)
+    nodes += [
+        *_hadamard(block),
+        helper.make_node("Cast", [codes], ["v"], to=TensorProto.FLOAT),
+        _constant("k", np.array([-1, block], dtype=np.int64)),
+    ]
+    folded = "k"
+    if inner:
+        nodes += [
+            helper.make_node("Shape", ["v"], ["o"], start=-1),
+            helper.make_node("Concat", ["k", "o"], ["ko"], axis=0),
+        ]
+        folded = "ko"
+    nodes += [
+        helper.make_node("Reshape", ["v", folded], ["b"]),
+        helper.make_node("MatMul", ["R", "b"] if inner else ["b", "R"], ["rb"]),
+        helper.make_node("Shape", ["v"], ["hv"]),
+        helper.make_node("Reshape", ["rb", "hv"], ["rv"]),
+        helper.make_node("Mul", ["rv", "s"], ["w"]),
+    ]
+    return _made(name, [*inputs, "s"], nodes, opset)
+
+
+def _hadamard(block: int) -> list[onnx.NodeProto]:
+    """Nodes that make R `[block, block]`, the Kronecker product of `quantization.rotations`: 16 numbers instead of
+    thousands."""
+    four = np.ones((1, 4, 1, 4), dtype=np.float32) - 2 * np.eye(4, dtype=np.float32).reshape(1, 4, 1, 4)
+    nodes, last, size = [_constant("q", four)], "q", 4
+    while size < block:
+        factor = "q"
+        if 2 * size == block:
+            nodes.append(_constant("e", np.array([[1, 1], [1, -1]], dtype=np.float32).reshape(1, 2, 1, 2)))
+            factor = "e"
+        nodes += [
+            _constant(f"k{size}", np.array([size, 1, size, 1], dtype=np.int64)),
+            helper.make_node("Reshape", [last, f"k{size}"], [f"r{size}"]),
+            helper.make_node("Mul", [f"r{size}", factor], [f"q{size}"]),
+        ]
+        last, size = f"q{size}", size * (4 if factor == "q" else 2)
+    return [
+        *nodes,
+        _constant("kr", np.array([block, block], dtype=np.int64)),
+        helper.make_node("Reshape", [last, "kr"], ["R"]),
+    ]
 
 
 def _unpacked(bits: int, *, ragged: bool, as_int8: bool) -> tuple[list[str], list[onnx.NodeProto], str]:

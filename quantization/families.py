@@ -8,12 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantization.formats import HalfFormat, IntegerFormat, WeightFormat
+from quantization.formats import HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
 from quantization.halves import HalfWeight
 from quantization.nearest import round_nearest
+from quantization.powers import PowerWeight, round_power
+from quantization.rotations import HadamardWeight, round_rotated
 from quantization.weights import IntegerWeight, QuantizedWeight
 
-_CLASSES: Mapping[type, type[QuantizedWeight]] = {IntegerFormat: IntegerWeight, HalfFormat: HalfWeight}
+_CLASSES: Mapping[type, type[QuantizedWeight]] = {
+    IntegerFormat: IntegerWeight,
+    HalfFormat: HalfWeight,
+    PowerFormat: PowerWeight,
+    HadamardFormat: HadamardWeight,
+}
 
 
 def quantized_weight(format_: WeightFormat, arrays: Mapping[str, NDArray[Any]]) -> QuantizedWeight:
@@ -42,4 +49,8 @@ def rounded(weight: NDArray[np.float32], format_: WeightFormat, channel_axis: in
             return round_nearest(weight, format_, channel_axis)
         case HalfFormat():
             return HalfWeight.of(weight)
+        case PowerFormat():
+            return round_power(weight, format_, channel_axis)
+        case HadamardFormat():
+            return round_rotated(weight, format_, channel_axis)
     raise ValueError(f"{format_.name} is how a weight came, and no format that it is rounded to")

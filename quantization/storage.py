@@ -14,9 +14,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from quantization import dequantize
-from quantization.formats import HalfFormat, IntegerFormat, WeightFormat
+from quantization.formats import HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
 from quantization.packing import digits, zero_point_type
 from quantization.ranges import share_shape
+from quantization.rotations import rotation
 
 # the names of parts begin with a letter that says what they are
 DIGITS = "abc"  # highest first
@@ -24,7 +25,8 @@ SCALE = "s"
 FACTOR = "m"  # of all scales
 ZERO_POINT = "z"
 HALVES = "h"
-LETTERS = DIGITS + SCALE + FACTOR + ZERO_POINT + HALVES
+POWERS = "p"
+LETTERS = DIGITS + SCALE + FACTOR + ZERO_POINT + HALVES + POWERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,10 @@ def storage(format_: WeightFormat, shape: tuple[int, ...], channel_axis: int, ke
         case HalfFormat():
             part = Part(HALVES, TensorProto.FLOAT16, shape, 2 * math.prod(shape))
             return Storage((part,), *_named(dequantize.halves()))
+        case PowerFormat():
+            return _powers(format_, shape, channel_axis)
+        case HadamardFormat():
+            return _rotated(format_, shape, channel_axis)
     raise NotStorable(f"{format_.name} is not stored in parts")
 
 
@@ -109,3 +115,28 @@ def _integers(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int,
         parts.append(Part(ZERO_POINT, data_type, scales, size))
     function = dequantize.integers(bits, shape, block=block, symmetric=format_.symmetric, kernel=kernel)
     return Storage(tuple(parts), *_named(function))
+
+
+def _powers(format_: PowerFormat, shape: tuple[int, ...], channel_axis: int) -> Storage:
+    levels = 1 << format_.bits
+    parts = _per_channel(format_.bits, shape, channel_axis)
+    return Storage(
+        (*parts, Part(POWERS, TensorProto.FLOAT16, (levels,), 2 * levels)),
+        *_named(dequantize.powers(format_.bits, shape)),
+    )
+
+
+def _rotated(format_: HadamardFormat, shape: tuple[int, ...], channel_axis: int) -> Storage:
+    parts = _per_channel(format_.bits, shape, channel_axis)
+    try:
+        turned = rotation(shape, parts[-1].dims)
+    except ValueError as error:
+        raise NotStorable(str(error)) from error
+    function = dequantize.rotated(format_.bits, shape, turned.block, inner=turned.inner > 1)
+    return Storage(parts, *_named(function))
+
+
+def _per_channel(bits: int, shape: tuple[int, ...], channel_axis: int) -> tuple[Part, ...]:
+    """Digits, and a scale for each channel."""
+    scales = share_shape(IntegerFormat(bits), shape, channel_axis)
+    return *digit_parts(bits, shape), Part(SCALE, TensorProto.FLOAT, scales, 4 * math.prod(scales))
