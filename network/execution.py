@@ -31,7 +31,8 @@ _Values = dict[str, Tensor]
 class Step:
     """One node with its rule: the names it reads ("" for an input left out) and makes ("" for an unused output).
 
-    `released` are the names that nothing reads after this step. `layer` is the layer that the node is, if any.
+    `released` are the names that nothing reads after this step. `layer` is the layer that the node is, if any; of a
+    recurrent node that of its states.
     """
 
     node: Node

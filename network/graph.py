@@ -28,7 +28,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A node with a weight that may be quantized.
+    """A node with a weight that may be quantized; `name` is the node's. A recurrent node has two, and is two layers.
 
     `weight` names the initializer, `channel_axis` its axis of output channels (of rows for an embedding),
     `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution.

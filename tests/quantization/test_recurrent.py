@@ -354,6 +354,22 @@ def test_the_file_is_what_numpy_dequantizes_and_as_large_as_planned(
     )
 
 
+@pytest.mark.parametrize("format_", [IntegerFormat(3, Granularity.BLOCK, block=16), IntegerFormat(4, symmetric=False)])
+def test_blocks_and_zero_points_are_stored_too(run_onnx: RunOnnx, format_: IntegerFormat) -> None:
+    rng = np.random.default_rng(5)
+    inputs = {"x": rng.standard_normal((SAMPLES, STEPS, 32)).astype(np.float32)}
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["xt"], perm=[1, 0, 2]),
+        helper.make_node("LSTM", ["xt", "w", "r"], ["y"], hidden_size=16, direction="bidirectional"),
+    ]
+    network = network_of(nodes, inputs, {"w": rng.standard_normal((2, 64, 32)), "r": rng.standard_normal((2, 64, 16))})
+    weights = {s.weight: round_nearest(network.weight(s.weight), format_, s.channel_axis) for s in network.sites}
+    file = export(network, weights, {})
+    assert np.array_equal(run_onnx(file, inputs)[0], run_onnx(simulate(network, weights), inputs)[0])
+    assert file_bytes(network, dict.fromkeys(weights, format_)) == len(file)
+    assert {weight.name: weight.bits for weight in audit(file).weights} == dict.fromkeys(weights, format_.bits)
+
+
 def optimised(file: bytes, path: Path) -> onnx.GraphProto:
     """What ONNX Runtime makes of the file before it runs."""
     options = onnxruntime.SessionOptions()
