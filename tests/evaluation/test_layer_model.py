@@ -29,6 +29,7 @@ def network() -> Network:
 
     weights = {"w1": weight(4, 4, 3, 3), "b1": weight(4), "w2": weight(4, 4, 3, 3), "b2": weight(4)}
     weights |= {"w3": weight(6, 4, 1, 1), "table": weight(9, 5), "w4": weight(150, 7), "w5": weight(7, 150)}
+    weights |= {"w6": weight(1, 32, 5), "w7": weight(1, 32, 8)}
     nodes = [
         helper.make_node("Conv", ["x", "w1", "b1"], ["a"], pads=[1] * 4, name="one"),
         helper.make_node("Relu", ["a"], ["r"]),
@@ -38,6 +39,8 @@ def network() -> Network:
         helper.make_node("MatMul", ["f", "w4"], ["m"], name="product"),
         helper.make_node("Gemm", ["m", "w5"], ["y"], name="linear"),
         helper.make_node("Gather", ["table", "i"], ["e"], name="embedding"),
+        helper.make_node("Transpose", ["e"], ["et"], perm=[1, 0, 2]),
+        helper.make_node("LSTM", ["et", "w6", "w7"], ["", "h"], name="recurrent", hidden_size=8),
     ]
     graph = helper.make_graph(
         nodes,
@@ -49,6 +52,7 @@ def network() -> Network:
         [
             helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 150]),
             helper.make_tensor_value_info("e", TensorProto.FLOAT, ["N", 2, 5]),
+            helper.make_tensor_value_info("h", TensorProto.FLOAT, [1, "N", 8]),
         ],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
@@ -63,8 +67,8 @@ def make(network: Network):
         "i": np.array([[3, 8]], dtype=np.int64),
     }
 
-    def make(name: str, format_, activation=None) -> Timed:
-        layer = next(layer for layer in network.layers() if layer.name == name)
+    def make(name: str, format_, activation=None, weight=None) -> Timed:
+        layer = next(layer for layer in network.layers() if layer.name == name and weight in (None, layer.weight))
         values = {}
         Taps(network, inputs_of(network, layer), 1).run(fed, lambda tensor, array: values.update({tensor: array}))
         return layer_model(network, layer, values, format_, activation)
@@ -104,6 +108,15 @@ def test_every_layer_runs_in_every_format_as_the_float_kernel(make, tmp_path, na
 def test_between_8_bit_activations_the_integer_kernel_runs_alone(make, tmp_path, name, kernel, bits):
     found = kernels(make(name, IntegerFormat(bits), UINT8), tmp_path / "model.onnx")
     assert found == {kernel} or found == {kernel, "Transpose"}
+
+
+@pytest.mark.parametrize("weight", ["w6", "w7"])
+def test_each_weight_of_a_recurrent_layer_by_itself(network, make, tmp_path, weight):
+    timed = make("recurrent", IntegerFormat(3), weight=weight)
+    assert sorted(stored.bits for stored in audit(timed.model).weights) == [3, 32]
+    shape = network.initializers[weight].dims
+    assert next(list(w.shape) for w in audit(timed.model).weights if w.bits == 3) == list(shape)
+    assert kernels(timed, tmp_path / "model.onnx") == {"LSTM"}
 
 
 def test_a_float_weight_between_8_bit_activations_stays_float(make, tmp_path):

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from network.graph import Network
 from network.normalise import from_proto
-from network.taps import Taps
+from network.taps import Taps, output_name
 
 RNG = np.random.default_rng(0)
 
@@ -95,3 +95,25 @@ def test_inputs_alone_need_no_run() -> None:
 def test_refuses_what_is_no_value_of_the_graph(names: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Taps(network(), names, threads=1)
+
+
+def test_an_output_that_a_node_leaves_out_is_shown_all_the_same() -> None:
+    node = helper.make_node("RNN", ["x", "w", "r"], ["", "last"], name="cell", hidden_size=3)
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [6, "N", 2])],
+        [helper.make_tensor_value_info("last", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(RNG.standard_normal((1, 3, width)).astype(np.float32), name)
+            for name, width in (("w", 2), ("r", 3))
+        ],
+    )
+    of = from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)], ir_version=13))
+    assert output_name(node, 1) == "last"
+    inputs = {"x": RNG.standard_normal((6, 4, 2)).astype(np.float32)}
+    found: dict[str, NDArray[np.generic]] = {}
+    Taps(of, [output_name(node, 0), "last"], 1).run(inputs, lambda name, values: found.update({name: values}))
+    assert found[output_name(node, 0)].shape == (6, 1, 4, 3)
+    np.testing.assert_array_equal(found[output_name(node, 0)][-1], found["last"])
+    assert list(of.proto.graph.node[0].output) == ["", "last"]  # the network is not changed
