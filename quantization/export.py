@@ -1,12 +1,15 @@
 """The quantized ONNX file, and the float file with the same values.
 
-Memory: beside the network, the packed weights twice (in the model and in its bytes); the float weights that are
-replaced are never copied.
+Memory: beside the network one packed weight at a time, and for `export` the file. The float weights that are replaced
+are never copied, and quantized ones need not exist before they are written (`quantization.on_demand`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -21,11 +24,23 @@ from quantization.activations import QuantizedActivation
 from quantization.biases import fit, kernel_codes, kernel_scale
 from quantization.errors import ExportTooLarge, QuantizationError
 from quantization.kernels import KernelUse, kernel_uses, weight_kernels, with_kernels
-from quantization.passes import AddMetadata, DropDebris, StoreFloats, StorePacked, apply, draft_without
+from quantization.on_demand import RoundedOnDemand, formats_of
+from quantization.passes import (
+    AddMetadata,
+    DropDebris,
+    Packed,
+    StoredAs,
+    StoreFloats,
+    StorePacked,
+    apply,
+    draft_without,
+)
+from quantization.ranges import share_shape
 from quantization.weights import IntegerWeight, QuantizedWeight
+from quantization.write_fields import LARGEST_MESSAGE, Bytes, Payload, file_fields, file_size
 
-_LARGEST_FILE = (1 << 31) - 1  # bytes; a protobuf message cannot be longer
 _NO_ACTIVATIONS: Mapping[str, QuantizedActivation] = MappingProxyType({})
+_SMALL = 1 << 16  # bytes; initializers of the network up to this length are copied into a draft
 
 
 def export(
@@ -48,18 +63,15 @@ def export(
     Raises:
         QuantizationError: a weight is no float32 initializer of its shape, an activation is no value of the main graph
             or differs from the one whose values it moves, or the network's opset is too old.
-        ExportTooLarge: the file would pass two gigabytes.
+        ExportTooLarge: the file would pass two gigabytes; `quantization.write` writes such files.
     """
-    parts = _Parts(network, weights, activations)
-    tensors = QuantizeTensors(activations, moved_from(network))
-    packed = StorePacked(parts.weights, parts.channel_axes, weight_kernels(network, parts.uses))
-    draft = draft_without(network.proto, parts.weights)
-    apply(draft, [DropDebris(), tensors, packed])
-    scales = {
-        use.node: (tensors.scales[use.input], packed.kernel_scales[use.weight]) for use in parts.uses if use.integer
-    }
-    apply(draft, [StoreBiases(parts.uses, parts.biases(codes=True), scales), AddMetadata(metadata)])
-    return _bytes(draft)
+    drafted = draft_file(network, weights, metadata, activations)
+    if (size := drafted.size_bytes) > LARGEST_MESSAGE:
+        raise _too_large(size)
+    file = io.BytesIO()
+    for piece in drafted.fields():
+        file.write(piece)
+    return file.getvalue()
 
 
 def simulate(
@@ -77,11 +89,90 @@ def simulate(
         QuantizationError, ExportTooLarge: as `export`.
     """
     parts = _Parts(network, weights, activations)
-    draft = draft_without(network.proto, parts.weights)
+    draft = draft_without(network.proto, parts.stored)
     tensors = QuantizeTensors(activations, moved_from(network))
-    biases = StoreBiases(parts.uses, parts.biases(codes=False), {})
-    apply(draft, [DropDebris(), tensors, StoreFloats(parts.weights), biases])
-    return _bytes(draft)
+    floats = StoreFloats({name: parts.weight(name) for name in parts.stored})
+    apply(draft, [DropDebris(), tensors, floats, StoreBiases(parts.uses, parts.biases(codes=False), {})])
+    expected = sum(len(tensor.raw_data) for tensor in draft.graph.initializer)
+    if expected > LARGEST_MESSAGE:
+        raise _too_large(expected)
+    try:
+        return bytes(draft.SerializeToString(deterministic=True))
+    except ValueError as error:  # protobuf's word for a message of two gigabytes
+        raise _too_large(expected) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Drafted:
+    """A file that is known but for the values of its large tensors, which `payloads` makes one after the other."""
+
+    model: onnx.ModelProto
+    payloads: Mapping[str, Payload]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the file that `fields` gives."""
+        return file_size(self.model, self.payloads)
+
+    def fields(self) -> Iterator[Bytes]:
+        """The file in pieces.
+
+        Raises:
+            QuantizationError: a weight that was made for it is not as its format says.
+        """
+        return file_fields(self.model, self.payloads)
+
+
+def draft_file(
+    network: Network,
+    weights: Mapping[str, QuantizedWeight],
+    metadata: Mapping[str, str],
+    activations: Mapping[str, QuantizedActivation] = _NO_ACTIVATIONS,
+) -> Drafted:
+    """What `export` returns, before anything large is made.
+
+    Raises:
+        QuantizationError: as `export`.
+    """
+    parts = _Parts(network, weights, activations)
+    tensors = QuantizeTensors(activations, moved_from(network))
+    packed = StorePacked(parts.stored, weight_kernels(network, parts.uses))
+    own = {
+        tensor.name: Payload(len(tensor.raw_data), partial(getattr, tensor, "raw_data"))
+        for tensor in network.proto.graph.initializer
+        if tensor.name not in parts.stored and len(tensor.raw_data) > _SMALL
+    }
+    draft = draft_without(network.proto, parts.stored, own)
+    apply(draft, [DropDebris(), tensors, packed])
+    scales = {
+        use.node: (tensors.scales[use.input], packed.kernel_scales[use.weight]) for use in parts.uses if use.integer
+    }
+    apply(draft, [StoreBiases(parts.uses, parts.biases(codes=True), scales), AddMetadata(metadata)])
+    reader = _Tensors(parts)
+    made = {name: Payload(part.size_bytes, partial(reader.values, part)) for name, part in packed.packed.items()}
+    return Drafted(draft, own | made)
+
+
+class _Tensors:
+    """The packed tensors of the weight that was read last: one follows the other in the file."""
+
+    def __init__(self, parts: _Parts) -> None:
+        self._parts = parts
+        self._weight = ""
+        self._tensors: list[onnx.TensorProto] = []
+
+    def values(self, part: Packed) -> Bytes:
+        if part.weight != self._weight:
+            self._tensors = []  # before the next is made
+            self._tensors = self._parts.weight(part.weight).tensors()
+            self._weight = part.weight
+        values = self._tensors[part.place].raw_data if part.place < len(self._tensors) else b""
+        if len(values) != part.size_bytes:
+            raise QuantizationError(
+                f"weight {part.weight} holds {len(values)} bytes where {self._parts.stored[part.weight].format.name} "
+                f"needs {part.size_bytes}; round it in the format and along the axis that are stated for it"
+            )
+        return values
 
 
 class _Parts:
@@ -94,21 +185,22 @@ class _Parts:
         activations: Mapping[str, QuantizedActivation],
     ) -> None:
         self._network = network
+        self._weights = weights
         self._activations = activations
-        ordered = _in_graph_order(network, weights)
-        integers = with_kernels({name: weight.format for name, weight in ordered.items()})
+        self.stored = _in_graph_order(network, weights)
+        integers = with_kernels({name: stored.format for name, stored in self.stored.items()})
         self.uses = kernel_uses(network, integers, {name: a.format for name, a in activations.items()})
-        fitted: dict[str, list[tuple[NDArray[np.float32], float]]] = {}
+        self._biases: dict[str, list[tuple[NDArray[np.float32], float]]] = {}
         for use in self.uses:
             if use.integer and use.bias is not None:
-                fitted.setdefault(use.weight, []).append((self._values(use), activations[use.input].scale))
-        self._fitted = {
-            name: fit(weight, fitted[name])
-            for name, weight in ordered.items()
-            if name in fitted and isinstance(weight, IntegerWeight)
-        }
-        self.weights = {**ordered, **self._fitted}
-        self.channel_axes = {site.weight: site.channel_axis for site in network.sites}
+                self._biases.setdefault(use.weight, []).append((self._values(use), activations[use.input].scale))
+
+    def weight(self, name: str) -> QuantizedWeight:
+        """As it is stored."""
+        weight = self._weights[name]
+        if name in self._biases and isinstance(weight, IntegerWeight):
+            return fit(weight, self._biases[name])
+        return weight
 
     def biases(self, *, codes: bool) -> dict[str, NDArray[Any]]:
         """By node name: of integer kernels their `codes` or the values that these stand for, of others the values."""
@@ -117,8 +209,9 @@ class _Parts:
             if use.bias is None:
                 continue
             values = self._values(use)
-            if use.integer:
-                scale, weight = self._activations[use.input].scale, self._fitted[use.weight]
+            weight = self.weight(use.weight) if use.integer else None
+            if isinstance(weight, IntegerWeight):
+                scale = self._activations[use.input].scale
                 values_as_codes = kernel_codes(values, scale, weight)
                 if codes:
                     found[use.node] = values_as_codes
@@ -134,30 +227,47 @@ class _Parts:
         return self._network.weight(use.bias.initializer)
 
 
-def _in_graph_order(network: Network, weights: Mapping[str, QuantizedWeight]) -> dict[str, QuantizedWeight]:
-    """`weights` in the order of the graph's initializers, so that the file does not depend on the caller's order."""
-    for name, weight in weights.items():
+def _in_graph_order(network: Network, weights: Mapping[str, QuantizedWeight]) -> dict[str, StoredAs]:
+    """How `weights` are stored, in the order of the graph's initializers, so that the file does not depend on the
+    caller's order."""
+    axes = {site.weight: site.channel_axis for site in network.sites}
+    formats = formats_of(weights)
+    for name in formats:
         tensor = network.initializers.get(name)
-        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or tuple(tensor.dims) != weight.shape:
-            found = "none" if tensor is None else f"one of type {tensor.data_type}, shape {tuple(tensor.dims)}"
+        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
+            found = "none" if tensor is None else f"one of type {tensor.data_type}"
+            raise QuantizationError(f"weight {name} must replace a float32 initializer; the network has {found}")
+        shape = tuple(tensor.dims)
+        if isinstance(weights, RoundedOnDemand):
+            continue  # it is made from this tensor
+        if weights[name].shape != shape:
             raise QuantizationError(
-                f"weight {name} must replace a float32 initializer of shape {weight.shape}; the network has {found}"
+                f"weight {name} must replace an initializer of shape {weights[name].shape}; the network has {shape}"
             )
-    return {name: weights[name] for name in network.initializers if name in weights}
+        axes[name] = _channel_axis(weights[name], axes.get(name, 0))
+    return {
+        name: StoredAs(formats[name], tuple(tensor.dims), axes[name])
+        for name, tensor in network.initializers.items()
+        if name in formats
+    }
 
 
-def _bytes(draft: onnx.ModelProto) -> bytes:
-    expected = sum(len(tensor.raw_data) for tensor in draft.graph.initializer)
-    if expected > _LARGEST_FILE:
-        raise _too_large(expected)
-    try:
-        return bytes(draft.SerializeToString(deterministic=True))
-    except ValueError as error:  # protobuf's word for a message of two gigabytes
-        raise _too_large(expected) from error
+def _channel_axis(weight: QuantizedWeight, usual: int) -> int:
+    """The axis along which the weight has its scales, `usual` where they do not tell."""
+    if not isinstance(weight, IntegerWeight):
+        return usual
+    axes: list[int] = [usual, *range(len(weight.shape))]
+    for axis in axes:
+        try:
+            if share_shape(weight.format, weight.shape, axis) == weight.scale.shape:
+                return axis
+        except ValueError:
+            continue
+    return usual
 
 
 def _too_large(size_bytes: int) -> ExportTooLarge:
     return ExportTooLarge(
-        f"the file would hold {size_bytes} bytes of weights or more, and an ONNX file at most {_LARGEST_FILE};"
+        f"the file would have {size_bytes} bytes or more, and an ONNX file in one piece has at most {LARGEST_MESSAGE};"
         " plan fewer bits for it, or split the network"
     )

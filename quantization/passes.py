@@ -6,15 +6,18 @@ import itertools
 import string
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx
 from onnx import helper, numpy_helper
 
 from quantization.dequantize import DOMAIN, DOMAIN_VERSION, FIRST_IR_VERSION, FIRST_OPSET
 from quantization.errors import QuantizationError
+from quantization.formats import WeightFormat
 from quantization.kernels import WeightKernel, made_for
 from quantization.storage import DIGITS, LETTERS, SCALE, storage
 from quantization.weights import QuantizedWeight
+from quantization.write_fields import GRAPH, INITIALIZER, copy_fields
 
 # The names that an export gives: one letter, which says what it is, and a suffix. Those of weights are in `storage`.
 KERNEL_LETTER = "i"  # the weight for integer kernels, where others read it too
@@ -46,23 +49,25 @@ def apply(draft: onnx.ModelProto, passes: Sequence[Pass]) -> None:
         step.ensures(draft)
 
 
-def draft_without(model: onnx.ModelProto, initializers: Container[str]) -> onnx.ModelProto:
-    """A copy of `model` that lacks some initializers, made without copying them."""
+def draft_without(
+    model: onnx.ModelProto, initializers: Container[str], valueless: Container[str] = frozenset()
+) -> onnx.ModelProto:
+    """A copy of `model` that lacks some initializers, and the values of those in `valueless`, made without copying
+    either."""
     copy = onnx.ModelProto()
-    _copy_fields(model, copy, skip="graph")
-    _copy_fields(model.graph, copy.graph, skip="initializer")
-    copy.graph.initializer.extend(t for t in model.graph.initializer if t.name not in initializers)
+    copy_fields(model, copy, lambda number: number != GRAPH)
+    copy_fields(model.graph, copy.graph, lambda number: number != INITIALIZER)
+    for tensor in model.graph.initializer:
+        if tensor.name in valueless:
+            copy.graph.initializer.append(without_values(tensor.name, tensor.data_type, tensor.dims))
+        elif tensor.name not in initializers:
+            copy.graph.initializer.append(tensor)
     return copy
 
 
-def _copy_fields(source: onnx.ModelProto | onnx.GraphProto, target: object, skip: str) -> None:
-    for field, value in source.ListFields():
-        if field.name == skip:
-            continue
-        if isinstance(value, (str, bytes, int, float, bool)):
-            setattr(target, field.name, value)
-        else:
-            getattr(target, field.name).MergeFrom(value)
+def without_values(name: str, data_type: int, dims: Sequence[int]) -> onnx.TensorProto:
+    """A tensor whose values a `quantization.write_fields.Payload` gives."""
+    return onnx.TensorProto(name=name, data_type=data_type, dims=dims)
 
 
 class DropDebris(Pass):
@@ -91,24 +96,39 @@ class DropDebris(Pass):
             raise QuantizationError("a graph kept its inferred shapes or metadata")
 
 
+@dataclass(frozen=True, slots=True)
+class StoredAs:
+    """A weight of `shape` in a format, its scales along `channel_axis`."""
+
+    format: WeightFormat
+    shape: tuple[int, ...]
+    channel_axis: int
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Tensor `place` of `QuantizedWeight.tensors` of the weight called `weight`, and how long its values are."""
+
+    weight: str
+    place: int
+    size_bytes: int
+
+
 class StorePacked(Pass):
-    """Give the graph digits and a scale for each weight, and a call that makes the weight under its own name.
+    """Give the graph tensors for the digits and scale of each weight, and a call that makes it under its own name.
+
+    The tensors lack their values: `packed` says which those are.
 
     Args:
         weights: by initializer name.
-        channel_axes: their axes of output channels.
         kernels: which of them integer kernels take, and how (`quantization.kernels.weight_kernels`).
     """
 
-    def __init__(
-        self,
-        weights: Mapping[str, QuantizedWeight],
-        channel_axes: Mapping[str, int],
-        kernels: Mapping[str, WeightKernel],
-    ) -> None:
+    def __init__(self, weights: Mapping[str, StoredAs], kernels: Mapping[str, WeightKernel]) -> None:
         self._weights = weights
-        self._channel_axes = channel_axes
         self._kernels = kernels
+        self.packed: dict[str, Packed] = {}
+        """By tensor name; filled by `call`."""
         self.kernel_scales: dict[str, str] = {}
         """Names of the scales of the weights that integer kernels take; filled by `call`."""
 
@@ -129,22 +149,20 @@ class StorePacked(Pass):
         for name, weight in self._weights.items():
             suffix = next(suffixes)
             kernel = self._kernels.get(name)
-            tensors = weight.tensors()
-            names: list[str] = []
             for number, form in enumerate(made_for(kernel)):
-                stored = storage(weight.format, weight.shape, self._channel_axes.get(name, 0), form)
+                stored = storage(weight.format, weight.shape, weight.channel_axis, form)
                 shared = form is not None and kernel is not None and kernel.others
-                place = next(suffixes) if shared else suffix
-                names = [part.letter + (suffix if part.letter in DIGITS else place) for part in stored.parts]
-                for tensor, part, called in zip(tensors, stored.parts, names, strict=True):
+                own = next(suffixes) if shared else suffix
+                names = [part.letter + (suffix if part.letter in DIGITS else own) for part in stored.parts]
+                for place, (part, called) in enumerate(zip(stored.parts, names, strict=True)):
                     if number == 0 or part.letter not in DIGITS:
-                        dims = part.dims if form is not None and part.letter == SCALE and tensor.dims else tensor.dims
-                        draft.graph.initializer.append(_renamed(tensor, called, dims))
-                made = KERNEL_LETTER + place if shared else name
+                        draft.graph.initializer.append(without_values(called, part.data_type, part.dims))
+                        self.packed[called] = Packed(name, place, part.size_bytes)
+                made = KERNEL_LETTER + own if shared else name
                 calls.append(stored.call(names, made))
                 functions[stored.function] = stored.body(opset_of(draft))
                 if form is not None and kernel is not None:
-                    self.kernel_scales[name] = SCALE + place
+                    self.kernel_scales[name] = SCALE + own
                     read_instead(draft.graph, kernel.nodes, name, made)
         insert_nodes(draft.graph, {-1: calls})
         add_functions(draft, functions)
@@ -159,11 +177,6 @@ class StorePacked(Pass):
         for node in draft.graph.node:
             if node.domain == DOMAIN and (node.op_type not in functions or not set(node.input) <= set(tensors)):
                 raise QuantizationError(f"weight {node.output[0]} lacks its function or one of its tensors")
-
-
-def _renamed(tensor: onnx.TensorProto, name: str, dims: Sequence[int]) -> onnx.TensorProto:
-    """The tensor under a name, with the dimensions that its reader wants: scales of kernels count one axis."""
-    return onnx.TensorProto(name=name, data_type=tensor.data_type, dims=dims, raw_data=tensor.raw_data)
 
 
 class StoreFloats(Pass):
