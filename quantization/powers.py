@@ -27,8 +27,11 @@ from quantization.ranges import share_rows, share_shape
 from quantization.weights import IntegerWeight, QuantizedWeight
 
 EXPONENTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-_ROWS_FOR_EXPONENT = 128  # that the exponent is chosen by, spread evenly over the channels
+# The exponent is chosen by channels spread evenly over all: so many at least, or as many as have so many levels.
+_FEWEST_CHANNELS = 16
+_LEVELS_IN_ALL = 2048
 _SMALLEST_RATIO = 1 / 16
+_SMALLEST_REFITTED = 1 / 256
 _LARGEST_STEP = 1.2  # between neighbouring ratios of the grid
 _FEWEST_RATIOS = 6
 _FINE_RATIOS = 6  # between the two neighbours of the best one
@@ -99,7 +102,8 @@ def optimal_power(weight: Floats, format_: PowerFormat, channel_axis: int) -> tu
     """
     integers = IntegerFormat(format_.bits)
     rows = share_rows(weight, integers, channel_axis)
-    sample = rows[:: max(1, math.ceil(len(rows) / _ROWS_FOR_EXPONENT))]
+    count = max(_FEWEST_CHANNELS, _LEVELS_IN_ALL >> format_.bits)
+    sample = rows[:: max(1, math.ceil(len(rows) / count))]
     tables = [power_table(format_.bits, exponent) for exponent in EXPONENTS]
     errors = [_fitted(sample, table, exponent)[1].sum() for table, exponent in zip(tables, EXPONENTS, strict=True)]
     best = int(np.argmin(errors))
@@ -132,7 +136,8 @@ def _fitted(rows: Floats, table: NDArray[np.float16], exponent: float) -> tuple[
     half = len(table) // 2
     largest = np.max(np.abs(rows), axis=1, initial=0.0)
     scales, errors = np.ones(len(rows), dtype=np.float32), np.zeros(len(rows))
-    alive = np.flatnonzero(largest / half * _SMALLEST_RATIO >= np.finfo(np.float32).tiny)
+    # scales are kept to normal float32, of which every product with a value is exact to half an ulp
+    alive = np.flatnonzero(largest / half * _SMALLEST_REFITTED >= np.finfo(np.float32).tiny)
     values = _ascending(table).astype(np.float64) / half
     # a negative scale gives the one code more to the positive tail
     grids = [values, -values[::-1]]
@@ -202,5 +207,5 @@ class _OrderedRows:
         product = np.diff(self._sums[bounds]) @ grid
         square = np.diff(bounds) @ np.square(grid)
         best = np.divide(product, square, out=np.zeros_like(product), where=square > 0)
-        best = np.where(best > _SMALLEST_RATIO / 16, best, scales)
+        best = np.where(best > _SMALLEST_REFITTED, best, scales)
         return best, self._squares - 2 * best * product + np.square(best) * square
