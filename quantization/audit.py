@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,10 @@ from quantization.errors import FileNotAudited
 from quantization.formats import (
     BLOCK_SIZES,
     MAX_BITS,
+    MAX_CODEBOOK_BITS,
+    MAX_OUTLIERS,
     MIN_BITS,
+    CodebookFormat,
     FloatFormat,
     Granularity,
     HadamardFormat,
@@ -160,7 +164,8 @@ def _packed(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> _Foun
     parts = [tensors[part] for part in node.input]
     shape = tuple(parts[0].dims) if parts else ()
     layout = [(part.data_type, tuple(part.dims)) for part in parts]
-    for format_, axis, kernel in itertools.product(_FORMATS, range(max(len(shape), 1)), (False, True)):
+    candidates = (*_FORMATS, *_with_outliers(node.op_type))
+    for format_, axis, kernel in itertools.product(candidates, range(max(len(shape), 1)), (False, True)):
         try:
             found = storage(format_, shape, axis, axis if kernel else None)
         except NotStorable:
@@ -188,6 +193,15 @@ def _all_formats() -> Iterator[WeightFormat]:
     for bits in range(MIN_BITS, MAX_BITS + 1):
         yield PowerFormat(bits)
         yield HadamardFormat(bits)
+    for bits in range(MIN_BITS, MAX_CODEBOOK_BITS + 1):
+        yield CodebookFormat(bits)
+
+
+def _with_outliers(function: str) -> Iterator[WeightFormat]:
+    """The codebooks whose function may be the one of this name: too many to try them all."""
+    if (found := re.fullmatch(r"Code\w*o(\d{1,3})", function)) and int(found[1]) <= MAX_OUTLIERS:
+        for bits in range(MIN_BITS, MAX_CODEBOOK_BITS + 1):
+            yield CodebookFormat(bits, int(found[1]))
 
 
 def _plain(tensor: onnx.TensorProto) -> StoredWeight:

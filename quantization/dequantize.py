@@ -63,6 +63,19 @@ def powers(bits: int, shape: tuple[int, ...]) -> Function:
     return Function(name, partial(_powers, name, bits, ragged))
 
 
+def codebook(bits: int, shape: tuple[int, ...], outliers: int) -> Function:
+    """`table[..., code, ...]` from digits, highest first, and a float16 table `[outer, 2**bits]` or
+    `[outer, 2**bits, inner]`, negative codes at its end; with outliers from flat places and what to put there, too.
+
+    Args:
+        outliers: of 10,000. All with some have one body but not one name: an audit could not tell how many of 10,000
+            the few of a small weight stand for.
+    """
+    ragged = _is_ragged(bits, shape)
+    name = _unpacked_name("Code", bits, ragged) + (f"o{outliers}" if outliers else "")
+    return Function(name, partial(_codebook, name, bits, ragged, outliers > 0))
+
+
 def rotated(bits: int, shape: tuple[int, ...], block: int, *, inner: bool) -> Function:
     """`R codes * scale` from digits, highest first, and scale, with R of `quantization.rotations`.
 
@@ -141,6 +154,31 @@ def _powers(name: str, bits: int, ragged: bool, opset: int) -> bytes:
         helper.make_node("Mul", ["v", "s"], ["w"]),
     ]
     return _made(name, [*inputs, "s", "p"], nodes, opset)
+
+
+@cache
+def _codebook(name: str, bits: int, ragged: bool, outliers: bool, opset: int) -> bytes:
+    inputs, nodes, codes = _unpacked(bits, ragged=ragged, as_int8=False)
+    inputs += ["l", *(["j", "o"] if outliers else [])]
+    nodes += [
+        helper.make_node("Cast", [codes], ["ci"], to=TensorProto.INT32),
+        helper.make_node("Cast", ["l"], ["lf"], to=TensorProto.FLOAT),
+        _constant("k", np.array([-1], dtype=np.int64)),
+        helper.make_node("Shape", ["l"], ["lo"], end=1),
+        helper.make_node("Shape", ["l"], ["li"], start=2),
+        helper.make_node("Concat", ["lo", "k", "li"], ["hf"], axis=0),
+        helper.make_node("Reshape", ["ci", "hf"], ["cf"]),
+        helper.make_node("GatherElements", ["lf", "cf"], ["v"], axis=1),  # counts negative places from the end
+    ]
+    found = "v"
+    if outliers:
+        nodes += [
+            helper.make_node("Reshape", ["v", "k"], ["vk"]),
+            helper.make_node("ScatterElements", ["vk", "j", "o"], ["vo"]),
+        ]
+        found = "vo"
+    nodes += [helper.make_node("Shape", ["ci"], ["hv"]), helper.make_node("Reshape", [found, "hv"], ["w"])]
+    return _made(name, inputs, nodes, opset)
 
 
 @cache

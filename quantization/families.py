@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantization.formats import HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
+from quantization.codebook_tables import codebook
+from quantization.codebooks import CodebookWeight
+from quantization.formats import CodebookFormat, HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
 from quantization.halves import HalfWeight
 from quantization.nearest import round_nearest
 from quantization.powers import PowerWeight, round_power
@@ -18,6 +20,7 @@ from quantization.weights import IntegerWeight, QuantizedWeight
 _CLASSES: Mapping[type, type[QuantizedWeight]] = {
     IntegerFormat: IntegerWeight,
     HalfFormat: HalfWeight,
+    CodebookFormat: CodebookWeight,
     PowerFormat: PowerWeight,
     HadamardFormat: HadamardWeight,
 }
@@ -49,6 +52,8 @@ def rounded(weight: NDArray[np.float32], format_: WeightFormat, channel_axis: in
             return round_nearest(weight, format_, channel_axis)
         case HalfFormat():
             return HalfWeight.of(weight)
+        case CodebookFormat():
+            return codebook(weight, format_, channel_axis)
         case PowerFormat():
             return round_power(weight, format_, channel_axis)
         case HadamardFormat():

@@ -14,7 +14,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from quantization import dequantize
-from quantization.formats import HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
+from quantization.codebooks import outlier_count, stored_table_shape, table_shape
+from quantization.formats import CodebookFormat, HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
 from quantization.packing import digits, zero_point_type
 from quantization.ranges import share_shape
 from quantization.rotations import rotation
@@ -26,7 +27,10 @@ FACTOR = "m"  # of all scales
 ZERO_POINT = "z"
 HALVES = "h"
 POWERS = "p"
-LETTERS = DIGITS + SCALE + FACTOR + ZERO_POINT + HALVES + POWERS
+TABLES = "l"
+PLACES = "j"  # of outliers
+OUTLIERS = "o"
+LETTERS = DIGITS + SCALE + FACTOR + ZERO_POINT + HALVES + POWERS + TABLES + PLACES + OUTLIERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ def storage(format_: WeightFormat, shape: tuple[int, ...], channel_axis: int, ke
         case HalfFormat():
             part = Part(HALVES, TensorProto.FLOAT16, shape, 2 * math.prod(shape))
             return Storage((part,), *_named(dequantize.halves()))
+        case CodebookFormat():
+            return _codebook(format_, shape, channel_axis)
         case PowerFormat():
             return _powers(format_, shape, channel_axis)
         case HadamardFormat():
@@ -114,6 +120,22 @@ def _integers(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int,
         size = math.ceil(count / 2) if data_type == TensorProto.INT4 else count
         parts.append(Part(ZERO_POINT, data_type, scales, size))
     function = dequantize.integers(bits, shape, block=block, symmetric=format_.symmetric, kernel=kernel)
+    return Storage(tuple(parts), *_named(function))
+
+
+def _codebook(format_: CodebookFormat, shape: tuple[int, ...], channel_axis: int) -> Storage:
+    try:
+        table = stored_table_shape(table_shape(format_, shape, channel_axis))
+    except ValueError as error:
+        raise NotStorable(str(error)) from error
+    parts = [*digit_parts(format_.bits, shape), Part(TABLES, TensorProto.FLOAT16, table, 2 * math.prod(table))]
+    if format_.outliers:
+        count = outlier_count(format_, math.prod(shape))
+        parts += [
+            Part(PLACES, TensorProto.INT32, (count,), 4 * count),
+            Part(OUTLIERS, TensorProto.FLOAT, (count,), 4 * count),
+        ]
+    function = dequantize.codebook(format_.bits, shape, format_.outliers)
     return Storage(tuple(parts), *_named(function))
 
 

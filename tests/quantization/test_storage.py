@@ -20,7 +20,15 @@ from quantization.audit import audit
 from quantization.cost import file_bytes, weight_bytes
 from quantization.export import export, simulate
 from quantization.families import quantized_weight, rounded
-from quantization.formats import Granularity, HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
+from quantization.formats import (
+    CodebookFormat,
+    Granularity,
+    HadamardFormat,
+    HalfFormat,
+    IntegerFormat,
+    PowerFormat,
+    WeightFormat,
+)
 from quantization.storage import NotStorable, storage
 
 RunOnnx = Callable[..., list[NDArray[Any]]]
@@ -31,6 +39,7 @@ FORMATS: list[WeightFormat] = [
     *(IntegerFormat(bits, granularity) for bits in (2, 3, 8) for granularity in SHARED),
     *(IntegerFormat(bits, granularity, False) for bits in (2, 3, 5, 8) for granularity in SHARED),
     *(IntegerFormat(bits, Granularity.BLOCK, symmetric, 16) for bits in (2, 3, 4, 7, 8) for symmetric in (True, False)),
+    *(CodebookFormat(bits, outliers) for bits in (2, 3, 4) for outliers in (0, 45, 200)),
     *(PowerFormat(bits) for bits in (2, 3, 7, 8)),
     *(HadamardFormat(bits) for bits in (2, 3, 7, 8)),
 ]
