@@ -29,19 +29,34 @@ IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match")]
 class PlanFormat(StrEnum):
     JSON = "json"
     CSV = "csv"
+    TABLE = "table"
+    ORT = "ort"
+    AIMET = "aimet"
 
 
-@router.get("/plan", responses={**_JSON, **_ERRORS}, response_class=Response)
+_KINDS = {PlanFormat.JSON: "plan", PlanFormat.ORT: "ort", PlanFormat.AIMET: "aimet"}
+"""What a job delivered; the other formats are made from the plan."""
+_TABLES = {PlanFormat.CSV: results.plan_csv, PlanFormat.TABLE: results.plan_table}
+_PLAN: dict[int | str, dict[str, Any]] = {**_JSON, 200: {"content": {"application/json": {}, "text/csv": {}}}}
+
+
+@router.get("/plan", responses={**_PLAN, **_ERRORS}, response_class=Response)
 def get_plan(
     job_id: str,
     service: Service,
-    format: Annotated[PlanFormat, Query(description="csv: one row per layer.")] = PlanFormat.JSON,
+    format: Annotated[
+        PlanFormat,
+        Query(
+            description="csv: one row per layer; table: layer, weight_bits, activation_bits; ort: ONNX Runtime's "
+            "TensorQuantOverrides; aimet: encodings of version 1.0.0."
+        ),
+    ] = PlanFormat.JSON,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """The plan: a format for every layer, and what was measured."""
-    if format is PlanFormat.CSV:
-        return Response(results.plan_csv(service.sessions, job_id), media_type="text/csv; header=present")
-    return _download(service, job_id, "plan", if_none_match)
+    if format in _TABLES:
+        return Response(_TABLES[format](service.sessions, job_id), media_type="text/csv; header=present")
+    return _download(service, job_id, _KINDS[format], if_none_match)
 
 
 @router.get("/frontier", responses={**_JSON, **_ERRORS}, response_class=Response)

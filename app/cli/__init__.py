@@ -1,4 +1,4 @@
-"""The command line: `bitbudget serve | plan | submit | status | download | worker | dispatcher | migrate | health`."""
+"""The command line: `bitbudget plan | apply | serve | submit | status | download | worker | ...`."""
 
 from __future__ import annotations
 

@@ -23,6 +23,9 @@ RESULTS = {
 }
 """What a finished job gives: file name by address below the job."""
 
+OF_A_SEARCH = ("frontier.json", "sensitivity.json")
+"""Those that a job lacks which applied a plan in place of searching for one."""
+
 PATIENCE_SECONDS = 60.0
 """How long a server may be away while somebody waits for a job: it restarts, the job goes on."""
 
@@ -98,9 +101,11 @@ class Client:
             time.sleep(every_seconds)
 
     def download(self, job_id: str, folder: Path) -> list[Path]:
-        """Write every result of the job into `folder`; each file is there whole or not at all."""
+        """Write every result that the job has into `folder`; each file is there whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
-        return [self._save(f"/v1/jobs/{job_id}/{address}", folder / name) for name, address in RESULTS.items()]
+        applied = self.job(job_id)["request"].get("plan") is not None
+        names = [name for name in RESULTS if not (applied and name in OF_A_SEARCH)]
+        return [self._save(f"/v1/jobs/{job_id}/{RESULTS[name]}", folder / name) for name in names]
 
     def _save(self, address: str, path: Path) -> Path:
         partial = path.with_name(f".{path.name}.{os.getpid()}.part")

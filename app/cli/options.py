@@ -1,12 +1,14 @@
-"""The options that make a job, shared by `plan` and `submit`, and the request that they stand for."""
+"""The options that make a job, shared by `plan`, `apply` and `submit`, and the request that they stand for."""
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -76,23 +78,22 @@ Request = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class JobOptions:
-    """What the options say; None: not given, so the service's default or the request file decides."""
+Asked = TypeVar("Asked")
+Result = TypeVar("Result")
 
-    max_drop: float | None
-    metric: Metric | None
-    relative: bool
-    confidence: float | None
-    objective: Objective | None
-    bits: str | None
-    activation_bits: str | None
-    rounding: Rounding | None
-    granularity: Granularity | None
-    keep: list[str] | None
-    deadline: float | None
-    seed: int | None
-    request: Path | None
+
+@dataclass(frozen=True, slots=True)
+class AppliedOptions:
+    """What may be said of a job that applies a plan; None: not given, so the service's default or the request file
+    decides."""
+
+    max_drop: MaxDrop = None
+    metric: MetricOption = None
+    relative: Relative = False
+    confidence: Confidence = None
+    rounding: RoundingOption = None
+    seed: Seed = None
+    request: Request = None
 
     def body(self) -> dict[str, Any]:
         """The request's JSON, without the ids of the uploads.
@@ -100,35 +101,71 @@ class JobOptions:
         Raises:
             Refused: the request file is no JSON object; widths cannot be read.
         """
-        body = {} if self.request is None else _read_object(self.request)
-        given: dict[str, dict[str, Any]] = {
-            "budget": {
-                "max_drop": self.max_drop,
-                "metric": self.metric,
-                "kind": "relative" if self.relative else None,
-                "confidence": self.confidence,
-            },
-            "weights": {
-                "bits": None if self.bits is None else parse_bits(self.bits),
-                "rounding": self.rounding,
-                "granularity": self.granularity,
-            },
-            "activations": {
-                "bits": None
-                if self.activation_bits is None
-                else parse_bits(self.activation_bits, option="--activation-bits")
-            },
+        return merged({} if self.request is None else read_object(self.request), self._said())
+
+    def _said(self) -> dict[str, Any]:
+        kind = "relative" if self.relative else None
+        budget = {"max_drop": self.max_drop, "metric": self.metric, "kind": kind, "confidence": self.confidence}
+        return {"budget": budget, "weights": {"rounding": self.rounding}, "seed": self.seed}
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions(AppliedOptions):
+    """What may be said of a job that searches for its plan."""
+
+    objective: ObjectiveOption = None
+    bits: Bits = None
+    activation_bits: ActivationBits = None
+    granularity: GranularityOption = None
+    keep: Keep = None
+    deadline: Deadline = None
+
+    def _said(self) -> dict[str, Any]:
+        said = AppliedOptions._said(self)
+        bits = None if self.bits is None else parse_bits(self.bits)
+        widths = None if self.activation_bits is None else parse_bits(self.activation_bits, option="--activation-bits")
+        return said | {
+            "weights": {**said["weights"], "bits": bits, "granularity": self.granularity},
+            "activations": {"bits": widths},
             "search": {"deadline_seconds": self.deadline},
             "layers": {name: {"keep": True} for name in self.keep or ()},
+            "objective": self.objective,
         }
-        for name, members in given.items():
-            members = {member: value for member, value in members.items() if value is not None}
-            if members:
-                body[name] = {**(body.get(name) or {}), **members}
-        for name, value in (("objective", self.objective), ("seed", self.seed)):
-            if value is not None:
-                body[name] = value
-        return body
+
+
+def merged(body: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """`body` with what is `said` over it, member by member; None says nothing."""
+    result = dict(body)
+    for name, value in said.items():
+        if isinstance(value, Mapping):
+            value = {member: inner for member, inner in value.items() if inner is not None}
+            value = {**(result.get(name) or {}), **value} if value else None
+        if value is not None:
+            result[name] = value
+    return result
+
+
+def takes(kind: type[Asked]) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Give a command, in place of its parameter `asked`, one option for each field of the dataclass `kind`."""
+
+    def decorate(command: Callable[..., Result]) -> Callable[..., Result]:
+        names = list(get_type_hints(kind))
+
+        def run(**given: Any) -> Result:
+            return command(asked=kind(**{name: given.pop(name) for name in names}), **given)
+
+        parameters: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            of_kind = inspect.signature(kind, eval_str=True).parameters.values()
+            found = of_kind if parameter.name == "asked" else [parameter]
+            parameters += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in found]
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        # typer reads both, and makes the options from them
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
 
 
 def parse_bits(text: str, option: str = "--bits") -> list[int]:
@@ -149,7 +186,12 @@ def parse_bits(text: str, option: str = "--bits") -> list[int]:
     return widths
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        Refused: there is none in it.
+    """
     try:
         value = json.loads(path.read_bytes())
     except ValueError as error:

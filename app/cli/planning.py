@@ -1,8 +1,9 @@
-"""`bitbudget plan`: one job from file to file, through the service with everything embedded."""
+"""`bitbudget plan` and `apply`: one job from file to file, through the service with everything embedded."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,11 +12,12 @@ import typer
 from app.cli import options
 from app.cli.client import Client, Job
 from app.cli.http import private_server
-from app.cli.options import JobOptions
+from app.cli.options import AppliedOptions, JobOptions, merged, read_object, takes
 from app.cli.output import CONSOLE, ERRORS, JobBar, job_bar, plain, show_json, show_plan
-from app.cli.remote import conclude, read_plan, upload
+from app.cli.remote import conclude, read_plan, submitted
 from app.embedded import Embedded
 from app.logs import configure_logging
+from app.schemas.plan import what_decides
 from app.settings import Settings
 from app.store.migrate import upgrade
 from app.store.private import private_file
@@ -23,56 +25,73 @@ from app.store.private import private_file
 POLL_SECONDS = 0.2
 
 
+Out = Annotated[Path, typer.Option(help="Folder for model.onnx, plan.json, plan.csv and the rest.", file_okay=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the job as JSON.")]
+Pipeline = Annotated[str | None, typer.Option(hidden=True)]
+PlanFile = Annotated[Path, typer.Argument(help="A plan.json, edited or not.", exists=True, dir_okay=False)]
+
+
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command()(plan)
+    app.command()(apply)
 
 
+@takes(JobOptions)
 def plan(
     model: options.Model,
-    out: Annotated[
-        Path, typer.Option(help="Folder for model.onnx, plan.json, plan.csv and the rest.", file_okay=False)
-    ],
+    *,
+    out: Out,
     data: options.Data = None,
-    max_drop: options.MaxDrop = None,
-    metric: options.MetricOption = None,
-    relative: options.Relative = False,
-    confidence: options.Confidence = None,
-    objective: options.ObjectiveOption = None,
-    bits: options.Bits = None,
-    activation_bits: options.ActivationBits = None,
-    rounding: options.RoundingOption = None,
-    granularity: options.GranularityOption = None,
-    keep: options.Keep = None,
-    deadline: options.Deadline = None,
-    seed: options.Seed = None,
-    request: options.Request = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the job as JSON.")] = False,
-    pipeline: Annotated[str | None, typer.Option(hidden=True)] = None,
+    asked: JobOptions,
+    as_json: AsJson = False,
+    pipeline: Pipeline = None,
 ) -> None:
     """Quantize one network within an accuracy budget, on this machine, and write the results to a folder.
 
     The analysis is kept (BITBUDGET_HOME), so that another budget for the same network and data takes little.
     Exit status: 0 the budget is met, 3 it is not and the best effort was written, 1 an error.
     """
+    _run(asked.body(), model, data, out, as_json, pipeline)
+
+
+@takes(AppliedOptions)
+def apply(
+    model: options.Model,
+    plan: PlanFile,
+    *,
+    out: Out,
+    data: options.Data = None,
+    asked: AppliedOptions,
+    as_json: AsJson = False,
+    pipeline: Pipeline = None,
+) -> None:
+    """Quantize one network as a plan says, without any search, and measure the result on held-out samples.
+
+    Budget, rounding, target and seed are those of the job that made the plan, if the file tells them; options override.
+    Exit status: 0 the budget is met, 3 it is not (the file was written all the same), 1 an error.
+    """
+    _run(applied_body(read_object(plan), asked), model, data, out, as_json, pipeline)
+
+
+def applied_body(plan: Mapping[str, Any], asked: AppliedOptions) -> dict[str, Any]:
+    """The request that applies `plan` as the job did that delivered it, but for what is `asked`."""
+    before = plan.get("request")
+    body: dict[str, Any] = {}
+    if isinstance(before, Mapping):
+        body = {name: before[name] for name in ("budget", "target", "seed") if name in before}
+        weights = before.get("weights")
+        if isinstance(weights, Mapping) and "rounding" in weights:
+            body["weights"] = {"rounding": weights["rounding"]}
+    return {**merged(body, asked.body()), "plan": what_decides(plan)}
+
+
+def _run(
+    body: Mapping[str, Any], model: Path, data: Path | None, out: Path, as_json: bool, pipeline: str | None
+) -> None:
+    """One job through the service, with everything embedded."""
     # The bar shows how the job goes; what remains is worth a line only when something is wrong.
     configure_logging(logging.ERROR)
-    job_options = JobOptions(
-        max_drop,
-        metric,
-        relative,
-        confidence,
-        objective,
-        bits,
-        activation_bits,
-        rounding,
-        granularity,
-        keep,
-        deadline,
-        seed,
-        request,
-    )
-    body = job_options.body()
     settings = Settings()
     upgrade(settings.database_url)
     log = settings.home / "worker.log"
@@ -82,19 +101,12 @@ def plan(
         runs_here = embedded.start()
         if not runs_here:
             ERRORS.print(f"the worker of {embedded.lock_holder()} takes the job", highlight=False)
-        job = _submit(client, body, model, data)
+        job = submitted(client, body, model, data)
         with job_bar() as bar:
             job = _follow(client, embedded, str(job["id"]), bar)
         if job["state"] == "succeeded":
             client.download(str(job["id"]), out)
     _conclude(job, out, as_json)
-
-
-def _submit(client: Client, body: dict[str, Any], model: Path, data: Path | None) -> Job:
-    uploads = {"model_id": upload(client, "model", model)}
-    if data is not None:
-        uploads["dataset_id"] = upload(client, "dataset", data)
-    return client.submit({**body, **uploads})
 
 
 def _follow(client: Client, embedded: Embedded, job_id: str, bar: JobBar) -> Job:

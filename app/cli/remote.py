@@ -11,7 +11,7 @@ import typer
 
 from app.cli import options
 from app.cli.client import DEFAULT_SERVER, Client, Job
-from app.cli.options import JobOptions
+from app.cli.options import JobOptions, takes
 from app.cli.output import CONSOLE, complain, job_bar, plain, show_job, show_jobs, show_json, show_plan, upload_bar
 
 POLL_SECONDS = 0.5
@@ -27,47 +27,19 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
+@takes(JobOptions)
 def submit(
     model: options.Model,
+    *,
     data: options.Data = None,
-    max_drop: options.MaxDrop = None,
-    metric: options.MetricOption = None,
-    relative: options.Relative = False,
-    confidence: options.Confidence = None,
-    objective: options.ObjectiveOption = None,
-    bits: options.Bits = None,
-    activation_bits: options.ActivationBits = None,
-    rounding: options.RoundingOption = None,
-    granularity: options.GranularityOption = None,
-    keep: options.Keep = None,
-    deadline: options.Deadline = None,
-    seed: options.Seed = None,
-    request: options.Request = None,
+    asked: JobOptions,
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
 ) -> None:
     """Upload a network and its data to a server and make a job; prints the job's id."""
-    job_options = JobOptions(
-        max_drop,
-        metric,
-        relative,
-        confidence,
-        objective,
-        bits,
-        activation_bits,
-        rounding,
-        granularity,
-        keep,
-        deadline,
-        seed,
-        request,
-    )
-    body = job_options.body()
+    body = asked.body()
     with Client(server) as client:
-        body["model_id"] = upload(client, "model", model)
-        if data is not None:
-            body["dataset_id"] = upload(client, "dataset", data)
-        job = client.submit(body)
+        job = submitted(client, body, model, data)
     if as_json:
         show_json(job)
     else:
@@ -112,6 +84,14 @@ def download(
     show_plan(read_plan(out))
     for path in paths:
         CONSOLE.print(plain(path), soft_wrap=True, highlight=False)
+
+
+def submitted(client: Client, body: Mapping[str, Any], model: Path, data: Path | None) -> Job:
+    """The job of this request, made once its files are uploaded."""
+    uploads = {"model_id": upload(client, "model", model)}
+    if data is not None:
+        uploads["dataset_id"] = upload(client, "dataset", data)
+    return client.submit({**body, **uploads})
 
 
 def upload(client: Client, kind: str, path: Path) -> str:

@@ -81,15 +81,7 @@ class AppliedPlan(Strict):
     @classmethod
     def _only_what_decides(cls, plan: Any) -> Any:
         """Whatever else a delivered plan tells is left out; what it does not have is left in and refused."""
-        plan = _deciding(plan, _members(""), cls.model_fields)
-        if not isinstance(plan, Mapping):
-            return plan
-        parts = {"layers": ("layer", AppliedLayer), "activations": ("activation", AppliedFormat)}
-        shortened = dict(plan)
-        for part, (definition, model) in parts.items():
-            if isinstance(plan.get(part), list):
-                shortened[part] = [_deciding(row, _members(definition), model.model_fields) for row in plan[part]]
-        return shortened
+        return what_decides(plan)
 
     @model_validator(mode="after")
     def _each_name_once(self) -> Self:
@@ -97,6 +89,18 @@ class AppliedPlan(Strict):
             if twice := _repeated([row.name for row in rows]):
                 refuse("plan_invalid", f"plan.{part} names {', '.join(twice)} more than once; keep one of them")
         return self
+
+
+def what_decides(plan: Any) -> Any:
+    """A plan as a request needs it; what is no plan at all comes back as it is."""
+    shortened = _deciding(plan, _members(""), AppliedPlan.model_fields)
+    if not isinstance(shortened, dict):
+        return plan
+    parts = {"layers": ("layer", AppliedLayer), "activations": ("activation", AppliedFormat)}
+    for part, (definition, model) in parts.items():
+        if isinstance(rows := shortened.get(part), list):
+            shortened[part] = [_deciding(row, _members(definition), model.model_fields) for row in rows]
+    return shortened
 
 
 def _repeated(names: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ from app.store.jobs import find_artifact
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """What makes a cell a formula for a spreadsheet; it looks past white space."""
 
+OF_A_SEARCH = ("frontier", "sensitivity")
+"""Results that a job has only if it searched for its plan."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -29,7 +32,7 @@ class Result:
 
 
 def find_result(sessions: Sessions, job_id: str, kind: str) -> Result:
-    """The result `kind` (`plan`, `frontier`, `sensitivity`, `model`) of a job.
+    """The result `kind` (`plan`, `ort`, `aimet`, `frontier`, `sensitivity`, `model`) of a job.
 
     Raises:
         AppError: `not_found`; `job_not_finished`; `artifact_missing` for a job that ended without it.
@@ -43,6 +46,18 @@ def find_result(sessions: Sessions, job_id: str, kind: str) -> Result:
         raise AppError(
             "job_not_finished",
             f"the job {job_id} is {job.state} and has no {kind} yet; wait for it: GET /v1/jobs/{job_id}/events",
+        )
+    if kind in OF_A_SEARCH and job.request.get("plan") is not None:
+        raise AppError(
+            "artifact_missing",
+            f"the job {job_id} applied the plan of its request and searched for none, so that there is no {kind}; "
+            "a job without `plan` in its request has one",
+        )
+    if job.state == JobState.SUCCEEDED:
+        raise AppError(
+            "artifact_missing",
+            f"the job {job_id} was finished by a version of this service that made no {kind}; POST "
+            f"/v1/jobs/{job_id}/replan with {{}} makes it anew",
         )
     why = f" ({job.error_code})" if job.error_code else ""
     raise AppError(
@@ -63,14 +78,34 @@ def plan_csv(sessions: Sessions, job_id: str) -> str:
     Raises:
         AppError: as `find_result`.
     """
-    plan = json.loads(read_bytes(sessions, find_result(sessions, job_id, "plan").blob))
-    layers: list[Mapping[str, Any]] = plan["layers"]
-    columns = list(dict.fromkeys(name for layer in layers for name in layer))
+    return _csv(_layers(sessions, job_id))
+
+
+def plan_table(sessions: Sessions, job_id: str) -> str:
+    """The widths alone, as CSV like `plan_csv`: `layer`, `weight_bits`, `activation_bits` (of what the layer reads).
+
+    Raises:
+        AppError: as `find_result`.
+    """
+    names = {"layer": "name", "weight_bits": "bits", "activation_bits": "input_bits"}
+    layers = _layers(sessions, job_id)
+    return _csv([{column: layer.get(member) for column, member in names.items()} for layer in layers])
+
+
+def _layers(sessions: Sessions, job_id: str) -> list[Mapping[str, Any]]:
+    layers: list[Mapping[str, Any]] = json.loads(read_bytes(sessions, find_result(sessions, job_id, "plan").blob))[
+        "layers"
+    ]
+    return layers
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="")
     writer.writeheader()
-    for layer in layers:
-        writer.writerow({name: _cell(value) for name, value in layer.items()})
+    for row in rows:
+        writer.writerow({name: _cell(value) for name, value in row.items()})
     return text.getvalue()
 
 

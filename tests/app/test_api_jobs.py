@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from app.lifecycle import claims, recovery
@@ -220,6 +221,24 @@ def test_replanning_merges_the_changes_into_the_request(server: Any) -> None:
     assert server.sent == [parent["id"], job["id"]]
     claim = _claim(server, job["id"])
     assert claim.parent_id == parent["id"]
+
+
+def test_a_plan_takes_the_place_of_a_search_and_stays_until_a_replan_says_null(server: Any) -> None:
+    plan = {"version": 1, "layers": [{"name": "fc", "format": "int4/channel"}]}
+    searched = server.submit(budget={"max_drop": 0.02}, layers={"a": {"keep": True}}, limits={"max_size_bytes": 9})
+
+    def replan(job: dict[str, Any], **changes: Any) -> httpx.Response:
+        return server.client.post(f"/v1/jobs/{job['id']}/replan", json=changes)
+
+    applied = replan(searched, plan={**plan, "outcome": "met"}).json()
+    assert applied["request"]["plan"]["layers"][0]["format"] == "int4/channel"
+    assert (applied["request"]["layers"], applied["request"]["limits"]["max_size_bytes"]) == ({}, None)
+    assert applied["request"]["budget"]["max_drop"] == 0.02
+    again = replan(applied, budget={"max_drop": 0.1}).json()
+    assert again["request"] == applied["request"] | {"budget": applied["request"]["budget"] | {"max_drop": 0.1}}
+    refused = replan(applied, limits={"max_size_bytes": 9})
+    assert (refused.status_code, "send plan null to search for one" in refused.text) == (422, True)
+    assert replan(applied, plan=None, limits={"max_size_bytes": 9}).json()["request"]["plan"] is None
 
 
 def test_a_replan_may_be_repeated_and_is_about_its_own_job(server: Any) -> None:

@@ -7,7 +7,9 @@ import json
 import os
 import threading
 import time
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -29,8 +31,11 @@ PLAN = {
 }
 
 
-def _finished(server: Any, **artifacts: bytes) -> str:
-    job_id: str = server.submit()["id"]
+_LAYER = {"name": "conv1", "format": "int4/channel"}
+
+
+def _finished(server: Any, request: Mapping[str, Any] = MappingProxyType({}), **artifacts: bytes) -> str:
+    job_id: str = server.submit(**request)["id"]
     claim = claims.claim(server.sessions, job_id, "worker", LEASE)
     assert claim is not None
     stored = {
@@ -90,6 +95,50 @@ def test_names_that_are_formulas_are_texts_in_the_csv_and_numbers_are_numbers(se
     assert [json.loads(row["nodes"]) for row in rows] == [[name] for name in names]
 
 
+def test_the_plan_as_a_table_has_the_widths_alone(server: Any) -> None:
+    layers = [
+        {"name": "conv1", "bits": 4, "input_bits": 8, "bytes": 7},
+        {"name": "=fc", "bits": 32, "input_bits": 32},
+        {"name": "of an older version", "bits": 8},
+    ]
+    answer = server.client.get(
+        f"/v1/jobs/{_finished(server, plan=json.dumps({'layers': layers}).encode())}/plan?format=table"
+    )
+    assert answer.headers["content-type"] == "text/csv; header=present; charset=utf-8"
+    assert answer.text.splitlines() == [
+        "layer,weight_bits,activation_bits",
+        "conv1,4,8",
+        "'=fc,32,32",
+        "of an older version,8,",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["ort", "aimet"])
+def test_the_plan_for_other_tools_is_what_the_worker_wrote(server: Any, kind: str) -> None:
+    text = b'{"notes": []}'
+    job_id = _finished(server, plan=b"{}", **{kind: text})
+    answer = server.client.get(f"/v1/jobs/{job_id}/plan?format={kind}")
+    assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, text, "application/json")
+    assert answer.headers["etag"] == f'"{hashlib.sha256(text).hexdigest()}"'
+    missing = server.client.get(f"/v1/jobs/{_finished(server, plan=b'{}')}/plan?format={kind}")
+    assert (missing.status_code, missing.json()["code"]) == (404, "artifact_missing")
+    assert f"made no {kind}; POST" in missing.json()["detail"]
+
+
+def test_a_job_that_applied_a_plan_says_why_it_has_no_frontier(server: Any) -> None:
+    job_id = _finished(server, plan=b"{}", request={"plan": {"version": 1, "layers": [_LAYER]}})
+    for kind in ("frontier", "sensitivity"):
+        answer = server.client.get(f"/v1/jobs/{job_id}/{kind}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "artifact_missing")
+        assert f"applied the plan of its request and searched for none, so that there is no {kind}" in answer.text
+
+
+def test_the_schema_of_a_plan_is_served(server: Any) -> None:
+    answer = server.client.get("/v1/schemas/plan-1.json")
+    assert answer.headers["content-type"] == "application/schema+json"
+    assert answer.json()["properties"]["version"] == {"const": 1}
+
+
 @pytest.mark.parametrize("path", ["plan", "plan?format=csv", "frontier", "sensitivity", "model.onnx"])
 def test_results_that_are_not_there_say_why(server: Any, path: str) -> None:
     job_id = server.submit()["id"]
@@ -110,7 +159,7 @@ def test_results_that_are_not_there_say_why(server: Any, path: str) -> None:
 
 def test_a_format_that_nobody_has_is_refused(server: Any) -> None:
     answer = server.client.get(f"/v1/jobs/{'0' * 32}/plan?format=xml")
-    assert answer.json()["detail"] == "format: Input should be 'json' or 'csv', got \"xml\""
+    assert answer.json()["detail"] == "format: Input should be 'json', 'csv', 'table', 'ort' or 'aimet', got \"xml\""
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

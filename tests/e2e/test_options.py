@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.options import JobOptions, Metric, Objective, parse_bits
+from app.cli.options import AppliedOptions, JobOptions, Metric, Objective, Rounding, parse_bits
 from app.cli.output import Refused
+from app.cli.planning import applied_body
 from app.embedded import HomeLock
 from app.schemas.parsing import parse_request
 from app.supervisor import Backoff, new_worker_name, owner_name, owner_prefix
 
-NOTHING = JobOptions(None, None, False, None, None, None, None, None, None, None, None, None, None)
+NOTHING = JobOptions()
 
 
 def _options(**changes: object) -> JobOptions:
@@ -70,6 +71,28 @@ def test_a_request_file_that_is_no_object(tmp_path: Path, text, says):
     path.write_text(text)
     with pytest.raises(Refused, match=says):
         _options(request=path).body()
+
+
+def test_a_plan_is_applied_as_the_job_did_that_delivered_it_but_for_the_options():
+    layers = [{"name": "fc", "format": "int4/channel", "damage": 0.5}]
+    before = {
+        "budget": {"metric": "top1", "max_drop": 0.5},
+        "weights": {"bits": [4], "rounding": "nearest"},
+        "seed": 7,
+        "target": "storage-only",
+        "objective": "size",
+    }
+    body = applied_body({"version": 1, "request": before, "layers": layers}, AppliedOptions(max_drop=0.1))
+    assert body == {
+        "budget": {"metric": "top1", "max_drop": 0.1},
+        "weights": {"rounding": "nearest"},
+        "seed": 7,
+        "target": "storage-only",
+        "plan": {"version": 1, "layers": [{"name": "fc", "format": "int4/channel"}]},
+    }
+    parse_request({**body, "model_id": "0" * 64, "dataset_id": "1" * 64})
+    by_hand = applied_body({"version": 1, "layers": layers}, AppliedOptions(rounding=Rounding.GPTQ))
+    assert by_hand == {"weights": {"rounding": "gptq"}, "plan": body["plan"]}
 
 
 def test_pauses_between_restarts_double_and_start_anew_after_a_healthy_life():

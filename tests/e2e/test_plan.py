@@ -37,6 +37,20 @@ def test_another_budget_on_the_same_home_reuses_the_analysis(commands, fake_mode
     assert steps.count("total") == 2
 
 
+def test_a_plan_is_applied_and_what_a_search_alone_has_is_not_asked_for(commands, fake_model, tmp_path):
+    model, plan = str(fake_model.write()), tmp_path / "mine.json"
+    plan.write_text(json.dumps({"version": 1, "layers": [{"name": "layer 0", "format": "int3/channel", "damage": 1}]}))
+    done = commands.run("apply", model, str(plan), "--max-drop", "0.5", "--out", "out", "--json", *FAKE)
+    assert done.returncode == 0, done.stderr
+    job = json.loads(done.stdout)
+    assert job["request"]["budget"]["max_drop"] == 0.5
+    assert [row["format"] for row in job["request"]["plan"]["layers"]] == ["int3/channel"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "plan.json", "plan.csv"}
+    plan.write_text(json.dumps({"version": 3, "layers": []}))
+    refused = commands.run("apply", model, str(plan), "--out", "out", *FAKE)
+    assert (refused.returncode, "takes plans of version 1" in refused.stderr) == (1, True)
+
+
 @pytest.mark.parametrize("outcome", ["not_met", "deadline"])
 def test_a_budget_that_is_not_met_writes_the_best_effort_and_ends_with_3(commands, fake_model, tmp_path, outcome):
     done = commands.run("plan", str(fake_model.write(outcome=outcome)), "--out", str(tmp_path / "out"), *FAKE)

@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import onnxruntime
 import pytest
+from jsonschema import Draft202012Validator
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 
@@ -113,6 +114,16 @@ def test_post_poll_download_replan_and_a_bad_model(api, case):
     with np.load(data) as archive:
         logits = onnxruntime.InferenceSession(download.content).run(None, {"image": archive["image"]})[0]
         assert (logits.argmax(1) == archive["labels"]).mean() > 0.85
+
+    Draft202012Validator(api.get("/v1/schemas/plan-1.json").json()).validate(plan)
+    for name in ("table", "ort", "aimet"):
+        assert api.get(f"/v1/jobs/{job['id']}/plan?format={name}").status_code == 200
+    applied = api.post(f"/v1/jobs/{job['id']}/replan", json={"plan": plan})
+    assert applied.status_code == 202, applied.text
+    third = finished(api, applied.json()["id"])
+    assert (third["outcome"], third["progress"], third["stage"]) == ("met", 1.0, "certify")
+    assert api.get(f"/v1/jobs/{third['id']}/model.onnx").content == download.content
+    assert api.get(f"/v1/jobs/{third['id']}/frontier").json()["code"] == "artifact_missing"
 
     replanned = api.post(f"/v1/jobs/{job['id']}/replan", json={"budget": {"metric": "top1", "max_drop": 0.1}})
     assert replanned.status_code == 202, replanned.text
