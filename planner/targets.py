@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from planner.errors import ConstraintImpossible
-from quantization.formats import Granularity, IntegerFormat, UnsignedFormat
+from quantization.formats import Granularity, IntegerFormat, UnsignedFormat, WeightFormat
 
 _PROFILES = files("planner") / "profiles"
 
@@ -21,14 +21,16 @@ _PROFILES = files("planner") / "profiles"
 class Target:
     """What a target supports, widths in bits, ascending.
 
-    `activation_bits` is empty where activations stay float32. `integer_kernels` are the pairs of a weight's and an
-    activation's width that run as integer kernels; other pairs run in float.
+    `unpacks` says that weights are turned back into floats or 8-bit codes before they are multiplied, so that every
+    format of storage is one. `activation_bits` is empty where activations stay float32. `integer_kernels` are the
+    pairs of a weight's and an activation's width that run as integer kernels; other pairs run in float.
     """
 
     name: str
     description: str
     weight_bits: tuple[int, ...]
     granularities: tuple[Granularity, ...]
+    unpacks: bool
     activation_bits: tuple[int, ...]
     integer_kernels: frozenset[tuple[int, int]]
 
@@ -49,20 +51,8 @@ class Target:
     def _has(self, weight: int, activation: int) -> bool:
         return weight in self.weight_bits and activation in self.activation_bits
 
-    def check_weight_bits(self, bits: int, asked_by: str) -> None:
-        """Refuse a width of weights that the target does not have.
-
-        Args:
-            bits: the width.
-            asked_by: the field of the request, for the text.
-
-        Raises:
-            ConstraintImpossible: the text names the nearest width that is supported.
-        """
-        self._check(bits, self.weight_bits, "weights", asked_by)
-
     def check_activation_bits(self, bits: int, asked_by: str) -> None:
-        """Refuse a width of activations that the target does not have; otherwise like `check_weight_bits`."""
+        """Refuse a width of activations that the target does not have; otherwise like `check_weight_format`."""
         if not self.activation_bits:
             raise ConstraintImpossible(
                 f"{asked_by} asks for {bits} bits, but on the target {self.name} activations stay float32; leave it "
@@ -70,13 +60,29 @@ class Target:
             )
         self._check(bits, self.activation_bits, "activations", asked_by)
 
-    def check_granularity(self, granularity: Granularity, asked_by: str) -> None:
-        """Refuse a granularity of weights that the target does not have; otherwise like `check_weight_bits`."""
-        if granularity not in self.granularities:
+    def check_weight_format(self, format_: WeightFormat, asked_by: str) -> None:
+        """Refuse a format of weights that the target does not have.
+
+        Args:
+            format_: the format.
+            asked_by: the field of the request, for the text.
+
+        Raises:
+            ConstraintImpossible: the text names the nearest format that is supported.
+        """
+        if not self.unpacks and not (isinstance(format_, IntegerFormat) and format_.has_kernel):
             raise ConstraintImpossible(
-                f"{asked_by} is {granularity}, which the target {self.name} does not support; take "
-                f"{' or '.join(self.granularities)}"
+                f"{asked_by} asks for {format_.name}, and the target {self.name} multiplies symmetric integers with "
+                f"one scale per {' or '.join(self.granularities)}; take int{min(format_.bits, 8)}/channel"
             )
+        if not isinstance(format_, IntegerFormat):
+            return
+        if format_.granularity not in self.granularities:
+            raise ConstraintImpossible(
+                f"{asked_by} asks for a scale per {format_.granularity}, which the target {self.name} does not "
+                f"support; take {' or '.join(self.granularities)}"
+            )
+        self._check(format_.bits, self.weight_bits, "weights", asked_by)
 
     def _check(self, bits: int, supported: tuple[int, ...], what: str, asked_by: str) -> None:
         if bits not in supported:
@@ -104,6 +110,7 @@ def target(name: str) -> Target:
         profile["description"],
         tuple(weights["bits"]),
         tuple(Granularity(granularity) for granularity in weights["granularities"]),
+        weights["unpacks"],
         tuple(activations["bits"]),
         frozenset((weight, activation) for weight, activation in profile["integer_kernels"]),
     )

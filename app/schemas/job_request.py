@@ -6,6 +6,8 @@ worker reads, whatever the defaults of a later version are.
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -47,7 +49,41 @@ def _sorted_once(bits: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(set(bits)))
 
 
+_WEIGHT_FORMAT = re.compile(
+    r"float16|int[2-8]/(channel|tensor|block(16|32|64|128|256))(/asymmetric)?"
+    r"|codebook[2-4]/channel(/outliers([1-9]\d?|1\d\d|200))?|(power|hadamard)[2-8]/channel"
+)
+
+
+def _weight_format(name: str) -> str:
+    if not _WEIGHT_FORMAT.fullmatch(name):
+        refuse(
+            "request_invalid",
+            f"no format of weights is called {name!r}; expected a name such as int4/channel, int8/tensor, int4/block32 "
+            "(16, 32, 64, 128 or 256), int4/channel/asymmetric, float16, codebook3/channel (2 to 4 bits), "
+            "codebook3/channel/outliers45 (of 10,000 weights, at most 200), power4/channel or hadamard4/channel",
+        )
+    return name
+
+
+def width_of(name: str) -> int:
+    """The bits of the format of weights called `name`."""
+    found = re.search(r"\d+", name)
+    if found is None:
+        raise ValueError(f"{name} is no format of weights")
+    return int(found.group())
+
+
+def _named_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        refuse("request_invalid", "no format is left; name at least one, such as int4/channel")
+    return tuple(sorted(set(names), key=lambda name: (width_of(name), name)))
+
+
 Bits = Annotated[int, Field(ge=2, le=8)]
+FormatList = Annotated[
+    tuple[Annotated[str, AfterValidator(_weight_format)], ...], Field(max_length=64), AfterValidator(_named_once)
+]
 BitsList = Annotated[tuple[Bits, ...], AfterValidator(_sorted_once)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Milliseconds = Annotated[float, Field(ge=0)]
@@ -98,10 +134,47 @@ class Limits(Strict):
     )
 
 
+_OF_INTEGERS = ("bits", "granularity", "block_size", "symmetric")  # fields of `Weights` that `formats` replaces
+
+
 class Weights(Strict):
-    bits: BitsList = Field(default=(2, 3, 4, 5, 6, 7, 8), description="Widths that a weight may get, 2 to 8.")
-    granularity: Literal["channel", "tensor"] = "channel"
+    bits: BitsList = Field(default=(2, 3, 4, 5, 6, 7, 8), description="Widths of integers that a weight may get.")
+    granularity: Literal["channel", "tensor", "block"] = Field(
+        default="channel", description="What shares one scale; block: block_size weights that one output sums over."
+    )
+    block_size: Literal[16, 32, 64, 128, 256] = 32
+    symmetric: bool = Field(default=True, description="false: integers have a zero point beside every scale.")
+    formats: FormatList | None = Field(
+        default=None,
+        description="Every format that a weight may get, by name, in place of the four fields above: int4/channel, "
+        "int8/tensor, int4/block32, int4/channel/asymmetric, float16, codebook3/channel, codebook3/channel/outliers45, "
+        "power4/channel, hadamard4/channel.",
+    )
     rounding: Literal["nearest", "gptq"] = "gptq"
+
+    @model_validator(mode="after")
+    def _said_once(self) -> Self:
+        # by value, not by what was given: a stored request gives every field
+        fields = {name: type(self).model_fields[name].default for name in _OF_INTEGERS}
+        said = [name for name, default in fields.items() if getattr(self, name) != default]
+        if self.formats is not None and said:
+            refuse(
+                "request_invalid",
+                f"weights.formats names every format, and weights.{said[0]} describes them another way; leave "
+                f"{said[0]} at {json.dumps(fields[said[0]])}, or formats null",
+            )
+        if self.granularity != "block" and "block_size" in said:
+            refuse(
+                "request_invalid",
+                f"weights.block_size is for the granularity block, got {self.granularity}; leave it out, or set "
+                'weights.granularity to "block"',
+            )
+        return self
+
+    @property
+    def widest(self) -> int:
+        """The most bits that a weight may get."""
+        return max(self.bits if self.formats is None else map(width_of, self.formats))
 
 
 class Activations(Strict):
@@ -157,10 +230,11 @@ class Search(Strict):
 
 
 class LayerConstraint(Strict):
-    """What one layer may get: exactly one of the four."""
+    """What one layer may get: exactly one of the five."""
 
     keep: bool | None = Field(default=None, description="true: the layer stays float32.")
     bits: BitsList | None = Field(default=None, description="The only widths that the layer may get.")
+    formats: FormatList | None = Field(default=None, description="The only formats that the layer may get.")
     min_bits: Bits | None = Field(default=None, description="The least width that the layer may get.")
     same_as: LayerName | None = Field(
         default=None, description="Another layer, whose format this one shares; what that one may get, both may."
@@ -168,12 +242,12 @@ class LayerConstraint(Strict):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        given = [name for name in ("keep", "bits", "min_bits", "same_as") if getattr(self, name) is not None]
+        given = [name for name in ("keep", "bits", "formats", "min_bits", "same_as") if getattr(self, name) is not None]
         if len(given) != 1:
             refuse(
                 "request_invalid",
-                'a layer takes exactly one of {"keep": true}, {"bits": [4, 8]}, {"min_bits": 4} and '
-                '{"same_as": "conv2"}, got ' + (" and ".join(given) if given else "none of them"),
+                'a layer takes exactly one of {"keep": true}, {"bits": [4, 8]}, {"formats": ["int4/block32"]}, '
+                '{"min_bits": 4} and {"same_as": "conv2"}, got ' + (" and ".join(given) if given else "none of them"),
             )
         return self
 
@@ -251,7 +325,7 @@ class JobRequest(Strict):
     def _widths_of_the_target(self) -> Self:
         """Unless the request says which widths weights may get, they may get those that the target has."""
         widths = WIDTHS_OF_TARGETS.get(self.target)
-        if widths is not None and "bits" not in self.weights.model_fields_set:
+        if widths is not None and self.weights.formats is None and "bits" not in self.weights.model_fields_set:
             # frozen for everybody else; validators of this kind must return the very same object
             object.__setattr__(self, "weights", self.weights.model_copy(update={"bits": widths}))
         return self
@@ -279,14 +353,14 @@ class JobRequest(Strict):
 
     @model_validator(mode="after")
     def _every_layer_has_a_format_left(self) -> Self:
-        widest = max(self.weights.bits)
+        widest = self.weights.widest
         for name, constraint in self.layers.items():
             if constraint.same_as == name:
                 refuse("constraint_impossible", f"layers.{name}.same_as names the layer itself; name another one")
             if constraint.min_bits is not None and constraint.min_bits > widest:
                 refuse(
                     "constraint_impossible",
-                    f"layers.{name} asks for at least {constraint.min_bits} bits, but weights.bits ends at {widest}; "
+                    f"layers.{name} asks for at least {constraint.min_bits} bits, but weights ends at {widest}; "
                     f'allow wider weights, or keep the layer in float32 with {{"keep": true}}',
                 )
         return self

@@ -12,6 +12,7 @@ from app.schemas.job_request import WIDTHS_OF_TARGETS, JobRequest, Sensitivity, 
 from app.schemas.parsing import MAX_DEPTH, parse_object, parse_request
 from app.services.jobs import merge
 from planner.targets import target, target_names
+from quantization.formats import parse_format
 
 MODEL = "a" * 64
 DATA = "b" * 64
@@ -28,7 +29,14 @@ def test_every_default_is_filled_in() -> None:
         "budget": {"metric": None, "max_drop": 0.01, "kind": "absolute", "confidence": None},
         "objective": "size",
         "limits": {"max_size_bytes": None, "max_bit_operations": None, "max_latency_ms": None},
-        "weights": {"bits": [2, 3, 4, 5, 6, 7, 8], "granularity": "channel", "rounding": "gptq"},
+        "weights": {
+            "bits": [2, 3, 4, 5, 6, 7, 8],
+            "granularity": "channel",
+            "block_size": 32,
+            "symmetric": True,
+            "formats": None,
+            "rounding": "gptq",
+        },
         "activations": {"bits": None},
         "sensitivity": {"method": "auto"},
         "search": {"method": "auto", "deadline_seconds": None},
@@ -200,9 +208,27 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "weights.rounding: Input should be 'nearest' or 'gptq'",
     ),
     (
-        {"weights": {"granularity": "block"}},
+        {"weights": {"granularity": "row"}},
         "request_invalid",
-        "weights.granularity: Input should be 'channel' or 'tensor'",
+        "weights.granularity: Input should be 'channel', 'tensor' or 'block'",
+    ),
+    (
+        {"weights": {"block_size": 64}},
+        "request_invalid",
+        "weights.block_size is for the granularity block, got channel; leave it out, or set weights.granularity",
+    ),
+    (
+        {"weights": {"formats": ["int4/channel"], "bits": [4]}},
+        "request_invalid",
+        "weights.formats names every format, and weights.bits describes them another way; leave bits at [2, 3, 4",
+    ),
+    ({"weights": {"formats": ["int4"]}}, "request_invalid", "no format of weights is called 'int4'; expected a name"),
+    ({"weights": {"formats": ["uint8/tensor"]}}, "request_invalid", "no format of weights is called 'uint8/tensor'"),
+    ({"weights": {"formats": []}}, "request_invalid", "no format is left; name at least one, such as int4/channel"),
+    (
+        {"layers": {"fc": {"bits": [8], "formats": ["float16"]}}},
+        "request_invalid",
+        "got bits and formats",
     ),
     (
         {"sensitivity": {"method": "magic"}},
@@ -223,20 +249,20 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"layers": {"fc": {}}},
         "request_invalid",
-        'a layer takes exactly one of {"keep": true}, {"bits": [4, 8]}, {"min_bits": 4} and {"same_as": "conv2"}, '
-        "got none of them",
+        'a layer takes exactly one of {"keep": true}, {"bits": [4, 8]}, {"formats": ["int4/block32"]}, '
+        '{"min_bits": 4} and {"same_as": "conv2"}, got none of them',
     ),
     ({"layers": {"fc": {"keep": True, "bits": [8]}}}, "request_invalid", "got keep and bits"),
     (
         {"layers": {"fc": {"bit": [8]}}},
         "request_invalid",
-        "layers.fc.bit: there is no field of this name; fields here: keep, bits, min_bits, same_as",
+        "layers.fc.bit: there is no field of this name; fields here: keep, bits, formats, min_bits, same_as",
     ),
     ({"layers": {"": {"keep": True}}}, "request_invalid", "at least 1 character"),
     (
         {"layers": {"fc": {"min_bits": 8}}, "weights": {"bits": [2, 4]}},
         "constraint_impossible",
-        "layers.fc asks for at least 8 bits, but weights.bits ends at 4",
+        "layers.fc asks for at least 8 bits, but weights ends at 4",
     ),
     ({"seed": -1}, "request_invalid", "seed: Input should be greater than or equal to 0, got -1"),
     ({"seed": 2**63}, "request_invalid", "seed: Input should be less than 9223372036854775808"),
@@ -258,6 +284,35 @@ def test_what_is_wrong_is_named_with_what_would_be_right(members: dict[str, Any]
     assert caught.value.code == code
     fields = [entry["field"] for entry in caught.value.extra["errors"]]
     assert len(fields) == (2 if len(members) == 2 and code == "request_invalid" else 1)
+
+
+def test_formats_are_named_once_in_order_of_bits() -> None:
+    named = ["float16", "int4/block32", "codebook3/channel/outliers45", "int4/block32", "hadamard2/channel"]
+    request = parse_request(_request(weights={"formats": named}, layers={"fc": {"formats": ["float16"]}}))
+    assert request.weights.formats == (
+        "hadamard2/channel",
+        "codebook3/channel/outliers45",
+        "int4/block32",
+        "float16",
+    )
+    assert request.weights.widest == 16
+    assert parse_request(request.model_dump(mode="json")) == request
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize(
+    "shared",
+    ["int{}/channel", "int{}/tensor/asymmetric", "int{}/block256", "power{}/channel", "hadamard{}/channel"],
+)
+def test_a_name_is_taken_just_when_there_is_such_a_format(shared: str, bits: int) -> None:
+    name = shared.format(bits)
+    assert parse_format(name).name == name
+    assert parse_request(_request(weights={"formats": [name]})).weights.formats == (name,)
+    for wrong in (shared.format(9), shared.format(1), f"{name}/", name.upper()):
+        with pytest.raises(ValueError, match="no format"):
+            parse_format(wrong)
+        with pytest.raises(AppError, match="no format"):
+            parse_request(_request(weights={"formats": [wrong]}))
 
 
 def test_a_layer_may_get_widths_that_no_other_layer_gets() -> None:

@@ -6,9 +6,16 @@ import pytest
 
 from planner.errors import ConstraintImpossible
 from planner.targets import Target, target, target_names
-from quantization.formats import Granularity
+from quantization.formats import (
+    CodebookFormat,
+    Granularity,
+    HadamardFormat,
+    HalfFormat,
+    IntegerFormat,
+    PowerFormat,
+)
 
-NARROW = Target("narrow", "for tests", (4, 8), (Granularity.CHANNEL,), (8,), frozenset({(4, 8), (8, 8)}))
+NARROW = Target("narrow", "for tests", (4, 8), (Granularity.CHANNEL,), False, (8,), frozenset({(4, 8), (8, 8)}))
 
 
 @pytest.mark.parametrize("name", target_names())
@@ -32,8 +39,8 @@ def test_an_unknown_target_is_refused_with_those_that_there_are():
 @pytest.mark.parametrize(("bits", "nearest"), [(2, 4), (5, 4), (6, 8), (7, 8)])
 def test_a_width_is_refused_with_the_nearest(bits, nearest):
     with pytest.raises(ConstraintImpossible, match=f"layers.fc.bits asks for {bits} bits, .* the nearest is {nearest}"):
-        NARROW.check_weight_bits(bits, "layers.fc.bits")
-    NARROW.check_weight_bits(8, "layers.fc.bits")
+        NARROW.check_weight_format(IntegerFormat(bits), "layers.fc.bits")
+    NARROW.check_weight_format(IntegerFormat(8), "layers.fc.bits")
 
 
 def test_activations_are_refused_like_weights():
@@ -45,8 +52,28 @@ def test_activations_are_refused_like_weights():
 
 
 def test_a_granularity_is_refused_with_what_there_is():
-    with pytest.raises(ConstraintImpossible, match="is tensor, which the target narrow does not support; take channel"):
-        NARROW.check_granularity(Granularity.TENSOR, "weights.granularity")
+    with pytest.raises(ConstraintImpossible, match=r"a scale per tensor, which .*narrow does not.* take channel"):
+        NARROW.check_weight_format(IntegerFormat(8, Granularity.TENSOR), "weights.granularity")
+
+
+@pytest.mark.parametrize(
+    "format_",
+    [
+        HalfFormat(),
+        CodebookFormat(4),
+        PowerFormat(4),
+        HadamardFormat(4),
+        IntegerFormat(4, symmetric=False),
+        IntegerFormat(4, Granularity.BLOCK, block=32),
+    ],
+)
+def test_only_what_unpacks_weights_takes_any_format(format_):
+    target("onnxruntime-cpu").check_weight_format(format_, "weights.formats")
+    target("storage-only").check_weight_format(format_, "weights.formats")
+    with pytest.raises(
+        ConstraintImpossible, match=f"asks for {format_.name}, and .* symmetric integers with one scale"
+    ):
+        target("integer-w4w8-a8").check_weight_format(format_, "weights.formats")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +90,7 @@ def test_a_profile_that_makes_no_sense_is_refused(fields):
     good = {
         "weight_bits": (4, 8),
         "granularities": (Granularity.CHANNEL,),
+        "unpacks": False,
         "activation_bits": (8,),
         "integer_kernels": frozenset(),
     }

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from network.graph import Network, Site
 from planner.errors import UnknownLayer
 from planner.targets import Target, target
-from quantization.formats import FloatFormat, Format, IntegerFormat, UnsignedFormat, parse_format
+from quantization.formats import FloatFormat, Format, UnsignedFormat, WeightFormat, parse_format
+from quantization.storage import NotStorable, storage
 from workers.stages.activations import planned_activations
 
 
@@ -28,7 +29,7 @@ class AppliedPlan:
     only the same one gives the same weight bit for bit.
     """
 
-    weights: Mapping[str, Format]
+    weights: Mapping[str, WeightFormat]
     activations: Mapping[str, Format]
     together: Mapping[str, tuple[Format, ...]]
 
@@ -55,7 +56,7 @@ def applied_plan(request: Mapping[str, Any], network: Network, known: Mapping[st
     """
     plan, runs = request["plan"], target(request["target"])
     layers = _by_site(plan["layers"], known, [site.name for site in network.sites])
-    weights = {name: _weight_format(row, name, runs) for name, row in layers.items()}
+    weights = {site.name: _weight_format(layers[site.name], site, runs) for site in network.sites}
     activations: dict[str, Format] = {}
     if plan["activations"]:
         names = [site.name for site in planned_activations(network)]
@@ -108,17 +109,18 @@ def _by_name(
     return {name: found[name] for name in there}
 
 
-def _weight_format(row: Mapping[str, Any], name: str, runs: Target) -> Format:
-    asked_by = f"plan.layers, {name},"
+def _weight_format(row: Mapping[str, Any], site: Site, runs: Target) -> WeightFormat:
+    asked_by = f"plan.layers, {site.name},"
     format_ = _format(row, asked_by)
     if isinstance(format_, UnsignedFormat):
         raise PlanUnfit(f"{asked_by} is a weight, and {format_.name} a format of activations; take e.g. int8/channel")
     if isinstance(format_, FloatFormat):
         return format_
-    if not (isinstance(format_, IntegerFormat) and format_.has_kernel):
-        raise PlanUnfit(f"{asked_by} has the format {format_.name}, which jobs do not round to; take e.g. int4/channel")
-    runs.check_granularity(format_.granularity, asked_by)
-    runs.check_weight_bits(format_.bits, asked_by)
+    try:
+        storage(format_, site.shape, site.channel_axis)
+    except NotStorable as error:
+        raise PlanUnfit(f"{asked_by} cannot have the format {format_.name}: {error}; take e.g. int4/channel") from None
+    runs.check_weight_format(format_, asked_by)
     return format_
 
 

@@ -17,18 +17,18 @@ from network.activations import ActivationSite
 from network.graph import Layer, Network, Site
 from network.taps import Taps
 from quantization.activation_ranges import Histogram, calibrated
-from quantization.formats import Granularity, IntegerFormat, UnsignedFormat
-from quantization.gptq import gptq
-from quantization.nearest import round_nearest
+from quantization.formats import UnsignedFormat, WeightFormat
 from quantization.reduction import NotReducible, read_by
+from quantization.rounding import round_to_formats
 from quantization.statistics import InputStatistics, input_statistics
 from quantization.weights import QuantizedWeight
 from workers.stage import JSON, StageContext
 from workers.stages.activations import activation_bits, planned_activations
 from workers.stages.applied import AppliedPlan, applied_plan, brings_plan
 from workers.stages.candidates import ActivationCandidates, pack_candidates
+from workers.stages.formats import candidate_formats, fitting, names, requested_formats
 from workers.stages.inputs import Arrays, Inputs
-from workers.stages.resolve import candidate_bits, sites_by_name
+from workers.stages.resolve import sites_by_name
 
 # Second moments of several weights are collected in one forward pass, as long as they fit into this.
 STATISTICS_BYTES = 1 << 30
@@ -38,13 +38,16 @@ def settings(request: Mapping[str, JSON]) -> JSON:
     """The parts of the request that the result depends on."""
     if brings_plan(request):
         return [request["plan"], request["weights"]["rounding"], request["seed"]]
-    named = {name: set(constraint["bits"]) for name, constraint in request["layers"].items() if "bits" in constraint}
-    widths, activations = set(request["weights"]["bits"]), request["activations"]["bits"]
+    activations = request["activations"]["bits"]
     if activations is None:
-        return [sorted(widths.union(*named.values())), request["weights"], request["seed"]]
+        return [sorted(names(candidate_formats(request, ()))), request["weights"], request["seed"]]
     # which of the names are activations only the network says; a width that both have already changes nothing
-    both = widths.intersection(activations)
-    beside = {name: sorted(bits) for name, bits in named.items() if not bits <= both}
+    both = {format_.bits for format_ in requested_formats(request)}.intersection(activations)
+    beside = {
+        name: constraint.get("formats") or sorted(constraint["bits"])
+        for name, constraint in request["layers"].items()
+        if "formats" in constraint or not both.issuperset(constraint.get("bits", ()))
+    }
     return [beside, activations, request["weights"], request["seed"]]
 
 
@@ -70,7 +73,7 @@ def run(context: StageContext) -> bytes:
 class _Wanted:
     """The formats of every weight, by site name, and of every activation; no activations where they stay float32."""
 
-    weights: Mapping[str, Sequence[IntegerFormat]]
+    weights: Mapping[str, Sequence[WeightFormat]]
     activations: Mapping[ActivationSite, Sequence[UnsignedFormat]]
 
     @classmethod
@@ -80,15 +83,16 @@ class _Wanted:
             return cls._of_plan(applied_plan(request, network, sites_by_name(network)), network, sites)
         if request["activations"]["bits"] is None:
             sites = {}
-        granularity = Granularity(request["weights"]["granularity"])
-        formats = [IntegerFormat(bits, granularity) for bits in candidate_bits(request, sites)]
+        formats = candidate_formats(request, sites)
         widths = [UnsignedFormat(width) for width in activation_bits(request, sites)] if sites else []
-        return cls({site.name: formats for site in network.sites}, dict.fromkeys(sites.values(), widths))
+        return cls({site.name: fitting(site, formats) for site in network.sites}, dict.fromkeys(sites.values(), widths))
 
     @classmethod
     def _of_plan(cls, plan: AppliedPlan, network: Network, sites: Mapping[str, ActivationSite]) -> _Wanted:
         together = {site.name: plan.together.get(site.name, ()) for site in network.sites}
-        weights = {name: [f for f in formats if isinstance(f, IntegerFormat)] for name, formats in together.items()}
+        weights = {
+            name: [f for f in formats if not isinstance(f, UnsignedFormat)] for name, formats in together.items()
+        }
         activations = {
             sites[name]: [format_] if isinstance(format_, UnsignedFormat) else []
             for name, format_ in plan.activations.items()
@@ -120,7 +124,7 @@ def _activations(
 class _Rounding:
     """Weights rounded so far, by site name, and in words how each was rounded."""
 
-    def __init__(self, context: StageContext, inputs: Inputs, formats: Mapping[str, Sequence[IntegerFormat]]) -> None:
+    def __init__(self, context: StageContext, inputs: Inputs, formats: Mapping[str, Sequence[WeightFormat]]) -> None:
         self.weights: dict[str, Sequence[QuantizedWeight]] = {}
         self.methods: dict[str, str] = {}
         self._context = context
@@ -170,13 +174,9 @@ class _Rounding:
         if not formats:
             self.weights[site.name], self.methods[site.name] = [], "none"
             return
-        if isinstance(statistics, NotReducible):
-            self.weights[site.name] = [round_nearest(weight, format_, site.channel_axis) for format_ in formats]
-            self.methods[site.name] = f"nearest: {statistics.reason}"
-            return
-        found = gptq(weight, formats, site.channel_axis, statistics)
-        self.weights[site.name] = found.weights
-        self.methods[site.name] = f"gptq: {found.note}" if found.note else "gptq"
+        self.weights[site.name], self.methods[site.name] = round_to_formats(
+            weight, formats, site.channel_axis, statistics
+        )
 
     def _report(self, begun: float) -> None:
         """Progress, with what of the sites that are not rounded yet is done, counted in sites."""

@@ -19,7 +19,7 @@ from planner.problem import Plan, Problem
 from quantization.activations import QuantizedActivation
 from quantization.cost import file_bytes
 from quantization.export import export
-from quantization.formats import IntegerFormat, UnsignedFormat
+from quantization.formats import FloatFormat, UnsignedFormat
 from quantization.weights import QuantizedWeight
 from workers.stage import StageContext
 from workers.stages.activations import planned_activations
@@ -36,7 +36,7 @@ def quantized_weights(network: Network, rounded: Rounded, problem: Problem, plan
     return {
         site.weight: next(weight for weight in rounded.weights[site.name] if weight.format == formats[site.name])
         for site in network.sites
-        if isinstance(formats[site.name], IntegerFormat)
+        if not isinstance(formats[site.name], FloatFormat)
     }
 
 

@@ -23,12 +23,12 @@ from planner.integer import solve_integer
 from planner.interactions import unreachable
 from planner.problem import Limits, Problem, amount, limit_name
 from planner.targets import target
-from quantization.formats import FloatFormat, Granularity, IntegerFormat
 from workers.stage import StageContext
 from workers.stages.activations import allowed_activations
 from workers.stages.applied import applied_plan, brings_plan
 from workers.stages.coupling import Coupling, decisions
 from workers.stages.differentiable import differentiable
+from workers.stages.formats import allowed_to, named_formats, names, requested_formats
 from workers.stages.inputs import Inputs
 from workers.stages.methods import covers_activations, needs_gradients
 from workers.stages.payload import pack
@@ -154,15 +154,6 @@ def _metric(context: StageContext, inputs: Inputs) -> Metric:
     return metric
 
 
-def candidate_bits(request: Mapping[str, Any], activations: Collection[str]) -> list[int]:
-    """Every width that any weight may get, ascending: those of `weights`, and what `layers` asks for beside them.
-
-    `activations` are the names among `layers` that are none of weights.
-    """
-    named = [constraint for name, constraint in request["layers"].items() if name not in activations]
-    return sorted({*request["weights"]["bits"], *(bits for one in named for bits in one.get("bits") or ())})
-
-
 def allowed_formats(network: Network, request: Mapping[str, Any]) -> tuple[Allowed, list[list[str]]]:
     """Format names by site name, weights and then activations, and the groups of sites that must share a format.
 
@@ -177,7 +168,6 @@ def allowed_formats(network: Network, request: Mapping[str, Any]) -> tuple[Allow
         return applied_plan(request, network, sites_by_name(network)).formats(), []
     activations = allowed_activations(network, request)
     _check_target(request, activations)
-    weights = request["weights"]
     layers = {name: constraint for name, constraint in request["layers"].items() if name not in activations}
     unmeasured = unmeasured_sites(network)
     if len(unmeasured) == len(network.sites):
@@ -206,11 +196,7 @@ def allowed_formats(network: Network, request: Mapping[str, Any]) -> tuple[Allow
                 f"layers names the weight {site.weight!r} twice with different constraints, {name!r} being one "
                 f"of its names; say it once, as {site.name!r}"
             )
-    granularity = Granularity(weights["granularity"])
-    allowed = {
-        site.name: _formats(sorted(weights["bits"]), granularity, constraints.get(site.name, {}))
-        for site in network.sites
-    }
+    allowed = {site.name: names(allowed_to(request, site, constraints.get(site.name, {}))) for site in network.sites}
     tied = tied_groups(network.sites, known, constraints)
     allowed = shared_formats(tied, constraints, allowed)
     # Nothing would measure what fewer bits do to the other outputs.
@@ -226,15 +212,19 @@ def _check_target(request: Mapping[str, Any], activations: Collection[str]) -> N
         ConstraintImpossible: one is not; the text names the nearest that is.
     """
     runs = target(request["target"])
-    runs.check_granularity(Granularity(request["weights"]["granularity"]), "weights.granularity")
-    for bits in request["weights"]["bits"]:
-        runs.check_weight_bits(bits, "weights.bits")
+    for format_ in requested_formats(request):
+        runs.check_weight_format(
+            format_, "weights.bits" if request["weights"]["formats"] is None else "weights.formats"
+        )
     for bits in request["activations"]["bits"] or ():
         runs.check_activation_bits(bits, "activations.bits")
     for name, constraint in request["layers"].items():
-        for bits in constraint.get("bits") or ():
-            check = runs.check_activation_bits if name in activations else runs.check_weight_bits
-            check(bits, f"layers.{name}.bits")
+        if name in activations:
+            for bits in constraint.get("bits") or ():
+                runs.check_activation_bits(bits, f"layers.{name}.bits")
+            continue
+        for format_ in named_formats(request, constraint):
+            runs.check_weight_format(format_, f"layers.{name}.{'formats' if 'formats' in constraint else 'bits'}")
 
 
 def sites_by_name(network: Network) -> dict[str, list[Site]]:
@@ -244,10 +234,3 @@ def sites_by_name(network: Network) -> dict[str, list[Site]]:
         for alias in site.aliases:
             known.setdefault(alias, []).append(site)
     return known | {site.name: [site] for site in network.sites}
-
-
-def _formats(bits: list[int], granularity: Granularity, constraint: Mapping[str, Any]) -> list[str]:
-    if constraint.get("keep"):
-        return [FloatFormat().name]
-    chosen = constraint.get("bits") or [width for width in bits if width >= constraint.get("min_bits", 0)]
-    return [IntegerFormat(width, granularity).name for width in sorted(chosen)]

@@ -188,7 +188,7 @@ def test_the_user_gives_the_table_of_another_device(ask, machine):
         "base_ms": 0.125,
         "predicted_ms": pytest.approx(0.125 + 0.1 * bits["conv1"] + 0.5 * bits["conv2"] + 0.25, abs=1e-5),
     }
-    assert bits["fc"] == 8  # fewer bits win nothing there
+    assert bits["fc"] > 2  # fewer bits win nothing there, so that the measured damage decides
     assert machine.timed == []
     assert delivered(ask(objective="latency", latency_table=table))[0] == plan
 
