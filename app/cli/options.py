@@ -63,6 +63,14 @@ ActivationBits = Annotated[
 ]
 RoundingOption = Annotated[Rounding | None, typer.Option(help="How weights are rounded.", show_default="gptq")]
 GranularityOption = Annotated[Granularity | None, typer.Option(help="What shares a scale.", show_default="channel")]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        help="A format that a weight may get, in place of --bits, such as int4/block32 or codebook3/channel; may be "
+        "given several times.",
+    ),
+]
 Keep = Annotated[list[str] | None, typer.Option(help="A layer that stays float32; may be given several times.")]
 Deadline = Annotated[
     float | None, typer.Option(help="Seconds after which the best plan found so far is taken.", show_default="none")
@@ -117,6 +125,7 @@ class JobOptions(AppliedOptions):
     bits: Bits = None
     activation_bits: ActivationBits = None
     granularity: GranularityOption = None
+    formats: Formats = None
     keep: Keep = None
     deadline: Deadline = None
 
@@ -125,7 +134,12 @@ class JobOptions(AppliedOptions):
         bits = None if self.bits is None else parse_bits(self.bits)
         widths = None if self.activation_bits is None else parse_bits(self.activation_bits, option="--activation-bits")
         return said | {
-            "weights": {**said["weights"], "bits": bits, "granularity": self.granularity},
+            "weights": {
+                **said["weights"],
+                "bits": bits,
+                "granularity": self.granularity,
+                "formats": self.formats or None,
+            },
             "activations": {"bits": widths},
             "search": {"deadline_seconds": self.deadline},
             "layers": {name: {"keep": True} for name in self.keep or ()},
