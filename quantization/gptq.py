@@ -12,9 +12,9 @@ Differences from the paper's listing:
    "The Geometry of LLM Quantization: GPTQ as Babai's Nearest Plane Algorithm", arXiv 2507.18553), without its inverse.
 2. Lazy updates of blocks are a recursion over halves of the columns, each update one matrix product over all formats
    and rows at once.
-3. Afterwards each scale takes the value of least error for the codes found, `<w, q>_H / <q, q>_H`. Its products come
-   from the rounding errors: with `E` the error of each column at its turn and `A = (L / diag L)' w`, the vector
-   `(L / diag L)' s q` is `E + A` [ours]. ResNet20, 2 bits: 83.5 % of the evaluation images right, 80.7 % without.
+3. Afterwards each scale takes the value of least error for the codes found, `<w, q>_H / <q, q>_H`; the scales of a
+   row's blocks are multiplied by one such ratio. ResNet20, 2 bits: 83.5 % of the evaluation images right, 80.7 %
+   without.
 4. Rounding column by column is greedy, and rows of few columns (depthwise convolutions) may end up worse than at their
    nearest codes. Up to 256 columns both are compared, row by row; beyond, the comparison would cost as much as the
    rounding and never be lost.
@@ -29,27 +29,27 @@ refitted scales): .212 / .0324 / .0103 with these weights, .210 / .0317 / .0092 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, cholesky
 
-from quantization.coordinate_descent import coordinate_descent
-from quantization.formats import IntegerFormat
+from quantization.affine_ranges import optimal_affine
+from quantization.formats import Granularity, IntegerFormat
+from quantization.gptq_columns import GREEDY_MAY_LOSE, Columns, IntegerRounding, chunks
+from quantization.gptq_factor import HIGHEST_DAMPING, Factor, factorise
+from quantization.half_scales import rounded
 from quantization.ranges import optimal_scales
 from quantization.reduction import Reduction
 from quantization.statistics import InputStatistics
 from quantization.weights import IntegerWeight
 
 DAMPING = 0.01
-_HIGHEST_DAMPING = 100.0
-_COLUMNS_AT_ONCE = 8  # below this many columns a matrix product per halving costs more than it saves
-_GREEDY_MAY_LOSE = 256  # columns; see point 4
-_CHUNK = 1 << 22  # elements of [reduced, formats, rows] that are worked on at once
 
 Floats = NDArray[np.float32]
+Rotate = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,15 +65,22 @@ class GptqResult:
     note: str = ""
 
 
-def gptq(
-    weight: Floats,
-    formats: Sequence[IntegerFormat],
-    channel_axis: int,
-    statistics: InputStatistics,
-    damping: float = DAMPING,
-    sweeps: int = 0,
-) -> GptqResult:
-    """`weight` in each of `formats`, rounded by GPTQ; one Cholesky factor and one column loop serve all formats.
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """What all GPTQ of one weight shares: the `target` in the weight's own shape, as `matrix` `[groups, rows,
+    reduced]`, and the factor of its damped H. `note` is as in `GptqResult`."""
+
+    target: Floats
+    matrix: Floats
+    reduction: Reduction
+    factor: Factor
+    note: str
+
+
+def prepare(
+    weight: Floats, statistics: InputStatistics, damping: float = DAMPING, rotate: Rotate | None = None
+) -> Prepared:
+    """The target that `weight` is rounded to, and the factor of H: the costly part, the same for every format.
 
     Where the statistics also hold what the float network's inputs were (`InputStatistics.cross`), the target is not
     the weight W but `W + W (sum (x_float - x) x') H**-1`: the weight that gives the float layer's outputs from the
@@ -81,221 +88,171 @@ def gptq(
 
     Args:
         weight: finite float32, the weight that `statistics` was made for.
-        channel_axis: axis of the output channels.
         damping: added to the diagonal of H, as a fraction (> 0) of its mean.
-        sweeps: of coordinate descent behind GPTQ, at most (`quantization.coordinate_descent`).
+        rotate: multiplies the last axis of any array by an orthogonal matrix R, the same for all rows: the target is
+            then W R, in the place of W, and H is R' H R.
 
     Raises:
         ValueError: damping out of range, or a weight that is not finite or of another shape.
     """
-    if not 0 < damping <= _HIGHEST_DAMPING:
-        raise ValueError(f"damping must be above 0 and at most {_HIGHEST_DAMPING}, got {damping}")
+    if not 0 < damping <= HIGHEST_DAMPING:
+        raise ValueError(f"damping must be above 0 and at most {HIGHEST_DAMPING}, got {damping}")
+    if weight.dtype != np.float32 or not np.isfinite(weight).all():
+        raise ValueError(f"the weight must be finite float32, got {weight.dtype} with values not finite or not float")
     reduction = statistics.reduction
-    matrix = reduction.to_matrix(weight)
-    if statistics.hessian.shape != (matrix.shape[0], matrix.shape[2], matrix.shape[2]):
-        raise ValueError(f"statistics of shape {statistics.hessian.shape} do not fit a weight seen as {matrix.shape}")
-    factor, reached = _factorise(statistics.hessian, damping)
-    if statistics.cross is not None:
-        matrix = (matrix + factor.solve(matrix @ statistics.cross)).astype(np.float32)
-        weight = reduction.from_matrix(matrix, weight.shape)
-    scales = optimal_scales(weight, formats, channel_axis)
-    channels = [_channel_of_row(scale.shape, reduction, weight.shape) for scale in scales]
-    row_scales = np.stack([s.ravel()[c] for s, c in zip(scales, channels, strict=True)], axis=1)
-    codes, moments = _round_all(matrix, factor, formats, row_scales)
+    matrix, hessian, cross = reduction.to_matrix(weight), statistics.hessian, statistics.cross
+    if hessian.shape != (matrix.shape[0], matrix.shape[2], matrix.shape[2]):
+        raise ValueError(f"statistics of shape {hessian.shape} do not fit a weight seen as {matrix.shape}")
+    if rotate is not None:
+        matrix, hessian = rotate(matrix), _both_sides(hessian, rotate)
+        cross = None if cross is None else _both_sides(cross, rotate)
+    factor = factorise(hessian, damping)
+    if cross is not None:
+        matrix = (matrix + factor.solve(matrix @ cross)).astype(np.float32)
+    target = weight if cross is None and rotate is None else reduction.from_matrix(matrix, weight.shape)
+    note = f"H could not be factorised at damping {damping:g}; {factor.damping:g} was used"
+    return Prepared(target, matrix, reduction, factor, "" if factor.damping == damping else note)
+
+
+def _both_sides(moments: NDArray[np.float64], rotate: Rotate) -> NDArray[np.float64]:
+    """`R' moments R`."""
+    return rotate(rotate(moments).mT).mT
+
+
+def gptq(
+    weight: Floats,
+    formats: Sequence[IntegerFormat],
+    channel_axis: int,
+    statistics: InputStatistics,
+    damping: float = DAMPING,
+) -> GptqResult:
+    """`weight` in each of `formats`, rounded by GPTQ; one Cholesky factor and one column loop serve all formats.
+
+    Args:
+        weight: as `prepare`, as the other arguments that are not here.
+        formats: of any granularity, symmetric or not; blocks divide what an output sums over.
+        channel_axis: axis of the output channels.
+
+    Raises:
+        ValueError: as `prepare`; or blocks that do not fit, or a channel axis along which the layer sums.
+    """
+    return gptq_prepared(prepare(weight, statistics, damping), formats, channel_axis)
+
+
+def gptq_prepared(prepared: Prepared, formats: Sequence[IntegerFormat], channel_axis: int) -> GptqResult:
+    """The target of `prepared` in each of `formats`, as `gptq` does it.
+
+    Raises:
+        ValueError: blocks that do not fit, or a channel axis along which the layer sums.
+    """
+    shared = [_Shared.of(prepared, format_, channel_axis) for format_ in formats]
+    codes, moments = _round_all(prepared, shared)
     weights = tuple(
         IntegerWeight(
-            format_,
-            reduction.from_matrix(codes[:, index], weight.shape),
-            _refit(scales[index], channels[index], moments[:, :, index]),
+            own.format,
+            prepared.reduction.from_matrix(codes[:, index], prepared.target.shape),
+            own.refitted(prepared, moments[:, :, index]),
+            None if own.format.symmetric else own.zero_point.astype(np.int8),
         )
-        for index, format_ in enumerate(formats)
+        for index, own in enumerate(shared)
     )
-    if sweeps:
-        damped = _damped(statistics.hessian, reached)
-        target = matrix.astype(np.float64)
-        weights = tuple(coordinate_descent(rounded, target, damped, reduction, sweeps) for rounded in weights)
-    note = "" if reached == damping else f"H could not be factorised at damping {damping:g}; {reached:g} was used"
-    return GptqResult(weights, reached, note)
+    return GptqResult(weights, prepared.factor.damping, prepared.note)
 
 
-def _channel_of_row(scale: tuple[int, ...], reduction: Reduction, weight: tuple[int, ...]) -> NDArray[np.intp]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shared:
+    """What weights share in one format: `scale` and float32 `zero_point` as `IntegerWeight` has them.
+
+    `row_scales` and `row_zero_points` are the same as `[groups, rows, reduced]` for blocks, else `[groups, rows, 1]`;
+    then `owner` `[groups, rows]` says which scale a row takes.
+    """
+
+    format: IntegerFormat
+    scale: Floats
+    zero_point: Floats
+    row_scales: Floats
+    row_zero_points: Floats
+    owner: NDArray[np.intp] | None
+
+    @classmethod
+    def of(cls, prepared: Prepared, format_: IntegerFormat, channel_axis: int) -> _Shared:
+        if format_.symmetric:
+            (scale,) = optimal_scales(prepared.target, [format_], channel_axis)
+            zero_point = np.zeros_like(scale)
+        else:
+            scale, codes = optimal_affine(prepared.target, format_, channel_axis)
+            zero_point = codes.astype(np.float32)
+        if format_.granularity is Granularity.BLOCK:
+            scales, zero_points = (_blocks_by_row(prepared, format_, shared) for shared in (scale, zero_point))
+            return cls(format_, scale, zero_point, scales, zero_points, None)
+        owner = _owner(prepared, scale.shape)
+        scales, zero_points = (shared.ravel()[owner][:, :, None] for shared in (scale, zero_point))
+        return cls(format_, scale, zero_point, scales, zero_points, owner)
+
+    def refitted(self, prepared: Prepared, moments: NDArray[np.float64]) -> Floats:
+        """`scale * <w, v>_H / <v, v>_H` from both `moments` `[2, groups, rows]`, summed over rows that share a scale.
+
+        A scale that would all but vanish (codes against the weight in the directions that H knows) stays as it was.
+        """
+        if self.owner is not None:
+            product, square = (np.bincount(self.owner.ravel(), m.ravel(), minlength=self.scale.size) for m in moments)
+            return np.asarray(self.scale * _ratio(product, square).reshape(self.scale.shape))
+        spread = np.broadcast_to(_ratio(moments[0], moments[1])[:, :, None], prepared.matrix.shape)
+        ratios = prepared.reduction.from_matrix(spread, prepared.target.shape)
+        return rounded(self.scale * ratios.reshape(len(self.scale), -1, self.scale.shape[2])[:, :1])
+
+
+def _ratio(product: NDArray[Any], square: NDArray[Any]) -> Floats:
+    ratio = np.divide(product, square, out=np.ones(square.shape), where=square > 0)
+    return np.where(ratio > 1 / 16, ratio, 1).astype(np.float32)
+
+
+def _blocks_by_row(prepared: Prepared, format_: IntegerFormat, shared: Floats) -> Floats:
+    """`shared`, one number for each block, by the weights that share it."""
+    blocks = np.broadcast_to(shared, (len(shared), format_.block, shared.shape[2]))
+    return prepared.reduction.to_matrix(blocks.reshape(prepared.target.shape))
+
+
+def _owner(prepared: Prepared, scale: tuple[int, ...]) -> NDArray[np.intp]:
     """Which scale, counted through an array of shape `scale`, each row `[groups, rows]` of the weight takes."""
+    shape = prepared.target.shape
     numbers = np.arange(math.prod(scale)).reshape(scale)
-    matrix = reduction.to_matrix(np.broadcast_to(numbers, weight))
-    if (matrix != matrix[:, :, :1]).any():
-        raise ValueError(f"scales of shape {scale} change along the inputs that a weight of shape {weight} sums over")
+    matrix = prepared.reduction.to_matrix(np.broadcast_to(numbers, shape))
+    if matrix.strides[2] and (matrix != matrix[:, :, :1]).any():
+        raise ValueError(f"scales of shape {scale} change along the inputs that a weight of shape {shape} sums over")
     return np.ascontiguousarray(matrix[:, :, 0])
 
 
-def _refit(scale: Floats, channel: NDArray[np.intp], moments: NDArray[np.float64]) -> Floats:
-    """`scale * <w, s q>_H / <s q, s q>_H` from both `moments` `[2, groups, rows]`, summed over each scale's rows."""
-    product, square = (np.bincount(channel.ravel(), m.ravel(), minlength=scale.size) for m in moments)
-    ratio = np.divide(product, square, out=np.ones_like(square), where=square > 0).reshape(scale.shape)
-    # a scale that would all but vanish (codes against the weight in the directions that H knows) stays as it was
-    return np.where(ratio > 1 / 16, scale * ratio, scale).astype(np.float32)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Factor:
-    """Damped H of each group, columns in `order` (rising diagonal), as `L L'` with `L = unit * diagonal`.
-
-    Factorised in float64 and kept in float32, for the updates.
-    """
-
-    order: NDArray[np.intp]
-    unit: Floats
-    diagonal: Floats
-
-    def sort(self, matrix: Floats) -> Floats:
-        """`[groups, rows, reduced]` as `[groups, reduced, rows]` in the factor's order."""
-        return np.take_along_axis(matrix, self.order[:, None, :], axis=2).swapaxes(1, 2)
-
-    def unsort(self, columns: NDArray[np.int8]) -> NDArray[np.int8]:
-        """The inverse of `sort`."""
-        matrix = np.empty_like(columns)
-        np.put_along_axis(matrix, self.order[:, :, None], columns, axis=1)
-        return matrix.swapaxes(1, 2)
-
-    def solve(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """`matrix H**-1`, per group."""
-        solved = np.empty_like(matrix)
-        for group, order in enumerate(self.order):
-            lower = np.multiply(self.unit[group], self.diagonal[group], dtype=np.float64)
-            solved[group][:, order] = cho_solve((lower, True), matrix[group][:, order].T).T
-        return solved
-
-
-def _factorise(hessian: NDArray[np.float64], damping: float) -> tuple[_Factor, float]:
-    """The factor of `hessian` `[groups, reduced, reduced]` and the damping it took, at least the one given."""
-    while True:
-        try:
-            return _factorise_at(hessian, damping), damping
-        except np.linalg.LinAlgError:
-            if damping >= _HIGHEST_DAMPING:
-                raise
-            damping = min(10 * damping, _HIGHEST_DAMPING)
-
-
-def _damped(hessian: NDArray[np.float64], damping: float) -> NDArray[np.float64]:
-    """`hessian` `[groups, reduced, reduced]` with what `_factorise_at` adds to its diagonal."""
-    means = np.einsum("gii->g", hessian) / hessian.shape[1]
-    added = damping * np.where(means == 0, 1.0, means)
-    return hessian + added[:, None, None] * np.eye(hessian.shape[1])
-
-
-def _factorise_at(hessian: NDArray[np.float64], damping: float) -> _Factor:
-    """The factor at exactly this damping.
-
-    Raises:
-        numpy.linalg.LinAlgError: the damped H of some group is not positive definite.
-    """
-    groups, reduced, _ = hessian.shape
-    diagonals = np.einsum("gii->gi", hessian)
-    order = np.argsort(-diagonals, axis=1, kind="stable")[:, ::-1]  # of equal columns the first is rounded first
-    unit = np.empty(hessian.shape, dtype=np.float32)
-    pivots = np.empty((groups, reduced), dtype=np.float32)
-    for group in range(groups):
-        # a group without any input has H = 0: damping alone, of any size, makes its rounding nearest
-        added = damping * (diagonals[group].mean() or 1.0)
-        damped = hessian[group][np.ix_(order[group], order[group])]
-        damped[np.diag_indices(reduced)] += added
-        lower = cholesky(damped.T, lower=True, overwrite_a=True, check_finite=False)
-        pivots[group] = lower.diagonal()
-        np.divide(lower, lower.diagonal(), out=unit[group], casting="same_kind")
-    return _Factor(order, unit, pivots)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Columns:
-    """The column loop's arrays: `[groups, reduced, lanes]`, a lane being one row in one format.
-
-    `open` holds, for a column still open, its target with the updates so far, and for a rounded one its rounding error
-    at its turn, `code * scale - target`; in the end that is `unit' (s q - w)`. `deltas` is `code * scale - weight`.
-    The last three are `[groups, lanes]` or `[lanes]`.
-    """
-
-    unit: Floats
-    weights: Floats
-    open: Floats
-    deltas: Floats
-    codes: NDArray[np.int8]
-    scales: Floats
-    lowest: Floats
-    highest: Floats
-
-    def round(self, start: int, stop: int) -> None:
-        """Round columns `start..stop`, the last first; those from `stop` on have been counted in already."""
-        if stop - start > _COLUMNS_AT_ONCE:
-            middle = (start + stop) // 2
-            self.round(middle, stop)
-            self.open[:, start:middle] -= self.unit[:, middle:stop, start:middle].mT @ self.deltas[:, middle:stop]
-            self.round(start, middle)
-            return
-        for column in range(stop - 1, start - 1, -1):
-            value = self.open[:, column]
-            if column + 1 < stop:
-                value -= (self.unit[:, None, column + 1 : stop, column] @ self.deltas[:, column + 1 : stop])[:, 0]
-            code = np.rint(value / self.scales)
-            np.minimum(np.maximum(code, self.lowest, out=code), self.highest, out=code)
-            self.codes[:, column] = code
-            code *= self.scales
-            np.subtract(code, self.weights[:, column], out=self.deltas[:, column])
-            np.subtract(code, value, out=value)
-
-    def keep_nearest_where_better(self, diagonal: Floats) -> None:
-        """Give a lane its nearest codes where they have the smaller error `|L' d|**2`, L = `unit` x `diagonal`."""
-        nearest = np.rint(self.weights / self.scales[:, None])
-        np.minimum(np.maximum(nearest, self.lowest, out=nearest), self.highest, out=nearest)
-        errors = self.unit.mT @ (nearest * self.scales[:, None] - self.weights)
-        totals = [(np.square(e) * np.square(diagonal)[:, :, None]).sum(axis=1) for e in (self.open, errors)]
-        better = (totals[1] < totals[0])[:, None]
-        np.copyto(self.open, errors, where=better)
-        np.copyto(self.codes, nearest.astype(np.int8), where=better)
-
-
-def _round_all(
-    matrix: Floats, factor: _Factor, formats: Sequence[IntegerFormat], scales: Floats
-) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
-    """`matrix` `[groups, rows, reduced]` in all `formats` at `scales` `[groups, formats, rows]`.
-
-    Returns:
-        Codes `[groups, formats, rows, reduced]`, and `_moments` `[2, groups, formats, rows]`.
-    """
-    groups, rows, reduced = matrix.shape
-    lowest = np.array([f.lowest_code for f in formats], dtype=np.float32)
-    highest = np.array([f.highest_code for f in formats], dtype=np.float32)
-    codes = np.empty((groups, len(formats), rows, reduced), dtype=np.int8)
-    moments = np.empty((2, groups, len(formats), rows))
-    step = max(1, _CHUNK // (groups * reduced * len(formats)))
-    for first in range(0, rows, step):
-        chunk = slice(first, min(first + step, rows))
-        count = chunk.stop - first
-        weights = np.tile(factor.sort(matrix[:, chunk]), (1, 1, len(formats)))
-        columns = _Columns(
-            unit=factor.unit,
-            weights=weights,
-            open=weights.copy(),
-            deltas=np.empty_like(weights),
-            codes=np.empty(weights.shape, dtype=np.int8),
-            scales=scales[:, :, chunk].reshape(groups, -1),
-            lowest=np.repeat(lowest, count),
-            highest=np.repeat(highest, count),
-        )
-        columns.round(0, reduced)
-        if reduced <= _GREEDY_MAY_LOSE:
-            columns.keep_nearest_where_better(factor.diagonal)
-        codes[:, :, chunk] = factor.unsort(columns.codes).reshape(groups, len(formats), count, reduced)
-        moments[:, :, :, chunk] = _moments(columns, factor, len(formats))
+def _round_all(prepared: Prepared, shared: Sequence[_Shared]) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+    """Codes `[groups, formats, rows, reduced]`, and `Columns.moments` `[2, groups, formats, rows]`."""
+    factor, (groups, rows, reduced) = prepared.factor, prepared.matrix.shape
+    codes = np.empty((groups, len(shared), rows, reduced), dtype=np.int8)
+    moments = np.empty((2, groups, len(shared), rows))
+    for chunk in chunks(prepared.matrix.shape, len(shared)):
+        weights = np.tile(factor.sort(prepared.matrix[:, chunk]), (1, 1, len(shared)))
+        columns = Columns.of(factor, weights, _rounding(factor, shared, chunk))
+        columns.round()
+        if reduced <= GREEDY_MAY_LOSE:
+            columns.keep_nearest_where_better()
+        codes[:, :, chunk] = factor.unsort(columns.rounding.codes).reshape(groups, len(shared), -1, reduced)
+        moments[:, :, :, chunk] = columns.moments(len(shared))
     return codes, moments
 
 
-def _moments(columns: _Columns, factor: _Factor, formats: int) -> NDArray[np.float64]:
-    """`<w, s q>_H` and `<s q, s q>_H`, `[2, groups, formats, rows]` (point 3 of the module's docstring)."""
-    groups, reduced, lanes = columns.weights.shape
-    rows = lanes // formats
-    own = (factor.unit.mT @ columns.weights[:, :, :rows])[:, :, None]  # the weights are the same in all formats
-    own *= factor.diagonal[:, :, None, None]
-    whole = columns.open.reshape(groups, reduced, formats, rows) * factor.diagonal[:, :, None, None]
-    whole += own
-    products = (whole * own).sum(axis=1, dtype=np.float64)
-    return np.stack([products, np.square(whole).sum(axis=1, dtype=np.float64)])
+def _rounding(factor: Factor, shared: Sequence[_Shared], rows: slice) -> IntegerRounding:
+    """Of the lanes of some rows in all formats."""
+    scales = _lanes(factor, [own.row_scales[:, rows] for own in shared])
+    lowest = _lanes(factor, [own.format.lowest_code - own.row_zero_points[:, rows] for own in shared])
+    highest = _lanes(factor, [own.format.highest_code - own.row_zero_points[:, rows] for own in shared])
+    zero_point = None
+    if not all(own.format.symmetric for own in shared):
+        zero_point = _lanes(factor, [own.row_zero_points[:, rows] for own in shared])
+    return IntegerRounding(factor.order.shape[1], scales, lowest, highest, zero_point)
+
+
+def _lanes(factor: Factor, formats: Sequence[Floats]) -> Floats:
+    """`[groups, rows, reduced or 1]` of each format as `[groups, reduced or 1, lanes]` of all."""
+    if all(own.shape[2] == 1 for own in formats):
+        return np.concatenate(formats, axis=1).swapaxes(1, 2)
+    shape = (*formats[0].shape[:2], factor.order.shape[1])
+    return np.concatenate([factor.sort(np.broadcast_to(own, shape)) for own in formats], axis=2)

@@ -141,7 +141,7 @@ def test_formats_do_not_disturb_each_other_nor_do_chunks(
 ) -> None:
     weight, statistics, axis = layer
     together = gptq(weight, FORMATS, axis, statistics).weights
-    monkeypatch.setattr("quantization.gptq._CHUNK", 1)  # a row at a time
+    monkeypatch.setattr("quantization.gptq_columns._CHUNK", 1)  # a row at a time
     for whole, format_ in zip(together, FORMATS, strict=True):
         (alone,) = gptq(weight, [format_], axis, statistics).weights
         assert np.mean(alone.codes == whole.codes) > 0.95  # other product shapes round differently in float32

@@ -1,0 +1,107 @@
+"""The Cholesky factor that GPTQ makes up for errors with, one for all formats of a weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_solve, lapack
+
+HIGHEST_DAMPING = 100.0
+_PANEL = 512  # rows of a triangular product at once
+# Of H damped by d no eigenvalue is below d times its mean, nor one above `reduced` times that: condition `reduced / d`.
+# At least damped so, float32 gives the factor to 1e-5 of a column (4,096 columns, d = 0.01) in half the time.
+_SINGLE_DAMPING = 0.005
+
+Floats = NDArray[np.float32]
+Element = TypeVar("Element", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factor:
+    """Damped H of each group, columns in `order` (rising diagonal), as `L L'` with `L' = diagonal * upper`.
+
+    `order` and `diagonal` are `[groups, reduced]`; `upper` `[groups, reduced, reduced]` is upper triangular with ones
+    on its diagonal. `damping` is what was added to the diagonal of H, as a fraction of its mean.
+    """
+
+    order: NDArray[np.intp]
+    upper: Floats
+    diagonal: Floats
+    damping: float
+
+    def sort(self, matrix: NDArray[Element]) -> NDArray[Element]:
+        """`[groups, rows, reduced]` as `[groups, reduced, rows]` in the factor's order."""
+        return np.stack([group.T.take(order, axis=0) for group, order in zip(matrix, self.order, strict=True)])
+
+    def unsort(self, columns: NDArray[Element]) -> NDArray[Element]:
+        """The inverse of `sort`, as a view."""
+        matrix = np.empty_like(columns)
+        for group, order in enumerate(self.order):
+            matrix[group, order] = columns[group]
+        return matrix.swapaxes(1, 2)
+
+    def times(self, columns: Floats) -> Floats:
+        """`upper @ columns`, for `[groups, reduced, lanes]`."""
+        product = np.empty_like(columns)
+        for start in range(0, columns.shape[1], _PANEL):
+            rows = slice(start, start + _PANEL)
+            np.matmul(self.upper[:, rows, start:], columns[:, start:], out=product[:, rows])
+        return product
+
+    def solve(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`matrix H**-1` of damped H, per group."""
+        solved = np.empty_like(matrix)
+        for group, order in enumerate(self.order):
+            upper = np.multiply(self.upper[group], self.diagonal[group][:, None], dtype=np.float64)
+            solved[group][:, order] = cho_solve((upper, False), matrix[group][:, order].T).T
+        return solved
+
+
+def factorise(hessian: NDArray[np.float64], damping: float) -> Factor:
+    """The factor of `hessian` `[groups, reduced, reduced]`, damped at least as much as asked for."""
+    while True:
+        try:
+            return _factorise_at(hessian, damping)
+        except np.linalg.LinAlgError:
+            if damping >= HIGHEST_DAMPING:
+                raise
+            damping = min(10 * damping, HIGHEST_DAMPING)
+
+
+def _factorise_at(hessian: NDArray[np.float64], damping: float) -> Factor:
+    """The factor at exactly this damping.
+
+    Raises:
+        numpy.linalg.LinAlgError: the damped H of some group is not positive definite.
+    """
+    groups, reduced, _ = hessian.shape
+    diagonals = np.einsum("gii->gi", hessian)
+    order = np.argsort(-diagonals, axis=1, kind="stable")[:, ::-1]  # of equal columns the first is rounded first
+    upper = np.empty(hessian.shape, dtype=np.float32)
+    pivots = np.empty((groups, reduced), dtype=np.float32)
+    for group in range(groups):
+        # a group without any input has H = 0: damping alone, of any size, makes its rounding nearest
+        added = damping * (diagonals[group].mean() or 1.0)
+        lower = _cholesky(hessian[group], order[group], added, damping)
+        pivots[group] = lower.diagonal()
+        np.divide(lower.T, lower.diagonal()[:, None], out=upper[group], casting="same_kind")
+        for row in range(1, reduced):
+            upper[group, row, :row] = 0  # LAPACK leaves it as it was; faster than its cleaning
+    return Factor(order, upper, pivots, damping)
+
+
+def _cholesky(
+    hessian: NDArray[np.float64], order: NDArray[np.intp], added: float, damping: float
+) -> NDArray[np.floating]:
+    """Lower triangle L of H, columns in `order`, `added` on its diagonal; what is above it is arbitrary."""
+    routines: list[tuple[type[np.floating], Any]] = [(np.float32, lapack.spotrf), (np.float64, lapack.dpotrf)]
+    for dtype, potrf in routines if damping >= _SINGLE_DAMPING else routines[1:]:
+        damped: NDArray[Any] = hessian.astype(dtype).take(order, axis=0).take(order, axis=1)
+        damped[np.diag_indices(len(order))] += dtype(added)
+        lower, info = potrf(damped.T, lower=1, clean=0, overwrite_a=1)
+        if info == 0:
+            return np.asarray(lower)
+    raise np.linalg.LinAlgError(f"the leading {info} columns of H are not positive definite")
