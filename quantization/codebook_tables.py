@@ -7,9 +7,9 @@ Differences from the paper:
 
 1. k-means is solved, not sought from random starts (`quantization.kmeans`).
 2. The paper keeps the largest weights and the most sensitive ones in float. Here a weight is kept for what keeping it
-   saves: the worst under the tables are kept, the tables fitted to the others, and again, while the error falls. Each
-   half of a step is the best answer to the other half. It begins twice, with the worst of tables for all and with the
-   weights farthest from their channel's mean, and the better end is taken.
+   saves: first those farthest from their channel's mean, and then, by turns, tables are fitted to the others, and the
+   worst under these tables are kept. Each half of a step is the best answer to the other. (Begun with the worst under
+   tables for all weights it ended at up to 1.4 times the error, on none of 24 kinds of random rows at 0.1 % less.)
 3. How many are kept follows from the format and the weight's size alone, so that a file's size is known without data.
 """
 
@@ -26,8 +26,8 @@ from quantization.codebooks import CodebookWeight, outlier_count, table_shape
 from quantization.formats import CodebookFormat
 from quantization.kmeans import centers
 
-_MOST_ROUNDS = 4
-_LEAST_GAIN = 1e-3  # of the error, for another round
+_MOST_ROUNDS = 3
+_LEAST_GAIN = 3e-3  # of the error, for another round
 _LARGEST = float(np.finfo(np.float16).max)
 
 Floats = NDArray[np.float32]
@@ -138,37 +138,19 @@ def _tables(rows: Floats, masses: Floats | None, levels: int) -> Floats:
 
 def _with_outliers(rows: Floats, masses: Floats, levels: int, count: int) -> tuple[Floats, NDArray[np.intp]]:
     """Tables, and the `count` values that they need not serve (point 2 of the module's docstring)."""
-    spread = masses * np.square(rows - rows.mean(axis=1, keepdims=True))
-    starts = np.empty(0, dtype=np.intp), _largest(spread, count)
-    ends = [_alternated(rows, masses, levels, count, start) for start in starts]
-    best = min(ends, key=lambda end: end.error)
-    return best.tables, best.kept
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Kept:
-    """`tables`, the flat places that they serve worst, and the `error` of all others together."""
-
-    tables: Floats
-    kept: NDArray[np.intp]
-    error: float
-
-
-def _alternated(rows: Floats, masses: Floats, levels: int, count: int, start: NDArray[np.intp]) -> _Kept:
-    """The `count` values to keep, and tables for the others, by turns, first tables for all but `start`."""
-    found = _Kept(np.empty((len(rows), 0), dtype=np.float32), start, math.inf)
+    kept = _largest(masses * np.square(rows - rows.mean(axis=1, keepdims=True)), count)
+    error = math.inf
     for _ in range(_MOST_ROUNDS):
         others = masses.copy()
-        others.flat[found.kept] = 0
+        others.flat[kept] = 0
         tables = _tables(rows, others, levels)
         places = nearest_places(rows, tables).astype(np.intp)
         errors = masses * np.square(rows - np.take_along_axis(tables, places, axis=1))
-        kept, before = _largest(errors, count), found.error
+        kept, before = _largest(errors, count), error
         error = float(errors.sum(dtype=np.float64) - errors.flat[kept].sum(dtype=np.float64))
-        found = _Kept(tables, kept, error)
         if before - error <= _LEAST_GAIN * error:
             break
-    return found
+    return tables, kept
 
 
 def _largest(values: Floats, count: int) -> NDArray[np.intp]:
