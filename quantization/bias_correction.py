@@ -14,17 +14,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from network.activations import names_read, sole_readers
 from network.graph import Layer, Network
 from quantization.activations import QuantizedActivation
+from quantization.errors import QuantizationError
 from quantization.lockstep import Arrays, Floats, Lockstep, affordable
 from quantization.order import Use, stages
 from quantization.reduction import ConvReduction, NotReducible, Reduction, reduction
@@ -147,7 +149,7 @@ class Biases:
             return False
         channels = self._network.initializers[layer.weight].dims[layer.channel_axis]
         if layer.op_type == "ConvTranspose":
-            channels *= layer.group
+            channels *= next((a.i for a in self._nodes[layer.name].attribute if a.name == "group"), 1)
         return bool(tensor.dims[-1] == channels == np.prod(tensor.dims))
 
 
@@ -168,3 +170,24 @@ def _mean_columns(
         positions += columns.shape[2] * (len(values) if isinstance(found, ConvReduction) else 1)
     mean, float_mean = (np.asarray(total) / positions for total in totals)
     return mean, float_mean
+
+
+def with_biases(network: Network, biases: Mapping[str, Floats]) -> Network:
+    """`network` with new values of some float32 initializers, by name: what `quantization.export` takes, whose file
+    then has the same size, and integer biases made from these values.
+
+    Raises:
+        QuantizationError: there is no such initializer, or one of another shape.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(network.proto)
+    left = dict(biases)
+    for tensor in proto.graph.initializer:
+        values = left.get(tensor.name)
+        if values is not None and tuple(tensor.dims) == values.shape and tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(left.pop(tensor.name).astype(np.float32), tensor.name))
+    if left:
+        raise QuantizationError(
+            f"new biases {', '.join(left)} must replace float32 initializers of their shapes; the network has none such"
+        )
+    return replace(network, proto=proto)

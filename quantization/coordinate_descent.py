@@ -13,6 +13,7 @@ the look. After every sweep each scale takes the value of least error for the co
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ Doubles = NDArray[np.float64]
 
 def coordinate_descent(
     start: IntegerWeight,
-    target: Doubles,
+    target: NDArray[np.floating[Any]],
     hessian: Doubles,
     reduction: Reduction,
     sweeps: int = SWEEPS,
@@ -36,7 +37,7 @@ def coordinate_descent(
     """`start` with codes and scales whose error `d H d'`, summed over the rows of a scale, is never above its own.
 
     Args:
-        start: codes and scales, one scale per channel or per tensor.
+        start: codes and scales, one scale per channel or per tensor, without zero points.
         target: the values w that are approached, `[groups, rows, reduced]`.
         hessian: H, `[groups, reduced, reduced]`, positive definite.
         reduction: how the layer sees the weight.
@@ -47,7 +48,7 @@ def coordinate_descent(
     owner = np.ascontiguousarray(reduction.to_matrix(np.broadcast_to(numbers, start.shape))[:, :, :1])
     scales = start.scale.ravel().astype(np.float64)
     bounds = start.format.lowest_code, start.format.highest_code
-    aims = target @ hessian
+    aims = target.astype(np.float64) @ hessian
     slopes = (codes * scales[owner]) @ hessian - aims
     for _ in range(sweeps):
         moved = [

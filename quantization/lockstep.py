@@ -37,7 +37,7 @@ class Lockstep:
         threads: threads of ONNX Runtime.
 
     Raises:
-        ValueError: an activation is no value of the main graph that something reads.
+        ValueError: an activation is no value of the main graph.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Lockstep:
         threads: int,
     ) -> None:
         self._segments = SegmentedNetwork(network, threads)
-        self._moments = _moments(network, self._segments, activations)
+        self._moments = _moments(network, activations)
         self._activations = activations
         samples = len(next(iter(inputs.values())))
         starts = range(0, samples, batch)
@@ -93,7 +93,7 @@ class Lockstep:
 
     def _rounded(self, values: Values, cut: int) -> Values:
         """`values` with those that come into being at `cut` quantized."""
-        names = self._moments.get(cut, ())
+        names = [name for name in self._moments.get(cut, ()) if name in values]  # others are not read from here on
         return {**values, **{n: self._activations[n].apply(np.asarray(values[n], dtype=np.float32)) for n in names}}
 
 
@@ -127,14 +127,15 @@ def _live_bytes(network: Network, inputs: Arrays, threads: int) -> int:
     return max((sum(sizes[name] for name in alive) for alive in live), default=0)
 
 
-def _moments(
-    network: Network, segments: SegmentedNetwork, activations: Mapping[str, QuantizedActivation]
-) -> dict[int, tuple[str, ...]]:
+def _moments(network: Network, activations: Mapping[str, QuantizedActivation]) -> dict[int, tuple[str, ...]]:
     """By cut the values to round there. One that only moves values which are rounded already is not among them."""
+    born = {spec.name: 0 for spec in network.inputs}
+    born.update((name, place + 1) for place, node in enumerate(network.proto.graph.node) for name in node.output)
+    if unknown := [name for name in activations if name not in born]:
+        raise ValueError(f"activations {', '.join(unknown)} are no values of the network's main graph")
     moved = moved_from(network)
     moments: dict[int, tuple[str, ...]] = {}
     for name in activations:
         if moved.get(name) not in activations:
-            cut = segments.made_at(name)
-            moments[cut] = (*moments.get(cut, ()), name)
+            moments[born[name]] = (*moments.get(born[name], ()), name)
     return moments

@@ -38,10 +38,10 @@ from network.taps import Taps
 from quantization.activations import QuantizedActivation
 from quantization.adaround import adaround, layer_samples
 from quantization.bias_correction import Biases
-from quantization.coordinate_descent import SWEEPS
+from quantization.coordinate_descent import SWEEPS, coordinate_descent
 from quantization.errors import QuantizationError
 from quantization.formats import IntegerFormat
-from quantization.gptq import gptq
+from quantization.gptq import gptq_prepared, prepare
 from quantization.lockstep import Arrays, Floats, Lockstep, affordable
 from quantization.order import Stage, Use, stages
 from quantization.statistics import POSITIONS_PER_SAMPLE, InputStatistics, input_statistics
@@ -114,7 +114,7 @@ def round_plan(
     Raises:
         QuantizationError: a weight is no site's, or of another shape.
         ActivationsNotFinite: the samples drive a layer to infinity or to no number.
-        ValueError: there are no samples, or an activation is no value that something reads.
+        ValueError: there are no samples, or an activation is no value of the main graph.
     """
     kept = affordable(network, inputs, effort.memory_bytes, effort.threads)
     inputs = {name: array[:kept] for name, array in inputs.items()}
@@ -195,16 +195,19 @@ class _Rounding:
                 statistics.add(use.layer, quantized, exact)
         if self._effort.correct_biases and len(site.layers) == 1 and self._biases.of(site.layers[0]) is not None:
             statistics = statistics.centered()
-        weight, format_ = self._network.weight(name), self._given[name].format
+        format_ = self._given[name].format
         if not isinstance(format_, IntegerFormat):
             raise TypeError(f"{name} in {format_.name} was to be kept")
-        effort = self._effort
-        found = gptq(weight, [format_], site.channel_axis, statistics, effort.damping, effort.sweeps)
-        self._settle(name, found.weights[0])
-        self.notes[name] = "sequential gptq" + (f": {found.note}" if found.note else "")
-        del statistics
-        if self._seconds > 0:
-            self._adaround(found.weights[0], uses)
+        prepared = prepare(self._network.weight(name), statistics, self._effort.damping)
+        (found,) = gptq_prepared(prepared, [format_], site.channel_axis).weights
+        if format_.has_kernel:
+            damped = _damped(statistics.hessian, prepared.factor.damping)
+            found = coordinate_descent(found, prepared.matrix, damped, prepared.reduction, self._effort.sweeps)
+        self._settle(name, found)
+        self.notes[name] = "sequential gptq" + (f": {prepared.note}" if prepared.note else "")
+        del statistics, prepared
+        if self._effort.adaround_seconds > 0:
+            self._adaround(found, uses)
 
     def _settle(self, name: str, weight: IntegerWeight) -> None:
         self.weights[name] = weight
@@ -221,8 +224,12 @@ class _Rounding:
         site, layer = uses[0].site, uses[0].layer
         share = self._seconds * site.macs / max(self._macs, 1)
         self._macs -= site.macs
-        if len(site.layers) > 1:
-            self.notes[site.weight] += "; no adaround: several layers share the weight"
+        if len(site.layers) > 1 or not start.format.has_kernel:
+            reason = "several layers share the weight" if len(site.layers) > 1 else f"not for {start.format.name}"
+            self.notes[site.weight] += f"; no adaround: {reason}"
+            return
+        if share <= 0:
+            self.notes[site.weight] += "; adaround: no time left"
             return
         started = time.monotonic()
         if self._effort.correct_biases:
@@ -252,7 +259,7 @@ class _Rounding:
     def _reason_to_keep(self, site: Site) -> str:
         """Why a weight cannot be rounded anew; empty if it can."""
         format_ = self._given[site.weight].format
-        if not isinstance(format_, IntegerFormat) or not format_.has_kernel:
+        if not isinstance(format_, IntegerFormat):
             return f"GPTQ does not round {format_.name} anew"
         found = input_statistics(self._network, site, self._effort.positions_per_sample)
         if not isinstance(found, InputStatistics):
@@ -260,6 +267,13 @@ class _Rounding:
         if not any(use.site == site for stage in self.order for use in stage.uses):
             return "its inputs are made by its own node"
         return ""
+
+
+def _damped(hessian: NDArray[np.float64], damping: float) -> NDArray[np.float64]:
+    """`hessian` `[groups, reduced, reduced]` as GPTQ damps it."""
+    means = np.einsum("gii->g", hessian) / hessian.shape[1]
+    added = damping * np.where(means == 0, 1.0, means)
+    return hessian + added[:, None, None] * np.eye(hessian.shape[1])
 
 
 def _check_weights(network: Network, weights: Mapping[str, QuantizedWeight]) -> None:
