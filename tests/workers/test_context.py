@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from app.lifecycle.states import Claim
 from workers.context import ProgressClock, stage_keys
 from workers.job import Pipeline
-from workers.stage import Delivery, Stage
+from workers.stage import Delivery, Stage, needed_stages
 
 
 def _stage(name: str, weight: float = 1.0, reads: tuple[str, ...] = ("model",), setting: str = "seed") -> Stage:
@@ -74,6 +75,19 @@ def test_a_raised_version_is_another_key():
     newer = Stage("a", ("model",), A.settings, A.run, A.weight, A.time_limit, version=2)
     claim = Claim("j", "o", 1, "m", None, None, {"seed": 0})
     assert stage_keys((A,), claim) != stage_keys((newer,), claim)
+
+
+def test_a_stage_that_a_request_does_not_need_has_no_key_and_its_reader_another():
+    searched = replace(B, needed=lambda request: request["seed"] == 0)
+    table = (A, searched, C)
+    needing, other = (Claim("j", "o", 1, "m", "d", None, {"seed": seed, "bits": [2]}) for seed in (0, 1))
+    assert needed_stages(table, needing.request) == table
+    assert needed_stages(table, other.request) == (A, C)
+    assert set(stage_keys(table, other)) == {"model", "dataset", "a", "c"}
+    always = stage_keys((A, B, C), other)
+    assert stage_keys(table, other)["a"] == always["a"]
+    assert stage_keys(table, other)["c"] != always["c"]
+    assert stage_keys(table, needing) == stage_keys((A, B, C), needing)
 
 
 def test_a_pipeline_is_refused_in_which_a_stage_reads_what_comes_later():

@@ -13,12 +13,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
 from app.schemas.job_request import JobRequest
+from app.schemas.plan import plan_schema_text
 from workers.pipeline import STAGES, deliver
 from workers.stage import Delivery, needed_stages
 
@@ -138,7 +140,9 @@ class LocalJob:
                 self.results[self._keys[stage.name]] = stage.run(self)
                 self.ran.append(stage.name)
         self._reads = tuple(self._keys)
-        return deliver(self)
+        delivery = deliver(self)
+        Draft202012Validator(json.loads(plan_schema_text())).validate(json.loads(delivery.artifacts["plan"]))
+        return delivery
 
     def read(self, stage: str) -> bytes:
         if stage not in self._reads:
