@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import onnx
 import torch
@@ -41,10 +40,6 @@ class Step:
     outputs: tuple[str, ...]
     released: tuple[str, ...]
     layer: Layer | None
-
-    def activations(self, layer: Layer) -> str:
-        """The name of the first input that is not the weight: of a layer, what the weight is applied to."""
-        return next(name for name in self.inputs if name and name != layer.weight)
 
 
 class TorchNetwork:
@@ -106,22 +101,6 @@ class TorchNetwork:
         outputs = [values[spec.name] for spec in self.network.outputs]
         return [x.to(self.device) if x.is_floating_point() else x for x in outputs]
 
-    def layer_inputs(self, inputs: Mapping[str, Tensor], visit: Callable[[Layer, Tensor], None]) -> None:
-        """One pass without gradients that calls `visit(layer, activations)` for every layer, in graph order.
-
-        `activations` is the first input of the layer's node that is not its weight, in the shape the node takes:
-        for an embedding (Gather) the indices.
-
-        Raises:
-            ValueError: an input is missing or unknown.
-        """
-        with torch.no_grad():
-            values = self._initial_values(inputs, {})
-            for step in self._steps:
-                if step.layer is not None:
-                    visit(step.layer, values[step.activations(step.layer)])
-                self._execute(step, values)
-
     def _initial_values(self, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> _Values:
         expected = [spec.name for spec in self.network.inputs]
         if set(inputs) != set(expected):
@@ -138,7 +117,7 @@ class TorchNetwork:
         if unknown:
             raise ValueError(f"no value is called {unknown}; expected names of graph inputs or of outputs of nodes")
 
-    def _execute(self, step: Step, values: _Values, through: Mapping[str, Through] = MappingProxyType({})) -> None:
+    def _execute(self, step: Step, values: _Values, through: Mapping[str, Through]) -> None:
         operands = [values[name] if name else None for name in step.inputs]
         if self.device != CPU:
             operands = _on_one_device(step.rule, operands)

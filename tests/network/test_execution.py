@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from network.errors import ModelInvalid, UnsupportedOperators
 from network.execution import TorchNetwork
-from network.graph import Layer, Network
+from network.graph import Network
 from network.normalise import from_proto
 
 Array = NDArray[Any]
@@ -316,43 +316,24 @@ def test_packed_and_short_initializers_are_read() -> None:
     assert y.tolist() == [-4.0, 0.0, 7.0]
 
 
-def test_layer_inputs_are_those_that_onnx_runtime_computes() -> None:
-    network, inputs = convolutional(), {"x": normal(5, 2, 6, 6)}
-    seen: list[tuple[str, torch.Tensor]] = []
-    TorchNetwork(network).layer_inputs(tensors(inputs), lambda layer, x: seen.append((layer.name, x)))
-    assert [name for name, _ in seen] == ["conv1", "conv2", "gemm"]
-    watched = onnx.ModelProto()
-    watched.CopyFrom(network.proto)
-    for name in ("r1", "flat"):
-        watched.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    _, r1, flat = in_onnx_runtime(Network(watched, network.inputs, network.outputs, ()), inputs)
-    for (_, x), expected in zip(seen, (inputs["x"], r1, flat), strict=True):
-        assert not x.requires_grad
-        np.testing.assert_allclose(x.numpy(), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_layer_inputs_of_a_tied_weight_are_what_each_use_is_applied_to() -> None:
-    seen: dict[str, torch.Tensor] = {}
-    network, x = TorchNetwork(tied()), torch.from_numpy(normal(2, 4))
-    network.layer_inputs({"x": x}, lambda layer, activations: seen.update({layer.name: activations}))
-    assert seen["embedding"].tolist() == [2, 0]
-    torch.testing.assert_close(seen["matmul"], x + network.parameters["table"].detach()[[2, 0]])
-
-
 def test_values_are_freed_after_their_last_use() -> None:
-    """While the third of three layers runs, the input of the first is gone, that of the second is still in use."""
+    """When the third value is made, the first is gone, and the second still in use."""
     nodes = [helper.make_node("Exp", ["x"], ["h0"], name="exp")]
     nodes += [helper.make_node("MatMul", [f"h{i}", f"w{i}"], [f"h{i + 1}"], name=f"layer{i}") for i in range(3)]
     network = build(nodes, {"x": ("N", 4)}, ["h3"], {f"w{i}": normal(4, 4, seed=i) for i in range(3)})
     references: list[weakref.ref[torch.Tensor]] = []
     alive: list[list[bool]] = []
 
-    def visit(_: Layer, x: torch.Tensor) -> None:
+    def look(x: torch.Tensor) -> torch.Tensor:
         references.append(weakref.ref(x))
         alive.append([reference() is not None for reference in references])
+        return x
 
-    TorchNetwork(network).layer_inputs({"x": torch.from_numpy(normal(2, 4))}, visit)
-    assert alive == [[True], [False, True], [False, False, True]]
+    with torch.no_grad():
+        TorchNetwork(network).run(
+            {"x": torch.from_numpy(normal(2, 4))}, through=dict.fromkeys(("h0", "h1", "h2"), look)
+        )
+    assert alive == [[True], [True, True], [False, True, True]]
 
 
 def test_every_operator_without_a_rule_is_named_with_its_nodes() -> None:
