@@ -76,6 +76,21 @@ class Prepared:
     factor: Factor
     note: str
 
+    def owner(self, scale: tuple[int, ...]) -> NDArray[np.intp]:
+        """Which scale, counted through an array of shape `scale`, each row `[groups, rows]` takes.
+
+        Raises:
+            ValueError: weights of one row take different scales.
+        """
+        shape = self.target.shape
+        numbers = np.arange(math.prod(scale)).reshape(scale)
+        matrix = self.reduction.to_matrix(np.broadcast_to(numbers, shape))
+        if matrix.strides[2] and (matrix != matrix[:, :, :1]).any():
+            raise ValueError(
+                f"scales of shape {scale} change along the inputs that a weight of shape {shape} sums over"
+            )
+        return np.ascontiguousarray(matrix[:, :, 0])
+
 
 def prepare(
     weight: Floats, statistics: InputStatistics, damping: float = DAMPING, rotate: Rotate | None = None
@@ -185,25 +200,27 @@ class _Shared:
         if format_.granularity is Granularity.BLOCK:
             scales, zero_points = (_blocks_by_row(prepared, format_, shared) for shared in (scale, zero_point))
             return cls(format_, scale, zero_point, scales, zero_points, None)
-        owner = _owner(prepared, scale.shape)
+        owner = prepared.owner(scale.shape)
         scales, zero_points = (shared.ravel()[owner][:, :, None] for shared in (scale, zero_point))
         return cls(format_, scale, zero_point, scales, zero_points, owner)
 
     def refitted(self, prepared: Prepared, moments: NDArray[np.float64]) -> Floats:
-        """`scale * <w, v>_H / <v, v>_H` from both `moments` `[2, groups, rows]`, summed over rows that share a scale.
-
-        A scale that would all but vanish (codes against the weight in the directions that H knows) stays as it was.
-        """
+        """`scale * <w, v>_H / <v, v>_H` from both `moments` `[2, groups, rows]`, summed over what shares a scale."""
         if self.owner is not None:
-            product, square = (np.bincount(self.owner.ravel(), m.ravel(), minlength=self.scale.size) for m in moments)
-            return np.asarray(self.scale * _ratio(product, square).reshape(self.scale.shape))
-        spread = np.broadcast_to(_ratio(moments[0], moments[1])[:, :, None], prepared.matrix.shape)
-        ratios = prepared.reduction.from_matrix(spread, prepared.target.shape)
-        return rounded(self.scale * ratios.reshape(len(self.scale), -1, self.scale.shape[2])[:, :1])
+            return np.asarray(self.scale * ratios(moments, self.owner, self.scale.size).reshape(self.scale.shape))
+        own = ratios(moments, np.arange(moments[0].size), moments[0].size).reshape(moments[0].shape)
+        spread = np.broadcast_to(own[:, :, None], prepared.matrix.shape)
+        factors = prepared.reduction.from_matrix(spread, prepared.target.shape)
+        return rounded(self.scale * factors.reshape(len(self.scale), -1, self.scale.shape[2])[:, :1])
 
 
-def _ratio(product: NDArray[Any], square: NDArray[Any]) -> Floats:
-    ratio = np.divide(product, square, out=np.ones(square.shape), where=square > 0)
+def ratios(moments: NDArray[np.float64], owner: NDArray[np.intp], count: int) -> Floats:
+    """`<w, v>_H / <v, v>_H` `[count]` of both `moments` `[2, groups, rows]`, summed over the rows of each owner.
+
+    A scale that would all but vanish (codes against the weight in the directions that H knows) stays as it was.
+    """
+    product, square = (np.bincount(owner.ravel(), m.ravel(), minlength=count) for m in moments)
+    ratio = np.divide(product, square, out=np.ones(count), where=square > 0)
     return np.where(ratio > 1 / 16, ratio, 1).astype(np.float32)
 
 
@@ -211,16 +228,6 @@ def _blocks_by_row(prepared: Prepared, format_: IntegerFormat, shared: Floats) -
     """`shared`, one number for each block, by the weights that share it."""
     blocks = np.broadcast_to(shared, (len(shared), format_.block, shared.shape[2]))
     return prepared.reduction.to_matrix(blocks.reshape(prepared.target.shape))
-
-
-def _owner(prepared: Prepared, scale: tuple[int, ...]) -> NDArray[np.intp]:
-    """Which scale, counted through an array of shape `scale`, each row `[groups, rows]` of the weight takes."""
-    shape = prepared.target.shape
-    numbers = np.arange(math.prod(scale)).reshape(scale)
-    matrix = prepared.reduction.to_matrix(np.broadcast_to(numbers, shape))
-    if matrix.strides[2] and (matrix != matrix[:, :, :1]).any():
-        raise ValueError(f"scales of shape {scale} change along the inputs that a weight of shape {shape} sums over")
-    return np.ascontiguousarray(matrix[:, :, 0])
 
 
 def _round_all(prepared: Prepared, shared: Sequence[_Shared]) -> tuple[NDArray[np.int8], NDArray[np.float64]]:

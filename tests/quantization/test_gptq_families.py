@@ -14,6 +14,7 @@ from network.graph import Network
 from quantization.affine_ranges import optimal_affine
 from quantization.formats import Granularity, IntegerFormat
 from quantization.gptq import gptq, gptq_prepared, prepare
+from quantization.gptq_grids import gptq_to_grids
 from quantization.half_scales import rounded as halves
 from quantization.nearest import round_nearest, round_to_scale
 from quantization.ranges import optimal_scales
@@ -173,3 +174,79 @@ def test_rotated(layer: tuple[NDArray[np.float32], InputStatistics, int]) -> Non
     for group, hessian in enumerate(statistics.hessian):
         mine, other = (errors(m[group] - to_matrix(weight)[group], hessian).sum() for m in (turned_back, nearest))
         assert mine < 0.9 * other
+
+
+@pytest.mark.parametrize("levels", [4, 16, 37, 256])
+@pytest.mark.parametrize("keeps", [False, True])
+def test_grids_are_those_of_the_textbook(
+    layer: tuple[NDArray[np.float32], InputStatistics, int], levels: int, keeps: bool
+) -> None:
+    weight, statistics, axis = layer
+    rng = np.random.default_rng(levels)
+    channels = weight.shape[axis]
+    spans = np.abs(np.moveaxis(weight, axis, 0).reshape(channels, -1)).max(axis=1)
+    table = np.sort(rng.uniform(-1, 1, (channels, levels)) * spans[:, None], axis=1).astype(np.float32)
+    kept = rng.random(weight.shape) < 0.02 if keeps else None
+    prepared = prepare(weight, statistics)
+    (found,) = gptq_to_grids(prepared, [table], axis, [kept])
+    to_matrix = statistics.reduction.to_matrix
+    names = [channels if a == axis else 1 for a in range(weight.ndim)]
+    owner = to_matrix(np.broadcast_to(np.arange(channels).reshape(names), weight.shape))[:, :, 0]
+    mask = np.zeros_like(weight, dtype=bool) if kept is None else kept
+    for group, rows in enumerate(to_matrix(weight)):
+        own, stays = table[owner[group]].astype(float), to_matrix(mask)[group]
+        values = to_matrix(found.values)[group].astype(float)
+        by_code = np.take_along_axis(own, to_matrix(found.codes)[group].astype(int), axis=1)
+        assert np.array_equal(values[~stays], by_code[~stays])
+        expected = textbook(rows, statistics.hessian[group], in_tables(own, stays))
+        totals = [errors(v - rows, statistics.hessian[group]) for v in (values, expected)]
+        assert (totals[0] < 1.5 * totals[1] + 1e-6).all()
+        assert totals[0].sum() < 1.02 * totals[1].sum()
+        rounded = in_tables(own, stays)
+        nearest = np.stack([rounded(column, rows[:, column].astype(float)) for column in range(rows.shape[1])], axis=1)
+        assert totals[0].sum() < 0.95 * errors(nearest - rows, statistics.hessian[group]).sum()
+
+
+def in_tables(tables: Doubles, stays: NDArray[np.bool_]) -> Callable[[int, Doubles], Doubles]:
+    """Rounding of the values of one column to `tables` `[rows, levels]`; those that stay remain as they are."""
+
+    def nearest(column: int, values: Doubles) -> Doubles:
+        places = np.abs(values[:, None] - tables).argmin(axis=1)
+        return np.where(stays[:, column], values, tables[np.arange(len(values)), places])
+
+    return nearest
+
+
+def test_grid_of_integers_is_gptq_of_integers(layer: tuple[NDArray[np.float32], InputStatistics, int]) -> None:
+    weight, statistics, axis = layer
+    format_ = IntegerFormat(4)
+    prepared = prepare(weight, statistics)
+    (scale,) = optimal_scales(weight, [format_], axis)
+    table = np.sort(scale.reshape(-1, 1) * np.arange(-8, 8), axis=1).astype(np.float32)
+    (integers,) = gptq_prepared(prepared, [format_], axis).weights
+    (found,) = gptq_to_grids(prepared, [table], axis)
+    assert found.factors is not None
+    factors = found.factors.reshape(scale.shape)
+    same = np.isclose(found.values * factors, integers.dequantize(), rtol=1e-3)
+    assert same.mean() > 0.97
+    np.testing.assert_allclose(factors * scale, integers.scale, rtol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("table", "kept", "message"),
+    [
+        (np.zeros((3, 4), np.float32), None, r"must be float32 \[12, levels\]"),
+        (np.zeros((12, 1), np.float32), None, "2 to 256 levels"),
+        (np.tile(np.array([1, 0], np.float32), (12, 1)), None, "rising order"),
+        (np.zeros((12, 2), np.float32), np.zeros((2, 2), bool), "a mask of shape"),
+    ],
+)
+def test_refuses_other_grids(
+    make_network: MakeNetwork, table: NDArray[np.float32], kept: NDArray[np.bool_] | None, message: str
+) -> None:
+    weight, inputs = np.ones((16, 12), np.float32), np.ones((3, 16), np.float32)
+    network = make_network([helper.make_node("Gemm", ["x", "w"], ["y"])], {"x": inputs}, {"w": weight})
+    statistics = input_statistics(network, network.sites[0])
+    assert isinstance(statistics, InputStatistics)
+    with pytest.raises(ValueError, match=message):
+        gptq_to_grids(prepare(weight, statistics), [table], 1, [kept])
