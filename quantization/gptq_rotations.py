@@ -9,12 +9,13 @@ diagonal. What is gained over rotating alone is what GPTQ gains over the nearest
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quantization.formats import HadamardFormat, IntegerFormat
+from quantization.formats import MAX_BITS, HadamardFormat, IntegerFormat
 from quantization.gptq import gptq_prepared, prepare
 from quantization.ranges import share_shape
 from quantization.reduction import ConvReduction
@@ -23,9 +24,9 @@ from quantization.statistics import InputStatistics
 
 
 def hadamard_gptq(
-    weight: NDArray[np.float32], format_: HadamardFormat, channel_axis: int, statistics: InputStatistics
-) -> HadamardWeight:
-    """`weight` in `format_`, rounded by GPTQ in the rotated basis.
+    weight: NDArray[np.float32], formats: Sequence[HadamardFormat], channel_axis: int, statistics: InputStatistics
+) -> list[HadamardWeight]:
+    """`weight` in each of `formats`, rounded by GPTQ in the rotated basis; one factor serves all.
 
     Of a ConvTranspose the blocks run along another order of the weights than H: there each value is rounded by itself.
 
@@ -36,13 +37,14 @@ def hadamard_gptq(
     Raises:
         ValueError: the weight is not finite, of another shape, or no rotation fits.
     """
-    integers = IntegerFormat(format_.bits)
-    turned = rotation(weight.shape, share_shape(integers, weight.shape, channel_axis))
+    integers = [IntegerFormat(format_.bits) for format_ in formats]
+    turned = rotation(weight.shape, share_shape(IntegerFormat(MAX_BITS), weight.shape, channel_axis))
     if isinstance(statistics.reduction, ConvReduction) and statistics.reduction.transposed:
-        return round_rotated(weight, format_, channel_axis)
+        return [round_rotated(weight, format_, channel_axis) for format_ in formats]
     prepared = prepare(weight, statistics, rotate=lambda rows: _rotated(rows, turned))
-    (found,) = gptq_prepared(prepared, [integers], channel_axis).weights
-    return HadamardWeight(format_, found.codes, found.scale / np.float32(np.sqrt(turned.block)))
+    norm = np.float32(np.sqrt(turned.block))
+    found = gptq_prepared(prepared, integers, channel_axis).weights
+    return [HadamardWeight(format_, own.codes, own.scale / norm) for format_, own in zip(formats, found, strict=True)]
 
 
 def _rotated(rows: NDArray[Any], turned: Rotation) -> NDArray[Any]:

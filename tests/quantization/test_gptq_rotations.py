@@ -70,7 +70,8 @@ def test_is_gptq_of_the_rotated_problem(layer: Layer, bits: int) -> None:
     turned.hessian = dense.T @ statistics.hessian @ dense
     target = reduction.from_matrix((matrix @ dense).astype(np.float32), weight.shape)
     (expected,) = gptq(target, [IntegerFormat(bits)], axis, turned).weights
-    found = hadamard_gptq(weight, HadamardFormat(bits), axis, statistics)
+    found, other = hadamard_gptq(weight, [HadamardFormat(bits), HadamardFormat(5)], axis, statistics)
+    assert (found.format.bits, other.format.bits) == (bits, 5)
     values = reduction.from_matrix(reduction.to_matrix(expected.dequantize()) @ dense.T, weight.shape)
     # float32 updates may send a value that lies between two codes the other way, and the rest of its row after it
     assert np.mean(found.codes == expected.codes) > 0.9
@@ -84,18 +85,18 @@ def test_is_gptq_of_the_rotated_problem(layer: Layer, bits: int) -> None:
 def test_outputs_are_nearer_than_by_rounding_alone(layer: Layer, bits: int) -> None:
     weight, statistics, axis = layer
     alone = round_rotated(weight, HadamardFormat(bits), axis)
-    found = hadamard_gptq(weight, HadamardFormat(bits), axis, statistics)
+    (found,) = hadamard_gptq(weight, [HadamardFormat(bits)], axis, statistics)
     assert _error(weight, found, statistics) < 0.7 * _error(weight, alone, statistics)
 
 
 def test_a_transposed_convolution_is_rounded_value_by_value(make_network: Callable[..., Network]) -> None:
     layer = ("ConvTranspose", (8, 1, 6, 6), (1, 5, 4, 4), {"strides": [2, 2]})
     weight, statistics, axis = _layer(make_network, *layer)
-    found = hadamard_gptq(weight, HadamardFormat(4), axis, statistics)
+    (found,) = hadamard_gptq(weight, [HadamardFormat(4)], axis, statistics)
     np.testing.assert_array_equal(found.codes, round_rotated(weight, HadamardFormat(4), axis).codes)
 
 
 def test_refuses_what_no_rotation_fits(make_network: Callable[..., Network]) -> None:
     weight, statistics, axis = _layer(make_network, "Gemm", (40, 12), (12, 3), {})
     with pytest.raises(ValueError, match="multiple of 8"):
-        hadamard_gptq(weight, HadamardFormat(4), axis, statistics)
+        hadamard_gptq(weight, [HadamardFormat(4)], axis, statistics)
