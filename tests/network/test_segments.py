@@ -225,6 +225,23 @@ def test_names_that_cannot_be_cut_at_are_refused(method, name, message, rng):
         getattr(SegmentedNetwork(network, 1), method)(name)
 
 
+def test_a_segment_runs_with_other_values_of_an_initializer(rng):
+    """The network keeps its own."""
+    tensors = weights(rng, a=(4, 4), b=(4, 4))
+    network = build(
+        [helper.make_node("MatMul", ["x", "a"], ["h"]), helper.make_node("MatMul", ["h", "b"], ["y"])],
+        {"x": (FLOAT, ("N", 4))},
+        {"y": FLOAT},
+        tensors,
+    )
+    x, other = rng.standard_normal((3, 4), dtype=np.float32), rng.standard_normal((4, 4), dtype=np.float32)
+    segments = SegmentedNetwork(network, 1)
+    changed = segments.between(0, 1, replaced={"a": other, "b": other}).run({"x": x})
+    np.testing.assert_allclose(changed["h"], x @ other, rtol=1e-5, atol=1e-6)
+    plain = segments.between(0, 1).run({"x": x})
+    np.testing.assert_allclose(plain["h"], x @ network.weight("a"), rtol=1e-5, atol=1e-6)
+
+
 def test_a_value_that_nothing_reads_is_refused(rng):
     network = build(
         [helper.make_node("Tanh", ["x"], ["unread"]), helper.make_node("MatMul", ["x", "a"], ["y"])],

@@ -64,7 +64,8 @@ def transformer(make_network: MakeNetwork, seed: int) -> tuple[Network, Arrays]:
     weights = {
         "w_table": new(20, 16), "one": np.ones(16, np.float32), "zero": np.zeros(16, np.float32),
         **{name: new(16, 16) / 4 for name in ("w_q", "w_k", "w_v", "w_o")},
-        "w_up": new(16, 32) / 4, "b_up": new(32) / 4, "w_down": new(32, 16) / 4, "b_down": new(16) / 4, "w_head": new(16, 6) / 2, "axes": np.array([1]),
+        "w_up": new(16, 32) / 4, "b_up": new(32) / 4, "w_down": new(32, 16) / 4, "b_down": new(16) / 4,
+        "w_head": new(16, 6) / 2, "axes": np.array([1]),
     }  # fmt: skip
     nodes = [
         helper.make_node("Gather", ["w_table", "ids"], ["e"]),

@@ -115,6 +115,22 @@ def test_cross_products_with_the_float_network(make_network: MakeNetwork) -> Non
     )
 
 
+def test_moments_about_the_means(make_network: MakeNetwork) -> None:
+    network = conv(make_network)
+    statistics = made(network)
+    layer = network.sites[0].layers[0]
+    exact = IMAGES + np.float32(0.3) * np.random.default_rng(2).standard_normal(IMAGES.shape).astype(np.float32) + 1
+    statistics.add(layer, IMAGES[:2] + 2, exact[:2])
+    statistics.add(layer, IMAGES[2:] + 2, exact[2:])
+    x, off = unfolded(IMAGES + 2), unfolded(exact) - unfolded(IMAGES + 2)
+    x, off = (values - values.mean(axis=2, keepdims=True) for values in (x, off))
+    centered = statistics.centered()
+    assert centered.cross is not None
+    np.testing.assert_allclose(centered.hessian, x @ x.swapaxes(1, 2), rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(centered.cross, off @ x.swapaxes(1, 2), rtol=1e-4, atol=1e-2)
+    assert not np.allclose(statistics.hessian, centered.hessian, rtol=0.1)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
 def test_refuses_inputs_that_are_no_numbers(make_network: MakeNetwork, bad: float) -> None:
     network = conv(make_network)
