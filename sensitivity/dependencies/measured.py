@@ -32,6 +32,7 @@ class MeasuredPlans:
         loss: which loss of the first output; its reference are the float outputs.
         threads: threads of ONNX Runtime.
         batch: samples in one run.
+        check: called after every run, that of the float network included.
 
     Raises:
         ValueError: a candidate names something that is not there, or that nothing reads.
@@ -46,9 +47,11 @@ class MeasuredPlans:
         *,
         threads: int = 1,
         batch: int = 64,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._changes = changes
         self._loss = loss
+        self._check = check
         self._batch = batch
         self._output = network.outputs[0].name
         samples = len(next(iter(inputs.values())))
@@ -103,6 +106,7 @@ class MeasuredPlans:
         for names, part in zip(self._made, self._parts, strict=True):
             rounded = {n: rounding[n](np.asarray(values[n], dtype=np.float32)) for n in names if n in rounding}
             values = part.run({**values, **fixed, **rounded})
+        self._check()
         return np.asarray(values[self._output], dtype=np.float32)
 
 

@@ -69,8 +69,17 @@ def _measured(context: StageContext, inputs: Inputs, samples: Arrays, plans: NDA
     def losses(plan: NDArray[np.int64]) -> bytes:
         if not runs:  # made when the first plan is not there yet
             changes = changes_of(inputs.network, Rounded.unpack(context.read("calibrate")))
-            threads, batch = context.threads, inputs.batch
-            runs.append(MeasuredPlans(inputs.network, changes, samples, inputs.loss, threads=threads, batch=batch))
+            runs.append(
+                MeasuredPlans(
+                    inputs.network,
+                    changes,
+                    samples,
+                    inputs.loss,
+                    threads=context.threads,
+                    batch=inputs.batch,
+                    check=context.check,
+                )
+            )
         return pack({"loss": number(runs[0].losses(plan.tolist()).mean())})
 
     measured = []

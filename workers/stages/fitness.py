@@ -77,5 +77,12 @@ class MeasuredLoss:
         changes = changes_of(inputs.network, Rounded.unpack(self._context.read("calibrate")))
         self._places = {(change.site, change.format): place for place, change in enumerate(changes)}
         batch = inputs.static_batch or min(inputs.batch, math.ceil(self.samples / PARTS))
-        threads = self._context.threads
-        return MeasuredPlans(inputs.network, changes, self._arrays, inputs.loss, threads=threads, batch=batch)
+        return MeasuredPlans(
+            inputs.network,
+            changes,
+            self._arrays,
+            inputs.loss,
+            threads=self._context.threads,
+            batch=batch,
+            check=self._context.check,
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from sensitivity.dependencies.measured import MeasuredPlans
 from sensitivity.loss import Loss
@@ -16,3 +17,24 @@ def test_the_first_samples_lose_what_they_lose_among_all(mlp, perturbations, sam
     assert whole.shape == (12,)
     for samples, whole_batches in ((1, 5), (5, 5), (6, 10), (11, 12), (12, 12)):
         np.testing.assert_array_equal(measured.losses(plan, samples), whole[:whole_batches])
+
+
+def test_whoever_runs_plans_is_asked_after_every_batch(mlp, perturbations, samples_of):
+    """So that a plan on many samples can be stopped before it has run on all of them."""
+
+    class Cancelled(Exception):
+        pass
+
+    asked = 0
+
+    def check():
+        nonlocal asked
+        asked += 1
+        if asked == 5:
+            raise Cancelled
+
+    measured = MeasuredPlans(mlp, perturbations(mlp, 0.2, count=1), samples_of(mlp, 12), Loss.KL, batch=5, check=check)
+    assert asked == 3
+    with pytest.raises(Cancelled):
+        measured.losses([0])
+    assert asked == 5
