@@ -63,7 +63,7 @@ class PowerWeight(QuantizedWeight):
         levels = 1 << self.format.bits
         if self.table.dtype != np.float16 or self.table.shape != (levels,):
             raise ValueError(f"the table must be float16 [{levels}], got {self.table.dtype} {list(self.table.shape)}")
-        if self.table[0] != 0 or not np.isfinite(self.table).all() or (np.diff(_ascending(self.table)) <= 0).any():
+        if self.table[0] != 0 or not np.isfinite(self.table).all() or (np.diff(ascending(self.table)) <= 0).any():
             raise ValueError("the values of the table must be finite, rise with their codes, and be 0 for code 0")
 
     @property
@@ -122,12 +122,13 @@ def round_power(weight: Floats, format_: PowerFormat, channel_axis: int) -> Powe
         ValueError: as `optimal_power`.
     """
     scale, table = optimal_power(weight, format_, channel_axis)
-    values = _ascending(table).astype(np.float32)
+    values = ascending(table).astype(np.float32)
     places = np.searchsorted((values[1:] + values[:-1]) / 2, weight / scale)
     return PowerWeight(format_, (places - len(table) // 2).astype(np.int8), scale, table)
 
 
-def _ascending(table: NDArray[np.float16]) -> NDArray[np.float16]:
+def ascending(table: NDArray[np.float16]) -> NDArray[np.float16]:
+    """`PowerWeight.table` from the value of the lowest code to that of the highest."""
     return np.roll(table, len(table) // 2)
 
 
@@ -138,7 +139,7 @@ def _fitted(rows: Floats, table: NDArray[np.float16], exponent: float) -> tuple[
     scales, errors = np.ones(len(rows), dtype=np.float32), np.zeros(len(rows))
     # scales are kept to normal float32, of which every product with a value is exact to half an ulp
     alive = np.flatnonzero(largest / half * _SMALLEST_REFITTED >= np.finfo(np.float32).tiny)
-    values = _ascending(table).astype(np.float64) / half
+    values = ascending(table).astype(np.float64) / half
     # a negative scale gives the one code more to the positive tail
     grids = [values, -values[::-1]]
     ratios = _clip_ratios(values, exponent, rows.shape[1])
