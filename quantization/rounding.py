@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantization.families import rounded
-from quantization.formats import IntegerFormat, WeightFormat
-from quantization.gptq import gptq
+from quantization.formats import HadamardFormat, IntegerFormat, PowerFormat, WeightFormat
+from quantization.gptq import gptq_prepared, prepare
+from quantization.gptq_powers import power_gptq
+from quantization.gptq_rotations import hadamard_gptq
 from quantization.reduction import NotReducible
 from quantization.statistics import InputStatistics
 from quantization.weights import QuantizedWeight
@@ -23,7 +25,8 @@ def round_to_formats(
 ) -> tuple[list[QuantizedWeight], str]:
     """`weight` in each of `formats`, in their order, and in words how: "gptq" or "nearest", after a colon why.
 
-    All integer formats go through one GPTQ together; the others take their turns.
+    Integers and power grids share one factor of the inputs' second moments; rotated weights share one in their basis.
+    The others have each value rounded by itself.
 
     Args:
         weight: finite float32, of a shape that every format can store (`quantization.storage`).
@@ -36,10 +39,17 @@ def round_to_formats(
     if isinstance(statistics, NotReducible):
         return [rounded(weight, format_, channel_axis) for format_ in formats], f"nearest: {statistics.reason}"
     integers = [format_ for format_ in formats if isinstance(format_, IntegerFormat)]
+    powers = [format_ for format_ in formats if isinstance(format_, PowerFormat)]
+    turned = [format_ for format_ in formats if isinstance(format_, HadamardFormat)]
     found: dict[WeightFormat, QuantizedWeight] = {}
     note = ""
-    if integers:
-        result = gptq(weight, integers, channel_axis, statistics)
-        found, note = dict(zip(integers, result.weights, strict=True)), result.note
+    if integers or powers:
+        prepared = prepare(weight, statistics)
+        note = prepared.note
+        if integers:
+            found |= zip(integers, gptq_prepared(prepared, integers, channel_axis).weights, strict=True)
+        found |= zip(powers, power_gptq(prepared, powers, channel_axis), strict=True)
+    if turned:
+        found |= zip(turned, hadamard_gptq(weight, turned, channel_axis, statistics), strict=True)
     others = {format_: rounded(weight, format_, channel_axis) for format_ in formats if format_ not in found}
     return [{**found, **others}[format_] for format_ in formats], f"gptq: {note}" if note else "gptq"
