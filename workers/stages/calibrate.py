@@ -1,5 +1,5 @@
-"""Calibrate: every weight rounded to every candidate format, from the inputs that the calibration samples give it, and
-the range of every activation, where activations are to be quantized.
+"""Calibrate: every weight rounded to every candidate format, from the inputs that the calibration samples give it, each
+weight a chunk, and the range of every activation, where activations are to be quantized.
 
 All sites get all formats of the request, whatever `layers` says about them: another constraint on an analysed model
 then finds everything here. A plan that the request brings needs its own alone.
@@ -7,7 +7,7 @@ then finds everything here. A plan that the request brings needs its own alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ from quantization.weights import QuantizedWeight
 from workers.stage import JSON, StageContext
 from workers.stages.activations import activation_bits, planned_activations
 from workers.stages.applied import AppliedPlan, applied_plan, brings_plan
-from workers.stages.candidates import ActivationCandidates, pack_candidates
+from workers.stages.candidates import ActivationCandidates, Rounded, pack_candidates, rounding_methods
 from workers.stages.formats import candidate_formats, fitting, names, requested_formats
 from workers.stages.inputs import Arrays, Inputs
 from workers.stages.resolve import sites_by_name
@@ -134,17 +134,23 @@ class _Rounding:
     def nearest(self) -> None:
         """All sites without statistics, as the request asks."""
         for site in self._inputs.network.sites:
-            self._round(site, NotReducible("the request asks for it"))
+            self._add(site, lambda: NotReducible("the request asks for it"))
             self._report(0.0)
 
     def gptq(self, sites: Sequence[Site]) -> None:
         """One group of sites; its statistics end with this call, before those of the next group begin."""
-        statistics = {site.name: input_statistics(self._inputs.network, site) for site in sites}
-        self._accumulate(sites, statistics)
+        statistics: dict[str, InputStatistics | NotReducible] = {}
         for number, site in enumerate(sites):
-            self._round(site, statistics.pop(site.name))
-            # Of each site half is its statistics, and these are all there.
-            self._report(0.5 * (len(sites) - number - 1))
+
+            def collected(number: int = number, site: Site = site) -> InputStatistics | NotReducible:
+                if site.name not in statistics:  # the first of the group that no earlier attempt rounded
+                    rest = sites[number:]
+                    statistics.update({one.name: input_statistics(self._inputs.network, one) for one in rest})
+                    self._accumulate(rest, statistics)
+                return statistics.pop(site.name)
+
+            self._add(site, collected)
+            self._report(0.5 * len(statistics))  # of each site half is its statistics
 
     def _accumulate(self, sites: Sequence[Site], statistics: Mapping[str, InputStatistics | NotReducible]) -> None:
         nodes = {node.name: node for node in self._inputs.network.proto.graph.node}
@@ -169,14 +175,22 @@ class _Rounding:
             taps.run(batch, visit)
             self._report(0.5 * len(sites) * (number + 1) / len(batches))
 
-    def _round(self, site: Site, statistics: InputStatistics | NotReducible) -> None:
-        weight, formats = self._inputs.network.weight(site.weight), self._formats[site.name]
+    def _add(self, site: Site, statistics: Callable[[], InputStatistics | NotReducible]) -> None:
+        """The rounded weight of a site, computed or found."""
+        formats = self._formats[site.name]
         if not formats:
             self.weights[site.name], self.methods[site.name] = [], "none"
             return
-        self.weights[site.name], self.methods[site.name] = round_to_formats(
-            weight, formats, site.channel_axis, statistics
-        )
+
+        def compute() -> bytes:
+            weight = self._inputs.network.weight(site.weight)
+            rounded, method = round_to_formats(weight, formats, site.channel_axis, statistics())
+            return pack_candidates({site.name: rounded}, {site.name: method})
+
+        # statistics are sums over batches: their last bits depend on how many samples are in one
+        blob = self._context.chunk(f"{site.name}/{self._inputs.backward_batch}", compute)
+        self.weights |= Rounded.unpack(blob).weights
+        self.methods |= rounding_methods(blob)
 
     def _report(self, begun: float) -> None:
         """Progress, with what of the sites that are not rounded yet is done, counted in sites."""

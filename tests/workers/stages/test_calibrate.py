@@ -1,12 +1,12 @@
-"""Calibration in several groups: the same weights, progress that only grows, one group's statistics at a time. And
-activations where they are asked for."""
+"""Calibration in several groups: the same weights, progress that only grows, one group's statistics at a time. What an
+earlier attempt rounded stays. And activations where they are asked for."""
 
 from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from network.execution import TorchNetwork
 from network.normalise import dump, load, normalise
 from network.taps import Taps
 from quantization.formats import UnsignedFormat
+from quantization.rounding import round_to_formats
 from quantization.statistics import InputStatistics
 from workers.stages import calibrate
 from workers.stages.candidates import Rounded
@@ -63,13 +64,22 @@ class Calibration:
     normalised: bytes
     threads: int = 1
     memory_limit_bytes: int | None = None
+    chunks: dict[str, bytes] = field(default_factory=dict)
+    fractions: list[float] = field(default_factory=list)
 
     def read(self, stage: str) -> bytes:
         assert stage == "normalise"
         return self.normalised
 
+    def chunk(self, name: str, compute: Callable[[], bytes]) -> bytes:
+        if name not in self.chunks:
+            self.chunks[name] = compute()
+        return self.chunks[name]
+
     def progress(self, fraction: float) -> None:
         assert 0 <= fraction <= 1
+        assert not self.fractions or fraction >= self.fractions[-1], "progress runs backwards"
+        self.fractions.append(fraction)
 
     def check(self) -> None:
         pass
@@ -81,6 +91,42 @@ def calibration(model: bytes, samples: Mapping[str, np.ndarray], path: Path, bit
     np.savez(path / "data.npz", **samples)
     network = normalise(onnx.load_from_string(model))
     return Calibration({**full, "activations": {"bits": bits}}, path / "data.npz", dump(network))
+
+
+@pytest.mark.parametrize("rounding", ["gptq", "nearest"])
+def test_what_an_earlier_attempt_rounded_is_not_rounded_again(model, samples, tmp_path, monkeypatch, rounding):
+    """A killed worker loses the weight it was at, and the forward passes of the weights that are left."""
+    context = calibration(model, samples, tmp_path, None)
+    context = replace(
+        context, request={**context.request, "weights": {**context.request["weights"], "rounding": rounding}}
+    )
+    expected = calibrate.run(replace(context, chunks={}, fractions=[]))
+    rounded: list[tuple[int, ...]] = []
+    counted: list[str] = []
+    collect = InputStatistics.add
+    fails_at = 2
+
+    def count(self, layer, *arguments):
+        counted.append(layer.weight)
+        collect(self, layer, *arguments)
+
+    def round_once(weight, *arguments):
+        if len(rounded) == fails_at:
+            raise MemoryError
+        rounded.append(weight.shape)
+        return round_to_formats(weight, *arguments)
+
+    monkeypatch.setattr(InputStatistics, "add", count)
+    monkeypatch.setattr(calibrate, "round_to_formats", round_once)
+    with pytest.raises(MemoryError):
+        calibrate.run(context)
+    assert len(context.chunks) == 2
+    fails_at = 3
+    counted.clear()
+    context.fractions.clear()
+    assert calibrate.run(context) == expected
+    assert rounded == [(12, 1, 3, 3), (24, 12, 3, 3), (10, 216)]
+    assert set(counted) == ({"fc.weight"} if rounding == "gptq" else set())
 
 
 def test_activations_are_calibrated_where_the_request_asks(model, samples, tmp_path):
