@@ -3,15 +3,17 @@
 Candidates are rounded one by one, for the inputs that the float network gives their layer: each then adds its own
 error to those that come in from before. Once a plan has settled every format, its layers can be rounded anew in graph
 order, each from the inputs `x` of the network whose earlier weights (and activations) are quantized already, and
-towards
-what the float layer makes of the float network's inputs `x_float`:
+towards what the float layer makes of the float network's inputs `x_float`:
 
     minimise  sum |W_q x - W x_float|^2        (GPTAQ, Li et al., arXiv 2504.02692)
 
 which is GPTQ with H = sum x x' for the weight `W + W (sum (x_float - x) x') H**-1` (`quantization.gptq`). Errors of
-earlier layers are made up for as far as a linear layer can. Both networks run in lockstep, so that all of this takes
-one
-forward pass of each (`quantization.lockstep`), and one GPTQ of one format for each weight.
+earlier layers are made up for as far as a linear layer can. Where the layer has a bias, that takes the mean error
+(`quantization.bias_correction`), and the weight is rounded for what is left: all moments are about the means [ours].
+Coordinate descent (`quantization.coordinate_descent`) ends each weight's rounding.
+
+Both networks run in lockstep, so that all of this takes one forward pass of each (`quantization.lockstep`), and one
+GPTQ of one format for each weight.
 
 Deviations from GPTAQ:
 
