@@ -20,6 +20,9 @@ from app.schemas.strict import MAX_LAYERS, LayerName, Strict, refuse
 PLAN_VERSION = 1
 """Of the plans that are delivered and taken; `plan-1.json` is their schema."""
 
+MOST_TOGETHER = 64
+"""Formats that one weight may be rounded to at once, as many as `weights.formats` may name."""
+
 FormatName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
@@ -62,7 +65,7 @@ class AppliedFormat(Strict):
 
 
 class AppliedLayer(AppliedFormat):
-    rounded_with: list[FormatName] | None = Field(
+    rounded_with: Annotated[list[FormatName], Field(max_length=MOST_TOGETHER)] | None = Field(
         default=None,
         description="Formats that GPTQ rounded the weight to at once; the same ones give the same bits.",
     )

@@ -31,7 +31,7 @@ class AppliedPlan:
 
     weights: Mapping[str, WeightFormat]
     activations: Mapping[str, Format]
-    together: Mapping[str, tuple[Format, ...]]
+    together: Mapping[str, tuple[WeightFormat, ...]]
 
     def formats(self) -> dict[str, list[str]]:
         """The one format name that each site may get, weights and then activations."""
@@ -63,9 +63,9 @@ def applied_plan(request: Mapping[str, Any], network: Network, known: Mapping[st
         rows = _by_name(plan["activations"], names, "activations", [row["name"] for row in plan["activations"]])
         activations = {name: _activation_format(row, name, runs) for name, row in rows.items()}
     together = {
-        name: _together(layers[name], format_)
-        for name, format_ in weights.items()
-        if not isinstance(format_, FloatFormat)
+        site.name: _together(layers[site.name], weights[site.name], site)
+        for site in network.sites
+        if not isinstance(weights[site.name], FloatFormat)
     }
     return AppliedPlan(weights, activations, together)
 
@@ -111,6 +111,14 @@ def _by_name(
 
 def _weight_format(row: Mapping[str, Any], site: Site, runs: Target) -> WeightFormat:
     asked_by = f"plan.layers, {site.name},"
+    format_ = _storable(row, site, asked_by)
+    if not isinstance(format_, FloatFormat):
+        runs.check_weight_format(format_, asked_by)
+    return format_
+
+
+def _storable(row: Mapping[str, Any], site: Site, asked_by: str) -> WeightFormat:
+    """The format of a row, if the weight of the site can have it."""
     format_ = _format(row, asked_by)
     if isinstance(format_, UnsignedFormat):
         raise PlanUnfit(f"{asked_by} is a weight, and {format_.name} a format of activations; take e.g. int8/channel")
@@ -120,7 +128,6 @@ def _weight_format(row: Mapping[str, Any], site: Site, runs: Target) -> WeightFo
         storage(format_, site.shape, site.channel_axis)
     except NotStorable as error:
         raise PlanUnfit(f"{asked_by} cannot have the format {format_.name}: {error}; take e.g. int4/channel") from None
-    runs.check_weight_format(format_, asked_by)
     return format_
 
 
@@ -148,8 +155,10 @@ def _format(row: Mapping[str, Any], asked_by: str) -> Format:
     return format_
 
 
-def _together(row: Mapping[str, Any], format_: Format) -> tuple[Format, ...]:
+def _together(row: Mapping[str, Any], format_: WeightFormat, site: Site) -> tuple[WeightFormat, ...]:
     names = row.get("rounded_with") or ()
     if format_.name not in names:
         return (format_,)
-    return tuple(_format({"format": name}, f"plan.layers, {row['name']}, rounded_with") for name in names)
+    asked_by = f"plan.layers, {site.name}, rounded_with,"
+    found = tuple(_storable({"format": name}, site, asked_by) for name in dict.fromkeys(names))
+    return tuple(one for one in found if not isinstance(one, FloatFormat))

@@ -94,6 +94,11 @@ def test_a_plan_that_misses_the_budget_is_delivered_and_says_so(job, model, samp
             "plan_invalid",
             "int4/channel and 8 bits",
         ),
+        (
+            {"layers": [*MINI["layers"][:2], {**MINI["layers"][2], "rounded_with": ["int8/tensor", "uint8/tensor"]}]},
+            "plan_invalid",
+            "fc, rounded_with, is a weight, and uint8/tensor a format of activations",
+        ),
         ({"activations": [{"name": "r1", "format": "uint8/tensor"}]}, "plan_invalid", "plan.activations leaves out"),
         ({"activations": [{"name": "r9", "format": "uint8/tensor"}]}, "layers_unknown", "plan.activations names 'r9'"),
     ],

@@ -13,6 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import InferenceSession
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
+from workers.stages.candidates import Rounded
+
 PAGE = Path(__file__).parents[3] / "docs" / "plan.md"
 
 
@@ -129,3 +131,36 @@ def test_a_weight_that_the_upload_holds_otherwise_has_its_range_found_anew(job, 
     found = initializers(quantized(upload, document))
     assert found["conv1.weight_quantized"].data_type == TensorProto.INT8
     assert folded == "conv1.weight"
+
+
+@pytest.mark.parametrize("rounding", ["gptq", "nearest"])
+@pytest.mark.parametrize("format_", ["int2/channel", "int3/tensor", "int5/channel", "int4/channel/asymmetric"])
+def test_every_stored_value_lies_on_the_grid_of_the_encodings(job, model, samples, rounding, format_):
+    layers = [{"name": name, "format": format_} for name in ("conv1", "conv2", "fc")]
+    request = {"budget": {"max_drop": 1.0}, "weights": {"rounding": rounding}, "plan": {"version": 1, "layers": layers}}
+    run = job(model, samples, request)
+    encodings = json.loads(run.run().artifacts["aimet"])["param_encodings"]
+    rounded = Rounded.unpack(run.read("calibrate"))
+    assert [one["name"] for one in encodings] == ["conv1.weight", "conv2.weight", "fc.weight"]
+    for one, (weight,) in zip(encodings, rounded.weights.values(), strict=True):
+        scale, offset = (np.array(one[key])[:, None] for key in ("scale", "offset"))
+        values = weight.dequantize().astype(np.float64).reshape(len(one["scale"]), -1)
+        codes = values / scale - offset
+        assert np.abs(codes - np.rint(codes)).max() < 1e-5
+        assert codes.min() > -0.5
+        assert codes.max() < 2 ** one["bw"] - 0.5
+
+
+def test_formats_without_a_counterpart_are_left_out_with_a_note(job, model, samples, quantized):
+    formats = {"conv1": "float16", "conv2": "codebook3/channel", "fc": "power4/channel"}
+    delivery = applied(job, model, samples, formats)
+    ort, aimet = (json.loads(delivery.artifacts[kind]) for kind in ("ort", "aimet"))
+    assert ort["tensor_quant_overrides"] == {}
+    assert ort["nodes_to_exclude"] == ["first"]
+    assert [(one["name"], one["dtype"], one["bw"]) for one in aimet["param_encodings"]] == [
+        ("conv1.weight", "FLOAT", 16)
+    ]
+    for document in (ort, aimet):
+        notes = {note["tensor"]: note["note"] for note in document["notes"]}
+        assert "codebook3/channel: left out" in notes["conv2.weight"]
+        assert "power4/channel: left out" in notes["fc.weight"]
