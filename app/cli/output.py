@@ -117,7 +117,7 @@ def show_jobs(jobs: list[Job]) -> None:
 def show_plan(plan: Mapping[str, Any]) -> None:
     """The layers of a plan, and what was measured."""
     columns = {"name": "layer", "weights": "weights", "bits": "bits", "bytes": "bytes", "damage": "damage [nats]"}
-    shown = [name for name in columns if any(name in layer for layer in plan.get("layers", ()))]
+    shown = [name for name in columns if any(layer.get(name) is not None for layer in plan.get("layers", ()))]
     table = Table()
     for name in shown:
         table.add_column(columns[name], justify="left" if name == "name" else "right")
