@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -14,6 +15,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from network.sites import RECURRENT
 from quantization.dequantize import BIAS, DOMAIN, bias_function
 from quantization.errors import FileNotAudited
+from quantization.external_data import check_outside, is_outside, values_size
 from quantization.formats import (
     BLOCK_SIZES,
     MAX_BITS,
@@ -76,24 +78,30 @@ class StoredActivation:
 @dataclass(frozen=True, slots=True)
 class Audit:
     """Every weight of a file, in the order of the nodes that make or use them, every activation that is rounded, in
-    graph order, and the size of the whole file."""
+    graph order, and the size of the whole file, with that of the values beside it."""
 
     weights: tuple[StoredWeight, ...]
     activations: tuple[StoredActivation, ...]
     total_bytes: int
 
 
-def audit(file: bytes) -> Audit:
-    """What a file written by `quantization.export` stores, from its tensors alone: no name is believed.
+def audit(file: bytes | Path) -> Audit:
+    """What a file written by `quantization.export` or `quantization.write` stores, from its tensors alone: no name is
+    believed.
+
+    Args:
+        file: its bytes, or its path; values outside of it are looked for beside that path only.
 
     Raises:
         FileNotAudited: a call is not to the function that its tensors need, the function is not ours to the byte, or a
             tensor does not hold what its type and shape say.
     """
+    data = file.read_bytes() if isinstance(file, Path) else file
     try:
-        model = onnx.ModelProto.FromString(file)
+        model = onnx.ModelProto.FromString(data)
     except DecodeError as error:
         raise FileNotAudited("these bytes are no ONNX file") from error
+    outside = check_outside(model.graph, file.parent if isinstance(file, Path) else None)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     functions = {f.name: f.SerializeToString(deterministic=True) for f in model.functions if f.domain == DOMAIN}
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
@@ -116,7 +124,7 @@ def audit(file: bytes) -> Audit:
             tensor = tensors.get(node.input[place])
             if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT:
                 weights.setdefault(tensor.name, _plain(tensor))
-    return Audit(tuple(weights.values()), tuple(_activations(model.graph, tensors)), len(file))
+    return Audit(tuple(weights.values()), tuple(_activations(model.graph, tensors)), len(data) + outside)
 
 
 def _activations(graph: onnx.GraphProto, tensors: dict[str, onnx.TensorProto]) -> Iterator[StoredActivation]:
@@ -175,10 +183,8 @@ def _packed(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> _Foun
     else:
         raise FileNotAudited(f"weight {name}: its tensors and its call {node.op_type} are those of no format")
     for tensor, part in zip(parts, found.parts, strict=True):
-        if len(tensor.raw_data) != part.size_bytes:
-            raise FileNotAudited(
-                f"weight {name}: {tensor.name} holds {len(tensor.raw_data)} bytes, expected {part.size_bytes}"
-            )
+        if (size := values_size(tensor)) != part.size_bytes:
+            raise FileNotAudited(f"weight {name}: {tensor.name} holds {size} bytes, expected {part.size_bytes}")
     return _Found(format_, shape, found)
 
 
@@ -206,7 +212,10 @@ def _with_outliers(function: str) -> Iterator[WeightFormat]:
 
 def _plain(tensor: onnx.TensorProto) -> StoredWeight:
     shape = tuple(tensor.dims)
-    return StoredWeight(tensor.name, shape, FloatFormat(), 4 * math.prod(shape), 0)
+    size = 4 * math.prod(shape)
+    if is_outside(tensor) and (found := values_size(tensor)) != size:
+        raise FileNotAudited(f"weight {tensor.name} holds {found} bytes, expected {size}")
+    return StoredWeight(tensor.name, shape, FloatFormat(), size, 0)
 
 
 _FORMATS = tuple(_all_formats())

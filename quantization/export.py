@@ -269,5 +269,6 @@ def _channel_axis(weight: QuantizedWeight, usual: int) -> int:
 def _too_large(size_bytes: int) -> ExportTooLarge:
     return ExportTooLarge(
         f"the file would have {size_bytes} bytes or more, and an ONNX file in one piece has at most {LARGEST_MESSAGE};"
-        " plan fewer bits for it, or split the network"
+        " plan fewer bits for it (limits.max_size_bytes of a job), split the network, or let `quantization.write` write"
+        " it in two files"
     )
