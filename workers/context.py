@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TypeVar
 from app.errors import AppError
 from app.lifecycle import claims
 from app.lifecycle.states import Claim, Estimate, Progress
+from app.schemas.parsing import parse_request
 from app.store.blobs import open_blob_to_file
 from app.store.engine import Sessions
 from app.store.uploads import upload_blob
@@ -39,6 +40,7 @@ class JobContext:
     """A `workers.stage.StageContext` on the store.
 
     Args:
+        claim: with every member of the request (`with_defaults`).
         stages: those that the request needs; their keys are known before anything runs, because a key depends on keys
             only.
         started_at: when the job was first started, in whatever attempt; the deadline counts from there.
@@ -159,7 +161,7 @@ class JobContext:
 
     def time_used(self) -> float:
         """The share of the request's `search.deadline_seconds` that is used up, 0 without one, at most 1."""
-        seconds = (self.request.get("search") or {}).get("deadline_seconds")
+        seconds = self.request["search"]["deadline_seconds"]
         if seconds is None:
             return 0.0
         return float(min(1.0, max(0.0, (datetime.now(UTC) - self._started_at).total_seconds() / seconds)))
@@ -233,6 +235,15 @@ class ProgressClock:
         known = ran > 0.01 * self._total
         eta = (self._now() - self._started) / ran * left if known else None
         return Progress(self._stage.name, done, eta)
+
+
+def with_defaults(claim: Claim) -> Claim:
+    """The claim with the members of its request that the service did not know yet when it stored the job.
+
+    Raises:
+        AppError: this version refuses the request.
+    """
+    return replace(claim, request=parse_request(claim.request).model_dump(mode="json"))
 
 
 def stage_keys(stages: Sequence[Stage], claim: Claim) -> dict[str, str]:

@@ -21,7 +21,7 @@ from app.store.engine import Sessions
 from app.store.jobs import find_job
 from app.store.temporary import work_folder
 from workers.app import STOP_SECONDS
-from workers.context import JobContext, Resources
+from workers.context import JobContext, Resources, with_defaults
 from workers.failures import failure
 from workers.heartbeat import Heartbeat, Interrupted, Interruption
 from workers.limits import thread_count
@@ -159,7 +159,7 @@ class _Run:
             return self._failed(error)
 
     def _attempt(self) -> End:
-        worker, claim = self._worker, self._claim
+        worker, claim = self._worker, with_defaults(self._claim)
         settings = worker.settings
         with work_folder(settings.tmp_dir) as folder:
             resources = Resources(folder, thread_count(settings.worker_threads), settings.worker_memory_bytes)

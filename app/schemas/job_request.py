@@ -1,7 +1,7 @@
 """The request of a job.
 
 A job is stored with its request as JSON, every default filled in: `JobRequest.model_dump(mode="json")` is what the
-worker reads, whatever the defaults of a later version are.
+worker reads, whatever the defaults of a later version are. Members that only a later version knows get theirs there.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from app.lifecycle.messages import MessageSender, message_sender
+from app.schemas.job_request import Budget, JobRequest
 from app.settings import Settings
 from app.store.blobs import read_bytes, write_bytes
 from app.store.engine import Sessions
@@ -56,14 +57,14 @@ class Jobs:
             with self.sessions.begin() as session:
                 put_upload(session, kind, blob, None, now)
             ids[kind] = blob.sha256
-        request = {"budget": {"max_drop": factor}, "search": {"deadline_seconds": None}}
+        request = JobRequest(model_id=ids["model"], dataset_id=ids["dataset"], budget=Budget(max_drop=factor))
         with self.sessions.begin() as session:
             session.add(
                 JobRow(
                     id=job_id,
                     model_id=ids["model"],
                     dataset_id=ids["dataset"],
-                    request=request,
+                    request=request.model_dump(mode="json"),
                     state="queued",
                     created_at=now,
                     announce_at=now + timedelta(days=1),

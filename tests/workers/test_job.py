@@ -17,7 +17,7 @@ from app.store.engine import Sessions
 from app.store.stages import get_stage_result
 from app.store.tables import StageResultRow
 from workers.job import End, Pipeline, Worker
-from workers.stage import Delivery
+from workers.stage import Delivery, Stage
 
 VALUES = list(range(10))
 
@@ -105,6 +105,35 @@ def test_what_is_cached_is_computed_once_for_all_jobs(jobs, sessions, settings, 
         keys = [row.key for row in session.query(StageResultRow)]
     assert len(keys) == 3
     assert sum(key.startswith("cached/") for key in keys) == 1
+
+
+def test_a_request_that_an_older_version_stored_gets_the_defaults_of_what_it_does_not_say(jobs, sessions, settings):
+    seen = []
+
+    def run(context):
+        seen.append(context.request)
+        return b""
+
+    stage = Stage("look", ("model",), lambda request: request["plan"], run, 1.0, timedelta(seconds=60))
+    worker = Worker(sessions, settings, "here", Pipeline((stage,), lambda context: Delivery("met", {}, {})))
+    newest, older = jobs.add(VALUES), jobs.add([1.0])
+    stored = jobs.row(newest).request
+    weights = {name: value for name, value in stored["weights"].items() if name != "formats"}
+    without = {name: value for name, value in jobs.row(older).request.items() if name not in ("plan", "target")}
+    jobs.change(older, request={**without, "weights": weights})
+    for job_id in (newest, older):
+        assert worker.run(job_id) is End.FINISHED
+    assert seen[0] == stored
+    assert seen[1] == {**stored, "model_id": jobs.row(older).model_id}
+
+
+def test_a_stored_request_that_this_version_refuses_ends_its_job_with_the_reason(jobs, make_worker):
+    job_id = jobs.add(VALUES)
+    jobs.change(job_id, request={**jobs.row(job_id).request, "flavor": "sweet"})
+    assert make_worker().run(job_id) is End.FAILED
+    row = jobs.row(job_id)
+    assert row.error_code == "request_invalid"
+    assert "flavor" in row.error_detail
 
 
 def test_a_message_that_comes_twice_runs_the_job_once(jobs, make_worker):

@@ -40,7 +40,7 @@ class AppliedPlan:
 
 def brings_plan(request: Mapping[str, Any]) -> bool:
     """Whether the job applies a plan in place of searching for one."""
-    return request.get("plan") is not None  # a request that was stored by an older version has no such member
+    return request["plan"] is not None
 
 
 def applied_plan(request: Mapping[str, Any], network: Network, known: Mapping[str, Sequence[Site]]) -> AppliedPlan:
