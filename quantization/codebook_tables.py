@@ -28,7 +28,7 @@ from quantization.kmeans import centers
 
 _MOST_ROUNDS = 3
 _LEAST_GAIN = 3e-3  # of the error, for another round
-_LARGEST = float(np.finfo(np.float16).max)
+LARGEST = float(np.finfo(np.float16).max)
 
 Floats = NDArray[np.float32]
 Element = TypeVar("Element", bound=np.generic)
@@ -49,7 +49,7 @@ def codebook(
         ValueError: the weight or the importance is not as described.
     """
     fitted = fit_tables(weight, format_, channel_axis, importance)
-    return fitted.weight(format_, fitted.nearest())
+    return fitted.weight(format_, fitted.tables, fitted.nearest(), weight)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,30 +66,42 @@ class FittedTables:
     shape: tuple[int, ...]
     folded: tuple[int, int, int]
 
-    def nearest(self) -> NDArray[np.int8]:
-        """For every value of `rows` its place in the ascending table."""
-        return nearest_places(self.rows, self.tables)
-
-    def weight(self, format_: CodebookFormat, places: NDArray[np.int8]) -> CodebookWeight:
-        """The weight at `places` in the ascending tables, `[channels, reduced]`."""
-        half = 1 << (format_.bits - 1)
+    def channels(self) -> NDArray[np.int32]:
+        """For every weight, in the weight's shape, which table it takes."""
         outer, _, inner = self.folded
-        flat = self._unfold(self.rows).reshape(-1)
+        numbers = np.arange(outer * inner, dtype=np.int32).reshape(outer, 1, inner)
+        return np.broadcast_to(numbers, self.folded).reshape(self.shape)
+
+    def kept_mask(self) -> NDArray[np.bool_]:
+        """What is kept, in the weight's shape."""
         mask = np.zeros(self.rows.shape, dtype=np.bool_)
         mask.flat[self.kept] = True
-        positions = np.flatnonzero(self._unfold(mask)).astype(np.int32)
-        tables = np.roll(self.tables.astype(np.float16), half, axis=1)  # code 0 first
+        return self._unfold(mask)
+
+    def nearest(self) -> NDArray[np.uint8]:
+        """For every weight, in the weight's shape, its place in the ascending table."""
+        return self._unfold(nearest_places(self.rows, self.tables))
+
+    def weight(
+        self, format_: CodebookFormat, tables: Floats, places: NDArray[np.uint8], values: Floats
+    ) -> CodebookWeight:
+        """The weight at `places` in `tables` `[channels, 2**bits]`, with those of `values` that are kept; the last two
+        in the weight's shape."""
+        half = 1 << (format_.bits - 1)
+        outer, _, inner = self.folded
+        positions = np.flatnonzero(self.kept_mask()).astype(np.int32)
+        ordered = np.roll(tables.astype(np.float16), half, axis=1)  # code 0 first
         return CodebookWeight(
             format_,
-            self._unfold((places - np.int8(half)).astype(np.int8)).reshape(self.shape),
-            np.ascontiguousarray(np.moveaxis(tables.reshape(outer, inner, -1), 2, 1)),
+            places.astype(np.int8) - np.int8(half),
+            np.ascontiguousarray(np.moveaxis(ordered.reshape(outer, inner, -1), 2, 1)),
             positions,
-            flat[positions],
+            values.reshape(-1)[positions],
         )
 
     def _unfold(self, rows: NDArray[Element]) -> NDArray[Element]:
         outer, reduced, inner = self.folded
-        return np.ascontiguousarray(np.moveaxis(rows.reshape(outer, inner, reduced), 2, 1))
+        return np.ascontiguousarray(np.moveaxis(rows.reshape(outer, inner, reduced), 2, 1)).reshape(self.shape)
 
 
 def fit_tables(
@@ -118,9 +130,9 @@ def fit_tables(
     return FittedTables(rows, tables, kept, weight.shape, folded)
 
 
-def nearest_places(rows: Floats, tables: Floats) -> NDArray[np.int8]:
+def nearest_places(rows: Floats, tables: Floats) -> NDArray[np.uint8]:
     """For every value of `rows` `[channels, n]` the place of the nearest in its ascending table; of two the lower."""
-    places = np.zeros(rows.shape, dtype=np.int8)
+    places = np.zeros(rows.shape, dtype=np.uint8)
     for middle in ((tables[:, 1:] + tables[:, :-1]) / 2).T:
         places += rows > middle[:, None]
     return places
@@ -133,7 +145,7 @@ def _by_channel(weight: Floats, folded: tuple[int, int, int]) -> Floats:
 
 def _tables(rows: Floats, masses: Floats | None, levels: int) -> Floats:
     """The best tables `[channels, levels]`, ascending, at float16 numbers."""
-    return centers(rows.clip(-_LARGEST, _LARGEST), masses, levels).astype(np.float16).astype(np.float32)
+    return centers(rows.clip(-LARGEST, LARGEST), masses, levels).astype(np.float16).astype(np.float32)
 
 
 def _with_outliers(rows: Floats, masses: Floats, levels: int, count: int) -> tuple[Floats, NDArray[np.intp]]:

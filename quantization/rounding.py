@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantization.families import rounded
-from quantization.formats import HadamardFormat, IntegerFormat, PowerFormat, WeightFormat
+from quantization.formats import CodebookFormat, HadamardFormat, IntegerFormat, PowerFormat, WeightFormat
 from quantization.gptq import gptq_prepared, prepare
+from quantization.gptq_codebooks import codebook_gptq
 from quantization.gptq_powers import power_gptq
 from quantization.gptq_rotations import hadamard_gptq
 from quantization.reduction import NotReducible
@@ -25,8 +26,8 @@ def round_to_formats(
 ) -> tuple[list[QuantizedWeight], str]:
     """`weight` in each of `formats`, in their order, and in words how: "gptq" or "nearest", after a colon why.
 
-    Integers and power grids share one factor of the inputs' second moments; rotated weights share one in their basis.
-    The others have each value rounded by itself.
+    Integers, power grids and codebooks share one factor of the inputs' second moments; rotated weights share one in
+    their basis. The others have each value rounded by itself.
 
     Args:
         weight: finite float32, of a shape that every format can store (`quantization.storage`).
@@ -39,16 +40,18 @@ def round_to_formats(
     if isinstance(statistics, NotReducible):
         return [rounded(weight, format_, channel_axis) for format_ in formats], f"nearest: {statistics.reason}"
     integers = [format_ for format_ in formats if isinstance(format_, IntegerFormat)]
+    codebooks = [format_ for format_ in formats if isinstance(format_, CodebookFormat)]
     powers = [format_ for format_ in formats if isinstance(format_, PowerFormat)]
     turned = [format_ for format_ in formats if isinstance(format_, HadamardFormat)]
     found: dict[WeightFormat, QuantizedWeight] = {}
     note = ""
-    if integers or powers:
+    if integers or powers or codebooks:
         prepared = prepare(weight, statistics)
         note = prepared.note
         if integers:
             found |= zip(integers, gptq_prepared(prepared, integers, channel_axis).weights, strict=True)
         found |= zip(powers, power_gptq(prepared, powers, channel_axis), strict=True)
+        found |= zip(codebooks, codebook_gptq(prepared, codebooks, channel_axis), strict=True)
     if turned:
         found |= zip(turned, hadamard_gptq(weight, turned, channel_axis, statistics), strict=True)
     others = {format_: rounded(weight, format_, channel_axis) for format_ in formats if format_ not in found}
