@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import helper
@@ -13,11 +16,13 @@ from scipy.linalg import hadamard as sylvester
 from scipy.stats import norm
 
 from network.graph import Network
+from quantization.activations import QuantizedActivation
 from quantization.audit import audit
 from quantization.cost import file_bytes
 from quantization.export import export, simulate
+from quantization.families import rounded
 from quantization.folding import Fold, fold
-from quantization.formats import HadamardFormat, IntegerFormat
+from quantization.formats import HadamardFormat, IntegerFormat, PowerFormat, UnsignedFormat, WeightFormat
 from quantization.nearest import round_nearest
 from quantization.rotations import LARGEST_BLOCK, HadamardWeight, Rotation, hadamard, rotation, round_rotated
 from quantization.storage import NotStorable, storage
@@ -164,12 +169,48 @@ def test_the_file_computes_what_numpy_does_to_the_bit(
     node = helper.make_node("Gemm", ["x", "w"], ["y"], transB=int(transposed))
     inputs = {"x": generator.standard_normal((2, max(shape))).astype(np.float32)}
     network = make_network([node], inputs, {"w": weight})
-    rounded = round_rotated(weight, HadamardFormat(bits), 0 if transposed else 1)
-    file = export(network, {"w": rounded}, {})
-    np.testing.assert_array_equal(run_onnx(file, inputs)[0], run_onnx(simulate(network, {"w": rounded}), inputs)[0])
-    assert len(file) == file_bytes(network, {"w": rounded.format})
-    assert [stored.format for stored in audit(file).weights] == [rounded.format]
+    found = round_rotated(weight, HadamardFormat(bits), 0 if transposed else 1)
+    file = export(network, {"w": found}, {})
+    np.testing.assert_array_equal(run_onnx(file, inputs)[0], run_onnx(simulate(network, {"w": found}), inputs)[0])
+    assert len(file) == file_bytes(network, {"w": found.format})
+    assert [stored.format for stored in audit(file).weights] == [found.format]
     assert len(file) < 1500 + weight.nbytes // 4
+
+
+@pytest.mark.parametrize("format_", [HadamardFormat(3), PowerFormat(3)], ids=lambda format_: format_.name)
+@pytest.mark.parametrize("shape", [(64, 5), (5, 64)])
+def test_the_runtime_folds_the_unpacking_on_either_side(
+    make_network: Callable[..., Network], tmp_path: Path, format_: WeightFormat, shape: tuple[int, int]
+) -> None:
+    weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    transposed = shape[0] < shape[1]
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], transB=int(transposed))
+    network = make_network([node], {"x": np.ones((2, 64), dtype=np.float32)}, {"w": weight})
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    file = export(network, {"w": rounded(weight, format_, 0 if transposed else 1)}, {})
+    onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    optimised = onnx.load(tmp_path / "optimised.onnx")
+    assert [node.op_type for node in optimised.graph.node] == ["Gemm"]
+    assert not optimised.functions
+
+
+@pytest.mark.parametrize("format_", [HadamardFormat(4), PowerFormat(4)], ids=lambda format_: format_.name)
+def test_a_layer_between_quantized_tensors_runs_in_floats_with_the_same_weights(
+    make_network: Callable[..., Network], run_onnx: Callable[..., list[NDArray[Any]]], format_: WeightFormat
+) -> None:
+    generator = np.random.default_rng(0)
+    weight = generator.standard_normal((6, 8, 3, 3)).astype(np.float32)
+    inputs = {"x": generator.standard_normal((2, 8, 5, 5)).astype(np.float32)}
+    bias = generator.standard_normal(6).astype(np.float32)
+    network = make_network([helper.make_node("Conv", ["x", "w", "b"], ["y"])], inputs, {"w": weight, "b": bias})
+    weights = {"w": rounded(weight, format_, 0)}
+    activations = {name: QuantizedActivation.covering(UnsignedFormat(8), -9.0, 9.0) for name in ("x", "y")}
+    file = export(network, weights, {}, activations)
+    np.testing.assert_array_equal(
+        run_onnx(file, inputs)[0], run_onnx(simulate(network, weights, activations), inputs)[0]
+    )
 
 
 @pytest.mark.parametrize(
