@@ -16,16 +16,18 @@ activations has the sum of its activations' scores.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sensitivity.estimate import ActivationChange, Estimate, Subject, Unit, WeightChange
+from sensitivity.estimate import ActivationChange, Estimate, Subject, Unit
 from sensitivity.estimators.draws import Draws
 from sensitivity.estimators.linearisation import Linearisation, Place, joined, weight_error
 from sensitivity.omega import omega
-from sensitivity.traces import TraceRule, hessian_traces, output_probe
+from sensitivity.traces import TraceRule, Traces, hessian_traces, output_probe
 
 Floats = NDArray[np.float64]
 
@@ -38,29 +40,34 @@ def hawq_v2(subject: Subject, rule: TraceRule | None = None) -> Estimate:
     Raises:
         ValueError: there is no candidate.
     """
-    started = time.perf_counter()
     if not subject.changes:
         raise ValueError("there is no candidate to estimate; expected at least one")
-    weights, activations = subject.weight_changes, subject.activation_changes
-    share = len(weights) / len(subject.changes)  # of the progress; the two parts cost about as much for a candidate
-    scores, stderr = np.empty((2, len(subject.changes)))
-    note = ""
+    weights = list(dict.fromkeys(change.initializer for change in subject.weight_changes.values()))
     if weights:
-        on_weights, note = _of_weights(subject, weights, rule, share)
-        scores[list(weights)], stderr[list(weights)] = on_weights
-    if activations:
-        scores[list(activations)], stderr[list(activations)] = _of_activations(subject, activations, share)
-    subject.check(1.0)  # the traces may have ended early
-    return Estimate("hawq_v2", Unit.DAMAGE, scores, stderr, subject.samples, time.perf_counter() - started, note)
+        estimate, traces = hawq_v2_with_traces(subject, weights, rule)
+        note = f"traces of weights: {traces.probes} probes of {traces.batch} samples, {traces.status}"
+        return replace(estimate, note=note)
+    started = time.perf_counter()
+    scores, stderr = _of_activations(subject, subject.activation_changes, 0.0)
+    return Estimate("hawq_v2", Unit.DAMAGE, scores, stderr, subject.samples, time.perf_counter() - started)
 
 
-def _of_weights(
-    subject: Subject, changes: dict[int, WeightChange], rule: TraceRule | None, share: float
-) -> tuple[tuple[Floats, Floats], str]:
-    names = list(dict.fromkeys(change.initializer for change in changes.values()))
+def hawq_v2_with_traces(
+    subject: Subject, weights: Sequence[str], rule: TraceRule | None = None
+) -> tuple[Estimate, Traces]:
+    """The same, and the traces that it rests on: of these `weights`, in their order.
+
+    Args:
+        subject: with candidates of weights, of activations, or of both.
+        weights: at least one initializer; all that a candidate changes are among them.
+        rule: when the traces are known well enough.
+    """
+    started = time.perf_counter()
+    changes, activations = subject.weight_changes, subject.activation_changes
+    share = len(changes) / len(subject.changes)  # of the progress; the two parts cost about as much for a candidate
     traces = hessian_traces(
         subject.network,
-        {name: name for name in names},
+        {name: name for name in weights},
         subject.inputs,
         subject.loss,
         torch.Generator().manual_seed(subject.seed),
@@ -68,11 +75,16 @@ def _of_weights(
         subject.batch,
         lambda fraction: subject.check(share * fraction),
     )
-    rows = [names.index(change.initializer) for change in changes.values()]
+    rows = [weights.index(change.initializer) for change in changes.values()]
     squared = np.array([np.square(weight_error(subject, change)).sum() for change in changes.values()])
-    scores, stderr = omega(traces.trace_mean[rows], squared, traces.trace_stderr[rows])
-    note = f"traces of weights: {traces.probes} probes of {traces.batch} samples, {traces.status}"
-    return (0.5 * scores, 0.5 * stderr), note
+    scores, stderr = np.empty((2, len(subject.changes)))
+    on_weights = omega(traces.trace_mean[rows], squared, traces.trace_stderr[rows])
+    scores[list(changes)], stderr[list(changes)] = (0.5 * one for one in on_weights)
+    if activations:
+        scores[list(activations)], stderr[list(activations)] = _of_activations(subject, activations, share)
+    subject.check(1.0)  # the traces may have ended early
+    seconds = time.perf_counter() - started
+    return Estimate("hawq_v2", Unit.DAMAGE, scores, stderr, subject.samples, seconds), traces
 
 
 def _of_activations(subject: Subject, changes: dict[int, ActivationChange], done: float) -> tuple[Floats, Floats]:

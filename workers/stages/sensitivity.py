@@ -8,7 +8,6 @@ the plan rests on the passes of the stage `cross_layer`.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,16 +15,14 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from network.errors import UnsupportedOperators
 from network.execution import TorchNetwork
 from quantization.weights import QuantizedWeight
-from sensitivity.estimate import Estimate, Subject, Unit
+from sensitivity.estimate import Estimate, Subject
 from sensitivity.estimators import METHODS
-from sensitivity.omega import omega
-from sensitivity.traces import TraceRule, hessian_traces
+from sensitivity.estimators.hawq_v2 import hawq_v2_with_traces
 from workers.stage import StageContext
 from workers.stages.candidates import Rounded
 from workers.stages.changes import changes_of, counted
@@ -34,8 +31,6 @@ from workers.stages.forecast import forecast_gradients
 from workers.stages.inputs import Inputs
 from workers.stages.methods import DEAR, float_passes, methods_to_run
 from workers.stages.payload import Arrays, pack, unpack
-
-TRACE_RULE = TraceRule(rtol=0.1, min_probes=8, max_probes=64)
 
 Document = dict[str, Any]
 
@@ -55,7 +50,7 @@ def run(context: StageContext) -> bytes:
     passes = sum(float_passes(name, inputs.network, counted(rounded)) for name in methods)
     expected = forecast_gradients(inputs, passes, context.threads)
     context.estimate(expected.seconds, expected.memory_bytes)
-    estimates = _Estimates(context, inputs, rounded, network, errors)
+    estimates = _Estimates(context, inputs, rounded, network)
     unavailable = {}
     for number, name in enumerate(methods):
         report = partial(_part, context.progress, number, len(methods))
@@ -84,7 +79,6 @@ class _Estimates:
         inputs: Inputs,
         rounded: Rounded,
         network: TorchNetwork,
-        errors: NDArray[np.float64],
     ) -> None:
         self.methods: dict[str, Document] = {}
         self.arrays: Arrays = {}
@@ -94,17 +88,15 @@ class _Estimates:
         self._context = context
         self._inputs = inputs
         self._network = network
-        self._errors = errors
         self._changes = changes_of(inputs.network, rounded)
         self._counted = counted(rounded)
-        self._counts = [len(rounded.weights[site.name]) for site in inputs.network.sites]
 
     def add(self, name: str, check: Callable[[float], None]) -> None:
         """What the method `name` says, computed or found."""
         if name in DEAR:
             document, arrays = self._site_by_site(name, check)
         else:
-            compute = self._by_traces if name == "hawq_v2" else self._estimated
+            compute = self._with_traces if name == "hawq_v2" else self._estimated
             document, arrays = unpack(self._context.chunk(name, lambda: compute(name, self._subject(check))))
         if name == "hawq_v2":
             self.traces = document.pop("traces")
@@ -144,31 +136,9 @@ class _Estimates:
     def _estimated(self, name: str, subject: Subject) -> bytes:
         return pack(*_packed(METHODS[name](subject)))
 
-    def _by_traces(self, name: str, subject: Subject) -> bytes:
-        """HAWQ-V2, of weights by way of the traces, which the plan shows."""
-        started = time.perf_counter()
-        check = subject.check
-        share = 0.5 if len(self._changes) > sum(self._counts) else 1.0  # of the progress; the rest is activations
-        traces = hessian_traces(
-            self._network,
-            {site.name: site.weight for site in self._inputs.network.sites},
-            subject.inputs,
-            subject.loss,
-            torch.Generator().manual_seed(subject.seed),
-            TRACE_RULE,
-            subject.batch,
-            lambda fraction: check(share * fraction),
-        )
-        mean, stderr = (np.repeat(values, self._counts) for values in (traces.trace_mean, traces.trace_stderr))
-        weights = len(mean)
-        scores, scores_stderr = (0.5 * one for one in omega(mean, self._errors[:weights], stderr))
-        if activations := self._changes[weights:]:
-            more = METHODS[name](
-                replace(subject, changes=activations, check=lambda fraction: check(share + (1 - share) * fraction))
-            )
-            scores, scores_stderr = np.append(scores, more.scores), np.append(scores_stderr, more.stderr)
-        seconds = time.perf_counter() - started
-        estimate = Estimate(name, Unit.DAMAGE, scores, scores_stderr, subject.samples, seconds)
+    def _with_traces(self, _name: str, subject: Subject) -> bytes:
+        """HAWQ-V2, and the traces of all weights, which the plan shows."""
+        estimate, traces = hawq_v2_with_traces(subject, [site.weight for site in self._inputs.network.sites])
         document, arrays = _packed(estimate)
         document["traces"] = {"probes": traces.probes, "probe_batch": traces.batch, "status": traces.status.value}
         return pack(document, {**arrays, "trace_mean": traces.trace_mean, "trace_stderr": traces.trace_stderr})
