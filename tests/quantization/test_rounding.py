@@ -9,8 +9,9 @@ from onnx import helper
 
 from network.graph import Network
 from quantization.families import rounded
-from quantization.formats import HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
+from quantization.formats import CodebookFormat, HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
 from quantization.gptq import gptq, prepare
+from quantization.gptq_codebooks import codebook_gptq
 from quantization.gptq_powers import power_gptq
 from quantization.gptq_rotations import hadamard_gptq
 from quantization.reduction import NotReducible
@@ -24,6 +25,7 @@ FORMATS: list[WeightFormat] = [
     HalfFormat(),
     IntegerFormat(2),
     HadamardFormat(5),
+    CodebookFormat(2, 45),
 ]
 
 
@@ -48,7 +50,9 @@ def test_each_format_is_rounded_as_its_family_is(make_network: Callable[..., Net
     integers = gptq(weight, [IntegerFormat(4), IntegerFormat(2)], 1, statistics).weights
     turned = hadamard_gptq(weight, [HadamardFormat(3), HadamardFormat(5)], 1, statistics)
     (power,) = power_gptq(prepare(weight, statistics), [PowerFormat(3)], 1)
-    expected = [turned[0], integers[0], power, rounded(weight, HalfFormat(), 1), integers[1], turned[1]]
+    (codebook,) = codebook_gptq(prepare(weight, statistics), [CodebookFormat(2, 45)], 1)
+    half = rounded(weight, HalfFormat(), 1)
+    expected = [turned[0], integers[0], power, half, integers[1], turned[1], codebook]
     for own, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(own.dequantize(), other.dequantize())
 
