@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, lapack
 
 HIGHEST_DAMPING = 100.0
-_PANEL = 512  # rows of a triangular product at once
+_PANEL = 512  # rows at once
 # Of H damped by d no eigenvalue is below d times its mean, nor one above `reduced` times that: condition `reduced / d`.
 # At least damped so, float32 gives the factor to 1e-5 of a column (4,096 columns, d = 0.01) in half the time.
 _SINGLE_DAMPING = 0.005
@@ -85,23 +85,29 @@ def _factorise_at(hessian: NDArray[np.float64], damping: float) -> Factor:
     for group in range(groups):
         # a group without any input has H = 0: damping alone, of any size, makes its rounding nearest
         added = damping * (diagonals[group].mean() or 1.0)
-        lower = _cholesky(hessian[group], order[group], added, damping)
-        pivots[group] = lower.diagonal()
-        np.divide(lower.T, lower.diagonal()[:, None], out=upper[group], casting="same_kind")
+        factor = _cholesky(hessian[group], order[group], added, damping, upper[group])
+        pivots[group] = factor.diagonal()
+        np.divide(factor, factor.diagonal()[:, None].copy(), out=upper[group], casting="same_kind")
         for row in range(1, reduced):
             upper[group, row, :row] = 0  # LAPACK leaves it as it was; faster than its cleaning
     return Factor(order, upper, pivots, damping)
 
 
 def _cholesky(
-    hessian: NDArray[np.float64], order: NDArray[np.intp], added: float, damping: float
+    hessian: NDArray[np.float64], order: NDArray[np.intp], added: float, damping: float, room: Floats
 ) -> NDArray[np.floating]:
-    """Lower triangle L of H, columns in `order`, `added` on its diagonal; what is above it is arbitrary."""
-    routines: list[tuple[type[np.floating], Any]] = [(np.float32, lapack.spotrf), (np.float64, lapack.dpotrf)]
-    for dtype, potrf in routines if damping >= _SINGLE_DAMPING else routines[1:]:
-        damped: NDArray[Any] = hessian.astype(dtype).take(order, axis=0).take(order, axis=1)
-        damped[np.diag_indices(len(order))] += dtype(added)
+    """Upper triangle L' of H, columns in `order`, `added` on its diagonal; what is below it is arbitrary.
+
+    `room`, of the same shape, is what float32 works in.
+    """
+    for single in (True, False) if damping >= _SINGLE_DAMPING else (False,):
+        damped: NDArray[Any] = room if single else np.empty_like(hessian)
+        for start in range(0, len(order), _PANEL):  # fresh pages cost more than what is written to them
+            rows = order[start : start + _PANEL]
+            damped[start : start + _PANEL] = hessian.take(rows, axis=0).take(order, axis=1)
+        damped[np.diag_indices(len(order))] += damped.dtype.type(added)
+        potrf = lapack.spotrf if single else lapack.dpotrf
         lower, info = potrf(damped.T, lower=1, clean=0, overwrite_a=1)
         if info == 0:
-            return np.asarray(lower)
+            return np.asarray(lower.T)
     raise np.linalg.LinAlgError(f"the leading {info} columns of H are not positive definite")
