@@ -27,8 +27,7 @@ import onnx
 from onnx import numpy_helper
 
 from network.graph import Network
-
-_LARGEST_ARGUMENT = 64  # elements of what may be the scales of a Resize, or such
+from network.shapes import float_shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ def names_read(node: onnx.NodeProto) -> Iterator[str]:
 def constant_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """The shapes of float values that are computed from initializers alone."""
     variable = _variable(network)
-    shapes, _ = _float_shapes(network.proto)
+    shapes, _ = float_shapes(network.proto)
     return {name: shape for name, shape in shapes.items() if name not in variable}
 
 
@@ -116,12 +115,8 @@ class _Graph:
         self.nodes = list(network.proto.graph.node)
         self.initializers = network.initializers
         self.sole_readers = sole_readers(network)
-        self.shapes, floats = _float_shapes(network.proto)
-        variable = {spec.name for spec in network.inputs}
-        for node in self.nodes:
-            if variable.intersection(names_read(node)):
-                variable.update(node.output)
-        self.values = variable & floats - {""} - {
+        self.shapes, floats = float_shapes(network.proto)
+        self.values = _variable(network) & floats - {""} - {
             name for node in self.nodes if _is_refused(node) for name in node.output
         }
         self.moved = {
@@ -216,31 +211,3 @@ _KERNELS: Mapping[str, _Kernel] = {
         for name in ("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid")
     },
 }
-
-
-def _float_shapes(proto: onnx.ModelProto) -> tuple[dict[str, tuple[int, ...]], set[str]]:
-    """The known shapes of float32 values when a free batch axis is 1, and the names of all float32 values."""
-    single = onnx.ModelProto()
-    single.CopyFrom(proto)
-    del single.graph.value_info[:]
-    for value in single.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if dims and not dims[0].HasField("dim_value"):
-            dims[0].dim_value = 1
-    for value in single.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    for tensor in single.graph.initializer:  # inference needs the values of shapes and scales, not of weights
-        if tensor.data_type == onnx.TensorProto.FLOAT and math.prod(tensor.dims) > _LARGEST_ARGUMENT:
-            tensor.ClearField("raw_data")
-            tensor.ClearField("float_data")
-    inferred = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
-    shapes: dict[str, tuple[int, ...]] = {}
-    floats: set[str] = set()
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-            continue
-        floats.add(value.name)
-        dims = value.type.tensor_type.shape.dim
-        if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
-            shapes[value.name] = tuple(dim.dim_value for dim in dims)
-    return shapes, floats

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from network.graph import Network
+from network.runtime import session_of
 
 Values = dict[str, NDArray[np.generic]]
 
@@ -125,7 +126,7 @@ class SegmentedNetwork:
         model = onnx.helper.make_model(
             graph, opset_imports=self._network.proto.opset_import, ir_version=self._network.proto.ir_version
         )
-        session = _session(model.SerializeToString(), self._threads) if computed else None
+        session = session_of(model, self._threads) if computed else None
         return Segment(session, fed, computed, outputs)
 
 
@@ -171,16 +172,6 @@ class Segment:
         return {name: results[name] if name in results else values[name] for name in self._outputs}
 
 
-def _session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only: it warns of every initializer that folding makes unused
-    # Spinning threads of many short-lived sessions take the cores from each other.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
 def _value_types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
     """The type of every value and initializer, without its shape."""
     inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
@@ -200,7 +191,7 @@ def _types_in_runtime(proto: onnx.ModelProto, names: Sequence[str]) -> dict[str,
     model.CopyFrom(proto)
     returned = {value.name for value in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in returned)
-    kinds = {value.name: value.type for value in _session(model.SerializeToString(), 1).get_outputs()}
+    kinds = {value.name: value.type for value in session_of(model, 1).get_outputs()}
     # such as "tensor(float)"
     elements = {name: kinds[name].removeprefix("tensor(").removesuffix(")").upper() for name in names}
     known = set(onnx.TensorProto.DataType.keys())

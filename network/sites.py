@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 import onnx
 
 from network.graph import Layer, Site
+from network.shapes import float_shapes
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 """Operators with two weights, inputs 1 and 2: one for the inputs of a step, one for the hidden states before it."""
@@ -29,7 +30,7 @@ def find_sites(proto: onnx.ModelProto) -> tuple[Site, ...]:
     """
     graph = proto.graph
     weights = {t.name: tuple(t.dims) for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
-    shapes = _shapes_of_one_sample(proto)
+    shapes, _ = float_shapes(proto)
     uses: dict[str, list[tuple[onnx.NodeProto, Layer]]] = {}
     for node in graph.node:
         for layer in _layers(node, weights, shapes):
@@ -151,27 +152,3 @@ _RULES: Mapping[str, Callable[[onnx.NodeProto, _Weights, _Shapes], Layer | None]
     "MatMul": _matmul,
     "Gather": _embedding,
 }
-
-
-def _shapes_of_one_sample(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Every shape that inference knows when the free batch axis is 1."""
-    single = onnx.ModelProto()
-    single.CopyFrom(proto)
-    del single.graph.value_info[:]
-    for value in single.graph.input:
-        batch = value.type.tensor_type.shape.dim[0]
-        if not batch.HasField("dim_value"):
-            batch.dim_value = 1
-    for value in single.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    for tensor in single.graph.initializer:  # inference needs the values of shape arguments only, not of weights
-        if tensor.data_type == onnx.TensorProto.FLOAT:
-            tensor.ClearField("raw_data")
-            tensor.ClearField("float_data")
-    inferred = onnx.shape_inference.infer_shapes(single, data_prop=True)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        if all(dim.HasField("dim_value") for dim in dims):
-            shapes[value.name] = tuple(dim.dim_value for dim in dims)
-    return shapes

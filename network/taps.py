@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from network.activations import names_read
 from network.graph import Network
+from network.runtime import session_of
 
 Visit = Callable[[str, NDArray[np.generic]], None]
 
@@ -46,7 +47,7 @@ class Taps:
         if self._computed:
             model = _cut(network.proto, self._computed)
             self._fed = [value.name for value in model.graph.input]
-            self._session = _session(model, threads)
+            self._session = session_of(model, threads)
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]], visit: Visit) -> None:
         """One batch: `visit(name, values)` for every tensor, in the order in which they were named.
@@ -97,13 +98,3 @@ def _with_outputs(node: onnx.NodeProto, names: Sequence[str]) -> onnx.NodeProto:
     copy.CopyFrom(node)
     copy.output[:] = names
     return copy
-
-
-def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only: it warns of every initializer that folding makes unused
-    # Between the runs others compute on these cores.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

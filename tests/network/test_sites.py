@@ -1,4 +1,4 @@
-"""Sites of recurrent nodes: their names, axes and multiply-accumulates."""
+"""Sites: their names, axes and multiply-accumulates, of recurrent nodes above all."""
 
 from __future__ import annotations
 
@@ -47,6 +47,22 @@ def test_both_weights_are_sites(op_type: str, gates: int, opset: int) -> None:
     assert w.macs == STEPS * 2 * gates * HIDDEN * INPUTS
     assert r.macs == STEPS * 2 * gates * HIDDEN * HIDDEN
     assert [layer.name for site in (w, r) for layer in site.layers] == ["cell", "cell"]
+
+
+def test_the_scales_of_a_resize_say_how_large_the_layers_behind_it_are() -> None:
+    weights = {"scales": np.float32([1, 1, 2, 3]), "w": np.ones((5, 2, 3, 3), dtype=np.float32)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Resize", ["x", "", "scales"], ["large"]),
+            helper.make_node("Conv", ["large", "w"], ["y"], pads=[1, 1, 1, 1]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2, 4, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    [site] = normalise(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=8)).sites
+    assert site.macs == (5 * 8 * 18) * (2 * 3 * 3)
 
 
 def test_names_that_an_exporter_made_up_become_parts_of_the_node() -> None:

@@ -1,0 +1,37 @@
+"""Shapes of the values of a network for one sample, by inference."""
+
+from __future__ import annotations
+
+import math
+
+import onnx
+
+_LARGEST_ARGUMENT = 64  # elements of what may be the scales of a Resize, or such
+
+
+def float_shapes(proto: onnx.ModelProto) -> tuple[dict[str, tuple[int, ...]], set[str]]:
+    """The known shapes of float32 values when a free batch axis is 1, and the names of all float32 values."""
+    single = onnx.ModelProto()
+    single.CopyFrom(proto)
+    del single.graph.value_info[:]
+    for value in single.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if dims and not dims[0].HasField("dim_value"):
+            dims[0].dim_value = 1
+    for value in single.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    for tensor in single.graph.initializer:  # inference needs the values of shapes and scales, not of weights
+        if tensor.data_type == onnx.TensorProto.FLOAT and math.prod(tensor.dims) > _LARGEST_ARGUMENT:
+            tensor.ClearField("raw_data")
+            tensor.ClearField("float_data")
+    inferred = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
+    shapes: dict[str, tuple[int, ...]] = {}
+    floats: set[str] = set()
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+            continue
+        floats.add(value.name)
+        dims = value.type.tensor_type.shape.dim
+        if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
+            shapes[value.name] = tuple(dim.dim_value for dim in dims)
+    return shapes, floats
