@@ -61,7 +61,10 @@ def recurrent(rng: np.random.Generator) -> tuple[Network, dict[str, Array]]:
 
 def branching(rng: np.random.Generator) -> tuple[Network, dict[str, Array]]:
     """An If whose branches take `h`, made early, and the weight `inner` from outside; one of them holds a second If."""
-    value = lambda name: helper.make_tensor_value_info(name, FLOAT, None)  # noqa: E731
+
+    def value(name: str) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, FLOAT, None)
+
     double = helper.make_graph([helper.make_node("Add", ["h", "h"], ["twice"])], "double", [], [value("twice")])
     once = helper.make_graph([helper.make_node("Identity", ["h"], ["same"])], "once", [], [value("same")])
     then_branch = helper.make_graph([helper.make_node("MatMul", ["h", "inner"], ["p"])], "then", [], [value("p")])

@@ -54,7 +54,10 @@ def quadratic(rng) -> tuple[Network, tuple[Change, ...], Inputs]:
             values = network.weight(name) + _eighths(rng, 4, 3)
             changes.append(WeightChange(name, str(number), name, lambda values=values: values))
     for step in (0.5, 1.0):
-        rounding = lambda a, step=step: (step * np.round(a / step)).astype(np.float32)  # noqa: E731
+
+        def rounding(a: np.ndarray, step: float = step) -> np.ndarray:
+            return (step * np.round(a / step)).astype(np.float32)
+
         changes.append(ActivationChange("h", str(step), {"h": rounding}))
     return network, tuple(changes), {"x": _eighths(rng, 16, 4)}
 
