@@ -31,6 +31,8 @@ from quantization.formats import (
     PowerFormat,
     WeightFormat,
 )
+from quantization.matmul_nbits import DOMAIN as RUNTIME
+from quantization.matmul_nbits import OPERATOR, product_parts
 from quantization.passes import graphs
 from quantization.storage import DIGITS, HALVES, NotStorable, Storage, storage
 
@@ -120,6 +122,8 @@ def audit(file: bytes | Path) -> Audit:
             if node.input[0] not in digits_seen:
                 digits_seen.add(node.input[0])
                 weights[node.output[0]] = stored.weight(node.output[0])
+        elif node.op_type == OPERATOR and node.domain == RUNTIME:
+            weights.setdefault(node.input[1], _multiplied(node, tensors))
         for place in _WEIGHT_INPUTS.get(node.op_type, ()):
             tensor = tensors.get(node.input[place])
             if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT:
@@ -148,6 +152,31 @@ def _activations(graph: onnx.GraphProto, tensors: dict[str, onnx.TensorProto]) -
         name = node.input[0] if node.input[0] in inputs else reader.output[0]
         values = [onnx.numpy_helper.to_array(tensor) for tensor in (scale, zero_point)]
         yield StoredActivation(name, bits, float(values[0]), int(values[1]))
+
+
+def _multiplied(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> StoredWeight:
+    """The weight `[rows, columns]` that a layer multiplies with as it is packed."""
+    name, numbers = node.input[1], {a.name: a.i for a in node.attribute}
+    given = [part for part in node.input[1:4] if part]
+    if missing := [part for part in given if part not in tensors]:
+        raise FileNotAudited(f"weight {name}: {', '.join(missing)} is no tensor of the file")
+    rows, columns = numbers.get("K", 0), numbers.get("N", 0)
+    try:
+        format_ = IntegerFormat(
+            numbers.get("bits", 4), Granularity.BLOCK, symmetric=len(given) == 2, block=numbers.get("block_size", 0)
+        )
+        parts = product_parts(format_, rows, columns)
+    except ValueError as error:
+        raise FileNotAudited(f"weight {name}: {node.name} multiplies in no format: {error}") from error
+    for part, called in zip(parts, given, strict=True):
+        found = (tensors[called].data_type, tuple(tensors[called].dims), values_size(tensors[called]))
+        if found != (part.data_type, part.dims, part.size_bytes):
+            raise FileNotAudited(
+                f"weight {name}: {called} is of type {found[0]}, shape {found[1]} and {found[2]} bytes, expected "
+                f"{part.data_type}, {part.dims} and {part.size_bytes}"
+            )
+    codes, *shared = (part.size_bytes for part in parts)
+    return StoredWeight(name, (rows, columns), format_, codes, sum(shared))
 
 
 @dataclass(frozen=True, slots=True)

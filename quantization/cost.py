@@ -28,6 +28,7 @@ from quantization.activations import QuantizedActivation
 from quantization.dequantize import DOMAIN, DOMAIN_VERSION, bias_function
 from quantization.formats import FloatFormat, Format, IntegerFormat, UnsignedFormat
 from quantization.kernels import KernelUse, WeightKernel, kernel_uses, made_for, weight_kernels, with_kernels
+from quantization.matmul_nbits import Product, Products, StoreProducts, packed_products, without_products
 from quantization.passes import (
     KERNEL_LETTER,
     SUFFIX_LENGTH,
@@ -83,30 +84,50 @@ def file_bytes(
     plan: Mapping[str, Format],
     metadata: Mapping[str, str] | None = None,
     activations: Mapping[str, UnsignedFormat] = _NO_ACTIVATIONS,
+    *,
+    products: Products = Products.FLOAT,
 ) -> int:
     """The size in bytes of what `export` writes for `plan`, a format by initializer name, float32 where none is given,
-    and `activations`, a format by tensor name.
+    and `activations`, a format by tensor name, whose layers multiply as `products` says.
 
     Exact, but for up to eight bytes a name in networks of more than 3,844 quantized weights and activations.
     """
     formats = {site.weight: (site, plan.get(site.weight, FloatFormat())) for site in network.sites}
-    uses = kernel_uses(network, with_kernels({name: found for name, (_, found) in formats.items()}), activations)
+    by_name = {name: found for name, (_, found) in formats.items()}
+    multiplied = packed_products(network, by_name, products)
+    uses = without_products(kernel_uses(network, with_kernels(by_name), activations), multiplied)
     kernels = weight_kernels(network, uses)
     skeleton = _skeleton(network, metadata or {}, activations, uses)
-    graph = skeleton.graph.ByteSize() + sum(
+    graph = _with_products(skeleton, by_name, multiplied, products) + sum(
         _weight_bytes(format_, site.shape, site.channel_axis, name, kernels.get(name))
         for name, (site, format_) in formats.items()
+        if name not in multiplied
     )
     skeleton.ClearField("graph")
     functions = {
         storage(format_, site.shape, site.channel_axis, axis).body(network.opset)
         for name, (site, format_) in formats.items()
-        if not isinstance(format_, (FloatFormat, UnsignedFormat))
+        if not isinstance(format_, (FloatFormat, UnsignedFormat)) and name not in multiplied
         for axis in made_for(kernels.get(name))
     }
     if any(use.integer and use.bias is not None and use.bias.initializer is not None for use in uses):
         functions.add(bias_function(network.opset))
     return int(skeleton.ByteSize()) + _functions_bytes(functions) + _field_bytes(7, graph)
+
+
+def _with_products(
+    skeleton: onnx.ModelProto, formats: Mapping[str, Format], multiplied: Mapping[str, Product], products: Products
+) -> int:
+    """Let the skeleton multiply packed; the bytes of its graph with those weights."""
+    integers = {name: found for name in multiplied if isinstance(found := formats[name], IntegerFormat)}
+    stored = StoreProducts(integers, multiplied, products)
+    apply(skeleton, [stored])
+    tensors = {tensor.name: tensor for tensor in skeleton.graph.initializer}
+    return int(skeleton.graph.ByteSize()) + sum(
+        _initializer_bytes(name, tensors[name].data_type, tuple(tensors[name].dims), part.size_bytes)
+        - _field_bytes(5, tensors[name].ByteSize())
+        for name, part in stored.packed.items()
+    )
 
 
 def _weight_bytes(

@@ -23,7 +23,9 @@ from quantization.activation_passes import QuantizeTensors, StoreBiases
 from quantization.activations import QuantizedActivation
 from quantization.biases import fit, kernel_codes, kernel_scale
 from quantization.errors import ExportTooLarge, QuantizationError
+from quantization.formats import IntegerFormat
 from quantization.kernels import KernelUse, kernel_uses, weight_kernels, with_kernels
+from quantization.matmul_nbits import Products, StoreProducts, packed_products, product_values, without_products
 from quantization.on_demand import RoundedOnDemand, formats_of
 from quantization.passes import (
     AddMetadata,
@@ -48,6 +50,8 @@ def export(
     weights: Mapping[str, QuantizedWeight],
     metadata: Mapping[str, str],
     activations: Mapping[str, QuantizedActivation] = _NO_ACTIVATIONS,
+    *,
+    products: Products = Products.FLOAT,
 ) -> bytes:
     """The network with `weights` stored at their widths: a file for plain ONNX Runtime, the same bytes every time.
 
@@ -59,13 +63,14 @@ def export(
         weights: by initializer name. All other initializers stay as they are, but for biases of integer kernels.
         metadata: entries for the model's metadata, over those of the same key.
         activations: by tensor name: graph inputs and outputs of nodes of the main graph.
+        products: how layers multiply with weights in blocks.
 
     Raises:
         QuantizationError: a weight is no float32 initializer of its shape, an activation is no value of the main graph
             or differs from the one whose values it moves, or the network's opset is too old.
         ExportTooLarge: the file would pass two gigabytes; `quantization.write` writes such files.
     """
-    drafted = draft_file(network, weights, metadata, activations)
+    drafted = draft_file(network, weights, metadata, activations, products=products)
     if (size := drafted.size_bytes) > LARGEST_MESSAGE:
         raise _too_large(size)
     file = io.BytesIO()
@@ -128,28 +133,39 @@ def draft_file(
     weights: Mapping[str, QuantizedWeight],
     metadata: Mapping[str, str],
     activations: Mapping[str, QuantizedActivation] = _NO_ACTIVATIONS,
+    *,
+    products: Products = Products.FLOAT,
 ) -> Drafted:
     """What `export` returns, before anything large is made.
 
     Raises:
         QuantizationError: as `export`.
     """
-    parts = _Parts(network, weights, activations)
+    parts = _Parts(network, weights, activations, products)
     tensors = QuantizeTensors(activations, moved_from(network))
-    packed = StorePacked(parts.stored, weight_kernels(network, parts.uses))
+    folded = {name: stored for name, stored in parts.stored.items() if name not in parts.products}
+    packed = StorePacked(folded, weight_kernels(network, parts.uses))
+    multiplied = StoreProducts(
+        {name: f for name in parts.products if isinstance(f := parts.stored[name].format, IntegerFormat)},
+        parts.products,
+        products,
+    )
     own = {
         tensor.name: Payload(len(tensor.raw_data), partial(getattr, tensor, "raw_data"))
         for tensor in network.proto.graph.initializer
         if tensor.name not in parts.stored and len(tensor.raw_data) > _SMALL
     }
     draft = draft_without(network.proto, parts.stored, own)
-    apply(draft, [DropDebris(), tensors, packed])
+    apply(draft, [DropDebris(), tensors, packed, multiplied])
     scales = {
         use.node: (tensors.scales[use.input], packed.kernel_scales[use.weight]) for use in parts.uses if use.integer
     }
     apply(draft, [StoreBiases(parts.uses, parts.biases(codes=True), scales), AddMetadata(metadata)])
     reader = _Tensors(parts)
-    made = {name: Payload(part.size_bytes, partial(reader.values, part)) for name, part in packed.packed.items()}
+    made = {
+        name: Payload(part.size_bytes, partial(reader.values, part))
+        for name, part in (packed.packed | multiplied.packed).items()
+    }
     return Drafted(draft, own | made)
 
 
@@ -159,14 +175,14 @@ class _Tensors:
     def __init__(self, parts: _Parts) -> None:
         self._parts = parts
         self._weight = ""
-        self._tensors: list[onnx.TensorProto] = []
+        self._tensors: list[Bytes] = []
 
     def values(self, part: Packed) -> Bytes:
         if part.weight != self._weight:
             self._tensors = []  # before the next is made
-            self._tensors = self._parts.weight(part.weight).tensors()
+            self._tensors = self._parts.values(part.weight)
             self._weight = part.weight
-        values = self._tensors[part.place].raw_data if part.place < len(self._tensors) else b""
+        values = self._tensors[part.place] if part.place < len(self._tensors) else b""
         if len(values) != part.size_bytes:
             raise QuantizationError(
                 f"weight {part.weight} holds {len(values)} bytes where {self._parts.stored[part.weight].format.name} "
@@ -183,13 +199,16 @@ class _Parts:
         network: Network,
         weights: Mapping[str, QuantizedWeight],
         activations: Mapping[str, QuantizedActivation],
+        products: Products = Products.FLOAT,
     ) -> None:
         self._network = network
         self._weights = weights
         self._activations = activations
         self.stored = _in_graph_order(network, weights)
-        integers = with_kernels({name: stored.format for name, stored in self.stored.items()})
-        self.uses = kernel_uses(network, integers, {name: a.format for name, a in activations.items()})
+        formats = {name: stored.format for name, stored in self.stored.items()}
+        self.products = packed_products(network, formats, products)
+        uses = kernel_uses(network, with_kernels(formats), {name: a.format for name, a in activations.items()})
+        self.uses = without_products(uses, self.products)
         self._biases: dict[str, list[tuple[NDArray[np.float32], float]]] = {}
         for use in self.uses:
             if use.integer and use.bias is not None:
@@ -201,6 +220,13 @@ class _Parts:
         if name in self._biases and isinstance(weight, IntegerWeight):
             return fit(weight, self._biases[name])
         return weight
+
+    def values(self, name: str) -> list[Bytes]:
+        """Of the tensors of the file that hold the weight."""
+        weight = self.weight(name)
+        if name in self.products and isinstance(weight, IntegerWeight):
+            return list(product_values(weight, self.products[name]))
+        return [tensor.raw_data for tensor in weight.tensors()]
 
     def biases(self, *, codes: bool) -> dict[str, NDArray[Any]]:
         """By node name: of integer kernels their `codes` or the values that these stand for, of others the values."""

@@ -71,7 +71,9 @@ def pack(codes: NDArray[np.int8], bits: int) -> list[onnx.TensorProto]:
         # numpy shifts int8 arithmetically: the sign goes into the highest digit, and the mask cuts it to its width
         values = (codes.reshape(-1) >> digit.shift).view(np.uint8) & np.uint8((1 << digit.width) - 1)
         tensors.append(
-            TensorProto(data_type=digit.data_type, dims=digit.dims(codes.shape), raw_data=_pack(values, digit.width))
+            TensorProto(
+                data_type=digit.data_type, dims=digit.dims(codes.shape), raw_data=pack_unsigned(values, digit.width)
+            )
         )
     return tensors
 
@@ -84,11 +86,11 @@ def zero_point_type(bits: int) -> int:
 def pack_zero_points(zero_points: NDArray[np.int8], bits: int) -> onnx.TensorProto:
     """`zero_points`, each within `bits` bits, as one nameless tensor."""
     values = zero_points.reshape(-1).view(np.uint8)
-    raw = _pack(values & np.uint8(15), _SHORT) if bits <= _SHORT else values.tobytes()
+    raw = pack_unsigned(values & np.uint8(15), _SHORT) if bits <= _SHORT else values.tobytes()
     return TensorProto(data_type=zero_point_type(bits), dims=zero_points.shape, raw_data=raw)
 
 
-def _pack(values: NDArray[np.uint8], width: int) -> bytes:
+def pack_unsigned(values: NDArray[np.uint8], width: int) -> bytes:
     """Numbers of `width` bits, the first in the lowest bits of the first byte."""
     per_byte = 8 // width
     padded = np.zeros(math.ceil(values.size / per_byte) * per_byte, dtype=np.uint8)

@@ -16,6 +16,7 @@ from network.graph import Network
 from quantization.activations import QuantizedActivation
 from quantization.export import Drafted, draft_file
 from quantization.external_data import place_outside
+from quantization.matmul_nbits import Products
 from quantization.weights import QuantizedWeight
 from quantization.write_fields import LARGEST_MESSAGE
 
@@ -32,6 +33,7 @@ def write(
     metadata: Mapping[str, str],
     activations: Mapping[str, QuantizedActivation] = _NO_ACTIVATIONS,
     *,
+    products: Products = Products.FLOAT,
     largest_file: int = LARGEST_MESSAGE,
 ) -> int:
     """Write what `quantization.export.export` returns to `path`, and give the bytes written.
@@ -43,6 +45,7 @@ def write(
     Args:
         weights: as for `export`, by initializer name; `RoundedOnDemand` holds none of them.
         path: of the `.onnx` file; what is there is replaced.
+        products: how layers multiply with weights in blocks.
         largest_file: bytes that the model's own file may have, at most what protobuf reads.
 
     Raises:
@@ -52,7 +55,7 @@ def write(
     """
     if largest_file > LARGEST_MESSAGE:
         raise ValueError(f"a protobuf message has at most {LARGEST_MESSAGE} bytes, got a limit of {largest_file}")
-    drafted = draft_file(network, weights, metadata, activations)
+    drafted = draft_file(network, weights, metadata, activations, products=products)
     if drafted.size_bytes <= largest_file:
         with _whole(path) as file:
             return sum(file.write(piece) for piece in drafted.fields())
