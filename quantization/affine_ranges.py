@@ -3,15 +3,15 @@
 For each channel (block, or the whole tensor) minimise `sum (scale * (q - zero_point) - w)**2` over both. 0 lies within
 the range, as zero points are codes.
 
-- Both ends of the range `min(w, 0)..max(w, 0)` are drawn in by ratios of one grid, each by itself: a heavy tail on one
-  side is cut, and the other keeps its values.
+- Both ends of the range `min(w, 0)..max(w, 0)` are drawn in by ratios of one grid, first together, then the lower, then
+  the upper one alone: a heavy tail on one side is cut, and the other keeps its values.
 - From the best point of that, alternation: with the codes fixed, the best line through `(q, w)` gives scale and zero
   point; a step that does not lower the error is not taken.
 """
 
 from __future__ import annotations
 
-import itertools
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,11 @@ from quantization.ranges import share_rows, share_shape
 _RATIOS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 _FINE_RATIOS = (1.0, 0.975, 0.95, 0.925, 0.9, 0.85, 0.8, 0.7)  # at 5 bits and more ends are cut by little
 _ALTERNATIONS = 3
-_AT_ONCE = 1 << 18  # elements of the weight that one array of candidates is made for
+_FINE_BITS = 5
+_TILE = 1 << 16  # elements: float32 tiles of this size stay in a core's second-level cache
 
 Floats = NDArray[np.float32]
-Parameters = tuple[Floats, Floats]  # scale and zero point, `[rows, 1]`
+Parameters = tuple[Floats, Floats]  # scale and zero point, of each row
 
 
 def optimal_affine(weight: Floats, format_: IntegerFormat, channel_axis: int) -> tuple[Floats, NDArray[np.int8]]:
@@ -39,7 +40,7 @@ def optimal_affine(weight: Floats, format_: IntegerFormat, channel_axis: int) ->
     """
     rows = share_rows(weight, format_, channel_axis)
     scale, zero_point = np.ones((len(rows), 1), dtype=np.float32), np.zeros((len(rows), 1), dtype=np.float32)
-    step = max(1, _AT_ONCE // max(rows.shape[1], 1))
+    step = max(1, _TILE // max(rows.shape[1], 1))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         scale[part], zero_point[part] = _fitted(rows[part], format_)
@@ -50,16 +51,83 @@ def optimal_affine(weight: Floats, format_: IntegerFormat, channel_axis: int) ->
 
 
 def _fitted(rows: Floats, format_: IntegerFormat) -> Parameters:
-    """Of `rows` `[rows, elements]`."""
-    low, high = (end(rows, axis=1, initial=0.0)[:, None] for end in (np.min, np.max))
-    best = _within(low, high, format_)
-    error = _error(rows, best, format_)
-    ratios = _RATIOS if format_.bits < 5 else _FINE_RATIOS
-    for below, above in itertools.product(ratios, ratios):
-        best, error = _better(rows, best, error, _within(below * low, above * high, format_), format_)
+    """Of `rows` `[rows, elements]`; float32 zero points."""
+    tile = _Tile(rows, format_)
+    low, high = (end(tile.values, axis=tile.axis, keepdims=True, initial=0.0) for end in (np.min, np.max))
+    ratios = _RATIOS if format_.bits < _FINE_BITS else _FINE_RATIOS
+    best = tile.tried(_within(low, high, format_))
+    cut = [np.ones_like(low), np.ones_like(high)]
+    for ends in ((0, 1), (0,), (1,)):
+        for ratio in ratios[1:]:
+            trial = [np.full_like(own, ratio) if end in ends else own for end, own in enumerate(cut)]
+            found = tile.tried(_within(trial[0] * low, trial[1] * high, format_))
+            wins = found.error < best.error
+            cut = [np.where(wins, new, old) for new, old in zip(trial, cut, strict=True)]
+            best = best.or_better(found)
     for _ in range(_ALTERNATIONS):
-        best, error = _better(rows, best, error, _line(rows, best, format_), format_)
-    return best
+        best = best.or_better(tile.tried(tile.line(best)))
+    return best.scale.reshape(-1, 1), best.zero_point.reshape(-1, 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tried:
+    """Parameters and the squared `error` that each row has with them."""
+
+    scale: Floats
+    zero_point: Floats
+    error: Floats
+
+    def or_better(self, other: _Tried) -> _Tried:
+        """Row by row the one of smaller error."""
+        wins = other.error < self.error
+        return _Tried(
+            np.where(wins, other.scale, self.scale),
+            np.where(wins, other.zero_point, self.zero_point),
+            np.where(wins, other.error, self.error),
+        )
+
+
+class _Tile:
+    """Rows that stay in a core's cache while parameters are tried on them, elements along `axis` of `values`.
+
+    Inner loops run over the longer side: short rows, of blocks, lie side by side.
+    """
+
+    def __init__(self, rows: Floats, format_: IntegerFormat) -> None:
+        self.axis = 0 if len(rows) > rows.shape[1] else 1
+        self.values = np.ascontiguousarray(rows if self.axis else rows.T)
+        self._format = format_
+        self._room = np.empty_like(self.values)
+
+    def tried(self, parameters: Parameters) -> _Tried:
+        """The error with these."""
+        scale, zero_point = parameters
+        difference = self._codes(scale, zero_point)
+        difference *= scale
+        difference -= self.values
+        np.square(difference, out=difference)
+        return _Tried(scale, zero_point, difference.sum(axis=self.axis, keepdims=True))
+
+    def line(self, best: _Tried) -> Parameters:
+        """The line of least squares through codes and weights; the same parameters where all codes are one."""
+        codes = self._codes(best.scale, best.zero_point)
+        count = self.values.shape[self.axis]
+        mean_code, mean = (a.mean(axis=self.axis, keepdims=True, dtype=np.float64) for a in (codes, self.values))
+        subscripts = "ij,ij->i" if self.axis else "ij,ij->j"
+        squares, products = (np.einsum(subscripts, codes, a).reshape(mean.shape) for a in (codes, self.values))
+        variance, covariance = squares - count * mean_code**2, products - count * mean_code * mean
+        slope = np.divide(covariance, variance, out=np.zeros_like(variance), where=variance > 0)
+        usable = slope > np.finfo(np.float32).tiny
+        slope = np.where(usable, slope, best.scale)
+        offset = np.where(usable, best.zero_point + mean_code - mean / slope, best.zero_point)
+        return _valid(slope.astype(np.float32), offset, self._format)
+
+    def _codes(self, scale: Floats, zero_point: Floats) -> Floats:
+        """Codes less their zero point."""
+        codes = np.divide(self.values, scale, out=self._room)
+        np.rint(codes, out=codes)
+        np.maximum(codes, self._format.lowest_code - zero_point, out=codes)
+        return np.minimum(codes, self._format.highest_code - zero_point, out=codes)
 
 
 def _within(low: Floats, high: Floats, format_: IntegerFormat) -> Parameters:
@@ -73,39 +141,3 @@ def _valid(scale: Floats, zero_point: NDArray[np.floating], format_: IntegerForm
     alive = scale >= np.finfo(np.float32).tiny
     codes = np.clip(np.rint(zero_point), format_.lowest_code, format_.highest_code)
     return np.where(alive, scale, 1).astype(np.float32), np.where(alive, codes, 0).astype(np.float32)
-
-
-def _better(
-    rows: Floats, best: Parameters, error: NDArray[np.float64], tried: Parameters, format_: IntegerFormat
-) -> tuple[Parameters, NDArray[np.float64]]:
-    """Row by row the parameters of the smaller error, and that error."""
-    found = _error(rows, tried, format_)
-    wins = found < error
-    return (np.where(wins, tried[0], best[0]), np.where(wins, tried[1], best[1])), np.where(wins, found, error)
-
-
-def _codes(rows: Floats, parameters: Parameters, format_: IntegerFormat) -> Floats:
-    """Codes less their zero point."""
-    scale, zero_point = parameters
-    codes = np.rint(rows / scale)
-    return np.clip(codes, format_.lowest_code - zero_point, format_.highest_code - zero_point, out=codes)
-
-
-def _error(rows: Floats, parameters: Parameters, format_: IntegerFormat) -> NDArray[np.float64]:
-    """`[rows, 1]`."""
-    difference = _codes(rows, parameters, format_) * parameters[0] - rows
-    return np.square(difference).sum(axis=1, keepdims=True, dtype=np.float64)
-
-
-def _line(rows: Floats, parameters: Parameters, format_: IntegerFormat) -> Parameters:
-    """The line of least squares through codes and weights; the same parameters where all codes are one."""
-    codes = _codes(rows, parameters, format_) + parameters[1]
-    mean_code, mean = (array.mean(axis=1, keepdims=True, dtype=np.float64) for array in (codes, rows))
-    centred = codes - mean_code
-    variance = np.square(centred).sum(axis=1, keepdims=True)
-    covariance = (centred * rows).sum(axis=1, keepdims=True)
-    slope = np.divide(covariance, variance, out=np.zeros_like(variance), where=variance > 0)
-    usable = slope > np.finfo(np.float32).tiny
-    slope = np.where(usable, slope, parameters[0])
-    offset = np.where(usable, mean_code - mean / slope, parameters[1])
-    return _valid(slope.astype(np.float32), offset, format_)
