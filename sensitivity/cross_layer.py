@@ -70,6 +70,14 @@ class CrossLayer:
         """Each candidate's own damage, the diagonal of G."""
         return np.diagonal(self.matrix)
 
+    @property
+    def sketch_error(self) -> float:
+        """The largest `sketch_stderr` relative to `sqrt(G_kk G_ll)`, which no entry exceeds; 0 without a sketch."""
+        root = np.sqrt(self.damage)
+        largest = np.outer(root, root)
+        known = np.isfinite(largest) & (largest > 0)
+        return float(np.divide(self.sketch_stderr, largest, out=np.zeros_like(largest), where=known).max())
+
 
 def cross_layer(
     network: Network,

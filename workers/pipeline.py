@@ -110,7 +110,7 @@ STAGES: tuple[Stage, ...] = (
         run=cross_layer.run,
         weight=40,
         time_limit=timedelta(hours=24),
-        version=2,
+        version=3,
         needed=searches,
     ),
     Stage(
@@ -140,7 +140,7 @@ STAGES: tuple[Stage, ...] = (
         run=plan.run,
         weight=25,
         time_limit=timedelta(hours=24),
-        version=4,
+        version=5,
         needed=searches,
     ),
     Stage(
@@ -149,6 +149,7 @@ STAGES: tuple[Stage, ...] = (
         settings=lambda request: request,
         run=certify.run,
         weight=5,
-        time_limit=timedelta(hours=1),
+        time_limit=timedelta(hours=6),
+        version=2,
     ),
 )

@@ -146,6 +146,7 @@ def test_the_sketch_is_unbiased_within_the_error_it_states(rng):
     weights = perturbed(network, rng, 0.1, count=2)
     exact = matrix_of(network, weights, x, Loss.SQUARED_ERROR)
     assert not exact.sketch_stderr.any()
+    assert exact.sketch_error == 0
     runs = [
         matrix_of(network, weights, x, Loss.SQUARED_ERROR, sketch=16, batch=6, generator=np.random.default_rng(seed))
         for seed in range(150)
@@ -157,6 +158,10 @@ def test_the_sketch_is_unbiased_within_the_error_it_states(rng):
     assert np.all(spread <= 1.3 * stated)
     # the bound is attained where the changes of two candidates are parallel, as a candidate is to itself
     assert np.all(np.diag(spread) >= 0.5 * np.diag(stated))
+    # of 24 samples alike it would be sqrt(2 / (16 * 24)); the largest ones decide
+    found = runs[0].sketch_error
+    assert found == pytest.approx((stated / np.sqrt(np.outer(runs[0].damage, runs[0].damage))).max())
+    assert np.sqrt(2 / (16 * 24)) < found < np.sqrt(2 / 16)
     # known from the outputs before they were sketched, so the same for every seed
     np.testing.assert_allclose(runs[1].sketch_stderr, stated, rtol=1e-6)
     np.testing.assert_allclose(runs[0].damage_stderr, exact.damage_stderr, rtol=1e-4)

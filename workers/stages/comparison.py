@@ -43,6 +43,7 @@ def sensitivity_of(analysis: Analysis, asked: str) -> dict[str, Any]:
                 for format_ in formats
             ],
             "matrix": [[float(f"{value:.6g}") for value in line] for line in arrays["matrix"]],
+            "sketch_error": document["sketch_error"],
         },
     }
 

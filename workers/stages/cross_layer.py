@@ -19,7 +19,7 @@ from workers.stages.changes import changes_of, counted, sites_of
 from workers.stages.forecast import forecast_passes
 from workers.stages.inputs import Inputs
 from workers.stages.methods import float_passes
-from workers.stages.payload import pack, unpack
+from workers.stages.payload import number, pack, unpack
 
 
 def run(context: StageContext) -> bytes:
@@ -44,11 +44,11 @@ def run(context: StageContext) -> bytes:
             "samples": matrix.samples,
             "sites": list(sites),
             "formats": list(sites.values()),
+            "sketch_error": number(matrix.sketch_error),
             "methods": {"measured": facts, "cross_layer": facts},
         },
         {
             "matrix": matrix.matrix,
-            "sketch_stderr": matrix.sketch_stderr,
             "score/measured": matrix.measured,
             "stderr/measured": matrix.measured_stderr,
             "score/cross_layer": matrix.damage,
