@@ -1,0 +1,172 @@
+"""A network of 100 million weights: what quantizing, writing and loading it takes, beside ONNX Runtime's own tools.
+
+Every figure is measured in processes of their own, so that peaks of memory belong to one thing; times of alternatives
+take turns, and the best counts. `python -m benchmarks.big` prints the table.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper
+
+from network.graph import Network
+from network.normalise import from_proto
+from quantization.cost import file_bytes
+from quantization.formats import Granularity, IntegerFormat, WeightFormat
+from quantization.on_demand import RoundedOnDemand
+from quantization.write import write
+
+LAYERS, NARROW, WIDE = 24, 1024, 4096
+BLOCK = IntegerFormat(4, Granularity.BLOCK, True, 32)
+CHANNEL = IntegerFormat(4)
+ROUNDS = 3
+
+
+def float_model() -> onnx.ModelProto:
+    """24 MatMul, 1024 to 4096 and back, with Gaussian weights that keep the values' size. Never held twice."""
+    rng = np.random.default_rng(0)
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", [f"h{layer}", f"w{layer}"], [f"h{layer + 1}"], name=f"layer{layer}")
+            for layer in range(LAYERS)
+        ],
+        "big",
+        [helper.make_tensor_value_info("h0", onnx.TensorProto.FLOAT, ["N", NARROW])],
+        [helper.make_tensor_value_info(f"h{LAYERS}", onnx.TensorProto.FLOAT, ["N", NARROW])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)], ir_version=13)
+    for layer in range(LAYERS):
+        shape = (NARROW, WIDE) if layer % 2 == 0 else (WIDE, NARROW)
+        values = rng.standard_normal(shape, dtype=np.float32)
+        values /= np.float32(shape[0] ** 0.5)
+        tensor = model.graph.initializer.add(name=f"w{layer}", data_type=onnx.TensorProto.FLOAT, dims=shape)
+        tensor.raw_data = values.tobytes()
+    return model
+
+
+def float_bytes() -> int:
+    """Of the weights alone."""
+    return LAYERS * NARROW * WIDE * 4
+
+
+def big_peak_over_float_bytes_ratio() -> float:
+    """What quantizing and writing at 4 bits takes above the float weights, in sizes of the file; at most 2 is wanted.
+
+    The worse of a scale per channel and of blocks of 32.
+    """
+    worst = 0.0
+    for format_ in (CHANNEL, BLOCK):
+        with tempfile.TemporaryDirectory() as folder:
+            before, peak, size = (int(v) for v in _measured("memory", format_.name, Path(folder) / "model.onnx"))
+        ratio = (peak - before - float_bytes()) / size
+        print(f"{format_.name}: {peak - before:,} bytes at the peak, {size:,} in the file: ratio {ratio:.2f}")
+        worst = max(worst, ratio)
+    return worst
+
+
+def big_time_vs_onnxruntime() -> float:
+    """Seconds to quantize at 4 bits in blocks of 32 and to write the file, over those of `MatMulNBitsQuantizer`."""
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(ROUNDS):
+            ours.append(float(_measured("time", BLOCK.name, Path(folder) / "model.onnx")[0]))
+            theirs.append(float(_measured("time", "onnxruntime", Path(folder) / "theirs.onnx")[0]))
+    ratio = min(ours) / min(theirs)
+    print(f"{BLOCK.name}: {min(ours):.2f} s, onnxruntime {min(theirs):.2f} s: ratio {ratio:.2f}")
+    return ratio
+
+
+def big_load_time_vs_float() -> float:
+    """Seconds to load a file of 2 to 8 bits, the widths taking turns, over those of the float file; at most 4 is
+    wanted."""
+    quantized, floats = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: Path(folder) / f"{name}.onnx" for name in ("mixed", "float")}
+        for name, path in files.items():
+            _measured("write", name, path)
+        for _ in range(ROUNDS):
+            quantized.append(float(_measured("load", "mixed", files["mixed"])[0]))
+            floats.append(float(_measured("load", "float", files["float"])[0]))
+    ratio = min(quantized) / min(floats)
+    print(f"2 to 8 bits: loaded in {min(quantized):.2f} s, float in {min(floats):.2f} s: ratio {ratio:.2f}")
+    return ratio
+
+
+def _measured(what: str, which: str, path: Path) -> list[str]:
+    """The figures that a process of its own prints."""
+    command = [sys.executable, "-m", "benchmarks.big", what, which, str(path)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-3:]
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _formats(network: Network, which: str) -> dict[str, WeightFormat]:
+    if which == "mixed":
+        return {site.weight: IntegerFormat(2 + number % 7) for number, site in enumerate(network.sites)}
+    return dict.fromkeys((site.weight for site in network.sites), next(f for f in (CHANNEL, BLOCK) if f.name == which))
+
+
+def _memory(which: str, path: Path) -> None:
+    before = _peak_bytes()
+    network = from_proto(float_model())
+    formats = _formats(network, which)
+    size = write(network, RoundedOnDemand(network, formats), path, {})
+    if size != file_bytes(network, formats):
+        raise RuntimeError(f"the file has {size} bytes, and was to have {file_bytes(network, formats)}")
+    print(before, _peak_bytes(), size)
+
+
+def _time(which: str, path: Path) -> None:
+    model = float_model()
+    if which != "onnxruntime":
+        network = from_proto(model)
+        started = time.perf_counter()
+        write(network, RoundedOnDemand(network, _formats(network, which)), path, {})
+        print(time.perf_counter() - started)
+        return
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    started = time.perf_counter()
+    quantizer = MatMulNBitsQuantizer(model, bits=BLOCK.bits, block_size=BLOCK.block, is_symmetric=True)
+    quantizer.process()
+    quantizer.model.save_model_to_file(str(path))
+    print(time.perf_counter() - started)
+
+
+def _write(which: str, path: Path) -> None:
+    model = float_model()
+    if which == "float":
+        onnx.save(model, path)
+    else:
+        network = from_proto(model)
+        write(network, RoundedOnDemand(network, _formats(network, which)), path, {})
+
+
+def _load(_which: str, path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    started = time.perf_counter()
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    print(time.perf_counter() - started)
+
+
+_PARTS = {"memory": _memory, "time": _time, "write": _write, "load": _load}
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        _PARTS[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))
+    else:
+        big_peak_over_float_bytes_ratio()
+        big_time_vs_onnxruntime()
+        big_load_time_vs_float()
