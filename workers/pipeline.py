@@ -130,7 +130,7 @@ STAGES: tuple[Stage, ...] = (
         run=agreement.run,
         weight=10,
         time_limit=timedelta(hours=6),
-        version=2,
+        version=3,
         needed=searches,
     ),
     Stage(

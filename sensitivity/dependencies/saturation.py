@@ -56,20 +56,6 @@ class Saturation:
     explained_by_sum: float
     plans: int
 
-    def term(self, damage: FloatArray) -> FloatArray:
-        """`b = -c log(1 - D/c)`: what adds up, for damages measured alone; of any shape.
-
-        Raises:
-            ValueError: a damage is not below the ceiling.
-        """
-        if not np.all(self.rate * damage < 1):
-            raise ValueError(f"a damage of {np.max(damage):g} is not below the ceiling {self.ceiling:g}; refit with it")
-        return _terms(damage, self.rate)
-
-    def damage(self, total: FloatArray) -> FloatArray:
-        """`c (1 - exp(-x/c))`: the damage where terms sum to x, or where x was predicted; of any shape."""
-        return _mapped(total, self.rate)
-
 
 def fit_saturation(own: FloatArray, plans: PlanArray, measured: FloatArray) -> Saturation:
     """The map of damages measured one at a time: `f(S)` of every plan against what was measured.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sensitivity.agreement import FEWEST_PLANS, agreement, choose, random_plans
 from sensitivity.dependencies.augmented import fit_lambda
 from sensitivity.dependencies.measured import MeasuredPlans
-from sensitivity.dependencies.saturation import fit_saturation_of_predictions
+from sensitivity.dependencies.saturation import fit_saturation, fit_saturation_of_predictions
 from sensitivity.estimate import Unit
 from workers.stage import StageContext
 from workers.stages.analysis import Scores
@@ -29,6 +29,7 @@ from workers.stages.payload import number, pack, unpack
 
 PLANS = 20
 SAMPLES = 512
+_UNFITTED: dict[str, Any] = {"lambda": None, "saturation": None, "saturation_alone": None}
 
 
 def run(context: StageContext) -> bytes:
@@ -49,8 +50,7 @@ def run(context: StageContext) -> bytes:
 
 
 def _uncompared(note: str) -> dict[str, Any]:
-    nothing: dict[str, Any] = {"methods": [], "lambda": None, "saturation": None, "plans": 0, "samples": 0}
-    return {"chosen": PREFERRED, "note": note, **nothing}
+    return {"chosen": PREFERRED, "note": note, **_UNFITTED, "methods": [], "plans": 0, "samples": 0}
 
 
 def plan_samples(inputs: Inputs) -> NDArray[np.int64]:
@@ -96,7 +96,7 @@ def _compared(scores: Scores, plans: NDArray[np.int64], measured: NDArray[np.flo
     predicted = {name: one.damages(plans) for name, one in found.items()}
     agreements = {name: agreement(name, damages, measured, seed) for name, damages in predicted.items()}
     chosen = choose(list(predicted.items()), measured, seed)
-    fitted: dict[str, Any] = {"lambda": None, "saturation": None}
+    fitted = dict(_UNFITTED)
     if (measured > 0).all():
         preferred = found[PREFERRED]
         lam = fit_lambda(preferred.own, np.asarray(preferred.interactions), plans, measured)
@@ -106,6 +106,9 @@ def _compared(scores: Scores, plans: NDArray[np.int64], measured: NDArray[np.flo
         if math.isfinite(scale):
             saturation = fit_saturation_of_predictions(np.maximum(scale * predicted[chosen], 0.0), measured)
             fitted["saturation"] = {"method": chosen, **_all_finite(asdict(saturation))}
+        alone = np.maximum(scores.arrays["score/measured"], 0.0)
+        if np.isfinite(alone).all():
+            fitted["saturation_alone"] = _all_finite(asdict(fit_saturation(alone, plans, measured)))
     return {
         "chosen": chosen,
         "note": "",

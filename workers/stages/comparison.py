@@ -66,7 +66,8 @@ def compared(analysis: Analysis, asked: str, *, timed: bool) -> dict[str, Any]:
             *(["note"] if facts["note"] else []),
         )
         methods.append({**one, **{name: facts[name] for name in names}})
-    shared = {key: agreement[key] for key in ("plans", "samples", "lambda", "saturation", "note")}
+    told = ("plans", "samples", "lambda", "saturation", "saturation_alone", "note")
+    shared = {key: agreement[key] for key in told}
     return {"method": analysis.method(asked), "agreement": {**shared, "methods": methods}}
 
 

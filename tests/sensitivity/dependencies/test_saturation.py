@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sensitivity.dependencies.measured import MeasuredPlans
-from sensitivity.dependencies.saturation import fit_saturation, fit_saturation_of_predictions
+from sensitivity.dependencies.saturation import Saturation, fit_saturation, fit_saturation_of_predictions
 from sensitivity.loss import Loss
 
 SITES, FORMATS = 8, 4
@@ -29,6 +29,11 @@ def product_form(own: np.ndarray, plans: np.ndarray, ceiling: float) -> np.ndarr
     return np.array([ceiling * (1 - math.prod(1 - own[i] / ceiling for i in plan)) for plan in plans])
 
 
+def fitted(own: np.ndarray, plans: np.ndarray, found: Saturation) -> np.ndarray:
+    """The damages of the plans by the map that was found."""
+    return own[plans].sum(1) if found.rate == 0 else product_form(own, plans, 1 / found.rate)
+
+
 @pytest.mark.parametrize("ceiling", [1.05, 2.0, 30.0])
 def test_recovers_the_ceiling_that_made_the_damages(ceiling, own, plans):
     measured = product_form(own, plans, ceiling)
@@ -36,7 +41,7 @@ def test_recovers_the_ceiling_that_made_the_damages(ceiling, own, plans):
     assert found.ceiling == pytest.approx(ceiling, rel=1e-4)
     assert found.relative_error < 1e-5
     assert found.explained == pytest.approx(1, abs=1e-6)
-    np.testing.assert_allclose(found.damage(found.term(own)[plans].sum(1)), measured, rtol=1e-4)
+    np.testing.assert_allclose(fitted(own, plans, found), measured, rtol=1e-4)
 
 
 def test_recovers_it_under_noise(own, plans, rng):
@@ -55,7 +60,7 @@ def test_recovers_the_rate_at_which_damages_compound(ceiling, own, plans):
     assert found.rate == pytest.approx(1 / ceiling, rel=1e-4)
     assert found.ceiling == math.inf
     assert found.relative_error < 1e-5
-    np.testing.assert_allclose(found.damage(found.term(own)[plans].sum(1)), measured, rtol=1e-4)
+    np.testing.assert_allclose(fitted(own, plans, found), measured, rtol=1e-4)
 
 
 def test_sums_are_sums(own, plans):
@@ -63,8 +68,7 @@ def test_sums_are_sums(own, plans):
     found = fit_saturation(own, plans, total)
     assert found.rate == pytest.approx(0, abs=1e-6)
     assert found.explained_by_sum == pytest.approx(1)
-    np.testing.assert_allclose(found.damage(total), total, rtol=1e-5)
-    np.testing.assert_allclose(found.term(own), own, rtol=1e-5)
+    np.testing.assert_allclose(fitted(own, plans, found), total, rtol=1e-5)
 
 
 def test_where_nothing_is_damaged_the_map_is_the_sum(plans):
@@ -84,20 +88,11 @@ def test_says_how_much_the_sum_explains(own, plans):
     assert found.explained_by_sum < 0.99 < found.explained
 
 
-def test_the_map_is_monotone_and_never_above_the_sum(own, plans):
-    found = fit_saturation(own, plans, product_form(own, plans, 2.0))
-    total = np.linspace(0, 20, 200)
-    damage = found.damage(total)
-    assert np.all(np.diff(damage) > 0)
-    assert np.all(damage <= total)
-    assert np.all(found.term(own) >= own)
-
-
 def test_predictions_of_plans_have_a_ceiling_too(rng):
     predicted = np.exp(rng.uniform(-4, 2, size=50))
     found = fit_saturation_of_predictions(predicted, 3 * -np.expm1(-predicted / 3))
     assert found.ceiling == pytest.approx(3, rel=1e-4)
-    np.testing.assert_allclose(found.damage(predicted), 3 * -np.expm1(-predicted / 3), rtol=1e-4)
+    assert found.relative_error < 1e-5
 
 
 def test_the_map_predicts_damage_that_was_measured(softmaxed, perturbations, samples_of, rng):
@@ -115,7 +110,7 @@ def test_the_map_predicts_damage_that_was_measured(softmaxed, perturbations, sam
     def error(predicted: np.ndarray) -> float:
         return float(np.square(predicted / measured[unseen] - 1).mean())
 
-    assert error(found.damage(found.term(own)[plans[unseen]].sum(1))) < error(own[plans[unseen]].sum(1))
+    assert error(fitted(own, plans[unseen], found)) < error(own[plans[unseen]].sum(1))
 
 
 def test_what_is_no_damage_is_refused(own, plans):
@@ -129,6 +124,3 @@ def test_what_is_no_damage_is_refused(own, plans):
         fit_saturation_of_predictions(np.ones(3), np.zeros(3))
     with pytest.raises(ValueError, match="expected one for each of 60 plans"):
         fit_saturation(own, plans, np.ones(3))
-    found = fit_saturation(own, plans, product_form(own, plans, 2.0))
-    with pytest.raises(ValueError, match="not below the ceiling"):
-        found.term(np.array([2.5]))
