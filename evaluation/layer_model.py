@@ -23,7 +23,10 @@ from network.graph import Layer, Network
 from network.normalise import from_proto
 from quantization.activations import QuantizedActivation
 from quantization.export import export
-from quantization.formats import Format, Granularity, IntegerFormat, UnsignedFormat
+from quantization.formats import Format, IntegerFormat, UnsignedFormat
+from quantization.half_scales import rounded
+from quantization.matmul_nbits import Products, packed_products
+from quantization.ranges import share_shape
 from quantization.weights import IntegerWeight
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -40,7 +43,12 @@ def inputs_of(network: Network, layer: Layer) -> tuple[str, ...]:
 
 
 def layer_model(
-    network: Network, layer: Layer, inputs: Arrays, format_: Format, activation: UnsignedFormat | None = None
+    network: Network,
+    layer: Layer,
+    inputs: Arrays,
+    format_: Format,
+    activation: UnsignedFormat | None = None,
+    products: Products = Products.FLOAT,
 ) -> Timed:
     """The layer with its weight in `format_`.
 
@@ -50,18 +58,20 @@ def layer_model(
         inputs: an array for each of `inputs_of`, the samples of one run.
         format_: of the weight.
         activation: of what the layer reads and writes; None leaves it float.
+        products: how layers multiply with weights in blocks.
     """
     single = _single(network, layer, inputs)
     site = next(site for site in single.sites if site.weight == WEIGHT)
-    weights = {}  # every format that no integer kernel takes is unpacked at load, and runs as float
-    if isinstance(format_, IntegerFormat) and format_.has_kernel:
+    weights = {}  # what neither an integer kernel nor MatMulNBits takes is unpacked at load, and runs as float
+    packed = packed_products(single, {WEIGHT: format_}, products)
+    if isinstance(format_, IntegerFormat) and (format_.has_kernel or packed):
         weights[WEIGHT] = _made_up(format_, site.shape, site.channel_axis)
     fed = {f"x{index}": np.asarray(inputs[name]) for index, name in enumerate(inputs_of(network, layer))}
     if activation is None:
-        return Timed(export(single, weights, {}), fed)
+        return Timed(export(single, weights, {}, products=products), fed)
     middle = (activation.highest_code + 1) // 2
     grid = QuantizedActivation(activation, float(np.float32(0.02)), middle)
-    model = onnx.ModelProto.FromString(export(single, weights, {}, {"x0": grid, OUTPUT: grid}))
+    model = onnx.ModelProto.FromString(export(single, weights, {}, {"x0": grid, OUTPUT: grid}, products=products))
     _feed_codes(model.graph, TensorProto.UINT8 if activation.bits <= 8 else TensorProto.UINT16)
     codes = np.random.default_rng(0).integers(0, activation.highest_code + 1, fed["x0"].shape)
     codes = codes.astype(np.uint8 if activation.bits <= 8 else np.uint16)
@@ -116,11 +126,10 @@ def _made_up_tensor(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
 
 def _made_up(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int) -> IntegerWeight:
     pattern = np.random.default_rng(0).integers(format_.lowest_code, format_.highest_code + 1, _PATTERN)
-    scale_shape: tuple[int, ...] = ()
-    if format_.granularity is Granularity.CHANNEL:
-        scale_shape = tuple(n if axis == channel_axis % len(shape) else 1 for axis, n in enumerate(shape))
-    scale = np.full(scale_shape, 0.1 / -format_.lowest_code, dtype=np.float32)
-    return IntegerWeight(format_, np.resize(pattern.astype(np.int8), shape), scale)
+    shares = share_shape(format_, shape, channel_axis)
+    scale = rounded(np.full(shares, 0.1 / -format_.lowest_code, dtype=np.float32))
+    zero_point = None if format_.symmetric else np.ones(shares, dtype=np.int8)
+    return IntegerWeight(format_, np.resize(pattern.astype(np.int8), shape), scale, zero_point)
 
 
 def _feed_codes(graph: onnx.GraphProto, codes: int) -> None:

@@ -28,7 +28,15 @@ from quantization.activations import QuantizedActivation
 from quantization.dequantize import DOMAIN, DOMAIN_VERSION, bias_function
 from quantization.formats import FloatFormat, Format, IntegerFormat, UnsignedFormat
 from quantization.kernels import KernelUse, WeightKernel, kernel_uses, made_for, weight_kernels, with_kernels
-from quantization.matmul_nbits import Product, Products, StoreProducts, packed_products, without_products
+from quantization.matmul_nbits import (
+    Product,
+    Products,
+    StoreProducts,
+    operator,
+    packed_products,
+    product_parts,
+    without_products,
+)
 from quantization.passes import (
     KERNEL_LETTER,
     SUFFIX_LENGTH,
@@ -44,12 +52,23 @@ _NO_ACTIVATIONS: Mapping[str, UnsignedFormat] = MappingProxyType({})
 _SUFFIX = "0" * SUFFIX_LENGTH
 
 
-def weight_bytes(format_: Format, shape: tuple[int, ...], channel_axis: int, name: str) -> int:
+def weight_bytes(
+    format_: Format, shape: tuple[int, ...], channel_axis: int, name: str, product: Product | None = None
+) -> int:
     """What storing the initializer `name` of `shape` in `format_` adds to the file, in bytes, for a layer in floats.
 
-    Exact for the first 3,844 weights of a network; each later one takes up to eight bytes more for longer names.
+    Exact for the first 3,844 weights of a network; each later one takes up to eight bytes more for longer names. For
+    layers that multiply packed, as `product`, not below it: the operator counts whole beside the layer it replaces.
     """
-    return _weight_bytes(format_, shape, channel_axis, name, None)
+    if product is None or not isinstance(format_, IntegerFormat):
+        return _weight_bytes(format_, shape, channel_axis, name, None)
+    parts = product_parts(format_, product.rows, product.columns)
+    names = [part.letter + _SUFFIX if part.letter else name for part in parts]
+    layer = operator(onnx.NodeProto(input=[""]), product, format_, names, Products.PACKED_INTEGERS)
+    return len(product.nodes) * int(layer.ByteSize()) + sum(
+        _initializer_bytes(called, part.data_type, part.dims, part.size_bytes)
+        for called, part in zip(names, parts, strict=True)
+    )
 
 
 def activation_bytes(network: Network, tensors: Iterable[str], format_: UnsignedFormat) -> int:

@@ -201,7 +201,7 @@ class StoreProducts(Pass):
                 self.packed[names[-1]] = Packed(weight, place, part.size_bytes)
             for node in draft.graph.node:
                 if node.name in product.nodes:
-                    node.CopyFrom(_operator(node, product, self._formats[weight], names, self._how))
+                    node.CopyFrom(operator(node, product, self._formats[weight], names, self._how))
         if not any(o.domain == DOMAIN for o in draft.opset_import):
             draft.opset_import.append(helper.make_opsetid(DOMAIN, 1))
 
@@ -214,7 +214,7 @@ class StoreProducts(Pass):
                     raise QuantizationError(f"layer {name} does not multiply with {weight} as it is stored")
 
 
-def _operator(
+def operator(
     node: onnx.NodeProto, product: Product, format_: IntegerFormat, names: Sequence[str], how: Products
 ) -> onnx.NodeProto:
     """The operator in place of a layer, with the tensors called `names`."""

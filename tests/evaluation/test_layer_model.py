@@ -15,6 +15,7 @@ from network.normalise import normalise
 from network.taps import Taps
 from quantization.audit import audit
 from quantization.formats import FloatFormat, Granularity, IntegerFormat, UnsignedFormat
+from quantization.matmul_nbits import Products
 
 UINT8 = UnsignedFormat(8)
 
@@ -28,7 +29,7 @@ def network() -> Network:
         return generator.standard_normal(shape).astype(np.float32)
 
     weights = {"w1": weight(4, 4, 3, 3), "b1": weight(4), "w2": weight(4, 4, 3, 3), "b2": weight(4)}
-    weights |= {"w3": weight(6, 4, 1, 1), "table": weight(9, 5), "w4": weight(150, 7), "w5": weight(7, 150)}
+    weights |= {"w3": weight(6, 4, 1, 1), "table": weight(9, 5), "w4": weight(150, 32), "w5": weight(32, 150)}
     weights |= {"w6": weight(1, 32, 5), "w7": weight(1, 32, 8)}
     nodes = [
         helper.make_node("Conv", ["x", "w1", "b1"], ["a"], pads=[1] * 4, name="one"),
@@ -67,11 +68,11 @@ def make(network: Network):
         "i": np.array([[3, 8]], dtype=np.int64),
     }
 
-    def make(name: str, format_, activation=None, weight=None) -> Timed:
+    def make(name: str, format_, activation=None, weight=None, products=Products.FLOAT) -> Timed:
         layer = next(layer for layer in network.layers() if layer.name == name and weight in (None, layer.weight))
         values = {}
         Taps(network, inputs_of(network, layer), 1).run(fed, lambda tensor, array: values.update({tensor: array}))
-        return layer_model(network, layer, values, format_, activation)
+        return layer_model(network, layer, values, format_, activation, products)
 
     return make
 
@@ -122,6 +123,16 @@ def test_each_weight_of_a_recurrent_layer_by_itself(network, make, tmp_path, wei
 def test_a_float_weight_between_8_bit_activations_stays_float(make, tmp_path):
     found = kernels(make("one", FloatFormat(), UINT8), tmp_path / "model.onnx")
     assert {"DequantizeLinear", "QuantizeLinear"} <= found
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_weights_in_blocks_are_timed_as_they_are_multiplied(make, tmp_path, symmetric):
+    in_blocks = IntegerFormat(4, Granularity.BLOCK, symmetric, 16)
+    packed = make("linear", in_blocks, products=Products.PACKED)
+    assert kernels(packed, tmp_path / "model.onnx") == {"MatMulNBits"}
+    assert [weight.format for weight in audit(packed.model).weights] == [in_blocks]
+    folded = make("linear", in_blocks)
+    assert digest(folded) == digest(make("linear", FloatFormat()))  # unpacked at load
 
 
 def test_equal_layers_are_equal_files_and_others_are_not(make):

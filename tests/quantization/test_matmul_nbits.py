@@ -15,11 +15,11 @@ from onnx import helper
 from network.graph import Network
 from quantization.activations import QuantizedActivation
 from quantization.audit import audit
-from quantization.cost import file_bytes
+from quantization.cost import file_bytes, skeleton_bytes, weight_bytes
 from quantization.errors import FileNotAudited
 from quantization.export import export
 from quantization.formats import BLOCK_SIZES, Granularity, IntegerFormat, UnsignedFormat
-from quantization.matmul_nbits import Products
+from quantization.matmul_nbits import Products, packed_products
 from quantization.nearest import round_nearest
 from quantization.weights import QuantizedWeight
 from quantization.write import write
@@ -108,6 +108,20 @@ def test_the_same_products_from_packed_weights(
                 zero_points = 0 if symmetric else stored.shape[1] * -(-stored.shape[0] // block * bits // 8)
                 assert stored.size_bytes == stored.elements * bits // 8
                 assert stored.scale_bytes == 4 * blocks + zero_points
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_sums_over_sites_are_bounds(make_network: MakeNetwork, symmetric: bool) -> None:
+    network, _ = layers(make_network)
+    format_ = IntegerFormat(4, Granularity.BLOCK, symmetric, 32)
+    formats = {site.weight: format_ for site in network.sites}
+    products = packed_products(network, formats, Products.PACKED)
+    planned = skeleton_bytes(network, [format_]) + sum(
+        weight_bytes(format_, site.shape, site.channel_axis, site.weight, products.get(site.weight))
+        for site in network.sites
+    )
+    size = file_bytes(network, formats, products=Products.PACKED)
+    assert size - 4 <= planned <= size + 120 * len(products) + 800
 
 
 def test_other_formats_stay_as_they_are(make_network: MakeNetwork) -> None:
