@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -13,7 +11,6 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from network.admission import AdmissionLimits, admit, input_specs
 from network.errors import (
     CustomOperators,
-    ExternalData,
     ModelInvalid,
     ModelTooLarge,
     NetworkError,
@@ -23,47 +20,7 @@ from network.errors import (
 )
 from network.graph import TensorSpec
 from network.memory import estimate_memory
-
-LIMITS = AdmissionLimits(max_model_bytes=1 << 20, max_memory_bytes=1 << 20, max_nodes=200)
-
-
-def value(name: str, shape: list[int | str | None], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, shape)
-
-
-def build(
-    nodes: list[onnx.NodeProto],
-    inputs: list[onnx.ValueInfoProto],
-    outputs: list[onnx.ValueInfoProto],
-    weights: dict[str, np.ndarray] | None = None,
-    *,
-    functions: list[onnx.FunctionProto] | None = None,
-    domains: dict[str, int] | None = None,
-) -> ModelProto:
-    graph = helper.make_graph(
-        nodes, "g", inputs, outputs, [numpy_helper.from_array(a, n) for n, a in (weights or {}).items()]
-    )
-    opsets = [helper.make_opsetid(domain, version) for domain, version in {"": 18, **(domains or {})}.items()]
-    return helper.make_model(graph, opset_imports=opsets, functions=functions or [], ir_version=10)
-
-
-def linear(**weights: np.ndarray) -> ModelProto:
-    """x [N, 4] -> Relu(x W + b) [N, 3]."""
-    default = {"W": np.eye(4, 3, dtype=np.float32), "b": np.zeros(3, np.float32)}
-    nodes = [
-        helper.make_node("MatMul", ["x", "W"], ["h"], name="mul"),
-        helper.make_node("Add", ["h", "b"], ["s"], name="add"),
-        helper.make_node("Relu", ["s"], ["y"], name="relu"),
-    ]
-    return build(nodes, [value("x", ["N", 4])], [value("y", ["N", 3])], default | weights)
-
-
-def refusal(model: ModelProto | bytes, error: type[NetworkError], limits: AdmissionLimits = LIMITS) -> str:
-    data = model if isinstance(model, bytes) else model.SerializeToString()
-    with pytest.raises(error) as caught:
-        admit(data, limits)
-    assert caught.type is error
-    return str(caught.value)
+from tests.network.models import LIMITS, build, linear, refusal, value
 
 
 def test_a_plain_model_comes_back_unchanged() -> None:
@@ -123,99 +80,6 @@ def test_every_truncation_is_refused() -> None:
 def test_text_that_is_not_utf8_is_refused() -> None:
     data = linear().SerializeToString().replace(b"Relu", b"Re\xff\xfe")
     assert "UTF-8" in refusal(data, ModelInvalid)
-
-
-# --- external data ----------------------------------------------------------------------------------------------
-
-
-def outside(location: str | None = "../../etc/passwd", *, marked: bool = True) -> TensorProto:
-    tensor = TensorProto(name="outside", data_type=TensorProto.FLOAT, dims=[4, 3])
-    if marked:
-        tensor.data_location = TensorProto.EXTERNAL
-    else:
-        tensor.raw_data = bytes(48)
-    if location is not None:
-        tensor.external_data.add(key="location", value=location)
-    return tensor
-
-
-def in_initializer(tensor: TensorProto) -> ModelProto:
-    model = linear()
-    tensor.name = "W"
-    model.graph.initializer[0].CopyFrom(tensor)
-    return model
-
-
-def in_sparse_initializer(tensor: TensorProto) -> ModelProto:
-    model = linear()
-    indices = numpy_helper.from_array(np.arange(1, dtype=np.int64), "i")
-    model.graph.sparse_initializer.append(onnx.SparseTensorProto(values=tensor, indices=indices, dims=[4, 3]))
-    return model
-
-
-def in_attribute(tensor: TensorProto) -> ModelProto:
-    model = linear()
-    model.graph.node.add(op_type="Constant", output=["k"]).attribute.append(helper.make_attribute("value", tensor))
-    return model
-
-
-def in_tensor_list_attribute(tensor: TensorProto) -> ModelProto:
-    model = linear()
-    attribute = model.graph.node[0].attribute.add(name="list", type=onnx.AttributeProto.TENSORS)
-    attribute.tensors.append(tensor)
-    return model
-
-
-def in_subgraph(tensor: TensorProto) -> ModelProto:
-    model = linear()
-    graph = helper.make_graph([], "inner", [], [value("outside", [4, 3])], [tensor])
-    inner = helper.make_graph(
-        [helper.make_node("If", ["c"], ["z"], then_branch=graph)], "outer", [], [value("z", [4, 3])]
-    )
-    model.graph.node.append(helper.make_node("If", ["c"], ["z2"], then_branch=inner))
-    return model
-
-
-def in_function(tensor: TensorProto) -> ModelProto:
-    model = linear()
-    node = helper.make_node("Constant", [], ["k"], value=tensor)
-    model.functions.append(helper.make_function("f", "F", [], ["k"], [node], [helper.make_opsetid("", 18)]))
-    return model
-
-
-def in_training_info(tensor: TensorProto) -> ModelProto:
-    model = linear()
-    model.training_info.add().initialization.initializer.append(tensor)
-    return model
-
-
-@pytest.mark.parametrize(
-    "place",
-    [
-        in_initializer,
-        in_sparse_initializer,
-        in_attribute,
-        in_tensor_list_attribute,
-        in_subgraph,
-        in_function,
-        in_training_info,
-    ],
-)
-@pytest.mark.parametrize(
-    "tensor",
-    [
-        pytest.param(lambda: outside("weights.bin"), id="file"),
-        pytest.param(lambda: outside(), id="path-traversal"),
-        pytest.param(lambda: outside("*/_ORT_MEM_ADDR_/*"), id="memory-address"),
-        pytest.param(lambda: outside(None), id="no-location"),
-        pytest.param(lambda: outside(marked=False), id="entries-without-the-mark"),
-    ],
-)
-def test_external_data_is_refused_wherever_it_is(
-    place: Callable[[TensorProto], ModelProto], tensor: Callable[[], TensorProto]
-) -> None:
-    text = refusal(place(tensor()), ExternalData)
-    assert "self-contained" in text
 
 
 # --- operators and functions ------------------------------------------------------------------------------------
@@ -441,112 +305,3 @@ def test_weights_in_constant_nodes_are_looked_at() -> None:
 def test_a_mask_may_hold_infinities() -> None:
     mask = np.array([0.0, -np.inf, 0.0], np.float32)
     admit(linear(b=mask).SerializeToString(), LIMITS)
-
-
-# --- memory -----------------------------------------------------------------------------------------------------
-
-
-def bomb(*lengths: int) -> ModelProto:
-    return build(
-        [helper.make_node("ConstantOfShape", ["s"], ["y"])],
-        [value("x", [1])],
-        [value("y", [f"d{i}" for i in range(len(lengths))])],
-        {"s": np.array(lengths, np.int64)},
-    )
-
-
-def test_a_tiny_model_that_makes_gigabytes_is_refused_without_running_it() -> None:
-    model = bomb(1 << 29)
-    assert len(model.SerializeToString()) < 148
-    text = refusal(model, ModelTooLarge, AdmissionLimits())
-    assert f"'y' with {1 << 31:,}" in text
-
-
-def test_sizes_beyond_64_bits_do_not_wrap_around() -> None:
-    assert estimate_memory(bomb(1 << 40, 1 << 40), 1).total_bytes > 1 << 80
-
-
-def test_the_size_may_come_from_shape_arithmetic() -> None:
-    model = bomb(1 << 15)
-    model.graph.node.insert(0, helper.make_node("Mul", ["s", "s"], ["t"]))
-    model.graph.node[1].input[0] = "t"
-    assert f"'y' with {1 << 32:,}" in refusal(model, ModelTooLarge, AdmissionLimits())
-
-
-@pytest.mark.parametrize("constant", [False, True])
-def test_values_inside_subgraphs_count(constant: bool) -> None:
-    inner = helper.make_graph(
-        [
-            helper.make_node("ConstantOfShape", ["s"], ["big"]),
-            helper.make_node("ReduceSum", ["big"], ["z"], keepdims=0),
-        ],
-        "inner",
-        [],
-        [value("z", [])],
-    )
-    model = build(
-        [helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)],
-        [value("x", [1]), value("c", [], TensorProto.BOOL)],
-        [value("y", [])],
-        {"s": np.array([1 << 30], np.int64)},
-    )
-    if constant:
-        model.graph.node.insert(0, helper.make_node("Constant", [], ["s"], value=model.graph.initializer.pop()))
-    assert "'big'" in refusal(model, ModelTooLarge, AdmissionLimits())
-
-
-def test_the_peak_is_that_of_the_live_values() -> None:
-    """Chain of Relu over [N, 100] floats: the input stays, and at each node one value comes while one is still held."""
-    nodes = [helper.make_node("Relu", [f"v{i}"], [f"v{i + 1}"]) for i in range(10)]
-    model = build(nodes, [value("v0", ["N", 100])], [value("v10", ["N", 100])])
-    assert estimate_memory(model, 1).total_bytes == 3 * 400
-    assert estimate_memory(model, 7).total_bytes == 7 * 3 * 400
-
-
-def test_a_value_held_for_a_late_use_counts_all_the_time() -> None:
-    """v0 -> a; a -> c -> d; d + a: `a` is alive beside v0, c and d."""
-    nodes = [
-        helper.make_node("Relu", ["v0"], ["a"]),
-        helper.make_node("Relu", ["a"], ["c"]),
-        helper.make_node("Relu", ["c"], ["d"]),
-        helper.make_node("Add", ["d", "a"], ["y"]),
-    ]
-    model = build(nodes, [value("v0", ["N", 100])], [value("y", ["N", 100])])
-    assert estimate_memory(model, 1).total_bytes == 4 * 400
-
-
-def test_weights_count_once_and_at_their_type() -> None:
-    half = build(
-        [helper.make_node("MatMul", ["x", "W"], ["y"])],
-        [value("x", ["N", 4], TensorProto.FLOAT16)],
-        [value("y", ["N", 3], TensorProto.FLOAT16)],
-        {"W": np.eye(4, 3, dtype=np.float16)},
-    )
-    estimate = estimate_memory(half, 1)
-    assert estimate.weight_bytes == 4 * 3 * 2
-    assert estimate.activation_bytes == (4 + 3) * 2
-    packed = helper.make_tensor("P", TensorProto.INT4, [5], bytes(3), raw=True)
-    half.graph.initializer.append(packed)
-    assert estimate_memory(half, 1).weight_bytes == 24 + 3
-
-
-def test_unknown_axes_are_assumed_unless_the_data_fixes_them() -> None:
-    nodes = [helper.make_node("Relu", ["x"], ["y"])]
-    model = build(nodes, [value("x", ["N", "T", 8])], [value("y", ["N", "T", 8])])
-    assert estimate_memory(model, 2).total_bytes == 2 * (2 * 64 * 8 * 4)
-    assert estimate_memory(model, 2, {"x": (5, 8)}).total_bytes == 2 * (2 * 5 * 8 * 4)
-
-
-def test_a_value_of_unknown_shape_counts_as_the_largest_known() -> None:
-    nodes = [helper.make_node("NonZero", ["x"], ["i"]), helper.make_node("Cast", ["i"], ["y"], to=1)]
-    model = build(nodes, [value("x", ["N", 100])], [value("y", [2, "K"])])
-    estimate = estimate_memory(model, 1)
-    assert estimate.unknown == 2
-    assert estimate.activation_bytes == 3 * 400
-
-
-def test_a_batch_that_the_graph_fixes_stays() -> None:
-    model = build([helper.make_node("Relu", ["x"], ["y"])], [value("x", [3, 10])], [value("y", [3, 10])])
-    assert estimate_memory(model, 100).total_bytes == 2 * 3 * 10 * 4
-    with pytest.raises(ValueError, match="batch"):
-        estimate_memory(model, 0)

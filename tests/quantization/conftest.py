@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,3 +81,20 @@ def run_onnx() -> Callable[..., list[NDArray[Any]]]:
         return [np.asarray(output) for output in session.run(None, dict(inputs))]
 
     return run
+
+
+_ENDS = {"QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape"}
+
+
+@pytest.fixture
+def optimised(tmp_path: Path) -> Callable[[bytes], list[str]]:
+    """Operators of the optimised graph, but for those at its ends that change types and layouts."""
+
+    def operators(file: bytes) -> list[str]:
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        return [n.op_type for n in onnx.load(tmp_path / "optimised.onnx").graph.node if n.op_type not in _ENDS]
+
+    return operators
