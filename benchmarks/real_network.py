@@ -48,17 +48,9 @@ class RealNetwork:
 
     @classmethod
     def read(cls, data: Path) -> RealNetwork:
-        with tempfile.TemporaryDirectory() as folder:
-            arrays = {}
-            for name in ("calibration", "evaluation"):
-                target = Path(folder) / f"{name}.npz"
-                script = [sys.executable, str(data / "prepare.py"), str(data / f"{name}_images.npz"), str(target)]
-                subprocess.run(script, check=True)
-                with np.load(target) as archive:
-                    arrays[name] = archive["input"], archive["labels"]
-        scoring = arrays["calibration"][0][:SCORING_IMAGES]
+        scoring = prepared_images(data, "calibration")[0][:SCORING_IMAGES]
         network = normalise(onnx.load(str(data / "resnet20.onnx")), {"input": scoring.shape[1:]})
-        images, labels = (part[:MEASURED_IMAGES] for part in arrays["evaluation"])
+        images, labels = (part[:MEASURED_IMAGES] for part in prepared_images(data, "evaluation"))
         return cls(network, rounded_weights(network, scoring), scoring, images, labels)
 
     @cached_property
@@ -93,8 +85,27 @@ class RealNetwork:
         return measured
 
 
+def prepared_images(data: Path, name: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The images called `name` ("calibration" or "evaluation") as the network takes them, and their labels."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / f"{name}.npz"
+        script = [sys.executable, str(data / "prepare.py"), str(data / f"{name}_images.npz"), str(target)]
+        subprocess.run(script, check=True)
+        with np.load(target) as archive:
+            return archive["input"], archive["labels"]
+
+
 def rounded_weights(network: Network, images: NDArray[np.float32]) -> dict[str, tuple[QuantizedWeight, ...]]:
     """Every weight by GPTQ in every format, by site."""
+    statistics = site_statistics(network, images)
+    return {
+        site.name: gptq(network.weight(site.weight), FORMATS, site.channel_axis, statistics[site.name]).weights
+        for site in network.sites
+    }
+
+
+def site_statistics(network: Network, images: NDArray[np.float32]) -> dict[str, InputStatistics]:
+    """What GPTQ knows of the inputs of every weight, by site."""
     statistics_of: dict[str, InputStatistics] = {}
     readers: dict[str, list[tuple[Any, InputStatistics]]] = {}
     nodes = {node.name: node for node in network.proto.graph.node}
@@ -113,7 +124,4 @@ def rounded_weights(network: Network, images: NDArray[np.float32]) -> dict[str, 
     taps = Taps(network, list(readers), THREADS)
     for start in range(0, len(images), BATCH):
         taps.run({network.inputs[0].name: images[start : start + BATCH]}, visit)
-    return {
-        site.name: gptq(network.weight(site.weight), FORMATS, site.channel_axis, statistics_of[site.name]).weights
-        for site in network.sites
-    }
+    return statistics_of

@@ -7,7 +7,7 @@ one format; lanes run over formats, then rows.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,19 +146,21 @@ class Columns:
         np.copyto(self.deltas, values, where=better)
         np.copyto(self.rounding.codes, codes, where=better)
 
-    def moments(self, formats: int) -> NDArray[np.float64]:
-        """`<w, v>_H` and `<v, v>_H` of weights w and values v, `[2, groups, formats, rows]`.
+    def moments(self, formats: int, wanted: Sequence[int]) -> NDArray[np.float64]:
+        """`<w, v>_H` and `<v, v>_H` of weights w and values v, `[2, groups, formats, rows]`; 1 for those not `wanted`.
 
         With `E = upper @ deltas` and `A = upper @ w`, `upper @ v` is `E + A` [ours].
         """
         groups, reduced, lanes = self.weights.shape
         rows = lanes // formats
+        found = np.ones((2, groups, formats, rows))
+        if not wanted:
+            return found
         own = self.factor.times(self.weights[:, :, :rows])  # the weights are the same in all formats
         diagonal = self.factor.diagonal[:, :, None]
         own *= diagonal
         errors = self.open.reshape(groups, reduced, formats, rows)
-        found = np.empty((2, groups, formats, rows))
-        for index in range(formats):
+        for index in wanted:
             whole = errors[:, :, index] * diagonal
             whole += own
             found[0, :, index] = np.einsum("gkr,gkr->gr", whole, own)

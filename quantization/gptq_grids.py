@@ -81,7 +81,7 @@ def _round(prepared: Prepared, table: Floats, channel_axis: int, kept: Mask | No
         codes[:, chunk] = prepared.factor.unsort(columns.rounding.codes)
         values[:, chunk] = prepared.factor.unsort(columns.weights + columns.deltas)
         if mask is None:
-            moments[:, :, chunk] = columns.moments(1)[:, :, 0]
+            moments[:, :, chunk] = columns.moments(1, [0])[:, :, 0]
     exact = np.take_along_axis(table[owner], codes.astype(np.intp), axis=2)
     np.copyto(values, exact, where=True if mask is None else ~mask)
     factors = None if mask is not None else ratios(moments, owner, len(table))
