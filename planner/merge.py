@@ -106,13 +106,23 @@ def merge_sites(problem: Problem, groups: Sequence[Sequence[str]], cost: GroupCo
     """
     members = grouped(problem, groups)
     combinations = tuple(_combinations(problem, group) for group in members)
+    return joined(problem, members, combinations, lambda group, choices: _merged(problem, group, choices, cost))
+
+
+def joined(
+    problem: Problem,
+    members: tuple[tuple[int, ...], ...],
+    combinations: tuple[NDArray[np.int64], ...],
+    site: Callable[[tuple[int, ...], NDArray[np.int64]], PlanSite],
+) -> MergedProblem:
+    """The problem whose sites are the groups in `members` with these `combinations`; `site` makes one of several."""
     sites = tuple(
-        problem.sites[group[0]] if len(group) == 1 else _merged(problem, group, choices, cost)
+        problem.sites[group[0]] if len(group) == 1 else site(group, choices)
         for group, choices in zip(members, combinations, strict=True)
     )
     interactions = None
     if problem.interactions is not None:
-        T = transfer(problem, members, combinations)
+        T = _transfer(problem, members, combinations)
         interactions = np.asarray(T @ (T @ problem.interactions).T)
     return MergedProblem(replace(problem, sites=sites, interactions=interactions), members, combinations)
 
@@ -171,7 +181,7 @@ def _merged(problem: Problem, group: tuple[int, ...], combinations: NDArray[np.i
     return PlanSite("+".join(site.name for site in sites), tuple(candidates))
 
 
-def transfer(
+def _transfer(
     problem: Problem, members: Sequence[tuple[int, ...]], combinations: Sequence[NDArray[np.int64]]
 ) -> csr_array:
     """T [M, K]: which original candidates each merged one consists of.

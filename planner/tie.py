@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import ConstraintImpossible
-from planner.merge import MergedProblem, grouped, transfer
+from planner.merge import MergedProblem, grouped, joined
 from planner.problem import Candidate, PlanSite, Problem
 
 
@@ -32,15 +31,7 @@ def tie_sites(problem: Problem, groups: Sequence[Sequence[str]]) -> MergedProble
     """
     members = grouped(problem, groups)
     combinations = tuple(_shared(problem, group) for group in members)
-    sites = tuple(
-        problem.sites[group[0]] if len(group) == 1 else _tied(problem, group, choices)
-        for group, choices in zip(members, combinations, strict=True)
-    )
-    interactions = None
-    if problem.interactions is not None:
-        T = transfer(problem, members, combinations)
-        interactions = np.asarray(T @ (T @ problem.interactions).T)
-    return MergedProblem(replace(problem, sites=sites, interactions=interactions), members, combinations)
+    return joined(problem, members, combinations, lambda group, choices: _tied(problem, group, choices))
 
 
 def _shared(problem: Problem, group: tuple[int, ...]) -> NDArray[np.int64]:

@@ -87,22 +87,18 @@ for _name, _before, _reduce, _after in _REDUCTIONS:
     operator(_name, host=(1,))(_reduction(_before, _reduce, _after))
 
 
-@operator("ArgMax")
-def arg_max(node: Node, x: Tensor) -> Tensor:
-    """The index of the first, or with `select_last_index` the last, largest element along `axis`."""
-    axis, keep = node.get("axis", 0), bool(node.get("keepdims", 1))
-    if not node.get("select_last_index", 0):
-        return x.argmax(axis, keepdim=keep)
-    return torch.sub(x.shape[axis] - 1, x.flip(axis).argmax(axis, keepdim=keep))
+def _position(of: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def compute(node: Node, x: Tensor) -> Tensor:
+        axis, keep = node.get("axis", 0), bool(node.get("keepdims", 1))
+        if not node.get("select_last_index", 0):
+            return of(x, axis, keepdim=keep)  # the first of several
+        return torch.sub(x.shape[axis] - 1, of(x.flip(axis), axis, keepdim=keep))
+
+    return compute
 
 
-@operator("ArgMin")
-def arg_min(node: Node, x: Tensor) -> Tensor:
-    """The index of the first, or with `select_last_index` the last, smallest element along `axis`."""
-    axis, keep = node.get("axis", 0), bool(node.get("keepdims", 1))
-    if not node.get("select_last_index", 0):
-        return x.argmin(axis, keepdim=keep)
-    return torch.sub(x.shape[axis] - 1, x.flip(axis).argmin(axis, keepdim=keep))
+operator("ArgMax")(_position(torch.argmax))
+operator("ArgMin")(_position(torch.argmin))
 
 
 @operator("CumSum", since=11, host=(1,))
