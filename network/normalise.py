@@ -7,12 +7,14 @@ before it, identical initializers merged, the opset converted, all folded once m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
+from onnx import helper
 from onnxscript import optimizer, version_converter
 from onnxscript.rewriter import pattern
 
@@ -29,6 +31,8 @@ BATCH_AXIS = "N"
 LARGEST_FOLDED_OUTPUT = 1 << 16
 LARGEST_FOLDED_INPUT = 1 << 30
 MOST_FOLDING_ROUNDS = 8
+LARGEST_CONVERTED = 1 << 10  # elements; what is larger is no argument of an operator
+_WEIGHT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
 
 
 def normalise(model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] | None = None) -> Network:
@@ -205,8 +209,7 @@ def _convert_opset(graph: ir.Model) -> ir.Model:
     version = graph.opset_imports.get("", 0)
     try:
         if version < OLDEST_CONVERTED_OPSET:
-            converted = onnx.version_converter.convert_version(ir.serde.serialize_model(graph), OLDEST_CONVERTED_OPSET)
-            graph = ir.serde.deserialize_model(converted)
+            graph = ir.serde.deserialize_model(_converted_by_onnx(ir.serde.serialize_model(graph)))
         version_converter.convert_version(graph, TARGET_OPSET)
     except (ValueError, RuntimeError, onnx.version_converter.ConvertError) as error:
         raise ModelInvalid(
@@ -219,6 +222,26 @@ def _convert_opset(graph: ir.Model) -> ir.Model:
             f"{OLDEST_CONVERTED_OPSET} or above"
         )
     return graph
+
+
+def _converted_by_onnx(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """At `OLDEST_CONVERTED_OPSET`. onnx's own converter takes less than two gigabytes, so it sees large weights as
+    inputs; it never reads their values."""
+    tensors = list(proto.graph.initializer)
+    large = {t.name: t for t in tensors if math.prod(t.dims) > LARGEST_CONVERTED and t.data_type in _WEIGHT_TYPES}
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(tensor for tensor in tensors if tensor.name not in large)
+    proto.graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in large.values())
+    converted = onnx.version_converter.convert_version(proto, OLDEST_CONVERTED_OPSET)
+    inputs = [value for value in converted.graph.input if value.name not in large]
+    del converted.graph.input[:]
+    converted.graph.input.extend(inputs)
+    kept = {tensor.name: tensor for tensor in converted.graph.initializer}
+    order = dict.fromkeys([*(tensor.name for tensor in tensors), *kept])
+    restored = [large.get(name) or kept[name] for name in order if name in large or name in kept]
+    del converted.graph.initializer[:]
+    converted.graph.initializer.extend(restored)
+    return converted
 
 
 def _name_nodes(graph: ir.Model) -> None:

@@ -26,7 +26,15 @@ from quantization.formats import FloatFormat, UnsignedFormat, parse_format
 from workers.stage import JSON, StageContext
 from workers.stages.coupling import Coupling, decisions
 from workers.stages.inputs import Inputs
-from workers.stages.latency_table import LatencyTable, entry, feeders, latency_sample, latency_wanted, unsigned
+from workers.stages.latency_table import (
+    LatencyTable,
+    entry,
+    feeders,
+    latency_sample,
+    latency_wanted,
+    products_of,
+    unsigned,
+)
 from workers.stages.payload import pack
 from workers.stages.problem import planning_problem
 from workers.stages.resolve import Allowed, allowed_formats, check_limits, limits_of, sites_by_name
@@ -80,6 +88,7 @@ class _Measuring:
         self._network = inputs.network
         self._sample = latency_sample(inputs)
         self._timing = Timing(context)
+        self._products = products_of(context.request)
 
     def table(self, allowed: Allowed) -> dict[str, Any]:
         """Every site in the formats that it may get."""
@@ -129,7 +138,7 @@ class _Measuring:
         found: list[Latency] = []
         for start in range(0, len(pairs), some):
             timed = [
-                layer_model(self._network, layer, values, parse_format(name), activation)
+                layer_model(self._network, layer, values, parse_format(name), activation, self._products)
                 for name, activation in pairs[start : start + some]
             ]
             found += self._timing.known(timed)

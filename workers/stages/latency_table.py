@@ -11,6 +11,7 @@ from network.activations import find_activations
 from network.graph import Network
 from network.sites import RECURRENT
 from quantization.formats import UnsignedFormat, parse_format
+from quantization.matmul_nbits import Products
 from workers.stage import StageContext
 from workers.stages.inputs import Arrays, Inputs
 from workers.stages.payload import unpack
@@ -20,6 +21,11 @@ def latency_wanted(request: Mapping[str, Any]) -> bool:
     """Whether anything in the request asks for latencies."""
     limited = request["limits"]["max_latency_ms"] is not None
     return request["objective"] == "latency" or limited or request["latency_table"] is not None
+
+
+def products_of(request: Mapping[str, Any]) -> Products:
+    """How layers multiply with weights in blocks: packed, where that is exact and anything asks for latencies."""
+    return Products.PACKED if latency_wanted(request) else Products.FLOAT
 
 
 def latency_sample(inputs: Inputs) -> Arrays:

@@ -12,6 +12,7 @@ from network.graph import Network, Site
 from planner.problem import Candidate, PlanSite, Problem
 from quantization.cost import activation_bytes, skeleton_bytes, weight_bytes
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
+from quantization.matmul_nbits import Products, packed_products
 from workers.stages.activations import planned_activations
 from workers.stages.analysis import Analysis
 from workers.stages.coupling import Coupling
@@ -72,12 +73,14 @@ def _costs(
 ) -> Iterator[tuple[str, _Costs]]:
     """For each site its name, and a function from format and damage to the candidate: weights, then activations."""
     coupling = Coupling(network, allowed, latency)
+    products = Products.FLOAT if latency is None else Products.PACKED
     for site in network.sites:
 
         def weight(format_: Format, damage: float, site: Site = site) -> Candidate:
+            product = packed_products(network, {site.weight: format_}, products).get(site.weight)
             return Candidate(
                 format=format_,
-                size_bytes=weight_bytes(format_, site.shape, site.channel_axis, site.weight),
+                size_bytes=weight_bytes(format_, site.shape, site.channel_axis, site.weight, product),
                 # both beside the widest of what is read; exact once that is the same decision (`decisions`)
                 bit_operations=coupling.bit_operations(site, {site.name: format_}),
                 damage=damage,
