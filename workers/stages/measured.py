@@ -25,6 +25,7 @@ from workers.stage import StageContext
 from workers.stages.activations import planned_activations
 from workers.stages.candidates import Rounded
 from workers.stages.inputs import Inputs
+from workers.stages.latency_table import products_of
 from workers.stages.payload import pack, unpack
 
 _ALL = slice(None)
@@ -107,7 +108,8 @@ def exported(context: StageContext, inputs: Inputs, rounded: Rounded, problem: P
     """The quantized ONNX file of `plan`."""
     weights = quantized_weights(inputs.network, rounded, problem, plan)
     activations = quantized_activations(rounded, problem, plan)
-    return export(inputs.network, weights, provenance(context.request, problem, plan), activations)
+    metadata = provenance(context.request, problem, plan)
+    return export(inputs.network, weights, metadata, activations, products=products_of(context.request))
 
 
 def file_sizes(
@@ -127,7 +129,8 @@ def file_sizes(
             for tensor in tensors[name]
         }
         of_weights = {weights[name]: format_ for name, format_ in formats.items() if name in weights}
-        return file_bytes(network, of_weights, provenance(request, problem, plan), activations)
+        metadata = provenance(request, problem, plan)
+        return file_bytes(network, of_weights, metadata, activations, products=products_of(request))
 
     return np.array([size(plan) for plan in plans], dtype=np.float64)
 
