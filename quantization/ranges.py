@@ -76,6 +76,29 @@ def optimal_scales(
     return scales
 
 
+def largest_scales(weight: Floats, format_: IntegerFormat, channel_axis: int) -> Floats:
+    """Scales that put the largest magnitude on the lowest code, in the shape that `IntegerWeight` takes; 1 for zeros.
+
+    Raises:
+        ValueError: as `optimal_scales`.
+    """
+    shape = share_shape(format_, weight.shape, channel_axis)
+    grouped, axes = weight, tuple(axis for axis in range(weight.ndim) if not shape or shape[axis] == 1)
+    if format_.granularity is Granularity.BLOCK:
+        grouped, axes = weight.reshape(shape[0], format_.block, shape[2]), (1,)
+    lowest, highest = (end(grouped, axis=axes, initial=0.0).reshape(shape) for end in (np.min, np.max))
+    if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
+        raise ValueError("the weight must be finite float32")
+    unit = _unit(lowest, highest, format_)
+    scale = np.where(np.abs(unit) >= np.finfo(np.float32).tiny, unit, np.float32(1))
+    return rounded(scale) if format_.granularity is Granularity.BLOCK else scale
+
+
+def _unit(lowest: Floats, highest: Floats, format_: IntegerFormat) -> Floats:
+    """The scale of the larger magnitude on the lowest code."""
+    return np.asarray(np.ldexp(np.where(highest > -lowest, -highest, -lowest), 1 - format_.bits))
+
+
 def share_shape(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int) -> tuple[int, ...]:
     """The shape of the scales of a weight of `shape`.
 
@@ -119,8 +142,7 @@ def _row_scales(rows: Floats, format_: IntegerFormat) -> Floats:
     for start in range(0, len(rows), step):
         some = rows[start : start + step]
         lowest, highest = np.min(some, axis=1, initial=0.0), np.max(some, axis=1, initial=0.0)
-        # the largest magnitude on the lowest code
-        unit = np.ldexp(np.where(highest > -lowest, -highest, -lowest), 1 - format_.bits)
+        unit = _unit(lowest, highest, format_)
         # scales are kept to normal float32, of which every product with a code is exact to half an ulp
         alive = np.abs(unit) * _SMALLEST_RATIO >= np.finfo(np.float32).tiny
         if alive.any():

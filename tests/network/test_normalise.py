@@ -175,3 +175,34 @@ def test_a_folded_constant_does_not_outgrow_the_file(rng):
     ]
     initializers = {"one": np.float32(1), "shape": np.array([10_000_000]), "w": floats(rng, 4, 4)}
     assert len(dump(normalise(model_of(nodes, initializers, ["N", 4])))) < 10_000
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+def test_native_code_sees_no_large_weight(rng, opset, monkeypatch):
+    """It takes messages of less than two gigabytes; weights keep their order and their values."""
+    sizes = []
+
+    def watched(called):
+        def call(model, *arguments, **options):
+            sizes.append(len(model if isinstance(model, bytes) else model.SerializeToString()))
+            return called(model, *arguments, **options)
+
+        return call
+
+    for module, name in ((onnx.version_converter, "convert_version"), (onnx.shape_inference, "infer_shapes")):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
+    nodes = [helper.make_node("MatMul", ["x", "a"], ["h"]), helper.make_node("Gemm", ["h", "b", "c"], ["y"])]
+    initializers = {"a": floats(rng, 64, 80), "b": floats(rng, 80, 96), "c": floats(rng, 96)}
+    network = normalise(model_of(nodes, initializers, ["N", 64], opset=opset))
+    assert sizes
+    assert max(sizes) < 4000  # the weights have 50,000 bytes
+    assert list(network.initializers) == ["a", "b", "c"]
+    assert all(np.array_equal(network.weight(name), values) for name, values in initializers.items())
+    assert [spec.name for spec in network.inputs] == ["x"]
+
+
+def test_a_network_with_external_data(rng, tmp_path):
+    model = conv_batchnorm(rng)
+    whole = dump(normalise(model))
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    assert dump(normalise(onnx.load(tmp_path / "m.onnx"))) == whole
