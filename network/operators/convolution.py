@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from network.errors import UnsupportedOperators
 from network.operators.node import Node
 from network.operators.registry import operator
-from network.operators.window import Window, pad_spatial, sliding_window, split_padding
+from network.operators.window import Window, of_rank, pad_spatial, sliding_window, split_padding
 
 _Convolution = Callable[..., Tensor]
 _CONVOLUTIONS: Mapping[int, _Convolution] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -24,7 +23,7 @@ _TRANSPOSED: Mapping[int, _Convolution] = {
 @operator("Conv")
 def conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [N, C_in, *spatial] * weight [C_out, C_in / group, *kernel] + bias [C_out]."""
-    convolution = _of_rank(_CONVOLUTIONS, node, x)
+    convolution = of_rank(_CONVOLUTIONS, node, x)
     window = sliding_window(node, weight.shape[2:], x.shape[2:])
     padding: Sequence[int] = window.begin
     if not window.symmetric:
@@ -36,7 +35,7 @@ def conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 @operator("ConvTranspose")
 def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [N, C_in, *spatial] spread by weight [C_in, C_out / group, *kernel], plus bias [C_out]."""
-    convolution = _of_rank(_TRANSPOSED, node, x)
+    convolution = of_rank(_TRANSPOSED, node, x)
     rank = x.dim() - 2
     output_padding = tuple(node.get("output_padding") or (0,) * rank)
     window = _transposed_window(node, weight.shape[2:], x.shape[2:], output_padding)
@@ -77,12 +76,3 @@ def _transposed_window(
     ]
     begin, end = split_padding(totals, extra_at_end=auto_pad == "SAME_UPPER")
     return Window(tuple(kernel), strides, dilations, begin, end)
-
-
-def _of_rank(table: Mapping[int, _Convolution], node: Node, x: Tensor) -> _Convolution:
-    rank = x.dim() - 2
-    if rank not in table:
-        raise UnsupportedOperators(
-            f"{node.op_type} (node {node.name!r}) over {rank} spatial axes has no rule; expected 1, 2 or 3"
-        )
-    return table[rank]

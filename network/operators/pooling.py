@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from network.errors import UnsupportedOperators
 from network.operators.node import Node
 from network.operators.registry import operator
-from network.operators.window import Window, pad_spatial, sliding_window
+from network.operators.window import Window, of_rank, pad_spatial, sliding_window
 
 _MAX: Mapping[int, Callable[..., Tensor]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE: Mapping[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -29,7 +28,7 @@ def _refuse_indices(node: Node) -> str | None:
 @operator("MaxPool", refuses=_refuse_indices)
 def max_pool(node: Node, x: Tensor) -> Tensor:
     """The largest element of each window; padding never wins."""
-    pool = _of_rank(_MAX, node, x)
+    pool = of_rank(_MAX, node, x)
     window = _pooling_window(node, x)
     overhang = _overhang(node, window, x.shape[2:])
     if any(overhang) or not _native(window):
@@ -42,7 +41,7 @@ def max_pool(node: Node, x: Tensor) -> Tensor:
 @operator("AveragePool")
 def average_pool(node: Node, x: Tensor) -> Tensor:
     """The mean of each window, with the padding if `count_include_pad`."""
-    pool = _of_rank(_AVERAGE, node, x)
+    pool = of_rank(_AVERAGE, node, x)
     window = _pooling_window(node, x)
     overhang = _overhang(node, window, x.shape[2:])
     include_pad = bool(node.get("count_include_pad", 0))
@@ -117,12 +116,3 @@ def _window_sums(x: Tensor, window: Window) -> Tensor:
     ones = x.new_ones(1, 1, *window.kernel)
     sums = _CONVOLUTION[len(window.kernel)](planes, ones, None, window.strides, 0, window.dilations)
     return sums.reshape(*x.shape[:2], *sums.shape[2:])
-
-
-def _of_rank(table: Mapping[int, Callable[..., Tensor]], node: Node, x: Tensor) -> Callable[..., Tensor]:
-    rank = x.dim() - 2
-    if rank not in table:
-        raise UnsupportedOperators(
-            f"{node.op_type} (node {node.name!r}) over {rank} spatial axes has no rule; expected 1, 2 or 3"
-        )
-    return table[rank]

@@ -5,12 +5,13 @@ Source: ONNX operator specification of Conv, ConvTranspose, MaxPool and AverageP
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from network.errors import UnsupportedOperators
 from network.operators.node import Node
 
 
@@ -67,3 +68,17 @@ def pad_spatial(x: Tensor, begin: Sequence[int], end: Sequence[int], value: floa
     # torch lists the last axis first
     pads = [count for pair in zip(reversed(begin), reversed(end), strict=True) for count in pair]
     return F.pad(x, pads, value=value)
+
+
+def of_rank(table: Mapping[int, Callable[..., Tensor]], node: Node, x: Tensor) -> Callable[..., Tensor]:
+    """What `table` has for as many spatial axes as `x` `[samples, channels, *spatial]` has.
+
+    Raises:
+        UnsupportedOperators: it has nothing for so many.
+    """
+    rank = x.dim() - 2
+    if rank not in table:
+        raise UnsupportedOperators(
+            f"{node.op_type} (node {node.name!r}) over {rank} spatial axes has no rule; expected 1, 2 or 3"
+        )
+    return table[rank]
