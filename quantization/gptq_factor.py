@@ -94,9 +94,10 @@ def _factorise_at(hessian: NDArray[np.float64], damping: float) -> Factor:
         added = damping * (diagonals[group].mean() or 1.0)
         factor = _cholesky(hessian[group], order[group], added, damping, upper[group])
         pivots[group] = factor.diagonal()
-        for row, pivot in enumerate(pivots[group]):
-            upper[group, row, :row] = 0
-            np.divide(factor[row, row:], pivot, out=upper[group, row, row:], casting="same_kind")
+        for start in range(0, reduced, _GATHERED):
+            rows = slice(start, start + _GATHERED)
+            upper[group, rows, start:] = np.triu(factor[rows, start:]) / pivots[group, rows, None]
+            upper[group, rows, :start] = 0
     return Factor(order, upper, pivots, damping)
 
 
