@@ -10,6 +10,7 @@ Values that are to be quantized are rounded when they come into being, in the qu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
@@ -100,7 +101,8 @@ class Lockstep:
 def affordable(network: Network, inputs: Arrays, memory_bytes: int, threads: int) -> int:
     """How many of the samples, at least one, both networks can keep alive between two cuts in so much memory.
 
-    Measured: the first sample runs once through the float network, with all values of all cuts in memory.
+    Whole batches where the graph fixes their size. Measured: one sample, or one such batch, runs through the float
+    network, with all values of all cuts in memory.
 
     Raises:
         ValueError: there are no samples.
@@ -108,23 +110,26 @@ def affordable(network: Network, inputs: Arrays, memory_bytes: int, threads: int
     samples = len(next(iter(inputs.values()), ()))
     if samples < 1:
         raise ValueError("there are no samples to round for; expected at least one")
-    return min(samples, max(1, memory_bytes // max(1, 2 * _live_bytes(network, inputs, threads))))
+    fitting = memory_bytes // max(1, math.ceil(2 * _live_bytes(network, inputs, threads)))
+    batch = network.inputs[0].shape[0] or 1
+    return min(samples, max(batch, fitting // batch * batch))
 
 
-def _live_bytes(network: Network, inputs: Arrays, threads: int) -> int:
+def _live_bytes(network: Network, inputs: Arrays, threads: int) -> float:
     """Bytes of the values that one sample keeps alive at the widest cut before a layer, in one network."""
     segments = SegmentedNetwork(network, threads)
     layers = {layer.name for layer in network.layers()}
     live = [segments.live_values(cut) for cut, node in enumerate(network.proto.graph.node) if node.name in layers]
     names = sorted(set[str]().union(*live))
     sizes: dict[str, int] = {}
+    run = network.inputs[0].shape[0] or 1
 
     def visit(name: str, values: NDArray[np.generic]) -> None:
         sizes[name] = np.asarray(values).nbytes
 
     if names:
-        Taps(network, names, threads).run({name: array[:1] for name, array in inputs.items()}, visit)
-    return max((sum(sizes[name] for name in alive) for alive in live), default=0)
+        Taps(network, names, threads).run({name: array[:run] for name, array in inputs.items()}, visit)
+    return max((sum(sizes[name] for name in alive) / run for alive in live), default=0)
 
 
 def _moments(network: Network, activations: Mapping[str, QuantizedActivation]) -> dict[int, tuple[str, ...]]:

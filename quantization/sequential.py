@@ -58,13 +58,14 @@ class RoundedPlan:
     """The weights of a plan after they were rounded for each other.
 
     `weights` has every weight that was given, in the same formats; `biases` new values of float32 initializers, by
-    name; `notes` says of each weight how it was rounded; `samples` is how many were used, which is fewer than given
-    where their values would not have fitted into the memory.
+    name; `notes` says of each weight that was rounded anew how, `kept` of the others why they were not; `samples` is
+    how many were used, which is fewer than given where their values would not have fitted into the memory.
     """
 
     weights: Mapping[str, QuantizedWeight]
     biases: Mapping[str, Floats]
     notes: Mapping[str, str]
+    kept: Mapping[str, str]
     samples: int
 
 
@@ -134,7 +135,7 @@ def round_plan(
                 work.correct_bias(use)
             check(stage.cut / nodes)
     check(1.0)
-    return RoundedPlan({name: work.weights[name] for name in weights}, work.biases, work.notes, kept)
+    return RoundedPlan({name: work.weights[name] for name in weights}, work.biases, work.notes, work.kept, kept)
 
 
 class _Rounding:
@@ -153,11 +154,12 @@ class _Rounding:
         self.order = stages(network, weights)
         self.weights: dict[str, QuantizedWeight] = {}
         self.notes: dict[str, str] = {}
+        self.kept: dict[str, str] = {}
         self.biases: dict[str, Floats] = {}
         for site in network.sites:
             if site.weight in weights and (reason := self._reason_to_keep(site)):
                 self.weights[site.weight] = weights[site.weight]
-                self.notes[site.weight] = f"as before: {reason}"
+                self.kept[site.weight] = reason
         self.replaced: dict[str, Floats] = {name: weight.dequantize() for name, weight in self.weights.items()}
         self._seconds = effort.adaround_seconds
         sites = {use.site for stage in self.order for use in stage.uses if use.site.weight not in self.weights}

@@ -23,6 +23,8 @@ from app.store.migrate import upgrade
 from app.store.private import private_file
 
 POLL_SECONDS = 0.2
+# of `weights`: what says how the weights of a plan are rounded
+HOW_TO_ROUND = ("rounding", "refinement", "adaround_seconds")
 
 
 Out = Annotated[Path, typer.Option(help="Folder for model.onnx, plan.json, plan.csv and the rest.", file_okay=False)]
@@ -81,8 +83,8 @@ def applied_body(plan: Mapping[str, Any], asked: AppliedOptions) -> dict[str, An
     if isinstance(before, Mapping):
         body = {name: before[name] for name in ("budget", "target", "seed") if name in before}
         weights = before.get("weights")
-        if isinstance(weights, Mapping) and "rounding" in weights:
-            body["weights"] = {"rounding": weights["rounding"]}
+        if isinstance(weights, Mapping):
+            body["weights"] = {name: weights[name] for name in HOW_TO_ROUND if name in weights}
     return {**merged(body, asked.body()), "plan": what_decides(plan)}
 
 

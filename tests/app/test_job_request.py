@@ -36,6 +36,8 @@ def test_every_default_is_filled_in() -> None:
             "symmetric": True,
             "formats": None,
             "rounding": "gptq",
+            "refinement": "auto",
+            "adaround_seconds": 60.0,
         },
         "activations": {"bits": None},
         "sensitivity": {"method": "auto"},

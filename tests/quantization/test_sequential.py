@@ -205,7 +205,7 @@ def test_what_cannot_be_rounded_anew_stays_and_says_why(make_network: MakeNetwor
     weights = independent(network, inputs, 3)
     found = round_plan(network, weights, inputs, {}, Effort(1))
     assert found.weights["w_table"] is weights["w_table"]
-    assert found.notes["w_table"].startswith("as before: layer node0: Gather copies rows")
+    assert found.kept["w_table"].startswith("layer node0: Gather copies rows")
     assert found.notes["w_q"] == "sequential gptq"
     assert found.biases.keys() == {"b_up", "b_down"}
 

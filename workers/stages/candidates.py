@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from network.activations import ActivationSite
+from network.graph import Network
 from quantization.activations import QuantizedActivation
 from quantization.families import quantized_weight
 from quantization.formats import UnsignedFormat, parse_format
@@ -72,6 +73,13 @@ def pack_candidates(
     return pack(document, arrays)
 
 
+def pack_weights(network: Network, weights: Mapping[str, QuantizedWeight], notes: Mapping[str, str]) -> bytes:
+    """The weights of one plan, by initializer name; `notes` says of those that were rounded anew how."""
+    sites = [site for site in network.sites if site.weight in weights]
+    methods = {site.name: notes[site.weight] for site in sites if site.weight in notes}
+    return pack_candidates({site.name: [weights[site.weight]] for site in sites}, methods)
+
+
 @dataclass(frozen=True)
 class Rounded:
     """All candidates of a job: rounded weights and activations, both by site name and in order of bits."""
@@ -93,8 +101,8 @@ def _weights(document: Mapping[str, Any], arrays: Arrays) -> Candidates:
     for index, site in enumerate(document["sites"]):
         candidates[site] = []
         for name in document["formats"][site]:
-            prefix = f"{index}/{name}/"
-            found = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+            places = [key.rpartition("/") for key in arrays]  # a name may begin with another
+            found = {field: arrays[f"{of}/{field}"] for of, _, field in places if of == f"{index}/{name}"}
             format_ = parse_format(name)
             if isinstance(format_, UnsignedFormat):
                 raise ValueError(f"{name} is a format of activations, and {site} is a weight")

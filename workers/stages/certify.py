@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.certificate import Certificate, certify
 from evaluation.latency import Timed
@@ -18,10 +19,10 @@ from network.normalise import dump
 from planner.problem import Plan, Problem
 from workers.stage import StageContext
 from workers.stages.applied import brings_plan
-from workers.stages.candidates import Rounded
+from workers.stages.candidates import Rounded, pack_weights
 from workers.stages.inputs import Inputs
 from workers.stages.latency_table import LatencyTable, latency_sample
-from workers.stages.measured import Comparison, exported
+from workers.stages.measured import Comparison, Exported, exported
 from workers.stages.payload import pack, unpack
 from workers.stages.plan import MOST_LOOKS
 from workers.stages.problem import planning_problem
@@ -40,10 +41,10 @@ def run(context: StageContext) -> bytes:
     problem = planning_problem(inputs.network, resolved["allowed"], None, "", latency)
     budget = context.request["budget"]
     compare = Comparison(context, inputs, inputs.splits.held_out, Metric(resolved["metric"]))
-    looks: list[tuple[list[int], Measurement, bytes]] = []
+    looks: list[tuple[list[int], Measurement, Exported]] = []
     for choices in _to_certify(context, problem):
         model = exported(context, inputs, rounded, problem, Plan(tuple(choices)))
-        looks.append((choices, compare(model), model))
+        looks.append((choices, compare(model.file), model))
         if _certificate(context, inputs, looks[-1][1], len(looks)).met:
             break
         context.progress(len(looks) / MOST_LOOKS)
@@ -56,9 +57,14 @@ def run(context: StageContext) -> bytes:
     document = {
         "choices": choices,
         "certificate": asdict(certificate),
-        "latency": _timed(context, inputs, model) if timed else None,
+        "latency": _timed(context, inputs, model.file) if timed else None,
     }
-    return pack(document, {"model": np.frombuffer(model, dtype=np.uint8)})
+    weights = pack_weights(inputs.network, model.weights, model.notes)
+    return pack(document, {"model": _bytes(model.file), "weights": _bytes(weights)})
+
+
+def _bytes(blob: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(blob, dtype=np.uint8)
 
 
 def _to_certify(context: StageContext, problem: Problem) -> list[list[int]]:

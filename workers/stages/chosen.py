@@ -54,8 +54,15 @@ class ChosenPlan:
         return None if self.scores is None else number(self.scores.arrays[name][index])
 
 
-def layers_of(chosen: ChosenPlan, rounded: Rounded, rounding: Mapping[str, str]) -> list[dict[str, Any]]:
-    """One row for each weight, in graph order; `rounding` says of each site how it was rounded."""
+def layers_of(
+    chosen: ChosenPlan, rounded: Rounded, rounding: Mapping[str, str], refinement: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """One row for each weight, in graph order.
+
+    Args:
+        rounding: how each site was rounded by itself.
+        refinement: how each site was rounded anew with the others, of those that were.
+    """
     unmeasured = unmeasured_sites(chosen.network)
     note = UNMEASURED_IN_A_PLAN if chosen.scores is None else UNMEASURED
     found = {name: (candidate, stderr) for name, candidate, stderr in chosen.candidates()}
@@ -83,7 +90,7 @@ def layers_of(chosen: ChosenPlan, rounded: Rounded, rounding: Mapping[str, str])
                 "damage_stderr": stderr,
                 "trace_mean": chosen.trace("trace_mean", index),
                 "trace_stderr": chosen.trace("trace_stderr", index),
-                "rounding": method,
+                "rounding": method if method is None else refinement.get(site.name, method),
                 "rounded_with": together if method is not None and method.startswith("gptq") else None,
                 "note": note if site.name in unmeasured else None,
             }

@@ -18,7 +18,7 @@ from workers.stages.comparison import compared, sensitivity_of
 from workers.stages.coupling import Coupling
 from workers.stages.inputs import Inputs
 from workers.stages.latency_table import LatencyTable
-from workers.stages.measured import quantized_activations, quantized_weights
+from workers.stages.measured import quantized_activations
 from workers.stages.payload import unpack
 from workers.stages.plan_exports import UploadedTensors, aimet_encodings, tensor_overrides
 from workers.stages.problem import planning_problem
@@ -58,7 +58,8 @@ def deliver(context: StageContext) -> Delivery:
     model = arrays["model"].tobytes()
     certificate = certified["certificate"]
     outcome = _outcome(certificate, search)
-    layers = layers_of(chosen, rounded, rounding_methods(calibrated))
+    anew = arrays["weights"].tobytes()
+    layers = layers_of(chosen, rounded, rounding_methods(calibrated), rounding_methods(anew))
     document = {
         "version": PLAN_VERSION,
         "outcome": outcome,
@@ -80,7 +81,8 @@ def deliver(context: StageContext) -> Delivery:
     summary = {
         key: document[key] for key in ("outcome", "reason", "float_size_bytes", "size_bytes", "predicted_damage")
     } | {"certificate": certificate, "evaluations": 0 if search is None else len(search.found["search"]["evaluated"])}
-    weights = quantized_weights(inputs.network, rounded, chosen.problem, chosen.plan)
+    of_sites = Rounded.unpack(anew).weights
+    weights = {site.weight: one for site in inputs.network.sites for one in of_sites.get(site.name, ())}
     activations = quantized_activations(rounded, chosen.problem, chosen.plan)
     uploaded = UploadedTensors.read(context.model_path)
     artifacts = {

@@ -66,7 +66,7 @@ class Evaluator:
     def _measured(self, point: PlanPoint, to_the_end: bool) -> bytes:
         request = self._context.request
         budget = request["budget"]
-        model = exported(self._context, self._inputs, self._rounded, self._problem, point.plan)
+        model = exported(self._context, self._inputs, self._rounded, self._problem, point.plan).file
         predicted = None if self._margins is None else self._margins.predicted(point.damage)
         sampling = Sampling(self._float, budget["max_drop"], DropKind(budget["kind"]), predicted)
         conclusive = {Verdict.BEYOND} if budget["confidence"] else {Verdict.BEYOND, Verdict.WITHIN}

@@ -86,9 +86,14 @@ class Inputs:
         return self.static_batch or _clamp(2 * fitting, MOST_IN_A_BACKWARD_PASS)
 
     @property
+    def kept_bytes(self) -> int:
+        """Most that values at one cut of the network may take."""
+        return self._within(GROUP_BYTES, GROUP_SHARE)
+
+    @property
     def group(self) -> int:
         """Samples whose activations at one cut of the network may be kept at once; a multiple of `batch`."""
-        fitting = _clamp(self._within(GROUP_BYTES, GROUP_SHARE) // self._sample_bytes, MOST_IN_A_GROUP)
+        fitting = _clamp(self.kept_bytes // self._sample_bytes, MOST_IN_A_GROUP)
         return max(fitting // self.batch, 1) * self.batch
 
     @property

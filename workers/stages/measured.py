@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -17,6 +18,7 @@ from network.graph import Network
 from network.normalise import dump
 from planner.problem import Plan, Problem
 from quantization.activations import QuantizedActivation
+from quantization.bias_correction import with_biases
 from quantization.cost import file_bytes
 from quantization.export import export
 from quantization.formats import FloatFormat, UnsignedFormat
@@ -27,6 +29,7 @@ from workers.stages.candidates import Rounded
 from workers.stages.inputs import Inputs
 from workers.stages.latency_table import products_of
 from workers.stages.payload import pack, unpack
+from workers.stages.refinement import refined
 
 _ALL = slice(None)
 
@@ -104,12 +107,28 @@ class Comparison:
         return measure(self._metric, self._float_output[samples], output, labels)
 
 
-def exported(context: StageContext, inputs: Inputs, rounded: Rounded, problem: Problem, plan: Plan) -> bytes:
+@dataclass(frozen=True, slots=True, eq=False)
+class Exported:
+    """The file of a plan, its weights by initializer name, and how those were rounded that were rounded anew."""
+
+    file: bytes
+    weights: Mapping[str, QuantizedWeight]
+    notes: Mapping[str, str]
+
+
+def exported(context: StageContext, inputs: Inputs, rounded: Rounded, problem: Problem, plan: Plan) -> Exported:
     """The quantized ONNX file of `plan`."""
-    weights = quantized_weights(inputs.network, rounded, problem, plan)
     activations = quantized_activations(rounded, problem, plan)
-    metadata = provenance(context.request, problem, plan)
-    return export(inputs.network, weights, metadata, activations, products=products_of(context.request))
+    found = refined(context, inputs, quantized_weights(inputs.network, rounded, problem, plan), activations)
+    network = with_biases(inputs.network, found.biases) if found.biases else inputs.network
+    file = export(
+        network,
+        found.weights,
+        provenance(context.request, problem, plan),
+        activations,
+        products=products_of(context.request),
+    )
+    return Exported(file, found.weights, found.notes)
 
 
 def file_sizes(

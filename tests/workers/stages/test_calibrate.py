@@ -28,7 +28,7 @@ from workers.stages import calibrate
 from workers.stages.candidates import Rounded
 from workers.stages.inputs import Inputs
 
-REQUEST = {"weights": {"bits": [3]}, "budget": {"max_drop": 0.5}}
+REQUEST = {"weights": {"bits": [3], "refinement": "none"}, "budget": {"max_drop": 0.5}}
 
 
 def test_groups_change_no_weight_and_hold_one_statistic_at_a_time(job, model, samples, monkeypatch):

@@ -14,7 +14,7 @@ from evaluation.splits import split
 from workers.stages.agreement import plan_samples
 
 WIDTH, LAYERS = 16, 8
-FORMATS = {"weights": {"bits": [2, 3, 4, 5, 6]}, "sensitivity": {"method": "quantization_error"}}
+FORMATS = {"weights": {"bits": [2, 3, 4, 5, 6], "refinement": "none"}, "sensitivity": {"method": "quantization_error"}}
 BUDGET = {"metric": "kl", "max_drop": 0.01}
 POLISHED = {**FORMATS, "budget": BUDGET, "search": {"method": "evolution", "deadline_seconds": 3600.0}}
 

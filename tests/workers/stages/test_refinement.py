@@ -1,0 +1,75 @@
+"""The weights of a whole plan are rounded anew: what is delivered, by which name, and that it is better."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from workers.stages.payload import unpack
+
+PLAN = {"version": 1, "layers": [{"name": name, "format": "int2/channel"} for name in ("conv1", "conv2", "fc")]}
+
+
+def delivered(job, model, samples, **weights):
+    run = job(model, samples, {"budget": {"metric": "kl", "max_drop": 1.0}, "weights": weights, "plan": PLAN})
+    delivery = run.run()
+    return json.loads(delivery.artifacts["plan"]), delivery.artifacts["model"], run
+
+
+def test_a_plan_loses_less_when_its_weights_know_of_each_other(job, model, samples):
+    alone, file, _ = delivered(job, model, samples, refinement="none")
+    together, refined, _ = delivered(job, model, samples)
+    assert together["certificate"]["drop"] < alone["certificate"]["drop"]
+    assert together["size_bytes"] == alone["size_bytes"]
+    assert {layer["rounding"] for layer in alone["layers"]} == {"gptq"}
+    assert {layer["rounding"] for layer in together["layers"]} == {"sequential gptq"}
+    assert refined != file
+    assert delivered(job, model, samples, refinement="sequential")[1] == refined
+
+
+def test_nearest_rounding_is_left_alone_unless_it_is_asked_for(job, model, samples):
+    plan, _, _ = delivered(job, model, samples, rounding="nearest")
+    assert {layer["rounding"] for layer in plan["layers"]} == {"nearest: the request asks for it"}
+    plan, _, _ = delivered(job, model, samples, rounding="nearest", refinement="sequential")
+    assert {layer["rounding"] for layer in plan["layers"]} == {"sequential gptq"}
+
+
+def test_learned_rounding_says_what_it_did(job, model, samples):
+    plan, _, _ = delivered(job, model, samples, refinement="adaround", adaround_seconds=3.0)
+    assert all("sequential gptq; adaround: " in layer["rounding"] for layer in plan["layers"])
+
+
+def test_the_exports_hold_the_scales_of_the_delivered_file(job, model, samples):
+    _, file, run = delivered(job, model, samples)
+    tensors = {
+        tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.ModelProto.FromString(file).graph.initializer
+    }
+    _, certified = unpack(run.read("certify"))
+    _, weights = unpack(certified["weights"].tobytes())
+    scales = [array for name, array in weights.items() if name.endswith("/scale")]
+    assert len(scales) == 3
+    for scale in scales:
+        assert any(tensor.shape == scale.shape and np.array_equal(tensor, scale) for tensor in tensors.values())
+
+
+@pytest.mark.parametrize(
+    "format_", ["float16", "int4/block16/asymmetric", "codebook3/channel/outliers100", "power4/channel"]
+)
+def test_every_format_goes_through_a_whole_job(job, model, samples, format_):
+    request = {
+        "budget": {"max_drop": 0.5},
+        "weights": {"formats": [format_, "int2/channel"]},
+        "layers": {"conv1": {"formats": ["hadamard4/channel"]}},
+    }
+    delivery = job(model, samples, request).run()
+    plan = json.loads(delivery.artifacts["plan"])
+    assert plan["outcome"] == "met"
+    sites = {site["name"]: site for site in json.loads(delivery.artifacts["sensitivity"])["sites"]}
+    offered = {candidate["format"] for candidate in sites["conv2"]["candidates"]}
+    assert "int2/channel" in offered
+    assert len(offered) == 3
+    assert len(delivery.artifacts["model"]) == plan["size_bytes"]
