@@ -30,7 +30,7 @@ from quantization.write import write
 LAYERS, NARROW, WIDE = 24, 1024, 4096
 BLOCK = IntegerFormat(4, Granularity.BLOCK, True, 32)
 CHANNEL = IntegerFormat(4)
-ROUNDS = 3
+ROUNDS = 4
 
 
 def float_model() -> onnx.ModelProto:
