@@ -47,9 +47,13 @@ from quantization.passes import (
     read_instead,
 )
 from quantization.storage import DIGITS, SCALE, NotStorable, storage
+from quantization.write_fields import GRAPH, INITIALIZER, RAW_DATA, field_size
 
 _NO_ACTIVATIONS: Mapping[str, UnsignedFormat] = MappingProxyType({})
 _SUFFIX = "0" * SUFFIX_LENGTH
+# numbers of fields, of ModelProto and GraphProto
+_FUNCTIONS = 25
+_NODE = 1
 
 
 def weight_bytes(
@@ -131,7 +135,7 @@ def file_bytes(
     }
     if any(use.integer and use.bias is not None and use.bias.initializer is not None for use in uses):
         functions.add(bias_function(network.opset))
-    return int(skeleton.ByteSize()) + _functions_bytes(functions) + _field_bytes(7, graph)
+    return int(skeleton.ByteSize()) + _functions_bytes(functions) + field_size(GRAPH, graph)
 
 
 def _with_products(
@@ -144,7 +148,7 @@ def _with_products(
     tensors = {tensor.name: tensor for tensor in skeleton.graph.initializer}
     return int(skeleton.graph.ByteSize()) + sum(
         _initializer_bytes(name, tensors[name].data_type, tuple(tensors[name].dims), part.size_bytes)
-        - _field_bytes(5, tensors[name].ByteSize())
+        - field_size(INITIALIZER, tensors[name].ByteSize())
         for name, part in stored.packed.items()
     )
 
@@ -166,7 +170,7 @@ def _weight_bytes(
             if number == 0 or part.letter not in DIGITS
         )
         made = KERNEL_LETTER + _SUFFIX if axis is not None and kernel is not None and kernel.others else name
-        total += _field_bytes(1, stored.call(names, made).ByteSize())
+        total += field_size(_NODE, stored.call(names, made).ByteSize())
     return total
 
 
@@ -212,18 +216,9 @@ def _skeleton(
 def _functions_bytes(functions: Collection[bytes]) -> int:
     """Functions, each once, and the import of their domain."""
     domain = onnx.ModelProto(opset_import=[helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]).ByteSize()
-    return sum(_field_bytes(25, len(body)) for body in functions) + (domain if functions else 0)
+    return sum(field_size(_FUNCTIONS, len(body)) for body in functions) + (domain if functions else 0)
 
 
 def _initializer_bytes(name: str, data_type: int, dims: tuple[int, ...], raw_bytes: int) -> int:
     header = TensorProto(name=name, data_type=data_type, dims=dims).ByteSize()
-    return _field_bytes(5, header + _field_bytes(9, raw_bytes))
-
-
-def _field_bytes(number: int, length: int) -> int:
-    """A protobuf field of `length` bytes: its tag, its length as a varint, and itself."""
-    return _varint_bytes(number << 3) + _varint_bytes(length) + length
-
-
-def _varint_bytes(value: int) -> int:
-    return max(1, math.ceil(value.bit_length() / 7))
+    return field_size(INITIALIZER, header + field_size(RAW_DATA, raw_bytes))

@@ -39,7 +39,8 @@ class Payload:
 
 def file_size(draft: onnx.ModelProto, payloads: Mapping[str, Payload]) -> int:
     """Bytes of the file that `file_fields` gives."""
-    return int(draft.ByteSize()) - _field_size(draft.graph.ByteSize()) + _field_size(_graph_size(draft, payloads))
+    without = int(draft.ByteSize()) - field_size(GRAPH, draft.graph.ByteSize())
+    return without + field_size(GRAPH, _graph_size(draft, payloads))
 
 
 def file_fields(draft: onnx.ModelProto, payloads: Mapping[str, Payload]) -> Iterator[Bytes]:
@@ -63,8 +64,12 @@ def file_fields(draft: onnx.ModelProto, payloads: Mapping[str, Payload]) -> Iter
     yield _serialized(_part(draft, lambda number: number > GRAPH))
 
 
-def varint_size(value: int) -> int:
-    """Bytes of a number of at least 0."""
+def field_size(number: int, length: int) -> int:
+    """Bytes of a field of `length` bytes: its number, its length as a varint, and itself."""
+    return _varint_size(number << 3) + _varint_size(length) + length
+
+
+def _varint_size(value: int) -> int:
     return max(1, math.ceil(value.bit_length() / 7))
 
 
@@ -73,13 +78,9 @@ def _graph_size(draft: onnx.ModelProto, payloads: Mapping[str, Payload]) -> int:
     for tensor in draft.graph.initializer:
         if (payload := payloads.get(tensor.name)) is not None:
             header = int(tensor.ByteSize())
-            size += _field_size(header + _field_size(payload.size_bytes)) - _field_size(header)
+            whole = header + field_size(RAW_DATA, payload.size_bytes)
+            size += field_size(INITIALIZER, whole) - field_size(INITIALIZER, header)
     return size
-
-
-def _field_size(length: int) -> int:
-    """Of a field of one byte's number (below 16) and `length` bytes."""
-    return 1 + varint_size(length) + length
 
 
 def _prefix(number: int, length: int) -> bytes:
