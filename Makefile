@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check serve bench-job bench-sensitivity bench-planner clean
+.PHONY: demo test check serve bench-job bench-sensitivity bench-planner bench-quantization clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,9 @@ bench-job: $(READY)
 
 bench-sensitivity: $(READY)
 	$(BIN)/python -m benchmarks.sensitivity $(DATA)
+
+bench-quantization: $(READY)
+	$(BIN)/python -m benchmarks.quantization $(DATA)
 
 bench-planner: $(READY)
 	$(BIN)/python -m benchmarks.planner $(DATA)

@@ -85,6 +85,9 @@ def applied_body(plan: Mapping[str, Any], asked: AppliedOptions) -> dict[str, An
         weights = before.get("weights")
         if isinstance(weights, Mapping):
             body["weights"] = {name: weights[name] for name in HOW_TO_ROUND if name in weights}
+        activations = before.get("activations")
+        if isinstance(activations, Mapping) and "ranges" in activations:
+            body["activations"] = {"ranges": activations["ranges"]}
     return {**merged(body, asked.body()), "plan": what_decides(plan)}
 
 

@@ -192,6 +192,11 @@ class Activations(Strict):
         description="Widths that an activation may get: 4, 8 or 16; null: activations stay float32. With 8 bits the "
         "layers run on integer kernels.",
     )
+    ranges: Literal["mse", "minmax", "percentile"] = Field(
+        default="mse",
+        description="How a range follows from the calibration samples: by least squared error, from the lowest to the "
+        "highest value, or without the outermost values.",
+    )
 
 
 class Sensitivity(Strict):
@@ -322,6 +327,7 @@ class JobRequest(Strict):
     def _nothing_to_search_for_beside_a_plan(self) -> Self:
         fields = type(self).model_fields
         asked = [name for name in OF_A_SEARCH if getattr(self, name) != fields[name].default]
+        asked += ["activations.bits"] * (self.activations.bits is not None)
         if self.plan is not None and asked:
             refuse(
                 "request_invalid",
@@ -375,7 +381,7 @@ class JobRequest(Strict):
         return self
 
 
-OF_A_SEARCH = ("objective", "limits", "activations", "sensitivity", "search", "layers", "latency_table")
+OF_A_SEARCH = ("objective", "limits", "sensitivity", "search", "layers", "latency_table")
 """Fields that only a search obeys: a request with a plan leaves them at their defaults."""
 
 FROM_ELSEWHERE = ("model_id", "dataset_id")

@@ -123,7 +123,7 @@ def replan(
     parent = get(sessions, job_id)
     before = parent.request
     if changes.get("plan") is not None:
-        before = {name: value for name, value in before.items() if name not in OF_A_SEARCH}
+        before = merge(before, dict.fromkeys(OF_A_SEARCH) | {"activations": {"bits": None}})
     request = parse_request(merge(before, changes))
     scoped = None if key is None else IdempotencyKey(f"replan/{job_id}", key)
     return submit(sessions, send, request, announce_after=announce_after, key=scoped, parent_id=job_id)

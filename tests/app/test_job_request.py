@@ -39,7 +39,7 @@ def test_every_default_is_filled_in() -> None:
             "refinement": "auto",
             "adaround_seconds": 60.0,
         },
-        "activations": {"bits": None},
+        "activations": {"bits": None, "ranges": "mse"},
         "sensitivity": {"method": "auto"},
         "search": {"method": "auto", "deadline_seconds": None},
         "layers": {},
@@ -454,7 +454,7 @@ def test_a_plan_that_is_none_is_refused(plan: Any, code: str, says: str) -> None
     ],
 )
 def test_beside_a_plan_there_is_nothing_to_search_for(of_a_search: dict[str, Any]) -> None:
-    with pytest.raises(AppError, match=f"leaves nothing to decide by {next(iter(of_a_search))}; leave these out"):
+    with pytest.raises(AppError, match=f"leaves nothing to decide by {next(iter(of_a_search))}.*; leave these out"):
         parse_request(_request(plan=PLAN, **of_a_search))
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from network.activations import ActivationSite
 from network.graph import Layer, Network, Site
 from network.taps import Taps
-from quantization.activation_ranges import Histogram, calibrated
+from quantization.activation_ranges import Histogram, RangeMethod, calibrated
 from quantization.formats import UnsignedFormat, WeightFormat
 from quantization.reduction import NotReducible, read_by
 from quantization.rounding import round_to_formats
@@ -28,6 +28,7 @@ from workers.stages.applied import AppliedPlan, applied_plan, brings_plan
 from workers.stages.candidates import ActivationCandidates, Rounded, pack_candidates, rounding_methods
 from workers.stages.formats import candidate_formats, fitting, names, requested_formats
 from workers.stages.inputs import Arrays, Inputs
+from workers.stages.refinement import OF_WHOLE_PLANS
 from workers.stages.resolve import sites_by_name
 
 # Second moments of several weights are collected in one forward pass, as long as they fit into this.
@@ -36,11 +37,12 @@ STATISTICS_BYTES = 1 << 30
 
 def settings(request: Mapping[str, JSON]) -> JSON:
     """The parts of the request that the result depends on."""
+    activations, ranges = request["activations"]["bits"], request["activations"]["ranges"]
+    weights = {name: value for name, value in request["weights"].items() if name not in OF_WHOLE_PLANS}
     if brings_plan(request):
-        return [request["plan"], request["weights"]["rounding"], request["seed"]]
-    activations = request["activations"]["bits"]
+        return [request["plan"], weights["rounding"], ranges, request["seed"]]
     if activations is None:
-        return [sorted(names(candidate_formats(request, ()))), request["weights"], request["seed"]]
+        return [sorted(names(candidate_formats(request, ()))), weights, request["seed"]]
     # which of the names are activations only the network says; a width that both have already changes nothing
     both = {format_.bits for format_ in requested_formats(request)}.intersection(activations)
     beside = {
@@ -48,7 +50,7 @@ def settings(request: Mapping[str, JSON]) -> JSON:
         for name, constraint in request["layers"].items()
         if "formats" in constraint or not both.issuperset(constraint.get("bits", ()))
     }
-    return [beside, activations, request["weights"], request["seed"]]
+    return [beside, activations, ranges, weights, request["seed"]]
 
 
 def run(context: StageContext) -> bytes:
@@ -107,6 +109,7 @@ def _activations(
     if not sites:
         return []
     histograms = {site.name: Histogram(site.name) for site in sites}
+    method = RangeMethod(context.request["activations"]["ranges"])
 
     def visit(name: str, values: NDArray[np.generic]) -> None:
         histograms[name].add(np.asarray(values, dtype=np.float32))
@@ -116,7 +119,7 @@ def _activations(
         taps.run(batch, visit)
         context.check()
     return [
-        ActivationCandidates(site, tuple(calibrated(histograms[site.name], format_) for format_ in formats))
+        ActivationCandidates(site, tuple(calibrated(histograms[site.name], format_, method) for format_ in formats))
         for site, formats in sites.items()
     ]
 

@@ -13,6 +13,9 @@ from workers.stages.inputs import Inputs
 
 Weights = Mapping[str, QuantizedWeight]
 
+OF_WHOLE_PLANS = ("refinement", "adaround_seconds")
+"""Fields of `weights` that say how a whole plan is rounded, and nothing of its candidates."""
+
 
 def refined(
     context: StageContext, inputs: Inputs, weights: Weights, activations: Mapping[str, QuantizedActivation]

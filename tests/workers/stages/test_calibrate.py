@@ -90,7 +90,7 @@ def calibration(model: bytes, samples: Mapping[str, np.ndarray], path: Path, bit
     full = JobRequest.model_validate(fields, strict=False).model_dump(mode="json")
     np.savez(path / "data.npz", **samples)
     network = normalise(onnx.load_from_string(model))
-    return Calibration({**full, "activations": {"bits": bits}}, path / "data.npz", dump(network))
+    return Calibration({**full, "activations": {"bits": bits, "ranges": "mse"}}, path / "data.npz", dump(network))
 
 
 @pytest.mark.parametrize("rounding", ["gptq", "nearest"])
