@@ -26,9 +26,9 @@ from examples.networks import DigitsMobileNet, DigitsTransformer, save, train
 from network.execution import TorchNetwork
 from network.graph import Network
 from network.normalise import dump, normalise
-from quantization.export import simulate
-from quantization.nearest import round_nearest
-from quantization.weights import QuantizedWeight
+from quantization.export.export import simulate
+from quantization.rounding.nearest import round_nearest
+from quantization.storage.weights import QuantizedWeight
 from sensitivity.agreement import agreement, choose, random_plans
 from sensitivity.cross_layer import CrossLayer, cross_layer
 from sensitivity.dependencies.augmented import fit_lambda, predicted_damage

@@ -22,8 +22,8 @@ from evaluation.runner import OnnxRunner
 from network.graph import Network
 from network.normalise import dump, normalise
 from quantization.formats import IntegerFormat
-from quantization.gptq import DAMPING, gptq
-from quantization.statistics import InputStatistics, input_statistics
+from quantization.rounding.gptq import DAMPING, gptq
+from quantization.rounding.statistics import InputStatistics, input_statistics
 
 ROWS, REDUCED = 1024, 4096
 BLOCKS = (128, 256, 512, 1024)  # columns of one bare update

@@ -50,7 +50,7 @@ from planner.interactions import interaction_frontier, solve_interactions
 from planner.monotone import monotone_frontier
 from planner.problem import Candidate, Limits, Plan, PlanSite, Problem, Quantity
 from planner.results import Frontier
-from quantization.cost import weight_bytes
+from quantization.export.cost import weight_bytes
 from quantization.formats import IntegerFormat
 from sensitivity.cross_layer import cross_layer
 from sensitivity.estimate import WeightChange

@@ -35,13 +35,13 @@ from network.activations import find_activations
 from network.graph import Network
 from network.normalise import dump, normalise
 from network.taps import Taps
-from quantization.activation_ranges import Histogram, calibrated
-from quantization.activations import QuantizedActivation
-from quantization.bias_correction import with_biases
-from quantization.export import export
+from quantization.activations.quantized import QuantizedActivation
+from quantization.activations.ranges import Histogram, calibrated
+from quantization.export.export import export
 from quantization.formats import IntegerFormat, UnsignedFormat
-from quantization.nearest import round_nearest
-from quantization.sequential import Effort, RoundedPlan, round_plan
+from quantization.plans.bias_correction import with_biases
+from quantization.plans.sequential import Effort, RoundedPlan, round_plan
+from quantization.rounding.nearest import round_nearest
 
 ROUNDING_IMAGES = 750  # as a job with 3,000 samples takes them
 RANGE_IMAGES = 512

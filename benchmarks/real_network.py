@@ -21,12 +21,12 @@ from network.graph import Network
 from network.normalise import dump, normalise
 from network.taps import Taps
 from planner.problem import Plan
-from quantization.cost import file_bytes
-from quantization.export import simulate
+from quantization.export.cost import file_bytes
+from quantization.export.export import simulate
 from quantization.formats import IntegerFormat
-from quantization.gptq import gptq
-from quantization.statistics import InputStatistics, input_statistics
-from quantization.weights import QuantizedWeight
+from quantization.rounding.gptq import gptq
+from quantization.rounding.statistics import InputStatistics, input_statistics
+from quantization.storage.weights import QuantizedWeight
 
 FORMATS = tuple(IntegerFormat(bits) for bits in range(2, 9))
 # images for rounding and for all scores; others measure every plan

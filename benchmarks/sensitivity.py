@@ -35,7 +35,7 @@ from benchmarks.traces import joint_loop, large_network_peak_bytes, layerwise_sp
 from network.graph import Network
 from network.normalise import normalise
 from quantization.formats import IntegerFormat
-from quantization.nearest import round_nearest
+from quantization.rounding.nearest import round_nearest
 from sensitivity.cross_layer import cross_layer
 from sensitivity.estimate import WeightChange
 from sensitivity.loss import Loss, root_times

@@ -21,13 +21,13 @@ from onnx import TensorProto, helper, numpy_helper
 from evaluation.latency import Timed
 from network.graph import Layer, Network
 from network.normalise import from_proto
-from quantization.activations import QuantizedActivation
-from quantization.export import export
+from quantization.activations.quantized import QuantizedActivation
+from quantization.export.export import export
+from quantization.export.matmul_nbits import Products, packed_products
 from quantization.formats import Format, IntegerFormat, UnsignedFormat
-from quantization.half_scales import rounded
-from quantization.matmul_nbits import Products, packed_products
-from quantization.ranges import share_shape
-from quantization.weights import IntegerWeight
+from quantization.rounding.ranges import share_shape
+from quantization.storage.half_scales import rounded
+from quantization.storage.weights import IntegerWeight
 
 Arrays = Mapping[str, NDArray[np.generic]]
 

@@ -27,6 +27,6 @@ class ExportTooLarge(QuantizationError):
 
 
 class FileNotAudited(QuantizationError):
-    """A file that does not hold its weights the way `quantization.export` writes them."""
+    """A file that does not hold its weights the way `quantization.export.export` writes them."""
 
     code = "quantized_file_invalid"

@@ -13,9 +13,9 @@ from evaluation.layer_model import digest, inputs_of, layer_model
 from network.graph import Network
 from network.normalise import normalise
 from network.taps import Taps
-from quantization.audit import audit
+from quantization.export.audit import audit
+from quantization.export.matmul_nbits import Products
 from quantization.formats import FloatFormat, Granularity, IntegerFormat, UnsignedFormat
-from quantization.matmul_nbits import Products
 
 UINT8 = UnsignedFormat(8)
 

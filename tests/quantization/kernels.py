@@ -13,10 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 from network.activations import find_activations
 from network.graph import Network
 from network.normalise import from_proto
-from quantization.activations import QuantizedActivation
+from quantization.activations.quantized import QuantizedActivation
 from quantization.formats import Granularity, IntegerFormat, UnsignedFormat
-from quantization.nearest import round_nearest
-from quantization.weights import IntegerWeight
+from quantization.rounding.nearest import round_nearest
+from quantization.storage.weights import IntegerWeight
 
 Arrays = Mapping[str, NDArray[Any]]
 RunOnnx = Callable[..., list[NDArray[Any]]]

@@ -10,7 +10,7 @@ from network.graph import Network, Site
 from planner.errors import UnknownLayer
 from planner.targets import Target, target
 from quantization.formats import FloatFormat, Format, UnsignedFormat, WeightFormat, parse_format
-from quantization.storage import NotStorable, storage
+from quantization.storage.parts import NotStorable, storage
 from workers.stages.activations import planned_activations
 
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from network.activations import ActivationSite
 from network.graph import Layer, Network, Site
 from network.taps import Taps
-from quantization.activation_ranges import Histogram, RangeMethod, calibrated
+from quantization.activations.ranges import Histogram, RangeMethod, calibrated
 from quantization.formats import UnsignedFormat, WeightFormat
-from quantization.reduction import NotReducible, read_by
-from quantization.rounding import round_to_formats
-from quantization.statistics import InputStatistics, input_statistics
-from quantization.weights import QuantizedWeight
+from quantization.rounding.formats import round_to_formats
+from quantization.rounding.reduction import NotReducible, read_by
+from quantization.rounding.statistics import InputStatistics, input_statistics
+from quantization.storage.weights import QuantizedWeight
 from workers.stage import JSON, StageContext
 from workers.stages.activations import activation_bits, planned_activations
 from workers.stages.applied import AppliedPlan, applied_plan, brings_plan

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from network.activations import ActivationSite
 from network.graph import Network
-from quantization.activations import QuantizedActivation
-from quantization.families import quantized_weight
+from quantization.activations.quantized import QuantizedActivation
 from quantization.formats import UnsignedFormat, parse_format
-from quantization.weights import QuantizedWeight
+from quantization.storage.families import quantized_weight
+from quantization.storage.weights import QuantizedWeight
 from workers.stages.payload import Arrays, pack, unpack
 
 Candidates = dict[str, list[QuantizedWeight]]
@@ -30,7 +30,7 @@ class ActivationCandidates:
     formats: tuple[QuantizedActivation, ...]
 
     def quantized(self, format_: UnsignedFormat) -> dict[str, QuantizedActivation]:
-        """The parameters of every tensor of the site, as `quantization.export` takes them.
+        """The parameters of every tensor of the site, as `quantization.export.export` takes them.
 
         Raises:
             KeyError: the site was not calibrated in this format.

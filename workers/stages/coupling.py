@@ -22,7 +22,7 @@ from planner.merge import JointCost, MergedProblem, merge_sites
 from planner.problem import Candidate, Limits, PlanSite, Problem, Quantity, whole_steps
 from planner.tie import tie_sites
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
-from quantization.reduction import read_by
+from quantization.rounding.reduction import read_by
 from workers.stages.activations import planned_activations
 from workers.stages.latency_table import LatencyTable, feeders
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from network.graph import Site
 from quantization.formats import FloatFormat, IntegerFormat, UnsignedFormat, WeightFormat, parse_format
-from quantization.storage import NotStorable, storage
+from quantization.storage.parts import NotStorable, storage
 
 Request = Mapping[str, Any]
 

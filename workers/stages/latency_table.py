@@ -10,8 +10,8 @@ from evaluation.layer_model import inputs_of
 from network.activations import find_activations
 from network.graph import Network
 from network.sites import RECURRENT
+from quantization.export.matmul_nbits import Products
 from quantization.formats import UnsignedFormat, parse_format
-from quantization.matmul_nbits import Products
 from workers.stage import StageContext
 from workers.stages.inputs import Arrays, Inputs
 from workers.stages.payload import unpack

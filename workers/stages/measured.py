@@ -17,12 +17,12 @@ from evaluation.runner import OnnxRunner
 from network.graph import Network
 from network.normalise import dump
 from planner.problem import Plan, Problem
-from quantization.activations import QuantizedActivation
-from quantization.bias_correction import with_biases
-from quantization.cost import file_bytes
-from quantization.export import export
+from quantization.activations.quantized import QuantizedActivation
+from quantization.export.cost import file_bytes
+from quantization.export.export import export
 from quantization.formats import FloatFormat, UnsignedFormat
-from quantization.weights import QuantizedWeight
+from quantization.plans.bias_correction import with_biases
+from quantization.storage.weights import QuantizedWeight
 from workers.stage import StageContext
 from workers.stages.activations import planned_activations
 from workers.stages.candidates import Rounded

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from network.graph import Network, Site
-from quantization.activations import QuantizedActivation
+from quantization.activations.quantized import QuantizedActivation
 from quantization.formats import Granularity, parse_format
-from quantization.weights import IntegerWeight, QuantizedWeight
+from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
 Weights = Mapping[str, QuantizedWeight]
 Activations = Mapping[str, QuantizedActivation]

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from network.activations import ActivationSite
 from network.graph import Network, Site
 from planner.problem import Candidate, PlanSite, Problem
-from quantization.cost import activation_bytes, skeleton_bytes, weight_bytes
+from quantization.export.cost import activation_bytes, skeleton_bytes, weight_bytes
+from quantization.export.matmul_nbits import Products, packed_products
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
-from quantization.matmul_nbits import Products, packed_products
 from workers.stages.activations import planned_activations
 from workers.stages.analysis import Analysis
 from workers.stages.coupling import Coupling

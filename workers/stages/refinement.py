@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from quantization.activations import QuantizedActivation
-from quantization.sequential import Effort, RoundedPlan, round_plan
-from quantization.weights import QuantizedWeight
+from quantization.activations.quantized import QuantizedActivation
+from quantization.plans.sequential import Effort, RoundedPlan, round_plan
+from quantization.storage.weights import QuantizedWeight
 from workers.stage import StageContext
 from workers.stages.inputs import Inputs
 

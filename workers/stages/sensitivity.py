@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from network.errors import UnsupportedOperators
 from network.execution import TorchNetwork
-from quantization.weights import QuantizedWeight
+from quantization.storage.weights import QuantizedWeight
 from sensitivity.estimate import Estimate, Subject
 from sensitivity.estimators import METHODS
 from sensitivity.estimators.hawq_v2 import hawq_v2_with_traces

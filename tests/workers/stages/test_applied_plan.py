@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from app.schemas.plan import plan_schema_text
-from quantization.audit import audit
+from quantization.export.audit import audit
 from workers.stages.applied import PlanUnfit
 
 FORMATS = {"weights": {"bits": [2, 3, 4, 6, 8]}}

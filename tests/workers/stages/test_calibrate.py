@@ -22,8 +22,8 @@ from network.execution import TorchNetwork
 from network.normalise import dump, load, normalise
 from network.taps import Taps
 from quantization.formats import UnsignedFormat
-from quantization.rounding import round_to_formats
-from quantization.statistics import InputStatistics
+from quantization.rounding.formats import round_to_formats
+from quantization.rounding.statistics import InputStatistics
 from workers.stages import calibrate
 from workers.stages.candidates import Rounded
 from workers.stages.inputs import Inputs

@@ -12,7 +12,7 @@ import pytest
 
 from evaluation.latency import Latency, Timed
 from planner.errors import LatencyTableInvalid, LimitUnreachable
-from quantization.audit import audit
+from quantization.export.audit import audit
 from workers.stages import timing
 from workers.stages.payload import unpack
 

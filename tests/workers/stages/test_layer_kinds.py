@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from quantization.audit import audit
+from quantization.export.audit import audit
 
 RNG = np.random.default_rng(0)
 STEPS, HIDDEN = 12, 16

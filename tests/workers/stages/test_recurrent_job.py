@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from evaluation.latency import Latency
 from evaluation.splits import split
 from planner.errors import ConstraintImpossible
-from quantization.audit import audit
+from quantization.export.audit import audit
 from tests.workers.stages.conftest import TRAINING
 from workers.stages import timing
 

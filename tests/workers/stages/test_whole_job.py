@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from evaluation.splits import split
-from quantization.audit import audit
+from quantization.export.audit import audit
 from workers.pipeline import STAGES
 from workers.stage import Delivery
 from workers.stages.methods import scores_of

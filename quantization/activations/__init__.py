@@ -1,0 +1,1 @@
+"""Quantized activations: ranges, and the integer kernels that they lead to."""

@@ -1,0 +1,1 @@
+"""The file that comes out: written, counted, read back."""

@@ -1,0 +1,250 @@
+"""Reads a written file back and says how every weight is stored, and every activation rounded."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from network.sites import RECURRENT
+from quantization.errors import FileNotAudited
+from quantization.export.external_data import check_outside, is_outside, values_size
+from quantization.export.matmul_nbits import DOMAIN as RUNTIME
+from quantization.export.matmul_nbits import OPERATOR, product_parts
+from quantization.export.passes import graphs
+from quantization.formats import (
+    BLOCK_SIZES,
+    MAX_BITS,
+    MAX_CODEBOOK_BITS,
+    MAX_OUTLIERS,
+    MIN_BITS,
+    CodebookFormat,
+    FloatFormat,
+    Granularity,
+    HadamardFormat,
+    HalfFormat,
+    IntegerFormat,
+    PowerFormat,
+    WeightFormat,
+)
+from quantization.storage.dequantize import BIAS, DOMAIN, bias_function
+from quantization.storage.parts import DIGITS, HALVES, NotStorable, Storage, storage
+
+# widths of an activation's codes by their type; fewer bits are capped codes of 8
+_ACTIVATION_BITS: dict[int, int] = {onnx.TensorProto.UINT8: 8, onnx.TensorProto.UINT16: 16}
+# the inputs of these operators that may be weights
+_WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (0, 1), "Gather": (0,)} | dict.fromkeys(
+    RECURRENT, (1, 2)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWeight:
+    """How the weight called `name` is stored: `bits` for each of its `elements`.
+
+    `size_bytes` is what its codes or values take in the file and `scale_bytes` what its weights share: scales, zero
+    points, tables; both without names and shapes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    format: WeightFormat
+    size_bytes: int
+    scale_bytes: int
+
+    @property
+    def bits(self) -> int:
+        return self.format.bits
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredActivation:
+    """How the tensor called `name` is rounded: to codes of `bits` bits, `scale * (code - zero_point)`."""
+
+    name: str
+    bits: int
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Every weight of a file, in the order of the nodes that make or use them, every activation that is rounded, in
+    graph order, and the size of the whole file, with that of the values beside it."""
+
+    weights: tuple[StoredWeight, ...]
+    activations: tuple[StoredActivation, ...]
+    total_bytes: int
+
+
+def audit(file: bytes | Path) -> Audit:
+    """What a file written by `quantization.export.export` or `quantization.export.write` stores, from its tensors
+    alone: no name is believed.
+
+    Args:
+        file: its bytes, or its path; values outside of it are looked for beside that path only.
+
+    Raises:
+        FileNotAudited: a call is not to the function that its tensors need, the function is not ours to the byte, or a
+            tensor does not hold what its type and shape say.
+    """
+    data = file.read_bytes() if isinstance(file, Path) else file
+    try:
+        model = onnx.ModelProto.FromString(data)
+    except DecodeError as error:
+        raise FileNotAudited("these bytes are no ONNX file") from error
+    outside = check_outside(model.graph, file.parent if isinstance(file, Path) else None)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    functions = {f.name: f.SerializeToString(deterministic=True) for f in model.functions if f.domain == DOMAIN}
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    weights: dict[str, StoredWeight] = {}
+    digits_seen: set[str] = set()  # a weight for floats and for integer kernels is made twice from the same digits
+    for node in (node for graph in graphs(model.graph) for node in graph.node):
+        if node.op_type == BIAS and node.domain == DOMAIN:
+            if functions.get(BIAS) != bias_function(opset):
+                raise FileNotAudited(f"bias {node.output[0]}: its function is not the one that {BIAS} stands for")
+        elif node.domain == DOMAIN:
+            stored = _packed(node, tensors)
+            if functions.get(node.op_type) != stored.storage.body(opset):
+                raise FileNotAudited(
+                    f"weight {node.output[0]}: {node.op_type} is not the function that {stored.format.name} needs"
+                )
+            if node.input[0] not in digits_seen:
+                digits_seen.add(node.input[0])
+                weights[node.output[0]] = stored.weight(node.output[0])
+        elif node.op_type == OPERATOR and node.domain == RUNTIME:
+            weights.setdefault(node.input[1], _multiplied(node, tensors))
+        for place in _WEIGHT_INPUTS.get(node.op_type, ()):
+            tensor = tensors.get(node.input[place])
+            if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT:
+                weights.setdefault(tensor.name, _plain(tensor))
+    return Audit(tuple(weights.values()), tuple(_activations(model.graph, tensors)), len(data) + outside)
+
+
+def _activations(graph: onnx.GraphProto, tensors: dict[str, onnx.TensorProto]) -> Iterator[StoredActivation]:
+    """What QuantizeLinear and DequantizeLinear say of the values between them, however they are called."""
+    readers = {name: node for node in graph.node for name in node.input}
+    inputs = {value.name for value in graph.input}
+    for node in graph.node:
+        parameters = [tensors.get(name) for name in node.input[1:]]
+        if node.op_type != "QuantizeLinear" or len(parameters) != 2:
+            continue
+        scale, zero_point = parameters
+        if scale is None or zero_point is None or scale.dims or zero_point.data_type not in _ACTIVATION_BITS:
+            continue
+        bits, reader = _ACTIVATION_BITS[zero_point.data_type], readers.get(node.output[0])
+        if reader is not None and reader.op_type == "Clip":
+            cap = tensors.get(reader.input[2]) if len(reader.input) == 3 and not reader.input[1] else None
+            bits = bits if cap is None else int(onnx.numpy_helper.to_array(cap)).bit_length()
+            reader = readers.get(reader.output[0])
+        if reader is None or reader.op_type != "DequantizeLinear" or reader.input[1:] != node.input[1:]:
+            continue
+        name = node.input[0] if node.input[0] in inputs else reader.output[0]
+        values = [onnx.numpy_helper.to_array(tensor) for tensor in (scale, zero_point)]
+        yield StoredActivation(name, bits, float(values[0]), int(values[1]))
+
+
+def _multiplied(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> StoredWeight:
+    """The weight `[rows, columns]` that a layer multiplies with as it is packed."""
+    name, numbers = node.input[1], {a.name: a.i for a in node.attribute}
+    given = [part for part in node.input[1:4] if part]
+    if missing := [part for part in given if part not in tensors]:
+        raise FileNotAudited(f"weight {name}: {', '.join(missing)} is no tensor of the file")
+    rows, columns = numbers.get("K", 0), numbers.get("N", 0)
+    try:
+        format_ = IntegerFormat(
+            numbers.get("bits", 4), Granularity.BLOCK, symmetric=len(given) == 2, block=numbers.get("block_size", 0)
+        )
+        parts = product_parts(format_, rows, columns)
+    except ValueError as error:
+        raise FileNotAudited(f"weight {name}: {node.name} multiplies in no format: {error}") from error
+    for part, called in zip(parts, given, strict=True):
+        found = (tensors[called].data_type, tuple(tensors[called].dims), values_size(tensors[called]))
+        if found != (part.data_type, part.dims, part.size_bytes):
+            raise FileNotAudited(
+                f"weight {name}: {called} is of type {found[0]}, shape {found[1]} and {found[2]} bytes, expected "
+                f"{part.data_type}, {part.dims} and {part.size_bytes}"
+            )
+    codes, *shared = (part.size_bytes for part in parts)
+    return StoredWeight(name, (rows, columns), format_, codes, sum(shared))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """How the parts of a call are stored."""
+
+    format: WeightFormat
+    shape: tuple[int, ...]
+    storage: Storage
+
+    def weight(self, name: str) -> StoredWeight:
+        codes = sum(part.size_bytes for part in self.storage.parts if part.letter in DIGITS + HALVES)
+        shared = sum(part.size_bytes for part in self.storage.parts) - codes
+        return StoredWeight(name, self.shape, self.format, codes, shared)
+
+
+def _packed(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> _Found:
+    """The format of the weight that a call makes: the one whose parts are the call's, in type, shape and bytes."""
+    name = node.output[0]
+    if missing := [part for part in node.input if part not in tensors]:
+        raise FileNotAudited(f"weight {name}: {', '.join(missing)} is no tensor of the file")
+    parts = [tensors[part] for part in node.input]
+    shape = tuple(parts[0].dims) if parts else ()
+    layout = [(part.data_type, tuple(part.dims)) for part in parts]
+    candidates = (*_FORMATS, *_with_outliers(node.op_type))
+    for format_, axis, kernel in itertools.product(candidates, range(max(len(shape), 1)), (False, True)):
+        try:
+            found = storage(format_, shape, axis, axis if kernel else None)
+        except NotStorable:
+            continue
+        if found.function == node.op_type and [(part.data_type, part.dims) for part in found.parts] == layout:
+            break
+    else:
+        raise FileNotAudited(f"weight {name}: its tensors and its call {node.op_type} are those of no format")
+    for tensor, part in zip(parts, found.parts, strict=True):
+        if (size := values_size(tensor)) != part.size_bytes:
+            raise FileNotAudited(f"weight {name}: {tensor.name} holds {size} bytes, expected {part.size_bytes}")
+    return _Found(format_, shape, found)
+
+
+def _all_formats() -> Iterator[WeightFormat]:
+    """Every format that a weight may be stored in; what has a name of its own is found by its parts."""
+    yield HalfFormat()
+    for bits, symmetric in itertools.product(range(MIN_BITS, MAX_BITS + 1), (True, False)):
+        yield IntegerFormat(bits, Granularity.CHANNEL, symmetric)
+        yield IntegerFormat(bits, Granularity.TENSOR, symmetric)
+        for block in BLOCK_SIZES:
+            yield IntegerFormat(bits, Granularity.BLOCK, symmetric, block)
+    for bits in range(MIN_BITS, MAX_BITS + 1):
+        yield PowerFormat(bits)
+        yield HadamardFormat(bits)
+    for bits in range(MIN_BITS, MAX_CODEBOOK_BITS + 1):
+        yield CodebookFormat(bits)
+
+
+def _with_outliers(function: str) -> Iterator[WeightFormat]:
+    """The codebooks whose function may be the one of this name: too many to try them all."""
+    if (found := re.fullmatch(r"Code\w*o(\d{1,3})", function)) and int(found[1]) <= MAX_OUTLIERS:
+        for bits in range(MIN_BITS, MAX_CODEBOOK_BITS + 1):
+            yield CodebookFormat(bits, int(found[1]))
+
+
+def _plain(tensor: onnx.TensorProto) -> StoredWeight:
+    shape = tuple(tensor.dims)
+    size = 4 * math.prod(shape)
+    if is_outside(tensor) and (found := values_size(tensor)) != size:
+        raise FileNotAudited(f"weight {tensor.name} holds {found} bytes, expected {size}")
+    return StoredWeight(tensor.name, shape, FloatFormat(), size, 0)
+
+
+_FORMATS = tuple(_all_formats())

@@ -1,0 +1,289 @@
+"""Rounding of a whole plan: every layer for the inputs that the quantized network really gives it.
+
+Candidates are rounded one by one, for the inputs that the float network gives their layer: each then adds its own
+error to those that come in from before. Once a plan has settled every format, its layers can be rounded anew in graph
+order, each from the inputs `x` of the network whose earlier weights (and activations) are quantized already, and
+towards what the float layer makes of the float network's inputs `x_float`:
+
+    minimise  sum |W_q x - W x_float|^2        (GPTAQ, Li et al., arXiv 2504.02692)
+
+which is GPTQ with H = sum x x' for the weight `W + W (sum (x_float - x) x') H**-1` (`quantization.rounding.gptq`).
+Errors of earlier layers are made up for as far as a linear layer can. Where the layer has a bias, that takes the mean
+error (`quantization.plans.bias_correction`), and the weight is rounded for what is left: all moments are about the
+means [ours]. Coordinate descent (`quantization.plans.coordinate_descent`) ends each weight's rounding.
+
+Both networks run in lockstep, so that all of this takes one forward pass of each (`quantization.plans.lockstep`), and
+one GPTQ of one format for each weight.
+
+Deviations from GPTAQ:
+
+1. All of the correction is solved for in the weight before the rounding, with the damping of GPTQ; the paper adds it
+   column by column within the loop, which has the same optimum.
+2. A tied weight is rounded at its first use. Uses whose inputs do not exist yet by then count with the inputs of the
+   float network (one more float pass, only for networks with such weights); the bias correction sees each in its place.
+3. Weights without second moments (embeddings, stacks of matrices), formats that GPTQ does not round, and the recurrent
+   matrix of LSTM, GRU and RNN, whose inputs are made by its own node, keep the rounding they had, from the start on, so
+   that the others make up for them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from network.graph import Network, Site
+from network.taps import Taps
+from quantization.activations.quantized import QuantizedActivation
+from quantization.errors import QuantizationError
+from quantization.formats import IntegerFormat
+from quantization.plans.adaround import adaround, layer_samples
+from quantization.plans.bias_correction import Biases
+from quantization.plans.coordinate_descent import SWEEPS, coordinate_descent
+from quantization.plans.lockstep import Arrays, Floats, Lockstep, affordable
+from quantization.plans.order import Stage, Use, stages
+from quantization.rounding.gptq import gptq_prepared, prepare
+from quantization.rounding.statistics import POSITIONS_PER_SAMPLE, InputStatistics, input_statistics
+from quantization.storage.weights import IntegerWeight, QuantizedWeight
+
+DAMPING = 0.03
+MEMORY_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class RoundedPlan:
+    """The weights of a plan after they were rounded for each other.
+
+    `weights` has every weight that was given, in the same formats; `biases` new values of float32 initializers, by
+    name; `notes` says of each weight that was rounded anew how, `kept` of the others why they were not; `samples` is
+    how many were used, which is fewer than given where their values would not have fitted into the memory.
+    """
+
+    weights: Mapping[str, QuantizedWeight]
+    biases: Mapping[str, Floats]
+    notes: Mapping[str, str]
+    kept: Mapping[str, str]
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How a plan is rounded.
+
+    Args:
+        threads: threads of ONNX Runtime.
+        batch: samples in one run.
+        positions_per_sample: of a layer's input (pixels, tokens) that count, about.
+        memory_bytes: most that the values kept between two cuts may take, in both networks together.
+        damping: of GPTQ and of the correction, as `quantization.rounding.gptq.gptq` takes it.
+        sweeps: of coordinate descent behind GPTQ.
+        correct_biases: also give every bias the mean error of its layer (`quantization.plans.bias_correction`).
+        adaround_seconds: time limit for AdaRound over all layers (`quantization.plans.adaround`); 0 leaves it out.
+    """
+
+    threads: int
+    batch: int = 64
+    positions_per_sample: int = POSITIONS_PER_SAMPLE
+    memory_bytes: int = MEMORY_BYTES
+    damping: float = DAMPING
+    sweeps: int = SWEEPS
+    correct_biases: bool = True
+    adaround_seconds: float = 0.0
+
+
+def round_plan(
+    network: Network,
+    weights: Mapping[str, QuantizedWeight],
+    inputs: Arrays,
+    activations: Mapping[str, QuantizedActivation],
+    effort: Effort,
+    check: Callable[[float], None] = lambda _fraction: None,
+) -> RoundedPlan:
+    """All `weights` of a plan rounded anew, each for the quantized network before it.
+
+    The same bytes for the same arguments, unless AdaRound runs out of time.
+
+    Args:
+        network: the float network, normalised; not changed.
+        weights: by initializer name, as rounded one by one: their formats are kept, their codes and scales only where a
+            weight cannot be rounded anew. Weights that are not named stay float.
+        inputs: calibration arrays `[samples, ...]` by graph input name.
+        activations: by tensor name, as `quantization.export.export.export` takes them.
+        check: called with the fraction done, several times for each layer; what it raises ends the work.
+
+    Raises:
+        QuantizationError: a weight is no site's, or of another shape.
+        ActivationsNotFinite: the samples drive a layer to infinity or to no number.
+        ValueError: there are no samples, or an activation is no value of the main graph.
+    """
+    kept = affordable(network, inputs, effort.memory_bytes, effort.threads)
+    inputs = {name: array[:kept] for name, array in inputs.items()}
+    lockstep = Lockstep(network, inputs, activations, batch=effort.batch, threads=effort.threads)
+    work = _Rounding(network, weights, lockstep, effort)
+    work.see_later_uses(inputs)
+    nodes = len(network.proto.graph.node)
+    for stage in work.order:
+        begun = lockstep.cut
+        for done in lockstep.advance(stage.cut, work.replaced):
+            check((begun + (stage.cut - begun) * (done + 1) / lockstep.batches) / nodes)
+        for use in stage.uses:
+            work.round(use.site, stage)
+            if effort.correct_biases:
+                work.correct_bias(use)
+            check(stage.cut / nodes)
+    check(1.0)
+    return RoundedPlan({name: work.weights[name] for name in weights}, work.biases, work.notes, work.kept, kept)
+
+
+class _Rounding:
+    """What is rounded so far: `weights`, new `biases`, `notes`, and the values of all that is `replaced`."""
+
+    def __init__(
+        self, network: Network, weights: Mapping[str, QuantizedWeight], lockstep: Lockstep, effort: Effort
+    ) -> None:
+        _check_weights(network, weights)
+        self._network = network
+        self._given = weights
+        self._lockstep = lockstep
+        self._effort = effort
+        self._biases = Biases(network)
+        self._later: dict[str, InputStatistics] = {}
+        self.order = stages(network, weights)
+        self.weights: dict[str, QuantizedWeight] = {}
+        self.notes: dict[str, str] = {}
+        self.kept: dict[str, str] = {}
+        self.biases: dict[str, Floats] = {}
+        for site in network.sites:
+            if site.weight in weights and (reason := self._reason_to_keep(site)):
+                self.weights[site.weight] = weights[site.weight]
+                self.kept[site.weight] = reason
+        self.replaced: dict[str, Floats] = {name: weight.dequantize() for name, weight in self.weights.items()}
+        self._seconds = effort.adaround_seconds
+        sites = {use.site for stage in self.order for use in stage.uses if use.site.weight not in self.weights}
+        self._macs = sum(site.macs for site in sites)
+
+    def see_later_uses(self, inputs: Arrays) -> None:
+        """Collect what the float network gives the uses of tied weights that come after the weight's rounding."""
+        later: dict[str, list[Use]] = {}
+        rounded = set(self.weights)
+        for stage in self.order:
+            for use in stage.uses:
+                if use.site.weight in rounded and use.site.weight not in self.weights:
+                    later.setdefault(use.tensor, []).append(use)
+            rounded.update(use.site.weight for use in stage.uses)
+        if not later:
+            return
+
+        def visit(name: str, values: NDArray[np.generic]) -> None:
+            for use in later[name]:
+                statistics = self._later.get(use.site.weight) or self._statistics(use.site)
+                self._later[use.site.weight] = statistics
+                statistics.add(use.layer, np.asarray(values, dtype=np.float32))
+
+        taps = Taps(self._network, list(later), self._effort.threads)
+        for start in range(0, len(next(iter(inputs.values()))), self._effort.batch):
+            taps.run({name: a[start : start + self._effort.batch] for name, a in inputs.items()}, visit)
+
+    def round(self, site: Site, stage: Stage) -> None:
+        """Round the weight of `site`, unless it is rounded, from all uses in `stage`, where the networks stand."""
+        name = site.weight
+        if name in self.weights:
+            return
+        uses = [use for use in stage.uses if use.site.weight == name]
+        statistics = self._later.pop(name, None) or self._statistics(site)
+        for use in uses:
+            for quantized, exact in self._lockstep.pairs(use.tensor):
+                statistics.add(use.layer, quantized, exact)
+        if self._effort.correct_biases and len(site.layers) == 1 and self._biases.of(site.layers[0]) is not None:
+            statistics = statistics.centered()
+        format_ = self._given[name].format
+        if not isinstance(format_, IntegerFormat):
+            raise TypeError(f"{name} in {format_.name} was to be kept")
+        prepared = prepare(self._network.weight(name), statistics, self._effort.damping)
+        (found,) = gptq_prepared(prepared, [format_], site.channel_axis).weights
+        if format_.has_kernel:
+            damped = _damped(statistics.hessian, prepared.factor.damping)
+            found = coordinate_descent(found, prepared.matrix, damped, prepared.reduction, self._effort.sweeps)
+        self._settle(name, found)
+        self.notes[name] = "sequential gptq" + (f": {prepared.note}" if prepared.note else "")
+        del statistics, prepared
+        if self._effort.adaround_seconds > 0:
+            self._adaround(found, uses)
+
+    def _settle(self, name: str, weight: IntegerWeight) -> None:
+        self.weights[name] = weight
+        self.replaced[name] = weight.dequantize()
+
+    def correct_bias(self, use: Use) -> None:
+        """Give the bias of one use, if it has one, the mean error of its layer."""
+        found = self._biases.corrected(use, self._lockstep, self.replaced[use.site.weight])
+        self.biases.update(found)
+        self.replaced.update(found)
+
+    def _adaround(self, start: IntegerWeight, uses: Sequence[Use]) -> None:
+        """Refine one weight within its share of the time that is left, by its multiply-accumulates."""
+        site, layer = uses[0].site, uses[0].layer
+        share = self._seconds * site.macs / max(self._macs, 1)
+        self._macs -= site.macs
+        if len(site.layers) > 1 or not start.format.has_kernel:
+            reason = "several layers share the weight" if len(site.layers) > 1 else f"not for {start.format.name}"
+            self.notes[site.weight] += f"; no adaround: {reason}"
+            return
+        if share <= 0:
+            self.notes[site.weight] += "; adaround: no time left"
+            return
+        started = time.monotonic()
+        if self._effort.correct_biases:
+            self.correct_bias(uses[0])
+        reduction = self._statistics(site).reduction
+        samples = layer_samples(
+            reduction,
+            self._network.weight(site.weight),
+            self._lockstep.pairs(uses[0].tensor),
+            biases=self._biases.before_and_after(layer, self.biases),
+            relu=self._biases.is_rectified(layer),
+            positions_per_sample=self._effort.positions_per_sample,
+        )
+        left = share - (time.monotonic() - started)
+        found = adaround(start, reduction, samples, seconds=left)
+        self._settle(site.weight, found.weight)
+        ratio = found.error / (found.start_error or 1)
+        self.notes[site.weight] += f"; adaround: {found.steps} steps, error x {ratio:.3f}"
+        self._seconds = max(0.0, self._seconds - (time.monotonic() - started))
+
+    def _statistics(self, site: Site) -> InputStatistics:
+        found = input_statistics(self._network, site, self._effort.positions_per_sample)
+        if not isinstance(found, InputStatistics):
+            raise TypeError(f"{site.name} has no second moments: {found.reason}")
+        return found
+
+    def _reason_to_keep(self, site: Site) -> str:
+        """Why a weight cannot be rounded anew; empty if it can."""
+        format_ = self._given[site.weight].format
+        if not isinstance(format_, IntegerFormat):
+            return f"GPTQ does not round {format_.name} anew"
+        found = input_statistics(self._network, site, self._effort.positions_per_sample)
+        if not isinstance(found, InputStatistics):
+            return found.reason
+        if not any(use.site == site for stage in self.order for use in stage.uses):
+            return "its inputs are made by its own node"
+        return ""
+
+
+def _damped(hessian: NDArray[np.float64], damping: float) -> NDArray[np.float64]:
+    """`hessian` `[groups, reduced, reduced]` as GPTQ damps it."""
+    means = np.einsum("gii->g", hessian) / hessian.shape[1]
+    added = damping * np.where(means == 0, 1.0, means)
+    return hessian + added[:, None, None] * np.eye(hessian.shape[1])
+
+
+def _check_weights(network: Network, weights: Mapping[str, QuantizedWeight]) -> None:
+    shapes = {site.weight: site.shape for site in network.sites}
+    for name, weight in weights.items():
+        if shapes.get(name) != weight.shape:
+            raise QuantizationError(
+                f"weight {name} must be that of a site, of shape {weight.shape}; the network has {shapes.get(name)}"
+            )

@@ -1,0 +1,1 @@
+"""One weight rounded to its formats: ranges, nearest codes, GPTQ."""

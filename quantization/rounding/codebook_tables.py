@@ -1,0 +1,170 @@
+"""Tables for `quantization.storage.codebooks`: the centers of weighted k-means, and which weights are kept beside them.
+
+Kim et al., "SqueezeLLM: Dense-and-Sparse Quantization", arXiv 2306.07629. A mass in k-means is how much the loss minds
+an error of that number.
+
+Differences from the paper:
+
+1. k-means is solved, not sought from random starts (`quantization.rounding.kmeans`).
+2. The paper keeps the largest weights and the most sensitive ones in float. Here a weight is kept for what keeping it
+   saves: first those farthest from their channel's mean, and then, by turns, tables are fitted to the others, and the
+   worst under these tables are kept. Each half of a step is the best answer to the other. (Begun with the worst under
+   tables for all weights it ended at up to 1.4 times the error, on none of 24 kinds of random rows at 0.1 % less.)
+3. How many are kept follows from the format and the weight's size alone, so that a file's size is known without data.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantization.formats import CodebookFormat
+from quantization.rounding.kmeans import centers
+from quantization.storage.codebooks import CodebookWeight, outlier_count, table_shape
+
+_MOST_ROUNDS = 3
+_LEAST_GAIN = 3e-3  # of the error, for another round
+LARGEST = float(np.finfo(np.float16).max)
+
+Floats = NDArray[np.float32]
+Element = TypeVar("Element", bound=np.generic)
+
+
+def codebook(
+    weight: Floats, format_: CodebookFormat, channel_axis: int, importance: Floats | None = None
+) -> CodebookWeight:
+    """`weight` at the tables of least `sum importance * error**2`, each value at its nearest place.
+
+    Args:
+        weight: finite float32, of a shape that folds.
+        channel_axis: axis of the output channels.
+        importance: finite, at least 0, of the weight's shape: such as the diagonal of a Hessian or Fisher matrix.
+            Where a whole channel has none, all its values have the same; None for the same everywhere.
+
+    Raises:
+        ValueError: the weight or the importance is not as described.
+    """
+    fitted = fit_tables(weight, format_, channel_axis, importance)
+    return fitted.weight(format_, fitted.tables, fitted.nearest(), weight)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedTables:
+    """Tables for a weight, and which of its values they need not serve.
+
+    `rows` `[channels, reduced]` is the weight by channels, `tables` `[channels, 2**bits]` ascends and holds float16
+    numbers, `kept` is flat over the rows, in no order. `folded` is the weight's shape `[outer, reduced, inner]`.
+    """
+
+    rows: Floats
+    tables: Floats
+    kept: NDArray[np.intp]
+    shape: tuple[int, ...]
+    folded: tuple[int, int, int]
+
+    def channels(self) -> NDArray[np.int32]:
+        """For every weight, in the weight's shape, which table it takes."""
+        outer, _, inner = self.folded
+        numbers = np.arange(outer * inner, dtype=np.int32).reshape(outer, 1, inner)
+        return np.broadcast_to(numbers, self.folded).reshape(self.shape)
+
+    def kept_mask(self) -> NDArray[np.bool_]:
+        """What is kept, in the weight's shape."""
+        mask = np.zeros(self.rows.shape, dtype=np.bool_)
+        mask.flat[self.kept] = True
+        return self._unfold(mask)
+
+    def nearest(self) -> NDArray[np.uint8]:
+        """For every weight, in the weight's shape, its place in the ascending table."""
+        return self._unfold(nearest_places(self.rows, self.tables))
+
+    def weight(
+        self, format_: CodebookFormat, tables: Floats, places: NDArray[np.uint8], values: Floats
+    ) -> CodebookWeight:
+        """The weight at `places` in `tables` `[channels, 2**bits]`, with those of `values` that are kept; the last two
+        in the weight's shape."""
+        half = 1 << (format_.bits - 1)
+        outer, _, inner = self.folded
+        positions = np.flatnonzero(self.kept_mask()).astype(np.int32)
+        ordered = np.roll(tables.astype(np.float16), half, axis=1)  # code 0 first
+        return CodebookWeight(
+            format_,
+            places.astype(np.int8) - np.int8(half),
+            np.ascontiguousarray(np.moveaxis(ordered.reshape(outer, inner, -1), 2, 1)),
+            positions,
+            values.reshape(-1)[positions],
+        )
+
+    def _unfold(self, rows: NDArray[Element]) -> NDArray[Element]:
+        outer, reduced, inner = self.folded
+        return np.ascontiguousarray(np.moveaxis(rows.reshape(outer, inner, reduced), 2, 1)).reshape(self.shape)
+
+
+def fit_tables(
+    weight: Floats, format_: CodebookFormat, channel_axis: int, importance: Floats | None = None
+) -> FittedTables:
+    """Tables and outliers as `codebook` takes them, before any value is rounded.
+
+    Raises:
+        ValueError: as `codebook`.
+    """
+    outer, levels, inner = table_shape(format_, weight.shape, channel_axis)
+    folded = outer, weight.size // max(outer * inner, 1), inner
+    if weight.dtype != np.float32 or not np.isfinite(weight).all():
+        raise ValueError(f"the weight must be finite float32, got {weight.dtype}")
+    masses = None
+    if importance is not None:
+        if importance.shape != weight.shape or not (np.isfinite(importance).all() and (importance >= 0).all()):
+            raise ValueError(f"importance must be finite, at least 0 and of shape {weight.shape}")
+        masses = _by_channel(np.asarray(importance, dtype=np.float32), folded)
+    rows = _by_channel(weight, folded)
+    count = outlier_count(format_, weight.size)
+    if not count:
+        return FittedTables(rows, _tables(rows, masses, levels), np.empty(0, dtype=np.intp), weight.shape, folded)
+    masses = np.ones_like(rows) if masses is None else masses
+    tables, kept = _with_outliers(rows, masses, levels, count)
+    return FittedTables(rows, tables, kept, weight.shape, folded)
+
+
+def nearest_places(rows: Floats, tables: Floats) -> NDArray[np.uint8]:
+    """For every value of `rows` `[channels, n]` the place of the nearest in its ascending table; of two the lower."""
+    places = np.zeros(rows.shape, dtype=np.uint8)
+    for middle in ((tables[:, 1:] + tables[:, :-1]) / 2).T:
+        places += rows > middle[:, None]
+    return places
+
+
+def _by_channel(weight: Floats, folded: tuple[int, int, int]) -> Floats:
+    outer, reduced, inner = folded
+    return np.ascontiguousarray(np.moveaxis(weight.reshape(folded), 1, 2)).reshape(outer * inner, reduced)
+
+
+def _tables(rows: Floats, masses: Floats | None, levels: int) -> Floats:
+    """The best tables `[channels, levels]`, ascending, at float16 numbers."""
+    return centers(rows.clip(-LARGEST, LARGEST), masses, levels).astype(np.float16).astype(np.float32)
+
+
+def _with_outliers(rows: Floats, masses: Floats, levels: int, count: int) -> tuple[Floats, NDArray[np.intp]]:
+    """Tables, and the `count` values that they need not serve (point 2 of the module's docstring)."""
+    kept = _largest(masses * np.square(rows - rows.mean(axis=1, keepdims=True)), count)
+    error = math.inf
+    for _ in range(_MOST_ROUNDS):
+        others = masses.copy()
+        others.flat[kept] = 0
+        tables = _tables(rows, others, levels)
+        places = nearest_places(rows, tables).astype(np.intp)
+        errors = masses * np.square(rows - np.take_along_axis(tables, places, axis=1))
+        kept, before = _largest(errors, count), error
+        error = float(errors.sum(dtype=np.float64) - errors.flat[kept].sum(dtype=np.float64))
+        if before - error <= _LEAST_GAIN * error:
+            break
+    return tables, kept
+
+
+def _largest(values: Floats, count: int) -> NDArray[np.intp]:
+    """Flat places of the `count` largest."""
+    return np.argpartition(values, values.size - count, axis=None)[values.size - count :]

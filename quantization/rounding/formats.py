@@ -1,0 +1,58 @@
+"""A weight rounded to all its formats: by GPTQ where its inputs are known, else each value by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantization.formats import CodebookFormat, HadamardFormat, IntegerFormat, PowerFormat, WeightFormat
+from quantization.rounding.gptq import gptq_prepared, prepare
+from quantization.rounding.gptq_codebooks import codebook_gptq
+from quantization.rounding.gptq_powers import power_gptq
+from quantization.rounding.gptq_rotations import hadamard_gptq
+from quantization.rounding.reduction import NotReducible
+from quantization.rounding.statistics import InputStatistics
+from quantization.storage.families import rounded
+from quantization.storage.weights import QuantizedWeight
+
+
+def round_to_formats(
+    weight: NDArray[np.float32],
+    formats: Sequence[WeightFormat],
+    channel_axis: int,
+    statistics: InputStatistics | NotReducible,
+) -> tuple[list[QuantizedWeight], str]:
+    """`weight` in each of `formats`, in their order, and in words how: "gptq" or "nearest", after a colon why.
+
+    Integers, power grids and codebooks share one factor of the inputs' second moments; rotated weights share one in
+    their basis. The others have each value rounded by itself.
+
+    Args:
+        weight: finite float32, of a shape that every format can store (`quantization.storage.parts`).
+        channel_axis: axis of the output channels.
+        statistics: of its inputs, or why there are none: then every value goes to its nearest code.
+
+    Raises:
+        ValueError: the weight is not finite float32, or the axis is not one of its axes, or float32 is asked for.
+    """
+    if isinstance(statistics, NotReducible):
+        return [rounded(weight, format_, channel_axis) for format_ in formats], f"nearest: {statistics.reason}"
+    integers = [format_ for format_ in formats if isinstance(format_, IntegerFormat)]
+    codebooks = [format_ for format_ in formats if isinstance(format_, CodebookFormat)]
+    powers = [format_ for format_ in formats if isinstance(format_, PowerFormat)]
+    turned = [format_ for format_ in formats if isinstance(format_, HadamardFormat)]
+    found: dict[WeightFormat, QuantizedWeight] = {}
+    note = ""
+    if integers or powers or codebooks:
+        prepared = prepare(weight, statistics)
+        note = prepared.note
+        if integers:
+            found |= zip(integers, gptq_prepared(prepared, integers, channel_axis).weights, strict=True)
+        found |= zip(powers, power_gptq(prepared, powers, channel_axis), strict=True)
+        found |= zip(codebooks, codebook_gptq(prepared, codebooks, channel_axis), strict=True)
+    if turned:
+        found |= zip(turned, hadamard_gptq(weight, turned, channel_axis, statistics), strict=True)
+    others = {format_: rounded(weight, format_, channel_axis) for format_ in formats if format_ not in found}
+    return [{**found, **others}[format_] for format_ in formats], f"gptq: {note}" if note else "gptq"

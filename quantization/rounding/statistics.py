@@ -1,0 +1,174 @@
+"""Second moments of a layer's inputs, `H = sum x x'`: the Hessian of its output error in each row of its weight."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections import Counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from network.graph import Layer, Network, Site
+from quantization.errors import ActivationsNotFinite
+from quantization.rounding.reduction import NotReducible, Reduction, reduction
+
+Array = Tensor | NDArray[np.float32]
+
+POSITIONS_PER_SAMPLE = 64
+MOST_BYTES = 1 << 29  # of one weight's H, 8,192 columns; GPTQ takes two and a half times as much
+_CHUNK = 1 << 22  # elements of the columns that one product takes
+
+
+class InputStatistics:
+    """`H = sum x x'` `[groups, reduced, reduced]` of one weight, over all samples and all layers that use it.
+
+    Neighbouring positions of one sample (pixels, tokens) say much the same, so that at most about
+    `positions_per_sample` of each count, in its place: an even grid that moves on from sample to sample, until every
+    position (borders too) had its turn. Products are float32, one per chunk of samples; they are added up in float64.
+
+    `cross` is `sum (x_float - x) x'` where batches came with the inputs of the float network, else None.
+    """
+
+    def __init__(self, reductions: dict[str, Reduction], shape: tuple[int, ...], positions_per_sample: int) -> None:
+        """`reductions` by layer name, all with one view of the weight, which has `shape`."""
+        self._reductions = reductions
+        self._positions_per_sample = positions_per_sample
+        self._samples: Counter[tuple[str, tuple[int, ...]]] = Counter()
+        groups, _, reduced = self.reduction.to_matrix(np.empty(shape, dtype=np.bool_)).shape
+        self.hessian: NDArray[np.float64] = np.zeros((groups, reduced, reduced))
+        self.cross: NDArray[np.float64] | None = None
+        self._positions = 0
+        self._sum: NDArray[np.float64] = np.zeros((groups, reduced))
+        self._sum_off: NDArray[np.float64] = np.zeros((groups, reduced))  # of x_float - x
+
+    @property
+    def reduction(self) -> Reduction:
+        """The view of the weight that all its uses share."""
+        return next(iter(self._reductions.values()))
+
+    @property
+    def memory_bytes(self) -> int:
+        """What these statistics hold."""
+        return self.hessian.nbytes + (0 if self.cross is None else self.cross.nbytes)
+
+    def add(self, layer: Layer, inputs: Array, float_inputs: Array | None = None) -> None:
+        """Count one batch of activation inputs of `layer`, in the shape the node takes (samples first, but for
+        recurrent nodes), or of what else makes its columns (`quantization.rounding.reduction.read_by`).
+
+        Args:
+            layer: one of those that use this weight.
+            inputs: float32.
+            float_inputs: with inputs from a quantized network, what the float network gives for the same samples.
+
+        Raises:
+            KeyError: the layer does not use this weight.
+            ActivationsNotFinite: an input is infinite or no number.
+        """
+        reduction = self._reductions[layer.name]
+        batch = reduction.by_sample(torch.as_tensor(inputs, dtype=torch.float32))
+        reference = None
+        if float_inputs is not None:
+            reference = reduction.by_sample(torch.as_tensor(float_inputs, dtype=torch.float32))
+        grid = reduction.grid(batch.shape)
+        seen = self._samples[layer.name, grid]  # the states and the initial ones of a recurrent node turn separately
+        thinning = Thinning(grid, self._positions_per_sample)
+        per_sample = self.hessian.shape[0] * self.hessian.shape[1] * max(thinning.taken, 1)
+        chunk = thinning.turns * max(1, _CHUNK // (per_sample * thinning.turns))
+        weight = thinning.weight
+        for begin in range(0, len(batch), chunk):
+            part = slice(begin, begin + chunk)
+            x = thinning.columns(reduction, batch[part], seen + begin)
+            self.hessian += self._checked(layer, _gram(x)) * weight
+            self._positions += x.shape[2] * weight
+            self._sum += x.sum(dim=2).cpu().numpy() * weight
+            if reference is not None:
+                off = thinning.columns(reduction, reference[part], seen + begin) - x
+                cross = self._checked(layer, (off @ x.mT).cpu().numpy()) * weight
+                self.cross = cross.astype(np.float64) if self.cross is None else self.cross + cross
+                self._sum_off += off.sum(dim=2).cpu().numpy() * weight
+        self._samples[layer.name, grid] += len(batch)
+
+    def centered(self) -> InputStatistics:
+        """The same about the means of the inputs, `sum (x - mean) (x - mean)'`: for a layer whose bias takes whatever
+        mean error the rounding of its weight leaves, so that only the rest of the error counts."""
+        found = copy.copy(self)
+        mean = self._sum / max(self._positions, 1)
+        found.hessian = self.hessian - self._sum[:, :, None] * mean[:, None, :]
+        found.cross = None if self.cross is None else self.cross - self._sum_off[:, :, None] * mean[:, None, :]
+        return found
+
+    @staticmethod
+    def _checked(layer: Layer, moments: NDArray[np.float32]) -> NDArray[np.float32]:
+        if np.isfinite(moments).all():
+            return moments
+        raise ActivationsNotFinite(
+            f"the calibration samples give layer {layer.name} inputs that are infinite or no number;"
+            " check the samples' scale and preprocessing"
+        )
+
+
+class Thinning:
+    """About `most` positions of every sample of a layer's input, whose positions are a `grid`, in `turns` that differ.
+
+    `taken` positions are taken of each sample, and each of them stands for `weight`.
+    """
+
+    def __init__(self, grid: tuple[int, ...], most: int) -> None:
+        self._steps = _steps(grid, most)
+        self._starts = list(itertools.product(*(range(step) for step in self._steps)))
+        self.turns = len(self._starts)
+        self.weight = math.prod(self._steps)
+        self.taken = math.prod(math.ceil(size / step) for size, step in zip(grid, self._steps, strict=True))
+
+    def columns(self, reduction: Reduction, samples: Tensor, first: int) -> Tensor:
+        """Columns `[groups, reduced, positions]`: sample n of all samples ever seen gives the positions of start n,
+        counted round; `first` of them came before `samples`."""
+        parts = [
+            reduction.columns(samples[n :: self.turns], self._starts[(first + n) % self.turns], self._steps)
+            for n in range(min(self.turns, len(samples)))
+        ]
+        return torch.cat(parts, dim=2)
+
+
+def _steps(grid: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """Steps along each axis of `grid` that leave about `most` positions."""
+    steps = [1] * len(grid)
+    while math.prod(size / step for size, step in zip(grid, steps, strict=True)) > most:
+        widest = max(range(len(grid)), key=lambda axis: grid[axis] / steps[axis])
+        steps[widest] += 1
+    return tuple(steps)
+
+
+def _gram(columns: Tensor) -> NDArray[np.float32]:
+    """`X X'` of `[groups, reduced, positions]`. On the CPU by numpy, whose product with the own transpose is half the
+    work (syrk)."""
+    if columns.device.type != "cpu":
+        return np.asarray((columns @ columns.mT).cpu().numpy())
+    with np.errstate(all="ignore"):  # what is not finite is refused, with the layer's name
+        return np.stack([x @ x.T for x in columns.numpy()])
+
+
+def input_statistics(
+    network: Network, site: Site, positions_per_sample: int = POSITIONS_PER_SAMPLE
+) -> InputStatistics | NotReducible:
+    """Empty statistics for the weight of `site`, or why its input has no second moments that GPTQ could use."""
+    nodes = {node.name: node for node in network.proto.graph.node}
+    reductions: dict[str, Reduction] = {}
+    for layer in site.layers:
+        found = reduction(nodes[layer.name], site.weight, site.shape)
+        if isinstance(found, NotReducible):
+            return NotReducible(f"layer {layer.name}: {found.reason}")
+        reductions[layer.name] = found
+    if len({found.view for found in reductions.values()}) > 1:
+        return NotReducible(f"layers {', '.join(reductions)} share the weight but multiply along different axes of it")
+    statistics = InputStatistics(reductions, site.shape, positions_per_sample)
+    if statistics.memory_bytes > MOST_BYTES:  # nothing of it has been touched yet
+        return NotReducible(
+            f"the second moments of {statistics.hessian.shape[1]} inputs take {statistics.memory_bytes} bytes,"
+            f" more than the {MOST_BYTES} that one weight may have"
+        )
+    return statistics

@@ -1,0 +1,51 @@
+"""Weights in float16."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from quantization.formats import HalfFormat
+from quantization.storage.weights import QuantizedWeight
+
+_LARGEST = np.finfo(np.float16).max
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HalfWeight(QuantizedWeight):
+    """`values`, finite float16 in the weight's shape.
+
+    Raises:
+        ValueError: they are not.
+    """
+
+    format: HalfFormat
+    values: NDArray[np.float16]
+
+    def __post_init__(self) -> None:
+        if self.values.dtype != np.float16 or not np.isfinite(self.values).all():
+            raise ValueError(f"the values must be finite float16, got {self.values.dtype}")
+
+    @classmethod
+    def of(cls, weight: NDArray[np.float32]) -> HalfWeight:
+        """`weight` at its nearest float16 numbers, beyond 65,504 at that.
+
+        Raises:
+            ValueError: the weight is not finite.
+        """
+        if not np.isfinite(weight).all():
+            raise ValueError("the weight must be finite")
+        return cls(HalfFormat(), weight.clip(-_LARGEST, _LARGEST).astype(np.float16))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    def dequantize(self) -> NDArray[np.float32]:
+        return self.values.astype(np.float32)
+
+    def tensors(self) -> list[onnx.TensorProto]:
+        return [onnx.numpy_helper.from_array(self.values)]

@@ -1,0 +1,164 @@
+"""What each format stores of a weight, and the function that turns it back.
+
+Digits come first (`quantization.storage.packing`), in the weight's own shape, except for float16; then what the format
+shares among weights. `export` writes this, `cost` counts it, `audit` looks for it in a file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import TensorProto, helper
+
+from quantization.formats import CodebookFormat, HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
+from quantization.rounding.ranges import share_shape
+from quantization.storage import dequantize
+from quantization.storage.codebooks import outlier_count, stored_table_shape, table_shape
+from quantization.storage.packing import digits, zero_point_type
+from quantization.storage.rotations import rotation
+
+# the names of parts begin with a letter that says what they are
+DIGITS = "abc"  # highest first
+SCALE = "s"
+FACTOR = "m"  # of all scales
+ZERO_POINT = "z"
+HALVES = "h"
+POWERS = "p"
+TABLES = "l"
+PLACES = "j"  # of outliers
+OUTLIERS = "o"
+LETTERS = DIGITS + SCALE + FACTOR + ZERO_POINT + HALVES + POWERS + TABLES + PLACES + OUTLIERS
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A tensor of the file: `letter` begins its name, `size_bytes` are its values'."""
+
+    letter: str
+    data_type: int
+    dims: tuple[int, ...]
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The `parts` of a weight, in the order in which the function called `function` takes them.
+
+    `body` gives that function, serialized, for a network of an opset.
+    """
+
+    parts: tuple[Part, ...]
+    function: str
+    body: Callable[[int], bytes]
+
+    def call(self, inputs: Sequence[str], output: str) -> onnx.NodeProto:
+        """The node that makes the weight `output` from `inputs`, the names of its parts."""
+        return helper.make_node(self.function, inputs, [output], domain=dequantize.DOMAIN)
+
+
+class NotStorable(ValueError):
+    """The format cannot hold a weight of this shape; the text says why."""
+
+
+def storage(format_: WeightFormat, shape: tuple[int, ...], channel_axis: int, kernel: int | None = None) -> Storage:
+    """How a weight of `shape` with output channels on `channel_axis` is stored in `format_`.
+
+    Args:
+        kernel: the axis of output channels of an integer kernel that the weight is made for, None for float layers.
+
+    Raises:
+        NotStorable: the format does not fit the shape; float32 is stored as it came and has no storage.
+    """
+    match format_:
+        case IntegerFormat():
+            return _integers(format_, shape, channel_axis, kernel)
+        case HalfFormat():
+            part = Part(HALVES, TensorProto.FLOAT16, shape, 2 * math.prod(shape))
+            return Storage((part,), *_named(dequantize.halves()))
+        case CodebookFormat():
+            return _codebook(format_, shape, channel_axis)
+        case PowerFormat():
+            return _powers(format_, shape, channel_axis)
+        case HadamardFormat():
+            return _rotated(format_, shape, channel_axis)
+    raise NotStorable(f"{format_.name} is not stored in parts")
+
+
+def _named(function: dequantize.Function) -> tuple[str, Callable[[int], bytes]]:
+    return function.name, function.body
+
+
+def digit_parts(bits: int, shape: tuple[int, ...]) -> tuple[Part, ...]:
+    """The parts that hold the codes."""
+    return tuple(
+        Part(letter, digit.data_type, digit.dims(shape), digit.size_bytes(shape))
+        for letter, digit in zip(DIGITS, digits(bits), strict=False)
+    )
+
+
+def _integers(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int, kernel: int | None) -> Storage:
+    bits, block = format_.bits, format_.block
+    if kernel is not None and not format_.has_kernel:
+        raise NotStorable(f"no integer kernel takes {format_.name}")
+    try:
+        scales = share_shape(format_, shape, channel_axis)
+    except ValueError as error:
+        raise NotStorable(str(error)) from error
+    if kernel is not None and scales:
+        scales = (shape[channel_axis],)
+    count = math.prod(scales)
+    parts = list(digit_parts(bits, shape))
+    if block:
+        parts += [Part(SCALE, TensorProto.FLOAT16, scales, 2 * count), Part(FACTOR, TensorProto.FLOAT, (), 4)]
+    else:
+        parts.append(Part(SCALE, TensorProto.FLOAT, scales, 4 * count))
+    if not format_.symmetric:
+        data_type = zero_point_type(bits)
+        size = math.ceil(count / 2) if data_type == TensorProto.INT4 else count
+        parts.append(Part(ZERO_POINT, data_type, scales, size))
+    function = dequantize.integers(bits, shape, block=block, symmetric=format_.symmetric, kernel=kernel)
+    return Storage(tuple(parts), *_named(function))
+
+
+def _codebook(format_: CodebookFormat, shape: tuple[int, ...], channel_axis: int) -> Storage:
+    try:
+        table = stored_table_shape(table_shape(format_, shape, channel_axis))
+    except ValueError as error:
+        raise NotStorable(str(error)) from error
+    parts = [*digit_parts(format_.bits, shape), Part(TABLES, TensorProto.FLOAT16, table, 2 * math.prod(table))]
+    if format_.outliers:
+        count = outlier_count(format_, math.prod(shape))
+        parts += [
+            Part(PLACES, TensorProto.INT32, (count,), 4 * count),
+            Part(OUTLIERS, TensorProto.FLOAT, (count,), 4 * count),
+        ]
+    function = dequantize.codebook(format_.bits, shape, format_.outliers)
+    return Storage(tuple(parts), *_named(function))
+
+
+def _powers(format_: PowerFormat, shape: tuple[int, ...], channel_axis: int) -> Storage:
+    levels = 1 << format_.bits
+    parts = _per_channel(format_.bits, shape, channel_axis)
+    return Storage(
+        (*parts, Part(POWERS, TensorProto.FLOAT16, (levels,), 2 * levels)),
+        *_named(dequantize.powers(format_.bits, shape)),
+    )
+
+
+def _rotated(format_: HadamardFormat, shape: tuple[int, ...], channel_axis: int) -> Storage:
+    parts = _per_channel(format_.bits, shape, channel_axis)
+    try:
+        turned = rotation(shape, parts[-1].dims)
+    except ValueError as error:
+        raise NotStorable(str(error)) from error
+    function = dequantize.rotated(format_.bits, shape, turned.block, inner=turned.inner > 1)
+    return Storage(parts, *_named(function))
+
+
+def _per_channel(bits: int, shape: tuple[int, ...], channel_axis: int) -> tuple[Part, ...]:
+    """Digits, and a scale for each channel."""
+    scales = share_shape(IntegerFormat(bits), shape, channel_axis)
+    return *digit_parts(bits, shape), Part(SCALE, TensorProto.FLOAT, scales, 4 * math.prod(scales))

@@ -1,0 +1,146 @@
+"""Symmetric integers of a rotated weight.
+
+Panferov et al., "QuEST: Stable Training of LLMs with 1-Bit Weights and Activations", arXiv 2502.05003; Lee et al.,
+"Q-Palette: Fractional-Bit Quantizers Toward Optimal Bit Allocation for Efficient LLM Deployment", arXiv 2509.20214. A
+rotation by a Hadamard matrix makes each number a sum over a whole block with signs: an outlier is shared out, and
+whatever the weights' distribution was, the rotated one is nearly Gaussian.
+
+The weight is folded to `[outer, reduced, inner]` (`quantization.storage.folding`), and `reduced` is cut into blocks of
+h, the largest power of two that divides it, at most `LARGEST_BLOCK`. The matrix is
+
+    R = K (x) ... (x) K            h a power of 4, K = [[-1, 1, 1, 1], [1, -1, 1, 1], [1, 1, -1, 1], [1, 1, 1, -1]]
+    R = K (x) ... (x) K (x) H      h twice a power of 4, H = [[1, 1], [1, -1]]
+
+which is Sylvester's but for signs and order. The papers draw signs at random, so that a block of equal weights does not
+become one spike; here such a block stays flat with K, its peak grows by the square root of 2 with H, and the same holds
+for every row of Sylvester's matrix [ours]. R is symmetric, and `R R = h I`: it turns back what it turned.
+
+A weight is `scale * (R codes)`. The sums are integers below `2**24`, exact in float32 in any order, so that the file
+computes what numpy does bit for bit; the norm `sqrt(h)` of R is part of the scale.
+
+The rotation is undone when the file is loaded, and the float graph runs: activations are not rotated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from quantization.formats import HadamardFormat, IntegerFormat
+from quantization.rounding.nearest import round_nearest
+from quantization.rounding.ranges import share_shape
+from quantization.storage.folding import NotFoldable, fold
+from quantization.storage.weights import IntegerWeight, QuantizedWeight
+
+SMALLEST_BLOCK = 8
+LARGEST_BLOCK = 64
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """How a weight is rotated: in its own order as `[-1, block, inner]`, along the second axis."""
+
+    block: int
+    inner: int
+
+    def turn(self, weight: Floats) -> Floats:
+        """R times each block, in the weight's own shape."""
+        matrix = hadamard(self.block)
+        if self.inner == 1:
+            return (weight.reshape(-1, self.block) @ matrix).reshape(weight.shape)
+        return (matrix @ weight.reshape(-1, self.block, self.inner)).reshape(weight.shape)
+
+
+@cache
+def hadamard(block: int) -> Floats:
+    """R `[block, block]` of the module's docstring, `block` a power of two: entries 1 and -1."""
+    matrix = np.ones((1, 1), dtype=np.float32)
+    while len(matrix) * 4 <= block:
+        matrix = np.kron(matrix, np.ones((4, 4), dtype=np.float32) - 2 * np.eye(4, dtype=np.float32))
+    if len(matrix) < block:
+        matrix = np.kron(matrix, np.array([[1, 1], [1, -1]], dtype=np.float32))
+    matrix.setflags(write=False)
+    return matrix
+
+
+def rotation(shape: tuple[int, ...], scales: tuple[int, ...]) -> Rotation:
+    """How a weight of `shape` with scales of shape `scales`, one for each channel, is rotated.
+
+    Raises:
+        ValueError: no blocks of at least `SMALLEST_BLOCK` divide what an output of the weight sums over.
+    """
+    # a single channel may lie on any axis of length 1: the first that can be rotated, whichever it was
+    longer = [axis for axis, length in enumerate(scales) if length > 1]
+    reasons = []
+    for axis in longer or [axis for axis, length in enumerate(shape) if length == 1]:
+        folded = fold(shape, axis)
+        if isinstance(folded, NotFoldable):
+            reasons.append(folded.reason)
+            continue
+        block = min(folded.reduced & -folded.reduced, LARGEST_BLOCK)
+        if block >= SMALLEST_BLOCK:
+            return Rotation(block, folded.inner)
+        reasons.append(
+            f"an output of a weight of shape {shape} sums over {folded.reduced} weights,"
+            f" and a rotation takes a multiple of {SMALLEST_BLOCK}"
+        )
+    raise ValueError(reasons[0] if reasons else f"a weight of shape {shape} has no axis that is summed over")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HadamardWeight(QuantizedWeight):
+    """`codes` of the rotated weight in the weight's own shape, and one float32 `scale` per channel (as `IntegerWeight`
+    has them), the norm of the rotation in it.
+
+    Raises:
+        ValueError: a dtype, shape or value outside of this, or a shape that no rotation fits.
+    """
+
+    format: HadamardFormat
+    codes: NDArray[np.int8]
+    scale: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        self._integers()
+        rotation(self.codes.shape, self.scale.shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.codes.shape
+
+    def dequantize(self) -> Floats:
+        """`R codes * scale` with one rounding to float32: what the exported file computes, bit for bit."""
+        values = rotation(self.codes.shape, self.scale.shape).turn(self.codes.astype(np.float32))
+        values *= self.scale
+        return values
+
+    def tensors(self) -> list[onnx.TensorProto]:
+        """Digits, scale."""
+        return self._integers().tensors()
+
+    def _integers(self) -> IntegerWeight:
+        return IntegerWeight(IntegerFormat(self.format.bits), self.codes, self.scale)
+
+
+def round_rotated(weight: Floats, format_: HadamardFormat, channel_axis: int) -> HadamardWeight:
+    """`weight` in `format_`: rotated, then at the scales of least squared error, each element at its nearest code.
+
+    Args:
+        weight: finite float32, of a shape that `rotation` takes.
+        channel_axis: axis of the output channels.
+
+    Raises:
+        ValueError: the weight is not finite float32, the axis is not one of its axes, or no rotation fits.
+    """
+    integers = IntegerFormat(format_.bits)
+    if weight.dtype != np.float32 or not np.isfinite(weight).all():
+        raise ValueError(f"the weight must be finite float32, got {weight.dtype} with values not finite or not float")
+    turned = rotation(weight.shape, share_shape(integers, weight.shape, channel_axis))
+    found = round_nearest(turned.turn(weight) / np.float32(turned.block), integers, channel_axis)
+    return HadamardWeight(format_, found.codes, found.scale)

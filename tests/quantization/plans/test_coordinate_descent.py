@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from quantization.formats import Granularity, IntegerFormat
+from quantization.plans.coordinate_descent import coordinate_descent
+from quantization.rounding.nearest import round_nearest, round_to_scale
+from quantization.rounding.reduction import ConvReduction, MatrixReduction, Reduction
+from quantization.storage.weights import IntegerWeight
+
+CASES: dict[str, tuple[Reduction, tuple[int, ...], int]] = {
+    "matmul": (MatrixReduction(0, -1), (20, 7), 1),
+    "gemm": (MatrixReduction(1, 1), (7, 20), 0),
+    "conv groups": (ConvReduction(2, (3,), (1,), (1,), (0, 0)), (6, 4, 3), 0),
+    "transposed": (ConvReduction(2, (3,), (1,), (1,), (0, 0), transposed=True), (8, 3, 3), 1),
+}
+
+
+def moments(rng: np.random.Generator, groups: int, reduced: int) -> NDArray[np.float64]:
+    x = rng.standard_normal((groups, reduced, 3 * reduced)) + 0.7
+    return x @ x.swapaxes(1, 2)
+
+
+def errors(weight: IntegerWeight, target: NDArray[np.float64], hessian: NDArray[np.float64], view: Reduction):
+    off = view.to_matrix(weight.dequantize()).astype(np.float64) - target
+    return np.einsum("grk,gkl,grl->gr", off, hessian, off)
+
+
+@pytest.mark.parametrize("granularity", [Granularity.CHANNEL, Granularity.TENSOR])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("case", CASES)
+def test_never_raises_the_error_and_ends_where_no_code_gains(case: str, bits: int, granularity: Granularity) -> None:
+    view, shape, axis = CASES[case]
+    rng = np.random.default_rng(bits)
+    weight = rng.standard_normal(shape).astype(np.float32)
+    start = round_nearest(weight, IntegerFormat(bits, granularity), axis)
+    target = view.to_matrix(weight).astype(np.float64)
+    hessian = moments(rng, target.shape[0], target.shape[2])
+    found = coordinate_descent(start, target, hessian, view, 100)
+    before, after = (errors(w, target, hessian, view) for w in (start, found))
+    assert after.sum() < 0.9 * before.sum()
+    if granularity is Granularity.CHANNEL:
+        groups = 0 if case == "transposed" else ()  # there a scale serves a row of every group
+        assert (after.sum(axis=groups) <= before.sum(axis=groups) * (1 + 1e-5)).all()
+    assert found.format == start.format
+    codes = view.to_matrix(found.codes)
+    row_scales = view.to_matrix(np.broadcast_to(found.scale, shape))
+    for column, step in itertools.product(range(codes.shape[2]), (-1, 1)):
+        moved = codes.astype(np.float64)
+        moved[:, :, column] = (moved[:, :, column] + step).clip(start.format.lowest_code, start.format.highest_code)
+        off = moved * row_scales - target
+        assert (np.einsum("grk,gkl,grl->gr", off, hessian, off) >= after * (1 - 1e-4)).all()
+
+
+def test_without_correlation_it_is_nearest() -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((9, 4)).astype(np.float32)
+    nearest = round_nearest(weight, IntegerFormat(3), 1)
+    start = round_to_scale(weight + np.float32(0.4), IntegerFormat(3), nearest.scale)
+    found = coordinate_descent(start, weight.T[None].astype(np.float64), np.eye(9)[None], MatrixReduction(0, -1), 1)
+    np.testing.assert_array_equal(found.codes, nearest.codes)
+
+
+def test_no_sweep_no_change() -> None:
+    weight = np.random.default_rng(1).standard_normal((5, 3)).astype(np.float32)
+    start = round_nearest(weight, IntegerFormat(2), 1)
+    found = coordinate_descent(start, weight.T[None].astype(np.float64), np.eye(5)[None], MatrixReduction(0, -1), 0)
+    assert found.codes.tobytes() == start.codes.tobytes()
+    assert found.scale.tobytes() == start.scale.tobytes()
