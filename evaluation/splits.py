@@ -16,7 +16,8 @@ HELD_OUT_SHARE = 0.3
 class Splits:
     """Indices of the samples of each part, int64, disjoint; together they are all samples.
 
-    `calibration` gives ranges and curvature, `search` the accuracy during the search, `held_out` the certificate alone.
+    `calibration` gives ranges and rounding, `search` the scores of candidates and the accuracy during the search,
+    `held_out` the certificate alone.
     """
 
     calibration: NDArray[np.int64]

@@ -102,6 +102,7 @@ STAGES: tuple[Stage, ...] = (
         run=calibrate.run,
         weight=15,
         time_limit=timedelta(hours=6),
+        version=2,
     ),
     Stage(
         name="cross_layer",

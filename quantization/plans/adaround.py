@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -116,6 +116,7 @@ def adaround(
     *,
     seconds: float = math.inf,
     iterations: int = ITERATIONS,
+    check: Callable[[], None] = lambda: None,
 ) -> AdaRounded:
     """`start` with codes that are learned, never worse than `start` on `samples`.
 
@@ -124,13 +125,14 @@ def adaround(
         reduction: how the layer sees the weight.
         seconds: when they are over, the schedule ends: the steps are then fewer, and the result depends on the clock.
         iterations: steps of Adam, at least 1.
+        check: called after every step; what it raises ends the work.
     """
     ends = time.monotonic() + seconds
     problem = _Problem(start, reduction, samples)
     before = problem.error(problem.codes)
     if before == 0 or seconds <= 0:
         return AdaRounded(start, before, before, 0)
-    chosen, steps = problem.learn(before, ends, iterations)
+    chosen, steps = problem.learn(before, ends, iterations, check)
     after = problem.error(chosen)
     if not after < before:
         return AdaRounded(start, before, before, steps)
@@ -157,7 +159,7 @@ class _Problem:
                 total += float(self._off(codes, part).square().sum(dtype=torch.float64))
         return total / self._samples.targets.numel()
 
-    def learn(self, unit: float, ends: float, iterations: int) -> tuple[Tensor, int]:
+    def learn(self, unit: float, ends: float, iterations: int, check: Callable[[], None]) -> tuple[Tensor, int]:
         """Codes after the schedule, and the steps made; errors are divided by `unit`."""
         steps_to = self._neighbours()
         share = (_FIRST - _GAMMA) / (_ZETA - _GAMMA)
@@ -167,6 +169,7 @@ class _Problem:
         positions = self._samples.targets.shape[1]
         begun, done, step = time.monotonic(), 0.0, 0
         while done < 1:
+            check()
             part = torch.randint(positions, (min(_POSITIONS, positions),), generator=generator)
             h = _rectified(free)
             loss = self._off(self.codes + steps_to * h, part).square().mean() / unit

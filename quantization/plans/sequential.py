@@ -28,9 +28,11 @@ Deviations from GPTAQ:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +78,8 @@ class Effort:
     Args:
         threads: threads of ONNX Runtime.
         batch: samples in one run.
-        positions_per_sample: of a layer's input (pixels, tokens) that count, about.
+        positions_per_sample: of a layer's input (pixels, tokens) that count, about; more where memory leaves fewer
+            samples than there are.
         memory_bytes: most that the values kept between two cuts may take, in both networks together.
         damping: of GPTQ and of the correction, as `quantization.rounding.gptq.gptq` takes it.
         sweeps: of coordinate descent behind GPTQ.
@@ -120,6 +123,9 @@ def round_plan(
         ValueError: there are no samples, or an activation is no value of the main graph.
     """
     kept = affordable(network, inputs, effort.memory_bytes, effort.threads)
+    given = len(next(iter(inputs.values())))
+    if kept < given:  # as many positions in all
+        effort = replace(effort, positions_per_sample=effort.positions_per_sample * math.ceil(given / kept))
     inputs = {name: array[:kept] for name, array in inputs.items()}
     lockstep = Lockstep(network, inputs, activations, batch=effort.batch, threads=effort.threads)
     work = _Rounding(network, weights, lockstep, effort)
@@ -130,7 +136,7 @@ def round_plan(
         for done in lockstep.advance(stage.cut, work.replaced):
             check((begun + (stage.cut - begun) * (done + 1) / lockstep.batches) / nodes)
         for use in stage.uses:
-            work.round(use.site, stage)
+            work.round(use.site, stage, partial(check, stage.cut / nodes))
             if effort.correct_biases:
                 work.correct_bias(use)
             check(stage.cut / nodes)
@@ -187,7 +193,7 @@ class _Rounding:
         for start in range(0, len(next(iter(inputs.values()))), self._effort.batch):
             taps.run({name: a[start : start + self._effort.batch] for name, a in inputs.items()}, visit)
 
-    def round(self, site: Site, stage: Stage) -> None:
+    def round(self, site: Site, stage: Stage, check: Callable[[], None]) -> None:
         """Round the weight of `site`, unless it is rounded, from all uses in `stage`, where the networks stand."""
         name = site.weight
         if name in self.weights:
@@ -211,7 +217,7 @@ class _Rounding:
         self.notes[name] = "sequential gptq" + (f": {prepared.note}" if prepared.note else "")
         del statistics, prepared
         if self._effort.adaround_seconds > 0:
-            self._adaround(found, uses)
+            self._adaround(found, uses, check)
 
     def _settle(self, name: str, weight: IntegerWeight) -> None:
         self.weights[name] = weight
@@ -223,7 +229,7 @@ class _Rounding:
         self.biases.update(found)
         self.replaced.update(found)
 
-    def _adaround(self, start: IntegerWeight, uses: Sequence[Use]) -> None:
+    def _adaround(self, start: IntegerWeight, uses: Sequence[Use], check: Callable[[], None]) -> None:
         """Refine one weight within its share of the time that is left, by its multiply-accumulates."""
         site, layer = uses[0].site, uses[0].layer
         share = self._seconds * site.macs / max(self._macs, 1)
@@ -248,7 +254,7 @@ class _Rounding:
             positions_per_sample=self._effort.positions_per_sample,
         )
         left = share - (time.monotonic() - started)
-        found = adaround(start, reduction, samples, seconds=left)
+        found = adaround(start, reduction, samples, seconds=left, check=check)
         self._settle(site.weight, found.weight)
         ratio = found.error / (found.start_error or 1)
         self.notes[site.weight] += f"; adaround: {found.steps} steps, error x {ratio:.3f}"

@@ -1,6 +1,6 @@
 """Agreement: random plans are run, and every method's prediction of their damage is held against what was measured.
 
-The samples are the last of the search: no method has seen them, unless there are too few for that.
+The samples are the last of the search: no method has seen them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def plan_samples(inputs: Inputs) -> NDArray[np.int64]:
 
     The last ones: candidates were scored on the first.
     """
-    return inputs.splits.search[-max(min(SAMPLES, inputs.group), inputs.static_batch or 0) :]
+    half = max(1, len(inputs.splits.search) // 2)
+    return inputs.splits.search[-max(min(SAMPLES, half, inputs.group), inputs.static_batch or 0) :]
 
 
 def _measured(context: StageContext, inputs: Inputs, samples: Arrays, plans: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -147,25 +147,32 @@ class _Rounding:
 
             def collected(number: int = number, site: Site = site) -> InputStatistics | NotReducible:
                 if site.name not in statistics:  # the first of the group that no earlier attempt rounded
-                    rest = sites[number:]
-                    statistics.update({one.name: input_statistics(self._inputs.network, one) for one in rest})
-                    self._accumulate(rest, statistics)
+                    found = {one.name: input_statistics(self._inputs.network, one) for one in sites[number:]}
+                    statistics.update(found)
+                    self._accumulate(sites, statistics)
                 return statistics.pop(site.name)
 
             self._add(site, collected)
             self._report(0.5 * len(statistics))  # of each site half is its statistics
 
     def _accumulate(self, sites: Sequence[Site], statistics: Mapping[str, InputStatistics | NotReducible]) -> None:
+        """Fill the `statistics` of those of `sites` that have any.
+
+        The inputs of all are tapped: what is a graph output is not fused away, so that a job that goes on after a kill
+        sees the same numbers, to the bit.
+        """
         nodes = {node.name: node for node in self._inputs.network.proto.graph.node}
         readers: dict[str, list[tuple[Layer, InputStatistics]]] = {}
         for site in sites:
-            found = statistics[site.name]
-            if isinstance(found, InputStatistics):
-                for layer in site.layers:
-                    for tensor in read_by(nodes[layer.name], layer.weight):
-                        if tensor not in self._inputs.network.initializers:  # a constant state, mostly zeros
-                            readers.setdefault(tensor, []).append((layer, found))
-        if not readers:
+            found = statistics.get(site.name)
+            for layer in site.layers:
+                for tensor in read_by(nodes[layer.name], layer.weight):
+                    if tensor in self._inputs.network.initializers:  # a constant state, mostly zeros
+                        continue
+                    reading = readers.setdefault(tensor, [])
+                    if isinstance(found, InputStatistics):
+                        reading.append((layer, found))
+        if not any(readers.values()):
             return
 
         def visit(name: str, values: NDArray[np.generic]) -> None:

@@ -98,15 +98,17 @@ class Inputs:
 
     @property
     def sensitivity_samples(self) -> NDArray[np.int64]:
-        """The samples that candidates are scored on: `SENSITIVITY_SAMPLES` of the search, or one batch if it is larger.
+        """The samples that candidates are scored on: half of the search's, at most `SENSITIVITY_SAMPLES`, or one batch.
 
         None of the calibration: GPTQ fits the weights to those, which would flatter the formats with the fewest bits.
+        The other half compares the methods with plans that are measured.
         """
-        return self.splits.search[: max(SENSITIVITY_SAMPLES, self.static_batch or 0)]
+        half = max(1, len(self.splits.search) // 2)
+        return self.splits.search[: max(min(SENSITIVITY_SAMPLES, half), self.static_batch or 0)]
 
     @property
     def range_samples(self) -> NDArray[np.int64]:
-        """The calibration samples that ranges of activations are taken from, as many as candidates are scored on."""
+        """The calibration samples that ranges of activations are taken from: `SENSITIVITY_SAMPLES`, or one batch."""
         return self.splits.calibration[: max(SENSITIVITY_SAMPLES, self.static_batch or 0)]
 
     def take(self, indices: NDArray[np.int64]) -> Arrays:

@@ -28,7 +28,7 @@ from workers.stages.activations import allowed_activations
 from workers.stages.applied import applied_plan, brings_plan
 from workers.stages.coupling import Coupling, decisions
 from workers.stages.differentiable import differentiable
-from workers.stages.formats import allowed_to, named_formats, names, requested_formats
+from workers.stages.formats import allowed_to, candidate_formats, fitting, named_formats, names, requested_formats
 from workers.stages.inputs import Inputs
 from workers.stages.methods import covers_activations, needs_gradients
 from workers.stages.payload import pack
@@ -198,7 +198,9 @@ def allowed_formats(network: Network, request: Mapping[str, Any]) -> tuple[Allow
             )
     allowed = {site.name: names(allowed_to(request, site, constraints.get(site.name, {}))) for site in network.sites}
     tied = tied_groups(network.sites, known, constraints)
-    allowed = shared_formats(tied, constraints, allowed)
+    candidates = candidate_formats(request, activations)
+    rounded = {site.name: names(fitting(site, candidates)) for site in network.sites}
+    allowed = shared_formats(tied, constraints, allowed, rounded)
     # Nothing would measure what fewer bits do to the other outputs.
     widest = unmeasured.union(*(group for group in tied if unmeasured.intersection(group)))
     allowed = {name: formats[-1:] if name in widest else formats for name, formats in allowed.items()}

@@ -60,18 +60,22 @@ def _named(name: str, other: str, sites: Sequence[Site], known: Mapping[str, Seq
     return found[0].name
 
 
-def shared_formats(groups: Sequence[Sequence[str]], constraints: Constraints, allowed: Formats) -> dict[str, list[str]]:
+def shared_formats(
+    groups: Sequence[Sequence[str]], constraints: Constraints, allowed: Formats, rounded: Formats
+) -> dict[str, list[str]]:
     """What every site may get once those of a group may get the same.
 
-    A layer has one constraint, so that of a group all but one say `same_as`: what that one may get, all may.
+    A layer has one constraint, so that of a group all but one say `same_as`: what that one may get, all may, as far as
+    all are rounded to it. Weights of other shapes may not be, where one cannot be stored in blocks, say.
 
     Args:
         groups: of site names.
         constraints: by site name.
         allowed: format names by site name, each by itself.
+        rounded: format names by site name, all that the weight can be stored in and is rounded to.
 
     Raises:
-        ConstraintImpossible: that one is kept in float32.
+        ConstraintImpossible: that one is kept in float32, or none of its formats fits all.
     """
     shared = {name: list(formats) for name, formats in allowed.items()}
     for group in groups:
@@ -82,6 +86,14 @@ def shared_formats(groups: Sequence[Sequence[str]], constraints: Constraints, al
                 f"layers ties {others} with same_as to {first}, which keeps float32, so there is no format to decide; "
                 f'say {{"keep": true}} of {others} too, or give {first} widths'
             )
+        common = [format_ for format_ in allowed[first] if all(format_ in rounded[name] for name in group)]
+        if not common:
+            others = "; ".join(f"{name} {', '.join(rounded[name])}" for name in group if name != first)
+            raise ConstraintImpossible(
+                f"layers ties {' and '.join(group)} with same_as, and none of the formats of {first} "
+                f"({', '.join(allowed[first])}) fits all of their shapes; there are for {others}: name in "
+                "weights.formats or layers one that fits all, such as int4/channel, or leave out same_as"
+            )
         for name in group:
-            shared[name] = list(allowed[first])
+            shared[name] = list(common)
     return shared

@@ -256,7 +256,8 @@ def test_little_memory_means_fewer_samples(make_network: MakeNetwork) -> None:
     # at the widest cut, before the second convolution, a sample has 8 x 10 x 10 numbers alive, in both networks
     found = round_plan(network, weights, inputs, {}, Effort(1, memory_bytes=10 * 2 * 4 * 800))
     assert found.samples == 10
-    few = round_plan(network, weights, {"x": inputs["x"][:10]}, {}, Effort(1))
+    # of fewer samples more positions: all 48 would have had 64 each
+    few = round_plan(network, weights, {"x": inputs["x"][:10]}, {}, Effort(1, positions_per_sample=5 * 64))
     for name in weights:
         assert found.weights[name].dequantize().tobytes() == few.weights[name].dequantize().tobytes()
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from workers.stages.payload import unpack
 
@@ -73,3 +73,30 @@ def test_every_format_goes_through_a_whole_job(job, model, samples, format_):
     assert "int2/channel" in offered
     assert len(offered) == 3
     assert len(delivery.artifacts["model"]) == plan["size_bytes"]
+
+
+def test_a_plan_that_breaks_the_network_is_measured_all_the_same(job):
+    """Behind coarse weights a square root sees numbers below zero: there is nothing to round for, and yet a result."""
+    generator = np.random.default_rng(0)
+    hidden = generator.normal(0, 1, (16, 24)).astype(np.float32)
+    images = np.abs(generator.normal(1, 0.3, (200, 16))).astype(np.float32)
+    lowest = (images @ hidden).min(axis=0)
+    nodes = [
+        helper.make_node("Gemm", ["x", "fc1", "b1"], ["h"], name="first"),
+        helper.make_node("Sqrt", ["h"], ["r"], name="root"),
+        helper.make_node("Gemm", ["r", "fc2"], ["y"], name="second"),
+    ]
+    weights = {"fc1": hidden, "b1": 0.01 - lowest, "fc2": generator.normal(0, 1, (24, 5)).astype(np.float32)}
+    graph = helper.make_graph(
+        nodes,
+        "root",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 5])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    plan = {"version": 1, "layers": [{"name": name, "format": "int2/channel"} for name in ("fc1", "fc2")]}
+    delivery = job(proto.SerializeToString(), {"x": images}, {"budget": {"metric": "agreement"}, "plan": plan}).run()
+    delivered = json.loads(delivery.artifacts["plan"])
+    assert delivered["outcome"] == "not_met"
+    assert {layer["rounding"] for layer in delivered["layers"]} == {"gptq"}
