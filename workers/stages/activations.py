@@ -53,6 +53,11 @@ def _formats(bits: list[int], name: str, constraint: Mapping[str, Any]) -> list[
         raise ConstraintImpossible(
             f'layers.{name} is an activation, which cannot be the same as another; name its widths: {{"bits": {bits}}}'
         )
+    if "formats" in constraint:
+        raise ConstraintImpossible(
+            f"layers.{name} is an activation, and {', '.join(constraint['formats'])} are formats of weights; name its "
+            f'widths: {{"bits": {bits}}}'
+        )
     chosen = constraint.get("bits") or [width for width in bits if width >= constraint.get("min_bits", 0)]
     if not chosen or set(chosen) - set(ACTIVATION_BITS):
         raise ConstraintImpossible(

@@ -281,6 +281,10 @@ def test_a_method_that_does_not_cover_activations_is_refused_before_anything_exp
     [
         ({"bits": [6]}, ["layers.r1", "4 or 8 or 16 bits", "8"]),
         ({"same_as": "image"}, ["layers.r1", "cannot be the same"]),
+        (
+            {"formats": ["int8/channel"]},
+            ["layers.r1 is an activation", "int8/channel", 'name its widths: {"bits": [8]}'],
+        ),
     ],
 )
 def test_what_an_activation_cannot_get(job, model, samples, constraint, words):
