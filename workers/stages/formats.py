@@ -6,10 +6,22 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from network.graph import Site
-from quantization.formats import FloatFormat, IntegerFormat, UnsignedFormat, WeightFormat, parse_format
+from quantization.formats import (
+    CodebookFormat,
+    FloatFormat,
+    Granularity,
+    IntegerFormat,
+    UnsignedFormat,
+    WeightFormat,
+    parse_format,
+)
 from quantization.storage.parts import NotStorable, storage
 
 Request = Mapping[str, Any]
+
+# ascending preference among formats of as many bits
+_KINDS = ("codebook", "hadamard", "power", "float", "int")
+_SHARED = (Granularity.TENSOR, Granularity.CHANNEL, Granularity.BLOCK)
 
 
 def weight_format(name: str) -> WeightFormat:
@@ -61,13 +73,28 @@ def allowed_to(request: Request, site: Site, constraint: Mapping[str, Any]) -> l
 
 
 def fitting(site: Site, formats: Iterable[WeightFormat]) -> list[WeightFormat]:
-    """`formats` in order of bits; for one that cannot hold a weight of this shape, integers of as many bits."""
-    found = {_fitting(site, format_) for format_ in formats}
-    return sorted(found, key=lambda format_: (format_.bits, format_.name))
+    """`formats` in order of bits; for one that cannot hold a weight of this shape, integers of as many bits.
+
+    Of as many bits the one to prefer is the last, where nothing is measured and so the last of all is taken: integers
+    before power grids, rotated weights and codebooks, which not every weight gains by; of integers those with more
+    scales and zero points, which lie nearer to the weight; of codebooks those with more outliers.
+    """
+    return sorted({_fitting(site, format_) for format_ in formats}, key=_preference)
 
 
 def names(formats: Sequence[WeightFormat]) -> list[str]:
     return [format_.name for format_ in formats]
+
+
+def _preference(format_: WeightFormat) -> tuple[int, ...]:
+    """Sorts by bits, and of as many bits to what `fitting` prefers, the last."""
+    first = (format_.bits, _KINDS.index(format_.kind))
+    match format_:
+        case IntegerFormat():
+            return *first, _SHARED.index(format_.granularity), -format_.block, not format_.symmetric
+        case CodebookFormat():
+            return *first, format_.outliers
+    return first
 
 
 def _fitting(site: Site, format_: WeightFormat) -> WeightFormat:

@@ -201,7 +201,7 @@ def allowed_formats(network: Network, request: Mapping[str, Any]) -> tuple[Allow
     candidates = candidate_formats(request, activations)
     rounded = {site.name: names(fitting(site, candidates)) for site in network.sites}
     allowed = shared_formats(tied, constraints, allowed, rounded)
-    # Nothing would measure what fewer bits do to the other outputs.
+    # Nothing would measure what fewer bits do to the other outputs; of the widest the last is the one to prefer.
     widest = unmeasured.union(*(group for group in tied if unmeasured.intersection(group)))
     allowed = {name: formats[-1:] if name in widest else formats for name, formats in allowed.items()}
     return {**allowed, **activations}, tied
