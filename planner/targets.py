@@ -73,7 +73,8 @@ class Target:
         if not self.unpacks and not (isinstance(format_, IntegerFormat) and format_.has_kernel):
             raise ConstraintImpossible(
                 f"{asked_by} asks for {format_.name}, and the target {self.name} multiplies symmetric integers with "
-                f"one scale per {' or '.join(self.granularities)}; take int{min(format_.bits, 8)}/channel"
+                f"one scale per {' or '.join(self.granularities)}; take "
+                f"int{_nearest(format_.bits, self.weight_bits)}/{self.granularities[0]}"
             )
         if not isinstance(format_, IntegerFormat):
             return
@@ -86,12 +87,15 @@ class Target:
 
     def _check(self, bits: int, supported: tuple[int, ...], what: str, asked_by: str) -> None:
         if bits not in supported:
-            # of two that are as near the wider one, which does less damage
-            nearest = min(supported, key=lambda width: (abs(width - bits), -width))
             raise ConstraintImpossible(
                 f"{asked_by} asks for {bits} bits, which the target {self.name} does not support; the nearest is "
-                f"{nearest}, and it has {what} in {', '.join(map(str, supported))} bits"
+                f"{_nearest(bits, supported)}, and it has {what} in {', '.join(map(str, supported))} bits"
             )
+
+
+def _nearest(bits: int, supported: tuple[int, ...]) -> int:
+    # of two that are as near the wider one, which does less damage
+    return min(supported, key=lambda width: (abs(width - bits), -width))
 
 
 @cache

@@ -13,6 +13,7 @@ from quantization.formats import (
     HalfFormat,
     IntegerFormat,
     PowerFormat,
+    parse_format,
 )
 
 NARROW = Target("narrow", "for tests", (4, 8), (Granularity.CHANNEL,), False, (8,), frozenset({(4, 8), (8, 8)}))
@@ -74,6 +75,19 @@ def test_only_what_unpacks_weights_takes_any_format(format_):
         ConstraintImpossible, match=f"asks for {format_.name}, and .* symmetric integers with one scale"
     ):
         target("integer-w4w8-a8").check_weight_format(format_, "weights.formats")
+
+
+@pytest.mark.parametrize("name", [name for name in target_names() if not target(name).unpacks])
+@pytest.mark.parametrize("block", [IntegerFormat(bits, Granularity.BLOCK, block=32) for bits in range(2, 9)])
+def test_what_is_named_in_place_of_a_format_is_one_of_the_target(name, block):
+    for format_ in (block, HadamardFormat(block.bits), HalfFormat()):
+        with pytest.raises(ConstraintImpossible) as refused:
+            target(name).check_weight_format(format_, "weights.formats")
+        named = str(refused.value).rpartition("; take ")[2]
+        instead = parse_format(named)
+        target(name).check_weight_format(instead, "weights.formats")
+        distances = [abs(width - format_.bits) for width in target(name).weight_bits]
+        assert abs(instead.bits - format_.bits) == min(distances)
 
 
 @pytest.mark.parametrize(
