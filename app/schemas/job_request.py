@@ -51,7 +51,7 @@ def _sorted_once(bits: tuple[int, ...]) -> tuple[int, ...]:
 
 _WEIGHT_FORMAT = re.compile(
     r"float16|int[2-8]/(channel|tensor|block(16|32|64|128|256))(/asymmetric)?"
-    r"|codebook[2-4]/channel(/outliers([1-9]\d?|1\d\d|200))?|(power|hadamard)[2-8]/channel"
+    r"|codebook[2-4]/channel(/outliers([1-9][0-9]?|1[0-9][0-9]|200))?|(power|hadamard)[2-8]/channel"
 )
 
 

@@ -225,6 +225,11 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "weights.formats names every format, and weights.bits describes them another way; leave bits at [2, 3, 4",
     ),
     ({"weights": {"formats": ["int4"]}}, "request_invalid", "no format of weights is called 'int4'; expected a name"),
+    (
+        {"weights": {"formats": ["codebook3/channel/outliers4\N{ARABIC-INDIC DIGIT FIVE}"]}},
+        "request_invalid",
+        "no format of weights is called 'codebook3/channel/outliers4\N{ARABIC-INDIC DIGIT FIVE}'",
+    ),
     ({"weights": {"formats": ["uint8/tensor"]}}, "request_invalid", "no format of weights is called 'uint8/tensor'"),
     ({"weights": {"formats": []}}, "request_invalid", "no format is left; name at least one, such as int4/channel"),
     (
