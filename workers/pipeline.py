@@ -85,6 +85,7 @@ STAGES: tuple[Stage, ...] = (
         run=resolve.run,
         weight=1,
         time_limit=timedelta(minutes=10),
+        version=2,
     ),
     Stage(
         name="latency",
@@ -141,7 +142,7 @@ STAGES: tuple[Stage, ...] = (
         run=plan.run,
         weight=25,
         time_limit=timedelta(hours=24),
-        version=5,
+        version=6,
         needed=searches,
     ),
     Stage(

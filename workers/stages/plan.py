@@ -219,7 +219,7 @@ def _looks(request: Mapping[str, Any], points: Sequence[PlanPoint], result: Sear
 
 def _evaluated(problem: Problem, plan: EvaluatedPlan) -> dict[str, Any]:
     return {
-        "bits": {name: format_.bits for name, format_ in problem.formats(plan.point.plan).items()},
+        **_by_site(problem, plan.point.plan),
         "cost": plan.point.cost,
         "predicted_damage": plan.point.damage,
         "drop": plan.evaluation.drop,
@@ -229,6 +229,14 @@ def _evaluated(problem: Problem, plan: EvaluatedPlan) -> dict[str, Any]:
         "samples": plan.evaluation.samples,
         "fraction": plan.evaluation.fraction,
         "size_bytes": plan.evaluation.size_bytes,
+    }
+
+
+def _by_site(problem: Problem, plan: Plan) -> dict[str, Any]:
+    formats = problem.formats(plan)
+    return {
+        "bits": {name: format_.bits for name, format_ in formats.items()},
+        "formats": {name: format_.name for name, format_ in formats.items()},
     }
 
 
@@ -246,7 +254,7 @@ def _frontier_document(
             {
                 "cost": point.cost,
                 "predicted_damage": point.damage,
-                "bits": {name: format_.bits for name, format_ in problem.formats(point.plan).items()},
+                **_by_site(problem, point.plan),
                 "measured": None
                 if point not in measured
                 else {"drop": measured[point].drop, "stderr": measured[point].stderr},

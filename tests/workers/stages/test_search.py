@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from quantization.formats import parse_format
+
 FORMATS = {"weights": {"bits": [2, 3, 4, 6, 8]}}
 SEARCH_SAMPLES = 539
 
@@ -101,3 +103,16 @@ def test_a_deadline_ends_an_evaluation_in_the_middle(planned):
     assert only["fraction"] < 1
     assert not only["meets_budget"]
     assert plan["search"]["status"] == "deadline"
+
+
+def test_plans_of_several_formats_of_one_width_are_told_apart(planned):
+    """By bits alone nobody could apply a plan of the frontier."""
+    formats = ["int4/channel", "int4/tensor", "int8/channel"]
+    plan, frontier, _ = planned({"weights": {"formats": formats}, "budget": {"metric": "top1", "max_drop": 0.02}})
+    told = [*plan["search"]["evaluated"], *frontier["points"]]
+    for one in told:
+        assert {name: parse_format(chosen).bits for name, chosen in one["formats"].items()} == one["bits"]
+        assert set(one["formats"].values()) <= set(formats)
+    assert len({tuple(one["formats"].values()) for one in told}) > len({tuple(one["bits"].values()) for one in told})
+    delivered = {layer["name"]: layer["format"] for layer in plan["layers"]}
+    assert delivered in [point["formats"] for point in frontier["points"]]
