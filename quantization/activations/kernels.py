@@ -16,7 +16,7 @@ Read from the optimiser of ONNX Runtime 1.31 (CPU) and tested against it:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -94,22 +94,21 @@ def made_for(kernel: WeightKernel | None) -> tuple[int | None, ...]:
 
 
 def kernel_uses(
-    network: Network, quantized: Collection[str], activations: Mapping[str, UnsignedFormat]
+    network: Network, quantized: Mapping[str, int], activations: Mapping[str, UnsignedFormat]
 ) -> tuple[KernelUse, ...]:
     """All layers that need another form than a float weight, in graph order.
 
     A weight that is computed from constants counts: ONNX Runtime folds it, and then rounds it like any other.
 
     Args:
-        quantized: the initializers that integer kernels can take (`with_kernels`).
+        quantized: the initializers that integer kernels can take (`with_kernels`), and the axis along which each has
+            its scales.
         activations: formats by tensor name.
     """
     read = [n for n in network.proto.graph.node if n.op_type in _GUARDED and n.input[0] in activations]
     if not read:
         return ()
     layers = {layer.name: layer for layer in network.layers()}
-    # a tied weight has its scales along one axis, which need not be the one that every layer's kernel takes
-    along = {layer.name for site in network.sites for layer in site.layers if layer.channel_axis == site.channel_axis}
     readers = sole_readers(network)
     made = {n.input[1] for n in read} - network.initializers.keys()
     shapes = constant_shapes(network) if made else {}
@@ -127,8 +126,7 @@ def kernel_uses(
         bias, output = _bias(network, node, shape[axis] * group, readers, activations)
         integer = (
             layer is not None
-            and layer.name in along
-            and weight in quantized
+            and quantized.get(weight) == axis  # layers of a tied weight may differ in theirs
             and bias is not None
             and _is_plain(node, len(shape))
             and _runs_on_integers(network, node, output, readers, activations)

@@ -88,7 +88,7 @@ def activation_bytes(network: Network, tensors: Iterable[str], format_: Unsigned
     Of layers that read them the bias is counted in its larger form, that of a layer in floats.
     """
     activations = dict.fromkeys(tensors, format_)
-    quantized = _skeleton(network, {}, activations, kernel_uses(network, (), activations))
+    quantized = _skeleton(network, {}, activations, kernel_uses(network, {}, activations))
     return int(quantized.ByteSize() - _skeleton(network, {}, {}, ()).ByteSize())
 
 
@@ -125,7 +125,8 @@ def file_bytes(
     formats = {site.weight: (site, plan.get(site.weight, FloatFormat())) for site in network.sites}
     by_name = {name: found for name, (_, found) in formats.items()}
     multiplied = packed_products(network, by_name, products)
-    uses = without_products(kernel_uses(network, with_kernels(by_name), activations), multiplied)
+    quantized = {name: formats[name][0].channel_axis for name in with_kernels(by_name)}
+    uses = without_products(kernel_uses(network, quantized, activations), multiplied)
     kernels = weight_kernels(network, uses)
     skeleton = _skeleton(network, metadata or {}, activations, uses)
     graph = _with_products(skeleton, by_name, multiplied, products) + sum(

@@ -38,7 +38,7 @@ from quantization.export.passes import (
 )
 from quantization.export.write_fields import LARGEST_MESSAGE, Bytes, Payload, file_fields, file_size
 from quantization.formats import IntegerFormat
-from quantization.rounding.ranges import share_shape
+from quantization.storage.families import lies_along
 from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
 _NO_ACTIVATIONS: Mapping[str, QuantizedActivation] = MappingProxyType({})
@@ -182,13 +182,7 @@ class _Tensors:
             self._tensors = []  # before the next is made
             self._tensors = self._parts.values(part.weight)
             self._weight = part.weight
-        values = self._tensors[part.place] if part.place < len(self._tensors) else b""
-        if len(values) != part.size_bytes:
-            raise QuantizationError(
-                f"weight {part.weight} holds {len(values)} bytes where {self._parts.stored[part.weight].format.name} "
-                f"needs {part.size_bytes}; round it in the format and along the axis that are stated for it"
-            )
-        return values
+        return self._tensors[part.place]
 
 
 class _Parts:
@@ -206,8 +200,12 @@ class _Parts:
         self._activations = activations
         self.stored = _in_graph_order(network, weights)
         formats = {name: stored.format for name, stored in self.stored.items()}
-        self.products = packed_products(network, formats, products)
-        uses = kernel_uses(network, with_kernels(formats), {name: a.format for name, a in activations.items()})
+        axes = {name: stored.channel_axis for name, stored in self.stored.items()}
+        usual = {site.weight: site.channel_axis for site in network.sites}
+        products_of_sites = packed_products(network, formats, products)
+        self.products = {name: found for name, found in products_of_sites.items() if axes[name] == usual[name]}
+        quantized = {name: axes[name] for name in with_kernels(formats)}
+        uses = kernel_uses(network, quantized, {name: a.format for name, a in activations.items()})
         self.uses = without_products(uses, self.products)
         self._biases: dict[str, list[tuple[NDArray[np.float32], float]]] = {}
         for use in self.uses:
@@ -215,8 +213,19 @@ class _Parts:
                 self._biases.setdefault(use.weight, []).append((self._values(use), activations[use.input].scale))
 
     def weight(self, name: str) -> QuantizedWeight:
-        """As it is stored."""
-        weight = self._weights[name]
+        """As it is stored.
+
+        Raises:
+            QuantizationError: it is not what was stated for it.
+        """
+        weight, stated = self._weights[name], self.stored[name]
+        if (weight.format, weight.shape) != (stated.format, stated.shape) or not lies_along(
+            weight, stated.channel_axis
+        ):
+            raise QuantizationError(
+                f"weight {name} was made as {weight.format.name} of shape {weight.shape}, which is not what is stated "
+                f"for it: {stated.format.name} of shape {stated.shape} along axis {stated.channel_axis}"
+            )
         if name in self._biases and isinstance(weight, IntegerWeight):
             return fit(weight, self._biases[name])
         return weight
@@ -270,7 +279,7 @@ def _in_graph_order(network: Network, weights: Mapping[str, QuantizedWeight]) ->
             raise QuantizationError(
                 f"weight {name} must replace an initializer of shape {weights[name].shape}; the network has {shape}"
             )
-        axes[name] = _channel_axis(weights[name], axes.get(name, 0))
+        axes[name] = _channel_axis(name, weights[name], axes.get(name, 0))
     return {
         name: StoredAs(formats[name], tuple(tensor.dims), axes[name])
         for name, tensor in network.initializers.items()
@@ -278,18 +287,16 @@ def _in_graph_order(network: Network, weights: Mapping[str, QuantizedWeight]) ->
     }
 
 
-def _channel_axis(weight: QuantizedWeight, usual: int) -> int:
-    """The axis along which the weight has its scales, `usual` where they do not tell."""
-    if not isinstance(weight, IntegerWeight):
-        return usual
+def _channel_axis(name: str, weight: QuantizedWeight, usual: int) -> int:
+    """The axis along which the weight was rounded, `usual` where it may be that."""
     axes: list[int] = [usual, *range(len(weight.shape))]
     for axis in axes:
-        try:
-            if share_shape(weight.format, weight.shape, axis) == weight.scale.shape:
-                return axis
-        except ValueError:
-            continue
-    return usual
+        if lies_along(weight, axis):
+            return axis
+    raise QuantizationError(
+        f"weight {name} of shape {weight.shape} shares its scales as {weight.format.name} does along none of its axes; "
+        "round it along the axis of its output channels"
+    )
 
 
 def _too_large(size_bytes: int) -> ExportTooLarge:

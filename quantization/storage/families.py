@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from quantization.formats import CodebookFormat, HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
 from quantization.rounding.codebook_tables import codebook
 from quantization.rounding.nearest import round_nearest
-from quantization.storage.codebooks import CodebookWeight
+from quantization.rounding.ranges import share_shape
+from quantization.storage.codebooks import CodebookWeight, table_shape
 from quantization.storage.halves import HalfWeight
 from quantization.storage.powers import PowerWeight, round_power
 from quantization.storage.rotations import HadamardWeight, round_rotated
@@ -35,6 +36,22 @@ def quantized_weight(format_: WeightFormat, arrays: Mapping[str, NDArray[Any]]) 
     if type(format_) not in _CLASSES:
         raise ValueError(f"{format_.name} is how a weight came, and no format that it is rounded to")
     return _CLASSES[type(format_)](format_, **arrays)
+
+
+def lies_along(weight: QuantizedWeight, channel_axis: int) -> bool:
+    """Whether what `weight` shares among its values has the shape that it has for output channels on this axis."""
+    try:
+        match weight:
+            case IntegerWeight():
+                return share_shape(weight.format, weight.shape, channel_axis) == weight.scale.shape
+            case PowerWeight() | HadamardWeight():
+                integers = IntegerFormat(weight.format.bits)
+                return share_shape(integers, weight.shape, channel_axis) == weight.scale.shape
+            case CodebookWeight():
+                return table_shape(weight.format, weight.shape, channel_axis) == weight.table.shape
+    except ValueError:
+        return False
+    return True
 
 
 def rounded(weight: NDArray[np.float32], format_: WeightFormat, channel_axis: int) -> QuantizedWeight:

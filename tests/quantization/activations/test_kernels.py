@@ -11,7 +11,8 @@ from quantization.activations.quantized import QuantizedActivation
 from quantization.export.audit import audit
 from quantization.export.cost import file_bytes
 from quantization.export.export import export, simulate
-from quantization.formats import FloatFormat, Granularity, UnsignedFormat
+from quantization.formats import FloatFormat, Granularity, IntegerFormat, UnsignedFormat
+from quantization.rounding.nearest import round_nearest
 from quantization.storage.weights import IntegerWeight
 from tests.quantization.kernels import BEFORE, Arrays, Optimised, RunOnnx, build, draw, ranged, rounded
 
@@ -219,3 +220,24 @@ def test_what_has_no_integer_kernel_runs_in_floats(
     np.testing.assert_allclose(run_onnx(file, inputs)[0], expected, atol=1e-5)
     formats = {name: weight.format for name, weight in weights.items()}
     assert file_bytes(network, formats, {}, dict.fromkeys(activations, UnsignedFormat(8))) == len(file)
+
+
+@pytest.mark.parametrize("granularity", [Granularity.TENSOR, Granularity.CHANNEL])
+@pytest.mark.parametrize("op_type", ["Conv", "Gemm", "MatMul"])
+def test_a_square_weight_rounded_along_another_axis_runs_in_floats(
+    optimised: Optimised, run_onnx: RunOnnx, op_type: str, granularity: Granularity
+) -> None:
+    """One scale for all is on integers; kernels would take scales of the inputs' channels for those of the outputs'."""
+    inputs = {"x": draw(3, 16, 1) if op_type == "Conv" else draw(3, 16)}
+    values = draw(16, 16, 1) if op_type == "Conv" else draw(16, 16)
+    axis = 1 if op_type == "Conv" else 0
+    values *= np.exp(np.arange(16, dtype=np.float32) / 8).reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+    network = build([helper.make_node(op_type, ["x", "w"], ["y"])], inputs, {"w": values})
+    weights = {"w": round_nearest(values, IntegerFormat(8, granularity), axis)}
+    activations = ranged(network, 8)
+    file = export(network, weights, {}, activations)
+    on_integers = any(name.startswith(("Q", "MatMulInteger")) for name in optimised(file))
+    assert on_integers is (granularity is Granularity.TENSOR)
+    expected = run_onnx(simulate(network, weights, activations), inputs)[0]
+    step = max((a.scale for name, a in activations.items() if name == "y"), default=1e-3)
+    np.testing.assert_allclose(run_onnx(file, inputs)[0], expected, atol=step * 1.01)

@@ -18,9 +18,18 @@ from network.graph import Network
 from quantization.errors import ExportTooLarge, QuantizationError
 from quantization.export.audit import audit
 from quantization.export.export import export, simulate
+from quantization.export.matmul_nbits import Products
 from quantization.export.on_demand import RoundedOnDemand
-from quantization.formats import Granularity, IntegerFormat
+from quantization.formats import (
+    CodebookFormat,
+    Granularity,
+    HadamardFormat,
+    IntegerFormat,
+    PowerFormat,
+    WeightFormat,
+)
 from quantization.rounding.nearest import round_nearest
+from quantization.storage.families import rounded as rounded_as
 from quantization.storage.weights import IntegerWeight
 
 MakeNetwork = Callable[..., Network]
@@ -291,5 +300,48 @@ def test_refuses_a_weight_that_is_not_as_it_was_stated(make_network: MakeNetwork
     lazy = RoundedOnDemand(
         network, {"w": IntegerFormat(4)}, lambda w, _, axis: round_nearest(w, IntegerFormat(8), axis)
     )
-    with pytest.raises(QuantizationError, match="weight w holds 77 bytes where int4/channel needs 39"):
+    with pytest.raises(
+        QuantizationError, match=r"w was made as int8/channel of shape \(7, 11\), .* stated for it: int4"
+    ):
         export(network, lazy, {})
+
+
+SQUARE: list[WeightFormat] = [
+    *(IntegerFormat(4, granularity) for granularity in (Granularity.TENSOR, Granularity.CHANNEL)),
+    IntegerFormat(4, Granularity.BLOCK, True, 32),
+    IntegerFormat(4, Granularity.BLOCK, False, 32),
+    PowerFormat(3),
+    HadamardFormat(4),
+    CodebookFormat(3),
+    CodebookFormat(3, 50),
+]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("format_", SQUARE, ids=lambda format_: format_.name)
+def test_a_square_weight_has_its_scales_along_the_axis_of_its_rounding(
+    make_network: MakeNetwork, run_onnx: RunOnnx, format_: WeightFormat, axis: int
+) -> None:
+    """Its tensors have as many bytes along either axis."""
+    eye = np.eye(64, dtype=np.float32)
+    values = np.random.default_rng(4).standard_normal((64, 64)).astype(np.float32)
+    values *= np.exp(np.arange(64, dtype=np.float32) / 16)[:, None]
+    network = make_network([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": eye}, {"w": values})
+    weight = rounded_as(values, format_, axis)
+    np.testing.assert_array_equal(run_onnx(export(network, {"w": weight}, {}), {"x": eye})[0], weight.dequantize())
+    packed = run_onnx(export(network, {"w": weight}, {}, products=Products.PACKED), {"x": eye})[0]
+    np.testing.assert_allclose(packed, weight.dequantize(), rtol=1e-5)
+    lazy = RoundedOnDemand(network, {"w": format_}, lambda w, f, _: rounded_as(w, f, axis))
+    if axis == 1 or format_ == IntegerFormat(4, Granularity.TENSOR):
+        assert export(network, lazy, {}) == export(network, {"w": weight}, {})
+        return
+    for make in (lambda: export(network, lazy, {}), lambda: simulate(network, lazy)):
+        with pytest.raises(QuantizationError, match=r"stated for it: .* of shape \(64, 64\) along axis 1"):
+            make()
+
+
+def test_refuses_scales_along_no_axis(make_network: MakeNetwork) -> None:
+    network, _ = single(make_network, "Gemm")
+    weight = IntegerWeight(IntegerFormat(4), np.zeros((7, 11), np.int8), np.ones((1, 1), np.float32))
+    with pytest.raises(QuantizationError, match="as int4/channel does along none of its axes; round it along"):
+        export(network, {"w": weight}, {})
