@@ -89,6 +89,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Milliseconds = Annotated[float, Field(ge=0)]
 # The files of `planner/profiles`; the service reads none of them, so that it needs no library.
 TargetName = Literal["onnxruntime-cpu", "storage-only", "integer-w8-a8", "integer-w4w8-a8", "integer-w2w4w8-a4a8"]
+ALL_WIDTHS = (2, 3, 4, 5, 6, 7, 8)
+
 WIDTHS_OF_TARGETS = {"integer-w8-a8": (8,), "integer-w4w8-a8": (4, 8), "integer-w2w4w8-a4a8": (2, 4, 8)}
 """Widths of weights by target, of those that do not have all of them."""
 
@@ -134,11 +136,15 @@ class Limits(Strict):
     )
 
 
-_OF_INTEGERS = ("bits", "granularity", "block_size", "symmetric")  # fields of `Weights` that `formats` replaces
+OF_INTEGERS = ("bits", "granularity", "block_size", "symmetric")
+"""Fields of `weights` that its `formats` replaces."""
+
+OF_CANDIDATES = (*OF_INTEGERS, "formats")
+"""Fields of `weights` that say what a weight may get, which a plan has decided."""
 
 
 class Weights(Strict):
-    bits: BitsList = Field(default=(2, 3, 4, 5, 6, 7, 8), description="Widths of integers that a weight may get.")
+    bits: BitsList = Field(default=ALL_WIDTHS, description="Widths of integers that a weight may get.")
     granularity: Literal["channel", "tensor", "block"] = Field(
         default="channel", description="What shares one scale; block: block_size weights that one output sums over."
     )
@@ -164,7 +170,7 @@ class Weights(Strict):
     @model_validator(mode="after")
     def _said_once(self) -> Self:
         # by value, not by what was given: a stored request gives every field
-        fields = {name: type(self).model_fields[name].default for name in _OF_INTEGERS}
+        fields = {name: type(self).model_fields[name].default for name in OF_INTEGERS}
         said = [name for name, default in fields.items() if getattr(self, name) != default]
         if self.formats is not None and said:
             refuse(
@@ -327,6 +333,8 @@ class JobRequest(Strict):
     def _nothing_to_search_for_beside_a_plan(self) -> Self:
         fields = type(self).model_fields
         asked = [name for name in OF_A_SEARCH if getattr(self, name) != fields[name].default]
+        of_weights = type(self.weights).model_fields
+        asked += [f"weights.{n}" for n in OF_CANDIDATES if getattr(self.weights, n) != of_weights[n].default]
         asked += ["activations.bits"] * (self.activations.bits is not None)
         if self.plan is not None and asked:
             refuse(
@@ -339,7 +347,7 @@ class JobRequest(Strict):
     @model_validator(mode="after")
     def _widths_of_the_target(self) -> Self:
         """Unless the request says which widths weights may get, they may get those that the target has."""
-        widths = WIDTHS_OF_TARGETS.get(self.target)
+        widths = None if self.plan is not None else WIDTHS_OF_TARGETS.get(self.target)
         if widths is not None and self.weights.formats is None and "bits" not in self.weights.model_fields_set:
             # frozen for everybody else; validators of this kind must return the very same object
             object.__setattr__(self, "weights", self.weights.model_copy(update={"bits": widths}))

@@ -19,7 +19,15 @@ from sqlalchemy.orm import Session
 from app.errors import AppError
 from app.lifecycle.messages import MessageSender
 from app.lifecycle.states import JobState
-from app.schemas.job_request import FROM_ELSEWHERE, OF_A_SEARCH, JobRequest
+from app.schemas.job_request import (
+    ALL_WIDTHS,
+    FROM_ELSEWHERE,
+    OF_A_SEARCH,
+    OF_CANDIDATES,
+    OF_INTEGERS,
+    WIDTHS_OF_TARGETS,
+    JobRequest,
+)
 from app.schemas.parsing import parse_request
 from app.store import jobs
 from app.store.engine import Sessions, clock
@@ -108,7 +116,7 @@ def replan(
 
     Whatever of the analysis does not depend on the changes is found by the worker and not computed again. Changes that
     bring a plan leave out what the job said about its search; a job that applied a plan applies it again, unless the
-    changes say `{"plan": null}`.
+    changes say `{"plan": null}`. Changes that say in another way what weights may get leave out how the job said it.
 
     Raises:
         AppError: `not_found`, `request_invalid` and what `submit` raises.
@@ -121,12 +129,30 @@ def replan(
             "for others send POST /v1/jobs",
         )
     parent = get(sessions, job_id)
-    before = parent.request
-    if changes.get("plan") is not None:
-        before = merge(before, dict.fromkeys(OF_A_SEARCH) | {"activations": {"bits": None}})
-    request = parse_request(merge(before, changes))
+    request = parse_request(merge(_left_by(changes, parent.request), changes))
     scoped = None if key is None else IdempotencyKey(f"replan/{job_id}", key)
     return submit(sessions, send, request, announce_after=announce_after, key=scoped, parent_id=job_id)
+
+
+def _left_by(changes: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The request `before` without what `changes` put something else in the place of, though they do not name it.
+
+    A stored request gives every field: one that nobody set must not stand in the way of a change.
+    """
+    if changes.get("plan") is not None:
+        before = merge(before, dict.fromkeys(OF_A_SEARCH) | {"activations": {"bits": None}})
+    weights, changed = before["weights"], changes.get("weights")
+    changed = changed if isinstance(changed, Mapping) else {}
+    said = {name for name, value in changed.items() if value is not None}
+    applies = before.get("plan") is not None or changes.get("plan") is not None
+    was_by_name = weights.get("formats") is not None
+    by_name_no_more = was_by_name and ("formats" in changed or said.intersection(OF_INTEGERS))
+    gone = set(OF_CANDIDATES) if applies or "formats" in said or by_name_no_more else set()
+    if changed.get("granularity", "block") != "block":
+        gone.add("block_size")
+    if "target" in changes and tuple(weights["bits"]) == WIDTHS_OF_TARGETS.get(before.get("target", ""), ALL_WIDTHS):
+        gone.add("bits")
+    return {**before, "weights": {name: value for name, value in weights.items() if name not in gone}}
 
 
 def merge(target: Any, patch: Any) -> Any:

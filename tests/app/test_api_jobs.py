@@ -241,6 +241,62 @@ def test_a_plan_takes_the_place_of_a_search_and_stays_until_a_replan_says_null(s
     assert replan(applied, plan=None, limits={"max_size_bytes": 9}).json()["request"]["plan"] is None
 
 
+EVERY_WIDTH = [2, 3, 4, 5, 6, 7, 8]
+BLOCKS = {"weights": {"granularity": "block", "block_size": 64, "symmetric": False}}
+NAMED = {"weights": {"formats": ["int8/tensor"], "rounding": "nearest"}}
+PLAN = {"version": 1, "layers": [{"name": "fc", "format": "int4/channel"}]}
+
+
+@pytest.mark.parametrize(
+    ("parent", "changes", "expected"),
+    [
+        ({"target": "integer-w8-a8"}, {"weights": {"formats": ["int8/tensor"]}}, {"formats": ["int8/tensor"]}),
+        (BLOCKS, {"weights": {"formats": ["int8/tensor"]}}, {"formats": ["int8/tensor"]}),
+        (BLOCKS, {"weights": {"granularity": "channel"}}, {"symmetric": False}),
+        (BLOCKS, {"weights": {"granularity": None}}, {"symmetric": False}),
+        (BLOCKS, {"weights": {"bits": [4]}}, {**BLOCKS["weights"], "bits": [4]}),
+        (NAMED, {"weights": {"bits": [4]}}, {"bits": [4], "rounding": "nearest"}),
+        (NAMED, {"weights": {"symmetric": False}}, {"symmetric": False, "rounding": "nearest"}),
+        (NAMED, {"weights": {"rounding": "gptq"}}, {"formats": ["int8/tensor"]}),
+        (
+            {**NAMED, "target": "integer-w4w8-a8"},
+            {"weights": {"formats": None}},
+            {"bits": [4, 8], "rounding": "nearest"},
+        ),
+        ({"target": "integer-w8-a8"}, {"target": "integer-w4w8-a8"}, {"bits": [4, 8]}),
+        ({"target": "integer-w8-a8"}, {"target": None}, {"bits": EVERY_WIDTH}),
+        ({"weights": {"bits": [4, 8]}}, {"target": "integer-w4w8-a8"}, {"bits": [4, 8]}),
+        (BLOCKS, {"plan": PLAN}, {}),
+        ({"target": "integer-w8-a8", **NAMED}, {"plan": PLAN}, {"rounding": "nearest"}),
+        ({"target": "integer-w8-a8", "plan": PLAN}, {"seed": 1}, {}),
+        ({"target": "integer-w8-a8", "plan": PLAN}, {"plan": None}, {"bits": [8]}),
+    ],
+)
+def test_what_nobody_set_stands_in_the_way_of_no_replan(
+    server: Any, parent: dict[str, Any], changes: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    default = server.submit()["request"]["weights"]
+    answer = server.client.post(f"/v1/jobs/{server.submit(**parent)['id']}/replan", json=changes)
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["request"]["weights"] == default | expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"weights": {"formats": ["int8/tensor"], "bits": [4]}}, "weights.bits describes them another way"),
+        ({"weights": {"granularity": "channel", "block_size": 16}}, "weights.block_size is for the granularity block"),
+        ({"plan": PLAN, "weights": {"bits": [4]}}, "leaves nothing to decide by weights.bits; leave these out"),
+        ({"weights": {"bits": [1]}}, "weights.bits.0: Input should be greater than or equal to 2"),
+        ({"weights": [4]}, "weights: Input should be an object"),
+    ],
+)
+def test_a_replan_that_contradicts_itself_is_refused(server: Any, changes: dict[str, Any], text: str) -> None:
+    for parent in (BLOCKS, NAMED):
+        answer = server.client.post(f"/v1/jobs/{server.submit(**parent)['id']}/replan", json=changes)
+        assert (answer.status_code, text in answer.json()["detail"]) == (422, True), answer.text
+
+
 def test_a_replan_may_be_repeated_and_is_about_its_own_job(server: Any) -> None:
     first, second = server.submit()["id"], server.submit()["id"]
     headers = {"Idempotency-Key": "k"}

@@ -456,11 +456,29 @@ def test_a_plan_that_is_none_is_refused(plan: Any, code: str, says: str) -> None
         {"layers": {"fc": {"keep": True}}},
         {"activations": {"bits": [8]}},
         {"search": {"deadline_seconds": 3.0}},
+        {"weights": {"bits": [4]}},
+        {"weights": {"granularity": "tensor"}},
+        {"weights": {"granularity": "block", "block_size": 64}},
+        {"weights": {"symmetric": False}},
+        {"weights": {"formats": ["int4/channel"]}},
     ],
 )
 def test_beside_a_plan_there_is_nothing_to_search_for(of_a_search: dict[str, Any]) -> None:
     with pytest.raises(AppError, match=f"leaves nothing to decide by {next(iter(of_a_search))}.*; leave these out"):
         parse_request(_request(plan=PLAN, **of_a_search))
+
+
+def test_beside_a_plan_count_how_to_round_and_what_is_as_it_would_be_anyway() -> None:
+    rounding = {"rounding": "nearest", "refinement": "adaround", "adaround_seconds": 9.0}
+    for target_name in target_names():
+        members = {
+            "weights": {**rounding, "symmetric": True},
+            "target": target_name,
+            "activations": {"ranges": "minmax"},
+        }
+        stored = parse_request(_request(plan=PLAN, **members)).model_dump(mode="json")
+        assert rounding.items() <= stored["weights"].items()
+        assert parse_request(stored).model_dump(mode="json") == stored
 
 
 def test_a_plan_is_replaced_as_a_whole() -> None:
