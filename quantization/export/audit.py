@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from network.sites import RECURRENT
 from quantization.errors import FileNotAudited
-from quantization.export.external_data import check_outside, is_outside, values_size
+from quantization.export.ambiguity import STANDARD, check_unambiguous
+from quantization.export.external_data import check_outside, is_outside, values_bytes, values_size
 from quantization.export.matmul_nbits import DOMAIN as RUNTIME
-from quantization.export.matmul_nbits import OPERATOR, product_parts
+from quantization.export.matmul_nbits import INTEGER_PRODUCTS, OPERATOR, product_parts
 from quantization.export.passes import graphs
 from quantization.formats import (
     BLOCK_SIZES,
@@ -34,7 +36,7 @@ from quantization.formats import (
     WeightFormat,
 )
 from quantization.storage.dequantize import BIAS, DOMAIN, bias_function
-from quantization.storage.parts import DIGITS, HALVES, NotStorable, Storage, storage
+from quantization.storage.parts import DIGITS, HALVES, SCALE, NotStorable, Storage, storage
 
 # widths of an activation's codes by their type; fewer bits are capped codes of 8
 _ACTIVATION_BITS: dict[int, int] = {onnx.TensorProto.UINT8: 8, onnx.TensorProto.UINT16: 16}
@@ -95,47 +97,101 @@ def audit(file: bytes | Path) -> Audit:
         file: its bytes, or its path; values outside of it are looked for beside that path only.
 
     Raises:
-        FileNotAudited: a call is not to the function that its tensors need, the function is not ours to the byte, or a
-            tensor does not hold what its type and shape say.
+        FileNotAudited: a call is not to the function that its tensors need, the function is not ours to the byte, a
+            tensor does not hold what its type and shape say or two weights share it, or a name stands for two things.
     """
     data = file.read_bytes() if isinstance(file, Path) else file
     try:
         model = onnx.ModelProto.FromString(data)
     except DecodeError as error:
         raise FileNotAudited("these bytes are no ONNX file") from error
-    outside = check_outside(model.graph, file.parent if isinstance(file, Path) else None)
+    check_unambiguous(model)
+    folder = file.parent if isinstance(file, Path) else None
+    outside = check_outside(model, folder)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     functions = {f.name: f.SerializeToString(deterministic=True) for f in model.functions if f.domain == DOMAIN}
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    weights: dict[str, StoredWeight] = {}
-    digits_seen: set[str] = set()  # a weight for floats and for integer kernels is made twice from the same digits
+    opset = next((o.version for o in model.opset_import if o.domain in STANDARD), 0)
+    weights = _Weights(tensors, folder)
     for node in (node for graph in graphs(model.graph) for node in graph.node):
+        if node.domain == DOMAIN and not node.output:
+            raise FileNotAudited(f"node {node.name} calls {node.op_type} and has no output")
         if node.op_type == BIAS and node.domain == DOMAIN:
             if functions.get(BIAS) != bias_function(opset):
                 raise FileNotAudited(f"bias {node.output[0]}: its function is not the one that {BIAS} stands for")
         elif node.domain == DOMAIN:
-            stored = _packed(node, tensors)
-            if functions.get(node.op_type) != stored.storage.body(opset):
+            call = _packed(node, tensors)
+            if functions.get(node.op_type) != call.storage.body(opset):
                 raise FileNotAudited(
-                    f"weight {node.output[0]}: {node.op_type} is not the function that {stored.format.name} needs"
+                    f"weight {node.output[0]}: {node.op_type} is not the function that {call.format.name} needs"
                 )
-            if node.input[0] not in digits_seen:
-                digits_seen.add(node.input[0])
-                weights[node.output[0]] = stored.weight(node.output[0])
+            weights.made(call)
         elif node.op_type == OPERATOR and node.domain == RUNTIME:
-            weights.setdefault(node.input[1], _multiplied(node, tensors))
-        for place in _WEIGHT_INPUTS.get(node.op_type, ()):
-            tensor = tensors.get(node.input[place])
-            if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT:
-                weights.setdefault(tensor.name, _plain(tensor))
-    return Audit(tuple(weights.values()), tuple(_activations(model.graph, tensors)), len(data) + outside)
+            weights.multiplied(node)
+        elif node.domain in STANDARD:
+            weights.read(node)
+    return Audit(weights.found(), tuple(_activations(model.graph, tensors)), len(data) + outside)
 
 
-def _activations(graph: onnx.GraphProto, tensors: dict[str, onnx.TensorProto]) -> Iterator[StoredActivation]:
+class _Weights:
+    """The weights that were found so far, each once."""
+
+    def __init__(self, tensors: Mapping[str, onnx.TensorProto], folder: Path | None) -> None:
+        self._tensors = tensors
+        self._folder = folder
+        self._found: dict[str, StoredWeight] = {}
+        self._calls: dict[tuple[str, bool], _Call] = {}  # by the name of a digit, and whether integer kernels take it
+        self._products: dict[str, tuple[str, ...]] = {}
+
+    def found(self) -> tuple[StoredWeight, ...]:
+        return tuple(self._found.values())
+
+    def made(self, call: _Call) -> None:
+        """By one of our functions. From the same digits it makes a weight for floats and for integer kernels only."""
+        digits, is_kernel = call.tensors(DIGITS + HALVES), call.kernel is not None
+        others = [made for name in digits if (made := self._calls.get((name, not is_kernel))) is not None]
+        if any((name, is_kernel) in self._calls for name in digits) or not all(self._is_one(call, o) for o in others):
+            raise FileNotAudited(f"weight {call.name}: another weight is made from its digits {', '.join(digits)}")
+        self._calls.update(((name, is_kernel), call) for name in digits)
+        if others:
+            return
+        if call.name in self._found:
+            raise FileNotAudited(f"several weights are called {call.name}")
+        self._found[call.name] = call.weight()
+
+    def _is_one(self, call: _Call, other: _Call) -> bool:
+        """Whether the two forms, one of them for integer kernels, have the same digits and scales."""
+        kernel, plain = (other, call) if call.kernel is None else (call, other)
+        if (kernel.tensors(DIGITS), kernel.format) != (plain.tensors(DIGITS), plain.format) or kernel.kernel is None:
+            return False
+        if storage(kernel.format, kernel.shape, kernel.kernel).parts != plain.storage.parts:
+            return False
+        kept = [[self._values(name) for name in form.tensors(SCALE)] for form in (kernel, plain)]
+        return kept[0] == kept[1]
+
+    def _values(self, name: str) -> bytes:
+        return values_bytes(self._tensors[name], self._folder)
+
+    def multiplied(self, node: onnx.NodeProto) -> None:
+        """By an operator that takes it as it is packed."""
+        weight, names = _multiplied(node, self._tensors), tuple(name for name in node.input[1:4] if name)
+        if self._products.setdefault(weight.name, names) != names or self._found.get(weight.name, weight) != weight:
+            raise FileNotAudited(f"weight {weight.name}: {node.name} reads it with other scales or as another format")
+        self._found[weight.name] = weight
+
+    def read(self, node: onnx.NodeProto) -> None:
+        """As a float initializer."""
+        for name in (node.input[place] for place in _WEIGHT_INPUTS.get(node.op_type, ()) if place < len(node.input)):
+            tensor = self._tensors.get(name)
+            if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT and name not in self._found:
+                self._found[name] = _plain(tensor)
+
+
+def _activations(graph: onnx.GraphProto, tensors: Mapping[str, onnx.TensorProto]) -> Iterator[StoredActivation]:
     """What QuantizeLinear and DequantizeLinear say of the values between them, however they are called."""
-    readers = {name: node for node in graph.node for name in node.input}
+    nodes = [node for node in graph.node if node.input and node.output]
+    readers = {name: node for node in nodes for name in node.input}
     inputs = {value.name for value in graph.input}
-    for node in graph.node:
+    for node in nodes:
         parameters = [tensors.get(name) for name in node.input[1:]]
         if node.op_type != "QuantizeLinear" or len(parameters) != 2:
             continue
@@ -145,21 +201,38 @@ def _activations(graph: onnx.GraphProto, tensors: dict[str, onnx.TensorProto]) -
         bits, reader = _ACTIVATION_BITS[zero_point.data_type], readers.get(node.output[0])
         if reader is not None and reader.op_type == "Clip":
             cap = tensors.get(reader.input[2]) if len(reader.input) == 3 and not reader.input[1] else None
-            bits = bits if cap is None else int(onnx.numpy_helper.to_array(cap)).bit_length()
+            bits = bits if cap is None else int(_number(cap)).bit_length()
             reader = readers.get(reader.output[0])
         if reader is None or reader.op_type != "DequantizeLinear" or reader.input[1:] != node.input[1:]:
             continue
         name = node.input[0] if node.input[0] in inputs else reader.output[0]
-        values = [onnx.numpy_helper.to_array(tensor) for tensor in (scale, zero_point)]
-        yield StoredActivation(name, bits, float(values[0]), int(values[1]))
+        yield StoredActivation(name, bits, _number(scale), int(_number(zero_point)))
 
 
-def _multiplied(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> StoredWeight:
+def _number(tensor: onnx.TensorProto) -> float:
+    """The one that the tensor holds."""
+    if math.prod(tensor.dims) == 1 and not is_outside(tensor):
+        with suppress(ValueError, TypeError, KeyError):  # of values that are not as type and shape say
+            return float(onnx.numpy_helper.to_array(tensor).reshape(()))
+    raise FileNotAudited(f"tensor {tensor.name} must hold a number that an activation is rounded by, and does not")
+
+
+def _multiplied(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> StoredWeight:
     """The weight `[rows, columns]` that a layer multiplies with as it is packed."""
-    name, numbers = node.input[1], {a.name: a.i for a in node.attribute}
+    if len(node.input) not in _PRODUCT_INPUTS or not node.input[2]:
+        raise FileNotAudited(f"node {node.name}: {OPERATOR} lacks a weight or its scales, or has inputs unknown to us")
+    name, numbers = node.input[1], {a.name: a.i for a in node.attribute if a.type == onnx.AttributeProto.INT}
     given = [part for part in node.input[1:4] if part]
     if missing := [part for part in given if part not in tensors]:
         raise FileNotAudited(f"weight {name}: {', '.join(missing)} is no tensor of the file")
+    if any(node.input[4:5]):
+        raise FileNotAudited(f"weight {name}: {node.name} reads its rows in an order of their own, {node.input[4]}")
+    accuracy = numbers.get("accuracy_level", INTEGER_PRODUCTS)
+    if accuracy != INTEGER_PRODUCTS or len(numbers) < len(node.attribute) or not numbers.keys() <= _PRODUCT_NUMBERS:
+        raise FileNotAudited(
+            f"weight {name}: {node.name} has attributes that are never written, among "
+            f"{', '.join(f'{a.name} = {a.i}' for a in node.attribute)}"
+        )
     rows, columns = numbers.get("K", 0), numbers.get("N", 0)
     try:
         format_ = IntegerFormat(
@@ -180,20 +253,29 @@ def _multiplied(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> S
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """How the parts of a call are stored."""
+class _Call:
+    """What makes the weight `name`, from tensors called `inputs`: for float layers, or for an integer kernel with its
+    output channels on axis `kernel`."""
 
+    name: str
+    inputs: tuple[str, ...]
     format: WeightFormat
     shape: tuple[int, ...]
     storage: Storage
+    kernel: int | None
 
-    def weight(self, name: str) -> StoredWeight:
+    def tensors(self, letters: str) -> tuple[str, ...]:
+        """Names of those whose parts have one of these letters."""
+        named = zip(self.inputs, self.storage.parts, strict=True)
+        return tuple(name for name, part in named if part.letter in letters)
+
+    def weight(self) -> StoredWeight:
         codes = sum(part.size_bytes for part in self.storage.parts if part.letter in DIGITS + HALVES)
         shared = sum(part.size_bytes for part in self.storage.parts) - codes
-        return StoredWeight(name, self.shape, self.format, codes, shared)
+        return StoredWeight(self.name, self.shape, self.format, codes, shared)
 
 
-def _packed(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> _Found:
+def _packed(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> _Call:
     """The format of the weight that a call makes: the one whose parts are the call's, in type, shape and bytes."""
     name = node.output[0]
     if missing := [part for part in node.input if part not in tensors]:
@@ -202,9 +284,10 @@ def _packed(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> _Foun
     shape = tuple(parts[0].dims) if parts else ()
     layout = [(part.data_type, tuple(part.dims)) for part in parts]
     candidates = (*_FORMATS, *_with_outliers(node.op_type))
-    for format_, axis, kernel in itertools.product(candidates, range(max(len(shape), 1)), (False, True)):
+    for format_, axis, is_kernel in itertools.product(candidates, range(max(len(shape), 1)), (False, True)):
+        kernel = axis if is_kernel else None
         try:
-            found = storage(format_, shape, axis, axis if kernel else None)
+            found = storage(format_, shape, axis, kernel)
         except NotStorable:
             continue
         if found.function == node.op_type and [(part.data_type, part.dims) for part in found.parts] == layout:
@@ -214,7 +297,7 @@ def _packed(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> _Foun
     for tensor, part in zip(parts, found.parts, strict=True):
         if (size := values_size(tensor)) != part.size_bytes:
             raise FileNotAudited(f"weight {name}: {tensor.name} holds {size} bytes, expected {part.size_bytes}")
-    return _Found(format_, shape, found)
+    return _Call(name, tuple(node.input), format_, shape, found, kernel)
 
 
 def _all_formats() -> Iterator[WeightFormat]:
@@ -247,4 +330,6 @@ def _plain(tensor: onnx.TensorProto) -> StoredWeight:
     return StoredWeight(tensor.name, shape, FloatFormat(), size, 0)
 
 
+_PRODUCT_INPUTS = range(3, 7)  # B and its scales; zero points, order of rows and bias may be left out
+_PRODUCT_NUMBERS = {"K", "N", "bits", "block_size", "accuracy_level"}
 _FORMATS = tuple(_all_formats())

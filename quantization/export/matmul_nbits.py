@@ -36,7 +36,7 @@ from quantization.storage.weights import IntegerWeight
 DOMAIN = "com.microsoft"
 OPERATOR = "MatMulNBits"
 WEIGHT = ""  # what the names of B begin with: it has the weight's own name
-_INTEGER_PRODUCTS = 4  # of the operator's accuracy levels
+INTEGER_PRODUCTS = 4  # of the operator's accuracy levels
 
 
 class Products(StrEnum):
@@ -232,5 +232,5 @@ def operator(
         N=product.columns,
         bits=format_.bits,
         block_size=format_.block,
-        accuracy_level=_INTEGER_PRODUCTS if how is Products.PACKED_INTEGERS else None,
+        accuracy_level=INTEGER_PRODUCTS if how is Products.PACKED_INTEGERS else None,
     )
