@@ -41,11 +41,15 @@ def write(
 
     Takes the memory of one weight, its rounding and its packed tensors. A model of more than `largest_file` bytes
     keeps the values of its tensors in a second file beside it, `path` with `.data` behind its name (ONNX's external
-    data); the two must stay together, under their names. No file is left behind that is not whole.
+    data); the two must stay together, under their names.
+
+    Both are written beside their places first and then take their names. Whoever is stopped in between leaves the old
+    model, no model, or the new one, each with its own values; a process that is killed may leave files that end in
+    `.part`, and the next `write` to this path replaces them.
 
     Args:
         weights: as for `export`, by initializer name; `RoundedOnDemand` holds none of them.
-        path: of the `.onnx` file; what is there is replaced.
+        path: of the `.onnx` file; what is there is replaced. So is the second file, or removed where none is needed.
         products: how layers multiply with weights in blocks.
         largest_file: bytes that the model's own file may have, at most what protobuf reads.
 
@@ -57,14 +61,23 @@ def write(
     if largest_file > LARGEST_MESSAGE:
         raise ValueError(f"a protobuf message has at most {LARGEST_MESSAGE} bytes, got a limit of {largest_file}")
     drafted = draft_file(network, weights, metadata, activations, products=products)
-    if drafted.size_bytes <= largest_file:
-        with _whole(path) as file:
-            return sum(file.write(piece) for piece in drafted.fields())
     data = path.with_name(path.name + DATA_SUFFIX)
-    with _whole(data) as file:
-        size, rest = _write_data(file, drafted, data.name)
-    with _whole(path) as file:
-        return size + sum(file.write(piece) for piece in rest.fields())
+    if drafted.size_bytes <= largest_file:
+        with _part(path) as file:
+            size = sum(file.write(piece) for piece in drafted.fields())
+            file.close()
+            _take_name(path)
+            data.unlink(missing_ok=True)
+            return size
+    with _part(data) as values, _part(path) as file:
+        size, rest = _write_data(values, drafted, data.name)
+        size += sum(file.write(piece) for piece in rest.fields())
+        values.close()
+        file.close()
+        path.unlink(missing_ok=True)  # before the values that it may speak of
+        _take_name(data)
+        _take_name(path)
+        return size
 
 
 def _write_data(file: BinaryIO, drafted: Drafted, name: str) -> tuple[int, Drafted]:
@@ -83,12 +96,18 @@ def _write_data(file: BinaryIO, drafted: Drafted, name: str) -> tuple[int, Draft
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name when it is complete."""
-    part = path.with_name(path.name + ".part")
+def _part(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path`, which `_take_name` moves there; removed if it was not."""
     try:
-        with part.open("wb") as file:
+        with _beside(path).open("wb") as file:
             yield file
-        os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        _beside(path).unlink(missing_ok=True)
+
+
+def _take_name(path: Path) -> None:
+    os.replace(_beside(path), path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".part")

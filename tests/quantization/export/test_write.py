@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from quantization.export.write import ALIGNMENT, write
 from quantization.export.write_fields import LARGEST_MESSAGE
 from quantization.formats import Granularity, HalfFormat, IntegerFormat, WeightFormat
 from quantization.storage.families import rounded
+from quantization.storage.weights import QuantizedWeight
 
 MakeNetwork = Callable[..., Network]
 FORMATS: list[WeightFormat] = [
@@ -121,3 +123,53 @@ def test_nothing_is_left_of_a_file_that_fails(make_network: MakeNetwork, tmp_pat
         assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="at most 2147483647 bytes, got a limit of 2147483648"):
         write(network, lazy, tmp_path / "model.onnx", {}, largest_file=1 << 31)
+
+
+@pytest.mark.parametrize("before", [LARGEST_MESSAGE, 100_000])
+@pytest.mark.parametrize("after", [LARGEST_MESSAGE, 100_000])
+def test_a_model_never_lies_beside_the_values_of_another(
+    make_network: MakeNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, after: int
+) -> None:
+    """Stopped before each of the steps that change names: an old model, a new one, or none."""
+    network, formats, x = chain(make_network)
+    path, data = tmp_path / "model.onnx", tmp_path / "model.onnx.data"
+    old, new = RoundedOnDemand(network, {"w0": HalfFormat()}), RoundedOnDemand(network, formats)
+    results = [run(export(network, lazy, {}), x).tobytes() for lazy in (_held(network, old), _held(network, new))]
+    assert results[0] != results[1]
+    stops, states = 0, []
+    while True:
+        data.unlink(missing_ok=True)
+        with monkeypatch.context() as patches:
+            write(network, old, path, {}, largest_file=before)
+            allowed = iter(range(stops))
+            for owner, name in ((os, "replace"), (Path, "unlink")):
+                patches.setattr(owner, name, _until(allowed, getattr(owner, name)))
+            try:
+                write(network, new, path, {}, largest_file=after)
+                finished = True
+            except KeyboardInterrupt:
+                finished = False
+        states.append(results.index(run(str(path), x).tobytes()) if path.exists() else None)
+        if path.exists():
+            audit(path)
+        if finished:
+            break
+        stops += 1
+    assert (states[0], states[-1]) == (0, 1)
+    assert data.exists() is (after == 100_000)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def _held(network: Network, lazy: RoundedOnDemand) -> dict[str, QuantizedWeight]:
+    return {name: lazy[name] for name in lazy}
+
+
+def _until(allowed: Iterator[int], step: Callable[..., Any]) -> Callable[..., Any]:
+    """`step`, until the steps that are allowed are used up; from there on the process is as good as killed."""
+
+    def stopped(*args: Any, **kwargs: Any) -> Any:
+        if next(allowed, None) is None:
+            raise KeyboardInterrupt
+        return step(*args, **kwargs)
+
+    return stopped
