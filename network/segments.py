@@ -21,6 +21,7 @@ from onnx import numpy_helper
 
 from network.graph import Network
 from network.runtime import session_of
+from network.shapes import without_weights
 
 Values = dict[str, NDArray[np.generic]]
 
@@ -174,7 +175,9 @@ class Segment:
 
 def _value_types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
     """The type of every value and initializer, without its shape."""
-    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    known = without_weights(proto)
+    known.graph.value_info.extend(proto.graph.value_info)
+    inferred = onnx.shape_inference.infer_shapes(known, data_prop=True).graph
     types: dict[str, onnx.TypeProto] = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         if value.type.WhichOneof("value") is not None:

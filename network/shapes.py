@@ -11,7 +11,7 @@ _LARGEST_ARGUMENT = 64  # elements of what may be the scales of a Resize, or suc
 
 def float_shapes(proto: onnx.ModelProto) -> tuple[dict[str, tuple[int, ...]], set[str]]:
     """The known shapes of float32 values when a free batch axis is 1, and the names of all float32 values."""
-    single = _without_weights(proto)
+    single = without_weights(proto)
     for value in single.graph.input:
         dims = value.type.tensor_type.shape.dim
         if dims and not dims[0].HasField("dim_value"):
@@ -31,7 +31,7 @@ def float_shapes(proto: onnx.ModelProto) -> tuple[dict[str, tuple[int, ...]], se
     return shapes, floats
 
 
-def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without inferred shapes, and without the values of weights: inference needs those of shapes and scales
     only, and takes a message of less than two gigabytes."""
     copy = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions)

@@ -256,6 +256,33 @@ def test_a_value_that_nothing_reads_is_refused(rng):
         SegmentedNetwork(network, 1).made_at("unread")
 
 
+def test_types_are_found_without_copies_of_the_weights(rng, monkeypatch):
+    """What is inferred on has the weights' types and none of their values."""
+    sizes = []
+    infer = onnx.shape_inference.infer_shapes
+
+    def measured(proto, *args, **kwargs):
+        sizes.append(proto.ByteSize())
+        return infer(proto, *args, **kwargs)
+
+    network = build(
+        [helper.make_node("MatMul", ["x", "a"], ["h"]), helper.make_node("MatMul", ["h", "b"], ["y"])],
+        {"x": (FLOAT, ("N", 256))},
+        {"y": FLOAT},
+        weights(rng, a=(256, 256), b=(256, 2)),
+    )
+    x = rng.standard_normal((3, 256), dtype=np.float32)
+    with monkeypatch.context() as patches:
+        patches.setattr("onnx.shape_inference.infer_shapes", measured)
+        segments = SegmentedNetwork(network, 1)
+    assert sizes
+    assert max(sizes) < 1000
+    same(
+        segments.after(1, ("b",)).run({"h": x @ network.weight("a"), "b": network.weight("b")}),
+        whole(network.proto, {"x": x}),
+    )
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(5)
