@@ -29,7 +29,8 @@ MOST_IN_A_RUN = 128
 MOST_IN_A_BACKWARD_PASS = 64
 MOST_IN_A_GROUP = 4096
 # Curvature is an average over samples: past some hundreds, what the extra samples add is below the estimate's error.
-SENSITIVITY_SAMPLES = 512
+SENSITIVITY_SAMPLES = 1024
+RANGE_SAMPLES = 512
 # A backward pass keeps about every activation, not only the peak of those alive at once.
 ACTIVATIONS_PER_PEAK = 16
 
@@ -108,8 +109,8 @@ class Inputs:
 
     @property
     def range_samples(self) -> NDArray[np.int64]:
-        """The calibration samples that ranges of activations are taken from: `SENSITIVITY_SAMPLES`, or one batch."""
-        return self.splits.calibration[: max(SENSITIVITY_SAMPLES, self.static_batch or 0)]
+        """The calibration samples that ranges of activations are taken from: `RANGE_SAMPLES`, or one batch."""
+        return self.splits.calibration[: max(RANGE_SAMPLES, self.static_batch or 0)]
 
     def take(self, indices: NDArray[np.int64]) -> Arrays:
         """The input arrays of these samples; with a fixed batch size only as many as fill whole batches."""
