@@ -122,10 +122,10 @@ def prepare(
         raise ValueError(f"statistics of shape {hessian.shape} do not fit a weight seen as {matrix.shape}")
     if rotate is not None:
         matrix, hessian = rotate(matrix), _both_sides(hessian, rotate)
-        cross = None if cross is None else _both_sides(cross, rotate)
+        cross = None if cross is None else rotate(cross)
     factor = factorise(hessian, damping)
     if cross is not None:
-        matrix = (matrix + factor.solve(matrix @ cross)).astype(np.float32)
+        matrix = (matrix + factor.solve(cross)).astype(np.float32)
     target = weight if cross is None and rotate is None else reduction.from_matrix(matrix, weight.shape)
     note = f"H could not be factorised at damping {damping:g}; {factor.damping:g} was used"
     return Prepared(target, matrix, reduction, factor, "" if factor.damping == damping else note)

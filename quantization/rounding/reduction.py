@@ -13,6 +13,7 @@ input. `Reduction` knows both views: the weight as `[groups, rows, reduced]`, an
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,11 @@ class Reduction(ABC):
     def columns(self, inputs: Tensor, starts: Sequence[int], steps: Sequence[int]) -> Tensor:
         """The layer's activation input as `[groups, reduced, samples * positions]`, of the positions
         `start, start + step, ...` along each axis of the grid."""
+
+    def columns_in_turns(self, inputs: Tensor, starts: Sequence[Sequence[int]], steps: Sequence[int]) -> Tensor:
+        """`columns` of samples `n, n + turns, ...` from `starts[n]` on, one turn after the other; of `turns` starts."""
+        turns = [self.columns(inputs[n :: len(starts)], start, steps) for n, start in enumerate(starts)]
+        return torch.cat(turns, dim=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +147,27 @@ class ConvReduction(Reduction):
         return tuple(self._windows(axis, size) for axis, size in enumerate(shape[2:]))
 
     def columns(self, inputs: Tensor, starts: Sequence[int], steps: Sequence[int]) -> Tensor:
+        return self.columns_in_turns(inputs, [starts], steps)
+
+    def columns_in_turns(self, inputs: Tensor, starts: Sequence[Sequence[int]], steps: Sequence[int]) -> Tensor:
+        """As the base class says; the input is padded once for all turns."""
         grid = self.grid(inputs.shape)
-        sizes = [len(range(*bounds)) for bounds in zip(starts, grid, steps, strict=True)]
         padded = self._padded(inputs)
+        windows = [self._windows_of(padded[n :: len(starts)], grid, start, steps) for n, start in enumerate(starts)]
+        kernel = windows[0].shape[: 1 + len(self.kernel)]
+        positions = [math.prod(each.shape[len(kernel) :]) for each in windows]
+        found = padded.new_empty((*kernel, sum(positions)))
+        for each, stop in zip(windows, itertools.accumulate(positions), strict=True):
+            own = found[..., stop - math.prod(each.shape[len(kernel) :]) : stop]
+            own.view(each.shape).copy_(each)
+        return found.view(self.group, padded.shape[1] // self.group * math.prod(self.kernel), -1)
+
+    def _windows_of(self, padded: Tensor, grid: Sequence[int], starts: Sequence[int], steps: Sequence[int]) -> Tensor:
+        """A view `[channels, *kernel, samples, *positions]`."""
+        sizes = [len(range(*bounds)) for bounds in zip(starts, grid, steps, strict=True)]
         sample, channel, *axes = padded.stride()
         moves = [stride * axis for stride, axis in zip(self._window_strides, axes, strict=True)]
-        windows = padded.as_strided(
+        return padded.as_strided(
             (padded.shape[1], *self.kernel, padded.shape[0], *sizes),
             (
                 channel,
@@ -156,7 +177,6 @@ class ConvReduction(Reduction):
             ),
             padded.storage_offset() + sum(start * move for start, move in zip(starts, moves, strict=True)),
         )
-        return windows.reshape(self.group, padded.shape[1] // self.group * math.prod(self.kernel), -1)
 
     @property
     def _window_strides(self) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 from collections import Counter
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -30,20 +31,25 @@ class InputStatistics:
     `positions_per_sample` of each count, in its place: an even grid that moves on from sample to sample, until every
     position (borders too) had its turn. Products are float32, one per chunk of samples; they are added up in float64.
 
-    `cross` is `sum (x_float - x) x'` where batches came with the inputs of the float network, else None.
     """
 
-    def __init__(self, reductions: dict[str, Reduction], shape: tuple[int, ...], positions_per_sample: int) -> None:
-        """`reductions` by layer name, all with one view of the weight, which has `shape`."""
+    def __init__(
+        self, network: Network, site: Site, reductions: dict[str, Reduction], positions_per_sample: int
+    ) -> None:
+        """`reductions` by layer name, all with one view of the weight of `site`."""
+        self._network = network
+        self._site = site
         self._reductions = reductions
         self._positions_per_sample = positions_per_sample
         self._samples: Counter[tuple[str, tuple[int, ...]]] = Counter()
-        groups, _, reduced = self.reduction.to_matrix(np.empty(shape, dtype=np.bool_)).shape
+        groups, rows, reduced = self.reduction.to_matrix(np.empty(site.shape, dtype=np.bool_)).shape
         self.hessian: NDArray[np.float64] = np.zeros((groups, reduced, reduced))
-        self.cross: NDArray[np.float64] | None = None
         self._positions = 0
         self._sum: NDArray[np.float64] = np.zeros((groups, reduced))
-        self._sum_off: NDArray[np.float64] = np.zeros((groups, reduced))  # of x_float - x
+        # W before the sum over positions is the cheaper way where a product with it leaves few rows
+        self._early = 2 * rows < reduced
+        self._cross: NDArray[np.float64] | None = None
+        self._sum_off: NDArray[np.float64] = np.zeros((groups, rows if self._early else reduced))
 
     @property
     def reduction(self) -> Reduction:
@@ -53,7 +59,13 @@ class InputStatistics:
     @property
     def memory_bytes(self) -> int:
         """What these statistics hold."""
-        return self.hessian.nbytes + (0 if self.cross is None else self.cross.nbytes)
+        return self.hessian.nbytes + (0 if self._cross is None else self._cross.nbytes)
+
+    @property
+    def cross(self) -> NDArray[np.float64] | None:
+        """`W sum (x_float - x) x'` `[groups, rows, reduced]` with the weight W of the float network; None where no
+        batch came with the inputs of that network."""
+        return self._cross if self._cross is None or self._early else self._matrix @ self._cross
 
     def add(self, layer: Layer, inputs: Array, float_inputs: Array | None = None) -> None:
         """Count one batch of activation inputs of `layer`, in the shape the node takes (samples first, but for
@@ -70,9 +82,9 @@ class InputStatistics:
         """
         reduction = self._reductions[layer.name]
         batch = reduction.by_sample(torch.as_tensor(inputs, dtype=torch.float32))
-        reference = None
+        differences = None
         if float_inputs is not None:
-            reference = reduction.by_sample(torch.as_tensor(float_inputs, dtype=torch.float32))
+            differences = reduction.by_sample(torch.as_tensor(float_inputs, dtype=torch.float32)) - batch
         grid = reduction.grid(batch.shape)
         seen = self._samples[layer.name, grid]  # the states and the initial ones of a recurrent node turn separately
         thinning = Thinning(grid, self._positions_per_sample)
@@ -85,10 +97,12 @@ class InputStatistics:
             self.hessian += self._checked(layer, _gram(x)) * weight
             self._positions += x.shape[2] * weight
             self._sum += x.sum(dim=2).cpu().numpy() * weight
-            if reference is not None:
-                off = thinning.columns(reduction, reference[part], seen + begin) - x
+            if differences is not None:
+                off = thinning.columns(reduction, differences[part], seen + begin)
+                if self._early:
+                    off = torch.from_numpy(self._matrix).to(off.device) @ off
                 cross = self._checked(layer, (off @ x.mT).cpu().numpy()) * weight
-                self.cross = cross.astype(np.float64) if self.cross is None else self.cross + cross
+                self._cross = cross.astype(np.float64) if self._cross is None else self._cross + cross
                 self._sum_off += off.sum(dim=2).cpu().numpy() * weight
         self._samples[layer.name, grid] += len(batch)
 
@@ -98,8 +112,13 @@ class InputStatistics:
         found = copy.copy(self)
         mean = self._sum / max(self._positions, 1)
         found.hessian = self.hessian - self._sum[:, :, None] * mean[:, None, :]
-        found.cross = None if self.cross is None else self.cross - self._sum_off[:, :, None] * mean[:, None, :]
+        if self._cross is not None:
+            found._cross = self._cross - self._sum_off[:, :, None] * mean[:, None, :]
         return found
+
+    @cached_property
+    def _matrix(self) -> NDArray[np.float32]:
+        return np.array(self.reduction.to_matrix(self._network.weight(self._site.weight)), dtype=np.float32)
 
     @staticmethod
     def _checked(layer: Layer, moments: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -127,11 +146,8 @@ class Thinning:
     def columns(self, reduction: Reduction, samples: Tensor, first: int) -> Tensor:
         """Columns `[groups, reduced, positions]`: sample n of all samples ever seen gives the positions of start n,
         counted round; `first` of them came before `samples`."""
-        parts = [
-            reduction.columns(samples[n :: self.turns], self._starts[(first + n) % self.turns], self._steps)
-            for n in range(min(self.turns, len(samples)))
-        ]
-        return torch.cat(parts, dim=2)
+        starts = [self._starts[(first + n) % self.turns] for n in range(min(self.turns, len(samples)))]
+        return reduction.columns_in_turns(samples, starts, self._steps)
 
 
 def _steps(grid: tuple[int, ...], most: int) -> tuple[int, ...]:
@@ -165,7 +181,7 @@ def input_statistics(
         reductions[layer.name] = found
     if len({found.view for found in reductions.values()}) > 1:
         return NotReducible(f"layers {', '.join(reductions)} share the weight but multiply along different axes of it")
-    statistics = InputStatistics(reductions, site.shape, positions_per_sample)
+    statistics = InputStatistics(network, site, reductions, positions_per_sample)
     if statistics.memory_bytes > MOST_BYTES:  # nothing of it has been touched yet
         return NotReducible(
             f"the second moments of {statistics.hessian.shape[1]} inputs take {statistics.memory_bytes} bytes,"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from network.graph import Network
-from quantization.rounding.reduction import NotReducible, Reduction, reduction
+from quantization.rounding.reduction import ConvReduction, NotReducible, Reduction, reduction
 
 MakeNetwork = Callable[..., Network]
 RunOnnx = Callable[..., list[NDArray[Any]]]
@@ -161,3 +161,15 @@ def test_says_why_a_layer_is_no_matrix_product(node: Any, shape: tuple[int, ...]
     found = reduction(node, "w", shape)
     assert isinstance(found, NotReducible)
     assert reason in found.reason
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_turns_are_those_of_each_alone(transposed: bool) -> None:
+    """A convolution pads once for all turns; the columns are those of a turn after the other, to the bit."""
+    view = ConvReduction(2, (3, 2), (2, 1), (1, 2), (1, 0, 1, 2), transposed=transposed, output_padding=(0, 0))
+    inputs = torch.from_numpy(np.random.default_rng(0).standard_normal((7, 4, 6, 5)).astype(np.float32))
+    starts = [(0, 0), (1, 0), (0, 2), (1, 2)]
+    found = view.columns_in_turns(inputs, starts, (2, 3))
+    alone = torch.cat([view.columns(inputs[n::4], start, (2, 3)) for n, start in enumerate(starts)], dim=2)
+    assert torch.equal(found, alone)
+    assert torch.equal(Reduction.columns_in_turns(view, inputs, starts, (2, 3)), alone)
