@@ -161,12 +161,12 @@ def _mean_columns(
     positions = 0
     for pair in pairs:
         for place, values in enumerate(pair):
-            batch = torch.from_numpy(np.asarray(values, dtype=np.float64))
+            batch = torch.as_tensor(values)
             if isinstance(found, ConvReduction):  # windows of a sum are sums of windows
-                batch = batch.sum(dim=0, keepdim=True)
+                batch = batch.sum(dim=0, keepdim=True).double()
             grid = found.grid(batch.shape)
             columns = found.columns(batch, [0] * len(grid), [1] * len(grid))
-            totals[place] = totals[place] + columns.sum(dim=2).numpy()
+            totals[place] = totals[place] + columns.sum(dim=2, dtype=torch.float64).numpy()
         positions += columns.shape[2] * (len(values) if isinstance(found, ConvReduction) else 1)
     mean, float_mean = (np.asarray(total) / positions for total in totals)
     return mean, float_mean

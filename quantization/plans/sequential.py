@@ -44,7 +44,7 @@ from quantization.errors import QuantizationError
 from quantization.formats import IntegerFormat
 from quantization.plans.adaround import adaround, layer_samples
 from quantization.plans.bias_correction import Biases
-from quantization.plans.coordinate_descent import SWEEPS, coordinate_descent
+from quantization.plans.coordinate_descent import SWEEPS, coordinate_descent, sweeps_for
 from quantization.plans.lockstep import Arrays, Floats, Lockstep, affordable
 from quantization.plans.order import Stage, Use, stages
 from quantization.rounding.gptq import gptq_prepared, prepare
@@ -211,8 +211,10 @@ class _Rounding:
         prepared = prepare(self._network.weight(name), statistics, self._effort.damping)
         (found,) = gptq_prepared(prepared, [format_], site.channel_axis).weights
         if format_.has_kernel:
-            damped = _damped(statistics.hessian, prepared.factor.damping)
-            found = coordinate_descent(found, prepared.matrix, damped, prepared.reduction, self._effort.sweeps)
+            sweeps = sweeps_for(statistics.hessian.shape[1], self._effort.sweeps)
+            if sweeps:
+                damped = _damped(statistics.hessian, prepared.factor.damping)
+                found = coordinate_descent(found, prepared.matrix, damped, prepared.reduction, sweeps, check)
         self._settle(name, found)
         self.notes[name] = "sequential gptq" + (f": {prepared.note}" if prepared.note else "")
         del statistics, prepared
@@ -282,8 +284,9 @@ class _Rounding:
 def _damped(hessian: NDArray[np.float64], damping: float) -> NDArray[np.float64]:
     """`hessian` `[groups, reduced, reduced]` as GPTQ damps it."""
     means = np.einsum("gii->g", hessian) / hessian.shape[1]
-    added = damping * np.where(means == 0, 1.0, means)
-    return hessian + added[:, None, None] * np.eye(hessian.shape[1])
+    damped = hessian.copy()
+    np.einsum("gii->gi", damped)[:] += (damping * np.where(means == 0, 1.0, means))[:, None]
+    return damped
 
 
 def _check_weights(network: Network, weights: Mapping[str, QuantizedWeight]) -> None:

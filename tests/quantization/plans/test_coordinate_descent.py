@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from quantization.formats import Granularity, IntegerFormat
-from quantization.plans.coordinate_descent import coordinate_descent
+from quantization.plans.coordinate_descent import coordinate_descent, sweeps_for
 from quantization.rounding.nearest import round_nearest, round_to_scale
 from quantization.rounding.reduction import ConvReduction, MatrixReduction, Reduction
 from quantization.storage.weights import IntegerWeight
@@ -71,3 +71,44 @@ def test_no_sweep_no_change() -> None:
     found = coordinate_descent(start, weight.T[None].astype(np.float64), np.eye(5)[None], MatrixReduction(0, -1), 0)
     assert found.codes.tobytes() == start.codes.tobytes()
     assert found.scale.tobytes() == start.scale.tobytes()
+
+
+def test_one_sweep_is_the_plain_one() -> None:
+    """Columns that are looked at together are as columns looked at one by one."""
+    rng = np.random.default_rng(5)
+    weight = rng.standard_normal((90, 6)).astype(np.float32)
+    start = round_nearest(weight, IntegerFormat(5), 1)
+    target, hessian = weight.T.astype(np.float64), moments(rng, 1, 90)[0]
+    codes, scales = start.codes.T.astype(np.float64), start.scale.T.astype(np.float64)
+    for column in range(90):
+        slope = (codes * scales - target) @ hessian[:, column, None]
+        best = np.rint(codes[:, column, None] - slope / (scales * hessian[column, column]))
+        codes[:, column] = best.clip(-16, 15)[:, 0]
+    calls: list[int] = []
+    view = MatrixReduction(0, -1)
+    found = coordinate_descent(start, target[None], hessian[None], view, 1, lambda: calls.append(0))
+    np.testing.assert_array_equal(found.codes, codes.T)
+    assert (found.codes != start.codes).any()
+    assert len(calls) == 1
+
+
+def test_a_check_ends_a_sweep_within_it() -> None:
+    rng = np.random.default_rng(6)
+    weight = rng.standard_normal((400, 2)).astype(np.float32)
+    start = round_nearest(weight, IntegerFormat(3), 1)
+    calls: list[int] = []
+
+    def check() -> None:
+        calls.append(0)
+        if len(calls) == 3:
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        coordinate_descent(
+            start, weight.T[None].astype(np.float64), moments(rng, 1, 400), MatrixReduction(0, -1), 1, check
+        )
+
+
+def test_wide_weights_get_fewer_sweeps() -> None:
+    assert [sweeps_for(columns, 4) for columns in (1, 1024, 1025, 2048, 2049)] == [4, 4, 1, 1, 0]
+    assert sweeps_for(1025, 0) == 0
