@@ -34,11 +34,12 @@ class Lockstep:
         network: the float network; its nodes are in topological order.
         inputs: arrays `[samples, ...]` by graph input name.
         activations: by tensor name, as `quantization.export.export.export` takes them.
-        batch: samples in one run.
+        batch: samples in one run; where the graph fixes their number, that.
         threads: threads of ONNX Runtime.
 
     Raises:
-        ValueError: an activation is no value of the main graph.
+        ValueError: an activation is no value of the main graph, or the samples come in other batches than those that
+            the graph takes.
     """
 
     def __init__(
@@ -55,6 +56,9 @@ class Lockstep:
         self._activations = activations
         samples = len(next(iter(inputs.values())))
         starts = range(0, samples, batch)
+        fixed = _fixed_batch(network, samples)
+        if fixed is not None and min(batch, samples) != fixed:
+            raise ValueError(f"the graph takes exactly {fixed} samples in a run; got batches of {batch}, give {fixed}")
         self._float = [{name: array[start : start + batch] for name, array in inputs.items()} for start in starts]
         self._quantized: list[Values] = [self._rounded(values, 0) for values in self._float]
         self.cut = 0
@@ -105,24 +109,39 @@ def affordable(network: Network, inputs: Arrays, memory_bytes: int, threads: int
     network, with all values of all cuts in memory.
 
     Raises:
-        ValueError: there are no samples.
+        ValueError: there are no samples, or no whole number of the graph's batches.
     """
     samples = len(next(iter(inputs.values()), ()))
     if samples < 1:
         raise ValueError("there are no samples to round for; expected at least one")
-    fitting = memory_bytes // max(1, math.ceil(2 * _live_bytes(network, inputs, threads)))
-    batch = network.inputs[0].shape[0] or 1
+    batch = _fixed_batch(network, samples) or 1
+    fitting = memory_bytes // max(1, math.ceil(2 * _live_bytes(network, inputs, threads, batch)))
     return min(samples, max(batch, fitting // batch * batch))
 
 
-def _live_bytes(network: Network, inputs: Arrays, threads: int) -> float:
-    """Bytes of the values that one sample keeps alive at the widest cut before a layer, in one network."""
+def _fixed_batch(network: Network, samples: int) -> int | None:
+    """How many samples the graph takes in a run, None where any number.
+
+    Raises:
+        ValueError: its inputs do not agree on it, or `samples` do not divide into such batches.
+    """
+    sizes = {spec.shape[0] for spec in network.inputs if spec.shape and spec.shape[0] is not None}
+    if len(sizes) > 1:
+        raise ValueError(f"the graph's inputs fix different numbers of samples, {sorted(sizes)}; expected one for all")
+    fixed = next(iter(sizes), None)
+    if fixed is not None and (fixed < 1 or samples % fixed):
+        raise ValueError(f"the graph takes exactly {fixed} samples in a run; got {samples}, give a multiple of {fixed}")
+    return fixed
+
+
+def _live_bytes(network: Network, inputs: Arrays, threads: int, run: int) -> float:
+    """Bytes of the values that one sample, of `run` in a run, keeps alive at the widest cut before a layer, in one
+    network."""
     segments = SegmentedNetwork(network, threads)
     layers = {layer.name for layer in network.layers()}
     live = [segments.live_values(cut) for cut, node in enumerate(network.proto.graph.node) if node.name in layers]
     names = sorted(set[str]().union(*live))
     sizes: dict[str, int] = {}
-    run = network.inputs[0].shape[0] or 1
 
     def visit(name: str, values: NDArray[np.generic]) -> None:
         sizes[name] = np.asarray(values).nbytes
