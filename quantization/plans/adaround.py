@@ -77,6 +77,7 @@ def layer_samples(
     weight: Floats,
     pairs: Iterable[tuple[Floats, Floats]],
     *,
+    samples: int,
     biases: tuple[Floats, Floats],
     relu: bool,
     positions_per_sample: int,
@@ -86,7 +87,8 @@ def layer_samples(
     Args:
         reduction: how the layer sees the weight.
         weight: in float.
-        pairs: batches of the layer's input, in the quantized and in the float network.
+        pairs: batches of the layer's input, in the quantized and in the float network, taken one by one.
+        samples: how many they are in all.
         biases: what the float and the quantized network add, `[channels]` or one for all.
         relu: whether a Relu follows.
         positions_per_sample: about; fewer where all would not fit into `MOST_BYTES`.
@@ -96,11 +98,10 @@ def layer_samples(
     float_bias, bias = (
         torch.from_numpy(np.array(np.broadcast_to(values, groups * rows).reshape(groups, 1, rows))) for values in biases
     )
-    batches = [tuple(reduction.by_sample(torch.from_numpy(np.array(v))) for v in pair) for pair in pairs]
-    count = sum(len(quantized) for quantized, _ in batches)
-    most = MOST_BYTES // (4 * matrix.shape[0] * sum(matrix.shape[1:]) * count)
+    most = MOST_BYTES // (4 * matrix.shape[0] * sum(matrix.shape[1:]) * samples)
     inputs, targets, seen = [], [], 0
-    for quantized, exact in batches:
+    for pair in pairs:
+        quantized, exact = (reduction.by_sample(torch.as_tensor(values)) for values in pair)
         thinning = Thinning(reduction.grid(quantized.shape), max(1, min(positions_per_sample, most)))
         inputs.append(thinning.columns(reduction, quantized, seen).mT)
         outputs = thinning.columns(reduction, exact, seen).mT @ matrix.mT
@@ -123,7 +124,7 @@ def adaround(
     Args:
         start: integer codes and scales.
         reduction: how the layer sees the weight.
-        seconds: when they are over, the schedule ends: the steps are then fewer, and the result depends on the clock.
+        seconds: when they are over, the steps end, wherever the schedule is: only then the result depends on the clock.
         iterations: steps of Adam, at least 1.
         check: called after every step; what it raises ends the work.
     """
@@ -167,9 +168,10 @@ class _Problem:
         adam = torch.optim.Adam([free], lr=_RATE)
         generator = torch.Generator().manual_seed(0)
         positions = self._samples.targets.shape[1]
-        begun, done, step = time.monotonic(), 0.0, 0
-        while done < 1:
+        step = 0
+        while step < iterations and (step == 0 or time.monotonic() < ends):
             check()
+            done = step / iterations
             part = torch.randint(positions, (min(_POSITIONS, positions),), generator=generator)
             h = _rectified(free)
             loss = self._off(self.codes + steps_to * h, part).square().mean() / unit
@@ -179,8 +181,6 @@ class _Problem:
             (free.grad,) = torch.autograd.grad(loss, free)
             adam.step()
             step += 1
-            now = time.monotonic()
-            done = max(step / iterations, (now - begun) / max(ends - begun, 1e-9))
         with torch.no_grad():
             return self.codes + steps_to * (_rectified(free) >= 0.5), step
 

@@ -128,7 +128,7 @@ def round_plan(
         effort = replace(effort, positions_per_sample=effort.positions_per_sample * math.ceil(given / kept))
     inputs = {name: array[:kept] for name, array in inputs.items()}
     lockstep = Lockstep(network, inputs, activations, batch=effort.batch, threads=effort.threads)
-    work = _Rounding(network, weights, lockstep, effort)
+    work = _Rounding(network, weights, lockstep, kept, effort)
     work.see_later_uses(inputs)
     nodes = len(network.proto.graph.node)
     for stage in work.order:
@@ -148,12 +148,18 @@ class _Rounding:
     """What is rounded so far: `weights`, new `biases`, `notes`, and the values of all that is `replaced`."""
 
     def __init__(
-        self, network: Network, weights: Mapping[str, QuantizedWeight], lockstep: Lockstep, effort: Effort
+        self,
+        network: Network,
+        weights: Mapping[str, QuantizedWeight],
+        lockstep: Lockstep,
+        samples: int,
+        effort: Effort,
     ) -> None:
         _check_weights(network, weights)
         self._network = network
         self._given = weights
         self._lockstep = lockstep
+        self._samples = samples
         self._effort = effort
         self._biases = Biases(network)
         self._later: dict[str, InputStatistics] = {}
@@ -251,6 +257,7 @@ class _Rounding:
             reduction,
             self._network.weight(site.weight),
             self._lockstep.pairs(uses[0].tensor),
+            samples=self._samples,
             biases=self._biases.before_and_after(layer, self.biases),
             relu=self._biases.is_rectified(layer),
             positions_per_sample=self._effort.positions_per_sample,

@@ -22,7 +22,13 @@ def samples_of(
 ) -> LayerSamples:
     bias = np.linspace(-1, 1, weight.shape[1], dtype=np.float32)
     return layer_samples(
-        MATRIX, weight, [(inputs, exact)], biases=(bias, bias), relu=relu, positions_per_sample=1 << 20
+        MATRIX,
+        weight,
+        [(inputs, exact)],
+        samples=len(inputs),
+        biases=(bias, bias),
+        relu=relu,
+        positions_per_sample=1 << 20,
     )
 
 
@@ -88,8 +94,8 @@ def test_groups_of_a_convolution() -> None:
     conv = ConvReduction(2, (3, 3), (1, 1), (1, 1), (1, 1, 1, 1))
     zero = np.zeros(1, np.float32)
     samples = layer_samples(
-        conv, weight, [(images[:9], images[:9]), (images[9:], images[9:])], biases=(zero, zero), relu=True,
-        positions_per_sample=16,
+        conv, weight, [(images[:9], images[:9]), (images[9:], images[9:])], samples=20, biases=(zero, zero),
+        relu=True, positions_per_sample=16,
     )  # fmt: skip
     assert samples.inputs.shape == (2, 20 * 16, 18)
     start = round_nearest(weight, IntegerFormat(3, Granularity.TENSOR), 0)
@@ -126,6 +132,32 @@ def test_ends_when_its_time_is_over() -> None:
     none = adaround(start, MATRIX, samples, seconds=0)
     assert none.steps == 0
     assert none.weight is start
+
+
+def test_the_clock_changes_nothing_but_when_it_ends() -> None:
+    """With time left the schedule follows its steps: slow or fast, the codes are the same."""
+    rng = np.random.default_rng(4)
+    weight, inputs = rng.standard_normal((12, 4)).astype(np.float32), correlated(rng, 300, 12)
+    start = round_nearest(weight, IntegerFormat(2), 1)
+    samples = samples_of(weight, inputs, inputs)
+    fast = adaround(start, MATRIX, samples, iterations=40)
+    pauses = iter([1.0])
+    slow = adaround(start, MATRIX, samples, iterations=40, seconds=4, check=lambda: time.sleep(next(pauses, 0.0)))
+    assert slow.steps == fast.steps == 40
+    assert slow.weight.codes.tobytes() == fast.weight.codes.tobytes()
+    assert slow.error == fast.error
+
+
+def test_pairs_are_taken_one_by_one() -> None:
+    rng = np.random.default_rng(5)
+    weight, inputs = rng.standard_normal((12, 4)).astype(np.float32), correlated(rng, 300, 12)
+    zero = np.zeros(1, np.float32)
+    parts = [
+        layer_samples(MATRIX, weight, pairs, samples=300, biases=(zero, zero), relu=False, positions_per_sample=1)
+        for pairs in ([(inputs, inputs)], ((inputs[n : n + 7], inputs[n : n + 7]) for n in range(0, 300, 7)))
+    ]
+    assert torch.equal(parts[0].inputs, parts[1].inputs)
+    torch.testing.assert_close(parts[0].targets, parts[1].targets)
 
 
 def test_a_perfect_start_stays() -> None:
