@@ -24,12 +24,14 @@ _MADE_UP = re.compile(r"^(onnx::\w+|val|const|t|fn|_val)?_*\d+$")
 def find_sites(proto: onnx.ModelProto) -> tuple[Site, ...]:
     """All sites of the normalised graph, in the order of their first use.
 
-    A weight that several nodes use is one site. A site is called like its weight without `.weight`; where the exporter
-    made the weight's name up, like the module it says the node came from, else like the node. The two weights of a
-    recurrent node are told apart by `.W` (of the inputs) and `.R` (of the hidden states) behind that.
+    A weight that several nodes use is one site, and one without numbers is none. A site is called like its weight
+    without `.weight`; where the exporter made the weight's name up, like the module it says the node came from, else
+    like the node. The two weights of a recurrent node are told apart by `.W` (of the inputs) and `.R` (of the hidden
+    states) behind that.
     """
     graph = proto.graph
-    weights = {t.name: tuple(t.dims) for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
+    floats = (tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
+    weights = {tensor.name: tuple(tensor.dims) for tensor in floats if 0 not in tensor.dims}
     shapes, _ = float_shapes(proto)
     uses: dict[str, list[tuple[onnx.NodeProto, Layer]]] = {}
     for node in graph.node:

@@ -14,6 +14,7 @@ from quantization.rounding.nearest import round_nearest
 from quantization.rounding.ranges import share_shape
 from quantization.storage.codebooks import CodebookWeight, table_shape
 from quantization.storage.halves import HalfWeight
+from quantization.storage.parts import storage
 from quantization.storage.powers import PowerWeight, round_power
 from quantization.storage.rotations import HadamardWeight, round_rotated
 from quantization.storage.weights import IntegerWeight, QuantizedWeight
@@ -63,7 +64,10 @@ def rounded(weight: NDArray[np.float32], format_: WeightFormat, channel_axis: in
 
     Raises:
         ValueError: the weight is not finite float32, or the axis is not one of its axes, or float32 is asked for.
+        NotStorable: the weight holds no number.
     """
+    if not weight.size:
+        storage(format_, weight.shape, channel_axis)  # which says why it has none
     match format_:
         case IntegerFormat():
             return round_nearest(weight, format_, channel_axis)

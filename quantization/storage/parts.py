@@ -70,8 +70,11 @@ def storage(format_: WeightFormat, shape: tuple[int, ...], channel_axis: int, ke
         kernel: the axis of output channels of an integer kernel that the weight is made for, None for float layers.
 
     Raises:
-        NotStorable: the format does not fit the shape; float32 is stored as it came and has no storage.
+        NotStorable: the format does not fit the shape, or the weight holds no number; float32 is stored as it came and
+            has no storage.
     """
+    if not math.prod(shape):
+        raise NotStorable(f"a weight of shape {shape} holds no number to round; it stays as it came")
     match format_:
         case IntegerFormat():
             return _integers(format_, shape, channel_axis, kernel)

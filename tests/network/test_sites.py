@@ -84,6 +84,17 @@ def test_a_weight_that_is_computed_is_no_site() -> None:
     assert [site.name for site in network(nodes, weights).sites] == ["W"]
 
 
+def test_a_weight_without_numbers_is_no_site() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["none"]),
+        helper.make_node("MatMul", ["none", "V"], ["zeros"]),
+        helper.make_node("Add", ["x", "zeros"], ["again"]),
+        helper.make_node("MatMul", ["again", "last"], ["y"]),
+    ]
+    found = network(nodes, {"W": (INPUTS, 0), "V": (0, INPUTS), "last": (INPUTS, 3)})
+    assert [site.weight for site in found.sites] == ["last"]
+
+
 def test_cells_that_share_a_weight_are_one_site() -> None:
     weights = {"W": (1, 6, INPUTS), "R": (1, 6, HIDDEN), "S": (1, 6, HIDDEN)}
     nodes = [

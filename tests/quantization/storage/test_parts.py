@@ -119,3 +119,14 @@ def test_blocks_cost_half_a_bit_for_32_weights() -> None:
     codes = 64 * 1024 // 2
     assert sum(part.size_bytes for part in plain) == codes + 4 * 64
     assert sum(part.size_bytes for part in blocks) == codes + math.ceil(64 * 1024 / 32) * 2 + 4
+
+
+@pytest.mark.parametrize("shape", [(0, 48), (48, 0), (0, 0)])
+@pytest.mark.parametrize("format_", FORMATS, ids=lambda format_: format_.name)
+def test_a_weight_without_numbers_is_refused(format_: WeightFormat, shape: tuple[int, int]) -> None:
+    """Before anything is divided by their number: warnings are errors here."""
+    for axis in (0, 1):
+        with pytest.raises(NotStorable, match="holds no number to round; it stays as it came"):
+            storage(format_, shape, axis)
+        with pytest.raises(NotStorable, match="holds no number to round"):
+            rounded(np.zeros(shape, np.float32), format_, axis)
