@@ -38,6 +38,7 @@ _FEWEST_RATIOS = 6
 _FINE_RATIOS = 6  # between the two neighbours of the best one
 _ALTERNATIONS = 2
 _AT_ONCE = 1 << 20  # weights, or thresholds, that are worked on together
+_ROUNDED_AT_ONCE = 1 << 16  # weights
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -124,8 +125,15 @@ def round_power(weight: Floats, format_: PowerFormat, channel_axis: int) -> Powe
     """
     scale, table = optimal_power(weight, format_, channel_axis)
     values = ascending(table).astype(np.float32)
-    places = np.searchsorted((values[1:] + values[:-1]) / 2, weight / scale)
-    return PowerWeight(format_, (places - len(table) // 2).astype(np.int8), scale, table)
+    limits = (values[1:] + values[:-1]) / 2
+    rows = np.atleast_1d(weight)
+    codes = np.empty(rows.shape, dtype=np.int8)
+    step = max(1, _ROUNDED_AT_ONCE * len(rows) // max(rows.size, 1))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        own = scale[part] if scale.ndim and len(scale) > 1 else scale
+        codes[part] = np.searchsorted(limits, rows[part] / own) - len(table) // 2
+    return PowerWeight(format_, codes.reshape(weight.shape), scale, table)
 
 
 def ascending(table: NDArray[np.float16]) -> NDArray[np.float16]:

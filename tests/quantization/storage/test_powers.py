@@ -91,6 +91,15 @@ def test_each_weight_takes_its_nearest_value(axis: int) -> None:
     np.testing.assert_allclose(np.abs(found.dequantize() - weight), nearest, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("axis", [0, 2])
+def test_parts_are_the_whole(axis: int) -> None:
+    weight = _draw("normal", (300, 40, 9), 1)
+    found = round_power(weight, PowerFormat(3), axis)
+    values = np.sort(found.table.astype(np.float32))
+    distances = np.abs(weight / found.scale - values[:, None, None, None])
+    np.testing.assert_array_equal(found.codes, distances.argmin(axis=0) - 4)
+
+
 @given(st.sampled_from(ALL_BITS), st.sampled_from(EXPONENTS), st.integers(-20, 20), st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_weights_on_a_grid_survive(bits: int, exponent: float, power: int, negative: bool) -> None:
