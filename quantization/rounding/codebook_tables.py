@@ -16,6 +16,7 @@ Differences from the paper:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -28,6 +29,7 @@ from quantization.storage.codebooks import CodebookWeight, outlier_count, table_
 
 _MOST_ROUNDS = 3
 _LEAST_GAIN = 3e-3  # of the error, for another round
+_AT_ONCE = 1 << 18  # weights that are worked on together
 LARGEST = float(np.finfo(np.float16).max)
 
 Floats = NDArray[np.float32]
@@ -125,7 +127,6 @@ def fit_tables(
     count = outlier_count(format_, weight.size)
     if not count:
         return FittedTables(rows, _tables(rows, masses, levels), np.empty(0, dtype=np.intp), weight.shape, folded)
-    masses = np.ones_like(rows) if masses is None else masses
     tables, kept = _with_outliers(rows, masses, levels, count)
     return FittedTables(rows, tables, kept, weight.shape, folded)
 
@@ -133,9 +134,18 @@ def fit_tables(
 def nearest_places(rows: Floats, tables: Floats) -> NDArray[np.uint8]:
     """For every value of `rows` `[channels, n]` the place of the nearest in its ascending table; of two the lower."""
     places = np.zeros(rows.shape, dtype=np.uint8)
-    for middle in ((tables[:, 1:] + tables[:, :-1]) / 2).T:
-        places += rows > middle[:, None]
+    middles = (tables[:, 1:] + tables[:, :-1]) / 2
+    for part in _parts(rows):
+        for middle in middles[part].T:
+            places[part] += rows[part] > middle[:, None]
     return places
+
+
+def _parts(rows: Floats) -> Iterator[slice]:
+    """Rows that are worked on at once."""
+    step = max(1, _AT_ONCE // max(rows.shape[1], 1))
+    for start in range(0, len(rows), step):
+        yield slice(start, start + step)
 
 
 def _by_channel(weight: Floats, folded: tuple[int, int, int]) -> Floats:
@@ -148,23 +158,53 @@ def _tables(rows: Floats, masses: Floats | None, levels: int) -> Floats:
     return centers(rows.clip(-LARGEST, LARGEST), masses, levels).astype(np.float16).astype(np.float32)
 
 
-def _with_outliers(rows: Floats, masses: Floats, levels: int, count: int) -> tuple[Floats, NDArray[np.intp]]:
+def _with_outliers(rows: Floats, masses: Floats | None, levels: int, count: int) -> tuple[Floats, NDArray[np.intp]]:
     """Tables, and the `count` values that they need not serve (point 2 of the module's docstring)."""
-    kept = _largest(masses * np.square(rows - rows.mean(axis=1, keepdims=True)), count)
+    kept, _ = _worst(rows, masses, count, lambda part: rows[part].mean(axis=1, keepdims=True))
+    tables = np.empty((len(rows), levels), dtype=np.float32)
+
+    def served(part: slice) -> Floats:
+        places = nearest_places(rows[part], tables[part]).astype(np.intp)
+        return np.take_along_axis(tables[part], places, axis=1)
+
     error = math.inf
     for _ in range(_MOST_ROUNDS):
-        others = masses.copy()
-        others.flat[kept] = 0
-        tables = _tables(rows, others, levels)
-        places = nearest_places(rows, tables).astype(np.intp)
-        errors = masses * np.square(rows - np.take_along_axis(tables, places, axis=1))
-        kept, before = _largest(errors, count), error
-        error = float(errors.sum(dtype=np.float64) - errors.flat[kept].sum(dtype=np.float64))
+        for part in _parts(rows):
+            tables[part] = _tables(rows[part], _others(rows, masses, kept, part), levels)
+        before = error
+        kept, error = _worst(rows, masses, count, served)
         if before - error <= _LEAST_GAIN * error:
             break
     return tables, kept
 
 
+def _others(rows: Floats, masses: Floats | None, kept: NDArray[np.intp], part: slice) -> Floats:
+    """The masses of some rows, 0 for what is `kept`."""
+    found = np.ones_like(rows[part]) if masses is None else masses[part].copy()
+    places = kept - part.start * rows.shape[1]
+    found.flat[places[(places >= 0) & (places < found.size)]] = 0
+    return found
+
+
+def _worst(
+    rows: Floats, masses: Floats | None, count: int, served: Callable[[slice], Floats]
+) -> tuple[NDArray[np.intp], float]:
+    """Flat places of the `count` values with the largest `masses * (rows - served)**2`, and the sum of the others."""
+    kept, largest, total = np.empty(0, dtype=np.intp), np.empty(0, dtype=np.float32), 0.0
+    for part in _parts(rows):
+        errors = np.square(rows[part] - served(part))
+        if masses is not None:
+            errors *= masses[part]
+        total += float(errors.sum(dtype=np.float64))
+        own = _largest(errors.ravel(), count)
+        kept = np.concatenate([kept, part.start * rows.shape[1] + own])
+        largest = np.concatenate([largest, errors.flat[own]])
+        best = _largest(largest, count)
+        kept, largest = kept[best], largest[best]
+    return kept, total - float(largest.sum(dtype=np.float64))
+
+
 def _largest(values: Floats, count: int) -> NDArray[np.intp]:
-    """Flat places of the `count` largest."""
-    return np.argpartition(values, values.size - count, axis=None)[values.size - count :]
+    """Places of the `count` largest, or of all."""
+    first = max(values.size - count, 0)
+    return np.argpartition(values, first)[first:]

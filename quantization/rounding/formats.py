@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ def round_to_formats(
     formats: Sequence[WeightFormat],
     channel_axis: int,
     statistics: InputStatistics | NotReducible,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[list[QuantizedWeight], str]:
     """`weight` in each of `formats`, in their order, and in words how: "gptq" or "nearest", after a colon why.
 
@@ -33,12 +34,13 @@ def round_to_formats(
         weight: finite float32, of a shape that every format can store (`quantization.storage.parts`).
         channel_axis: axis of the output channels.
         statistics: of its inputs, or why there are none: then every value goes to its nearest code.
+        check: called between formats; what it raises ends the work.
 
     Raises:
         ValueError: the weight is not finite float32, or the axis is not one of its axes, or float32 is asked for.
     """
     if isinstance(statistics, NotReducible):
-        return [rounded(weight, format_, channel_axis) for format_ in formats], f"nearest: {statistics.reason}"
+        return _each_alone(weight, formats, channel_axis, check), f"nearest: {statistics.reason}"
     integers = [format_ for format_ in formats if isinstance(format_, IntegerFormat)]
     codebooks = [format_ for format_ in formats if isinstance(format_, CodebookFormat)]
     powers = [format_ for format_ in formats if isinstance(format_, PowerFormat)]
@@ -50,9 +52,22 @@ def round_to_formats(
         note = prepared.note
         if integers:
             found |= zip(integers, gptq_prepared(prepared, integers, channel_axis).weights, strict=True)
+        check()
         found |= zip(powers, power_gptq(prepared, powers, channel_axis), strict=True)
-        found |= zip(codebooks, codebook_gptq(prepared, codebooks, channel_axis), strict=True)
+        found |= zip(codebooks, codebook_gptq(prepared, codebooks, channel_axis, check), strict=True)
+    check()
     if turned:
         found |= zip(turned, hadamard_gptq(weight, turned, channel_axis, statistics), strict=True)
-    others = {format_: rounded(weight, format_, channel_axis) for format_ in formats if format_ not in found}
-    return [{**found, **others}[format_] for format_ in formats], f"gptq: {note}" if note else "gptq"
+    others = [format_ for format_ in formats if format_ not in found]
+    found |= zip(others, _each_alone(weight, others, channel_axis, check), strict=True)
+    return [found[format_] for format_ in formats], f"gptq: {note}" if note else "gptq"
+
+
+def _each_alone(
+    weight: NDArray[np.float32], formats: Sequence[WeightFormat], channel_axis: int, check: Callable[[], None]
+) -> list[QuantizedWeight]:
+    found = []
+    for format_ in formats:
+        check()
+        found.append(rounded(weight, format_, channel_axis))
+    return found

@@ -16,7 +16,7 @@ error that stay, .172 with those of the diagonal of H, .119 fitted to the codes,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,12 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 
-def codebook_gptq(prepared: Prepared, formats: Sequence[CodebookFormat], channel_axis: int) -> list[CodebookWeight]:
+def codebook_gptq(
+    prepared: Prepared,
+    formats: Sequence[CodebookFormat],
+    channel_axis: int,
+    check: Callable[[], None] = lambda: None,
+) -> list[CodebookWeight]:
     """The target of `prepared` (`quantization.rounding.gptq.prepare`) in each of `formats`, rounded by GPTQ.
 
     Where the weights that one output sums over lie in several tables (a ConvTranspose of two input channels) each value
@@ -45,6 +50,7 @@ def codebook_gptq(prepared: Prepared, formats: Sequence[CodebookFormat], channel
 
     Args:
         channel_axis: axis of the output channels.
+        check: called before each format; what it raises ends the work.
 
     Raises:
         ValueError: a weight that does not fold (`quantization.storage.folding`).
@@ -52,6 +58,7 @@ def codebook_gptq(prepared: Prepared, formats: Sequence[CodebookFormat], channel
     importance = _importance(prepared)
     found = []
     for format_ in formats:
+        check()
         fitted = fit_tables(prepared.target, format_, channel_axis, importance)
         channel = prepared.reduction.to_matrix(fitted.channels())
         if (channel != channel[:, :, :1]).any():

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 BINS = 128
 _MOST_STEPS = 100
-_CHUNK = 1 << 20  # elements, of rows or of the squares of bins, that are worked on at once
+_CHUNK = 1 << 18  # elements of rows that are worked on at once
+_SQUARES = 1 << 17  # of bins, likewise
 
 Doubles = NDArray[np.float64]
 Places = NDArray[np.intp]
@@ -131,7 +132,7 @@ def _best_runs(mass: Doubles, moment: Doubles, count: int) -> Places:
     """
     ends = np.zeros((len(mass), count + 1), dtype=np.intp)
     ends[:, -1] = mass.shape[1] - 1
-    step = max(1, _CHUNK // 8 // mass.shape[1] ** 2)
+    step = max(1, _SQUARES // mass.shape[1] ** 2)
     for first in range(0, len(mass), step):
         part = slice(first, first + step)
         _fill_ends(ends[part], _gains(mass[part], moment[part]))

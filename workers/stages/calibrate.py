@@ -194,7 +194,7 @@ class _Rounding:
 
         def compute() -> bytes:
             weight = self._inputs.network.weight(site.weight)
-            rounded, method = round_to_formats(weight, formats, site.channel_axis, statistics())
+            rounded, method = round_to_formats(weight, formats, site.channel_axis, statistics(), self._context.check)
             return pack_candidates({site.name: rounded}, {site.name: method})
 
         # statistics are sums over batches: their last bits depend on how many samples are in one

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from onnx import helper
 
 from network.graph import Network
@@ -63,3 +64,19 @@ def test_without_statistics_every_value_is_rounded_by_itself(make_network: Calla
     assert method == "nearest: its inputs are rows of a table"
     for own, format_ in zip(found, FORMATS, strict=True):
         np.testing.assert_array_equal(own.dequantize(), rounded(weight, format_, 1).dequantize())
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_it_can_be_ended_between_formats(make_network: Callable[..., Network], known: bool) -> None:
+    weight, statistics = _layer(make_network)
+    formats = [CodebookFormat(2), CodebookFormat(3)]
+    given = statistics if known else NotReducible("its inputs are rows of a table")
+    calls: list[int] = []
+    round_to_formats(weight, formats, 1, given, lambda: calls.append(0))
+    assert len(calls) >= 2
+
+    def end() -> None:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        round_to_formats(weight, formats, 1, given, end)

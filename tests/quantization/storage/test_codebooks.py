@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from quantization.formats import CodebookFormat, IntegerFormat
-from quantization.rounding import kmeans
+from quantization.rounding import codebook_tables, kmeans
 from quantization.rounding.codebook_tables import codebook, fit_tables
 from quantization.rounding.nearest import round_nearest
 from quantization.storage.codebooks import outlier_count
@@ -215,3 +215,16 @@ def test_broken_arrays_are_refused() -> None:
     for name, broken, message in cases:
         with pytest.raises(ValueError, match=message):
             quantized_weight(good.format, {**arrays, name: broken})
+
+
+@pytest.mark.parametrize("masses", [False, True])
+@pytest.mark.parametrize("outliers", [0, 50])
+def test_parts_are_the_whole(monkeypatch: pytest.MonkeyPatch, outliers: int, masses: bool) -> None:
+    weight = _weight((90, 40))
+    importance = _importance((90, 40)) if masses else None
+    whole = codebook(weight, CodebookFormat(2, outliers), 0, importance)
+    monkeypatch.setattr(codebook_tables, "_AT_ONCE", 200)
+    monkeypatch.setattr(kmeans, "_CHUNK", 100)
+    parts = codebook(weight, CodebookFormat(2, outliers), 0, importance)
+    for tensor, own in zip(whole.tensors(), parts.tensors(), strict=True):
+        assert tensor.SerializeToString() == own.SerializeToString()
