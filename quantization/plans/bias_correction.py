@@ -8,14 +8,16 @@ arXiv 1810.05723. A rounded weight shifts the mean of its outputs, and so do the
 
 makes the mean output of every channel, over samples and positions, that of the float layer. Outputs are linear in the
 inputs, so that their means follow from those of the inputs, exactly and without running the layer.
+
+The file keeps the bias of an integer kernel in steps of input scale x weight scale, and at 4 bits these can be larger
+than the mean error: the correction would then be lost or overshoot (`BiasSteps`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -25,14 +27,17 @@ from onnx import numpy_helper
 
 from network.activations import names_read, sole_readers
 from network.graph import Layer, Network
+from quantization.activations.biases import kernel_codes, kernel_scale
+from quantization.activations.kernels import kernel_uses, with_kernels
 from quantization.activations.quantized import QuantizedActivation
 from quantization.errors import QuantizationError
-from quantization.plans.lockstep import Arrays, Floats, Lockstep, affordable
-from quantization.plans.order import Use, stages
+from quantization.formats import Format
+from quantization.plans.lockstep import Floats, Lockstep
+from quantization.plans.order import Use
 from quantization.rounding.reduction import ConvReduction, NotReducible, Reduction, reduction
-from quantization.storage.weights import QuantizedWeight
+from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
-_NO_ACTIVATIONS: Mapping[str, QuantizedActivation] = MappingProxyType({})
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,35 +50,36 @@ class LayerBias:
     end: str
 
 
-def bias_correction(
-    network: Network,
-    weights: Mapping[str, QuantizedWeight],
-    inputs: Arrays,
-    activations: Mapping[str, QuantizedActivation] = _NO_ACTIVATIONS,
-    *,
-    threads: int,
-    batch: int = 64,
-    memory_bytes: int = 1 << 30,
-    check: Callable[[float], None] = lambda _fraction: None,
-) -> dict[str, Floats]:
-    """New values of the biases behind `weights`, by initializer name, layer after layer in graph order.
+class BiasSteps:
+    """In which steps the file keeps the biases of integer kernels: the scale of the layer's input x the weight's."""
 
-    Later layers see the biases that earlier ones were given. One pass of the float and one of the quantized network.
+    def __init__(
+        self, network: Network, weights: Mapping[str, Format], activations: Mapping[str, QuantizedActivation]
+    ) -> None:
+        """`weights` are the formats of weights by initializer name, `activations` by tensor name."""
+        widths = {name: activation.format for name, activation in activations.items()}
+        along = {site.weight: site.channel_axis for site in network.sites}
+        uses = kernel_uses(network, {name: along[name] for name in with_kernels(weights)}, widths)
+        self._scales = {use.node: activations[use.input].scale for use in uses if use.integer}
 
-    Args and Raises: as `quantization.plans.sequential.round_plan`.
-    """
-    kept = affordable(network, inputs, memory_bytes, threads)
-    lockstep = Lockstep(network, {n: a[:kept] for n, a in inputs.items()}, activations, batch=batch, threads=threads)
-    biases = Biases(network)
-    replaced: dict[str, Floats] = {name: weight.dequantize() for name, weight in weights.items()}
-    order = stages(network, weights)
-    for done, stage in enumerate(order):
-        for _ in lockstep.advance(stage.cut, replaced):
-            check(done / len(order))
-        for use in stage.uses:
-            replaced.update(biases.corrected(use, lockstep, replaced[use.site.weight]))
-    check(1.0)
-    return {name: values for name, values in replaced.items() if name not in weights}
+    def has(self, layer: Layer) -> bool:
+        """Whether an integer kernel computes `layer`."""
+        return layer.name in self._scales
+
+    def are_coarse(self, layer: Layer, weight: QuantizedWeight, error: Doubles) -> bool:
+        """Whether the steps are larger than the mean errors `[channels]` that a correction would take away, in the root
+        of the mean square: it would then add about as much as it takes."""
+        if not (self.has(layer) and isinstance(weight, IntegerWeight)):
+            return False
+        steps = kernel_scale(self._scales[layer.name], weight).astype(np.float64)
+        return bool(np.square(steps).mean() > np.square(error).mean())
+
+    def kept(self, layer: Layer, weight: QuantizedWeight, bias: Floats) -> Floats:
+        """What the file makes of `bias` `[channels]`."""
+        if not (self.has(layer) and isinstance(weight, IntegerWeight)):
+            return bias
+        scale = self._scales[layer.name]
+        return np.asarray(kernel_codes(bias, scale, weight) * kernel_scale(scale, weight), dtype=np.float32)
 
 
 class Biases:
@@ -126,20 +132,27 @@ class Biases:
         new = corrected.get(bias.initializer, old)
         return old.reshape(-1) / np.float32(bias.factor), new.reshape(-1) / np.float32(bias.factor)
 
-    def corrected(self, use: Use, lockstep: Lockstep, quantized: Floats) -> dict[str, Floats]:
-        """The new bias of one use by initializer name, from the inputs that both networks give it where they stand.
+    def mean_error(self, use: Use, lockstep: Lockstep, quantized: Floats) -> Doubles | None:
+        """By how much the mean of each output of one use, `W x` `[channels]`, is off where the networks stand; None
+        where that has no bias to go into.
 
         Args:
             quantized: the values that the weight has in the quantized network.
         """
-        bias = self.of(use.layer)
         found = reduction(self._nodes[use.layer.name], use.site.weight, use.site.shape)
-        if bias is None or isinstance(found, NotReducible):
-            return {}
+        if self.of(use.layer) is None or isinstance(found, NotReducible):
+            return None
         weight = found.to_matrix(self._network.weight(use.site.weight)).astype(np.float64)
         rounded = found.to_matrix(quantized).astype(np.float64)
         mean, float_mean = _mean_columns(found, lockstep.pairs(use.tensor))
         error = np.einsum("grk,gk->gr", rounded, mean) - np.einsum("grk,gk->gr", weight, float_mean)
+        return np.asarray(error.ravel())
+
+    def corrected(self, layer: Layer, error: Doubles) -> dict[str, Floats]:
+        """The bias of `layer`, by initializer name, that takes the mean `error` `[channels]` away."""
+        bias = self.of(layer)
+        if bias is None:
+            return {}
         old = self._network.weight(bias.initializer)
         return {bias.initializer: (old - bias.factor * error.reshape(old.shape)).astype(np.float32)}
 
@@ -174,7 +187,8 @@ def _mean_columns(
 
 def with_biases(network: Network, biases: Mapping[str, Floats]) -> Network:
     """`network` with new values of some float32 initializers, by name: what `quantization.export.export` takes, whose
-    file then has the same size, and integer biases made from these values.
+    file then has the same size, and integer biases made from these values. All initializers are copied: messages of
+    protobuf share nothing.
 
     Raises:
         QuantizationError: there is no such initializer, or one of another shape.

@@ -10,7 +10,8 @@ towards what the float layer makes of the float network's inputs `x_float`:
 which is GPTQ with H = sum x x' for the weight `W + W (sum (x_float - x) x') H**-1` (`quantization.rounding.gptq`).
 Errors of earlier layers are made up for as far as a linear layer can. Where the layer has a bias, that takes the mean
 error (`quantization.plans.bias_correction`), and the weight is rounded for what is left: all moments are about the
-means [ours]. Coordinate descent (`quantization.plans.coordinate_descent`) ends each weight's rounding.
+means [ours]. Neither is done where an integer kernel's bias has steps larger than the mean error. Coordinate descent
+(`quantization.plans.coordinate_descent`) ends each weight's rounding.
 
 Both networks run in lockstep, so that all of this takes one forward pass of each (`quantization.plans.lockstep`), and
 one GPTQ of one format for each weight.
@@ -43,7 +44,7 @@ from quantization.activations.quantized import QuantizedActivation
 from quantization.errors import QuantizationError
 from quantization.formats import IntegerFormat
 from quantization.plans.adaround import adaround, layer_samples
-from quantization.plans.bias_correction import Biases
+from quantization.plans.bias_correction import Biases, BiasSteps
 from quantization.plans.coordinate_descent import SWEEPS, coordinate_descent, sweeps_for
 from quantization.plans.lockstep import Arrays, Floats, Lockstep, affordable
 from quantization.plans.order import Stage, Use, stages
@@ -128,7 +129,7 @@ def round_plan(
         effort = replace(effort, positions_per_sample=effort.positions_per_sample * math.ceil(given / kept))
     inputs = {name: array[:kept] for name, array in inputs.items()}
     lockstep = Lockstep(network, inputs, activations, batch=effort.batch, threads=effort.threads)
-    work = _Rounding(network, weights, lockstep, kept, effort)
+    work = _Rounding(network, weights, lockstep, activations, kept, effort)
     work.see_later_uses(inputs)
     nodes = len(network.proto.graph.node)
     for stage in work.order:
@@ -152,6 +153,7 @@ class _Rounding:
         network: Network,
         weights: Mapping[str, QuantizedWeight],
         lockstep: Lockstep,
+        activations: Mapping[str, QuantizedActivation],
         samples: int,
         effort: Effort,
     ) -> None:
@@ -162,6 +164,8 @@ class _Rounding:
         self._samples = samples
         self._effort = effort
         self._biases = Biases(network)
+        self._steps = BiasSteps(network, {name: weight.format for name, weight in weights.items()}, activations)
+        self._uncorrected: set[str] = set()  # layers
         self._later: dict[str, InputStatistics] = {}
         self.order = stages(network, weights)
         self.weights: dict[str, QuantizedWeight] = {}
@@ -209,33 +213,51 @@ class _Rounding:
         for use in uses:
             for quantized, exact in self._lockstep.pairs(use.tensor):
                 statistics.add(use.layer, quantized, exact)
-        if self._effort.correct_biases and len(site.layers) == 1 and self._biases.of(site.layers[0]) is not None:
-            statistics = statistics.centered()
-        format_ = self._given[name].format
-        if not isinstance(format_, IntegerFormat):
-            raise TypeError(f"{name} in {format_.name} was to be kept")
-        prepared = prepare(self._network.weight(name), statistics, self._effort.damping)
-        (found,) = gptq_prepared(prepared, [format_], site.channel_axis).weights
-        if format_.has_kernel:
-            sweeps = sweeps_for(statistics.hessian.shape[1], self._effort.sweeps)
-            if sweeps:
-                damped = _damped(statistics.hessian, prepared.factor.damping)
-                found = coordinate_descent(found, prepared.matrix, damped, prepared.reduction, sweeps, check)
+        about_means = self._effort.correct_biases and len(site.layers) == 1 and self._biases.of(site.layers[0])
+        if about_means and self._steps.has(site.layers[0]):
+            found, note = self._rounded(site, statistics.centered(), check)
+            error = self._biases.mean_error(uses[0], self._lockstep, found.dequantize())
+            if error is not None and self._steps.are_coarse(site.layers[0], found, error):
+                self._uncorrected.add(site.layers[0].name)
+                found, note = self._rounded(site, statistics, check)
+        else:
+            statistics = statistics.centered() if about_means else statistics
+            found, note = self._rounded(site, statistics, check)
         self._settle(name, found)
-        self.notes[name] = "sequential gptq" + (f": {prepared.note}" if prepared.note else "")
-        del statistics, prepared
+        self.notes[name] = "sequential gptq" + (f": {note}" if note else "")
+        del statistics
         if self._effort.adaround_seconds > 0:
             self._adaround(found, uses, check)
+
+    def _rounded(self, site: Site, statistics: InputStatistics, check: Callable[[], None]) -> tuple[IntegerWeight, str]:
+        """The weight of `site` by GPTQ and coordinate descent, and GPTQ's note."""
+        format_ = self._given[site.weight].format
+        if not isinstance(format_, IntegerFormat):
+            raise TypeError(f"{site.weight} in {format_.name} was to be kept")
+        prepared = prepare(self._network.weight(site.weight), statistics, self._effort.damping)
+        (found,) = gptq_prepared(prepared, [format_], site.channel_axis).weights
+        sweeps = sweeps_for(statistics.hessian.shape[1], self._effort.sweeps)
+        if format_.has_kernel and sweeps:
+            damped = _damped(statistics.hessian, prepared.factor.damping)
+            found = coordinate_descent(found, prepared.matrix, damped, prepared.reduction, sweeps, check)
+        return found, prepared.note
 
     def _settle(self, name: str, weight: IntegerWeight) -> None:
         self.weights[name] = weight
         self.replaced[name] = weight.dequantize()
 
     def correct_bias(self, use: Use) -> None:
-        """Give the bias of one use, if it has one, the mean error of its layer."""
-        found = self._biases.corrected(use, self._lockstep, self.replaced[use.site.weight])
-        self.biases.update(found)
-        self.replaced.update(found)
+        """Give the bias of one use, if it has one, the mean error of its layer, unless its steps are too coarse; in the
+        quantized network it becomes what the file makes of it."""
+        name, layer, bias = use.site.weight, use.layer, self._biases.of(use.layer)
+        error = self._biases.mean_error(use, self._lockstep, self.replaced[name])
+        if bias is None or error is None:
+            return
+        weight = self.weights[name]
+        if layer.name not in self._uncorrected and not self._steps.are_coarse(layer, weight, error):
+            self.biases.update(self._biases.corrected(layer, error))
+        values = self.biases.get(bias.initializer, self._network.weight(bias.initializer))
+        self.replaced[bias.initializer] = self._steps.kept(layer, weight, values)
 
     def _adaround(self, start: IntegerWeight, uses: Sequence[Use], check: Callable[[], None]) -> None:
         """Refine one weight within its share of the time that is left, by its multiply-accumulates."""

@@ -16,7 +16,9 @@ from quantization.errors import QuantizationError
 from quantization.export.cost import file_bytes
 from quantization.export.export import export, simulate
 from quantization.formats import IntegerFormat, UnsignedFormat
-from quantization.plans.bias_correction import bias_correction, with_biases
+from quantization.plans.bias_correction import Biases, BiasSteps, with_biases
+from quantization.plans.lockstep import Lockstep
+from quantization.plans.order import stages
 from quantization.rounding.nearest import round_nearest
 from quantization.storage.weights import QuantizedWeight
 
@@ -52,6 +54,28 @@ def nearest(network: Network, bits: int) -> dict[str, QuantizedWeight]:
     }
 
 
+def corrections(
+    network: Network,
+    weights: dict[str, QuantizedWeight],
+    inputs: NDArray[np.float32],
+    activations: dict[str, QuantizedActivation] | None = None,
+    batch: int = 64,
+) -> dict[str, NDArray[np.float32]]:
+    """New biases behind `weights`, layer after layer: later layers see those of earlier ones."""
+    lockstep = Lockstep(network, {"x": inputs}, activations or {}, batch=batch, threads=1)
+    biases = Biases(network)
+    found: dict[str, NDArray[np.float32]] = {}
+    dequantized = {name: weight.dequantize() for name, weight in weights.items()}
+    for stage in stages(network, weights):
+        for _ in lockstep.advance(stage.cut, {**dequantized, **found}):
+            pass
+        for use in stage.uses:
+            error = biases.mean_error(use, lockstep, dequantized[use.site.weight])
+            if error is not None:
+                found.update(biases.corrected(use.layer, error))
+    return found
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 def test_the_mean_output_of_every_channel_is_that_of_float(
     make_network: MakeNetwork, run_onnx: RunOnnx, layer: str
@@ -65,7 +89,7 @@ def test_the_mean_output_of_every_channel_is_that_of_float(
     network = make_network(nodes, {"x": inputs}, tensors)
     weights = nearest(network, 2)
     (exact,) = run_onnx(network.proto, {"x": inputs})
-    biases = bias_correction(network, weights, {"x": inputs}, {}, threads=1, batch=len(inputs))
+    biases = corrections(network, weights, inputs, batch=len(inputs))
     others = tuple(a for a in range(exact.ndim) if a != axis)
     off = [
         (run_onnx(simulate(each, weights), {"x": inputs})[0] - exact).mean(axis=others, dtype=np.float64)
@@ -90,13 +114,10 @@ def test_later_layers_see_what_is_before_them(make_network: MakeNetwork, run_onn
     network = chain(make_network)
     weights = nearest(network, 3)
     (exact,) = run_onnx(network.proto, {"x": IMAGES})
-    seen: list[float] = []
-    biases = bias_correction(network, weights, {"x": IMAGES}, {}, threads=1, batch=7, check=seen.append)
+    biases = corrections(network, weights, IMAGES, batch=7)
     (outputs,) = run_onnx(simulate(with_biases(network, biases), weights), {"x": IMAGES})
     np.testing.assert_allclose((outputs - exact).mean(axis=(0, 2, 3)), 0, atol=1e-4)
     assert biases.keys() == {"b1", "b2"}
-    assert seen == sorted(seen)
-    assert seen[-1] == 1
 
 
 def test_the_file_takes_them_on_integers_too(make_network: MakeNetwork, run_onnx: RunOnnx) -> None:
@@ -110,7 +131,7 @@ def test_the_file_takes_them_on_integers_too(make_network: MakeNetwork, run_onnx
 
     Taps(network, ["x", "r", "y"], 1).run({"x": IMAGES}, visit)
     (exact,) = run_onnx(network.proto, {"x": IMAGES})
-    biases = bias_correction(network, weights, {"x": IMAGES}, ranges, threads=1)
+    biases = corrections(network, weights, IMAGES, ranges)
     corrected = with_biases(network, biases)
     for build in (lambda n: export(n, weights, {}, ranges), lambda n: simulate(n, weights, ranges)):
         off = [
@@ -121,6 +142,35 @@ def test_the_file_takes_them_on_integers_too(make_network: MakeNetwork, run_onnx
     plan = {name: weight.format for name, weight in weights.items()}
     formats = {name: activation.format for name, activation in ranges.items()}
     assert file_bytes(network, plan, activations=formats) == len(export(corrected, weights, {}, ranges))
+
+
+def test_steps_are_those_of_the_file(make_network: MakeNetwork, run_onnx: RunOnnx) -> None:
+    """A bias at what the file makes of it gives the outputs of the bias as it was; errors above a step are worth it."""
+    network = chain(make_network)
+    weights = nearest(network, 4)
+    ranges = {name: QuantizedActivation.covering(UnsignedFormat(4), -9.0, 9.0) for name in ("x", "r", "y")}
+    steps = BiasSteps(network, {name: weight.format for name, weight in weights.items()}, ranges)
+    biases = {}
+    for site in network.sites:
+        (layer,) = site.layers
+        assert steps.has(layer)
+        weight = weights[site.weight]
+        name = {"w1": "b1", "w2": "b2"}[site.weight]
+        biases[name] = steps.kept(layer, weight, network.weight(name))
+        assert (biases[name] != network.weight(name)).any()
+        step = weight.tensors()[-1]
+        sizes = onnx.numpy_helper.to_array(step).ravel().astype(np.float64) * ranges["x"].scale
+        assert steps.are_coarse(layer, weight, 0.9 * sizes)
+        assert not steps.are_coarse(layer, weight, 1.1 * sizes)
+    outputs = [
+        run_onnx(simulate(each, weights, ranges), {"x": IMAGES})[0] for each in (network, with_biases(network, biases))
+    ]
+    np.testing.assert_array_equal(*outputs)
+    floats = BiasSteps(network, {name: weight.format for name, weight in weights.items()}, {})
+    (layer,) = network.sites[0].layers
+    assert not floats.has(layer)
+    assert not floats.are_coarse(layer, weights["w1"], np.zeros(5))
+    assert floats.kept(layer, weights["w1"], biases["b1"]) is biases["b1"]
 
 
 def test_leaves_alone_what_is_not_the_layers_own(make_network: MakeNetwork) -> None:
@@ -135,7 +185,7 @@ def test_leaves_alone_what_is_not_the_layers_own(make_network: MakeNetwork) -> N
         helper.make_node("Add", ["m", "g3"], ["y"]),
     ]
     network = make_network(nodes, {"x": ROWS}, tensors)
-    assert bias_correction(network, nearest(network, 2), {"x": ROWS}, {}, threads=1) == {}
+    assert corrections(network, nearest(network, 2), ROWS) == {}
 
 
 def test_new_biases_must_fit(make_network: MakeNetwork) -> None:

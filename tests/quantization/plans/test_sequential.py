@@ -311,3 +311,27 @@ def test_refuses(make_network: MakeNetwork, change: dict[str, Any], error: type[
         activations = {change["activations"]: QuantizedActivation(UnsignedFormat(8), 1.0, 0)}
     with pytest.raises(error, match=message):
         round_plan(network, weights, inputs, activations, Effort(1))
+
+
+def test_biases_in_coarse_steps_are_left_alone(make_network: MakeNetwork) -> None:
+    """With 2-bit weights the steps of an integer kernel are larger than the mean error, and the weight is as without
+    any correction; with 8-bit weights they are smaller."""
+    new = draw(8)
+    tensors = {"w": new(6, 4, 3, 3), "b": new(6)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["y"]),
+    ]
+    inputs = {"x": new(SAMPLES, 4, 8, 8)}
+    network = make_network(nodes, inputs, tensors)
+    found = {}
+    for bits in (2, 8):
+        activations = {name: QuantizedActivation.covering(UnsignedFormat(4), -4.0, 4.0) for name in ("x", "y")}
+        rounded = round_plan(network, independent(network, inputs, bits), inputs, activations, Effort(1))
+        found[bits] = rounded.biases.keys()
+        alone = round_plan(
+            network, independent(network, inputs, bits), inputs, activations, Effort(1, correct_biases=False)
+        )
+        same = alone.weights["w"].dequantize().tobytes() == rounded.weights["w"].dequantize().tobytes()
+        assert same == (bits == 2)
+    assert found == {2: set(), 8: {"b"}}
