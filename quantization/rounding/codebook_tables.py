@@ -30,6 +30,7 @@ from quantization.storage.codebooks import CodebookWeight, outlier_count, table_
 _MOST_ROUNDS = 3
 _LEAST_GAIN = 3e-3  # of the error, for another round
 _AT_ONCE = 1 << 18  # weights that are worked on together
+_LOWEST_POWER = -100
 LARGEST = float(np.finfo(np.float16).max)
 
 Floats = NDArray[np.float32]
@@ -50,8 +51,19 @@ def codebook(
     Raises:
         ValueError: the weight or the importance is not as described.
     """
-    fitted = fit_tables(weight, format_, channel_axis, importance)
-    return fitted.weight(format_, fitted.tables, fitted.nearest(), weight)
+    factor = power_of_two(weight)
+    scaled = weight / factor
+    fitted = fit_tables(scaled, format_, channel_axis, importance)
+    return fitted.weight(format_, fitted.tables, fitted.nearest(), scaled, factor)
+
+
+def power_of_two(weight: Floats) -> Floats:
+    """The power, shape `()`, that brings the largest magnitude to at least 1 and below 2, where float16 has its digits;
+    1 for zeros, and no number that float32 rounds off."""
+    largest = np.max(np.abs(weight), initial=0.0)
+    if not np.isfinite(largest) or largest == 0:
+        return np.array(1, dtype=np.float32)
+    return np.array(np.ldexp(1.0, max(int(np.frexp(largest)[1]) - 1, _LOWEST_POWER)), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,10 +97,10 @@ class FittedTables:
         return self._unfold(nearest_places(self.rows, self.tables))
 
     def weight(
-        self, format_: CodebookFormat, tables: Floats, places: NDArray[np.uint8], values: Floats
+        self, format_: CodebookFormat, tables: Floats, places: NDArray[np.uint8], values: Floats, factor: Floats
     ) -> CodebookWeight:
-        """The weight at `places` in `tables` `[channels, 2**bits]`, with those of `values` that are kept; the last two
-        in the weight's shape."""
+        """The weight at `places` in `tables` `[channels, 2**bits]`, with those of `values` that are kept, all times
+        `factor`; `places` and `values` in the weight's shape."""
         half = 1 << (format_.bits - 1)
         outer, _, inner = self.folded
         positions = np.flatnonzero(self.kept_mask()).astype(np.int32)
@@ -97,8 +109,9 @@ class FittedTables:
             format_,
             places.astype(np.int8) - np.int8(half),
             np.ascontiguousarray(np.moveaxis(ordered.reshape(outer, inner, -1), 2, 1)),
+            factor,
             positions,
-            values.reshape(-1)[positions],
+            values.reshape(-1)[positions] * factor,
         )
 
     def _unfold(self, rows: NDArray[Element]) -> NDArray[Element]:

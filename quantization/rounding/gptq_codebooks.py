@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantization.formats import CodebookFormat
-from quantization.rounding.codebook_tables import LARGEST, FittedTables, codebook, fit_tables
+from quantization.rounding.codebook_tables import LARGEST, FittedTables, codebook, fit_tables, power_of_two
 from quantization.rounding.gptq import Prepared
 from quantization.rounding.gptq_columns import GREEDY_MAY_LOSE, Columns, chunks
 from quantization.rounding.gptq_factor import Factor
@@ -56,15 +56,17 @@ def codebook_gptq(
         ValueError: a weight that does not fold (`quantization.storage.folding`).
     """
     importance = _importance(prepared)
+    unit = power_of_two(prepared.target)
+    scaled = replace(prepared, target=prepared.target / unit, matrix=prepared.matrix / unit)
     found = []
     for format_ in formats:
         check()
-        fitted = fit_tables(prepared.target, format_, channel_axis, importance)
+        fitted = fit_tables(scaled.target, format_, channel_axis, importance)
         channel = prepared.reduction.to_matrix(fitted.channels())
         if (channel != channel[:, :, :1]).any():
             found.append(codebook(prepared.target, format_, channel_axis, importance))
         else:
-            found.append(_round(prepared, fitted, format_, channel[:, :, 0]))
+            found.append(_round(scaled, fitted, format_, channel[:, :, 0], unit))
     return found
 
 
@@ -77,9 +79,10 @@ def _importance(prepared: Prepared) -> Floats:
 
 
 def _round(
-    prepared: Prepared, fitted: FittedTables, format_: CodebookFormat, channel: NDArray[np.intp]
+    prepared: Prepared, fitted: FittedTables, format_: CodebookFormat, channel: NDArray[np.intp], unit: Floats
 ) -> CodebookWeight:
-    """The target at tables that begin as those of `fitted`, `channel` `[groups, rows]` saying which a row takes."""
+    """The target, times `unit`, at tables that begin as those of `fitted`, `channel` `[groups, rows]` saying which a
+    row takes."""
     reduction, factor, shape = prepared.reduction, prepared.factor, prepared.target.shape
     tables = np.empty_like(fitted.tables)
     codes = np.empty(prepared.matrix.shape, dtype=np.uint8)
@@ -94,7 +97,8 @@ def _round(
         tables[channel[:, rows]] = found.tables
         codes[:, rows] = factor.unsort(found.codes)
         values[:, rows] = factor.unsort(weights + found.deltas)
-    return fitted.weight(format_, tables, reduction.from_matrix(codes, shape), reduction.from_matrix(values, shape))
+    places, kept_values = reduction.from_matrix(codes, shape), reduction.from_matrix(values, shape)
+    return fitted.weight(format_, tables, places, kept_values, unit)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

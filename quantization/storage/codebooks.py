@@ -1,4 +1,5 @@
-"""Weights as places in tables: `2**bits` float16 values for each output channel, wherever they serve it best.
+"""Weights as places in tables: `2**bits` values for each output channel, wherever they serve it best. A value is a
+float16 number times one power of two for the whole weight, so that no network's weights are too small or too large.
 
 Kim et al., "SqueezeLLM: Dense-and-Sparse Quantization", arXiv 2306.07629. `quantization.rounding.codebook_tables` finds
 the tables.
@@ -26,12 +27,13 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CodebookWeight(QuantizedWeight):
-    """`codes` in the weight's own shape, a `table`, and weights kept in float32: `values` at `positions`.
+    """`codes` in the weight's own shape, a `table` with its `factor`, and weights kept in float32: `values` at
+    `positions`.
 
     The table is float16 `[outer, 2**bits, inner]` of the weight folded to `[outer, reduced, inner]`
     (`quantization.storage.folding`): a code is the place that Python gives that index, 0 first, those of negative codes
-    behind those of positive ones. Positions are int32, counted through the flat weight, ascending, `outlier_count` of
-    them; what the tables say there is not used.
+    behind those of positive ones. Its numbers count `factor` times, float32 of shape `()`. Positions are int32,
+    counted through the flat weight, ascending, `outlier_count` of them; what the tables say there is not used.
 
     Raises:
         ValueError: a dtype, shape or value outside of this.
@@ -40,6 +42,7 @@ class CodebookWeight(QuantizedWeight):
     format: CodebookFormat
     codes: NDArray[np.int8]
     table: NDArray[np.float16]
+    factor: NDArray[np.float32]
     positions: NDArray[np.int32]
     values: NDArray[np.float32]
 
@@ -51,6 +54,8 @@ class CodebookWeight(QuantizedWeight):
             raise ValueError(f"a table of {table.shape} is not that of {self.format.name} for codes of {codes.shape}")
         if not np.isfinite(table).all():
             raise ValueError("the values of the table must be finite")
+        if self.factor.dtype != np.float32 or self.factor.shape != () or not 0 < self.factor < np.inf:
+            raise ValueError(f"the factor must be one positive float32 number, got {self.factor!r}")
         if codes.size and not (-half <= codes.min() and codes.max() < half):
             raise ValueError(
                 f"{self.format.name} holds codes {-half} to {half - 1}, got {codes.min()} to {codes.max()}"
@@ -77,17 +82,20 @@ class CodebookWeight(QuantizedWeight):
         return self.codes.shape
 
     def dequantize(self) -> Floats:
-        """The table at the codes, and the values kept: what the exported file looks up, with no arithmetic."""
+        """The table at the codes, and the values kept: what the exported file looks up."""
         outer, _, inner = self.table.shape
         places = self.codes.reshape(outer, -1, inner).astype(np.intp)
-        flat = np.take_along_axis(self.table.astype(np.float32), places, axis=1).reshape(-1)
+        flat = np.take_along_axis(self.table * self.factor, places, axis=1).reshape(-1)
         flat[self.positions] = self.values
         return flat.reshape(self.shape)
 
     def tensors(self) -> list[onnx.TensorProto]:
-        """Digits, table, and if the format keeps outliers their positions and values."""
+        """Digits, table, factor, and if the format keeps outliers their positions and values."""
         outer, levels, inner = self.table.shape
-        found: list[NDArray[Any]] = [self.table.reshape(stored_table_shape((outer, levels, inner)))]
+        found: list[NDArray[Any]] = [
+            self.table.reshape(stored_table_shape((outer, levels, inner))),
+            self.factor,
+        ]
         if self.format.outliers:
             found += [self.positions, self.values]
         return [*pack(self.codes, self.format.bits), *(onnx.numpy_helper.from_array(array) for array in found)]

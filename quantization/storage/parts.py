@@ -23,7 +23,7 @@ from quantization.storage.rotations import rotation
 # the names of parts begin with a letter that says what they are
 DIGITS = "abc"  # highest first
 SCALE = "s"
-FACTOR = "m"  # of all scales
+FACTOR = "m"  # of all scales, or of all tables
 ZERO_POINT = "z"
 HALVES = "h"
 POWERS = "p"
@@ -131,7 +131,11 @@ def _codebook(format_: CodebookFormat, shape: tuple[int, ...], channel_axis: int
         table = stored_table_shape(table_shape(format_, shape, channel_axis))
     except ValueError as error:
         raise NotStorable(str(error)) from error
-    parts = [*digit_parts(format_.bits, shape), Part(TABLES, TensorProto.FLOAT16, table, 2 * math.prod(table))]
+    parts = [
+        *digit_parts(format_.bits, shape),
+        Part(TABLES, TensorProto.FLOAT16, table, 2 * math.prod(table)),
+        Part(FACTOR, TensorProto.FLOAT, (), 4),
+    ]
     if format_.outliers:
         count = outlier_count(format_, math.prod(shape))
         parts += [

@@ -115,7 +115,7 @@ def test_every_value_is_at_the_nearest_of_its_own_table(shape: tuple[int, ...], 
     for outer, inner in np.ndindex(folded.outer, folded.inner):
         x = weight.reshape(folded.shape)[outer, :, inner]
         got = values.reshape(folded.shape)[outer, :, inner]
-        distances = np.abs(x[:, None] - found.table[outer, :, inner].astype(np.float32))
+        distances = np.abs(x[:, None] - found.table[outer, :, inner] * found.factor)
         least = np.where(kept[outer, :, inner], 0, distances.min(axis=1))
         np.testing.assert_allclose(np.abs(x - got), least, atol=1e-7)
 
@@ -171,9 +171,13 @@ def test_few_distinct_values_survive_exactly(outliers: int) -> None:
             np.testing.assert_array_equal(found.dequantize()[matters], weight[matters])
 
 
-def test_numbers_beyond_float16_go_to_its_end() -> None:
-    found = codebook(np.array([[1e6, 1.0, -1e30]], dtype=np.float32), CodebookFormat(2), 0)
-    np.testing.assert_array_equal(found.dequantize(), np.array([[65504, 1, -65504]], dtype=np.float32))
+@pytest.mark.parametrize("outliers", [0, 50])
+@pytest.mark.parametrize("power", [-90, -30, 0, 30, 120])
+def test_no_magnitude_is_too_small_or_too_large(power: int, outliers: int) -> None:
+    """A power of two before all weights changes nothing but that power."""
+    weight, unit = _weight((6, 50)), np.ldexp(np.float32(1), power)
+    plain, moved = (codebook(values, CodebookFormat(3, outliers), 0) for values in (weight, weight * unit))
+    np.testing.assert_array_equal(moved.dequantize(), plain.dequantize() * unit)
 
 
 def test_what_does_not_fold_is_not_stored() -> None:
@@ -185,7 +189,7 @@ def test_what_does_not_fold_is_not_stored() -> None:
 
 def test_what_a_codebook_costs() -> None:
     parts = storage(CodebookFormat(3, 45), (64, 1000), 0).parts
-    assert sum(part.size_bytes for part in parts) == 64 * 1000 * 3 // 8 + 64 * 8 * 2 + 288 * 8
+    assert sum(part.size_bytes for part in parts) == 64 * 1000 * 3 // 8 + 64 * 8 * 2 + 4 + 288 * 8
 
 
 def test_bad_input_is_refused() -> None:
@@ -206,6 +210,8 @@ def test_broken_arrays_are_refused() -> None:
         ("codes", np.full_like(good.codes, 2), "holds codes -2 to 1, got 2 to 2"),
         ("table", good.table[:, :3], "is not that of codebook2"),
         ("table", np.full_like(good.table, np.inf), "must be finite"),
+        ("factor", np.float32([1, 1]), "one positive float32 number"),
+        ("factor", np.array(0, np.float32), "one positive float32 number"),
         ("positions", good.positions.astype(np.int64), "positions must be int32"),
         ("positions", good.positions[::-1], "must ascend within 0 to 199"),
         ("positions", good.positions + np.int32(200), "must ascend within 0 to 199"),
