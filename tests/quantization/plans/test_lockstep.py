@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from network.graph import Network, TensorSpec
 from network.normalise import from_proto
-from quantization.plans.bias_correction import bias_correction
 from quantization.plans.lockstep import Lockstep, affordable
+from quantization.plans.sequential import Effort, round_plan
 
 
 def two_inputs(first: int | str, second: int | str) -> Network:
@@ -55,7 +55,7 @@ def test_whole_batches_run_and_others_are_refused(fixed: tuple[int | str, int | 
         for refused in (
             lambda count=count: affordable(network, samples(count), 1 << 20, 1),
             lambda count=count: Lockstep(network, samples(count), {}, batch=4, threads=1),
-            lambda count=count: bias_correction(network, {}, samples(count), threads=1),
+            lambda count=count: round_plan(network, {}, samples(count), {}, Effort(threads=1)),
         ):
             with pytest.raises(ValueError, match=f"in a run; got {count}, give a multiple of 4"):
                 refused()
