@@ -150,6 +150,7 @@ def test_the_document_describes_every_call(server: Any) -> None:
         "/v1/jobs/{job_id}/frontier",
         "/v1/jobs/{job_id}/sensitivity",
         "/v1/jobs/{job_id}/model.onnx",
+        "/v1/schemas/plan-1.json",
         "/healthz",
         "/readyz",
         "/metrics",

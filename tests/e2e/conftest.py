@@ -49,6 +49,8 @@ class Commands:
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        # a shell that runs the tests in the background ignores interrupts, and whoever it starts inherits that
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen([_bitbudget(), *arguments], env=self.environment, cwd=self.folder)
         self._stack.callback(_end, process)
         return process

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from planner.merge import MergedProblem
 from planner.problem import Plan, Problem
 from quantization.formats import FloatFormat
 from sensitivity.dependencies.measured import MeasuredPlans
 from workers.stage import StageContext
-from workers.stages.agreement import plan_samples
 from workers.stages.candidates import Rounded
 from workers.stages.changes import changes_of
 from workers.stages.inputs import Inputs
@@ -18,13 +20,19 @@ from workers.stages.payload import number, pack, unpack
 
 # the first stage of `planner.evolution` reads a sixteenth of the samples: a batch is not to be more
 PARTS = 16
+MOST_SAMPLES = 512
+
+
+def fitness_samples(inputs: Inputs) -> NDArray[np.int64]:
+    """The last samples of the search, no more than may be alive at once, or one batch."""
+    return inputs.splits.search[-max(min(MOST_SAMPLES, inputs.group), inputs.static_batch or 0) :]
 
 
 class MeasuredLoss:
     """The mean loss of a plan over the first so many samples, rounded up to whole batches; infinite where it is none.
 
-    The samples are those on which `agreement` measures plans, a part of the search's: no held-out sample is among them,
-    and none of those that ranges, roundings and curvature were fitted to.
+    The samples are the last of the search's, at most `MOST_SAMPLES`: no held-out sample is among them, and
+    none of those that ranges and roundings were fitted to.
 
     Args:
         problem: the plans of `joint` stand for its plans.
@@ -46,7 +54,7 @@ class MeasuredLoss:
         self._joint = joint
         self._report = report
         self._done = 0
-        self._arrays = inputs.take(plan_samples(inputs))
+        self._arrays = inputs.take(fitness_samples(inputs))
         self._runs: MeasuredPlans | None = None
         self._places: dict[tuple[str, str], int] = {}
 

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from evaluation.splits import split
-from workers.stages.agreement import plan_samples
+from workers.stages.fitness import fitness_samples
 
 WIDTH, LAYERS = 16, 8
 FORMATS = {"weights": {"bits": [2, 3, 4, 5, 6], "refinement": "none"}, "sensitivity": {"method": "quantization_error"}}
@@ -132,6 +132,6 @@ def test_the_least_drop_within_a_limit_is_polished_too(planned):
 def test_no_held_out_sample_is_looked_at():
     splits = split(600, 0, None)
     inputs = SimpleNamespace(splits=splits, static_batch=None, group=1024)
-    samples = plan_samples(inputs)
+    samples = fitness_samples(inputs)
     assert set(samples) <= set(splits.search)
     assert not set(samples) & {*splits.held_out, *splits.calibration}
