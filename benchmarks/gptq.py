@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from scipy.linalg import lapack
+from threadpoolctl import threadpool_limits
 
 from benchmarks.real_network import BATCH, FORMATS, THREADS, prepared_images, site_statistics
 from evaluation.runner import OnnxRunner
@@ -35,7 +36,15 @@ Floats = NDArray[np.float32]
 
 def gptq_gemm_time_ratio() -> float:
     """Seconds of GPTQ of a Gemm `ROWS x REDUCED` in 4 bits, over those of what it is made of: one Cholesky factor of H
-    in float64, and the updates of all columns in float32 products of the best size, without any rounding."""
+    in float64, and the updates of all columns in float32 products of the best size, without any rounding.
+
+    On one thread of BLAS, which is what a worker gives it; a second one helps the factor more than the rest.
+    """
+    with threadpool_limits(1, user_api="blas"):
+        return _gemm_time_ratio()
+
+
+def _gemm_time_ratio() -> float:
     weight, statistics, axis = _gemm()
     hessian = statistics.hessian[0] + DAMPING * statistics.hessian[0].diagonal().mean() * np.eye(REDUCED)
     upper = np.triu(np.random.default_rng(2).standard_normal((REDUCED, REDUCED), dtype=np.float32))
