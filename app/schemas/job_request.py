@@ -376,7 +376,8 @@ class JobRequest(Strict):
 
     @model_validator(mode="after")
     def _every_layer_has_a_format_left(self) -> Self:
-        widest = self.weights.widest
+        # a name may be an activation's, which only the network says
+        widest = max(self.weights.widest, *(self.activations.bits or (0,)))
         for name, constraint in self.layers.items():
             if constraint.same_as == name:
                 refuse("constraint_impossible", f"layers.{name}.same_as names the layer itself; name another one")

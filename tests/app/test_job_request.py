@@ -322,6 +322,11 @@ def test_a_name_is_taken_just_when_there_is_such_a_format(shared: str, bits: int
             parse_request(_request(weights={"formats": [wrong]}))
 
 
+def test_the_least_width_of_an_activation_may_be_above_those_of_weights() -> None:
+    members = {"weights": {"bits": [4]}, "activations": {"bits": [4, 8]}, "layers": {"image": {"min_bits": 8}}}
+    assert parse_request(_request(**members)).layers["image"].min_bits == 8
+
+
 def test_a_layer_may_get_widths_that_no_other_layer_gets() -> None:
     request = parse_request(_request(weights={"bits": [2, 4]}, layers={"fc": {"bits": [8]}}))
     assert request.layers["fc"].bits == (8,)

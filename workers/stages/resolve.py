@@ -197,6 +197,11 @@ def allowed_formats(network: Network, request: Mapping[str, Any]) -> tuple[Allow
                 f"of its names; say it once, as {site.name!r}"
             )
     allowed = {site.name: names(allowed_to(request, site, constraints.get(site.name, {}))) for site in network.sites}
+    if nothing := [name for name, formats in allowed.items() if not formats]:
+        raise ConstraintImpossible(
+            f"layers.{nothing[0]} asks for at least {constraints[nothing[0]]['min_bits']} bits, and weights has no "
+            'format of as many; allow wider weights, or keep the layer in float32 with {"keep": true}'
+        )
     tied = tied_groups(network.sites, known, constraints)
     candidates = candidate_formats(request, activations)
     rounded = {site.name: names(fitting(site, candidates)) for site in network.sites}

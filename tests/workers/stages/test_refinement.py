@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from planner.errors import ConstraintImpossible
 from workers.stages.payload import unpack
 
 PLAN = {"version": 1, "layers": [{"name": name, "format": "int2/channel"} for name in ("conv1", "conv2", "fc")]}
@@ -100,3 +101,11 @@ def test_a_plan_that_breaks_the_network_is_measured_all_the_same(job):
     delivered = json.loads(delivery.artifacts["plan"])
     assert delivered["outcome"] == "not_met"
     assert {layer["rounding"] for layer in delivered["layers"]} == {"gptq"}
+
+
+def test_a_weight_without_a_format_is_refused_before_anything_is_slow(job, model, samples):
+    request = {"weights": {"bits": [4]}, "activations": {"bits": [8]}, "layers": {"fc": {"min_bits": 8}}}
+    run = job(model, samples, request)
+    with pytest.raises(ConstraintImpossible, match="fc asks for at least 8 bits, and weights has no format of as many"):
+        run.run()
+    assert "calibrate" not in run.ran
