@@ -127,7 +127,7 @@ def jobs(case: Case, work: Path) -> dict[str, Any]:
 
 
 def uniform(data: Data) -> dict[str, float]:
-    """One width for all weights, rounded as a job rounds a plan; without it for comparison."""
+    """One width for all weights, all rounded for each other; 2 bits are printed only."""
     figures = {}
     for bits in (4, 3, 2):
         drop = data.drop(_quantized(data, bits))

@@ -67,11 +67,13 @@ def refined(
 def _key(
     context: StageContext, weights: Weights, activations: Mapping[str, QuantizedActivation], effort: Effort
 ) -> str:
-    """What the result depends on; learned rounding is bound to the clock, so that its deadline does not count."""
+    """What the result depends on; of learned rounding the times that were asked for, not those that the clock left."""
     asked = context.request["weights"]
     told = [VERSION, *(context.request[name] for name in ("model_id", "dataset_id", "seed")), SAMPLES, effort.threads]
     told += [effort.batch, effort.positions_per_sample, effort.memory_bytes, asked["refinement"] == "adaround"]
-    told += [asked["adaround_seconds"], repr(sorted(activations.items(), key=lambda item: item[0]))]
+    if asked["refinement"] == "adaround":
+        told += [asked["adaround_seconds"], context.request["search"]["deadline_seconds"]]
+    told += [repr(sorted(activations.items(), key=lambda item: item[0]))]
     digest = hashlib.sha256(json.dumps(told).encode())
     for name, weight in weights.items():
         digest.update(f"{name} {weight.format.name}".encode())

@@ -139,8 +139,9 @@ def test_without_errors_before_it_is_plain_gptq(make_network: MakeNetwork) -> No
     alone = independent(network, inputs, 3)
     for name in ("w1", "w4"):
         found = round_plan(network, {name: alone[name]}, inputs, {}, PLAIN)
-        assert found.weights[name].codes.tobytes() == alone[name].codes.tobytes()  # type: ignore[attr-defined]
-        np.testing.assert_allclose(found.weights[name].scale, alone[name].scale, rtol=1e-6)  # type: ignore[attr-defined]
+        one, other = found.weights[name].arrays(), alone[name].arrays()
+        assert one["codes"].tobytes() == other["codes"].tobytes()
+        np.testing.assert_allclose(one["scale"], other["scale"], rtol=1e-6)
         assert found.biases == {}
         assert found.notes == {name: "sequential gptq"}
 
@@ -194,8 +195,9 @@ def test_tied_weights_are_rounded_once_from_all_uses(make_network: MakeNetwork) 
     network = make_network(nodes, inputs, {"w": new(10, 10), "w_end": new(10, 4)})
     weights = independent(network, inputs, 3)
     found = round_plan(network, weights, inputs, {}, PLAIN)
-    np.testing.assert_array_equal(found.weights["w"].codes, weights["w"].codes)  # type: ignore[attr-defined]
-    np.testing.assert_allclose(found.weights["w"].scale, weights["w"].scale, rtol=1e-5)  # type: ignore[attr-defined]
+    one, other = found.weights["w"].arrays(), weights["w"].arrays()
+    np.testing.assert_array_equal(one["codes"], other["codes"])
+    np.testing.assert_allclose(one["scale"], other["scale"], rtol=1e-5)
     changed = found.weights["w_end"].dequantize() != weights["w_end"].dequantize()
     assert changed.any()
 

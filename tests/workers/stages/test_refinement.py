@@ -109,3 +109,14 @@ def test_a_weight_without_a_format_is_refused_before_anything_is_slow(job, model
     with pytest.raises(ConstraintImpossible, match="fc asks for at least 8 bits, and weights has no format of as many"):
         run.run()
     assert "calibrate" not in run.ran
+
+
+def test_what_a_deadline_cut_short_is_not_found_by_a_job_without_one(job, model, samples):
+    results: dict[str, bytes] = {}
+    weights = {"bits": [2], "refinement": "adaround", "adaround_seconds": 0.5}
+    kept: list[set[str]] = []
+    for deadline in (3600.0, None, None):
+        request = {"budget": {"max_drop": 0.9}, "weights": weights, "search": {"deadline_seconds": deadline}}
+        job(model, samples, request, results).run()
+        kept.append({key for key in results if key.startswith("refined/")})
+    assert [len(keys) for keys in kept] == [1, 2, 2]
