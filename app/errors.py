@@ -58,6 +58,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "model_weights_not_finite": ErrorClass(422, "The model has weights that are not finite"),
     "model_shapes_not_fixed": ErrorClass(422, "The model has shapes that nothing fixes"),
     "model_nothing_to_quantize": ErrorClass(422, "The model has no weight that can be quantized"),
+    "opset_not_reachable": ErrorClass(422, "The model cannot have an opset as old as asked for"),
     # datasets
     "dataset_invalid": ErrorClass(422, "The data are not a readable .npz archive"),
     "dataset_wrong_names": ErrorClass(422, "The arrays do not have the names of the model's inputs"),

@@ -50,3 +50,9 @@ class ShapesNotFixed(NetworkError):
 
 class NothingToQuantize(NetworkError):
     code = "model_nothing_to_quantize"
+
+
+class OpsetNotReachable(NetworkError):
+    """Nodes that an older opset does not have; names them, and the oldest opset that would do."""
+
+    code = "opset_not_reachable"

@@ -2,7 +2,8 @@
 
 In this order: initializers out of the inputs, input shapes fixed by the data (the batch axis stays free where the file
 leaves it free), model-local functions inlined, constants and shape arithmetic folded, BatchNorm folded into the layer
-before it, identical initializers merged, the opset converted, all folded once more, every node named.
+before it, identical initializers merged, the opset converted, all folded once more, every node named. At last the whole
+is given an older opset, if asked for (`network.opset`).
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from onnxscript.rewriter import pattern
 
 from network.errors import ModelInvalid, NothingToQuantize, ShapesNotFixed
 from network.graph import Network, TensorSpec
+from network.opset import TARGET_OPSET, lower
 from network.sites import find_sites
 
-TARGET_OPSET = 25  # the first with int2 and uint2, which the exported weights need
 OLDEST_CONVERTED_OPSET = 18  # onnxscript converts from here on; what is older goes through onnx's own converter first
 IR_VERSION = 13  # the IR version that belongs to opset 25
 BATCH_AXIS = "N"
@@ -35,18 +36,22 @@ LARGEST_CONVERTED = 1 << 10  # elements; what is larger is no argument of an ope
 _WEIGHT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
 
 
-def normalise(model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] | None = None) -> Network:
+def normalise(
+    model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] | None = None, opset: int = TARGET_OPSET
+) -> Network:
     """The normalised network of an admitted `model`.
 
     Args:
         model: what `admit` returned; not changed.
         input_shapes: for each graph input the shape of one sample, without the batch axis, as the data has it. An axis
             that the file leaves dynamic is fixed by it.
+        opset: of the network, from 18 on.
 
     Raises:
         ShapesNotFixed: an input has a dynamic axis besides the batch axis, and `input_shapes` does not fix it.
         NothingToQuantize: no weight of the graph can be quantized.
-        ModelInvalid: the file cannot be brought to the opset that the quantized weights need.
+        ModelInvalid: the file cannot be brought to `TARGET_OPSET`.
+        OpsetNotReachable: it cannot be brought back from there to `opset`.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
@@ -63,7 +68,9 @@ def normalise(model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]
     common_passes.TopologicalSortPass()(graph)
     _name_nodes(graph)
     graph.ir_version = IR_VERSION
-    network = from_proto(ir.serde.serialize_model(graph))
+    normalised = ir.serde.serialize_model(graph)
+    lower(normalised, opset)
+    network = from_proto(normalised)
     if not network.sites:
         raise NothingToQuantize(
             "no weight can be quantized: expected at least one Conv, ConvTranspose, Gemm, MatMul, Gather, LSTM, GRU or "
@@ -72,9 +79,16 @@ def normalise(model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]
     return network
 
 
-def load(data: bytes) -> Network:
-    """The network that `dump` wrote."""
-    return from_proto(onnx.ModelProto.FromString(data))
+def load(data: bytes, opset: int = TARGET_OPSET) -> Network:
+    """The network that `dump` wrote of one at `TARGET_OPSET`, at an opset from 18 on.
+
+    Raises:
+        OpsetNotReachable: it has nodes that `opset` does not have.
+    """
+    proto = onnx.ModelProto.FromString(data)
+    if opset != TARGET_OPSET:
+        lower(proto, opset)
+    return from_proto(proto)
 
 
 def dump(network: Network) -> bytes:

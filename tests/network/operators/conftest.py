@@ -20,6 +20,7 @@ from onnx import helper
 
 from network.execution import TorchNetwork
 from network.graph import Network, TensorSpec
+from network.opset import lower
 
 OPSET = 25
 IR_VERSION = 10
@@ -59,12 +60,18 @@ def _network(case: Case, arrays: Arrays) -> Network:
 
 
 @pytest.fixture
-def compare() -> Callable[[Case], None]:
-    """Fails unless torch gives the outputs of ONNX Runtime: same shape, same type, to within rounding."""
+def compare() -> Callable[..., None]:
+    """Fails unless torch gives the outputs of ONNX Runtime: same shape, same type, to within rounding.
 
-    def run(case: Case) -> None:
+    With `opset` the network is given that older one before.
+    """
+
+    def run(case: Case, opset: int = OPSET) -> None:
         arrays = _arrays(case)
         network = _network(case, arrays)
+        if opset != OPSET:
+            lower(network.proto, opset)
+            onnx.shape_inference.infer_shapes(network.proto, check_type=True, strict_mode=True)
         expected = _onnx_runtime(network.proto, arrays)
         results = TorchNetwork(network).run({k: torch.from_numpy(v.copy()) for k, v in arrays.items()})
         for result, reference in zip(results, expected, strict=True):
