@@ -107,6 +107,22 @@ def simulate(
         raise _too_large(expected) from error
 
 
+def stored_weights(
+    network: Network,
+    weights: Mapping[str, QuantizedWeight],
+    activations: Mapping[str, QuantizedActivation] = _NO_ACTIVATIONS,
+    *,
+    products: Products = Products.FLOAT,
+) -> dict[str, QuantizedWeight]:
+    """`weights` as `export` stores them: where an integer kernel adds a bias, a channel may have another scale.
+
+    Raises:
+        QuantizationError: as `export`.
+    """
+    parts = _Parts(network, weights, activations, products)
+    return {name: parts.weight(name) for name in parts.stored}
+
+
 @dataclass(frozen=True, eq=False)
 class Drafted:
     """A file that is known but for the values of its large tensors, which `payloads` makes one after the other."""

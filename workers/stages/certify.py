@@ -17,11 +17,12 @@ from evaluation.latency import Timed
 from evaluation.metrics import DropKind, Measurement, Metric
 from network.normalise import dump
 from planner.problem import Plan, Problem
+from quantization.export.export import stored_weights
 from workers.stage import StageContext
 from workers.stages.applied import brings_plan
 from workers.stages.candidates import Rounded, pack_weights
 from workers.stages.inputs import Inputs
-from workers.stages.latency_table import LatencyTable, latency_sample
+from workers.stages.latency_table import LatencyTable, latency_sample, products_of
 from workers.stages.measured import Comparison, Exported, exported
 from workers.stages.payload import pack, unpack
 from workers.stages.plan import MOST_LOOKS
@@ -59,7 +60,9 @@ def run(context: StageContext) -> bytes:
         "certificate": asdict(certificate),
         "latency": _timed(context, inputs, model.file) if timed else None,
     }
-    weights = pack_weights(inputs.network, model.weights, model.notes)
+    products = products_of(context.request)
+    stored = stored_weights(model.network, model.weights, model.activations, products=products)
+    weights = pack_weights(inputs.network, stored, model.notes)
     return pack(document, {"model": _bytes(model.file), "weights": _bytes(weights)})
 
 

@@ -89,7 +89,7 @@ def deliver(context: StageContext) -> Delivery:
         "plan": _json(document),
         "model": model,
         "ort": _json(tensor_overrides(inputs.network, document, weights, activations, uploaded)),
-        "aimet": _json(aimet_encodings(document, weights, activations)),
+        "aimet": _json(aimet_encodings(inputs.network, document, weights, activations, uploaded)),
     }
     return Delivery(outcome, summary, artifacts if search is None else artifacts | search.artifacts())
 

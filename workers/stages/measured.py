@@ -109,10 +109,12 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exported:
-    """The file of a plan, its weights by initializer name, and how those were rounded that were rounded anew."""
+    """The file of a plan, what it was made from, and how those weights were rounded that were rounded anew."""
 
     file: bytes
+    network: Network
     weights: Mapping[str, QuantizedWeight]
+    activations: Mapping[str, QuantizedActivation]
     notes: Mapping[str, str]
 
 
@@ -128,7 +130,7 @@ def exported(context: StageContext, inputs: Inputs, rounded: Rounded, problem: P
         activations,
         products=products_of(context.request),
     )
-    return Exported(file, found.weights, found.notes)
+    return Exported(file, network, found.weights, activations, found.notes)
 
 
 def file_sizes(

@@ -5,6 +5,8 @@ rounding is in the delivered file alone.
 
 A scale of this service may be negative, so that the one code more on the negative side serves either tail. ONNX Runtime
 takes that as it is. AIMET's scales are positive: there, the same grid is a positive scale with its offset moved by one.
+
+What is said of AIMET was found with aimet-onnx 2.42, `load_encodings_to_sim`.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from network.graph import Network, Site
+from network.graph import Layer, Network, Site
+from network.sites import RECURRENT
 from quantization.activations.quantized import QuantizedActivation
-from quantization.formats import Granularity, parse_format
+from quantization.formats import FloatFormat, Granularity, HalfFormat, parse_format
 from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
 Weights = Mapping[str, QuantizedWeight]
@@ -32,6 +35,9 @@ Notes = list[dict[str, str]]
 AIMET_VERSION = "1.0.0"
 """Of the encodings: a list of tensors, each with its scales and offsets (AIMET 1.33 and later)."""
 
+AIMET_CHANNEL_AXES = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1}
+"""The axis that AIMET takes the scales of a weight to lie along, by operator; of Gemm the one that `transB` says."""
+
 # Types of `onnxruntime.quantization.QuantType` by width; it has none of 2, 3, 5, 6 or 7 bits.
 WEIGHT_TYPES = {4: "QInt4", 8: "QInt8"}
 ACTIVATION_TYPES = {4: "QUInt4", 8: "QUInt8", 16: "QUInt16"}
@@ -39,18 +45,29 @@ ACTIVATION_TYPES = {4: "QUInt4", 8: "QUInt8", 16: "QUInt16"}
 
 @dataclass(frozen=True)
 class UploadedTensors:
-    """What the upload calls its tensors and nodes; the plan is about the network that was made from it."""
+    """What the upload calls its tensors and nodes; the plan is about the network that was made from it.
+
+    `normalised` gives by the output of a BatchNormalization the tensor that it normalises, unless the output is one of
+    the graph.
+    """
 
     initializers: Mapping[str, onnx.TensorProto]
     values: frozenset[str]
     nodes: frozenset[str]
+    normalised: Mapping[str, str]
 
     @classmethod
     def read(cls, path: Path) -> UploadedTensors:
         graph = onnx.load_model(path, load_external_data=False).graph
         initializers = {tensor.name: tensor for tensor in graph.initializer}
         values = {value.name for value in graph.input} | {name for node in graph.node for name in node.output}
-        return cls(initializers, frozenset(values), frozenset(node.name for node in graph.node))
+        outputs = {value.name for value in graph.output}
+        normalised = {
+            node.output[0]: node.input[0]
+            for node in graph.node
+            if node.op_type == "BatchNormalization" and node.output[0] not in outputs
+        }
+        return cls(initializers, frozenset(values), frozenset(node.name for node in graph.node), normalised)
 
     def has_weight(self, network: Network, name: str) -> bool:
         """Whether the upload has an initializer of this name with the very same values: a folded one has others."""
@@ -140,8 +157,17 @@ def _activation_notes(plan: Mapping[str, Any]) -> Notes:
     return [_note(name, text) for name in floats]
 
 
-def aimet_encodings(plan: Mapping[str, Any], weights: Weights, activations: Activations) -> dict[str, Any]:
+def aimet_encodings(
+    network: Network,
+    plan: Mapping[str, Any],
+    weights: Weights,
+    activations: Activations,
+    uploaded: UploadedTensors,
+) -> dict[str, Any]:
     """AIMET's encodings of version 1.0.0: `value = scale * (code + offset)`, codes 0 to `2**bw - 1`.
+
+    They are for the uploaded file, once AIMET has folded its BatchNorm. There is no encoding of float32: a tensor
+    without one stays that. A single tensor that AIMET does not know would make it refuse all: it is left out.
 
     Args:
         plan: as delivered.
@@ -150,24 +176,50 @@ def aimet_encodings(plan: Mapping[str, Any], weights: Weights, activations: Acti
     """
     notes: Notes = []
     params = []
+    sites = {site.weight: site for site in network.sites}
     for row in plan["layers"]:
         name = row["weight"]
-        if _is_float(row):
-            params.append(_float_encoding(name, row["bits"]))
-        elif (grid := _grid(weights[name])) is not None:
-            params.append({"name": name, **_weight_encoding(grid)})
-        else:
-            notes.append(_note(name, f"these encodings have nothing like {weights[name].format.name}: left out"))
+        if isinstance(parse_format(row["format"]), FloatFormat):
+            continue
+        encoding = _weight_encoding(sites[name], weights[name], uploaded)
+        if isinstance(encoding, str):
+            notes.append(_note(name, f"{encoding}: left out"))
+            continue
+        params.append({"name": name, **encoding})
+        if not uploaded.has_weight(network, name):
+            notes.append(_note(name, "the uploaded file has other values here: fold BatchNorm into it with AIMET"))
     return {
         "version": AIMET_VERSION,
         "producer": f"bitbudget {version('bitbudget')}",
         "param_encodings": params,
-        "activation_encodings": list(_activation_encodings(plan, activations)),
+        "activation_encodings": list(_activation_encodings(network, activations, uploaded, notes)),
         "notes": notes,
     }
 
 
-def _weight_encoding(weight: IntegerWeight) -> dict[str, Any]:
+def _weight_encoding(site: Site, weight: QuantizedWeight, uploaded: UploadedTensors) -> dict[str, Any] | str:
+    """The encoding of one weight, or why there is none."""
+    if site.weight not in uploaded.initializers:
+        return "the uploaded file has no initializer of this name"
+    if isinstance(weight.format, HalfFormat):
+        return {"enc_type": "PER_TENSOR", "dtype": "FLOAT", "bw": 16}
+    grid = _grid(weight)
+    if grid is None:
+        return f"these encodings have nothing like {weight.format.name}"
+    if grid.scale.ndim:
+        others = sorted({layer.op_type for layer in site.layers if not _along_channels(layer, grid)})
+        if others:
+            return f"AIMET has no scales along this axis of a weight of {', '.join(others)}"
+    return _integer_encoding(grid)
+
+
+def _along_channels(layer: Layer, weight: IntegerWeight) -> bool:
+    """Whether AIMET takes the scales of `weight`, which are more than one, to lie along the axis that they do."""
+    axis = layer.channel_axis if layer.op_type == "Gemm" else AIMET_CHANNEL_AXES.get(layer.op_type)
+    return axis is not None and weight.scale.shape[axis] == weight.scale.size
+
+
+def _integer_encoding(weight: IntegerWeight) -> dict[str, Any]:
     format_, scales, zero_points = weight.format, weight.scale.reshape(-1).astype(np.float64), _zero_points(weight)
     # with a scale of the other sign the highest code stands for the lowest value
     offsets = np.where(scales > 0, format_.lowest_code - zero_points, zero_points - format_.highest_code)
@@ -182,26 +234,30 @@ def _weight_encoding(weight: IntegerWeight) -> dict[str, Any]:
     }
 
 
-def _activation_encodings(plan: Mapping[str, Any], activations: Activations) -> Iterator[dict[str, Any]]:
-    for row in plan["activations"]:
-        for tensor in row["tensors"]:
-            found = activations.get(tensor)
-            if found is None:
-                yield _float_encoding(tensor, row["bits"])
-                continue
-            yield {
-                "name": tensor,
-                "enc_type": "PER_TENSOR",
-                "dtype": "INT",
-                "bw": found.format.bits,
-                "is_sym": False,
-                "scale": [found.scale],
-                "offset": [-found.zero_point],
-            }
-
-
-def _float_encoding(name: str, bits: int) -> dict[str, Any]:
-    return {"name": name, "enc_type": "PER_TENSOR", "dtype": "FLOAT", "bw": bits}
+def _activation_encodings(
+    network: Network, activations: Activations, uploaded: UploadedTensors, notes: Notes
+) -> Iterator[dict[str, Any]]:
+    """With BatchNorm folded, AIMET calls the tensor like what was normalised, `network` like the result."""
+    nodes = network.proto.graph.node
+    kept = {node.output[0] for node in nodes if node.op_type == "BatchNormalization"}
+    recurrent = {name for node in nodes if node.op_type in RECURRENT for name in node.output}
+    for tensor, found in activations.items():
+        name = tensor if tensor in kept else uploaded.normalised.get(tensor, tensor)
+        if tensor in recurrent:
+            notes.append(_note(tensor, "AIMET would give what the recurrent layer reads the same scale: left out"))
+            continue
+        if name not in uploaded.values:
+            notes.append(_note(tensor, "the uploaded file has no tensor of this name: left out"))
+            continue
+        yield {
+            "name": name,
+            "enc_type": "PER_TENSOR",
+            "dtype": "INT",
+            "bw": found.format.bits,
+            "is_sym": False,
+            "scale": [found.scale],
+            "offset": [-found.zero_point],
+        }
 
 
 def _is_float(row: Mapping[str, Any]) -> bool:

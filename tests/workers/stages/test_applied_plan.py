@@ -207,12 +207,11 @@ def test_the_activations_of_the_encodings_are_those_of_the_plan(job, model, samp
     delivery = job(model, samples, request).run()
     plan, aimet = plan_of(delivery), json.loads(delivery.artifacts["aimet"])
     found = {one["name"]: one for one in aimet["activation_encodings"]}
-    assert set(found) == {tensor for row in plan["activations"] for tensor in row["tensors"]}
-    for row in plan["activations"]:
+    quantized = [row for row in plan["activations"] if row["format"] != "float32"]
+    # AIMET refuses an encoding of float32, and leaves alone what has none
+    assert set(found) == {tensor for row in quantized for tensor in row["tensors"]} == {"image", "r2", "f"}
+    for row in quantized:
         one = found[row["name"]]
-        if row["format"] == "float32":
-            assert (one["dtype"], one["bw"]) == ("FLOAT", 32)
-            continue
         assert (one["bw"], one["is_sym"]) == (8, False)
         # value = scale (code + offset) = scale (code - zero point)
         assert (one["scale"], one["offset"]) == ([row["scale"]], [-row["zero_point"]])
