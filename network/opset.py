@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -178,6 +179,7 @@ def _relabel(node: NodeProto, known: _Values, opset: int) -> None:
         node.input.extend(kept)
 
 
+@cache
 def _schema(op_type: str, opset: int) -> OpSchema | None:
     return onnx.defs.get_schema(op_type, opset, "") if onnx.defs.has(op_type, opset, "") else None
 

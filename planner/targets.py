@@ -16,6 +16,12 @@ from quantization.formats import Granularity, IntegerFormat, UnsignedFormat, Wei
 
 _PROFILES = files("planner") / "profiles"
 
+OPSETS = range(18, 26)
+"""Opsets that a network can be written for."""
+
+FIRST_OPSET_OF_BITS = {16: 21}
+"""The first opset whose QuantizeLinear has a width of activations, of those that not all have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -23,7 +29,8 @@ class Target:
 
     `unpacks` says that weights are turned back into floats or 8-bit codes before they are multiplied, so that every
     format of storage is one. `activation_bits` is empty where activations stay float32. `integer_kernels` are the
-    pairs of a weight's and an activation's width that run as integer kernels; other pairs run in float.
+    pairs of a weight's and an activation's width that run as integer kernels; other pairs run in float. `opset` is the
+    newest that the target takes.
     """
 
     name: str
@@ -33,6 +40,7 @@ class Target:
     unpacks: bool
     activation_bits: tuple[int, ...]
     integer_kernels: frozenset[tuple[int, int]]
+    opset: int
 
     def __post_init__(self) -> None:
         for bits in self.weight_bits:
@@ -47,18 +55,39 @@ class Target:
         unknown = {pair for pair in self.integer_kernels if not self._has(*pair)}
         if unknown:
             raise ValueError(f"target {self.name}: kernels for widths that it does not have: {sorted(unknown)}")
+        if self.opset not in OPSETS:
+            raise ValueError(f"target {self.name}: opset {self.opset}, expected {OPSETS[0]} to {OPSETS[-1]}")
 
     def _has(self, weight: int, activation: int) -> bool:
         return weight in self.weight_bits and activation in self.activation_bits
 
-    def check_activation_bits(self, bits: int, asked_by: str) -> None:
-        """Refuse a width of activations that the target does not have; otherwise like `check_weight_format`."""
+    def opset_for(self, asked: int | None) -> int:
+        """The opset of the result: the one that was asked for, or else the newest that the target takes.
+
+        Raises:
+            ConstraintImpossible: the target does not take one as new.
+        """
+        if asked is not None and asked > self.opset:
+            raise ConstraintImpossible(
+                f"opset asks for {asked}, and the target {self.name} takes {self.opset} at most; take that or an older "
+                "one, or name another target"
+            )
+        return self.opset if asked is None else asked
+
+    def check_activation_bits(self, bits: int, asked_by: str, opset: int) -> None:
+        """Refuse a width of activations that the target does not have, or not at the opset of the result; otherwise
+        like `check_weight_format`."""
         if not self.activation_bits:
             raise ConstraintImpossible(
                 f"{asked_by} asks for {bits} bits, but on the target {self.name} activations stay float32; leave it "
                 "null, or name another target"
             )
         self._check(bits, self.activation_bits, "activations", asked_by)
+        if opset < FIRST_OPSET_OF_BITS.get(bits, opset):
+            raise ConstraintImpossible(
+                f"{asked_by} asks for {bits} bits, which ONNX has from opset {FIRST_OPSET_OF_BITS[bits]} on, and the "
+                f"result is to have opset {opset}; take 8 bits, or set opset to {FIRST_OPSET_OF_BITS[bits]} or above"
+            )
 
     def check_weight_format(self, format_: WeightFormat, asked_by: str) -> None:
         """Refuse a format of weights that the target does not have.
@@ -117,6 +146,7 @@ def target(name: str) -> Target:
         weights["unpacks"],
         tuple(activations["bits"]),
         frozenset((weight, activation) for weight, activation in profile["integer_kernels"]),
+        profile["opset"],
     )
 
 

@@ -75,6 +75,13 @@ Keep = Annotated[list[str] | None, typer.Option(help="A layer that stays float32
 Deadline = Annotated[
     float | None, typer.Option(help="Seconds after which the best plan found so far is taken.", show_default="none")
 ]
+Opset = Annotated[
+    int | None,
+    typer.Option(
+        help="Newest ONNX opset that the result may use, 18 to 25: an older one for an older runtime.",
+        show_default="what the target takes",
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Of everything random.", show_default="0")]
 Request = Annotated[
     Path | None,
@@ -100,6 +107,7 @@ class AppliedOptions:
     relative: Relative = False
     confidence: Confidence = None
     rounding: RoundingOption = None
+    opset: Opset = None
     seed: Seed = None
     request: Request = None
 
@@ -114,7 +122,7 @@ class AppliedOptions:
     def _said(self) -> dict[str, Any]:
         kind = "relative" if self.relative else None
         budget = {"max_drop": self.max_drop, "metric": self.metric, "kind": kind, "confidence": self.confidence}
-        return {"budget": budget, "weights": {"rounding": self.rounding}, "seed": self.seed}
+        return {"budget": budget, "weights": {"rounding": self.rounding}, "opset": self.opset, "seed": self.seed}
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,8 @@ def apply(
 ) -> None:
     """Quantize one network as a plan says, without any search, and measure the result on held-out samples.
 
-    Budget, rounding, target and seed are those of the job that made the plan, if the file tells them; options override.
+    Budget, rounding, target, opset and seed are those of the job that made the plan, if the file tells them; options
+    override.
     Exit status: 0 the budget is met, 3 it is not (the file was written all the same), 1 an error.
     """
     _run(applied_body(read_object(plan), asked), model, data, out, as_json, pipeline)
@@ -81,7 +82,7 @@ def applied_body(plan: Mapping[str, Any], asked: AppliedOptions) -> dict[str, An
     before = plan.get("request")
     body: dict[str, Any] = {}
     if isinstance(before, Mapping):
-        body = {name: before[name] for name in ("budget", "target", "seed") if name in before}
+        body = {name: before[name] for name in ("budget", "target", "opset", "seed") if name in before}
         weights = before.get("weights")
         if isinstance(weights, Mapping):
             body["weights"] = {name: weights[name] for name in HOW_TO_ROUND if name in weights}

@@ -319,6 +319,9 @@ class JobRequest(Strict):
     target: TargetName = Field(
         default="onnxruntime-cpu", description="What will run the network: formats that it does not have are refused."
     )
+    opset: Annotated[int, Field(ge=18, le=25)] | None = Field(
+        default=None, description="Newest ONNX opset that the result may use; null: the newest that the target takes."
+    )
     latency_table: LatencyTable | None = Field(
         default=None, description="Milliseconds on your device; null: measured on this machine where latency matters."
     )

@@ -11,7 +11,7 @@ from app.errors import AppError
 from app.schemas.job_request import WIDTHS_OF_TARGETS, JobRequest, Sensitivity, TargetName
 from app.schemas.parsing import MAX_DEPTH, parse_object, parse_request
 from app.services.jobs import merge
-from planner.targets import target, target_names
+from planner.targets import OPSETS, target, target_names
 from quantization.formats import parse_format
 
 MODEL = "a" * 64
@@ -44,6 +44,7 @@ def test_every_default_is_filled_in() -> None:
         "search": {"method": "auto", "deadline_seconds": None},
         "layers": {},
         "target": "onnxruntime-cpu",
+        "opset": None,
         "latency_table": None,
         "plan": None,
         "seed": 0,
@@ -62,6 +63,18 @@ def test_the_targets_are_those_of_the_planner() -> None:
     assert sorted(get_args(TargetName)) == list(target_names())
     for name in target_names():
         assert WIDTHS_OF_TARGETS.get(name, tuple(range(2, 9))) == target(name).weight_bits
+
+
+def test_the_opsets_are_those_of_the_planner() -> None:
+    assert [one for one in range(30) if _is_taken(opset=one)] == list(OPSETS)
+
+
+def _is_taken(**members: Any) -> bool:
+    try:
+        parse_request(_request(**members))
+    except AppError:
+        return False
+    return True
 
 
 def test_a_table_of_latencies_is_taken() -> None:
@@ -271,6 +284,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "constraint_impossible",
         "layers.fc asks for at least 8 bits, but weights ends at 4",
     ),
+    ({"opset": 17}, "request_invalid", "opset: Input should be greater than or equal to 18, got 17"),
+    ({"opset": 26}, "request_invalid", "opset: Input should be less than or equal to 25, got 26"),
     ({"seed": -1}, "request_invalid", "seed: Input should be greater than or equal to 0, got -1"),
     ({"seed": 2**63}, "request_invalid", "seed: Input should be less than 9223372036854775808"),
     ({"model_id": "abc"}, "request_invalid", "model_id: String should match pattern"),
@@ -479,6 +494,7 @@ def test_beside_a_plan_count_how_to_round_and_what_is_as_it_would_be_anyway() ->
         members = {
             "weights": {**rounding, "symmetric": True},
             "target": target_name,
+            "opset": 18,
             "activations": {"ranges": "minmax"},
         }
         stored = parse_request(_request(plan=PLAN, **members)).model_dump(mode="json")

@@ -47,11 +47,12 @@ def test_options_make_a_request_that_the_service_takes():
         bits="2-4",
         activation_bits="4,8",
         keep=["conv1"],
+        opset=18,
         seed=3,
     ).body()
     request = parse_request({**body, "model_id": "0" * 64, "dataset_id": "1" * 64})
     assert (request.budget.max_drop, request.budget.metric, request.objective) == (0.02, "top1", "bit_operations")
-    assert request.activations.bits == (4, 8)
+    assert (request.activations.bits, request.opset) == ((4, 8), 18)
     assert (request.weights.bits, request.seed, request.layers["conv1"].keep) == ((2, 3, 4), 3, True)
 
 
@@ -80,6 +81,7 @@ def test_a_plan_is_applied_as_the_job_did_that_delivered_it_but_for_the_options(
         "weights": {"bits": [4], "rounding": "nearest"},
         "seed": 7,
         "target": "storage-only",
+        "opset": 18,
         "objective": "size",
     }
     body = applied_body({"version": 1, "request": before, "layers": layers}, AppliedOptions(max_drop=0.1))
@@ -88,6 +90,7 @@ def test_a_plan_is_applied_as_the_job_did_that_delivered_it_but_for_the_options(
         "weights": {"rounding": "nearest"},
         "seed": 7,
         "target": "storage-only",
+        "opset": 18,
         "plan": {"version": 1, "layers": [{"name": "fc", "format": "int4/channel"}]},
     }
     parse_request({**body, "model_id": "0" * 64, "dataset_id": "1" * 64})

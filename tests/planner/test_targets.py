@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import onnx
 import pytest
 
+from network.opset import OLDEST_OPSET, TARGET_OPSET
 from planner.errors import ConstraintImpossible
-from planner.targets import Target, target, target_names
+from planner.targets import FIRST_OPSET_OF_BITS, OPSETS, Target, target, target_names
 from quantization.formats import (
     CodebookFormat,
     Granularity,
@@ -16,7 +18,7 @@ from quantization.formats import (
     parse_format,
 )
 
-NARROW = Target("narrow", "for tests", (4, 8), (Granularity.CHANNEL,), False, (8,), frozenset({(4, 8), (8, 8)}))
+NARROW = Target("narrow", "for tests", (4, 8), (Granularity.CHANNEL,), False, (8,), frozenset({(4, 8), (8, 8)}), 21)
 
 
 @pytest.mark.parametrize("name", target_names())
@@ -46,10 +48,38 @@ def test_a_width_is_refused_with_the_nearest(bits, nearest):
 
 def test_activations_are_refused_like_weights():
     with pytest.raises(ConstraintImpossible, match="the nearest is 8, and it has activations in 8 bits"):
-        NARROW.check_activation_bits(16, "activations.bits")
+        NARROW.check_activation_bits(16, "activations.bits", 21)
     with pytest.raises(ConstraintImpossible, match="on the target storage-only activations stay float32"):
-        target("storage-only").check_activation_bits(8, "activations.bits")
-    NARROW.check_activation_bits(8, "activations.bits")
+        target("storage-only").check_activation_bits(8, "activations.bits", 25)
+    NARROW.check_activation_bits(8, "activations.bits", 18)
+
+
+@pytest.mark.parametrize("opset", [18, 19, 20])
+def test_activations_of_16_bits_are_refused_where_onnx_has_none(opset):
+    runs = target("onnxruntime-cpu")
+    text = (
+        f"activations.bits asks for 16 bits, .* from opset 21 on, .* to have opset {opset}; take 8 bits, or set opset"
+    )
+    with pytest.raises(ConstraintImpossible, match=text):
+        runs.check_activation_bits(16, "activations.bits", opset)
+    runs.check_activation_bits(16, "activations.bits", 21)
+
+
+def test_an_opset_is_refused_with_the_newest_that_the_target_takes():
+    with pytest.raises(
+        ConstraintImpossible, match="opset asks for 22, and the target narrow takes 21 at most; take that"
+    ):
+        NARROW.opset_for(22)
+    assert [NARROW.opset_for(asked) for asked in (None, 18, 21)] == [21, 18, 21]
+    assert target("onnxruntime-cpu").opset_for(None) == target("storage-only").opset_for(None) == TARGET_OPSET
+
+
+def test_opsets_are_those_that_a_network_can_have():
+    assert list(OPSETS) == list(range(OLDEST_OPSET, TARGET_OPSET + 1))
+    for bits, first in FIRST_OPSET_OF_BITS.items():
+        for opset in OPSETS:
+            output = onnx.defs.get_schema("QuantizeLinear", opset, "").outputs[0]
+            assert (f"tensor(uint{bits})" in output.types) == (opset >= first)
 
 
 def test_a_granularity_is_refused_with_what_there_is():
@@ -98,6 +128,8 @@ def test_what_is_named_in_place_of_a_format_is_one_of_the_target(name, block):
         {"weight_bits": ()},
         {"activation_bits": (3,)},
         {"integer_kernels": frozenset({(2, 8)})},
+        {"opset": 17},
+        {"opset": 26},
     ],
 )
 def test_a_profile_that_makes_no_sense_is_refused(fields):
@@ -107,6 +139,8 @@ def test_a_profile_that_makes_no_sense_is_refused(fields):
         "unpacks": False,
         "activation_bits": (8,),
         "integer_kernels": frozenset(),
+        "opset": 25,
     }
+    Target("right", "for tests", **good)
     with pytest.raises(ValueError):
         Target("wrong", "for tests", **{**good, **fields})

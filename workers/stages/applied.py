@@ -52,7 +52,7 @@ def applied_plan(request: Mapping[str, Any], network: Network, known: Mapping[st
     Raises:
         UnknownLayer: it names what the network does not have; the text lists what there is.
         PlanUnfit: it leaves a site out, names one twice, or names a format that the site cannot get.
-        ConstraintImpossible: the target does not have a format.
+        ConstraintImpossible: the target, or the opset of the result, does not have a format.
     """
     plan, runs = request["plan"], target(request["target"])
     layers = _by_site(plan["layers"], known, [site.name for site in network.sites])
@@ -61,7 +61,8 @@ def applied_plan(request: Mapping[str, Any], network: Network, known: Mapping[st
     if plan["activations"]:
         names = [site.name for site in planned_activations(network)]
         rows = _by_name(plan["activations"], names, "activations", [row["name"] for row in plan["activations"]])
-        activations = {name: _activation_format(row, name, runs) for name, row in rows.items()}
+        opset = network.opset
+        activations = {name: _activation_format(row, name, runs, opset) for name, row in rows.items()}
     together = {
         site.name: _together(layers[site.name], weights[site.name], site)
         for site in network.sites
@@ -131,11 +132,11 @@ def _storable(row: Mapping[str, Any], site: Site, asked_by: str) -> WeightFormat
     return format_
 
 
-def _activation_format(row: Mapping[str, Any], name: str, runs: Target) -> Format:
+def _activation_format(row: Mapping[str, Any], name: str, runs: Target, opset: int) -> Format:
     asked_by = f"plan.activations, {name},"
     format_ = _format(row, asked_by)
     if isinstance(format_, UnsignedFormat):
-        runs.check_activation_bits(format_.bits, asked_by)
+        runs.check_activation_bits(format_.bits, asked_by, opset)
     elif not isinstance(format_, FloatFormat):
         raise PlanUnfit(f"{asked_by} is an activation, and {format_.name} a format of weights; take e.g. uint8/tensor")
     return format_

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from evaluation.dataset import Dataset, Splits, read_dataset, split, synthesize
 from network.graph import Network
 from network.memory import estimate_memory
 from network.normalise import load
+from planner.targets import target
 from sensitivity.loss import Loss
 from workers.stage import StageContext
 from workers.stages.admit import SYNTHETIC_SAMPLES, dataset_limits
@@ -48,8 +50,16 @@ class Inputs:
 
     @classmethod
     def read(cls, context: StageContext) -> Inputs:
-        """From the stage `normalise` and the job's dataset; without one, inputs made from the graph's shapes."""
-        network = load(context.read("normalise"))
+        """From the stage `normalise` and the job's dataset; without one, inputs made from the graph's shapes.
+
+        The network has the opset of the result. No stage of the analysis depends on it: at every opset that can be
+        reached the network computes the same.
+
+        Raises:
+            OpsetNotReachable: the network has nodes that this opset does not have.
+            ConstraintImpossible: the target takes no opset as new as the request asks for.
+        """
+        network = load(context.read("normalise"), opset_of(context.request))
         seed = int(context.request["seed"])
         if context.dataset_path is None:
             dataset = synthesize(network.inputs, SYNTHETIC_SAMPLES, seed)
@@ -122,6 +132,15 @@ class Inputs:
         arrays = self.take(indices)
         for start in range(0, len(next(iter(arrays.values()))), self.batch):
             yield {name: array[start : start + self.batch] for name, array in arrays.items()}
+
+
+def opset_of(request: Mapping[str, Any]) -> int:
+    """The opset of the result: what the request asks for, or the newest that its target takes.
+
+    Raises:
+        ConstraintImpossible: the target takes no opset as new.
+    """
+    return target(request["target"]).opset_for(request["opset"])
 
 
 def loss_of(network: Network, dataset: Dataset, metric: str | None) -> Loss:

@@ -40,7 +40,7 @@ from workers.stages.problem import planning_problem
 from workers.stages.resolve import Allowed, allowed_formats, check_limits, limits_of, sites_by_name
 from workers.stages.timing import Timing
 
-OBEYED = ("weights", "activations", "layers", "limits", "objective", "target", "latency_table")
+OBEYED = ("weights", "activations", "layers", "limits", "objective", "target", "opset", "latency_table")
 FLOAT = FloatFormat().name
 # differences up to this many standard errors, this share, or this time count as none: the layer of 640 multiplications
 # at the end of ResNet20 took from 0.0011 to 0.0029 ms in formats that run as the same kernel

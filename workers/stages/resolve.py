@@ -39,7 +39,7 @@ from workers.stages.ties import shared_formats, tied_groups
 
 Allowed = dict[str, list[str]]
 
-OBEYED = ("budget", "weights", "activations", "layers", "limits", "objective", "sensitivity", "target", "plan")
+OBEYED = ("budget", "weights", "activations", "layers", "limits", "objective", "sensitivity", "target", "plan", "opset")
 """The parts of the request that this stage's result depends on."""
 
 
@@ -167,7 +167,7 @@ def allowed_formats(network: Network, request: Mapping[str, Any]) -> tuple[Allow
     if brings_plan(request):
         return applied_plan(request, network, sites_by_name(network)).formats(), []
     activations = allowed_activations(network, request)
-    _check_target(request, activations)
+    _check_target(request, activations, network.opset)
     layers = {name: constraint for name, constraint in request["layers"].items() if name not in activations}
     unmeasured = unmeasured_sites(network)
     if len(unmeasured) == len(network.sites):
@@ -212,11 +212,11 @@ def allowed_formats(network: Network, request: Mapping[str, Any]) -> tuple[Allow
     return {**allowed, **activations}, tied
 
 
-def _check_target(request: Mapping[str, Any], activations: Collection[str]) -> None:
+def _check_target(request: Mapping[str, Any], activations: Collection[str], opset: int) -> None:
     """Every format that the request names must be one of its target's; `activations` are those among its `layers`.
 
     Raises:
-        ConstraintImpossible: one is not; the text names the nearest that is.
+        ConstraintImpossible: one is not; the text names the nearest that is. Or the opset of the result lacks it.
     """
     runs = target(request["target"])
     for format_ in requested_formats(request):
@@ -224,11 +224,11 @@ def _check_target(request: Mapping[str, Any], activations: Collection[str]) -> N
             format_, "weights.bits" if request["weights"]["formats"] is None else "weights.formats"
         )
     for bits in request["activations"]["bits"] or ():
-        runs.check_activation_bits(bits, "activations.bits")
+        runs.check_activation_bits(bits, "activations.bits", opset)
     for name, constraint in request["layers"].items():
         if name in activations:
             for bits in constraint.get("bits") or ():
-                runs.check_activation_bits(bits, f"layers.{name}.bits")
+                runs.check_activation_bits(bits, f"layers.{name}.bits", opset)
             continue
         for format_ in named_formats(request, constraint):
             runs.check_weight_format(format_, f"layers.{name}.{'formats' if 'formats' in constraint else 'bits'}")

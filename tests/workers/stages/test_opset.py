@@ -1,0 +1,95 @@
+"""The opset of the result: who decides it, what it costs to ask for another one, and what is refused at once."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+from onnx import helper
+
+from app.schemas.parsing import parse_request
+from workers.pipeline import STAGES
+from workers.stage import needed_stages
+from workers.stages.inputs import opset_of
+
+PLAN = {"version": 1, "layers": [{"name": name, "format": "int4/channel"} for name in ("conv1", "conv2", "fc")]}
+
+
+def request_of(**members):
+    return parse_request({"model_id": "a" * 64, **members}).model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("members", "opset"),
+    [
+        ({}, 25),
+        ({"opset": 18}, 18),
+        ({"target": "storage-only", "opset": 22}, 22),
+        ({"target": "integer-w8-a8"}, 21),
+        ({"target": "integer-w8-a8", "opset": 19}, 19),
+    ],
+)
+def test_the_request_decides_and_else_the_target(members, opset):
+    assert opset_of(request_of(**members)) == opset
+
+
+@pytest.mark.parametrize("latency", [{}, {"limits": {"max_latency_ms": 5.0}}])
+def test_no_analysis_depends_on_it(latency):
+    def keys(opset):
+        request = request_of(opset=opset, **latency)
+        found = {"model": "m", "dataset": "d"}
+        for stage in needed_stages(STAGES, request):
+            found[stage.name] = stage.key(request, found)
+        return found
+
+    default, older = keys(None), keys(18)
+    changed = {name for name in default if default[name] != older[name]}
+    assert changed == {"resolve", "plan", "certify"} | ({"latency"} if latency else set())
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"target": "integer-w8-a8", "opset": 22}, "opset asks for 22, and the target integer-w8-a8 takes 21 at most"),
+        (
+            {"opset": 20, "activations": {"bits": [8, 16]}},
+            "activations.bits asks for 16 bits, .* to have opset 20; take",
+        ),
+        (
+            {
+                "opset": 20,
+                "plan": {
+                    **PLAN,
+                    "activations": [{"name": name, "format": "uint16/tensor"} for name in ("image", "r1", "r2")],
+                },
+            },
+            "plan.activations, image, asks for 16 bits, which ONNX has from opset 21 on, .* opset 20; take 8 bits",
+        ),
+    ],
+)
+def test_what_the_opset_or_the_target_lacks_is_refused_before_anything_is_slow(job, model, samples, members, says):
+    run = job(model, samples, members)
+    with pytest.raises(ValueError, match=says) as refused:
+        run.run()
+    assert type(refused.value).code == "constraint_impossible"
+    assert run.ran == ["admit", "normalise"]
+
+
+@pytest.fixture
+def newer_model(model):
+    """The network with an operator of opset 20 after it."""
+    proto = onnx.ModelProto.FromString(model)
+    proto.graph.node.append(helper.make_node("Gelu", ["logits"], ["g"], name="gelu"))
+    proto.graph.output[0].name = "g"
+    proto.opset_import[0].version = 20
+    return proto.SerializeToString()
+
+
+def test_operators_that_the_opset_does_not_have_are_named_before_anything_is_slow(job, newer_model, samples):
+    for members in ({"opset": 19}, {"opset": 19, "plan": PLAN}):
+        run = job(newer_model, samples, members)
+        with pytest.raises(
+            ValueError, match=r"Gelu is new in opset 20 .node 'gelu'.. The oldest opset .* is 20"
+        ) as refused:
+            run.run()
+        assert type(refused.value).code == "opset_not_reachable"
+        assert run.ran == ["admit", "normalise"]
