@@ -5,14 +5,17 @@ python -m benchmarks.gptq DATA        DATA as benchmarks.real_network takes it
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from scipy.linalg import lapack
@@ -34,17 +37,33 @@ PASSES = 3
 Floats = NDArray[np.float32]
 
 
-def gptq_gemm_time_ratio() -> float:
+def gptq_gemm_time_ratio(threads: int = 1) -> float:
     """Seconds of GPTQ of a Gemm `ROWS x REDUCED` in 4 bits, over those of what it is made of: one Cholesky factor of H
     in float64, and the updates of all columns in float32 products of the best size, without any rounding.
 
-    On one thread of BLAS, which is what a worker gives it; a second one helps the factor more than the rest.
+    Both on so many threads. One of BLAS is what a worker gives it; a second one helps the factor more than the rest.
     """
-    with threadpool_limits(1, user_api="blas"):
-        return _gemm_time_ratio()
+    with _threads(threads):
+        return _gemm_time_ratio(threads)
 
 
-def _gemm_time_ratio() -> float:
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many for BLAS, for torch, and for what this package does in threads of its own."""
+    told, torch_threads = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    torch.set_num_threads(count)
+    try:
+        with threadpool_limits(count, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(torch_threads)
+        del os.environ["OMP_NUM_THREADS"]
+        if told is not None:
+            os.environ["OMP_NUM_THREADS"] = told
+
+
+def _gemm_time_ratio(threads: int) -> float:
     weight, statistics, axis = _gemm()
     hessian = statistics.hessian[0] + DAMPING * statistics.hessian[0].diagonal().mean() * np.eye(REDUCED)
     upper = np.triu(np.random.default_rng(2).standard_normal((REDUCED, REDUCED), dtype=np.float32))
@@ -58,8 +77,8 @@ def _gemm_time_ratio() -> float:
     best = _best_seconds(parts, REPEATS, lambda: np.copyto(hessian, original))
     ratio = best[0] / (best[1] + min(best[2:]))
     print(
-        f"gptq of {ROWS} x {REDUCED} in 4 bits: {best[0]:.2f} s; float64 Cholesky {best[1]:.2f} s, bare updates "
-        f"{min(best[2:]):.2f} s; ratio {ratio:.2f}"
+        f"gptq of {ROWS} x {REDUCED} in 4 bits, threads: {threads}: {best[0]:.2f} s; float64 Cholesky {best[1]:.2f} s, "
+        f"bare updates {min(best[2:]):.2f} s; ratio {ratio:.2f}"
     )
     return ratio
 
@@ -132,7 +151,8 @@ def _best_seconds(
 
 
 def main() -> None:
-    gptq_gemm_time_ratio()
+    for threads in (1, 2):
+        gptq_gemm_time_ratio(threads)
     gptq_float_passes(Path(sys.argv[1]))
 
 

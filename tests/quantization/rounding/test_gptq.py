@@ -11,6 +11,7 @@ from onnx import helper
 from network.graph import Network
 from quantization.formats import Granularity, IntegerFormat
 from quantization.rounding.gptq import gptq
+from quantization.rounding.gptq_factor import factorise
 from quantization.rounding.nearest import round_nearest
 from quantization.rounding.ranges import optimal_scales
 from quantization.rounding.statistics import InputStatistics, input_statistics
@@ -223,6 +224,24 @@ def test_same_input_same_codes(make_network: MakeNetwork) -> None:
     for a, b in zip(first, second, strict=True):
         assert a.codes.tobytes() == b.codes.tobytes()
         assert a.scale.tobytes() == b.scale.tobytes()
+
+
+@pytest.mark.parametrize("tiled", [0, 1 << 18])
+@pytest.mark.parametrize("dtype", [np.float32, np.int8, np.bool_])
+def test_columns_in_order_and_back(tiled: int, dtype: type[np.generic], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantization.rounding.gptq_factor._TILED", tiled)
+    rng = np.random.default_rng(5)
+    inputs = rng.standard_normal((2, 70, 200))
+    factor = factorise(inputs @ inputs.mT, 0.01)
+    plain = rng.integers(-2, 2, (2, 90, 70)).astype(dtype)
+    plain.setflags(write=False)
+    matrices = [plain, plain[:, :, ::-1], plain[:, ::3], np.broadcast_to(plain[:, :, :1], plain.shape)]
+    matrices.append(np.asfortranarray(plain))
+    for matrix in matrices:
+        columns = factor.sort(matrix)
+        expected = np.stack([m[:, order].T for m, order in zip(matrix, factor.order, strict=True)])
+        np.testing.assert_array_equal(columns, expected)
+        np.testing.assert_array_equal(factor.unsort(columns), matrix)
 
 
 @pytest.mark.parametrize(
