@@ -2,13 +2,14 @@
 
 Behdin et al., "QuantEase: Optimization-based Quantization for Language Models", arXiv 2309.01885. GPTQ settles every
 column once, for the columns that are still open then; afterwards each code can still take the value that is best with
-all other codes as they are. With d = s q - w the error of a row is `d H d'`, a parabola in each code, so that
+all other codes as they are. With d = s q - w the error of a row is `d H d'`, a parabola in each number q, so that
 
-    q_j  <-  clip(round(q_j - (d H)_j / (s H_jj)))
+    q_j  <-  nearest(q_j - (d H)_j / (s H_jj))
 
-never raises it. A sweep goes over all columns, all rows of a group at once; only rows whose code moves cost more than
-the look, and columns are looked at several at once while nothing moves. After every sweep each scale takes the value of
-least error for the codes, as in `quantization.rounding.gptq`.
+never raises it, whatever values q may take: integers of some bits, or the grid of a power format. A sweep goes over all
+columns, all rows of a group at once; only rows whose code moves cost more than the look, and columns are looked at
+several at once while nothing moves. After every sweep each scale takes the value of least error for the codes, as in
+`quantization.rounding.gptq`.
 
 A sweep costs up to `rows * reduced**2`, which is minutes where both are 8,192, and gains less the more columns make up
 for each other: `sweeps_for` leaves wide weights as GPTQ rounded them.
@@ -18,12 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantization.rounding.reduction import Reduction
+from quantization.storage.powers import PowerWeight, ascending
 from quantization.storage.weights import IntegerWeight
 
 SWEEPS = 4
@@ -33,6 +35,9 @@ _BLOCK = 128  # columns between two checks
 _SMALLEST_RATIO = 1 / 16  # a scale that would all but vanish stays as it was
 
 Doubles = NDArray[np.float64]
+Scaled = TypeVar("Scaled", IntegerWeight, PowerWeight)
+Nearest = Callable[[slice, Doubles], Doubles]
+"""The nearest numbers that a row `[rows, columns]` may take in some columns; may be written over what it gets."""
 
 
 def sweeps_for(columns: int, sweeps: int) -> int:
@@ -41,17 +46,17 @@ def sweeps_for(columns: int, sweeps: int) -> int:
 
 
 def coordinate_descent(
-    start: IntegerWeight,
+    start: Scaled,
     target: NDArray[np.floating[Any]],
     hessian: Doubles,
     reduction: Reduction,
     sweeps: int = SWEEPS,
     check: Callable[[], None] = lambda: None,
-) -> IntegerWeight:
+) -> Scaled:
     """`start` with codes and scales whose error `d H d'`, summed over the rows of a scale, is never above its own.
 
     Args:
-        start: codes and scales, one scale per channel or per tensor, without zero points.
+        start: codes and scales, one scale per channel or per tensor, without zero points; a power grid stays.
         target: the values w that are approached, `[groups, rows, reduced]`.
         hessian: H, `[groups, reduced, reduced]`, positive definite.
         reduction: how the layer sees the weight.
@@ -60,37 +65,63 @@ def coordinate_descent(
     """
     if sweeps < 1:
         return start
-    codes = reduction.to_matrix(start.codes).astype(np.float64)
-    numbers = np.arange(start.scale.size).reshape(start.scale.shape)
-    owner = np.ascontiguousarray(reduction.to_matrix(np.broadcast_to(numbers, start.shape))[:, :, :1])
+    grid = _Grid(start)
+    numbers = grid.numbers(reduction.to_matrix(start.codes))
+    places = np.arange(start.scale.size).reshape(start.scale.shape)
+    owner = np.ascontiguousarray(reduction.to_matrix(np.broadcast_to(places, start.shape))[:, :, :1])
     scales = start.scale.ravel().astype(np.float64)
-    bounds = start.format.lowest_code, start.format.highest_code
     aims = target.astype(np.float64) @ hessian
-    slopes = (codes * scales[owner]) @ hessian - aims
+    slopes = (numbers * scales[owner]) @ hessian - aims
     for _ in range(sweeps):
         moved = [
-            _sweep(codes[group], slopes[group], scales[owner[group]], moments, bounds, check)
+            sweep(numbers[group], slopes[group], scales[owner[group]], moments, grid.nearest, check)
             for group, moments in enumerate(hessian)
         ]
-        ratios = _best_ratios(codes, scales[owner], slopes, aims, owner, len(scales))
+        ratios = _best_ratios(numbers, scales[owner], slopes, aims, owner, len(scales))
         slopes = (slopes + aims) * ratios[owner] - aims
         scales = scales * ratios
         if not any(moved):
             break
-    found = reduction.from_matrix(codes.astype(np.int8), start.shape)
+    found = reduction.from_matrix(grid.codes(numbers), start.shape)
     return replace(start, codes=found, scale=scales.astype(np.float32).reshape(start.scale.shape))
 
 
-def _sweep(
-    codes: Doubles,
+class _Grid:
+    """The numbers that codes stand for, before they are scaled."""
+
+    def __init__(self, weight: IntegerWeight | PowerWeight) -> None:
+        half = 1 << (weight.format.bits - 1)
+        self._lowest, self._highest = -half, half - 1
+        self._values = None if isinstance(weight, IntegerWeight) else ascending(weight.table).astype(np.float64)
+        self._middles = None if self._values is None else (self._values[1:] + self._values[:-1]) / 2
+
+    def numbers(self, codes: NDArray[np.int8]) -> Doubles:
+        return codes.astype(np.float64) if self._values is None else self._values[codes.astype(np.intp) - self._lowest]
+
+    def codes(self, numbers: Doubles) -> NDArray[np.int8]:
+        """The inverse of `numbers`."""
+        if self._middles is None:
+            return numbers.astype(np.int8)
+        return (np.searchsorted(self._middles, numbers) + self._lowest).astype(np.int8)
+
+    def nearest(self, _columns: slice, wanted: Doubles) -> Doubles:
+        if self._values is not None and self._middles is not None:
+            return self._values[np.searchsorted(self._middles, wanted)]
+        np.rint(wanted, out=wanted)
+        np.maximum(wanted, self._lowest, out=wanted)
+        return np.minimum(wanted, self._highest, out=wanted)
+
+
+def sweep(
+    numbers: Doubles,
     slopes: Doubles,
     scales: Doubles,
     hessian: Doubles,
-    bounds: tuple[int, int],
+    nearest: Nearest,
     check: Callable[[], None],
 ) -> bool:
-    """One sweep over `codes` `[rows, reduced]` and `slopes`, their `d H`, both in place, with `scales` `[rows, 1]`;
-    whether a code changed."""
+    """One sweep over `numbers` `[rows, reduced]` and `slopes`, their `d H`, both in place, with `scales` `[rows, 1]`;
+    whether a number changed."""
     curvatures = hessian.diagonal()
     moved, ahead, column, checked = False, 1, 0, 0
     while column < len(curvatures):
@@ -98,12 +129,10 @@ def _sweep(
             check()
             checked = column + _BLOCK
         part = slice(column, column + ahead)
-        steps = slopes[:, part] / (scales * -curvatures[part])
-        steps += codes[:, part]
-        np.rint(steps, out=steps)
-        np.maximum(steps, bounds[0], out=steps)
-        np.minimum(steps, bounds[1], out=steps)
-        steps -= codes[:, part]
+        wanted = slopes[:, part] / (scales * -curvatures[part])
+        wanted += numbers[:, part]
+        steps = nearest(part, wanted)
+        steps -= numbers[:, part]
         columns, rows = steps.T.nonzero()
         if not len(columns):
             column += steps.shape[1]
@@ -113,17 +142,17 @@ def _sweep(
         column += ahead
         rows = rows[: columns.searchsorted(ahead)]
         own = steps[rows, ahead - 1]
-        codes[rows, column - 1] += own
+        numbers[rows, column - 1] += own
         slopes[rows] += (own * scales[rows, 0])[:, None] * hessian[column - 1]
         moved = True
     return moved
 
 
 def _best_ratios(
-    codes: Doubles, scales: Doubles, slopes: Doubles, aims: Doubles, owner: NDArray[np.intp], count: int
+    numbers: Doubles, scales: Doubles, slopes: Doubles, aims: Doubles, owner: NDArray[np.intp], count: int
 ) -> Doubles:
     """By how much each of `count` scales is to be multiplied: `<w, s q>_H / <s q, s q>_H` over its rows."""
-    values = codes * scales
+    values = numbers * scales
     products, squares = (
         np.bincount(owner.ravel(), (values * images).sum(axis=2).ravel(), minlength=count)
         for images in (aims, slopes + aims)

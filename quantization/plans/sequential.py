@@ -11,7 +11,7 @@ which is GPTQ with H = sum x x' for the weight `W + W (sum (x_float - x) x') H**
 Errors of earlier layers are made up for as far as a linear layer can. Where the layer has a bias, that takes the mean
 error (`quantization.plans.bias_correction`), and the weight is rounded for what is left: all moments are about the
 means [ours]. Neither is done where an integer kernel's bias has steps larger than the mean error. Coordinate descent
-(`quantization.plans.coordinate_descent`) ends each weight's rounding.
+ends each weight's rounding, in every format that GPTQ rounds (`quantization.plans.weight_rounding`).
 
 Both networks run in lockstep, so that all of this takes one forward pass of each (`quantization.plans.lockstep`), and
 one GPTQ of one format for each weight.
@@ -22,9 +22,9 @@ Deviations from GPTAQ:
    column by column within the loop, which has the same optimum.
 2. A tied weight is rounded at its first use. Uses whose inputs do not exist yet by then count with the inputs of the
    float network (one more float pass, only for networks with such weights); the bias correction sees each in its place.
-3. Weights without second moments (embeddings, stacks of matrices), formats that GPTQ does not round, and the recurrent
-   matrix of LSTM, GRU and RNN, whose inputs are made by its own node, keep the rounding they had, from the start on, so
-   that the others make up for them.
+3. Weights without second moments (embeddings, stacks of matrices), float16, and the recurrent matrix of LSTM, GRU and
+   RNN, whose inputs are made by its own node, keep the rounding they had, from the start on, so that the others make up
+   for them.
 """
 
 from __future__ import annotations
@@ -42,13 +42,12 @@ from network.graph import Network, Site
 from network.taps import Taps
 from quantization.activations.quantized import QuantizedActivation
 from quantization.errors import QuantizationError
-from quantization.formats import IntegerFormat
 from quantization.plans.adaround import adaround, layer_samples
 from quantization.plans.bias_correction import Biases, BiasSteps
-from quantization.plans.coordinate_descent import SWEEPS, coordinate_descent, sweeps_for
+from quantization.plans.coordinate_descent import SWEEPS
 from quantization.plans.lockstep import Arrays, Floats, Lockstep, affordable
 from quantization.plans.order import Stage, Use, stages
-from quantization.rounding.gptq import gptq_prepared, prepare
+from quantization.plans.weight_rounding import reason_to_keep, rounded_anew
 from quantization.rounding.statistics import POSITIONS_PER_SAMPLE, InputStatistics, input_statistics
 from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
@@ -229,20 +228,15 @@ class _Rounding:
         if self._effort.adaround_seconds > 0:
             self._adaround(found, uses, check)
 
-    def _rounded(self, site: Site, statistics: InputStatistics, check: Callable[[], None]) -> tuple[IntegerWeight, str]:
-        """The weight of `site` by GPTQ and coordinate descent, and GPTQ's note."""
-        format_ = self._given[site.weight].format
-        if not isinstance(format_, IntegerFormat):
-            raise TypeError(f"{site.weight} in {format_.name} was to be kept")
-        prepared = prepare(self._network.weight(site.weight), statistics, self._effort.damping)
-        (found,) = gptq_prepared(prepared, [format_], site.channel_axis).weights
-        sweeps = sweeps_for(statistics.hessian.shape[1], self._effort.sweeps)
-        if format_.has_kernel and sweeps:
-            damped = _damped(statistics.hessian, prepared.factor.damping)
-            found = coordinate_descent(found, prepared.matrix, damped, prepared.reduction, sweeps, check)
-        return found, prepared.note
+    def _rounded(
+        self, site: Site, statistics: InputStatistics, check: Callable[[], None]
+    ) -> tuple[QuantizedWeight, str]:
+        """The weight of `site`, and GPTQ's note."""
+        weight, format_ = self._network.weight(site.weight), self._given[site.weight].format
+        effort = self._effort
+        return rounded_anew(weight, format_, site.channel_axis, statistics, effort.damping, effort.sweeps, check)
 
-    def _settle(self, name: str, weight: IntegerWeight) -> None:
+    def _settle(self, name: str, weight: QuantizedWeight) -> None:
         self.weights[name] = weight
         self.replaced[name] = weight.dequantize()
 
@@ -259,12 +253,12 @@ class _Rounding:
         values = self.biases.get(bias.initializer, self._network.weight(bias.initializer))
         self.replaced[bias.initializer] = self._steps.kept(layer, weight, values)
 
-    def _adaround(self, start: IntegerWeight, uses: Sequence[Use], check: Callable[[], None]) -> None:
+    def _adaround(self, start: QuantizedWeight, uses: Sequence[Use], check: Callable[[], None]) -> None:
         """Refine one weight within its share of the time that is left, by its multiply-accumulates."""
         site, layer = uses[0].site, uses[0].layer
         share = self._seconds * site.macs / max(self._macs, 1)
         self._macs -= site.macs
-        if len(site.layers) > 1 or not start.format.has_kernel:
+        if len(site.layers) > 1 or not (isinstance(start, IntegerWeight) and start.format.has_kernel):
             reason = "several layers share the weight" if len(site.layers) > 1 else f"not for {start.format.name}"
             self.notes[site.weight] += f"; no adaround: {reason}"
             return
@@ -299,23 +293,14 @@ class _Rounding:
 
     def _reason_to_keep(self, site: Site) -> str:
         """Why a weight cannot be rounded anew; empty if it can."""
-        format_ = self._given[site.weight].format
-        if not isinstance(format_, IntegerFormat):
-            return f"GPTQ does not round {format_.name} anew"
         found = input_statistics(self._network, site, self._effort.positions_per_sample)
         if not isinstance(found, InputStatistics):
             return found.reason
+        if reason := reason_to_keep(self._given[site.weight], found.reduction):
+            return reason
         if not any(use.site == site for stage in self.order for use in stage.uses):
             return "its inputs are made by its own node"
         return ""
-
-
-def _damped(hessian: NDArray[np.float64], damping: float) -> NDArray[np.float64]:
-    """`hessian` `[groups, reduced, reduced]` as GPTQ damps it."""
-    means = np.einsum("gii->g", hessian) / hessian.shape[1]
-    damped = hessian.copy()
-    np.einsum("gii->gi", damped)[:] += (damping * np.where(means == 0, 1.0, means))[:, None]
-    return damped
 
 
 def _check_weights(network: Network, weights: Mapping[str, QuantizedWeight]) -> None:

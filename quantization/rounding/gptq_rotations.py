@@ -10,17 +10,61 @@ diagonal. What is gained over rotating alone is what GPTQ gains over the nearest
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantization.formats import MAX_BITS, HadamardFormat, IntegerFormat
-from quantization.rounding.gptq import gptq_prepared, prepare
+from quantization.rounding.gptq import DAMPING, Prepared, gptq_prepared, prepare
 from quantization.rounding.ranges import share_shape
-from quantization.rounding.reduction import ConvReduction
+from quantization.rounding.reduction import ConvReduction, Reduction
 from quantization.rounding.statistics import InputStatistics
 from quantization.storage.rotations import HadamardWeight, Rotation, hadamard, rotation, round_rotated
+from quantization.storage.weights import IntegerWeight
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turned:
+    """A weight as GPTQ rounds it in the rotated basis: integers there, `prepared` by `quantization.rounding.gptq`."""
+
+    prepared: Prepared
+    channel_axis: int
+    rotation: Rotation
+
+    def hessian(self, statistics: InputStatistics) -> NDArray[np.float64]:
+        """`R' H R` `[groups, reduced, reduced]`, not damped."""
+        return _rotated(_rotated(statistics.hessian, self.rotation).mT, self.rotation).mT
+
+    def integers(self, formats: Sequence[HadamardFormat]) -> tuple[IntegerWeight, ...]:
+        """The rotated weight by GPTQ."""
+        return gptq_prepared(
+            self.prepared, [IntegerFormat(format_.bits) for format_ in formats], self.channel_axis
+        ).weights
+
+    def weight(self, integers: IntegerWeight) -> HadamardWeight:
+        """The weight whose rotation is `integers`."""
+        norm = np.float32(np.sqrt(self.rotation.block))
+        return HadamardWeight(HadamardFormat(integers.format.bits), integers.codes, integers.scale / norm)
+
+
+def runs_along_inputs(reduction: Reduction) -> bool:
+    """Whether the blocks of a rotation lie as H does; those of a ConvTranspose run along another order of weights."""
+    return not (isinstance(reduction, ConvReduction) and reduction.transposed)
+
+
+def turn(
+    weight: NDArray[np.float32], channel_axis: int, statistics: InputStatistics, damping: float = DAMPING
+) -> Turned:
+    """`weight` prepared for GPTQ in the rotated basis, towards what `prepare` says; `runs_along_inputs`.
+
+    Raises:
+        ValueError: the weight is not finite, of another shape, or no rotation fits.
+    """
+    turned = rotation(weight.shape, share_shape(IntegerFormat(MAX_BITS), weight.shape, channel_axis))
+    prepared = prepare(weight, statistics, damping, lambda rows: _rotated(rows, turned))
+    return Turned(prepared, channel_axis, turned)
 
 
 def hadamard_gptq(
@@ -28,7 +72,7 @@ def hadamard_gptq(
 ) -> list[HadamardWeight]:
     """`weight` in each of `formats`, rounded by GPTQ in the rotated basis; one factor serves all.
 
-    Of a ConvTranspose the blocks run along another order of the weights than H: there each value is rounded by itself.
+    Where blocks do not run along the inputs (`runs_along_inputs`) each value is rounded by itself.
 
     Args:
         weight: finite float32, the weight that `statistics` was made for, of a shape that `rotation` takes.
@@ -37,14 +81,10 @@ def hadamard_gptq(
     Raises:
         ValueError: the weight is not finite, of another shape, or no rotation fits.
     """
-    integers = [IntegerFormat(format_.bits) for format_ in formats]
-    turned = rotation(weight.shape, share_shape(IntegerFormat(MAX_BITS), weight.shape, channel_axis))
-    if isinstance(statistics.reduction, ConvReduction) and statistics.reduction.transposed:
+    if not runs_along_inputs(statistics.reduction):
         return [round_rotated(weight, format_, channel_axis) for format_ in formats]
-    prepared = prepare(weight, statistics, rotate=lambda rows: _rotated(rows, turned))
-    norm = np.float32(np.sqrt(turned.block))
-    found = gptq_prepared(prepared, integers, channel_axis).weights
-    return [HadamardWeight(format_, own.codes, own.scale / norm) for format_, own in zip(formats, found, strict=True)]
+    turned = turn(weight, channel_axis, statistics)
+    return [turned.weight(own) for own in turned.integers(formats)]
 
 
 def _rotated(rows: NDArray[Any], turned: Rotation) -> NDArray[Any]:

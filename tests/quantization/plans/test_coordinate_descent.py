@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from quantization.formats import Granularity, IntegerFormat
+from quantization.formats import Granularity, IntegerFormat, PowerFormat
 from quantization.plans.coordinate_descent import coordinate_descent, sweeps_for
 from quantization.rounding.nearest import round_nearest, round_to_scale
 from quantization.rounding.reduction import ConvReduction, MatrixReduction, Reduction
+from quantization.storage.powers import PowerWeight, ascending, round_power
 from quantization.storage.weights import IntegerWeight
 
 CASES: dict[str, tuple[Reduction, tuple[int, ...], int]] = {
@@ -25,7 +26,9 @@ def moments(rng: np.random.Generator, groups: int, reduced: int) -> NDArray[np.f
     return x @ x.swapaxes(1, 2)
 
 
-def errors(weight: IntegerWeight, target: NDArray[np.float64], hessian: NDArray[np.float64], view: Reduction):
+def errors(
+    weight: IntegerWeight | PowerWeight, target: NDArray[np.float64], hessian: NDArray[np.float64], view: Reduction
+):
     off = view.to_matrix(weight.dequantize()).astype(np.float64) - target
     return np.einsum("grk,gkl,grl->gr", off, hessian, off)
 
@@ -53,6 +56,27 @@ def test_never_raises_the_error_and_ends_where_no_code_gains(case: str, bits: in
         moved = codes.astype(np.float64)
         moved[:, :, column] = (moved[:, :, column] + step).clip(start.format.lowest_code, start.format.highest_code)
         off = moved * row_scales - target
+        assert (np.einsum("grk,gkl,grl->gr", off, hessian, off) >= after * (1 - 1e-4)).all()
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("case", CASES)
+def test_power_grids_end_where_no_value_gains(case: str, bits: int) -> None:
+    view, shape, axis = CASES[case]
+    rng = np.random.default_rng(bits)
+    weight = rng.laplace(size=shape).astype(np.float32)
+    start = round_power(weight, PowerFormat(bits), axis)
+    target = view.to_matrix(weight).astype(np.float64)
+    hessian = moments(rng, target.shape[0], target.shape[2])
+    found = coordinate_descent(start, target, hessian, view, 100)
+    before, after = (errors(w, target, hessian, view) for w in (start, found))
+    assert after.sum() < 0.95 * before.sum()
+    assert found.table.tobytes() == start.table.tobytes()
+    values, row_scales = view.to_matrix(found.dequantize()), view.to_matrix(np.broadcast_to(found.scale, shape))
+    for column, number in itertools.product(range(values.shape[2]), ascending(found.table)):
+        moved = values.astype(np.float64)
+        moved[:, :, column] = float(number) * row_scales[:, :, column]
+        off = moved - target
         assert (np.einsum("grk,gkl,grl->gr", off, hessian, off) >= after * (1 - 1e-4)).all()
 
 

@@ -13,10 +13,19 @@ from network.taps import Taps
 from quantization.activations.quantized import QuantizedActivation
 from quantization.errors import QuantizationError
 from quantization.export.export import simulate
-from quantization.formats import Granularity, IntegerFormat, UnsignedFormat
+from quantization.formats import (
+    CodebookFormat,
+    Granularity,
+    HadamardFormat,
+    HalfFormat,
+    IntegerFormat,
+    PowerFormat,
+    UnsignedFormat,
+    WeightFormat,
+)
 from quantization.plans.bias_correction import with_biases
 from quantization.plans.sequential import Effort, round_plan
-from quantization.rounding.gptq import gptq
+from quantization.rounding.formats import round_to_formats
 from quantization.rounding.nearest import round_nearest
 from quantization.rounding.reduction import read_by
 from quantization.rounding.statistics import InputStatistics, input_statistics
@@ -91,22 +100,27 @@ def transformer(make_network: MakeNetwork, seed: int) -> tuple[Network, Arrays]:
     return make_network(nodes, {"ids": ids}, weights), {"ids": ids}
 
 
-def independent(network: Network, inputs: Arrays, bits: int) -> dict[str, QuantizedWeight]:
-    """Every weight by GPTQ from the float network's inputs, or nearest."""
+def independent(
+    network: Network, inputs: Arrays, bits: int, format_: WeightFormat | None = None
+) -> dict[str, QuantizedWeight]:
+    """Every weight by GPTQ from the float network's inputs, or nearest; integers where `format_` is not given or does
+    not fit."""
     nodes = {node.name: node for node in network.proto.graph.node}
     found: dict[str, QuantizedWeight] = {}
-    format_ = IntegerFormat(bits)
     for site in network.sites:
         weight, statistics = network.weight(site.weight), input_statistics(network, site)
+        own = format_ or IntegerFormat(bits)
+        if isinstance(own, HadamardFormat) and weight.size // weight.shape[site.channel_axis] % 8:
+            own = IntegerFormat(bits)
         if not isinstance(statistics, InputStatistics):
-            found[site.weight] = round_nearest(weight, format_, site.channel_axis)
+            ((found[site.weight],), _) = round_to_formats(weight, [own], site.channel_axis, statistics)
             continue
         for layer in site.layers:
             (tensor,) = read_by(nodes[layer.name], site.weight)
             Taps(network, [tensor], 1).run(
                 inputs, lambda _, values, layer=layer, statistics=statistics: statistics.add(layer, values)
             )
-        (found[site.weight],) = gptq(weight, [format_], site.channel_axis, statistics).weights
+        ((found[site.weight],), _) = round_to_formats(weight, [own], site.channel_axis, statistics)
     return found
 
 
@@ -131,6 +145,52 @@ def test_damage_falls(make_network: MakeNetwork, run_onnx: RunOnnx, build: Any, 
         assert list(found.weights) == list(weights)
         assert after[-1] < 1.1 * before[-1]
     assert sum(after) < 0.75 * sum(before)
+
+
+@pytest.mark.parametrize("build", [convnet, transformer])
+@pytest.mark.parametrize(
+    "format_",
+    [CodebookFormat(2), CodebookFormat(3, 200), PowerFormat(2), PowerFormat(4), HadamardFormat(2), HadamardFormat(3)],
+    ids=lambda format_: format_.name,
+)
+def test_damage_falls_in_every_format(
+    make_network: MakeNetwork, run_onnx: RunOnnx, build: Any, format_: WeightFormat
+) -> None:
+    """Over three seeded networks at least 15 % on the samples that it rounded for, and never by more than 10 % up."""
+    before, after = [], []
+    for seed in range(3):
+        network, inputs = build(make_network, seed)
+        (exact,) = run_onnx(network.proto, inputs)
+        weights = independent(network, inputs, format_.bits, format_)
+        found = round_plan(network, weights, inputs, {}, Effort(1))
+        before.append(kl(exact, run_onnx(simulate(network, weights), inputs)[0]))
+        after.append(kl(exact, run_onnx(simulate(with_biases(network, found.biases), found.weights), inputs)[0]))
+        assert {name: w.format for name, w in found.weights.items()} == {name: w.format for name, w in weights.items()}
+        assert found.kept.keys() == {"w_table"} & weights.keys()
+        assert after[-1] < 1.1 * before[-1]
+    assert sum(after) < 0.85 * sum(before)
+
+
+def test_what_gptq_has_no_rule_for_stays(make_network: MakeNetwork) -> None:
+    """A half, and a ConvTranspose whose rotated blocks run across its kernel."""
+    new = draw(11)
+    weights = {"w1": new(1, 8, 3), "w2": new(1, 8, 8), "w3": new(8, 8, 1)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"]),
+        helper.make_node("ConvTranspose", ["a", "w2"], ["b"]),
+        helper.make_node("Conv", ["b", "w3"], ["y"]),
+    ]
+    inputs = {"x": new(SAMPLES, 8, 9)}
+    network = make_network(nodes, inputs, weights)
+    turned = independent(network, inputs, 3, HadamardFormat(3))
+    halves = {**turned, "w1": independent(network, inputs, 3, HalfFormat())["w1"]}
+    found = round_plan(network, halves, inputs, {}, Effort(1))
+    assert found.notes.keys() == {"w3"}
+    assert found.kept == {
+        "w1": "GPTQ does not round float16 anew",
+        "w2": "blocks of hadamard3/channel do not run along its inputs",
+    }
+    assert all(found.weights[name] is halves[name] for name in found.kept)
 
 
 def test_without_errors_before_it_is_plain_gptq(make_network: MakeNetwork) -> None:
@@ -164,21 +224,25 @@ def test_the_target_is_the_float_layer_exactly(make_network: MakeNetwork, run_on
 
 
 def test_quantized_activations_are_made_up_for(make_network: MakeNetwork, run_onnx: RunOnnx) -> None:
-    network, inputs = convnet(make_network, 2)
-    (exact,) = run_onnx(network.proto, inputs)
-    ranges: dict[str, QuantizedActivation] = {}
+    """Over five seeded networks."""
+    damage = {"before": 0.0, "blind": 0.0, "aware": 0.0}
+    for seed in range(5):
+        network, inputs = convnet(make_network, seed)
+        (exact,) = run_onnx(network.proto, inputs)
+        ranges: dict[str, QuantizedActivation] = {}
 
-    def visit(name: str, values: NDArray[np.generic]) -> None:
-        ranges[name] = QuantizedActivation.covering(UnsignedFormat(4), float(values.min()), float(values.max()))
+        def visit(name: str, values: NDArray[np.generic], ranges: Any = ranges) -> None:
+            ranges[name] = QuantizedActivation.covering(UnsignedFormat(4), float(values.min()), float(values.max()))
 
-    Taps(network, ["x", "r1", "r2", "r3"], 1).run(inputs, visit)
-    weights = independent(network, inputs, 4)
-    results = {"before": weights}
-    for name, known in (("blind", {}), ("aware", ranges)):
-        found = round_plan(network, weights, inputs, known, Effort(1, correct_biases=False))
-        results[name] = dict(found.weights)
-    damage = {n: kl(exact, run_onnx(simulate(network, w, ranges), inputs)[0]) for n, w in results.items()}
-    assert damage["aware"] < 0.8 * damage["before"]
+        Taps(network, ["x", "r1", "r2", "r3"], 1).run(inputs, visit)
+        weights = independent(network, inputs, 4)
+        results = {"before": weights}
+        for name, known in (("blind", {}), ("aware", ranges)):
+            found = round_plan(network, weights, inputs, known, Effort(1, correct_biases=False))
+            results[name] = dict(found.weights)
+        for name, rounded in results.items():
+            damage[name] += kl(exact, run_onnx(simulate(network, rounded, ranges), inputs)[0])
+    assert damage["aware"] < 0.9 * damage["before"]
     assert damage["aware"] < damage["blind"]
 
 
@@ -287,9 +351,11 @@ def test_progress_rises_to_one_and_what_it_raises_ends_the_work(make_network: Ma
 def test_adaround_within_a_plan(make_network: MakeNetwork) -> None:
     network, inputs = convnet(make_network, 9)
     weights = independent(network, inputs, 2)
+    weights["w3"] = independent(network, inputs, 3, CodebookFormat(3))["w3"]
     found = round_plan(network, weights, inputs, {}, Effort(1, adaround_seconds=2.0))
-    for note in found.notes.values():
-        assert "; adaround: " in note
+    for name, note in found.notes.items():
+        assert ("; adaround: " in note) == (name != "w3")
+    assert found.notes["w3"] == "sequential gptq; no adaround: not for codebook3/channel"
     assert found.biases.keys() == {"b1", "b2", "b4"}
 
 

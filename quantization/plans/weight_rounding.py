@@ -1,0 +1,110 @@
+"""One weight of a plan rounded anew in the format it has: GPTQ, then coordinate descent.
+
+integers      GPTQ; coordinate descent where a channel or the tensor has one scale and no zero point
+power grids   the same, on the grid of the weight that is rounded
+rotated       the same in the rotated basis, with H rotated
+codebooks     GPTQ with tables fitted to the codes; coordinate descent on codes and tables
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantization.formats import CodebookFormat, HadamardFormat, IntegerFormat, PowerFormat, WeightFormat
+from quantization.plans.codebook_descent import codebook_descent, row_tables
+from quantization.plans.coordinate_descent import SWEEPS, coordinate_descent, sweeps_for
+from quantization.rounding.gptq import Prepared, gptq_prepared, prepare
+from quantization.rounding.gptq_codebooks import codebook_gptq
+from quantization.rounding.gptq_powers import power_gptq
+from quantization.rounding.gptq_rotations import runs_along_inputs, turn
+from quantization.rounding.reduction import Reduction
+from quantization.rounding.statistics import InputStatistics
+from quantization.storage.codebooks import CodebookWeight
+from quantization.storage.weights import QuantizedWeight
+
+Floats = NDArray[np.float32]
+Check = Callable[[], None]
+
+
+def reason_to_keep(weight: QuantizedWeight, reduction: Reduction) -> str:
+    """Why a weight cannot be rounded anew; empty if it can."""
+    name = weight.format.name
+    match weight.format:
+        case IntegerFormat() | PowerFormat():
+            return ""
+        case HadamardFormat():
+            return "" if runs_along_inputs(reduction) else f"blocks of {name} do not run along its inputs"
+    if not isinstance(weight, CodebookWeight):
+        return f"GPTQ does not round {name} anew"
+    return f"an output sums over values of several tables of {name}" if row_tables(weight, reduction) is None else ""
+
+
+def rounded_anew(
+    weight: Floats,
+    format_: WeightFormat,
+    channel_axis: int,
+    statistics: InputStatistics,
+    damping: float,
+    sweeps: int = SWEEPS,
+    check: Check = lambda: None,
+) -> tuple[QuantizedWeight, str]:
+    """`weight` in `format_`, for `statistics` and towards what `quantization.rounding.gptq.prepare` says; GPTQ's note.
+
+    Args:
+        weight: finite float32; there is no `reason_to_keep` what it has in `format_`.
+        channel_axis: axis of the output channels.
+        damping: of H, as a fraction of its mean.
+        sweeps: of coordinate descent, for a weight of few columns.
+        check: called again and again; what it raises ends the work.
+
+    Raises:
+        TypeError: no weight in `format_` is rounded anew.
+    """
+    sweeps = sweeps_for(statistics.hessian.shape[1], sweeps)
+    if isinstance(format_, HadamardFormat):
+        turned = turn(weight, channel_axis, statistics, damping)
+        (integers,) = turned.integers([format_])
+        if sweeps:
+            hessian = _damped(turned.hessian(statistics), turned.prepared)
+            integers = coordinate_descent(
+                integers, turned.prepared.matrix, hessian, turned.prepared.reduction, sweeps, check
+            )
+        return turned.weight(integers), turned.prepared.note
+    prepared = prepare(weight, statistics, damping)
+    hessian = _damped(statistics.hessian, prepared) if sweeps else statistics.hessian
+    return _in_place(prepared, format_, channel_axis, hessian, sweeps, check), prepared.note
+
+
+def _in_place(
+    prepared: Prepared,
+    format_: WeightFormat,
+    channel_axis: int,
+    hessian: NDArray[np.float64],
+    sweeps: int,
+    check: Check,
+) -> QuantizedWeight:
+    """What is not rotated."""
+    target, reduction = prepared.matrix, prepared.reduction
+    match format_:
+        case IntegerFormat():
+            (integers,) = gptq_prepared(prepared, [format_], channel_axis).weights
+            own = sweeps if format_.has_kernel else 0
+            return coordinate_descent(integers, target, hessian, reduction, own, check)
+        case PowerFormat():
+            (power,) = power_gptq(prepared, [format_], channel_axis)
+            return coordinate_descent(power, target, hessian, reduction, sweeps, check)
+        case CodebookFormat():
+            (codebook,) = codebook_gptq(prepared, [format_], channel_axis, check)
+            return codebook_descent(codebook, target, hessian, reduction, sweeps, check)
+    raise TypeError(f"a weight in {format_.name} was to be kept")
+
+
+def _damped(hessian: NDArray[np.float64], prepared: Prepared) -> NDArray[np.float64]:
+    """`hessian` `[groups, reduced, reduced]` as GPTQ damped it."""
+    means = np.einsum("gii->g", hessian) / hessian.shape[1]
+    damped = hessian.copy()
+    np.einsum("gii->gi", damped)[:] += (prepared.factor.damping * np.where(means == 0, 1.0, means))[:, None]
+    return damped
