@@ -35,7 +35,7 @@ from quantization.formats import (
     PowerFormat,
     WeightFormat,
 )
-from quantization.storage.dequantize import BIAS, DOMAIN, bias_function
+from quantization.storage.dequantize import BIAS, DOMAIN, SHAPE, bias_function
 from quantization.storage.parts import DIGITS, HALVES, SCALE, NotStorable, Storage, storage
 
 # widths of an activation's codes by their type; fewer bits are capped codes of 8
@@ -111,7 +111,7 @@ def audit(file: bytes | Path) -> Audit:
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     functions = {f.name: f.SerializeToString(deterministic=True) for f in model.functions if f.domain == DOMAIN}
     opset = next((o.version for o in model.opset_import if o.domain in STANDARD), 0)
-    weights = _Weights(tensors, folder)
+    weights = _Weights(tensors, folder, opset)
     for node in (node for graph in graphs(model.graph) for node in graph.node):
         if node.domain == DOMAIN and not node.output:
             raise FileNotAudited(f"node {node.name} calls {node.op_type} and has no output")
@@ -119,8 +119,8 @@ def audit(file: bytes | Path) -> Audit:
             if functions.get(BIAS) != bias_function(opset):
                 raise FileNotAudited(f"bias {node.output[0]}: its function is not the one that {BIAS} stands for")
         elif node.domain == DOMAIN:
-            call = _packed(node, tensors)
-            if functions.get(node.op_type) != call.storage.body(opset):
+            call = _packed(node, tensors, opset)
+            if any(functions.get(name) != body for name, body in call.storage.function.bodies().items()):
                 raise FileNotAudited(
                     f"weight {node.output[0]}: {node.op_type} is not the function that {call.format.name} needs"
                 )
@@ -135,9 +135,10 @@ def audit(file: bytes | Path) -> Audit:
 class _Weights:
     """The weights that were found so far, each once."""
 
-    def __init__(self, tensors: Mapping[str, onnx.TensorProto], folder: Path | None) -> None:
+    def __init__(self, tensors: Mapping[str, onnx.TensorProto], folder: Path | None, opset: int) -> None:
         self._tensors = tensors
         self._folder = folder
+        self._opset = opset
         self._found: dict[str, StoredWeight] = {}
         self._calls: dict[tuple[str, bool], _Call] = {}  # by the name of a digit, and whether integer kernels take it
         self._products: dict[str, tuple[str, ...]] = {}
@@ -163,7 +164,7 @@ class _Weights:
         kernel, plain = (other, call) if call.kernel is None else (call, other)
         if (kernel.tensors(DIGITS), kernel.format) != (plain.tensors(DIGITS), plain.format) or kernel.kernel is None:
             return False
-        if storage(kernel.format, kernel.shape, kernel.kernel).parts != plain.storage.parts:
+        if storage(kernel.format, kernel.shape, kernel.kernel, opset=self._opset).parts != plain.storage.parts:
             return False
         kept = [[self._values(name) for name in form.tensors(SCALE)] for form in (kernel, plain)]
         return kept[0] == kept[1]
@@ -275,29 +276,39 @@ class _Call:
         return StoredWeight(self.name, self.shape, self.format, codes, shared)
 
 
-def _packed(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> _Call:
+def _packed(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], opset: int) -> _Call:
     """The format of the weight that a call makes: the one whose parts are the call's, in type, shape and bytes."""
     name = node.output[0]
     if missing := [part for part in node.input if part not in tensors]:
         raise FileNotAudited(f"weight {name}: {', '.join(missing)} is no tensor of the file")
     parts = [tensors[part] for part in node.input]
-    shape = tuple(parts[0].dims) if parts else ()
+    shape = _stated_shape(node) or (tuple(parts[0].dims) if parts else ())
     layout = [(part.data_type, tuple(part.dims)) for part in parts]
     candidates = (*_FORMATS, *_with_outliers(node.op_type))
     for format_, axis, is_kernel in itertools.product(candidates, range(max(len(shape), 1)), (False, True)):
         kernel = axis if is_kernel else None
         try:
-            found = storage(format_, shape, axis, kernel)
+            found = storage(format_, shape, axis, kernel, opset)
         except NotStorable:
             continue
-        if found.function == node.op_type and [(part.data_type, part.dims) for part in found.parts] == layout:
+        if found.function.name == node.op_type and [(part.data_type, part.dims) for part in found.parts] == layout:
             break
     else:
         raise FileNotAudited(f"weight {name}: its tensors and its call {node.op_type} are those of no format")
+    if list(node.attribute) != list(found.call(node.input, name).attribute):
+        raise FileNotAudited(f"weight {name}: its call {node.op_type} has attributes that are never written")
     for tensor, part in zip(parts, found.parts, strict=True):
         if (size := values_size(tensor)) != part.size_bytes:
             raise FileNotAudited(f"weight {name}: {tensor.name} holds {size} bytes, expected {part.size_bytes}")
     return _Call(name, tuple(node.input), format_, shape, found, kernel)
+
+
+def _stated_shape(node: onnx.NodeProto) -> tuple[int, ...]:
+    """The shape that a call of packed digits says its weight has, none where it says nothing."""
+    shape = next((tuple(a.ints) for a in node.attribute if a.name == SHAPE), ())
+    if any(length < 1 for length in shape):
+        raise FileNotAudited(f"weight {node.output[0]}: its call {node.op_type} gives it the shape {shape}")
+    return shape
 
 
 def _all_formats() -> Iterator[WeightFormat]:

@@ -54,6 +54,7 @@ from quantization.export.passes import (
 from quantization.export.write_fields import GRAPH, INITIALIZER, RAW_DATA, field_size
 from quantization.formats import FloatFormat, Format, IntegerFormat, UnsignedFormat
 from quantization.storage.dequantize import DOMAIN, DOMAIN_VERSION, bias_function
+from quantization.storage.packing import NATIVE_OPSET
 from quantization.storage.parts import DIGITS, SCALE, NotStorable, storage
 
 _NO_ACTIVATIONS: Mapping[str, UnsignedFormat] = MappingProxyType({})
@@ -64,7 +65,12 @@ _NODE = 1
 
 
 def weight_bytes(
-    format_: Format, shape: tuple[int, ...], channel_axis: int, name: str, product: Product | None = None
+    format_: Format,
+    shape: tuple[int, ...],
+    channel_axis: int,
+    name: str,
+    product: Product | None = None,
+    opset: int = NATIVE_OPSET,
 ) -> int:
     """What storing the initializer `name` of `shape` in `format_` adds to the file, in bytes, for a layer in floats.
 
@@ -72,7 +78,7 @@ def weight_bytes(
     layers that multiply packed, as `product`, not below it: the operator counts whole beside the layer it replaces.
     """
     if product is None or not isinstance(format_, IntegerFormat):
-        return _weight_bytes(format_, shape, channel_axis, name, None)
+        return _weight_bytes(format_, shape, channel_axis, name, None, opset)
     parts = product_parts(format_, product.rows, product.columns)
     names = [part.letter + _SUFFIX if part.letter else name for part in parts]
     layer = operator(onnx.NodeProto(input=[""]), product, format_, names, Products.PACKED_INTEGERS)
@@ -130,16 +136,17 @@ def file_bytes(
     kernels = weight_kernels(network, uses)
     skeleton = _skeleton(network, metadata or {}, activations, uses)
     graph = _with_products(skeleton, by_name, multiplied, products) + sum(
-        _weight_bytes(format_, site.shape, site.channel_axis, name, kernels.get(name))
+        _weight_bytes(format_, site.shape, site.channel_axis, name, kernels.get(name), network.opset)
         for name, (site, format_) in formats.items()
         if name not in multiplied
     )
     skeleton.ClearField("graph")
     functions = {
-        storage(format_, site.shape, site.channel_axis, axis).body(network.opset)
+        body
         for name, (site, format_) in formats.items()
         if not isinstance(format_, (FloatFormat, UnsignedFormat)) and name not in multiplied
         for axis in made_for(kernels.get(name))
+        for body in storage(format_, site.shape, site.channel_axis, axis, network.opset).function.bodies().values()
     }
     if any(use.integer and use.bias is not None and use.bias.initializer is not None for use in uses):
         functions.add(bias_function(network.opset))
@@ -162,7 +169,7 @@ def _with_products(
 
 
 def _weight_bytes(
-    format_: Format, shape: tuple[int, ...], channel_axis: int, name: str, kernel: WeightKernel | None
+    format_: Format, shape: tuple[int, ...], channel_axis: int, name: str, kernel: WeightKernel | None, opset: int
 ) -> int:
     if isinstance(format_, FloatFormat):
         return _initializer_bytes(name, TensorProto.FLOAT, shape, 4 * math.prod(shape))
@@ -170,7 +177,7 @@ def _weight_bytes(
         raise TypeError(f"{format_.name} is a format of activations, and {name} is a weight")
     total = 0
     for number, axis in enumerate(made_for(kernel)):
-        stored = storage(format_, shape, channel_axis, axis)
+        stored = storage(format_, shape, channel_axis, axis, opset)
         names = [part.letter + _SUFFIX for part in stored.parts]
         total += sum(
             _initializer_bytes(part_name, part.data_type, part.dims, part.size_bytes)
@@ -189,7 +196,7 @@ def _bodies(network: Network, site: Site, format_: Format, activations: bool) ->
     kernel = activations and isinstance(format_, IntegerFormat) and format_.has_kernel
     for axis in (None, site.channel_axis) if kernel else (None,):
         try:
-            yield storage(format_, site.shape, site.channel_axis, axis).body(network.opset)
+            yield from storage(format_, site.shape, site.channel_axis, axis, network.opset).function.bodies().values()
         except NotStorable:
             return
 

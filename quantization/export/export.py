@@ -251,7 +251,7 @@ class _Parts:
         weight = self.weight(name)
         if name in self.products and isinstance(weight, IntegerWeight):
             return list(product_values(weight, self.products[name]))
-        return [tensor.raw_data for tensor in weight.tensors()]
+        return [tensor.raw_data for tensor in weight.tensors(self._network.opset)]
 
     def biases(self, *, codes: bool) -> dict[str, NDArray[Any]]:
         """By node name: of integer kernels their `codes` or the values that these stand for, of others the values."""

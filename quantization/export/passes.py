@@ -15,7 +15,8 @@ from quantization.activations.kernels import WeightKernel, made_for
 from quantization.errors import QuantizationError
 from quantization.export.write_fields import GRAPH, INITIALIZER, copy_fields
 from quantization.formats import WeightFormat
-from quantization.storage.dequantize import DOMAIN, DOMAIN_VERSION, FIRST_IR_VERSION, FIRST_OPSET
+from quantization.storage.dequantize import DOMAIN, DOMAIN_VERSION, FIRST_OPSET
+from quantization.storage.packing import NATIVE_OPSET
 from quantization.storage.parts import DIGITS, LETTERS, SCALE, storage
 from quantization.storage.weights import QuantizedWeight
 
@@ -24,6 +25,8 @@ KERNEL_LETTER = "i"  # the weight for integer kernels, where others read it too
 ACTIVATION_LETTERS = "xyqkrdt"  # scale, zero point, codes, capped codes, values before and behind them; the cap
 BIAS_LETTERS = "efg"  # codes, scale, values
 SUFFIX_LENGTH = 2
+# the first IR versions with model-local functions, and with the types that opset 25 stores
+_IR_OF_FUNCTIONS, _IR_OF_NATIVE = 8, 13
 _LETTERS = LETTERS + KERNEL_LETTER + ACTIVATION_LETTERS + BIAS_LETTERS
 _ALPHABET = string.digits + string.ascii_letters
 
@@ -133,7 +136,7 @@ class StorePacked(Pass):
         """Names of the scales of the weights that integer kernels take; filled by `call`."""
 
     def requires(self, draft: onnx.ModelProto) -> None:
-        """The draft has the types that packing uses, none of our functions, and none of the weights."""
+        """The draft has the operators that unpacking uses, none of our functions, and none of the weights."""
         if (opset := opset_of(draft)) < FIRST_OPSET:
             raise QuantizationError(
                 f"packed weights need opset {FIRST_OPSET}, got a network of opset {opset}; normalise it first"
@@ -144,13 +147,14 @@ class StorePacked(Pass):
             raise QuantizationError(f"the draft still holds the weights {', '.join(sorted(present))}")
 
     def call(self, draft: onnx.ModelProto) -> None:
-        suffixes = short_names(draft.graph)
-        calls, functions = [], {}
+        suffixes, opset = short_names(draft.graph), opset_of(draft)
+        calls: list[onnx.NodeProto] = []
+        functions: dict[str, bytes] = {}
         for name, weight in self._weights.items():
             suffix = next(suffixes)
             kernel = self._kernels.get(name)
             for number, form in enumerate(made_for(kernel)):
-                stored = storage(weight.format, weight.shape, weight.channel_axis, form)
+                stored = storage(weight.format, weight.shape, weight.channel_axis, form, opset)
                 shared = form is not None and kernel is not None and kernel.others
                 own = next(suffixes) if shared else suffix
                 names = [part.letter + (suffix if part.letter in DIGITS else own) for part in stored.parts]
@@ -160,7 +164,7 @@ class StorePacked(Pass):
                         self.packed[called] = Packed(name, place, part.size_bytes)
                 made = KERNEL_LETTER + own if shared else name
                 calls.append(stored.call(names, made))
-                functions[stored.function] = stored.body(opset_of(draft))
+                functions |= stored.function.bodies()
                 if form is not None and kernel is not None:
                     self.kernel_scales[name] = SCALE + own
                     read_instead(draft.graph, kernel.nodes, name, made)
@@ -230,7 +234,7 @@ def add_functions(draft: onnx.ModelProto, functions: Mapping[str, bytes]) -> Non
     draft.functions.extend(onnx.FunctionProto.FromString(merged[name]) for name in sorted(merged))
     if not any(o.domain == DOMAIN for o in draft.opset_import):
         draft.opset_import.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
-    draft.ir_version = max(draft.ir_version, FIRST_IR_VERSION)
+    draft.ir_version = max(draft.ir_version, _IR_OF_NATIVE if opset_of(draft) >= NATIVE_OPSET else _IR_OF_FUNCTIONS)
 
 
 def opset_of(draft: onnx.ModelProto) -> int:

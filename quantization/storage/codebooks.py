@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from quantization.formats import CodebookFormat
 from quantization.storage.folding import NotFoldable, fold
-from quantization.storage.packing import pack
+from quantization.storage.packing import NATIVE_OPSET, pack
 from quantization.storage.weights import QuantizedWeight
 
 _PER = 10_000  # weights, that `CodebookFormat.outliers` counts for
@@ -89,7 +89,7 @@ class CodebookWeight(QuantizedWeight):
         flat[self.positions] = self.values
         return flat.reshape(self.shape)
 
-    def tensors(self) -> list[onnx.TensorProto]:
+    def tensors(self, opset: int = NATIVE_OPSET) -> list[onnx.TensorProto]:
         """Digits, table, factor, and if the format keeps outliers their positions and values."""
         outer, levels, inner = self.table.shape
         found: list[NDArray[Any]] = [
@@ -98,7 +98,7 @@ class CodebookWeight(QuantizedWeight):
         ]
         if self.format.outliers:
             found += [self.positions, self.values]
-        return [*pack(self.codes, self.format.bits), *(onnx.numpy_helper.from_array(array) for array in found)]
+        return [*pack(self.codes, self.format.bits, opset), *(onnx.numpy_helper.from_array(array) for array in found)]
 
 
 def outlier_count(format_: CodebookFormat, size: int) -> int:

@@ -5,16 +5,14 @@ inlines the call and folds it at load, so that the optimised graph holds plain f
 (`DequantizeLinear` would stay in the graph and run at every inference.) A weight for an integer kernel does end in a
 DequantizeLinear: what is folded then are its codes, as int8 whatever their width, and the kernel takes those.
 
-Digits are put together in int8, where they are exact and take a byte a weight; the one rounding is the product with
-the scale. A plane is unpacked by `Gather` from a table of the 16 nibbles, four weights at a time, in a quarter of the
-time that BitShift and BitwiseAnd take. Measured with ONNX Runtime 1.31 on one core: 21 million weights of 2 to 8 bits
-mixed load in 0.35 s and 280 MB, as float32 in 0.25 s and 160 MB.
+Digits are put together in int8, where they are exact and take a byte a weight, and before opset 25, whose runtimes do
+not multiply int8, by shifts of uint8; the one rounding is the product with the scale. The highest digit tells the
+weight's shape; where it is packed, the call brings the shape as an attribute.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -22,48 +20,72 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from quantization.storage.packing import PLANE_WIDTH, Digit, digits
+from quantization.storage.packing import Digit, digits, zero_point_digit
 
 DOMAIN = "bitbudget"
 DOMAIN_VERSION = 1
 BIAS = "Bias"
-FIRST_OPSET = 25  # the first with INT2 and UINT2
-FIRST_IR_VERSION = 13
+SHAPE = "h"
+"""The attribute with the weight's shape, of calls that need it."""
+
+FIRST_OPSET = 18
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A model-local function: its name, and what it is, serialized, for a network of an opset.
+    """A model-local function: its name, `bodies` by name, serialized, of itself and of those that it calls, and whether
+    it takes the weight's shape (`SHAPE`).
 
-    Weights whose functions have one name share it.
+    Weights of a file whose functions have one name share it.
     """
 
     name: str
-    body: Callable[[int], bytes]
+    bodies: Callable[[], Mapping[str, bytes]]
+    takes_shape: bool = False
 
 
-def integers(
-    bits: int, shape: tuple[int, ...], *, block: int = 0, symmetric: bool = True, kernel: int | None = None
-) -> Function:
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How codes of `bits` bits lie in a file of this opset."""
+
+    bits: int
+    opset: int
+
+    @property
+    def digits(self) -> tuple[Digit, ...]:
+        return digits(self.bits, self.opset)
+
+    @property
+    def takes_shape(self) -> bool:
+        return self.digits[0].is_packed
+
+    @property
+    def name(self) -> str:
+        """The widths of the digits, of the highest only if it is packed: what `_unpacked` depends on."""
+        highest, *lower = self.digits
+        return "".join(str(digit.width) for digit in (self.digits if highest.is_packed else lower))
+
+
+def integers(bits: int, opset: int, *, block: int = 0, symmetric: bool = True, kernel: int | None = None) -> Function:
     """`(code - zero point) * scale` from digits, highest first, scale, a factor of the scales of blocks, zero points.
 
     Args:
         kernel: the axis of output channels of an integer kernel, whose scale has shape `()` or `[channels]`.
     """
-    ragged = _is_ragged(bits, shape)
-    name = _unpacked_name("Int", bits, ragged) + (f"b{block}" if block else "") + ("" if symmetric else "z")
+    layout = _Layout(bits, opset)
+    name = f"Int{layout.name}" + (f"b{block}" if block else "") + ("" if symmetric else "z")
     name += "" if kernel is None else f"q{kernel}"
-    return Function(name, partial(_integers, name, bits, ragged, block, symmetric, kernel))
+    return Function(name, partial(_integers, name, layout, block, symmetric, kernel), layout.takes_shape)
 
 
-def powers(bits: int, shape: tuple[int, ...]) -> Function:
+def powers(bits: int, opset: int) -> Function:
     """`table[code] * scale` from digits, highest first, scale, and one float16 table, negative codes at its end."""
-    ragged = _is_ragged(bits, shape)
-    name = _unpacked_name("Power", bits, ragged)
-    return Function(name, partial(_powers, name, bits, ragged))
+    layout = _Layout(bits, opset)
+    name = f"Power{layout.name}"
+    return Function(name, partial(_powers, name, layout), layout.takes_shape)
 
 
-def codebook(bits: int, shape: tuple[int, ...], outliers: int) -> Function:
+def codebook(bits: int, opset: int, outliers: int) -> Function:
     """`factor * table[..., code, ...]` from digits, highest first, a float16 table `[outer, 2**bits]` or
     `[outer, 2**bits, inner]`, negative codes at its end, and the factor; with outliers from flat places and what
     to put there, too.
@@ -75,26 +97,26 @@ def codebook(bits: int, shape: tuple[int, ...], outliers: int) -> Function:
         outliers: of 10,000. All with some have one body but not one name: an audit could not tell how many of 10,000
             the few of a small weight stand for.
     """
-    ragged = _is_ragged(bits, shape)
-    name = _unpacked_name("Code", bits, ragged) + (f"o{outliers}" if outliers else "")
-    return Function(name, partial(_codebook, name, bits, ragged, outliers > 0))
+    layout = _Layout(bits, opset)
+    name = f"Code{layout.name}" + (f"o{outliers}" if outliers else "")
+    return Function(name, partial(_codebook, name, layout, outliers > 0), layout.takes_shape)
 
 
-def rotated(bits: int, shape: tuple[int, ...], block: int, *, inner: bool) -> Function:
+def rotated(bits: int, opset: int, block: int, *, inner: bool) -> Function:
     """`R codes * scale` from digits, highest first, and scale, with R of `quantization.storage.rotations`.
 
     Args:
         block: rows of R, which turns the weight seen as `[-1, block]`, or as `[-1, block, n]` with n its last axis if
             `inner`.
     """
-    ragged = _is_ragged(bits, shape)
-    name = _unpacked_name("Turn", bits, ragged) + f"r{block}" + ("i" if inner else "")
-    return Function(name, partial(_rotated, name, bits, ragged, block, inner))
+    layout = _Layout(bits, opset)
+    name = f"Turn{layout.name}r{block}" + ("i" if inner else "")
+    return Function(name, partial(_rotated, name, layout, block, inner), layout.takes_shape)
 
 
-def halves() -> Function:
+def halves(opset: int) -> Function:
     """A float16 weight as float32."""
-    return Function("Half", _halves)
+    return Function("Half", partial(_halves, opset))
 
 
 def bias_call(inputs: Sequence[str], output: str) -> onnx.NodeProto:
@@ -114,55 +136,68 @@ def bias_function(opset: int) -> bytes:
     return bytes(made.SerializeToString(deterministic=True))
 
 
-def _is_ragged(bits: int, shape: tuple[int, ...]) -> bool:
-    """Whether the weight has a plane that ends within an element, whose surplus must be sliced off."""
-    return math.prod(shape) % PLANE_WIDTH != 0 and any(digit.is_plane for digit in digits(bits))
+def _made(
+    name: str,
+    inputs: Sequence[str],
+    nodes: Sequence[onnx.NodeProto],
+    layout: _Layout,
+    beside: Digit | None = None,
+) -> Mapping[str, bytes]:
+    """The function that makes `w` of codes that lie so, and those that unpack them and what is `beside` them."""
+    packed = [digit for digit in (*layout.digits, beside) if digit is not None and digit.is_packed]
+    attributes = [SHAPE] if layout.takes_shape else []
+    made = _serialized(name, inputs, nodes, layout.opset, attributes, calls=bool(packed))
+    return {name: made} | {_unpacking(digit): _digit_body(digit, layout.opset) for digit in packed}
 
 
-def _unpacked_name(family: str, bits: int, ragged: bool) -> str:
-    """The family, the widths of the lower digits, `s` for a slice: what `_unpacked` depends on."""
-    _, *lower = digits(bits)
-    return family + "".join(str(digit.width) for digit in lower) + ("s" if ragged else "")
-
-
-def _made(name: str, inputs: Sequence[str], nodes: Sequence[onnx.NodeProto], opset: int) -> bytes:
-    made = helper.make_function(DOMAIN, name, inputs, ["w"], nodes, [helper.make_opsetid("", opset)])
+def _serialized(
+    name: str,
+    inputs: Sequence[str],
+    nodes: Sequence[onnx.NodeProto],
+    opset: int,
+    attributes: Sequence[str] = (),
+    *,
+    calls: bool = False,
+) -> bytes:
+    imports = [helper.make_opsetid("", opset), *([helper.make_opsetid(DOMAIN, DOMAIN_VERSION)] if calls else [])]
+    made = helper.make_function(DOMAIN, name, inputs, ["w"], nodes, imports, attributes=attributes)
     return bytes(made.SerializeToString(deterministic=True))
 
 
 @cache
-def _halves(opset: int) -> bytes:
-    return _made("Half", ["h"], [helper.make_node("Cast", ["h"], ["w"], to=TensorProto.FLOAT)], opset)
+def _halves(opset: int) -> Mapping[str, bytes]:
+    return {"Half": _serialized("Half", ["h"], [helper.make_node("Cast", ["h"], ["w"], to=TensorProto.FLOAT)], opset)}
 
 
 @cache
-def _integers(name: str, bits: int, ragged: bool, block: int, symmetric: bool, kernel: int | None, opset: int) -> bytes:
-    inputs, nodes, codes = _unpacked(bits, ragged=ragged, as_int8=kernel is not None)
+def _integers(name: str, layout: _Layout, block: int, symmetric: bool, kernel: int | None) -> Mapping[str, bytes]:
+    zero_points = None if symmetric else zero_point_digit(layout.bits, layout.opset)
+    inputs, nodes, codes = _unpacked(layout, as_int8=kernel is not None)
     inputs += ["s", *(["m"] if block else []), *([] if symmetric else ["zp"])]
     if kernel is not None:
         nodes += _dequantized(codes, kernel)
     elif block or not symmetric:
-        nodes += _shifted_and_scaled(codes, block, symmetric=symmetric)
+        nodes += _shifted_and_scaled(codes, block, zero_points)
     else:
         nodes += _scaled(codes)
-    return _made(name, inputs, nodes, opset)
+    return _made(name, inputs, nodes, layout, zero_points)
 
 
 @cache
-def _powers(name: str, bits: int, ragged: bool, opset: int) -> bytes:
-    inputs, nodes, codes = _unpacked(bits, ragged=ragged, as_int8=False)
+def _powers(name: str, layout: _Layout) -> Mapping[str, bytes]:
+    inputs, nodes, codes = _unpacked(layout, as_int8=False)
     nodes += [
         helper.make_node("Cast", [codes], ["j"], to=TensorProto.INT32),
         helper.make_node("Cast", ["p"], ["pf"], to=TensorProto.FLOAT),
         helper.make_node("Gather", ["pf", "j"], ["v"]),  # which counts negative places from the end
         helper.make_node("Mul", ["v", "s"], ["w"]),
     ]
-    return _made(name, [*inputs, "s", "p"], nodes, opset)
+    return _made(name, [*inputs, "s", "p"], nodes, layout)
 
 
 @cache
-def _codebook(name: str, bits: int, ragged: bool, outliers: bool, opset: int) -> bytes:
-    inputs, nodes, codes = _unpacked(bits, ragged=ragged, as_int8=False)
+def _codebook(name: str, layout: _Layout, outliers: bool) -> Mapping[str, bytes]:
+    inputs, nodes, codes = _unpacked(layout, as_int8=False)
     inputs += ["l", "m", *(["j", "o"] if outliers else [])]
     nodes += [
         helper.make_node("Cast", [codes], ["ci"], to=TensorProto.INT32),
@@ -183,12 +218,12 @@ def _codebook(name: str, bits: int, ragged: bool, outliers: bool, opset: int) ->
         ]
         found = "vo"
     nodes += [helper.make_node("Shape", ["ci"], ["hv"]), helper.make_node("Reshape", [found, "hv"], ["w"])]
-    return _made(name, inputs, nodes, opset)
+    return _made(name, inputs, nodes, layout)
 
 
 @cache
-def _rotated(name: str, bits: int, ragged: bool, block: int, inner: bool, opset: int) -> bytes:
-    inputs, nodes, codes = _unpacked(bits, ragged=ragged, as_int8=False)
+def _rotated(name: str, layout: _Layout, block: int, inner: bool) -> Mapping[str, bytes]:
+    inputs, nodes, codes = _unpacked(layout, as_int8=False)
     nodes += [
         *_hadamard(block),
         helper.make_node("Cast", [codes], ["v"], to=TensorProto.FLOAT),
@@ -208,7 +243,7 @@ def _rotated(name: str, bits: int, ragged: bool, block: int, inner: bool, opset:
         helper.make_node("Reshape", ["rb", "hv"], ["rv"]),
         helper.make_node("Mul", ["rv", "s"], ["w"]),
     ]
-    return _made(name, [*inputs, "s"], nodes, opset)
+    return _made(name, [*inputs, "s"], nodes, layout)
 
 
 def _hadamard(block: int) -> list[onnx.NodeProto]:
@@ -234,24 +269,98 @@ def _hadamard(block: int) -> list[onnx.NodeProto]:
     ]
 
 
-def _unpacked(bits: int, *, ragged: bool, as_int8: bool) -> tuple[list[str], list[onnx.NodeProto], str]:
-    """The inputs that are digits, nodes that put them together, and what these call the codes: int8 if asked for or
-    if there are several digits."""
-    _, *lower = digits(bits)
-    names = [f"d{place}" for place in range(len(lower) + 1)]
+def _unpacked(layout: _Layout, *, as_int8: bool) -> tuple[list[str], list[onnx.NodeProto], str]:
+    """The inputs that are digits, nodes that put them together, and what these call the codes: int8 if asked for."""
+    names = [f"d{place}" for place in range(len(layout.digits))]
+    nodes, total = (_unpacked_bytes if layout.takes_shape else _unpacked_digits)(layout, names)
+    if as_int8:  # an integer kernel takes int8, and ONNX Runtime 1.31 would give it less
+        nodes.append(helper.make_node("Cast", [total], ["k8"], to=TensorProto.INT8))
+        total = "k8"
+    return names, nodes, total
+
+
+def _unpacked_digits(layout: _Layout, names: Sequence[str]) -> tuple[list[onnx.NodeProto], str]:
+    """Of which the highest has a type of its own: as int8 if there are several."""
+    _, *lower = layout.digits
     nodes, total = [], names[0]
-    if lower or as_int8:  # an integer kernel takes int8, and ONNX Runtime 1.31 would give it less
+    if lower:
         nodes.append(helper.make_node("Cast", [total], ["v0"], to=TensorProto.INT8))
         total = "v0"
+    if any(digit.is_packed for digit in lower):
+        # of the highest digit as int8: ONNX Runtime 1.31 has no Shape of 2 and 4-bit integers
+        nodes.append(helper.make_node("Shape", [total], ["h"]))
     for place, digit in enumerate(lower, start=1):
+        stored = names[place]
+        if digit.is_packed:
+            nodes.append(_call(digit, stored, f"u{place}", "h"))
+            stored = f"u{place}"
         nodes += [
             _constant(f"f{place}", np.int8(1 << digit.width)),
-            *_as_int8(digit, names[place], f"x{place}", ragged=ragged),
+            helper.make_node("Cast", [stored], [f"x{place}"], to=TensorProto.INT8),
             helper.make_node("Mul", [total, f"f{place}"], [f"m{place}"]),
             helper.make_node("Add", [f"m{place}", f"x{place}"], [f"v{place}"]),
         ]
         total = f"v{place}"
-    return names, nodes, total
+    return nodes, total
+
+
+def _unpacked_bytes(layout: _Layout, names: Sequence[str]) -> tuple[list[onnx.NodeProto], str]:
+    """All of them packed: as float32."""
+    highest, *lower = layout.digits
+    shape = helper.make_node("Constant", [], ["h"])
+    shape.attribute.add(name="value_ints", type=onnx.AttributeProto.INTS, ref_attr_name=SHAPE)
+    nodes, total = [shape, _call(highest, names[0], "v0", "h")], "v0"
+    for place, digit in enumerate(lower, start=1):
+        nodes += [
+            _constant(f"f{place}", np.uint8(digit.width)),
+            _call(digit, names[place], f"x{place}", "h"),
+            helper.make_node("BitShift", [total, f"f{place}"], [f"m{place}"], direction="LEFT"),
+            helper.make_node("BitwiseOr", [f"m{place}", f"x{place}"], [f"v{place}"]),
+        ]
+        total = f"v{place}"
+    return [*nodes, *_centred(total, layout.bits, "u")], "u"
+
+
+def _centred(name: str, bits: int, output: str) -> list[onnx.NodeProto]:
+    """Nodes that make codes, as float32, of what is packed for them."""
+    return [
+        helper.make_node("Cast", [name], [f"{output}f"], to=TensorProto.FLOAT),
+        _constant(f"{output}o", np.float32(1 << (bits - 1))),
+        helper.make_node("Sub", [f"{output}f", f"{output}o"], [output]),
+    ]
+
+
+def _call(digit: Digit, name: str, output: str, shape: str) -> onnx.NodeProto:
+    """The node that unpacks a packed digit to uint8 in `shape`."""
+    return helper.make_node(_unpacking(digit), [name, shape], [output], domain=DOMAIN)
+
+
+def _unpacking(digit: Digit) -> str:
+    """The name of the function that unpacks the digit."""
+    return f"Bits{digit.width}"
+
+
+@cache
+def _digit_body(digit: Digit, opset: int) -> bytes:
+    """A function of bytes that `quantization.storage.packing.pack_halves` gives, and of a shape."""
+    nodes, last, width = [], "d", 8
+    while width > digit.width:  # what is above the lower half goes last
+        width //= 2
+        nodes += [
+            _constant(f"s{width}", np.uint8(width)),
+            helper.make_node("BitShift", [last, f"s{width}"], [f"h{width}"], direction="RIGHT"),
+            helper.make_node("Concat", [last, f"h{width}"], [f"d{width}"], axis=0),
+        ]
+        last = f"d{width}"
+    nodes += [
+        helper.make_node("Constant", [], ["z"], value_ints=[0]),
+        helper.make_node("ReduceProd", ["h"], ["n"]),
+        helper.make_node("Slice", [last, "z", "n"], ["c"]),
+        helper.make_node("Reshape", ["c", "h"], ["b"]),
+        _constant("m", np.uint8((1 << digit.width) - 1)),
+        helper.make_node("BitwiseAnd", ["b", "m"], ["w"]),
+    ]
+    return _serialized(_unpacking(digit), ["d", "h"], nodes, opset)
 
 
 def _scaled(codes: str) -> list[onnx.NodeProto]:
@@ -262,7 +371,7 @@ def _scaled(codes: str) -> list[onnx.NodeProto]:
     ]
 
 
-def _shifted_and_scaled(codes: str, block: int, *, symmetric: bool) -> list[onnx.NodeProto]:
+def _shifted_and_scaled(codes: str, block: int, zero_points: Digit | None) -> list[onnx.NodeProto]:
     """`(codes - zp) * s` in nodes that are folded at load; for blocks with `s` in 16 bits, times `m`."""
     nodes = [helper.make_node("Cast", [codes], ["v"], to=TensorProto.FLOAT)]
     values, scale, made = "v", "s", "w"
@@ -276,16 +385,25 @@ def _shifted_and_scaled(codes: str, block: int, *, symmetric: bool) -> list[onnx
             helper.make_node("Mul", ["sf", "m"], ["sm"]),
         ]
         values, scale, made = "b", "sm", "wb"
-    if not symmetric:
-        nodes += [
-            helper.make_node("Cast", ["zp"], ["zf"], to=TensorProto.FLOAT),
-            helper.make_node("Sub", [values, "zf"], ["y"]),
-        ]
+    if zero_points is not None:
+        nodes += _zero_points(zero_points)
+        nodes.append(helper.make_node("Sub", [values, "zf"], ["y"]))
         values = "y"
     nodes.append(helper.make_node("Mul", [values, scale], [made]))
     if block:
         nodes += [helper.make_node("Shape", ["v"], ["hv"]), helper.make_node("Reshape", [made, "hv"], ["w"])]
     return nodes
+
+
+def _zero_points(digit: Digit) -> list[onnx.NodeProto]:
+    """Nodes that give zero points as float32 in the shape of the scales, if they are packed."""
+    if not digit.is_packed:
+        return [helper.make_node("Cast", ["zp"], ["zf"], to=TensorProto.FLOAT)]
+    return [
+        helper.make_node("Shape", ["s"], ["hz"]),
+        _call(digit, "zp", "zu", "hz"),
+        *_centred("zu", digit.width, "zf"),
+    ]
 
 
 def _dequantized(codes: str, axis: int) -> list[onnx.NodeProto]:
@@ -299,31 +417,6 @@ def _dequantized(codes: str, axis: int) -> list[onnx.NodeProto]:
         helper.make_node("Cast", ["e"], ["p"], to=TensorProto.INT8),
         helper.make_node("DequantizeLinear", [codes, "s", "p"], ["w"], axis=axis),
     ]
-
-
-def _as_int8(digit: Digit, name: str, output: str, *, ragged: bool) -> list[onnx.NodeProto]:
-    """Nodes that give a lower digit as int8 in the weight's shape."""
-    if not digit.is_plane:
-        return [helper.make_node("Cast", [name], [output], to=TensorProto.INT8)]
-    nibbles = (np.arange(1 << PLANE_WIDTH)[:, None] >> np.arange(PLANE_WIDTH)) & 1  # row i: the bits of i, lowest first
-    nodes = [
-        _constant("t", nibbles.astype(np.int8)),
-        helper.make_node("Cast", [name], ["i"], to=TensorProto.INT32),
-        helper.make_node("Gather", ["t", "i"], ["g"]),
-        # of the highest digit as int8: ONNX Runtime 1.31 has no Shape of 2 and 4-bit integers
-        helper.make_node("Shape", ["v0"], ["h"]),
-    ]
-    bits = "g"
-    if ragged:
-        nodes += [
-            _constant("r", np.array([-1], dtype=np.int64)),
-            _constant("z", np.array([0], dtype=np.int64)),
-            helper.make_node("Reshape", ["g", "r"], ["g1"]),
-            helper.make_node("ReduceProd", ["h"], ["n"]),
-            helper.make_node("Slice", ["g1", "z", "n"], ["g2"]),
-        ]
-        bits = "g2"
-    return [*nodes, helper.make_node("Reshape", [bits, "h"], [output])]
 
 
 def _constant(name: str, value: np.ndarray | np.generic) -> onnx.NodeProto:

@@ -9,6 +9,7 @@ import onnx
 from numpy.typing import NDArray
 
 from quantization.formats import HalfFormat
+from quantization.storage.packing import NATIVE_OPSET
 from quantization.storage.weights import QuantizedWeight
 
 _LARGEST = np.finfo(np.float16).max
@@ -47,5 +48,5 @@ class HalfWeight(QuantizedWeight):
     def dequantize(self) -> NDArray[np.float32]:
         return self.values.astype(np.float32)
 
-    def tensors(self) -> list[onnx.TensorProto]:
+    def tensors(self, opset: int = NATIVE_OPSET) -> list[onnx.TensorProto]:  # noqa: ARG002 - float16 is in every opset
         return [onnx.numpy_helper.from_array(self.values)]

@@ -7,7 +7,7 @@ shares among weights. `export` writes this, `cost` counts it, `audit` looks for 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -17,7 +17,7 @@ from quantization.formats import CodebookFormat, HadamardFormat, HalfFormat, Int
 from quantization.rounding.ranges import share_shape
 from quantization.storage import dequantize
 from quantization.storage.codebooks import outlier_count, stored_table_shape, table_shape
-from quantization.storage.packing import digits, zero_point_type
+from quantization.storage.packing import NATIVE_OPSET, digits, zero_point_digit
 from quantization.storage.rotations import rotation
 
 # the names of parts begin with a letter that says what they are
@@ -45,29 +45,36 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """The `parts` of a weight, in the order in which the function called `function` takes them.
-
-    `body` gives that function, serialized, for a network of an opset.
-    """
+    """The `parts` of a weight of `shape`, in the order in which `function` takes them."""
 
     parts: tuple[Part, ...]
-    function: str
-    body: Callable[[int], bytes]
+    function: dequantize.Function
+    shape: tuple[int, ...]
 
     def call(self, inputs: Sequence[str], output: str) -> onnx.NodeProto:
         """The node that makes the weight `output` from `inputs`, the names of its parts."""
-        return helper.make_node(self.function, inputs, [output], domain=dequantize.DOMAIN)
+        node = helper.make_node(self.function.name, inputs, [output], domain=dequantize.DOMAIN)
+        if self.function.takes_shape:
+            node.attribute.append(helper.make_attribute(dequantize.SHAPE, self.shape))
+        return node
 
 
 class NotStorable(ValueError):
     """The format cannot hold a weight of this shape; the text says why."""
 
 
-def storage(format_: WeightFormat, shape: tuple[int, ...], channel_axis: int, kernel: int | None = None) -> Storage:
+def storage(
+    format_: WeightFormat,
+    shape: tuple[int, ...],
+    channel_axis: int,
+    kernel: int | None = None,
+    opset: int = NATIVE_OPSET,
+) -> Storage:
     """How a weight of `shape` with output channels on `channel_axis` is stored in `format_`.
 
     Args:
         kernel: the axis of output channels of an integer kernel that the weight is made for, None for float layers.
+        opset: of the file. What is stored has the same bytes in every opset, in tensors of other types and shapes.
 
     Raises:
         NotStorable: the format does not fit the shape, or the weight holds no number; float32 is stored as it came and
@@ -77,32 +84,30 @@ def storage(format_: WeightFormat, shape: tuple[int, ...], channel_axis: int, ke
         raise NotStorable(f"a weight of shape {shape} holds no number to round; it stays as it came")
     match format_:
         case IntegerFormat():
-            return _integers(format_, shape, channel_axis, kernel)
+            return _integers(format_, shape, channel_axis, kernel, opset)
         case HalfFormat():
             part = Part(HALVES, TensorProto.FLOAT16, shape, 2 * math.prod(shape))
-            return Storage((part,), *_named(dequantize.halves()))
+            return Storage((part,), dequantize.halves(opset), shape)
         case CodebookFormat():
-            return _codebook(format_, shape, channel_axis)
+            return _codebook(format_, shape, channel_axis, opset)
         case PowerFormat():
-            return _powers(format_, shape, channel_axis)
+            return _powers(format_, shape, channel_axis, opset)
         case HadamardFormat():
-            return _rotated(format_, shape, channel_axis)
+            return _rotated(format_, shape, channel_axis, opset)
     raise NotStorable(f"{format_.name} is not stored in parts")
 
 
-def _named(function: dequantize.Function) -> tuple[str, Callable[[int], bytes]]:
-    return function.name, function.body
-
-
-def digit_parts(bits: int, shape: tuple[int, ...]) -> tuple[Part, ...]:
+def _digits(bits: int, shape: tuple[int, ...], opset: int) -> tuple[Part, ...]:
     """The parts that hold the codes."""
     return tuple(
         Part(letter, digit.data_type, digit.dims(shape), digit.size_bytes(shape))
-        for letter, digit in zip(DIGITS, digits(bits), strict=False)
+        for letter, digit in zip(DIGITS, digits(bits, opset), strict=False)
     )
 
 
-def _integers(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int, kernel: int | None) -> Storage:
+def _integers(
+    format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int, kernel: int | None, opset: int
+) -> Storage:
     bits, block = format_.bits, format_.block
     if kernel is not None and not format_.has_kernel:
         raise NotStorable(f"no integer kernel takes {format_.name}")
@@ -113,26 +118,25 @@ def _integers(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int,
     if kernel is not None and scales:
         scales = (shape[channel_axis],)
     count = math.prod(scales)
-    parts = list(digit_parts(bits, shape))
+    parts = list(_digits(bits, shape, opset))
     if block:
         parts += [Part(SCALE, TensorProto.FLOAT16, scales, 2 * count), Part(FACTOR, TensorProto.FLOAT, (), 4)]
     else:
         parts.append(Part(SCALE, TensorProto.FLOAT, scales, 4 * count))
     if not format_.symmetric:
-        data_type = zero_point_type(bits)
-        size = math.ceil(count / 2) if data_type == TensorProto.INT4 else count
-        parts.append(Part(ZERO_POINT, data_type, scales, size))
-    function = dequantize.integers(bits, shape, block=block, symmetric=format_.symmetric, kernel=kernel)
-    return Storage(tuple(parts), *_named(function))
+        stored = zero_point_digit(bits, opset)
+        parts.append(Part(ZERO_POINT, stored.data_type, stored.dims(scales), stored.size_bytes(scales)))
+    function = dequantize.integers(bits, opset, block=block, symmetric=format_.symmetric, kernel=kernel)
+    return Storage(tuple(parts), function, shape)
 
 
-def _codebook(format_: CodebookFormat, shape: tuple[int, ...], channel_axis: int) -> Storage:
+def _codebook(format_: CodebookFormat, shape: tuple[int, ...], channel_axis: int, opset: int) -> Storage:
     try:
         table = stored_table_shape(table_shape(format_, shape, channel_axis))
     except ValueError as error:
         raise NotStorable(str(error)) from error
     parts = [
-        *digit_parts(format_.bits, shape),
+        *_digits(format_.bits, shape, opset),
         Part(TABLES, TensorProto.FLOAT16, table, 2 * math.prod(table)),
         Part(FACTOR, TensorProto.FLOAT, (), 4),
     ]
@@ -142,30 +146,28 @@ def _codebook(format_: CodebookFormat, shape: tuple[int, ...], channel_axis: int
             Part(PLACES, TensorProto.INT32, (count,), 4 * count),
             Part(OUTLIERS, TensorProto.FLOAT, (count,), 4 * count),
         ]
-    function = dequantize.codebook(format_.bits, shape, format_.outliers)
-    return Storage(tuple(parts), *_named(function))
+    function = dequantize.codebook(format_.bits, opset, format_.outliers)
+    return Storage(tuple(parts), function, shape)
 
 
-def _powers(format_: PowerFormat, shape: tuple[int, ...], channel_axis: int) -> Storage:
+def _powers(format_: PowerFormat, shape: tuple[int, ...], channel_axis: int, opset: int) -> Storage:
     levels = 1 << format_.bits
-    parts = _per_channel(format_.bits, shape, channel_axis)
-    return Storage(
-        (*parts, Part(POWERS, TensorProto.FLOAT16, (levels,), 2 * levels)),
-        *_named(dequantize.powers(format_.bits, shape)),
-    )
+    parts = _per_channel(format_.bits, shape, channel_axis, opset)
+    table = Part(POWERS, TensorProto.FLOAT16, (levels,), 2 * levels)
+    return Storage((*parts, table), dequantize.powers(format_.bits, opset), shape)
 
 
-def _rotated(format_: HadamardFormat, shape: tuple[int, ...], channel_axis: int) -> Storage:
-    parts = _per_channel(format_.bits, shape, channel_axis)
+def _rotated(format_: HadamardFormat, shape: tuple[int, ...], channel_axis: int, opset: int) -> Storage:
+    parts = _per_channel(format_.bits, shape, channel_axis, opset)
     try:
         turned = rotation(shape, parts[-1].dims)
     except ValueError as error:
         raise NotStorable(str(error)) from error
-    function = dequantize.rotated(format_.bits, shape, turned.block, inner=turned.inner > 1)
-    return Storage(parts, *_named(function))
+    function = dequantize.rotated(format_.bits, opset, turned.block, inner=turned.inner > 1)
+    return Storage(parts, function, shape)
 
 
-def _per_channel(bits: int, shape: tuple[int, ...], channel_axis: int) -> tuple[Part, ...]:
+def _per_channel(bits: int, shape: tuple[int, ...], channel_axis: int, opset: int) -> tuple[Part, ...]:
     """Digits, and a scale for each channel."""
     scales = share_shape(IntegerFormat(bits), shape, channel_axis)
-    return *digit_parts(bits, shape), Part(SCALE, TensorProto.FLOAT, scales, 4 * math.prod(scales))
+    return *_digits(bits, shape, opset), Part(SCALE, TensorProto.FLOAT, scales, 4 * math.prod(scales))

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from quantization.formats import IntegerFormat, PowerFormat
 from quantization.rounding.ranges import share_rows, share_shape
+from quantization.storage.packing import NATIVE_OPSET
 from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
 EXPONENTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
@@ -78,9 +79,9 @@ class PowerWeight(QuantizedWeight):
         values *= self.scale
         return values
 
-    def tensors(self) -> list[onnx.TensorProto]:
+    def tensors(self, opset: int = NATIVE_OPSET) -> list[onnx.TensorProto]:
         """Digits, scale, table."""
-        return [*self._integers().tensors(), onnx.numpy_helper.from_array(self.table)]
+        return [*self._integers().tensors(opset), onnx.numpy_helper.from_array(self.table)]
 
     def _integers(self) -> IntegerWeight:
         return IntegerWeight(IntegerFormat(self.format.bits), self.codes, self.scale)

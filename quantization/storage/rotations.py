@@ -34,6 +34,7 @@ from quantization.formats import HadamardFormat, IntegerFormat
 from quantization.rounding.nearest import round_nearest
 from quantization.rounding.ranges import share_shape
 from quantization.storage.folding import NotFoldable, fold
+from quantization.storage.packing import NATIVE_OPSET
 from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
 SMALLEST_BLOCK = 8
@@ -120,9 +121,9 @@ class HadamardWeight(QuantizedWeight):
         values *= self.scale
         return values
 
-    def tensors(self) -> list[onnx.TensorProto]:
+    def tensors(self, opset: int = NATIVE_OPSET) -> list[onnx.TensorProto]:
         """Digits, scale."""
-        return self._integers().tensors()
+        return self._integers().tensors(opset)
 
     def _integers(self) -> IntegerWeight:
         return IntegerWeight(IntegerFormat(self.format.bits), self.codes, self.scale)

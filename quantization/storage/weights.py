@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from quantization.formats import Granularity, IntegerFormat, WeightFormat
 from quantization.storage.folding import NotFoldable, fold
 from quantization.storage.half_scales import as_halves, from_halves
-from quantization.storage.packing import pack, pack_zero_points
+from quantization.storage.packing import NATIVE_OPSET, pack, pack_zero_points
 
 Floats = NDArray[np.float32]
 
@@ -34,8 +34,8 @@ class QuantizedWeight(ABC):
         """The values in the weight's shape: what the exported file computes when it is loaded."""
 
     @abstractmethod
-    def tensors(self) -> list[onnx.TensorProto]:
-        """What the file holds: nameless tensors, as `quantization.storage.parts` says of the format."""
+    def tensors(self, opset: int = NATIVE_OPSET) -> list[onnx.TensorProto]:
+        """What a file of this opset holds: nameless tensors, as `quantization.storage.parts` says of the format."""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays by the names of their fields; `quantization.storage.families.quantized_weight` takes them."""
@@ -98,15 +98,15 @@ class IntegerWeight(QuantizedWeight):
         grouped *= self.scale
         return values
 
-    def tensors(self) -> list[onnx.TensorProto]:
+    def tensors(self, opset: int = NATIVE_OPSET) -> list[onnx.TensorProto]:
         """Digits, scale, for blocks the one factor of all scales, zero points."""
-        found = pack(self.codes, self.format.bits)
+        found = pack(self.codes, self.format.bits, opset)
         if self.format.granularity is Granularity.BLOCK:
             found += [onnx.numpy_helper.from_array(array) for array in as_halves(self.scale)]
         else:
             found.append(onnx.numpy_helper.from_array(self.scale))
         if self.zero_point is not None:
-            found.append(pack_zero_points(self.zero_point, self.format.bits))
+            found.append(pack_zero_points(self.zero_point, self.format.bits, opset))
         return found
 
 

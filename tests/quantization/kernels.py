@@ -27,7 +27,7 @@ def draw(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
 
 
-def build(nodes: Sequence[onnx.NodeProto], inputs: Arrays, tensors: Arrays) -> Network:
+def build(nodes: Sequence[onnx.NodeProto], inputs: Arrays, tensors: Arrays, opset: int = 25) -> Network:
     for number, node in enumerate(nodes):
         node.name = f"n{number}"
     graph = helper.make_graph(
@@ -37,7 +37,9 @@ def build(nodes: Sequence[onnx.NodeProto], inputs: Arrays, tensors: Arrays) -> N
         [onnx.ValueInfoProto(name=nodes[-1].output[0])],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in tensors.items()],
     )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)], ir_version=13)
+    proto = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=13 if opset == 25 else 8
+    )
     return from_proto(onnx.shape_inference.infer_shapes(proto))
 
 

@@ -82,12 +82,13 @@ LAYERS: dict[str, tuple[list[onnx.NodeProto], Arrays, Arrays, list[str]]] = {
 @pytest.mark.parametrize("granularity", [Granularity.TENSOR, Granularity.CHANNEL])
 @pytest.mark.parametrize("bits", range(2, 9))
 @pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("opset", [18, 25])
 def test_every_width_of_weight_reaches_an_integer_kernel(
-    optimised: Optimised, run_onnx: RunOnnx, layer: str, bits: int, granularity: Granularity
+    optimised: Optimised, run_onnx: RunOnnx, opset: int, layer: str, bits: int, granularity: Granularity
 ) -> None:
     """The codes are folded (else the unpacking nodes would be there), and the file still stores `bits` a weight."""
     nodes, inputs, tensors, kernels = LAYERS[layer]
-    network = build(nodes, inputs, tensors)
+    network = build(nodes, inputs, tensors, opset)
     weights, activations = rounded(network, bits, granularity), ranged(network, 8)
     file = export(network, weights, {}, activations)
     onnx.checker.check_model(onnx.load_from_string(file), full_check=True)

@@ -28,12 +28,12 @@ MakeNetwork = Callable[..., Network]
 RunOnnx = Callable[..., list[NDArray[Any]]]
 
 
-def packed(make_network: MakeNetwork) -> onnx.ModelProto:
+def packed(make_network: MakeNetwork, opset: int = 25) -> onnx.ModelProto:
     """Two MatMuls in 3-bit integers, one in float16 and one in float."""
     names = ("w_a", "w_b", "w_half", "w_float")
     tensors = {name: draw(16, 16, seed=i) for i, name in enumerate(names)}
     nodes = [helper.make_node("MatMul", [f"h{i}", name], [f"h{i + 1}"]) for i, name in enumerate(names)]
-    network = make_network(nodes, {"h0": draw(2, 16)}, tensors)
+    network = make_network(nodes, {"h0": draw(2, 16)}, tensors, opset)
     formats = {"w_a": IntegerFormat(3), "w_b": IntegerFormat(3), "w_half": HalfFormat()}
     weights = {name: rounded(network.weight(name), format_, 1) for name, format_ in formats.items()}
     return onnx.ModelProto.FromString(export(network, weights, {}))
@@ -210,6 +210,23 @@ def test_nodes_that_lack_something_are_refused_or_left_alone(make_network: MakeN
             continue
         # what is left alone: floats that are no weights' scales, and those whose shape says their size
         assert changed.graph.initializer[place].data_type in (TensorProto.FLOAT, TensorProto.INT32)
+
+
+def test_a_call_says_the_shape_of_packed_digits_and_nothing_else(make_network: MakeNetwork) -> None:
+    model = packed(make_network, opset=18)
+    assert [w.format.name for w in audit(model.SerializeToString()).weights][:2] == ["int3/channel"] * 2
+    attribute = call_of(model, "w_a").attribute[0]
+    for shape, message in (
+        ([8, 32], "its tensors and its call Int21 are those of no format"),
+        ([-16, -16], r"its call Int21 gives it the shape \(-16, -16\)"),
+        ([16, 16], "has attributes that are never written"),
+    ):
+        attribute.ints[:] = shape
+        if shape == [16, 16]:
+            call_of(model, "w_a").attribute.append(helper.make_attribute("more", 1))
+        refused(model, f"weight w_a: .*{message}")
+    del call_of(model, "w_a").attribute[:]
+    refused(model, "are those of no format")
 
 
 def test_every_tensor_outside_is_looked_at(make_network: MakeNetwork, tmp_path: Path) -> None:

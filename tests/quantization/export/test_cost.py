@@ -27,11 +27,11 @@ FORMATS: list[Format] = [FloatFormat()] + [
 ]
 
 
-def chain(make_network: MakeNetwork, shapes: list[tuple[int, int]]) -> Network:
+def chain(make_network: MakeNetwork, shapes: list[tuple[int, int]], opset: int = 25) -> Network:
     rng = np.random.default_rng(0)
     nodes = [helper.make_node("MatMul", [f"h{i}", f"w.layer{i}"], [f"h{i + 1}"]) for i in range(len(shapes))]
     weights = {f"w.layer{i}": rng.standard_normal(s).astype(np.float32) for i, s in enumerate(shapes)}
-    return make_network(nodes, {"h0": np.zeros((1, shapes[0][0]), np.float32)}, weights)
+    return make_network(nodes, {"h0": np.zeros((1, shapes[0][0]), np.float32)}, weights, opset)
 
 
 def written(network: Network, plan: dict[str, Format], metadata: dict[str, str]) -> bytes:
@@ -43,28 +43,34 @@ def written(network: Network, plan: dict[str, Format], metadata: dict[str, str])
     return export(network, weights, metadata)
 
 
-@given(st.lists(st.sampled_from(FORMATS), min_size=1, max_size=8), st.lists(st.integers(1, 40), min_size=9, max_size=9))
-@settings(max_examples=80, deadline=None)
-def test_file_bytes_are_exact(make_network: MakeNetwork, formats: list[Format], sizes: list[int]) -> None:
-    network = chain(make_network, [(sizes[i], sizes[i + 1]) for i in range(len(formats))])
+@given(
+    st.lists(st.sampled_from(FORMATS), min_size=1, max_size=8),
+    st.lists(st.integers(1, 40), min_size=9, max_size=9),
+    st.sampled_from([18, 25]),
+)
+@settings(max_examples=120, deadline=None)
+def test_file_bytes_are_exact(make_network: MakeNetwork, formats: list[Format], sizes: list[int], opset: int) -> None:
+    network = chain(make_network, [(sizes[i], sizes[i + 1]) for i in range(len(formats))], opset)
     plan = {f"w.layer{i}": format_ for i, format_ in enumerate(formats)}
     metadata = {"bitbudget.plan": "x" * sizes[0]}
     assert file_bytes(network, plan, metadata) == len(written(network, plan, metadata))
 
 
+@pytest.mark.parametrize("opset", [18, 25])
 @pytest.mark.parametrize("seed", range(5))
-def test_sums_over_sites_are_bounds(make_network: MakeNetwork, seed: int) -> None:
+def test_sums_over_sites_are_bounds(make_network: MakeNetwork, seed: int, opset: int) -> None:
     """Above the file by functions that the plan does not use, below by no more than the graph's length prefix."""
     rng = np.random.default_rng(seed)
-    network = chain(make_network, [(200, 150), (150, 131), (131, 257), (257, 64), (64, 200), (200, 200)])
+    network = chain(make_network, [(200, 150), (150, 131), (131, 257), (257, 64), (64, 200), (200, 200)], opset)
     plan = {site.weight: FORMATS[rng.integers(len(FORMATS))] for site in network.sites}
     size = len(written(network, plan, {}))
     planned = skeleton_bytes(network, FORMATS) + sum(
-        weight_bytes(plan[site.weight], site.shape, site.channel_axis, site.weight) for site in network.sites
+        weight_bytes(plan[site.weight], site.shape, site.channel_axis, site.weight, opset=opset)
+        for site in network.sites
     )
     functions = skeleton_bytes(network, FORMATS) - skeleton_bytes(network)
     assert size - 4 <= planned <= size + functions
-    assert functions < 2300
+    assert functions < (2400 if opset == 25 else 9000)
 
 
 @pytest.mark.parametrize("granularity", [Granularity.TENSOR, Granularity.CHANNEL])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from network.graph import Network
-from network.normalise import normalise
+from network.normalise import from_proto, normalise
 from quantization.export.audit import audit
 from quantization.export.cost import file_bytes, weight_bytes
 from quantization.export.export import export, simulate
@@ -45,7 +45,7 @@ FORMATS: list[WeightFormat] = [
 ]
 
 
-def _network(layer: str) -> Network:
+def _network(layer: str, opset: int = 25) -> Network:
     """One layer whose weight sums over 48 numbers."""
     generator = np.random.default_rng(0)
     weight, attributes, shape = {
@@ -64,13 +64,17 @@ def _network(layer: str) -> Network:
         [numpy_helper.from_array(values, "w")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
-    return normalise(model, {"x": tuple(shape)})
+    proto = normalise(model, {"x": tuple(shape)}).proto
+    proto.opset_import[0].version = opset  # these operators are the same in all of them
+    proto.ir_version = 13 if opset == 25 else 8
+    return from_proto(proto)
 
 
 @pytest.mark.parametrize("layer", ["Conv", "MatMul", "stack", "Gemm"])
+@pytest.mark.parametrize("opset", [18, 24, 25])
 @pytest.mark.parametrize("format_", FORMATS, ids=lambda format_: format_.name)
-def test_what_is_written_is_what_is_planned(run_onnx: RunOnnx, layer: str, format_: WeightFormat) -> None:
-    network = _network(layer)
+def test_what_is_written_is_what_is_planned(run_onnx: RunOnnx, format_: WeightFormat, opset: int, layer: str) -> None:
+    network = _network(layer, opset)
     (site,) = network.sites
     weight = rounded(network.weight(site.weight), format_, site.channel_axis)
     assert (weight.format, weight.shape) == (format_, site.shape)
@@ -82,20 +86,28 @@ def test_what_is_written_is_what_is_planned(run_onnx: RunOnnx, layer: str, forma
     assert len(file) == file_bytes(network, {site.weight: format_})
     (stored,) = audit(file).weights
     assert (stored.name, stored.shape, stored.format) == (site.weight, site.shape, format_)
-    parts = storage(format_, site.shape, site.channel_axis).parts
-    tensors = weight.tensors()
+    stored_in = onnx.ModelProto.FromString(file)
+    assert stored_in.opset_import[0].version == opset
+    assert stored_in.ir_version == (13 if opset == 25 else 8)
+    parts = storage(format_, site.shape, site.channel_axis, opset=opset).parts
+    tensors = weight.tensors(opset)
     assert [(t.data_type, tuple(t.dims), len(t.raw_data)) for t in tensors] == [
         (part.data_type, part.dims, part.size_bytes) for part in parts
     ]
+    onnx.checker.check_model(stored_in, full_check=True)
     assert stored.size_bytes + stored.scale_bytes == sum(part.size_bytes for part in parts)
-    assert weight_bytes(format_, site.shape, site.channel_axis, site.weight) > stored.size_bytes + stored.scale_bytes
+    assert (
+        weight_bytes(format_, site.shape, site.channel_axis, site.weight, opset=opset)
+        > stored.size_bytes + stored.scale_bytes
+    )
     again = quantized_weight(format_, weight.arrays())
     np.testing.assert_array_equal(again.dequantize(), weight.dequantize())
 
 
+@pytest.mark.parametrize("opset", [18, 25])
 @pytest.mark.parametrize("format_", FORMATS, ids=lambda format_: format_.name)
-def test_the_runtime_folds_the_unpacking(format_: WeightFormat, tmp_path: Path) -> None:
-    network = _network("Conv")
+def test_the_runtime_folds_the_unpacking(format_: WeightFormat, opset: int, tmp_path: Path) -> None:
+    network = _network("Conv", opset)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
