@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper
 
 from app.schemas.parsing import parse_request
+from network.normalise import load
+from quantization.export.export import simulate
 from workers.pipeline import STAGES
 from workers.stage import needed_stages
+from workers.stages.candidates import Rounded
 from workers.stages.inputs import opset_of
+from workers.stages.payload import unpack
 
 PLAN = {"version": 1, "layers": [{"name": name, "format": "int4/channel"} for name in ("conv1", "conv2", "fc")]}
 
@@ -93,3 +101,39 @@ def test_operators_that_the_opset_does_not_have_are_named_before_anything_is_slo
             run.run()
         assert type(refused.value).code == "opset_not_reachable"
         assert run.ran == ["admit", "normalise"]
+
+
+@pytest.mark.parametrize("opset", [18, 21, 25])
+def test_the_file_has_the_opset_and_computes_what_the_plan_says(job, model, samples, opset):
+    run = job(model, samples, {"opset": opset, "plan": PLAN, "weights": {"rounding": "nearest"}})
+    file = run.run().artifacts["model"]
+    proto = onnx.ModelProto.FromString(file)
+    assert {entry.version for entry in proto.opset_import if not entry.domain} == {opset}
+    assert proto.ir_version == {18: 8, 21: 10, 25: 13}[opset]
+    onnx.checker.check_model(proto, full_check=True)
+
+    network = load(run.read("normalise"), opset)
+    _, arrays = unpack(run.read("certify"))
+    rounded = Rounded.unpack(arrays["weights"].tobytes()).weights
+    weights = {site.weight: one for site in network.sites for one in rounded[site.name]}
+    assert set(weights) == {"conv1.weight", "conv2.weight", "fc.weight"}
+    images = {"image": samples["image"][:64]}
+    expected, result = (
+        onnxruntime.InferenceSession(one, providers=["CPUExecutionProvider"]).run(None, images)[0]
+        for one in (simulate(network, weights), file)
+    )
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_another_opset_repeats_no_analysis_and_finds_the_same_plan(job, model, samples):
+    request = {"budget": {"metric": "top1", "max_drop": 0.02}, "weights": {"bits": [4, 8], "rounding": "nearest"}}
+    results: dict[str, bytes] = {}
+    newest = job(model, samples, request, results).run()
+    again = job(model, samples, {**request, "opset": 18}, results)
+    older = again.run()
+    assert again.ran == ["resolve", "plan", "certify"]
+    assert older.outcome == newest.outcome == "met"
+    formats, of_older = (
+        [row["format"] for row in json.loads(one.artifacts["plan"])["layers"]] for one in (newest, older)
+    )
+    assert of_older == formats
