@@ -80,7 +80,7 @@ def _costs(
             product = packed_products(network, {site.weight: format_}, products).get(site.weight)
             return Candidate(
                 format=format_,
-                size_bytes=weight_bytes(format_, site.shape, site.channel_axis, site.weight, product),
+                size_bytes=weight_bytes(format_, site.shape, site.channel_axis, site.weight, product, network.opset),
                 # both beside the widest of what is read; exact once that is the same decision (`decisions`)
                 bit_operations=coupling.bit_operations(site, {site.name: format_}),
                 damage=damage,
