@@ -14,6 +14,7 @@ integers or in floats, depends on both its ends, and the sum counts the larger f
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
@@ -33,6 +34,7 @@ from quantization.activations.kernels import (
 )
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.activation_passes import QuantizeTensors, StoreBiases
+from quantization.export.leftovers import StoreHalves
 from quantization.export.matmul_nbits import (
     Product,
     Products,
@@ -88,14 +90,16 @@ def weight_bytes(
     )
 
 
-def activation_bytes(network: Network, tensors: Iterable[str], format_: UnsignedFormat) -> int:
+def activation_bytes(
+    network: Network, tensors: Iterable[str], format_: UnsignedFormat, halves: Collection[str] = ()
+) -> int:
     """What quantizing `tensors`, those of one site, adds to the file at most, in bytes.
 
     Of layers that read them the bias is counted in its larger form, that of a layer in floats.
     """
     activations = dict.fromkeys(tensors, format_)
-    quantized = _skeleton(network, {}, activations, kernel_uses(network, {}, activations))
-    return int(quantized.ByteSize() - _skeleton(network, {}, {}, ()).ByteSize())
+    quantized = _skeleton(network, {}, activations, kernel_uses(network, {}, activations), halves)
+    return int(quantized.ByteSize() - _skeleton(network, {}, {}, (), halves).ByteSize())
 
 
 def skeleton_bytes(
@@ -104,6 +108,7 @@ def skeleton_bytes(
     metadata: Mapping[str, str] | None = None,
     *,
     activations: bool = False,
+    halves: Collection[str] = (),
 ) -> int:
     """The file without the weights of any site, in bytes, with the functions of all `formats` (see the module), those
     for integer kernels among them where there may be quantized `activations`."""
@@ -112,7 +117,7 @@ def skeleton_bytes(
     }
     if activations:
         functions.add(bias_function(network.opset))
-    return int(_skeleton(network, metadata or {}, {}, ()).ByteSize()) + _functions_bytes(functions)
+    return int(_skeleton(network, metadata or {}, {}, (), halves).ByteSize()) + _functions_bytes(functions)
 
 
 def file_bytes(
@@ -122,9 +127,11 @@ def file_bytes(
     activations: Mapping[str, UnsignedFormat] = _NO_ACTIVATIONS,
     *,
     products: Products = Products.FLOAT,
+    halves: Collection[str] = (),
 ) -> int:
     """The size in bytes of what `export` writes for `plan`, a format by initializer name, float32 where none is given,
-    and `activations`, a format by tensor name, whose layers multiply as `products` says.
+    and `activations`, a format by tensor name, whose layers multiply as `products` says, with the
+    other initializers in `halves` as float16.
 
     Exact, but for up to eight bytes a name in networks of more than 3,844 quantized weights and activations.
     """
@@ -134,7 +141,7 @@ def file_bytes(
     quantized = {name: formats[name][0].channel_axis for name in with_kernels(by_name)}
     uses = without_products(kernel_uses(network, quantized, activations), multiplied)
     kernels = weight_kernels(network, uses)
-    skeleton = _skeleton(network, metadata or {}, activations, uses)
+    skeleton = _skeleton(network, metadata or {}, activations, uses, halves)
     graph = _with_products(skeleton, by_name, multiplied, products) + sum(
         _weight_bytes(format_, site.shape, site.channel_axis, name, kernels.get(name), network.opset)
         for name, (site, format_) in formats.items()
@@ -206,6 +213,7 @@ def _skeleton(
     metadata: Mapping[str, str],
     activations: Mapping[str, UnsignedFormat],
     uses: Sequence[KernelUse],
+    halves: Collection[str],
 ) -> onnx.ModelProto:
     """The file without weights and functions; scales, zero points and biases have their sizes, not their values."""
     draft = draft_without(network.proto, {site.weight for site in network.sites})
@@ -220,7 +228,8 @@ def _skeleton(
         for use in uses
         if use.bias is not None
     }
-    apply(draft, [StoreBiases(uses, biases, scales), AddMetadata(metadata)])
+    stored = StoreHalves(halves, network.initializers, small=sys.maxsize)
+    apply(draft, [StoreBiases(uses, biases, scales), stored, AddMetadata(metadata)])
     draft.ClearField("functions")  # counted with those of the weights
     imports = [entry for entry in draft.opset_import if entry.domain != DOMAIN]
     del draft.opset_import[:]

@@ -7,7 +7,7 @@ are never copied, and quantized ones need not exist before they are written (`qu
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from quantization.activations.kernels import KernelUse, kernel_uses, weight_kern
 from quantization.activations.quantized import QuantizedActivation
 from quantization.errors import ExportTooLarge, QuantizationError
 from quantization.export.activation_passes import QuantizeTensors, StoreBiases
+from quantization.export.leftovers import SMALL, RoundHalves, StoreHalves
 from quantization.export.matmul_nbits import Products, StoreProducts, packed_products, product_values, without_products
 from quantization.export.on_demand import RoundedOnDemand, formats_of
 from quantization.export.passes import (
@@ -42,7 +43,6 @@ from quantization.storage.families import lies_along
 from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
 _NO_ACTIVATIONS: Mapping[str, QuantizedActivation] = MappingProxyType({})
-_SMALL = 1 << 16  # bytes; initializers of the network up to this length are copied into a draft
 
 
 def export(
@@ -52,6 +52,7 @@ def export(
     activations: Mapping[str, QuantizedActivation] = _NO_ACTIVATIONS,
     *,
     products: Products = Products.FLOAT,
+    halves: Collection[str] = (),
 ) -> bytes:
     """The network with `weights` stored at their widths: a file for plain ONNX Runtime, the same bytes every time.
 
@@ -64,13 +65,15 @@ def export(
         metadata: entries for the model's metadata, over those of the same key.
         activations: by tensor name: graph inputs and outputs of nodes of the main graph.
         products: how layers multiply with weights in blocks.
+        halves: other initializers that are stored as float16 (`quantization.export.leftovers`); those that become
+            biases of integer kernels are not.
 
     Raises:
         QuantizationError: a weight is no float32 initializer of its shape, an activation is no value of the main graph
             or differs from the one whose values it moves, or the network's opset is too old.
         ExportTooLarge: the file would pass two gigabytes; `quantization.export.write` writes such files.
     """
-    drafted = draft_file(network, weights, metadata, activations, products=products)
+    drafted = draft_file(network, weights, metadata, activations, products=products, halves=halves)
     if (size := drafted.size_bytes) > LARGEST_MESSAGE:
         raise _too_large(size)
     file = io.BytesIO()
@@ -83,8 +86,11 @@ def simulate(
     network: Network,
     weights: Mapping[str, QuantizedWeight],
     activations: Mapping[str, QuantizedActivation] = _NO_ACTIVATIONS,
+    *,
+    halves: Collection[str] = (),
 ) -> bytes:
-    """The network with `weights` dequantized by numpy to float32 initializers, and `activations` rounded between them.
+    """The network with `weights` dequantized by numpy to float32 initializers, `activations` rounded between them, and
+    other initializers rounded to float16.
 
     This is what `export` must compute: bit for bit without activations. With them an integer kernel rounds its exact
     sum where this file rounds a float one, so that a value next to the middle of two codes may take the other code: at
@@ -97,7 +103,8 @@ def simulate(
     draft = draft_without(network.proto, parts.stored)
     tensors = QuantizeTensors(activations, moved_from(network))
     floats = StoreFloats({name: parts.weight(name) for name in parts.stored})
-    apply(draft, [DropDebris(), tensors, floats, StoreBiases(parts.uses, parts.biases(codes=False), {})])
+    biases = StoreBiases(parts.uses, parts.biases(codes=False), {})
+    apply(draft, [DropDebris(), tensors, floats, biases, RoundHalves(halves)])
     expected = sum(len(tensor.raw_data) for tensor in draft.graph.initializer)
     if expected > LARGEST_MESSAGE:
         raise _too_large(expected)
@@ -151,6 +158,7 @@ def draft_file(
     activations: Mapping[str, QuantizedActivation] = _NO_ACTIVATIONS,
     *,
     products: Products = Products.FLOAT,
+    halves: Collection[str] = (),
 ) -> Drafted:
     """What `export` returns, before anything large is made.
 
@@ -169,20 +177,23 @@ def draft_file(
     own = {
         tensor.name: Payload(len(tensor.raw_data), partial(getattr, tensor, "raw_data"))
         for tensor in network.proto.graph.initializer
-        if tensor.name not in parts.stored and len(tensor.raw_data) > _SMALL
+        if tensor.name not in parts.stored and len(tensor.raw_data) > SMALL
     }
     draft = draft_without(network.proto, parts.stored, own)
     apply(draft, [DropDebris(), tensors, packed, multiplied])
     scales = {
         use.node: (tensors.scales[use.input], packed.kernel_scales[use.weight]) for use in parts.uses if use.integer
     }
-    apply(draft, [StoreBiases(parts.uses, parts.biases(codes=True), scales), AddMetadata(metadata)])
+    biases = StoreBiases(parts.uses, parts.biases(codes=True), scales)
+    stored = StoreHalves(halves, network.initializers)
+    apply(draft, [biases, stored, AddMetadata(metadata)])
     reader = _Tensors(parts)
     made = {
         name: Payload(part.size_bytes, partial(reader.values, part))
         for name, part in (packed.packed | multiplied.packed).items()
     }
-    return Drafted(draft, own | made)
+    kept = {name: payload for name, payload in own.items() if name not in stored.stored}
+    return Drafted(draft, kept | stored.payloads() | made)
 
 
 class _Tensors:

@@ -7,7 +7,7 @@ one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +35,7 @@ def write(
     activations: Mapping[str, QuantizedActivation] = _NO_ACTIVATIONS,
     *,
     products: Products = Products.FLOAT,
+    halves: Collection[str] = (),
     largest_file: int = LARGEST_MESSAGE,
 ) -> int:
     """Write what `quantization.export.export.export` returns to `path`, and give the bytes written.
@@ -51,6 +52,7 @@ def write(
         weights: as for `export`, by initializer name; `RoundedOnDemand` holds none of them.
         path: of the `.onnx` file; what is there is replaced. So is the second file, or removed where none is needed.
         products: how layers multiply with weights in blocks.
+        halves: other initializers that are stored as float16 (`quantization.export.leftovers`).
         largest_file: bytes that the model's own file may have, at most what protobuf reads.
 
     Raises:
@@ -60,7 +62,7 @@ def write(
     """
     if largest_file > LARGEST_MESSAGE:
         raise ValueError(f"a protobuf message has at most {LARGEST_MESSAGE} bytes, got a limit of {largest_file}")
-    drafted = draft_file(network, weights, metadata, activations, products=products)
+    drafted = draft_file(network, weights, metadata, activations, products=products, halves=halves)
     data = path.with_name(path.name + DATA_SUFFIX)
     if drafted.size_bytes <= largest_file:
         with _part(path) as file:
