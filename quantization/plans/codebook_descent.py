@@ -103,7 +103,7 @@ class _Rows:
         """Tables and values, of each row the best that was met."""
         tables, values = self.tables.copy(), self.values.copy()
         slopes = (values - target) @ hessian
-        units = np.ones((len(values), 1))
+        units = np.broadcast_to(1.0, values.shape)
         best, best_tables, best_values = _errors(values - target, slopes), tables.copy(), values.copy()
         for _ in range(sweeps):
 

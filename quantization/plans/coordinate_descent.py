@@ -6,10 +6,10 @@ all other codes as they are. With d = s q - w the error of a row is `d H d'`, a 
 
     q_j  <-  nearest(q_j - (d H)_j / (s H_jj))
 
-never raises it, whatever values q may take: integers of some bits, or the grid of a power format. A sweep goes over all
-columns, all rows of a group at once; only rows whose code moves cost more than the look, and columns are looked at
-several at once while nothing moves. After every sweep each scale takes the value of least error for the codes, as in
-`quantization.rounding.gptq`.
+never raises it, whatever values q may take: integers of some bits less their zero point, or the grid of a power format.
+A sweep goes over all columns, all rows of a group at once; only rows whose code moves cost more than the look, and
+columns are looked at several at once while nothing moves. After every sweep each scale takes the value of least error
+for the codes, as in `quantization.rounding.gptq`; the scales of blocks stay as GPTQ left them.
 
 A sweep costs up to `rows * reduced**2`, which is minutes where both are 8,192, and gains less the more columns make up
 for each other: `sweeps_for` leaves wide weights as GPTQ rounded them.
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,6 +36,7 @@ _BLOCK = 128  # columns between two checks
 _SMALLEST_RATIO = 1 / 16  # a scale that would all but vanish stays as it was
 
 Doubles = NDArray[np.float64]
+Number = TypeVar("Number", bound=np.generic)
 Scaled = TypeVar("Scaled", IntegerWeight, PowerWeight)
 Nearest = Callable[[slice, Doubles], Doubles]
 """The nearest numbers that a row `[rows, columns]` may take in some columns; may be written over what it gets."""
@@ -56,7 +58,7 @@ def coordinate_descent(
     """`start` with codes and scales whose error `d H d'`, summed over the rows of a scale, is never above its own.
 
     Args:
-        start: codes and scales, one scale per channel or per tensor, without zero points; a power grid stays.
+        start: zero points, the scales of blocks, and a power grid stay.
         target: the values w that are approached, `[groups, rows, reduced]`.
         hessian: H, `[groups, reduced, reduced]`, positive definite.
         reduction: how the layer sees the weight.
@@ -65,51 +67,79 @@ def coordinate_descent(
     """
     if sweeps < 1:
         return start
-    grid = _Grid(start)
-    numbers = grid.numbers(reduction.to_matrix(start.codes))
-    places = np.arange(start.scale.size).reshape(start.scale.shape)
-    owner = np.ascontiguousarray(reduction.to_matrix(np.broadcast_to(places, start.shape))[:, :, :1])
-    scales = start.scale.ravel().astype(np.float64)
+    grid = _Grid(start, reduction)
+    owner = None if _in_blocks(start) else grid.owner()
+    scales = start.scale.astype(np.float64)
+    row_scales = _spread(start, scales, reduction)
     aims = target.astype(np.float64) @ hessian
-    slopes = (numbers * scales[owner]) @ hessian - aims
+    slopes = (grid.numbers * row_scales) @ hessian - aims
     for _ in range(sweeps):
         moved = [
-            sweep(numbers[group], slopes[group], scales[owner[group]], moments, grid.nearest, check)
+            sweep(grid.numbers[group], slopes[group], row_scales[group], moments, partial(grid.nearest, group), check)
             for group, moments in enumerate(hessian)
         ]
-        ratios = _best_ratios(numbers, scales[owner], slopes, aims, owner, len(scales))
-        slopes = (slopes + aims) * ratios[owner] - aims
-        scales = scales * ratios
+        if owner is not None:
+            ratios = _best_ratios(grid.numbers * row_scales, slopes, aims, owner, scales.size)
+            slopes = (slopes + aims) * ratios[owner] - aims
+            scales = scales * ratios.reshape(scales.shape)
+            row_scales = _spread(start, scales, reduction)
         if not any(moved):
             break
-    found = reduction.from_matrix(grid.codes(numbers), start.shape)
-    return replace(start, codes=found, scale=scales.astype(np.float32).reshape(start.scale.shape))
+    return replace(start, codes=grid.codes(), scale=scales.astype(np.float32))
 
 
 class _Grid:
-    """The numbers that codes stand for, before they are scaled."""
+    """The `numbers` `[groups, rows, reduced]` that codes stand for before they are scaled, and those that they may."""
 
-    def __init__(self, weight: IntegerWeight | PowerWeight) -> None:
+    def __init__(self, weight: IntegerWeight | PowerWeight, reduction: Reduction) -> None:
+        self._weight, self._reduction = weight, reduction
         half = 1 << (weight.format.bits - 1)
-        self._lowest, self._highest = -half, half - 1
-        self._values = None if isinstance(weight, IntegerWeight) else ascending(weight.table).astype(np.float64)
-        self._middles = None if self._values is None else (self._values[1:] + self._values[:-1]) / 2
+        codes = reduction.to_matrix(weight.codes).astype(np.float64)
+        if isinstance(weight, PowerWeight):
+            self._half = half
+            self._values = ascending(weight.table).astype(np.float64)
+            self._middles = (self._values[1:] + self._values[:-1]) / 2
+            self.numbers: Doubles = self._values[codes.astype(np.intp) + half]
+            return
+        zero_points = np.zeros_like(weight.scale) if weight.zero_point is None else weight.zero_point
+        self._zero_points = _spread(weight, zero_points.astype(np.float64), reduction)
+        self._lowest, self._highest = -half - self._zero_points, half - 1 - self._zero_points
+        self.numbers = codes - self._zero_points
 
-    def numbers(self, codes: NDArray[np.int8]) -> Doubles:
-        return codes.astype(np.float64) if self._values is None else self._values[codes.astype(np.intp) - self._lowest]
-
-    def codes(self, numbers: Doubles) -> NDArray[np.int8]:
-        """The inverse of `numbers`."""
-        if self._middles is None:
-            return numbers.astype(np.int8)
-        return (np.searchsorted(self._middles, numbers) + self._lowest).astype(np.int8)
-
-    def nearest(self, _columns: slice, wanted: Doubles) -> Doubles:
-        if self._values is not None and self._middles is not None:
-            return self._values[np.searchsorted(self._middles, wanted)]
+    def nearest(self, group: int, columns: slice, wanted: Doubles) -> Doubles:
+        if isinstance(self._weight, PowerWeight):
+            found: Doubles = self._values[np.searchsorted(self._middles, wanted)]
+            return found
         np.rint(wanted, out=wanted)
-        np.maximum(wanted, self._lowest, out=wanted)
-        return np.minimum(wanted, self._highest, out=wanted)
+        np.maximum(wanted, self._lowest[group][:, columns], out=wanted)
+        np.minimum(wanted, self._highest[group][:, columns], out=wanted)
+        return wanted
+
+    def codes(self) -> NDArray[np.int8]:
+        """Of the numbers, in the weight's shape."""
+        if isinstance(self._weight, PowerWeight):
+            codes = (np.searchsorted(self._middles, self.numbers) - self._half).astype(np.int8)
+        else:
+            codes = (self.numbers + self._zero_points).astype(np.int8)
+        return self._reduction.from_matrix(codes, self._weight.shape)
+
+    def owner(self) -> NDArray[np.intp]:
+        """Which scale, counted through all, each row takes: `[groups, rows, 1]`."""
+        scale = self._weight.scale
+        numbers = np.arange(scale.size).reshape(scale.shape)
+        return np.ascontiguousarray(_spread(self._weight, numbers, self._reduction)[:, :, :1])
+
+
+def _in_blocks(weight: IntegerWeight | PowerWeight) -> bool:
+    return isinstance(weight, IntegerWeight) and weight.format.block > 0
+
+
+def _spread(weight: IntegerWeight | PowerWeight, shared: NDArray[Number], reduction: Reduction) -> NDArray[Number]:
+    """For every weight what it shares, an array of the shape of the scales: `[groups, rows, reduced]`."""
+    if isinstance(weight, IntegerWeight) and weight.format.block:
+        blocks = np.broadcast_to(shared, (len(shared), weight.format.block, shared.shape[2]))
+        return np.ascontiguousarray(reduction.to_matrix(blocks.reshape(weight.shape)))
+    return reduction.to_matrix(np.broadcast_to(shared, weight.shape))
 
 
 def sweep(
@@ -120,8 +150,8 @@ def sweep(
     nearest: Nearest,
     check: Callable[[], None],
 ) -> bool:
-    """One sweep over `numbers` `[rows, reduced]` and `slopes`, their `d H`, both in place, with `scales` `[rows, 1]`;
-    whether a number changed."""
+    """One sweep over `numbers` `[rows, reduced]` and `slopes`, their `d H`, both in place, with `scales` of the same
+    shape; whether a number changed."""
     curvatures = hessian.diagonal()
     moved, ahead, column, checked = False, 1, 0, 0
     while column < len(curvatures):
@@ -129,7 +159,7 @@ def sweep(
             check()
             checked = column + _BLOCK
         part = slice(column, column + ahead)
-        wanted = slopes[:, part] / (scales * -curvatures[part])
+        wanted = slopes[:, part] / (scales[:, part] * -curvatures[part])
         wanted += numbers[:, part]
         steps = nearest(part, wanted)
         steps -= numbers[:, part]
@@ -143,16 +173,13 @@ def sweep(
         rows = rows[: columns.searchsorted(ahead)]
         own = steps[rows, ahead - 1]
         numbers[rows, column - 1] += own
-        slopes[rows] += (own * scales[rows, 0])[:, None] * hessian[column - 1]
+        slopes[rows] += (own * scales[rows, column - 1])[:, None] * hessian[column - 1]
         moved = True
     return moved
 
 
-def _best_ratios(
-    numbers: Doubles, scales: Doubles, slopes: Doubles, aims: Doubles, owner: NDArray[np.intp], count: int
-) -> Doubles:
+def _best_ratios(values: Doubles, slopes: Doubles, aims: Doubles, owner: NDArray[np.intp], count: int) -> Doubles:
     """By how much each of `count` scales is to be multiplied: `<w, s q>_H / <s q, s q>_H` over its rows."""
-    values = numbers * scales
     products, squares = (
         np.bincount(owner.ravel(), (values * images).sum(axis=2).ravel(), minlength=count)
         for images in (aims, slopes + aims)

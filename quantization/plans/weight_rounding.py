@@ -91,8 +91,7 @@ def _in_place(
     match format_:
         case IntegerFormat():
             (integers,) = gptq_prepared(prepared, [format_], channel_axis).weights
-            own = sweeps if format_.has_kernel else 0
-            return coordinate_descent(integers, target, hessian, reduction, own, check)
+            return coordinate_descent(integers, target, hessian, reduction, sweeps, check)
         case PowerFormat():
             (power,) = power_gptq(prepared, [format_], channel_axis)
             return coordinate_descent(power, target, hessian, reduction, sweeps, check)

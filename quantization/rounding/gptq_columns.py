@@ -58,23 +58,26 @@ class IntegerRounding(Rounding):
     ) -> None:
         groups, own, lanes = scales.shape
         self._scales, self._lowest, self._highest, self._zero_point = scales, lowest, highest, zero_point
-        self._by_column = own > 1
+        self._shared = self._of(0) if own == 1 else None
         self._codes = np.empty((groups, reduced, lanes), dtype=np.int8)
         self._code = np.empty((groups, lanes), dtype=np.float32)
 
     def column(self, column: int, values: Floats, rounded: Floats) -> None:
-        own = column if self._by_column else 0
-        scale = self._scales[:, own]
+        scale, lowest, highest = self._shared or self._of(column)
         np.divide(values, scale, out=rounded)
         np.rint(rounded, out=rounded)
-        np.maximum(rounded, self._lowest[:, own], out=rounded)
-        np.minimum(rounded, self._highest[:, own], out=rounded)
+        np.maximum(rounded, lowest, out=rounded)
+        np.minimum(rounded, highest, out=rounded)
         if self._zero_point is None:
             self._codes[:, column] = rounded
         else:
-            np.add(rounded, self._zero_point[:, own], out=self._code)
-            self._codes[:, column] = self._code
+            zero_point = self._zero_point[:, 0 if self._shared else column]
+            self._codes[:, column] = np.add(rounded, zero_point, out=self._code)
         rounded *= scale
+
+    def _of(self, column: int) -> tuple[Floats, Floats, Floats]:
+        """Scales and bounds `[groups, lanes]` of one column."""
+        return self._scales[:, column], self._lowest[:, column], self._highest[:, column]
 
     def nearest(self, weights: Floats) -> tuple[NDArray[np.integer], Floats]:
         values = np.rint(weights / self._scales)
@@ -112,26 +115,35 @@ class Columns:
 
     def round(self) -> None:
         """Round all columns, the last first."""
-        self._round(0, self.weights.shape[1], np.empty_like(self.weights[:, 0]))
+        self._round(0, self.weights.shape[1])
 
-    def _round(self, start: int, stop: int, rounded: Floats) -> None:
+    def _round(self, start: int, stop: int) -> None:
         """Round columns `start..stop`, the last first; those from `stop` on have been counted in already."""
-        upper = self.factor.upper
-        if stop - start > _COLUMNS_AT_ONCE:
-            middle = (start + stop) // 2
-            self._round(middle, stop, rounded)
-            self.open[:, start:middle] -= upper[:, start:middle, middle:stop] @ self.deltas[:, middle:stop]
-            self._round(start, middle, rounded)
+        if stop - start <= _COLUMNS_AT_ONCE:
+            self._round_one_by_one(start, stop)
             return
-        for column in range(stop - 1, start - 1, -1):
-            target = self.open[:, column]
-            if column + 1 < stop:
-                target -= (upper[:, column : column + 1, column + 1 : stop] @ self.deltas[:, column + 1 : stop])[:, 0]
-            self.rounding.column(column, target, rounded)
+        middle = (start + stop) // 2
+        self._round(middle, stop)
+        self.open[:, start:middle] -= self.factor.upper[:, start:middle, middle:stop] @ self.deltas[:, middle:stop]
+        self._round(start, middle)
+
+    def _round_one_by_one(self, start: int, stop: int) -> None:
+        """The same; views are cut and errors found for all columns at once where that changes nothing: with a few
+        microseconds of work per column, every call counts."""
+        part = slice(start, stop)
+        upper, targets = self.factor.upper[:, part, part], self.open[:, part]
+        weights, deltas = self.weights[:, part], self.deltas[:, part]
+        update, values = np.empty_like(targets[:, :1]), np.empty_like(targets.swapaxes(0, 1), order="C")
+        for column in range(stop - start - 1, -1, -1):
+            target, rounded = targets[:, column], values[column]
+            if column + 1 < stop - start:
+                np.matmul(upper[:, column : column + 1, column + 1 :], deltas[:, column + 1 :], out=update)
+                target -= update[:, 0]
+            self.rounding.column(start + column, target, rounded)
             if self.excluded is not None:
-                np.copyto(rounded, target, where=self.excluded[:, column])
-            np.subtract(rounded, self.weights[:, column], out=self.deltas[:, column])
-            np.subtract(rounded, target, out=target)
+                np.copyto(rounded, target, where=self.excluded[:, start + column])
+            np.subtract(rounded, weights[:, column], out=deltas[:, column])
+        np.subtract(values.swapaxes(0, 1), targets, out=targets)
 
     def keep_nearest_where_better(self) -> None:
         """Give a lane its nearest codes where they have the smaller error `|L' d|**2`."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from numpy.typing import NDArray
 
 from quantization.formats import Granularity, IntegerFormat, PowerFormat
 from quantization.plans.coordinate_descent import coordinate_descent, sweeps_for
+from quantization.rounding.formats import round_to_formats
 from quantization.rounding.nearest import round_nearest, round_to_scale
-from quantization.rounding.reduction import ConvReduction, MatrixReduction, Reduction
+from quantization.rounding.reduction import ConvReduction, MatrixReduction, NotReducible, Reduction
 from quantization.storage.powers import PowerWeight, ascending, round_power
 from quantization.storage.weights import IntegerWeight
 
@@ -78,6 +80,43 @@ def test_power_grids_end_where_no_value_gains(case: str, bits: int) -> None:
         moved[:, :, column] = float(number) * row_scales[:, :, column]
         off = moved - target
         assert (np.einsum("grk,gkl,grl->gr", off, hessian, off) >= after * (1 - 1e-4)).all()
+
+
+@pytest.mark.parametrize("case", ["matmul", "gemm", "conv groups"])
+@pytest.mark.parametrize(
+    "format_",
+    [
+        IntegerFormat(2, Granularity.BLOCK, True, 16),
+        IntegerFormat(4, Granularity.BLOCK, False, 16),
+        IntegerFormat(3, Granularity.CHANNEL, False),
+        IntegerFormat(2, Granularity.TENSOR, False),
+    ],
+    ids=lambda format_: format_.name,
+)
+def test_blocks_and_zero_points_end_where_no_code_gains(case: str, format_: IntegerFormat) -> None:
+    view, shape, axis = CASES[case]
+    shape = tuple(32 if length in (20, 4) else 1 if length == 3 else length for length in shape)
+    view = ConvReduction(2, (1,), (1,), (1,), (0, 0)) if case == "conv groups" else view
+    rng = np.random.default_rng(format_.bits)
+    weight = (rng.standard_normal(shape) + 0.5).astype(np.float32)
+    (start,), _ = round_to_formats(weight, [format_], axis, NotReducible(""))
+    assert isinstance(start, IntegerWeight)
+    target = view.to_matrix(weight).astype(np.float64)
+    hessian = moments(rng, target.shape[0], target.shape[2])
+    found = coordinate_descent(start, target, hessian, view, 100)
+    before, after = (errors(w, target, hessian, view) for w in (start, found))
+    assert after.sum() < 0.9 * before.sum()
+    assert (after >= 0).all()
+    if format_.block:
+        assert found.scale.tobytes() == start.scale.tobytes()
+    assert (found.zero_point is None) == format_.symmetric
+    codes = found.codes.astype(np.int64)
+    for column, step in itertools.product(range(target.shape[2]), (-1, 1)):
+        moving = np.zeros(target.shape, dtype=np.int64)
+        moving[:, :, column] = step
+        moved = codes + view.from_matrix(moving, shape)
+        moved = replace(found, codes=moved.clip(format_.lowest_code, format_.highest_code).astype(np.int8))
+        assert (errors(moved, target, hessian, view) >= after * (1 - 1e-4)).all()
 
 
 def test_without_correlation_it_is_nearest() -> None:

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from network.graph import Network
-from quantization.formats import CodebookFormat, HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
+from quantization.formats import (
+    CodebookFormat,
+    Granularity,
+    HadamardFormat,
+    HalfFormat,
+    IntegerFormat,
+    PowerFormat,
+    WeightFormat,
+)
 from quantization.plans.weight_rounding import reason_to_keep, rounded_anew
 from quantization.rounding.codebook_tables import codebook
 from quantization.rounding.reduction import ConvReduction, MatrixReduction
@@ -19,6 +27,7 @@ from quantization.storage.halves import HalfWeight
 
 FORMATS = [
     IntegerFormat(3),
+    IntegerFormat(3, Granularity.BLOCK, False, 16),
     PowerFormat(3),
     PowerFormat(8),
     HadamardFormat(3),
@@ -60,7 +69,7 @@ def test_outputs_of_the_float_layer_are_approached(make_network: Callable[..., N
 
 @pytest.mark.parametrize("format_", FORMATS, ids=lambda format_: format_.name)
 def test_only_weights_of_few_columns_are_swept(make_network: Callable[..., Network], format_: WeightFormat) -> None:
-    weight, statistics, *_ = layer(make_network, 2056)
+    weight, statistics, *_ = layer(make_network, 2064)
     found = [rounded_anew(weight, format_, 1, statistics, 0.01, sweeps)[0] for sweeps in (0, 4)]
     assert found[0].dequantize().tobytes() == found[1].dequantize().tobytes()
 
