@@ -111,7 +111,8 @@ def main(interpreters: list[str]) -> None:
             done = subprocess.run([python, "-c", _RUN, folder], capture_output=True, text=True, check=True)
             version, found = json.loads(done.stdout.splitlines()[-1])
             for opset, counts in found.items():
-                print(f"onnxruntime {version}, opset {opset}: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+                told = ", ".join(f"{count} {what}" for what, count in counts.items())
+                print(f"onnxruntime {version}, opset {opset}: {told}")
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ STAGES: tuple[Stage, ...] = (
         run=resolve.run,
         weight=1,
         time_limit=timedelta(minutes=10),
-        version=2,
+        version=3,
     ),
     Stage(
         name="latency",
@@ -142,7 +142,7 @@ STAGES: tuple[Stage, ...] = (
         run=plan.run,
         weight=25,
         time_limit=timedelta(hours=24),
-        version=6,
+        version=7,
         needed=searches,
     ),
     Stage(
@@ -152,6 +152,6 @@ STAGES: tuple[Stage, ...] = (
         run=certify.run,
         weight=5,
         time_limit=timedelta(hours=6),
-        version=2,
+        version=3,
     ),
 )

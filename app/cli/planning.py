@@ -24,7 +24,7 @@ from app.store.private import private_file
 
 POLL_SECONDS = 0.2
 # of `weights`: what says how the weights of a plan are rounded
-HOW_TO_ROUND = ("rounding", "refinement", "adaround_seconds")
+HOW_TO_ROUND = ("rounding", "refinement", "adaround_seconds", "leftovers")
 
 
 Out = Annotated[Path, typer.Option(help="Folder for model.onnx, plan.json, plan.csv and the rest.", file_okay=False)]

@@ -166,6 +166,10 @@ class Weights(Strict):
     adaround_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=60.0, description="Time for learned rounding, of every plan that is evaluated."
     )
+    leftovers: Literal["float16", "float32"] = Field(
+        default="float16",
+        description="How what is no weight of a layer is stored: biases and the parameters of normalisations.",
+    )
 
     @model_validator(mode="after")
     def _said_once(self) -> Self:

@@ -38,6 +38,7 @@ def test_every_default_is_filled_in() -> None:
             "rounding": "gptq",
             "refinement": "auto",
             "adaround_seconds": 60.0,
+            "leftovers": "float16",
         },
         "activations": {"bits": None, "ranges": "mse"},
         "sensitivity": {"method": "auto"},

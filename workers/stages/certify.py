@@ -21,6 +21,7 @@ from quantization.export.export import stored_weights
 from workers.stage import StageContext
 from workers.stages.applied import brings_plan
 from workers.stages.candidates import Rounded, pack_weights
+from workers.stages.formats import halves_of
 from workers.stages.inputs import Inputs
 from workers.stages.latency_table import LatencyTable, latency_sample, products_of
 from workers.stages.measured import Comparison, Exported, exported
@@ -39,7 +40,8 @@ def run(context: StageContext) -> bytes:
     resolved, _ = unpack(context.read("resolve"))
     rounded = Rounded.unpack(context.read("calibrate"))
     latency = LatencyTable.read(context)
-    problem = planning_problem(inputs.network, resolved["allowed"], None, "", latency)
+    halves = halves_of(context.request, inputs.network)
+    problem = planning_problem(inputs.network, resolved["allowed"], None, "", latency, halves)
     budget = context.request["budget"]
     compare = Comparison(context, inputs, inputs.splits.held_out, Metric(resolved["metric"]))
     looks: list[tuple[list[int], Measurement, Exported]] = []

@@ -16,6 +16,7 @@ from workers.stages.candidates import Rounded, rounding_methods
 from workers.stages.chosen import ChosenPlan, activations_of, layers_of
 from workers.stages.comparison import compared, sensitivity_of
 from workers.stages.coupling import Coupling
+from workers.stages.formats import halves_of
 from workers.stages.inputs import Inputs
 from workers.stages.latency_table import LatencyTable
 from workers.stages.measured import quantized_activations
@@ -98,11 +99,12 @@ def _chosen(context: StageContext, inputs: Inputs, search: _Search | None, plan:
     resolved, _ = unpack(context.read("resolve"))
     latency = LatencyTable.read(context)
     coupling = Coupling(inputs.network, resolved["allowed"], latency)
+    halves = halves_of(context.request, inputs.network)
     if search is None:
-        problem = planning_problem(inputs.network, resolved["allowed"], None, "", latency)
+        problem = planning_problem(inputs.network, resolved["allowed"], None, "", latency, halves)
         return ChosenPlan(inputs.network, problem, plan, None, None, coupling)
     analysis, method = search.analysis, search.method
-    problem = planning_problem(inputs.network, resolved["allowed"], analysis, method, latency)
+    problem = planning_problem(inputs.network, resolved["allowed"], analysis, method, latency, halves)
     return ChosenPlan(inputs.network, problem, plan, analysis.scores, analysis.stderr(method), coupling)
 
 

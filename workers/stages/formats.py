@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from network.graph import Site
+from network.graph import Network, Site
+from quantization.export.leftovers import leftovers
 from quantization.formats import (
     CodebookFormat,
     FloatFormat,
@@ -80,6 +81,11 @@ def fitting(site: Site, formats: Iterable[WeightFormat]) -> list[WeightFormat]:
     scales and zero points, which lie nearer to the weight; of codebooks those with more outliers.
     """
     return sorted({_fitting(site, format_) for format_ in formats}, key=_preference)
+
+
+def halves_of(request: Request, network: Network) -> frozenset[str]:
+    """The initializers that are no weights and that the file has as float16, by name."""
+    return leftovers(network) if request["weights"]["leftovers"] == "float16" else frozenset()
 
 
 def names(formats: Sequence[WeightFormat]) -> list[str]:

@@ -25,6 +25,7 @@ from planner.errors import LatencyTableInvalid
 from quantization.formats import FloatFormat, UnsignedFormat, parse_format
 from workers.stage import JSON, StageContext
 from workers.stages.coupling import Coupling, decisions
+from workers.stages.formats import halves_of
 from workers.stages.inputs import Inputs
 from workers.stages.latency_table import (
     LatencyTable,
@@ -72,7 +73,7 @@ def run(context: StageContext) -> bytes:
     given = context.request["latency_table"]
     document = _Measuring(context, inputs).table(allowed) if given is None else _given(inputs.network, allowed, context)
     table = LatencyTable(document)
-    problem = planning_problem(inputs.network, allowed, None, "", table)
+    problem = planning_problem(inputs.network, allowed, None, "", table, halves_of(context.request, inputs.network))
     coupling = Coupling(inputs.network, allowed, table)
     check_limits(
         decisions(context.request, inputs.network, problem, tied, coupling).problem, limits_of(context.request)

@@ -26,6 +26,7 @@ from quantization.storage.weights import QuantizedWeight
 from workers.stage import StageContext
 from workers.stages.activations import planned_activations
 from workers.stages.candidates import Rounded
+from workers.stages.formats import halves_of
 from workers.stages.inputs import Inputs
 from workers.stages.latency_table import products_of
 from workers.stages.payload import pack, unpack
@@ -129,6 +130,7 @@ def exported(context: StageContext, inputs: Inputs, rounded: Rounded, problem: P
         provenance(context.request, problem, plan),
         activations,
         products=products_of(context.request),
+        halves=halves_of(context.request, network),
     )
     return Exported(file, network, found.weights, activations, found.notes)
 
@@ -140,6 +142,7 @@ def file_sizes(
     weights = {site.name: site.weight for site in network.sites}
     quantized = any(name not in weights for name in (site.name for site in problem.sites))
     tensors = {site.name: site.tensors for site in planned_activations(network)} if quantized else {}
+    products, halves = products_of(request), halves_of(request, network)
 
     def size(plan: Plan) -> int:
         formats = problem.formats(plan)
@@ -151,7 +154,7 @@ def file_sizes(
         }
         of_weights = {weights[name]: format_ for name, format_ in formats.items() if name in weights}
         metadata = provenance(request, problem, plan)
-        return file_bytes(network, of_weights, metadata, activations, products=products_of(request))
+        return file_bytes(network, of_weights, metadata, activations, products=products, halves=halves)
 
     return np.array([size(plan) for plan in plans], dtype=np.float64)
 

@@ -27,6 +27,7 @@ from workers.stages.analysis import Analysis
 from workers.stages.coupling import Coupling, decisions
 from workers.stages.evaluator import Evaluator
 from workers.stages.fitness import MeasuredLoss
+from workers.stages.formats import halves_of
 from workers.stages.inputs import Inputs
 from workers.stages.latency_table import LatencyTable
 from workers.stages.measured import file_sizes
@@ -51,9 +52,9 @@ def run(context: StageContext) -> bytes:
     inputs = Inputs.read(context)
     resolved, _ = unpack(context.read("resolve"))
     latency = LatencyTable.read(context)
-    problem = planning_problem(
-        inputs.network, resolved["allowed"], Analysis.read(context), request["sensitivity"]["method"], latency
-    )
+    analysis, method = Analysis.read(context), request["sensitivity"]["method"]
+    halves = halves_of(request, inputs.network)
+    problem = planning_problem(inputs.network, resolved["allowed"], analysis, method, latency, halves)
     coupling = Coupling(inputs.network, resolved["allowed"], latency)
     joint = decisions(request, inputs.network, problem, resolved["tied"], coupling)
     space = _Space(request, inputs.network, problem, joint)

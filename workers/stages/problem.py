@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ def planning_problem(
     analysis: Analysis | None,
     method: str,
     latency: LatencyTable | None = None,
+    halves: Collection[str] = (),
 ) -> Problem:
     """The problem with the formats that the request leaves to each site.
 
@@ -33,6 +34,7 @@ def planning_problem(
         analysis: None gives the costs alone, with damages of 0.
         method: what predicts the damage; `auto` for the method that agreed best with measured plans.
         latency: None where nothing asks for it.
+        halves: initializers that are no weights and stored as float16.
 
     Raises:
         MethodNotApplicable: see `Analysis.prediction`.
@@ -40,7 +42,7 @@ def planning_problem(
     prediction = None if analysis is None else analysis.prediction(method)
     sites = []
     rows: list[int | None] = []
-    for site, costs in _costs(network, allowed, latency):
+    for site, costs in _costs(network, allowed, latency, halves):
         candidates = []
         for name in allowed[site]:
             format_ = parse_format(name)
@@ -57,7 +59,7 @@ def planning_problem(
     quantized = any(isinstance(one.format, UnsignedFormat) for site in sites for one in site.candidates)
     return Problem(
         tuple(sites),
-        base_size_bytes=skeleton_bytes(network, activations=quantized),
+        base_size_bytes=skeleton_bytes(network, activations=quantized, halves=halves),
         interactions=interactions,
         base_latency_ms=0.0 if latency is None else latency.base_ms,
     )
@@ -70,6 +72,7 @@ def _costs(
     network: Network,
     allowed: Mapping[str, Sequence[str]],
     latency: LatencyTable | None,
+    halves: Collection[str],
 ) -> Iterator[tuple[str, _Costs]]:
     """For each site its name, and a function from format and damage to the candidate: weights, then activations."""
     coupling = Coupling(network, allowed, latency)
@@ -95,7 +98,7 @@ def _costs(
         def activation(format_: Format, damage: float, found: ActivationSite = found) -> Candidate:
             size = 0
             if isinstance(format_, UnsignedFormat):
-                size = activation_bytes(network, found.tensors, format_)
+                size = activation_bytes(network, found.tensors, format_, halves)
             # what it costs to compute with is counted where it is read
             return Candidate(format_, size, 0, damage, None if latency is None else 0.0)
 

@@ -28,8 +28,8 @@ POSITIONS_PER_SAMPLE = 64
 VERSION = 2  # of what is computed: another one finds nothing that an older one stored
 BATCH = 64  # larger ones leave the processor's caches
 
-OF_WHOLE_PLANS = ("refinement", "adaround_seconds")
-"""Fields of `weights` that say how a whole plan is rounded, and nothing of its candidates."""
+OF_WHOLE_PLANS = ("refinement", "adaround_seconds", "leftovers")
+"""Fields of `weights` that say how a whole plan is rounded and written, and nothing of its candidates."""
 
 
 def refined(

@@ -28,7 +28,15 @@ from workers.stages.activations import allowed_activations
 from workers.stages.applied import applied_plan, brings_plan
 from workers.stages.coupling import Coupling, decisions
 from workers.stages.differentiable import differentiable
-from workers.stages.formats import allowed_to, candidate_formats, fitting, named_formats, names, requested_formats
+from workers.stages.formats import (
+    allowed_to,
+    candidate_formats,
+    fitting,
+    halves_of,
+    named_formats,
+    names,
+    requested_formats,
+)
 from workers.stages.inputs import Inputs
 from workers.stages.methods import covers_activations, needs_gradients
 from workers.stages.payload import pack
@@ -49,7 +57,8 @@ def run(context: StageContext) -> bytes:
     allowed, tied = allowed_formats(inputs.network, context.request)
     # what a plan takes in milliseconds the next stage finds out, and looks at the limit
     limits = replace(limits_of(context.request), max_latency_ms=None)
-    problem, coupling = planning_problem(inputs.network, allowed, None, ""), Coupling(inputs.network, allowed)
+    problem = planning_problem(inputs.network, allowed, None, "", halves=halves_of(context.request, inputs.network))
+    coupling = Coupling(inputs.network, allowed)
     joint = decisions(context.request, inputs.network, problem, tied, coupling)
     check_size(context.request, inputs.network, problem, joint, limits)
     check_limits(joint.problem, limits)
