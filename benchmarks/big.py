@@ -77,7 +77,7 @@ def big_peak_over_float_bytes_ratio() -> float:
 def big_time_vs_onnxruntime() -> float:
     """Seconds to quantize at 4 bits in blocks of 32 and to write the file, over those of `MatMulNBitsQuantizer`.
 
-    With the scales that it has too, from the largest magnitude; what searching for the best ones takes is printed.
+    With the scales that it has too, from the largest magnitude; the ratio of searched ones is printed beside it.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ("largest", "searched", "onnxruntime")}
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +88,7 @@ def big_time_vs_onnxruntime() -> float:
     ratio = best["largest"] / best["onnxruntime"]
     print(
         f"{BLOCK.name}: {best['largest']:.2f} s, with searched scales {best['searched']:.2f} s, onnxruntime "
-        f"{best['onnxruntime']:.2f} s: ratio {ratio:.2f}"
+        f"{best['onnxruntime']:.2f} s: ratios {ratio:.2f} and {best['searched'] / best['onnxruntime']:.2f}"
     )
     return ratio
 

@@ -103,7 +103,7 @@ STAGES: tuple[Stage, ...] = (
         run=calibrate.run,
         weight=15,
         time_limit=timedelta(hours=6),
-        version=2,
+        version=3,
     ),
     Stage(
         name="cross_layer",

@@ -12,12 +12,14 @@ the range, as zero points are codes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantization.formats import Granularity, IntegerFormat
-from quantization.rounding.ranges import share_rows, share_shape
+from quantization.rounding.ranges import ends, share_shape, shares
+from quantization.rounding.tiles import Floats, Room, by_tiles
 from quantization.storage.half_scales import rounded
 
 _RATIOS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
@@ -25,10 +27,8 @@ _FINE_RATIOS = (1.0, 0.975, 0.95, 0.925, 0.9, 0.85, 0.8, 0.7)  # at 5 bits and m
 _NEAR = (0.97, 1.03)  # times the ratios found
 _ALTERNATIONS = 3
 _FINE_BITS = 5
-_TILE = 1 << 16  # elements: float32 tiles of this size stay in a core's second-level cache
 
-Floats = NDArray[np.float32]
-Parameters = tuple[Floats, Floats]  # scale and zero point, of each row
+Parameters = tuple[Floats, Floats]  # scale and zero point of each group
 
 
 def optimal_affine(weight: Floats, format_: IntegerFormat, channel_axis: int) -> tuple[Floats, NDArray[np.int8]]:
@@ -39,22 +39,18 @@ def optimal_affine(weight: Floats, format_: IntegerFormat, channel_axis: int) ->
     Raises:
         ValueError: the weight is not finite float32, the axis is not one of its axes, or no blocks fit.
     """
-    rows = share_rows(weight, format_, channel_axis)
-    scale, zero_point = np.ones((len(rows), 1), dtype=np.float32), np.zeros((len(rows), 1), dtype=np.float32)
-    step = max(1, _TILE // max(rows.shape[1], 1))
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        scale[part], zero_point[part] = _fitted(rows[part], format_)
+    grouped = shares(weight, format_, channel_axis)
+    scale, zero_point = by_tiles(grouped, partial(_fitted, format_=format_), 2)
     if format_.granularity is Granularity.BLOCK:
         scale = rounded(scale)
     shape = share_shape(format_, weight.shape, channel_axis)
     return scale.reshape(shape), zero_point.astype(np.int8).reshape(shape)
 
 
-def _fitted(rows: Floats, format_: IntegerFormat) -> Parameters:
-    """Of `rows` `[rows, elements]`; float32 zero points."""
-    tile = _Tile(rows, format_)
-    low, high = (end(tile.values, axis=tile.axis, keepdims=True, initial=0.0) for end in (np.min, np.max))
+def _fitted(groups: Floats, axis: int, room: Room, format_: IntegerFormat) -> Floats:
+    """Of `groups`, whose elements lie along `axis`: `[2, groups]`, zero points in float32."""
+    tile = _Tile(groups, axis, format_, room)
+    low, high = (np.expand_dims(end, axis) for end in ends(groups, axis))
     ratios = _RATIOS if format_.bits < _FINE_BITS else _FINE_RATIOS
     best = tile.tried(_within(low, high, format_))
     cut = np.ones((2, *low.shape), dtype=np.float32)  # of low and high
@@ -69,19 +65,19 @@ def _fitted(rows: Floats, format_: IntegerFormat) -> Parameters:
             best = best.or_better(found)
     for _ in range(_ALTERNATIONS):
         best = best.or_better(tile.tried(tile.line(best)))
-    return best.scale.reshape(-1, 1), best.zero_point.reshape(-1, 1)
+    return np.stack([best.scale, best.zero_point]).reshape(2, -1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tried:
-    """Parameters and the squared `error` that each row has with them."""
+    """Parameters and the squared `error` that each group has with them."""
 
     scale: Floats
     zero_point: Floats
     error: Floats
 
     def or_better(self, other: _Tried) -> _Tried:
-        """Row by row the one of smaller error."""
+        """Group by group the one of smaller error."""
         wins = other.error < self.error
         return _Tried(
             np.where(wins, other.scale, self.scale),
@@ -91,25 +87,24 @@ class _Tried:
 
 
 class _Tile:
-    """Rows that stay in a core's cache while parameters are tried on them, elements along `axis` of `values`.
+    """Groups that stay in a core's cache while parameters are tried on them, elements along `axis` of `values`."""
 
-    Inner loops run over the longer side: short rows, of blocks, lie side by side.
-    """
-
-    def __init__(self, rows: Floats, format_: IntegerFormat) -> None:
-        self.axis = 0 if len(rows) > rows.shape[1] else 1
-        self.values = np.ascontiguousarray(rows if self.axis else rows.T)
+    def __init__(self, values: Floats, axis: int, format_: IntegerFormat, room: Room) -> None:
+        self.values, self.axis = values, axis
         self._format = format_
-        self._room = np.empty_like(self.values)
+        self._room: Floats
+        self._divided, self._room = room.arrays(2, values.shape)
 
     def tried(self, parameters: Parameters) -> _Tried:
         """The error with these."""
         scale, zero_point = parameters
         difference = self._codes(scale, zero_point)
-        difference *= scale
-        difference -= self.values
-        np.square(difference, out=difference)
-        return _Tried(scale, zero_point, difference.sum(axis=self.axis, keepdims=True))
+        difference -= self._divided
+        if self.axis:  # long groups: in pairs, which keeps the digits of the sum
+            squares = np.square(difference, out=difference).sum(axis=1, keepdims=True)
+        else:
+            squares = np.einsum("ij,ij->j", difference, difference)[None]
+        return _Tried(scale, zero_point, squares * scale * scale)
 
     def line(self, best: _Tried) -> Parameters:
         """The line of least squares through codes and weights; the same parameters where all codes are one."""
@@ -127,10 +122,12 @@ class _Tile:
 
     def _codes(self, scale: Floats, zero_point: Floats) -> Floats:
         """Codes less their zero point."""
-        codes = np.divide(self.values, scale, out=self._room)
-        np.rint(codes, out=codes)
+        np.divide(self.values, scale, out=self._divided)
+        codes: Floats = self._room
+        np.rint(self._divided, out=codes)
         np.maximum(codes, self._format.lowest_code - zero_point, out=codes)
-        return np.minimum(codes, self._format.highest_code - zero_point, out=codes)
+        np.minimum(codes, self._format.highest_code - zero_point, out=codes)
+        return codes
 
 
 def _within(low: Floats, high: Floats, format_: IntegerFormat) -> Parameters:

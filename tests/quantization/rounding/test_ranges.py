@@ -24,6 +24,14 @@ def squared_error(row: NDArray[np.float32], scale: NDArray[np.floating], format_
     return np.square(codes * scale[:, None] - row.astype(np.float64)).sum(axis=1)
 
 
+def squared_errors(
+    rows: NDArray[np.float32], scale: NDArray[np.floating], format_: IntegerFormat
+) -> NDArray[np.float64]:
+    """In float64, of each row at its own scale."""
+    codes = np.clip(np.rint(rows / scale[:, None]), format_.lowest_code, format_.highest_code)
+    return np.square(codes * scale[:, None] - rows.astype(np.float64)).sum(axis=1)
+
+
 def gaussian_error(scale: float, format_: IntegerFormat) -> float:
     """Expected squared error of a standard Gaussian, from the normal distribution's moments between thresholds."""
     codes = np.arange(format_.lowest_code, format_.highest_code + 1)
@@ -59,6 +67,21 @@ def test_as_good_as_brute_force(bits: int, shape: str) -> None:
     # from 5 bits on, dense search also picks the luckiest of many ripples: nothing that new weights would share
     lucky = 1.12 if bits > 4 else 1.03
     assert sum(found) / sum(best) < (lucky if shape != "few" else 4)
+
+
+@pytest.mark.parametrize(("bits", "above"), [(2, 1.003), (3, 1.003), (4, 1.004), (5, 1.005), (6, 1.02), (8, 1.12)])
+def test_blocks_are_as_good_as_all_clip_ratios(bits: int, above: float) -> None:
+    """Mean over blocks of 32 Gaussian weights; from 6 bits on, ever larger scales of dense search are ever luckier."""
+    rows = np.random.default_rng(bits).standard_normal((1500, 32), dtype=np.float32)
+    format_ = IntegerFormat(bits)
+    (scale,) = optimal_scales(rows, [format_], 0)
+    found = squared_errors(rows, scale[:, 0], format_)
+    largest = np.abs(rows).max(axis=1) / 2 ** (bits - 1)
+    best = np.full(len(rows), np.inf)
+    for ratio in np.geomspace(0.25, max(2 ** (bits - 1) / (2 ** (bits - 1) - 1), 1.1), 150):
+        for sign in (1, -1):
+            best = np.minimum(best, squared_errors(rows, sign * ratio * largest, format_))
+    assert found.mean() < above * best.mean()
 
 
 @pytest.mark.parametrize("bits", ALL_BITS)
