@@ -7,6 +7,7 @@ control characters nor rich's markup (`plain`).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,6 +129,26 @@ def show_plan(plan: Mapping[str, Any]) -> None:
     certificate = plan.get("certificate")
     if isinstance(certificate, Mapping):
         CONSOLE.print(plain(_certificate(certificate)), soft_wrap=True, highlight=False)
+
+
+def show_audit(found: Mapping[str, Any]) -> None:
+    """The weights and activations that a file holds."""
+    table = Table("weight", "shape", "format", *(Column(name, justify="right") for name in ("codes", "scales", "bits")))
+    for weight in found["weights"]:
+        elements = math.prod(weight["shape"])
+        stored = weight["codes_bytes"] + weight["scales_bytes"]
+        each = f"{8 * stored / elements:.2f}" if elements else ""
+        shape = " x ".join(map(str, weight["shape"]))
+        cells = (weight["name"], shape, weight["format"], weight["codes_bytes"], weight["scales_bytes"])
+        table.add_row(*(plain(f"{cell:,}" if isinstance(cell, int) else cell) for cell in cells), each)
+    CONSOLE.print(table)
+    if found["activations"]:
+        table = Table("activation", *(Column(name, justify="right") for name in ("bits", "scale", "zero point")))
+        for one in found["activations"]:
+            table.add_row(plain(one["name"]), str(one["bits"]), f"{one['scale']:.6g}", str(one["zero_point"]))
+        CONSOLE.print(table)
+    of_weights = sum(weight["codes_bytes"] + weight["scales_bytes"] for weight in found["weights"])
+    CONSOLE.print(f"{found['total_bytes']:,} bytes, {of_weights:,} of them weights", highlight=False)
 
 
 def _certificate(certificate: Mapping[str, Any]) -> str:

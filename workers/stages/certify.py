@@ -2,7 +2,8 @@
 
 A plan that misses the budget there gives way to the next safer one, the last of at most `MOST_LOOKS` being the safest
 of the frontier. Every look at the held-out samples is counted, and the interval of the certificate is widened for all
-of them. A plan that the request brings is the only one to look at.
+of them. A plan that the request brings is the only one to look at. The file that is delivered is read back
+(`workers.stages.audited`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from planner.problem import Plan, Problem
 from quantization.export.export import stored_weights
 from workers.stage import StageContext
 from workers.stages.applied import brings_plan
+from workers.stages.audited import audited
 from workers.stages.candidates import Rounded, pack_weights
 from workers.stages.formats import halves_of
 from workers.stages.inputs import Inputs
@@ -57,8 +59,11 @@ def run(context: StageContext) -> bytes:
     choices, measurement, model = looks[-1] if met else min(looks, key=lambda look: look[1].drop(kind))
     certificate = _certificate(context, inputs, measurement, len(looks))
     timed = latency is not None and latency.measured
+    formats = problem.formats(Plan(tuple(choices)))
+    of_weights = {site.weight: formats[site.name] for site in inputs.network.sites}
     document = {
         "choices": choices,
+        "audit": audited(context, inputs, model, of_weights),
         "certificate": asdict(certificate),
         "latency": _timed(context, inputs, model.file) if timed else None,
     }

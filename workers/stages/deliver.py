@@ -74,6 +74,7 @@ def deliver(context: StageContext) -> Delivery:
         "latency": _latency(LatencyTable.read(context), chosen.coupling, layers, certified["latency"]),
         "predicted_damage": None if search is None else chosen.problem.total(Quantity.DAMAGE, chosen.plan),
         "certificate": certificate,
+        "audit": certified["audit"],
         "search": None if search is None else search.found["search"],
         "sensitivity": None if search is None else compared(search.analysis, search.method, timed=False),
         "layers": layers,
