@@ -198,7 +198,7 @@ def test_where_no_weight_is_rounded_anew_biases_stay_too(make_network: MakeNetwo
     halves = independent(network, inputs, 3, HalfFormat())
     seen: list[float] = []
     found = round_plan(network, halves, inputs, {}, Effort(1), seen.append)
-    assert found.kept == {name: "GPTQ does not round float16 anew" for name in halves}
+    assert found.kept == dict.fromkeys(halves, "GPTQ does not round float16 anew")
     assert (found.notes, found.biases, seen) == ({}, {}, [1.0])
     assert all(found.weights[name] is halves[name] for name in halves)
 
