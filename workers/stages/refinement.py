@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ SAMPLES = 128
 POSITIONS_PER_SAMPLE = 64
 VERSION = 3  # of what is computed: another one finds nothing that an older one stored
 BATCH = 64  # larger ones leave the processor's caches
+
+BROKEN = "the errors of this plan drive a layer to infinity or to no number"
 
 OF_WHOLE_PLANS = ("refinement", "adaround_seconds", "leftovers")
 """Fields of `weights` that say how a whole plan is rounded and written, and nothing of its candidates."""
@@ -56,7 +59,7 @@ def refined(
         try:
             found = round_plan(inputs.network, weights, samples, activations, effort, lambda _: context.check())
         except ActivationsNotFinite:
-            found = as_they_are
+            found = replace(as_they_are, kept=dict.fromkeys(weights, BROKEN))
         return _packed(found)
 
     # the same plan is certified, or asked for by another budget
