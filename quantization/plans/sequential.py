@@ -22,9 +22,9 @@ Deviations from GPTAQ:
    column by column within the loop, which has the same optimum.
 2. A tied weight is rounded at its first use. Uses whose inputs do not exist yet by then count with the inputs of the
    float network (one more float pass, only for networks with such weights); the bias correction sees each in its place.
-3. Weights without second moments (embeddings, stacks of matrices), float16, and the recurrent matrix of LSTM, GRU and
-   RNN, whose inputs are made by its own node, keep the rounding they had, from the start on, so that the others make up
-   for them.
+3. Weights without second moments (embeddings, stacks of matrices), formats that GPTQ does not round, and the recurrent
+   matrix of LSTM, GRU and RNN, whose inputs are made by its own node, keep the rounding they had, from the start on, so
+   that the others make up for them.
 """
 
 from __future__ import annotations
