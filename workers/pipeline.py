@@ -152,6 +152,6 @@ STAGES: tuple[Stage, ...] = (
         run=certify.run,
         weight=5,
         time_limit=timedelta(hours=6),
-        version=3,
+        version=4,
     ),
 )

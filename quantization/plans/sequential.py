@@ -22,9 +22,9 @@ Deviations from GPTAQ:
    column by column within the loop, which has the same optimum.
 2. A tied weight is rounded at its first use. Uses whose inputs do not exist yet by then count with the inputs of the
    float network (one more float pass, only for networks with such weights); the bias correction sees each in its place.
-3. Weights without second moments (embeddings, stacks of matrices), float16, and the recurrent matrix of LSTM, GRU and
-   RNN, whose inputs are made by its own node, keep the rounding they had, from the start on, so that the others make up
-   for them.
+3. Weights without second moments (embeddings, stacks of matrices), formats that GPTQ does not round, and the recurrent
+   matrix of LSTM, GRU and RNN, whose inputs are made by its own node, keep the rounding they had, from the start on, so
+   that the others make up for them.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def round_plan(
     work = _Rounding(network, weights, lockstep, activations, kept, effort)
     work.see_later_uses(inputs)
     nodes = len(network.proto.graph.node)
-    for stage in work.order:
+    for stage in work.order if work.has_any() else ():
         begun = lockstep.cut
         for done in lockstep.advance(stage.cut, work.replaced):
             check((begun + (stage.cut - begun) * (done + 1) / lockstep.batches) / nodes)
@@ -179,6 +179,10 @@ class _Rounding:
         self._seconds = effort.adaround_seconds
         sites = {use.site for stage in self.order for use in stage.uses if use.site.weight not in self.weights}
         self._macs = sum(site.macs for site in sites)
+
+    def has_any(self) -> bool:
+        """Whether any weight is to be rounded anew; corrected biases alone make a plan worse (docs/methods.md)."""
+        return any(use.site.weight not in self.weights for stage in self.order for use in stage.uses)
 
     def see_later_uses(self, inputs: Arrays) -> None:
         """Collect what the float network gives the uses of tied weights that come after the weight's rounding."""

@@ -16,6 +16,7 @@ from quantization.activations.quantized import QuantizedActivation
 from quantization.formats import UnsignedFormat, parse_format
 from quantization.storage.families import quantized_weight
 from quantization.storage.weights import QuantizedWeight
+from workers.stages.formats import weight_format
 from workers.stages.payload import Arrays, pack, unpack
 
 Candidates = dict[str, list[QuantizedWeight]]
@@ -55,13 +56,8 @@ def pack_candidates(
     activations: Sequence[ActivationCandidates] = (),
 ) -> bytes:
     """`rounded` by site name; `methods` says of each how: "gptq" or "nearest", and after a colon why or with what."""
-    arrays: Arrays = {}
-    names: dict[str, list[str]] = {}
-    for index, (site, weights) in enumerate(rounded.items()):
-        names[site] = [weight.format.name for weight in weights]
-        for weight in weights:
-            arrays |= {f"{index}/{weight.format.name}/{name}": array for name, array in weight.arrays().items()}
-    document: dict[str, Any] = {"sites": list(rounded), "formats": names, "methods": dict(methods)}
+    document, arrays = weights_to_arrays(rounded)
+    document["methods"] = dict(methods)
     document["activations"] = [
         {
             "tensors": list(found.site.tensors),
@@ -91,23 +87,33 @@ class Rounded:
     def unpack(cls, blob: bytes) -> Rounded:
         """As `pack_candidates` got them, both in its order."""
         document, arrays = unpack(blob)
-        return cls(
-            _weights(document, arrays), {found.site.name: found for found in map(_activation, document["activations"])}
-        )
+        activations = [_activation(entry) for entry in document["activations"]]
+        return cls(weights_from_arrays(document, arrays), {found.site.name: found for found in activations})
 
 
-def _weights(document: Mapping[str, Any], arrays: Arrays) -> Candidates:
-    candidates: Candidates = {}
-    for index, site in enumerate(document["sites"]):
-        candidates[site] = []
-        for name in document["formats"][site]:
-            places = [key.rpartition("/") for key in arrays]  # a name may begin with another
-            found = {field: arrays[f"{of}/{field}"] for of, _, field in places if of == f"{index}/{name}"}
-            format_ = parse_format(name)
-            if isinstance(format_, UnsignedFormat):
-                raise ValueError(f"{name} is a format of activations, and {site} is a weight")
-            candidates[site].append(quantized_weight(format_, found))
-    return candidates
+def weights_to_arrays(rounded: Mapping[str, Sequence[QuantizedWeight]]) -> tuple[dict[str, Any], Arrays]:
+    """`rounded` by name, as a document and arrays that `workers.stages.payload.pack` takes, with others beside."""
+    arrays: Arrays = {}
+    for index, weights in enumerate(rounded.values()):
+        for weight in weights:
+            arrays |= {f"{index}/{weight.format.name}/{field}": array for field, array in weight.arrays().items()}
+    formats = {name: [weight.format.name for weight in weights] for name, weights in rounded.items()}
+    return {"sites": list(rounded), "formats": formats}, arrays
+
+
+def weights_from_arrays(document: Mapping[str, Any], arrays: Arrays) -> Candidates:
+    """What `weights_to_arrays` was given, in its order."""
+    of_weights: dict[str, Arrays] = {}
+    for key, array in arrays.items():
+        place, _, field = key.rpartition("/")
+        of_weights.setdefault(place, {})[field] = array
+    return {
+        name: [
+            quantized_weight(weight_format(format_), of_weights[f"{index}/{format_}"])
+            for format_ in document["formats"][name]
+        ]
+        for index, name in enumerate(document["sites"])
+    }
 
 
 def _activation(entry: Mapping[str, Any]) -> ActivationCandidates:

@@ -37,7 +37,7 @@ TIMED_SECONDS = 2.0
 
 
 def run(context: StageContext) -> bytes:
-    """The certificate and the exported file of the plan that it is about."""
+    """The certificate, the exported file of the plan that it is about, and why weights were not rounded anew for it."""
     inputs = Inputs.read(context)
     resolved, _ = unpack(context.read("resolve"))
     rounded = Rounded.unpack(context.read("calibrate"))
@@ -66,6 +66,7 @@ def run(context: StageContext) -> bytes:
         "audit": audited(context, inputs, model, of_weights),
         "certificate": asdict(certificate),
         "latency": _timed(context, inputs, model.file) if timed else None,
+        "kept": {site.name: model.kept[site.weight] for site in inputs.network.sites if site.weight in model.kept},
     }
     products = products_of(context.request)
     stored = stored_weights(model.network, model.weights, model.activations, products=products)

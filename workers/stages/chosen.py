@@ -19,6 +19,7 @@ from workers.stages.payload import number
 from workers.stages.reach import unmeasured_sites
 
 UNMEASURED = "the first output does not depend on it, so nothing measures its damage: the widest format allowed"
+KEPT = "not rounded anew for the errors of other layers"
 UNMEASURED_IN_A_PLAN = "the first output does not depend on it, so nothing measures its damage"
 
 
@@ -54,23 +55,28 @@ class ChosenPlan:
         return None if self.scores is None else number(self.scores.arrays[name][index])
 
 
-def layers_of(
-    chosen: ChosenPlan, rounded: Rounded, rounding: Mapping[str, str], refinement: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """One row for each weight, in graph order.
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """How weights were rounded, by site name.
 
-    Args:
-        rounding: how each site was rounded by itself.
-        refinement: how each site was rounded anew with the others, of those that were.
+    `alone` says of each how by itself; `anew` how with the others, of those that were, and `kept` why not, of those
+    that were not although others were.
     """
-    unmeasured = unmeasured_sites(chosen.network)
-    note = UNMEASURED_IN_A_PLAN if chosen.scores is None else UNMEASURED
+
+    alone: Mapping[str, str]
+    anew: Mapping[str, str]
+    kept: Mapping[str, str]
+
+
+def layers_of(chosen: ChosenPlan, rounded: Rounded, rounding: Rounding) -> list[dict[str, Any]]:
+    """One row for each weight, in graph order."""
+    notes = _notes(chosen, rounding)
     found = {name: (candidate, stderr) for name, candidate, stderr in chosen.candidates()}
     formats = chosen.problem.formats(chosen.plan)
     layers = []
     for index, site in enumerate(chosen.network.sites):
         candidate, stderr = found[site.name]
-        method = None if isinstance(candidate.format, FloatFormat) else rounding[site.name]
+        method = None if isinstance(candidate.format, FloatFormat) else rounding.alone[site.name]
         together = [weight.format.name for weight in rounded.weights[site.name]]
         layers.append(
             {
@@ -90,12 +96,24 @@ def layers_of(
                 "damage_stderr": stderr,
                 "trace_mean": chosen.trace("trace_mean", index),
                 "trace_stderr": chosen.trace("trace_stderr", index),
-                "rounding": method if method is None else refinement.get(site.name, method),
+                "rounding": method if method is None else rounding.anew.get(site.name, method),
                 "rounded_with": together if method is not None and method.startswith("gptq") else None,
-                "note": note if site.name in unmeasured else None,
+                "note": "; ".join(notes[site.name]) or None,
             }
         )
     return layers
+
+
+def _notes(chosen: ChosenPlan, rounding: Rounding) -> dict[str, list[str]]:
+    """What is to be said of each weight beside its figures."""
+    unmeasured = unmeasured_sites(chosen.network)
+    of_unmeasured = UNMEASURED_IN_A_PLAN if chosen.scores is None else UNMEASURED
+    notes: dict[str, list[str]] = {}
+    for site in chosen.network.sites:
+        notes[site.name] = [of_unmeasured] if site.name in unmeasured else []
+        if site.name in rounding.kept:
+            notes[site.name].append(f"{KEPT}: {rounding.kept[site.name]}")
+    return notes
 
 
 def activations_of(chosen: ChosenPlan, rounded: Rounded) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from workers.stage import Delivery, StageContext
 from workers.stages.analysis import Analysis
 from workers.stages.applied import brings_plan
 from workers.stages.candidates import Rounded, rounding_methods
-from workers.stages.chosen import ChosenPlan, activations_of, layers_of
+from workers.stages.chosen import ChosenPlan, Rounding, activations_of, layers_of
 from workers.stages.comparison import compared, sensitivity_of
 from workers.stages.coupling import Coupling
 from workers.stages.formats import halves_of
@@ -60,7 +60,8 @@ def deliver(context: StageContext) -> Delivery:
     certificate = certified["certificate"]
     outcome = _outcome(certificate, search)
     anew = arrays["weights"].tobytes()
-    layers = layers_of(chosen, rounded, rounding_methods(calibrated), rounding_methods(anew))
+    rounding = Rounding(rounding_methods(calibrated), rounding_methods(anew), certified["kept"])
+    layers = layers_of(chosen, rounded, rounding)
     document = {
         "version": PLAN_VERSION,
         "outcome": outcome,

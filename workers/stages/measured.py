@@ -110,13 +110,18 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exported:
-    """The file of a plan, what it was made from, and how those weights were rounded that were rounded anew."""
+    """The file of a plan and what it was made from.
+
+    `notes` says of each weight that was rounded anew how, `kept` of the others why they were not; both are empty where
+    no weights were to be rounded anew.
+    """
 
     file: bytes
     network: Network
     weights: Mapping[str, QuantizedWeight]
     activations: Mapping[str, QuantizedActivation]
     notes: Mapping[str, str]
+    kept: Mapping[str, str]
 
 
 def exported(context: StageContext, inputs: Inputs, rounded: Rounded, problem: Problem, plan: Plan) -> Exported:
@@ -132,7 +137,7 @@ def exported(context: StageContext, inputs: Inputs, rounded: Rounded, problem: P
         products=products_of(context.request),
         halves=halves_of(context.request, network),
     )
-    return Exported(file, network, found.weights, activations, found.notes)
+    return Exported(file, network, found.weights, activations, found.notes, found.kept)
 
 
 def file_sizes(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,20 +14,21 @@ import numpy as np
 from quantization.activations.quantized import QuantizedActivation
 from quantization.errors import ActivationsNotFinite
 from quantization.plans.sequential import Effort, RoundedPlan, round_plan
-from quantization.storage.families import quantized_weight
 from quantization.storage.weights import QuantizedWeight
 from workers.stage import StageContext
-from workers.stages.formats import weight_format
+from workers.stages.candidates import weights_from_arrays, weights_to_arrays
 from workers.stages.inputs import Inputs
-from workers.stages.payload import Arrays, pack, unpack
+from workers.stages.payload import pack, unpack
 
 Weights = Mapping[str, QuantizedWeight]
 
 # Every plan that is evaluated is rounded anew: more of either wins little (docs/methods.md) and costs in proportion.
 SAMPLES = 128
 POSITIONS_PER_SAMPLE = 64
-VERSION = 2  # of what is computed: another one finds nothing that an older one stored
+VERSION = 3  # of what is computed: another one finds nothing that an older one stored
 BATCH = 64  # larger ones leave the processor's caches
+
+BROKEN = "the errors of this plan drive a layer to infinity or to no number"
 
 OF_WHOLE_PLANS = ("refinement", "adaround_seconds", "leftovers")
 """Fields of `weights` that say how a whole plan is rounded and written, and nothing of its candidates."""
@@ -57,7 +59,7 @@ def refined(
         try:
             found = round_plan(inputs.network, weights, samples, activations, effort, lambda _: context.check())
         except ActivationsNotFinite:
-            found = as_they_are
+            found = replace(as_they_are, kept=dict.fromkeys(weights, BROKEN))
         return _packed(found)
 
     # the same plan is certified, or asked for by another budget
@@ -83,21 +85,15 @@ def _key(
 
 
 def _packed(plan: RoundedPlan) -> bytes:
-    names, biases = list(plan.weights), list(plan.biases)
-    arrays: Arrays = {f"bias/{index}": plan.biases[name] for index, name in enumerate(biases)}
-    for index, name in enumerate(names):
-        arrays |= {f"{index}/{field}": array for field, array in plan.weights[name].arrays().items()}
-    formats = [plan.weights[name].format.name for name in names]
-    document = {"weights": names, "formats": formats, "biases": biases, "samples": plan.samples}
+    document, arrays = weights_to_arrays({name: [weight] for name, weight in plan.weights.items()})
+    document |= {"biases": list(plan.biases), "samples": plan.samples}
+    arrays |= {f"bias/{index}": values for index, values in enumerate(plan.biases.values())}
     return pack({**document, "notes": dict(plan.notes), "kept": dict(plan.kept)}, arrays)
 
 
 def _unpacked(blob: bytes) -> RoundedPlan:
     document, arrays = unpack(blob)
-    weights = {}
-    for index, (name, format_) in enumerate(zip(document["weights"], document["formats"], strict=True)):
-        found = {key.partition("/")[2]: array for key, array in arrays.items() if key.startswith(f"{index}/")}
-        weights[name] = quantized_weight(weight_format(format_), found)
+    weights = {name: weight for name, (weight,) in weights_from_arrays(document, arrays).items()}
     biases = {name: arrays[f"bias/{index}"] for index, name in enumerate(document["biases"])}
     return RoundedPlan(weights, biases, document["notes"], document["kept"], document["samples"])
 

@@ -193,6 +193,16 @@ def test_what_gptq_has_no_rule_for_stays(make_network: MakeNetwork) -> None:
     assert all(found.weights[name] is halves[name] for name in found.kept)
 
 
+def test_where_no_weight_is_rounded_anew_biases_stay_too(make_network: MakeNetwork) -> None:
+    network, inputs = convnet(make_network, 0)
+    halves = independent(network, inputs, 3, HalfFormat())
+    seen: list[float] = []
+    found = round_plan(network, halves, inputs, {}, Effort(1), seen.append)
+    assert found.kept == dict.fromkeys(halves, "GPTQ does not round float16 anew")
+    assert (found.notes, found.biases, seen) == ({}, {}, [1.0])
+    assert all(found.weights[name] is halves[name] for name in halves)
+
+
 def test_without_errors_before_it_is_plain_gptq(make_network: MakeNetwork) -> None:
     """The first layer has the float network's inputs; so have all where only the last weight is in the plan."""
     network, inputs = convnet(make_network, 0)
@@ -246,7 +256,8 @@ def test_quantized_activations_are_made_up_for(make_network: MakeNetwork, run_on
     assert damage["aware"] < damage["blind"]
 
 
-def test_tied_weights_are_rounded_once_from_all_uses(make_network: MakeNetwork) -> None:
+@pytest.mark.parametrize("format_", [IntegerFormat(3), CodebookFormat(3), PowerFormat(3)], ids=lambda f: f.name)
+def test_tied_weights_are_rounded_once_from_all_uses(make_network: MakeNetwork, format_: WeightFormat) -> None:
     """The second use counts with its float inputs: H is their sum, and the first use has no error yet."""
     new = draw(3)
     inputs = {"x": new(64, 10)}
@@ -257,11 +268,12 @@ def test_tied_weights_are_rounded_once_from_all_uses(make_network: MakeNetwork) 
         helper.make_node("MatMul", ["g", "w_end"], ["y"]),
     ]
     network = make_network(nodes, inputs, {"w": new(10, 10), "w_end": new(10, 4)})
-    weights = independent(network, inputs, 3)
+    weights = independent(network, inputs, 3, format_)
     found = round_plan(network, weights, inputs, {}, PLAIN)
     one, other = found.weights["w"].arrays(), weights["w"].arrays()
     np.testing.assert_array_equal(one["codes"], other["codes"])
-    np.testing.assert_allclose(one["scale"], other["scale"], rtol=1e-5)
+    shared = "table" if isinstance(format_, CodebookFormat) else "scale"
+    np.testing.assert_allclose(one[shared], other[shared], rtol=1e-5)
     changed = found.weights["w_end"].dequantize() != weights["w_end"].dequantize()
     assert changed.any()
 

@@ -32,6 +32,18 @@ def test_a_plan_loses_less_when_its_weights_know_of_each_other(job, model, sampl
     assert delivered(job, model, samples, refinement="sequential")[1] == refined
 
 
+def test_a_weight_that_is_not_rounded_anew_says_why(job, model, samples):
+    layers = [{"name": "conv1", "format": "float32"}, {"name": "conv2", "format": "float16"}, PLAN["layers"][2]]
+    request = {"budget": {"metric": "kl", "max_drop": 1.0}, "plan": {**PLAN, "layers": layers}}
+    plan = json.loads(job(model, samples, request).run().artifacts["plan"])
+    assert [layer["note"] for layer in plan["layers"]] == [
+        None,
+        "not rounded anew for the errors of other layers: GPTQ does not round float16 anew",
+        None,
+    ]
+    assert [layer["rounding"] for layer in plan["layers"]] == [None, "gptq", "sequential gptq"]
+
+
 def test_nearest_rounding_is_left_alone_unless_it_is_asked_for(job, model, samples):
     plan, _, _ = delivered(job, model, samples, rounding="nearest")
     assert {layer["rounding"] for layer in plan["layers"]} == {"nearest: the request asks for it"}
@@ -101,6 +113,10 @@ def test_a_plan_that_breaks_the_network_is_measured_all_the_same(job):
     delivered = json.loads(delivery.artifacts["plan"])
     assert delivered["outcome"] == "not_met"
     assert {layer["rounding"] for layer in delivered["layers"]} == {"gptq"}
+    assert {layer["note"] for layer in delivered["layers"]} == {
+        "not rounded anew for the errors of other layers: the errors of this plan drive a layer to infinity or to no "
+        "number"
+    }
 
 
 def test_a_weight_without_a_format_is_refused_before_anything_is_slow(job, model, samples):

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.services.jobs import merge
+
+
+@pytest.mark.parametrize(
+    ("target", "patch", "result"),
+    [  # the test cases of RFC 7396, appendix A, that objects of ours can have
+        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+        ({"a": "b"}, {"a": None}, {}),
+        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+        ([1, 2], {"a": "b", "c": None}, {"a": "b"}),
+        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+        # ours: a constraint on a layer is one thing
+        ({"layers": {"a": {"keep": True}}}, {"layers": {"a": {"bits": [8]}}}, {"layers": {"a": {"bits": [8]}}}),
+        (
+            {"layers": {"a": {"keep": True}}},
+            {"layers": {"a": None, "b": {"bits": [4]}}},
+            {"layers": {"b": {"bits": [4]}}},
+        ),
+    ],
+)
+def test_changes_are_merged_as_the_standard_says(target: Any, patch: Any, result: Any) -> None:
+    assert merge(target, patch) == result
