@@ -59,22 +59,6 @@ def nothing() -> None:
     """For callers whose measurement nobody interrupts."""
 
 
-def measure_latency(
-    model: bytes,
-    inputs: Arrays,
-    threads: int,
-    *,
-    relative_spread: float = 0.01,
-    most_seconds: float = 0.5,
-    check: Callable[[], None] = nothing,
-) -> Latency:
-    """One file by itself; see `measure_alternatives`."""
-    timed = [Timed(model, inputs)]
-    return measure_alternatives(
-        timed, threads, relative_spread=relative_spread, most_seconds=most_seconds, check=check
-    )[0]
-
-
 def measure_alternatives(
     timed: Sequence[Timed],
     threads: int,

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from planner.dynamic import Band, Pass, Points, Table, resolution, run
 from planner.errors import NotApplicable, ProblemInvalid
-from planner.problem import Limits, Problem, Quantity
+from planner.problem import Problem, Quantity
 from planner.relaxation import FloatArray, Relaxation, relax
-from planner.results import INFEASIBLE, Frontier, Solution, Status, undominated
+from planner.results import Frontier, Status, undominated
 
 # states of the first pass: enough for a sharp upper bound, few enough to cost a tenth of the exact pass
 _FIRST_STATES = 2_000
@@ -63,37 +63,6 @@ def additive_frontier(
         table.original(points.choices),
         float(_segment_bounds(points, relaxation, exact).max(initial=0.0)),
     )
-
-
-def solve_additive(problem: Problem, objective: Quantity, limits: Limits) -> Solution:
-    """The `Solver` made of the frontier: least damage within one cost limit, or least cost within a damage.
-
-    Raises:
-        NotApplicable: more than one limit, or a limit that is not the other axis of the objective.
-    """
-    given = list(limits.items())
-    if len(given) != 1 or (given[0][0] is Quantity.DAMAGE) == (objective is Quantity.DAMAGE):
-        raise NotApplicable(
-            "the frontier answers one cost against the damage; "
-            f"got the objective {objective} and limits on {', '.join(q for q, _ in given) or 'nothing'}; "
-            "use the integer program for other mixes"
-        )
-    quantity, limit = given[0]
-    frontier = additive_frontier(problem, quantity if objective is Quantity.DAMAGE else objective)
-    exact = frontier.status is Status.OPTIMAL
-    if quantity is Quantity.DAMAGE:
-        if limit < frontier.damages[-1]:
-            return INFEASIBLE
-        index = frontier.cheapest(limit)
-        value = float(frontier.costs[index])
-        # a capped frontier bounds damages, not costs: the exact one may reach this damage at less cost
-        return Solution(frontier.status, frontier.plan(index), value, value if exact else -math.inf)
-    if limit < frontier.costs[0]:
-        return INFEASIBLE
-    index = frontier.least_damage(limit)
-    value = float(frontier.damages[index])
-    bound = value if exact else value / (1 + frontier.relative_bound)
-    return Solution(frontier.status, frontier.plan(index), value, bound)
 
 
 def _points(

@@ -1,17 +1,17 @@
-"""What solvers return, and the interface that they share."""
+"""What solvers return."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import LimitUnreachable, ProblemInvalid
-from planner.problem import Limits, Plan, Problem, Quantity, limit_name
+from planner.problem import Plan, Quantity, limit_name
 
 
 class Status(StrEnum):
@@ -42,26 +42,8 @@ class Solution:
     value: float
     bound: float
 
-    @property
-    def relative_gap(self) -> float:
-        """(value - bound) / |value|: 0 when optimal, infinite when nothing is known."""
-        if self.status is Status.OPTIMAL or self.value == self.bound:
-            return 0.0
-        gap = self.value - self.bound
-        return gap / abs(self.value) if math.isfinite(gap) and self.value else math.inf
-
 
 INFEASIBLE = Solution(Status.INFEASIBLE, None, math.inf, math.inf)
-
-
-class Solver(Protocol):
-    """Minimise `objective` over the plans within `limits`.
-
-    Raises:
-        NotApplicable: the solver does not handle this objective or these limits.
-    """
-
-    def __call__(self, problem: Problem, objective: Quantity, limits: Limits) -> Solution: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,15 +52,6 @@ def write_bytes(sessions: Sessions, data: bytes) -> BlobRef:
     return write_stream(sessions, io.BytesIO(data), hashlib.sha256(data).hexdigest(), len(data))
 
 
-def write_file(sessions: Sessions, path: Path) -> BlobRef:
-    """Store the contents of the file at `path`."""
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        size_bytes = stream.tell()
-        stream.seek(0)
-        return write_stream(sessions, stream, digest, size_bytes)
-
-
 def write_stream(sessions: Sessions, stream: BinaryIO, sha256: str, size_bytes: int) -> BlobRef:
     """Store what `stream` holds from here to its end, and check it against the digest on the way in.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evaluation import latency
-from evaluation.latency import FEWEST_ROUNDS, Latency, Timed, machine, measure_alternatives, measure_latency
+from evaluation.latency import FEWEST_ROUNDS, Latency, Timed, machine, measure_alternatives
 from network.errors import ModelInvalid
 
 Build = Callable[..., bytes]
@@ -20,7 +20,7 @@ def x() -> dict[str, np.ndarray]:
 
 
 def test_a_latency_has_a_median_a_spread_and_its_runs(linear: Build, x) -> None:
-    found = measure_latency(linear(), x, 1)
+    (found,) = measure_alternatives([Timed(linear(), x)], 1)
     assert found.median_ms > 0
     assert found.spread_ms >= 0
     assert found.runs >= FEWEST_ROUNDS
@@ -28,12 +28,12 @@ def test_a_latency_has_a_median_a_spread_and_its_runs(linear: Build, x) -> None:
 
 def test_a_file_that_does_not_load_is_refused(x) -> None:
     with pytest.raises(ModelInvalid, match="does not load"):
-        measure_latency(b"no model", x, 1)
+        measure_alternatives([Timed(b"no model", x)], 1)
 
 
 def test_a_file_that_does_not_run_is_refused(linear: Build) -> None:
     with pytest.raises(ModelInvalid, match="does not run"):
-        measure_latency(linear(), {"x": np.ones((4, 5), dtype=np.float32)}, 1)
+        measure_alternatives([Timed(linear(), {"x": np.ones((4, 5), dtype=np.float32)})], 1)
 
 
 def test_who_interrupts_ends_the_measurement(linear: Build, x) -> None:
@@ -44,7 +44,7 @@ def test_who_interrupts_ends_the_measurement(linear: Build, x) -> None:
         raise Interrupted
 
     with pytest.raises(Interrupted):
-        measure_latency(linear(), x, 1, check=check)
+        measure_alternatives([Timed(linear(), x)], 1, check=check)
 
 
 class Machine:

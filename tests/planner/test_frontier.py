@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import planner.frontier
 from planner.errors import LimitUnreachable, NotApplicable, ProblemInvalid
-from planner.frontier import additive_frontier, solve_additive
+from planner.frontier import additive_frontier
 from planner.problem import Limits, Problem, Quantity
 from planner.results import Status, undominated
 
@@ -135,23 +135,24 @@ def test_damages_that_end_at_zero(make_problem, every_plan):
 
 
 @settings(deadline=None)
-@given(table=tables(), limit=st.integers(-1, 120), damage=eighths)
+@given(table=tables(), limit=st.integers(0, 120), damage=eighths)
 def test_solves_one_limit(make_problem, brute_force, table, limit, damage):
     problem = make_problem(*table)
-    for objective, limits in (
-        (Quantity.DAMAGE, Limits(max_size_bytes=max(limit, 0))),
-        (Quantity.SIZE, Limits(max_damage=damage)),
+    frontier = additive_frontier(problem)
+    for objective, limits, values, find in (
+        (Quantity.DAMAGE, Limits(max_size_bytes=limit), frontier.damages, lambda: frontier.least_damage(limit)),
+        (Quantity.SIZE, Limits(max_damage=damage), frontier.costs, lambda: frontier.cheapest(damage)),
     ):
-        solution = solve_additive(problem, objective, limits)
         expected = brute_force(problem, objective, limits)
-        assert solution.value == expected
-        assert (solution.plan is None) == (solution.status is Status.INFEASIBLE) == np.isinf(expected)
+        if np.isinf(expected):
+            with pytest.raises(LimitUnreachable):
+                find()
+        else:
+            assert values[find()] == expected
 
 
-def test_more_than_one_limit_is_not_for_the_frontier(make_problem):
+def test_damage_is_no_cost(make_problem):
     problem = make_problem([[1, 2]], [[2.0, 1.0]])
-    with pytest.raises(NotApplicable, match="use the integer program"):
-        solve_additive(problem, Quantity.DAMAGE, Limits(max_size_bytes=2, max_bit_operations=1))
     with pytest.raises(NotApplicable, match="must be size, bit operations or latency"):
         additive_frontier(problem, Quantity.DAMAGE)
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from planner.errors import LimitUnreachable, NotApplicable, ProblemInvalid
 from planner.interactions import frontier_within, interaction_frontier, own_damages, solve_interactions
-from planner.linearised import solve_linearised
 from planner.problem import Limits, Problem, Quantity
 from planner.results import Status
+from tests.planner.linearised import solve_linearised
 
 
 def middle(problem: Problem, fraction: float) -> float:

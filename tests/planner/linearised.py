@@ -3,7 +3,7 @@
 Every product `x_p x_q` of candidates of two sites becomes a variable `y_pq >= 0` with `sum_q y_pq = x_p` over each
 site of q, and the same with p and q exchanged (the level-1 linearisation of Adams and Sherali, 1986); with x one-hot
 that makes y the product, and the damage `x' G x` linear in (x, y). CLADO (arXiv 2307.05657) reports that solvers do not
-end on larger cases, hence the limit on the number of products.
+end on larger cases.
 """
 
 from __future__ import annotations
@@ -17,31 +17,18 @@ from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from planner.console import native_output_dropped
-from planner.errors import NotApplicable
 from planner.integer import plan_of
 from planner.problem import Limits, Problem, Quantity
 from planner.results import INFEASIBLE, Solution, Status
 
-_MAX_PRODUCTS = 20_000
 _OPTIMAL, _INFEASIBLE = 0, 2
 
 
 def solve_linearised(
     problem: Problem, objective: Quantity, limits: Limits, *, time_limit_seconds: float | None = None
 ) -> Solution:
-    """The plan with the least `objective` within all `limits`, the damage being `x' G x`.
-
-    Raises:
-        NotApplicable: the problem has no interactions, or more than 20,000 pairs of candidates.
-    """
-    if problem.interactions is None:
-        raise NotApplicable("the problem has no interactions; use the integer program of the additive problem")
+    """The plan with the least `objective` within all `limits`, the damage being `x' G x`."""
     first, second = _pairs(problem)
-    if len(first) > _MAX_PRODUCTS:
-        raise NotApplicable(
-            f"{len(first)} pairs of candidates are too many for the exact program (at most {_MAX_PRODUCTS}); "
-            "use exchange descent"
-        )
     objective_row = _row(problem, objective, first, second)
     scale = max(float(np.abs(objective_row).max()), 1e-300)
     constraints = _definitions(problem, first, second)
