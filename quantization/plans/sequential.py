@@ -60,15 +60,13 @@ class RoundedPlan:
     """The weights of a plan after they were rounded for each other.
 
     `weights` has every weight that was given, in the same formats; `biases` new values of float32 initializers, by
-    name; `notes` says of each weight that was rounded anew how, `kept` of the others why they were not; `samples` is
-    how many were used, which is fewer than given where their values would not have fitted into the memory.
+    name; `notes` says of each weight that was rounded anew how, `kept` of the others why they were not.
     """
 
     weights: Mapping[str, QuantizedWeight]
     biases: Mapping[str, Floats]
     notes: Mapping[str, str]
     kept: Mapping[str, str]
-    samples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +139,7 @@ def round_plan(
                 work.correct_bias(use)
             check(stage.cut / nodes)
     check(1.0)
-    return RoundedPlan({name: work.weights[name] for name in weights}, work.biases, work.notes, work.kept, kept)
+    return RoundedPlan({name: work.weights[name] for name in weights}, work.biases, work.notes, work.kept)
 
 
 class _Rounding:

@@ -43,7 +43,7 @@ def refined(
     like any other.
     """
     asked = context.request["weights"]
-    as_they_are = RoundedPlan(weights, {}, {}, {}, 0)
+    as_they_are = RoundedPlan(weights, {}, {}, {})
     if not weights or not _refines(asked):
         return as_they_are
     effort = Effort(
@@ -86,16 +86,16 @@ def _key(
 
 def _packed(plan: RoundedPlan) -> bytes:
     document, arrays = weights_to_arrays({name: [weight] for name, weight in plan.weights.items()})
-    document |= {"biases": list(plan.biases), "samples": plan.samples}
+    document |= {"biases": list(plan.biases), "notes": dict(plan.notes), "kept": dict(plan.kept)}
     arrays |= {f"bias/{index}": values for index, values in enumerate(plan.biases.values())}
-    return pack({**document, "notes": dict(plan.notes), "kept": dict(plan.kept)}, arrays)
+    return pack(document, arrays)
 
 
 def _unpacked(blob: bytes) -> RoundedPlan:
     document, arrays = unpack(blob)
     weights = {name: weight for name, (weight,) in weights_from_arrays(document, arrays).items()}
     biases = {name: arrays[f"bias/{index}"] for index, name in enumerate(document["biases"])}
-    return RoundedPlan(weights, biases, document["notes"], document["kept"], document["samples"])
+    return RoundedPlan(weights, biases, document["notes"], document["kept"])
 
 
 def _adaround_seconds(context: StageContext) -> float:
