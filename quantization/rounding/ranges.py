@@ -10,13 +10,14 @@ rounding to the nearest code of the format.
   rounded at ratio 1, `n 4**-bits / 3 max|w|**2`. For 16 to 1024 weights of six distributions, also with outliers, the
   mean error was at most 0.11 % above that of a grid that went on [ours].
 - Few weights: all ratios of the grid are tried. From one to the next the largest weight moves by a third of a code,
-  after which chance begins anew; at many bits by more. Many weights, whose error is a smooth valley with a fine
-  ripple: a coarse grid, one between the neighbours of its best point, and Lloyd's alternation of codes and scale,
-  which never raises the error. The coarse grid is left where what the scale cuts off, which grows as it falls, is more
-  than the best error of every group.
+  after which chance begins anew; at many bits by more. Channels of few weights, which are never as many as blocks, get
+  four times as many ratios, down to where clipping loses all that rounding does.
+- Many weights, whose error is a smooth valley with a fine ripple: a coarse grid, one between the neighbours of its best
+  point, and Lloyd's alternation of codes and scale, which never raises the error. The coarse grid is left where what
+  the scale cuts off, which grows as it falls, is more than the best error of every group.
 - Both signs are tried: the lowest code lies one further out than the highest, and a negative scale gives it to the
-  other tail. At 2 bits that is every second useful level. From 4 bits on it seldom helps few weights, and is tried at
-  every sixth ratio.
+  other tail. At 2 bits that is every second useful level. From 4 bits on it seldom helps blocks, and is tried at every
+  sixth ratio.
 - Every candidate stands for the best scale of its codes: with codes q fixed that is `<w, q> / <q, q>`, which leaves
   `<w, w> - <w, q>**2 / <q, q>` of the squares. So candidates are compared by `<w, q>**2 / <q, q>`.
 """
@@ -41,7 +42,8 @@ _CHANCE = 0.6  # over sqrt(n): what the largest ratio is above 1 at least
 _FEW = 64  # weights that share a scale
 _STEP = 2 / 3  # times 2**-bits: logarithm of one ratio over the next, for few weights
 _MOST_STEPS = 12
-_RARE_SIGN_BITS = 4  # from here on the other sign is tried at every sixth ratio
+_RARE_SIGN_BITS = 4  # from here on the other sign of a block is tried at every sixth ratio
+_OF_CHANNELS = 4  # times as many ratios
 _COARSE_STEP = 1.2  # at most
 _FEWEST_COARSE = 4
 _FINE_RATIOS = 6  # between the two neighbours of the best coarse one
@@ -197,7 +199,12 @@ def _least(tile: _Tile, format_: IntegerFormat) -> Floats:
 def _grid_ends(format_: IntegerFormat, elements: int) -> tuple[float, float]:
     """The largest and the smallest clip ratio, as the module's docstring has them."""
     largest = max(-format_.lowest_code / format_.highest_code, 1 + _CHANCE / math.sqrt(max(elements, 1)))
-    return largest, max(_SMALLEST_RATIO, 1 - math.sqrt(elements / 8) * 2.0**-format_.bits)
+    share = elements if _are_channels_of_few(format_, elements) else elements / 8
+    return largest, max(_SMALLEST_RATIO, 1 - math.sqrt(share) * 2.0**-format_.bits)
+
+
+def _are_channels_of_few(format_: IntegerFormat, elements: int) -> bool:
+    return elements <= _FEW and format_.granularity is not Granularity.BLOCK
 
 
 @cache
@@ -206,10 +213,12 @@ def _all_ratios(format_: IntegerFormat, elements: int) -> Sequence[float]:
     ones where the other sign is tried."""
     largest, smallest = _grid_ends(format_, elements)
     span = math.log(largest / smallest)
-    steps = min(max(round(span / (_STEP * 2.0**-format_.bits)), 2), _MOST_STEPS)
+    of_channels = _are_channels_of_few(format_, elements)
+    finer = _OF_CHANNELS if of_channels else 1
+    steps = finer * min(max(round(span / (_STEP * 2.0**-format_.bits)), 2), _MOST_STEPS)
     above = min(max(round(steps * math.log(largest) / span), 1), steps - 1)
     ratios = [*np.geomspace(largest, 1, above + 1), *np.geomspace(1, smallest, steps - above + 1)[1:]]
-    every = 1 if format_.bits < _RARE_SIGN_BITS else 6
+    every = 1 if of_channels or format_.bits < _RARE_SIGN_BITS else 6
     return *ratios, *(-ratio for ratio in ratios[every // 2 :: every])
 
 

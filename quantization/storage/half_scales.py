@@ -20,8 +20,10 @@ def as_halves(values: Floats) -> tuple[Halves, Floats]:
     largest = float(np.max(np.abs(values), initial=0.0))
     factor = np.ldexp(np.float32(1), int(np.frexp(np.float32(largest))[1])) if largest else np.float32(1)
     halves = (values / factor).astype(np.float16)
-    vanished = (halves == 0) & (values != 0)
-    return np.where(vanished, np.copysign(_SMALLEST, values), halves).astype(np.float16), np.asarray(factor)
+    if not halves.all():
+        vanished = (halves == 0) & (values != 0)
+        halves = np.where(vanished, np.copysign(_SMALLEST, values), halves).astype(np.float16)
+    return halves, np.asarray(factor)
 
 
 def from_halves(halves: Halves, factor: Floats) -> Floats:
@@ -31,5 +33,8 @@ def from_halves(halves: Halves, factor: Floats) -> Floats:
 
 def rounded(values: Floats) -> Floats:
     """`values` at numbers that can be kept so; those stay themselves if they are rounded again."""
-    once = from_halves(*as_halves(values))
-    return from_halves(*as_halves(once))  # the largest may have been rounded up to the next power of two
+    halves, factor = as_halves(values)
+    once = from_halves(halves, factor)
+    if np.max(np.abs(halves), initial=0.0) < 1:
+        return once
+    return from_halves(*as_halves(once))  # the largest was rounded up to the next power of two

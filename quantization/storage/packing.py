@@ -58,7 +58,7 @@ class Digit:
 
     def tensor(self, values: NDArray[np.uint8], shape: tuple[int, ...]) -> onnx.TensorProto:
         """The nameless tensor of the lowest bits of `values`, one for each weight."""
-        bits = values & np.uint8((1 << self.width) - 1)
+        bits = values if self.width == 8 else values & np.uint8((1 << self.width) - 1)
         raw = pack_halves(bits, self.width) if self.is_packed else pack_unsigned(bits, self.width)
         return TensorProto(data_type=self.data_type, dims=self.dims(shape), raw_data=raw)
 
@@ -85,7 +85,8 @@ def pack(codes: NDArray[np.int8], bits: int, opset: int = NATIVE_OPSET) -> list[
     if layout[0].is_packed:
         flat = flat + np.int8(1 << (bits - 1))
     # numpy shifts int8 arithmetically: the sign goes into the highest digit
-    return [digit.tensor((flat >> digit.shift).view(np.uint8), codes.shape) for digit in layout]
+    shifted = (flat >> digit.shift if digit.shift else flat for digit in layout)
+    return [digit.tensor(part.view(np.uint8), codes.shape) for digit, part in zip(layout, shifted, strict=True)]
 
 
 def zero_point_digit(bits: int, opset: int = NATIVE_OPSET) -> Digit:
@@ -113,9 +114,15 @@ def pack_halves(values: NDArray[np.uint8], width: int) -> bytes:
 def pack_unsigned(values: NDArray[np.uint8], width: int) -> bytes:
     """Numbers of `width` bits, the first in the lowest bits of the first byte."""
     per_byte = 8 // width
-    padded = np.zeros(math.ceil(values.size / per_byte) * per_byte, dtype=np.uint8)
-    padded[: values.size] = values
-    packed = padded[::per_byte].copy()
+    if per_byte == 1:
+        return values.tobytes()
+    padded = values
+    if values.size % per_byte:
+        padded = np.zeros(math.ceil(values.size / per_byte) * per_byte, dtype=np.uint8)
+        padded[: values.size] = values
+    # those of a byte are read as one number, whose lowest byte they move into
+    together = np.ascontiguousarray(padded).view(np.dtype(f"<u{per_byte}"))
+    packed = together.copy()
     for place in range(1, per_byte):
-        packed |= padded[place::per_byte] << np.uint8(place * width)
-    return packed.tobytes()
+        packed |= together >> (place * (8 - width))
+    return packed.astype(np.uint8).tobytes()
