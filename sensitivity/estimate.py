@@ -51,6 +51,9 @@ class Subject:
     `inputs` are arrays `[samples, ...]` by graph input name; `loss` has the network's own float outputs as its
     reference; `batch` samples at most go through the network at once, which bounds the memory; `seed` makes every
     draw repeatable; `check` is called with the fraction done, at least after every batch.
+
+    Raises:
+        ValueError: there is no candidate, or fewer than 2 samples; `batch` is below 1.
     """
 
     network: TorchNetwork
@@ -62,6 +65,8 @@ class Subject:
     check: Callable[[float], None] = lambda _fraction: None
 
     def __post_init__(self) -> None:
+        if not self.changes:
+            raise ValueError("there is no candidate to estimate; expected at least one")
         if self.samples < 2:
             raise ValueError(f"an estimate with its standard error needs at least 2 samples, got {self.samples}")
         if self.batch < 1:

@@ -20,12 +20,7 @@ def products(subject: Subject) -> Interactions:
     """`c_ij` of all candidates, two of one site included; the standard error is over micro-batches.
 
     Activations are rounded at their float values; see `sensitivity.dependencies.displacement`.
-
-    Raises:
-        ValueError: there is no candidate.
     """
-    if not subject.changes:
-        raise ValueError("there is no candidate to multiply with; expected at least one")
     sums, counts = [], []
     for batch in micro_batches(subject, FEWEST_DRAWS):
         displaced = DisplacedNetwork.of(subject, batch, subject.changes)

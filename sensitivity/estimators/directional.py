@@ -46,11 +46,7 @@ class OutputChanges:
 
 
 def directional(subject: Subject) -> Estimate:
-    """`1/2 d' H d` for weights and activations; the standard error is over samples.
-
-    Raises:
-        ValueError: there is no candidate.
-    """
+    """`1/2 d' H d` for weights and activations; the standard error is over samples."""
     started = time.perf_counter()
     linearisation = Linearisation(subject, subject.changes, Place.WEIGHT)
     draws = Draws(len(subject.changes))

@@ -26,11 +26,7 @@ from sensitivity.traces import output_probe
 
 
 def fisher_outputs(subject: Subject) -> Estimate:
-    """`1/2 mean_s sum_e (g_e dy_e)^2` at the outputs of layers, or at the rounded activations.
-
-    Raises:
-        ValueError: there is no candidate.
-    """
+    """`1/2 mean_s sum_e (g_e dy_e)^2` at the outputs of layers, or at the rounded activations."""
     started = time.perf_counter()
     draws = diagonal_draws(subject, subject.changes, Place.OUTPUT)
     scores, stderr = draws.mean_and_stderr()

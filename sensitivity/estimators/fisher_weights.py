@@ -31,11 +31,7 @@ from sensitivity.estimators.linearisation import Place
 
 
 def fisher_weights(subject: Subject) -> Estimate:
-    """`1/2 sum_j F_jj d_j^2` for weights, `1/2 mean_s sum_e F_ee d_e^2` for activations.
-
-    Raises:
-        ValueError: there is no candidate.
-    """
+    """`1/2 sum_j F_jj d_j^2` for weights, `1/2 mean_s sum_e F_ee d_e^2` for activations."""
     started = time.perf_counter()
     draws = diagonal_draws(subject, subject.changes, Place.WEIGHT)
     scores, stderr = draws.mean_and_stderr()

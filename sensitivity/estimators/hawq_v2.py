@@ -36,12 +36,7 @@ def hawq_v2(subject: Subject, rule: TraceRule | None = None) -> Estimate:
     """`1/2 Omega` for weights and activations; `rule` says when the traces of the weights are known well enough.
 
     The standard error is of the traces: the squared error of a weight is known exactly.
-
-    Raises:
-        ValueError: there is no candidate.
     """
-    if not subject.changes:
-        raise ValueError("there is no candidate to estimate; expected at least one")
     weights = list(dict.fromkeys(change.initializer for change in subject.weight_changes.values()))
     if weights:
         estimate, traces = hawq_v2_with_traces(subject, weights, rule)

@@ -30,11 +30,7 @@ from sensitivity.traces import output_probe
 
 
 def m_fac(subject: Subject) -> Estimate:
-    """`1/2 mean_s (g_s' d)^2` for weights and activations.
-
-    Raises:
-        ValueError: there is no candidate.
-    """
+    """`1/2 mean_s (g_s' d)^2` for weights and activations."""
     started = time.perf_counter()
     linearisation = Linearisation(subject, subject.changes, Place.OUTPUT)
     generator = torch.Generator().manual_seed(subject.seed)

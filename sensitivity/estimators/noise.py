@@ -32,14 +32,8 @@ from sensitivity.loss import sample_loss
 
 
 def noise(subject: Subject) -> Estimate:
-    """The mean loss under noise of the size of each candidate's error, for weights and activations.
-
-    Raises:
-        ValueError: there is no candidate.
-    """
+    """The mean loss under noise of the size of each candidate's error, for weights and activations."""
     started = time.perf_counter()
-    if not subject.changes:
-        raise ValueError("there is no candidate to estimate; expected at least one")
     generator = torch.Generator().manual_seed(subject.seed)
     draws = Draws(len(subject.changes))
     sizes = {

@@ -25,14 +25,8 @@ from sensitivity.estimators.linearisation import FEWEST_DRAWS, activation_error,
 
 
 def quantization_error(subject: Subject) -> Estimate:
-    """The normalised error of weights and activations; exact for weights.
-
-    Raises:
-        ValueError: there is no candidate.
-    """
+    """The normalised error of weights and activations; exact for weights."""
     started = time.perf_counter()
-    if not subject.changes:
-        raise ValueError("there is no candidate to estimate; expected at least one")
     scores, stderr = np.zeros((2, len(subject.changes)))
     for k, change in subject.weight_changes.items():
         largest = subject.network.parameters[change.initializer].detach().abs().max().item()

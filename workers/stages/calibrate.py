@@ -27,7 +27,7 @@ from workers.stages.activations import activation_bits, planned_activations
 from workers.stages.applied import AppliedPlan, applied_plan, brings_plan
 from workers.stages.candidates import ActivationCandidates, Rounded, pack_candidates, rounding_methods
 from workers.stages.formats import candidate_formats, fitting, names, requested_formats
-from workers.stages.inputs import Arrays, Inputs
+from workers.stages.inputs import Inputs
 from workers.stages.refinement import OF_WHOLE_PLANS
 from workers.stages.resolve import sites_by_name
 
@@ -115,7 +115,7 @@ def _activations(
         histograms[name].add(np.asarray(values, dtype=np.float32))
 
     taps = Taps(inputs.network, list(histograms), context.threads)
-    for batch in _tapped_batches(inputs, inputs.range_samples):
+    for batch in inputs.backward_batches(inputs.range_samples):  # taps, too, keep about every value
         taps.run(batch, visit)
         context.check()
     return [
@@ -180,7 +180,7 @@ class _Rounding:
                 found.add(layer, np.asarray(values, dtype=np.float32))
 
         taps = Taps(self._inputs.network, list(readers), self._context.threads)
-        batches = list(_tapped_batches(self._inputs, self._inputs.splits.calibration))
+        batches = list(self._inputs.backward_batches(self._inputs.splits.calibration))
         for number, batch in enumerate(batches):
             taps.run(batch, visit)
             self._report(0.5 * len(sites) * (number + 1) / len(batches))
@@ -205,13 +205,6 @@ class _Rounding:
     def _report(self, begun: float) -> None:
         """Progress, with what of the sites that are not rounded yet is done, counted in sites."""
         self._context.progress(min(1.0, (len(self.weights) + begun) / len(self._inputs.network.sites)))
-
-
-def _tapped_batches(inputs: Inputs, samples: NDArray[np.int64]) -> Iterator[Arrays]:
-    """The input arrays of these samples, as many at once as a backward pass takes: it too keeps about every value."""
-    arrays = inputs.take(samples)
-    for start in range(0, len(next(iter(arrays.values()))), inputs.backward_batch):
-        yield {name: array[start : start + inputs.backward_batch] for name, array in arrays.items()}
 
 
 def _groups(network: Network) -> Iterator[list[Site]]:

@@ -127,11 +127,11 @@ class Inputs:
         whole = len(indices) // self.static_batch * self.static_batch if self.static_batch else len(indices)
         return {name: array[indices[:whole]] for name, array in self.dataset.inputs.items()}
 
-    def batches(self, indices: NDArray[np.int64]) -> Iterator[Arrays]:
-        """The input arrays of these samples, `batch` at a time."""
+    def backward_batches(self, indices: NDArray[np.int64]) -> Iterator[Arrays]:
+        """The input arrays of these samples, as many at once as may go through a backward pass."""
         arrays = self.take(indices)
-        for start in range(0, len(next(iter(arrays.values()))), self.batch):
-            yield {name: array[start : start + self.batch] for name, array in arrays.items()}
+        for start in range(0, len(next(iter(arrays.values()))), self.backward_batch):
+            yield {name: array[start : start + self.backward_batch] for name, array in arrays.items()}
 
 
 def opset_of(request: Mapping[str, Any]) -> int:

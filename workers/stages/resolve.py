@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -186,6 +186,31 @@ def allowed_formats(network: Network, request: Mapping[str, Any]) -> tuple[Allow
             "network with the output that counts first"
         )
     known = sites_by_name(network)
+    constraints = _by_site(layers, known, network)
+    allowed = {site.name: names(allowed_to(request, site, constraints.get(site.name, {}))) for site in network.sites}
+    if nothing := [name for name, formats in allowed.items() if not formats]:
+        raise ConstraintImpossible(
+            f"layers.{nothing[0]} asks for at least {constraints[nothing[0]]['min_bits']} bits, and weights has no "
+            'format of as many; allow wider weights, or keep the layer in float32 with {"keep": true}'
+        )
+    tied = tied_groups(network.sites, known, constraints)
+    candidates = candidate_formats(request, activations)
+    rounded = {site.name: names(fitting(site, candidates)) for site in network.sites}
+    allowed = shared_formats(tied, constraints, allowed, rounded)
+    # Nothing would measure what fewer bits do to the other outputs; of the widest the last is the one to prefer.
+    widest = unmeasured.union(*(group for group in tied if unmeasured.intersection(group)))
+    allowed = {name: formats[-1:] if name in widest else formats for name, formats in allowed.items()}
+    return {**allowed, **activations}, tied
+
+
+def _by_site(
+    layers: Mapping[str, Mapping[str, Any]], known: Mapping[str, Sequence[Site]], network: Network
+) -> dict[str, Mapping[str, Any]]:
+    """The constraints of `layers` by site name, whichever of its `known` names the request takes.
+
+    Raises:
+        UnknownLayer, ConstraintImpossible: as `allowed_formats`.
+    """
     unknown = [name for name in layers if name not in known]
     if unknown:
         raise UnknownLayer(
@@ -205,20 +230,7 @@ def allowed_formats(network: Network, request: Mapping[str, Any]) -> tuple[Allow
                 f"layers names the weight {site.weight!r} twice with different constraints, {name!r} being one "
                 f"of its names; say it once, as {site.name!r}"
             )
-    allowed = {site.name: names(allowed_to(request, site, constraints.get(site.name, {}))) for site in network.sites}
-    if nothing := [name for name, formats in allowed.items() if not formats]:
-        raise ConstraintImpossible(
-            f"layers.{nothing[0]} asks for at least {constraints[nothing[0]]['min_bits']} bits, and weights has no "
-            'format of as many; allow wider weights, or keep the layer in float32 with {"keep": true}'
-        )
-    tied = tied_groups(network.sites, known, constraints)
-    candidates = candidate_formats(request, activations)
-    rounded = {site.name: names(fitting(site, candidates)) for site in network.sites}
-    allowed = shared_formats(tied, constraints, allowed, rounded)
-    # Nothing would measure what fewer bits do to the other outputs; of the widest the last is the one to prefer.
-    widest = unmeasured.union(*(group for group in tied if unmeasured.intersection(group)))
-    allowed = {name: formats[-1:] if name in widest else formats for name, formats in allowed.items()}
-    return {**allowed, **activations}, tied
+    return constraints
 
 
 def _check_target(request: Mapping[str, Any], activations: Collection[str], opset: int) -> None:

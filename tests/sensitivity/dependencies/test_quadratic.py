@@ -109,9 +109,3 @@ def test_plans_that_cannot_be_made_are_refused(method, subject):
 def test_a_path_needs_a_point(subject):
     with pytest.raises(ValueError, match="at least one point"):
         path_integral(subject, (0,), points=0)
-
-
-def test_a_product_needs_a_candidate(quadratic, subject_of):
-    network, _, inputs = quadratic
-    with pytest.raises(ValueError, match="no candidate"):
-        products(subject_of(network, (), inputs, Loss.SQUARED_ERROR))
