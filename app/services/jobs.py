@@ -19,16 +19,9 @@ from sqlalchemy.orm import Session
 from app.errors import AppError
 from app.lifecycle.messages import MessageSender
 from app.lifecycle.states import JobState
-from app.schemas.job_request import (
-    ALL_WIDTHS,
-    FROM_ELSEWHERE,
-    OF_A_SEARCH,
-    OF_CANDIDATES,
-    OF_INTEGERS,
-    WIDTHS_OF_TARGETS,
-    JobRequest,
-)
+from app.schemas.job_request import FROM_ELSEWHERE, OF_A_SEARCH, WIDTHS_OF_TARGETS, JobRequest
 from app.schemas.parsing import parse_request
+from app.schemas.weights import ALL_WIDTHS, OF_CANDIDATES, OF_INTEGERS
 from app.store import jobs
 from app.store.engine import Sessions, clock
 from app.store.idempotency import take_key

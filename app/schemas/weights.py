@@ -1,0 +1,118 @@
+"""What the weights of a job may get and how they are rounded: the member `weights` of a request."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from app.schemas.strict import Strict, refuse
+
+ALL_WIDTHS = (2, 3, 4, 5, 6, 7, 8)
+
+
+def sorted_once(bits: tuple[int, ...]) -> tuple[int, ...]:
+    """Widths in ascending order, each once; none at all are refused."""
+    # Not as a constraint of the field: pydantic would then also call a list too short whose items are all refused.
+    if not bits:
+        refuse("request_invalid", "no width is left; name at least one from 2 to 8")
+    return tuple(sorted(set(bits)))
+
+
+_WEIGHT_FORMAT = re.compile(
+    r"float16|int[2-8]/(channel|tensor|block(16|32|64|128|256))(/asymmetric)?"
+    r"|codebook[2-4]/channel(/outliers([1-9][0-9]?|1[0-9][0-9]|200))?|(power|hadamard)[2-8]/channel"
+)
+
+
+def _weight_format(name: str) -> str:
+    if not _WEIGHT_FORMAT.fullmatch(name):
+        refuse(
+            "request_invalid",
+            f"no format of weights is called {name!r}; expected a name such as int4/channel, int8/tensor, int4/block32 "
+            "(16, 32, 64, 128 or 256), int4/channel/asymmetric, float16, codebook3/channel (2 to 4 bits), "
+            "codebook3/channel/outliers45 (of 10,000 weights, at most 200), power4/channel or hadamard4/channel",
+        )
+    return name
+
+
+def width_of(name: str) -> int:
+    """The bits of the format of weights called `name`."""
+    found = re.search(r"\d+", name)
+    if found is None:
+        raise ValueError(f"{name} is no format of weights")
+    return int(found.group())
+
+
+def _named_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        refuse("request_invalid", "no format is left; name at least one, such as int4/channel")
+    return tuple(sorted(set(names), key=lambda name: (width_of(name), name)))
+
+
+Bits = Annotated[int, Field(ge=2, le=8)]
+FormatList = Annotated[
+    tuple[Annotated[str, AfterValidator(_weight_format)], ...], Field(max_length=64), AfterValidator(_named_once)
+]
+BitsList = Annotated[tuple[Bits, ...], AfterValidator(sorted_once)]
+
+OF_INTEGERS = ("bits", "granularity", "block_size", "symmetric")
+"""Fields of `weights` that its `formats` replaces."""
+
+OF_CANDIDATES = (*OF_INTEGERS, "formats")
+"""Fields of `weights` that say what a weight may get, which a plan has decided."""
+
+
+class Weights(Strict):
+    bits: BitsList = Field(default=ALL_WIDTHS, description="Widths of integers that a weight may get.")
+    granularity: Literal["channel", "tensor", "block"] = Field(
+        default="channel", description="What shares one scale; block: block_size weights that one output sums over."
+    )
+    block_size: Literal[16, 32, 64, 128, 256] = 32
+    symmetric: bool = Field(default=True, description="false: integers have a zero point beside every scale.")
+    formats: FormatList | None = Field(
+        default=None,
+        description="Every format that a weight may get, by name, in place of the four fields above: int4/channel, "
+        "int8/tensor, int4/block32, int4/channel/asymmetric, float16, codebook3/channel, codebook3/channel/outliers45, "
+        "power4/channel, hadamard4/channel.",
+    )
+    rounding: Literal["nearest", "gptq"] = "gptq"
+    refinement: Literal["auto", "none", "sequential", "adaround"] = Field(
+        default="auto",
+        description="How the weights of a whole plan are rounded anew before it is measured: sequential, each layer "
+        "for the inputs that the quantized layers before it give; adaround, learned after that; auto: sequential after "
+        "gptq, none after nearest.",
+    )
+    adaround_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=60.0, description="Time for learned rounding, of every plan that is evaluated."
+    )
+    leftovers: Literal["float16", "float32"] = Field(
+        default="float16",
+        description="How what is no weight of a layer is stored: biases and the parameters of normalisations.",
+    )
+
+    @model_validator(mode="after")
+    def _said_once(self) -> Self:
+        # by value, not by what was given: a stored request gives every field
+        fields = {name: type(self).model_fields[name].default for name in OF_INTEGERS}
+        said = [name for name, default in fields.items() if getattr(self, name) != default]
+        if self.formats is not None and said:
+            refuse(
+                "request_invalid",
+                f"weights.formats names every format, and weights.{said[0]} describes them another way; leave "
+                f"{said[0]} at {json.dumps(fields[said[0]])}, or formats null",
+            )
+        if self.granularity != "block" and "block_size" in said:
+            refuse(
+                "request_invalid",
+                f"weights.block_size is for the granularity block, got {self.granularity}; leave it out, or set "
+                'weights.granularity to "block"',
+            )
+        return self
+
+    @property
+    def widest(self) -> int:
+        """The most bits that a weight may get."""
+        return max(self.bits if self.formats is None else map(width_of, self.formats))
