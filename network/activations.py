@@ -12,8 +12,9 @@ of its optimiser), which the sites follow:
     Reshape, Transpose, MaxPool, Slice, ...  move values: what they make has the format of what they read
 
 The tensor between a layer and the Relu or Clip behind it is therefore no site, nor is what only other operators
-(LayerNormalization, Softmax) read and write. Constants, integers and shape arithmetic never are. Concat takes inputs of
-different scales, so that its inputs stay sites of their own.
+(LayerNormalization, Softmax) read and write, or what lies within an operator that an older opset writes as several
+(`network.expansion`). Constants, integers and shape arithmetic never are. Concat takes inputs of different scales, so
+that its inputs stay sites of their own.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import numpy_helper
 
+from network.expansion import is_expanded
 from network.graph import Network
 from network.shapes import float_shapes
 
@@ -66,7 +68,7 @@ def moved_from(network: Network) -> dict[str, str]:
     return {
         output: node.input[0]
         for node in network.proto.graph.node
-        if node.input and node.domain in ("", "ai.onnx") and _moves(node, network.initializers)
+        if node.input and _is_known(node) and _moves(node, network.initializers)
         for output in node.output
         if output
     }
@@ -135,6 +137,12 @@ class _Graph:
         return str(reader.output[0])
 
 
+def _is_known(node: onnx.NodeProto) -> bool:
+    """Whether the rules are about this node: not where it is of another domain, nor where it is a part of an operator
+    that the network's opset does not have, so that the sites are those of the network with the operator."""
+    return node.domain in ("", "ai.onnx") and not is_expanded(node)
+
+
 def _is_refused(node: onnx.NodeProto) -> bool:
     """Whether ONNX Runtime makes a node that it then refuses from this one between quantized tensors: so that its
     output stays as it is. QLinearAveragePool has no dilations."""
@@ -166,7 +174,7 @@ def _wanted(graph: _Graph) -> set[str]:
     """What an integer kernel reads or writes, and what is only moved to get there."""
     wanted: set[str] = set()
     for node in graph.nodes:
-        rule = _KERNELS.get(node.op_type) if node.domain in ("", "ai.onnx") and not _is_refused(node) else None
+        rule = _KERNELS.get(node.op_type) if _is_known(node) and not _is_refused(node) else None
         reads = rule.reads(graph, node) if rule else ()
         if rule is None or not reads:
             continue

@@ -4,6 +4,7 @@ From opset 18 to 25 nearly every operator of ONNX changed only in the element ty
 under an older number means the same. What else changed is written down here:
 
 - operators that are new, and `GroupNormalization`, whose scale was one for each group before opset 21;
+  `network.expansion` writes some of them, and of those that follow, as older ones;
 - attributes that are new: one that says what was always so is removed, any other stands in the way;
 - pooling with `ceil_mode`: before opset 22 a window that starts behind the input counts (`_starts_behind_the_input`);
 - `Attention`: before opset 24 the mask is as long as the keys; `Resize` and `Pad`: a mode each is new in opset 19;
@@ -13,6 +14,7 @@ under an older number means the same. What else changed is written down here:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,6 +24,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from onnx.defs import OpSchema
 
 from network.errors import OpsetNotReachable
+from network.expansion import Expansion, expand
 
 TARGET_OPSET = 25
 """Of normalised networks: the first with int2 and uint2, which packed weights are stored in."""
@@ -79,8 +82,9 @@ class _Values:
 def lower(proto: ModelProto, opset: int) -> None:
     """Give a normalised `proto` an older opset, and the IR version that belongs to it, in place.
 
-    Every node computes what it did. Nodes of other domains stay as they are, and so does `proto` where an error is
-    raised.
+    Every node computes what it did; one that the opset does not have becomes several (`network.expansion`), whose names
+    and values begin with its name, and whose last ones have its outputs. Nodes of other domains stay as they are, and
+    so does `proto` where an error is raised.
 
     Args:
         proto: a network of opset `TARGET_OPSET`.
@@ -100,9 +104,9 @@ def lower(proto: ModelProto, opset: int) -> None:
     if opset == TARGET_OPSET:
         return
     nodes = [(node, known) for node, known in _nodes(proto.graph, _Values()) if node.domain in STANDARD_DOMAINS]
-    _refuse([(node, known, why) for node, known in nodes if (why := _obstacle(node, known, opset))], opset)
-    for node, known in nodes:
-        _relabel(node, known, opset)
+    blocked = [(node, known) for node, known in nodes if _at(node, known, opset, "") is None]
+    _refuse([(node, known, _obstacle(node, known, opset) or "") for node, known in blocked], opset)
+    _rewrite(proto.graph, _Values(), opset, _names(proto.graph))
     imported[0].version = opset
     proto.ir_version = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
 
@@ -112,9 +116,72 @@ def _nodes(graph: GraphProto, around: _Values) -> Iterator[tuple[NodeProto, _Val
     known = around.of(graph)
     for node in graph.node:
         yield node, known
-        for attribute in node.attribute:
-            for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
-                yield from _nodes(inner, known)
+        for inner in _inner_graphs(node):
+            yield from _nodes(inner, known)
+
+
+def _inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        yield from (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs)
+
+
+def _names(graph: GraphProto) -> set[str]:
+    """Every name of a node or a value, in subgraphs too."""
+    names = {value.name for value in (*graph.input, *graph.initializer)}
+    for node in graph.node:
+        names.update((node.name, *node.output), *map(_names, _inner_graphs(node)))
+    return names
+
+
+def _at(node: NodeProto, known: _Values, opset: int, prefix: str) -> Expansion | None:
+    """What computes at `opset` what the node does: itself or, in names that begin with `prefix`, others; or nothing."""
+    if not _obstacle(node, known, opset):
+        return Expansion((node,), ())
+    found = expand(node, known.types, known.shapes, prefix, TARGET_OPSET)
+    if found is None:
+        return None
+    inside = _Values(dict(known.types), dict(known.shapes), dict(known.constants))
+    for tensor in found.constants:
+        inside.add(tensor.name, tensor)
+    parts = [_at(inner, inside, opset, f"{inner.name}/") for inner in found.nodes]
+    whole = [part for part in parts if part is not None]
+    if len(whole) < len(parts):
+        return None
+    constants = itertools.chain(found.constants, *(part.constants for part in whole))
+    return Expansion(tuple(itertools.chain(*(part.nodes for part in whole))), tuple(constants))
+
+
+def _rewrite(graph: GraphProto, around: _Values, opset: int, taken: set[str]) -> None:
+    """Give the nodes of a graph, and of those within it, the older opset. `taken` are the names of the whole model."""
+    known, nodes = around.of(graph), []
+    for node in graph.node:
+        for inner in _inner_graphs(node):
+            _rewrite(inner, known, opset, taken)
+        if node.domain not in STANDARD_DOMAINS:
+            nodes.append(node)
+            continue
+        prefix = _free_prefix(node, taken) if _obstacle(node, known, opset) else ""
+        found = _at(node, known, opset, prefix) or Expansion((node,), ())
+        for new in found.nodes:
+            _relabel(new, known, opset)
+        nodes.extend(found.nodes)
+        graph.initializer.extend(found.constants)
+        taken.update(tensor.name for tensor in found.constants)
+        taken.update(itertools.chain(*((new.name, *new.output) for new in found.nodes)))
+    if len(nodes) > len(graph.node):
+        copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(copies)
+
+
+def _free_prefix(node: NodeProto, taken: set[str]) -> str:
+    """The name of the node, or what makes it differ from all names, and a slash."""
+    name = node.name or next(output for output in node.output if output)
+    for number in itertools.count(1):
+        prefix = f"{name}/" if number == 1 else f"{name}_{number}/"
+        if not any(one.startswith(prefix) for one in taken):
+            return prefix
+    raise AssertionError("itertools.count does not end")
 
 
 def _refuse(blocked: Sequence[tuple[NodeProto, _Values, str]], opset: int) -> None:
@@ -125,7 +192,7 @@ def _refuse(blocked: Sequence[tuple[NodeProto, _Values, str]], opset: int) -> No
     for node, _, why in blocked:
         found.setdefault(f"{node.op_type} {why}", []).append(repr(node.name or next(iter(node.output), "?")))
     newer = range(opset + 1, TARGET_OPSET + 1)
-    oldest = max(next(o for o in newer if not _obstacle(node, known, o)) for node, known, _ in blocked)
+    oldest = max(next(o for o in newer if _at(node, known, o, "")) for node, known, _ in blocked)
     listing = "; ".join(
         f"{what} ({'node' if len(names) == 1 else 'nodes'} {', '.join(names[:_MOST_NAMES])}"
         f"{f' and {len(names) - _MOST_NAMES} more' if len(names) > _MOST_NAMES else ''})"

@@ -18,6 +18,10 @@ def float_shapes(proto: onnx.ModelProto) -> tuple[dict[str, tuple[int, ...]], se
             dims[0].dim_value = 1
     for value in single.graph.output:
         value.type.tensor_type.ClearField("shape")
+    for node in single.graph.node:
+        # onnx infers nothing for it, nor then for what reads it; it keeps type and shape
+        if node.op_type == "GroupNormalization" and node.domain in ("", "ai.onnx"):
+            node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output))
     inferred = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
     shapes: dict[str, tuple[int, ...]] = {}
     floats: set[str] = set()

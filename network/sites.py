@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import onnx
 
+from network.expansion import is_expanded
 from network.graph import Layer, Site
 from network.shapes import float_shapes
 
@@ -78,7 +79,7 @@ _Shapes = Mapping[str, tuple[int, ...]]
 
 
 def _layers(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> tuple[Layer, ...]:
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in ("", "ai.onnx") or is_expanded(node):
         return ()
     if node.op_type in RECURRENT:
         return _recurrent(node, weights, shapes)
