@@ -18,14 +18,14 @@ from app.cli.remote import conclude, read_plan, submitted
 from app.embedded import Embedded
 from app.logs import configure_logging
 from app.schemas.plan import what_decides
+from app.schemas.weights import OF_CANDIDATES, Weights
 from app.settings import Settings
 from app.store.migrate import upgrade
 from app.store.private import private_file
 
 POLL_SECONDS = 0.2
-# of `weights`: what says how the weights of a plan are rounded
-HOW_TO_ROUND = ("rounding", "refinement", "adaround_seconds", "leftovers")
-
+# of `weights`: what says how the weights of a plan are rounded and stored
+HOW_TO_ROUND = tuple(name for name in Weights.model_fields if name not in OF_CANDIDATES)
 
 Out = Annotated[Path, typer.Option(help="Folder for model.onnx, plan.json, plan.csv and the rest.", file_okay=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the job as JSON.")]
@@ -70,8 +70,8 @@ def apply(
 ) -> None:
     """Quantize one network as a plan says, without any search, and measure the result on held-out samples.
 
-    Budget, rounding, target, opset and seed are those of the job that made the plan, if the file tells them; options
-    override.
+    Budget, rounding, ranges of activations, target, opset and seed are those of the job that made the plan, if the
+    file tells them; options override.
     Exit status: 0 the budget is met, 3 it is not (the file was written all the same), 1 an error.
     """
     _run(applied_body(read_object(plan), asked), model, data, out, as_json, pipeline)
