@@ -25,6 +25,9 @@ from network.execution import TorchNetwork
 from network.expansion import is_expanded
 from network.normalise import dump, from_proto, load, normalise
 from network.opset import TARGET_OPSET, lower
+from quantization.activations.quantized import QuantizedActivation
+from quantization.export.export import export, simulate
+from quantization.formats import UnsignedFormat
 
 F = TensorProto.FLOAT
 OPSETS = range(18, TARGET_OPSET)
@@ -368,3 +371,15 @@ def test_outputs_that_nothing_asks_for_cost_nothing() -> None:
     assert all(read.intersection(one.output) for one in older.graph.node)
     assert {tensor.name for tensor in older.graph.initializer} <= read
     assert {one.output[0] for one in older.graph.node if one.op_type == "Identity"} <= {"y", "present"}
+
+
+def test_quantized_activations_around_it_give_the_same_at_every_opset() -> None:
+    """ONNX Runtime moves and fuses what is quantized; what it makes of the new nodes must not change a value."""
+    stored, x = dump(normalise(_network())), {"x": numbers(1, 4, 8)}
+    found = find_activations(load(stored, 24))
+    rounded = {name: QuantizedActivation(UnsignedFormat(8), 0.0625, 128) for site in found for name in site.tensors}
+    [reference] = computed(ModelProto.FromString(simulate(load(stored, 24), {}, rounded)), x)
+    for opset in OPSETS:
+        file = export(load(stored, opset), {}, {}, rounded)
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        np.testing.assert_allclose(session.run(None, x)[0], reference, rtol=1e-5, atol=1e-5)
