@@ -59,11 +59,6 @@ class Dataset:
     def samples(self) -> int:
         return len(next(iter(self.inputs.values())))
 
-    @property
-    def sample_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of one sample, without the sample axis, by input name: it fixes what the graph leaves open."""
-        return {name: array.shape[1:] for name, array in self.inputs.items()}
-
     def take(self, indices: NDArray[np.int64]) -> Dataset:
         """The samples at `indices`, in this order."""
         return Dataset(

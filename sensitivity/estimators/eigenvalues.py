@@ -46,12 +46,11 @@ class PowerRule:
 
 @dataclass(frozen=True, eq=False)
 class Eigenvalues:
-    """In the order of the weights: `values`, their `stderr` over samples, `converged`; `iterations` of the slowest."""
+    """In the order of the weights: `values`, their `stderr` over samples, and whether they `converged`."""
 
     values: NDArray[np.float64]
     stderr: NDArray[np.float64]
     converged: NDArray[np.bool_]
-    iterations: int
 
     def note(self, rule: PowerRule) -> str:
         """How the iteration ended, in words."""
@@ -104,7 +103,6 @@ def largest_eigenvalues(
         values=np.array([block.value for block in blocks]),
         stderr=np.array([block.stderr for block in blocks]),
         converged=np.array([block.converged for block in blocks]),
-        iterations=iterations,
     )
 
 

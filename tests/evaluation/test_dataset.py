@@ -59,7 +59,7 @@ def test_one_input_takes_its_array_under_any_name(tmp_path: Path, images: np.nda
     np.testing.assert_array_equal(dataset.labels, np.arange(N))
     assert dataset.targets is None
     assert dataset.samples == N
-    assert dataset.sample_shapes == {"image": (3, 4)}
+    assert dataset.inputs["image"].shape == (N, 3, 4)
 
 
 def test_compressed_and_fortran_ordered_and_foreign_byte_order_arrays_are_read(
@@ -78,7 +78,7 @@ def test_several_inputs_go_by_name_and_the_data_fix_open_axes(tmp_path: Path) ->
     dataset = read_dataset(save(tmp_path, mask=mask, ids=ids), TEXT, LIMITS)
     assert dataset.inputs["ids"].dtype == np.int64
     assert dataset.inputs["mask"].dtype == np.bool_
-    assert dataset.sample_shapes == {"ids": (7,), "mask": (7,)}
+    assert {name: array.shape for name, array in dataset.inputs.items()} == {"ids": (N, 7), "mask": (N, 7)}
 
 
 def test_an_input_may_be_called_labels(tmp_path: Path) -> None:
