@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,15 @@ import pytest
 import uvicorn
 
 from app.main import create_app
+from app.schemas.job_request import JobRequest
+from app.services import jobs
 from app.settings import Settings
-from app.store.engine import Sessions
+from app.store.blobs import write_bytes
+from app.store.engine import Sessions, clock
+from app.store.tables import JobRow
+from app.store.uploads import put_upload
+
+NewJob = Callable[[], JobRow]
 
 
 @dataclass
@@ -39,6 +47,20 @@ class RunningServer:
         assert answer.status_code == 202, answer.text
         job: dict[str, Any] = answer.json()
         return job
+
+
+@pytest.fixture
+def new_job(sessions: Sessions) -> NewJob:
+    """Makes jobs about one model, each announced again five seconds after it was made."""
+    model = write_bytes(sessions, b"model")
+    with sessions.begin() as session:
+        put_upload(session, "model", model, None, clock(session))
+
+    def make() -> JobRow:
+        request = JobRequest(model_id=model.sha256)
+        return jobs.submit(sessions, lambda _id: None, request, announce_after=timedelta(seconds=5))
+
+    return make
 
 
 @pytest.fixture

@@ -9,34 +9,19 @@ import pytest
 
 from app.lifecycle import claims
 from app.lifecycle.states import Artifact, Claim, Estimate, Heartbeat, JobState, Outcome, Progress
-from app.schemas.job_request import JobRequest
 from app.services import jobs as service
 from app.store import jobs
 from app.store.blobs import BlobRef, write_bytes
-from app.store.engine import Sessions, clock
+from app.store.engine import Sessions
 from app.store.tables import JobRow
-from app.store.uploads import put_upload
 
 LEASE = timedelta(seconds=30)
-NewJob = Callable[[], str]
-
-
-@pytest.fixture
-def new_job(sessions: Sessions) -> NewJob:
-    model = write_bytes(sessions, b"model")
-    with sessions.begin() as session:
-        put_upload(session, "model", model, None, clock(session))
-
-    def make() -> str:
-        request = JobRequest(model_id=model.sha256)
-        return service.submit(sessions, lambda _id: None, request, announce_after=LEASE).id
-
-    return make
+NewJob = Callable[[], JobRow]
 
 
 @pytest.fixture
 def claimed(sessions: Sessions, new_job: NewJob) -> Claim:
-    claim = claims.claim(sessions, new_job(), "me", LEASE)
+    claim = claims.claim(sessions, new_job().id, "me", LEASE)
     assert claim is not None
     return claim
 
@@ -59,7 +44,7 @@ def _lose(sessions: Sessions, claim: Claim) -> Claim:
 
 
 def test_a_claim_brings_everything_that_the_worker_needs(sessions: Sessions, new_job: NewJob) -> None:
-    job_id = new_job()
+    job_id = new_job().id
     claim = claims.claim(sessions, job_id, "me", LEASE)
     row = _row(sessions, job_id)
     assert claim == Claim(job_id, "me", 1, row.model_id, None, None, row.request)
@@ -79,7 +64,7 @@ def test_a_job_can_be_claimed_once(sessions: Sessions, claimed: Claim) -> None:
 
 def test_of_many_claimers_one_gets_the_job(sessions: Sessions, new_job: NewJob) -> None:
     for _ in range(5):
-        job_id = new_job()
+        job_id = new_job().id
         together = threading.Barrier(8)
         got: list[Claim | None] = []
 
@@ -215,7 +200,7 @@ def test_a_failure_has_a_code_of_the_catalogue_and_a_storable_text(sessions: Ses
 
 
 def test_cancelling_a_waiting_job_ends_it_at_once(sessions: Sessions, new_job: NewJob) -> None:
-    job_id = new_job()
+    job_id = new_job().id
     assert service.cancel(sessions, job_id).state == JobState.CANCELLED
     assert _row(sessions, job_id).finished_at is not None
     assert claims.claim(sessions, job_id, "me", LEASE) is None
@@ -233,7 +218,7 @@ def test_a_running_job_learns_of_its_cancellation_by_heartbeat(sessions: Session
 
 def test_a_released_job_waits_again_unless_it_is_to_be_cancelled(sessions: Sessions, new_job: NewJob) -> None:
     for cancel, state in ((False, JobState.QUEUED), (True, JobState.CANCELLED)):
-        claim = claims.claim(sessions, new_job(), "me", LEASE)
+        claim = claims.claim(sessions, new_job().id, "me", LEASE)
         assert claim is not None
         if cancel:
             service.cancel(sessions, claim.job_id)

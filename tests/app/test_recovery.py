@@ -4,36 +4,18 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-import pytest
-
 from app.lifecycle import claims, presence, recovery
 from app.lifecycle.recovery import Reaped, due_for_dispatch, reap
 from app.lifecycle.states import Claim, Heartbeat, JobState, Outcome
-from app.schemas.job_request import JobRequest
 from app.services import jobs as service
 from app.services.health import condition
 from app.settings import Settings
-from app.store.blobs import write_bytes
 from app.store.engine import Sessions, clock
 from app.store.tables import JobRow
 from app.store.temporary import work_folder
-from app.store.uploads import put_upload
 
 LEASE = timedelta(seconds=30)
 NewJob = Callable[[], JobRow]
-
-
-@pytest.fixture
-def new_job(sessions: Sessions) -> NewJob:
-    model = write_bytes(sessions, b"model")
-    with sessions.begin() as session:
-        put_upload(session, "model", model, None, clock(session))
-
-    def make() -> JobRow:
-        request = JobRequest(model_id=model.sha256)
-        return service.submit(sessions, lambda _id: None, request, announce_after=timedelta(seconds=5))
-
-    return make
 
 
 def _claim(sessions: Sessions, job_id: str, owner: str = "me") -> Claim:

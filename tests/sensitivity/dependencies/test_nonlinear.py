@@ -17,20 +17,11 @@ from sensitivity.dependencies.products import products
 from sensitivity.dependencies.row_sums import row_sums
 from sensitivity.estimate import ActivationChange
 from sensitivity.loss import Loss, sample_loss
+from tests.sensitivity.dense import torch_loss
 
 NETWORKS = ["mlp", "convolutions", "tied", "attention", "embedding"]
 LOGITS = [(name, loss) for name in NETWORKS for loss in ("kl", "squared_error")]
 CASES = [*LOGITS, ("softmaxed", "kl_probabilities")]
-
-
-def plain_loss(loss: Loss, outputs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """The mean loss as its definition says."""
-    if loss is Loss.KL_PROBABILITIES:
-        return (reference * (reference.log() - outputs.log())).sum(-1).mean()
-    if loss is Loss.KL:
-        log_p, log_q = torch.log_softmax(reference, -1), torch.log_softmax(outputs, -1)
-        return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
-    return 0.5 * (outputs - reference).flatten(1).square().sum(1).mean()
 
 
 def dense_interactions(network, changes, x: np.ndarray, loss: Loss) -> np.ndarray:
@@ -45,7 +36,7 @@ def dense_interactions(network, changes, x: np.ndarray, loss: Loss) -> np.ndarra
     def loss_of(vector: torch.Tensor) -> torch.Tensor:
         parts = zip(names, vector.split(sizes), strict=True)
         changed = {name: part.view(model.parameters[name].shape) for name, part in parts}
-        return plain_loss(loss, model.run({"x": tensor}, changed)[0], reference)
+        return torch_loss(loss, model.run({"x": tensor}, changed)[0], reference)
 
     hessian = torch.autograd.functional.hessian(loss_of, flat).numpy()
     errors = np.zeros((len(changes), len(flat)))
