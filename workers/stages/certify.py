@@ -24,7 +24,7 @@ from workers.stages.applied import brings_plan
 from workers.stages.audited import audited
 from workers.stages.candidates import Rounded, pack_weights
 from workers.stages.formats import halves_of
-from workers.stages.inputs import Inputs
+from workers.stages.inputs import Inputs, opset_of
 from workers.stages.latency_table import LatencyTable, latency_sample, products_of
 from workers.stages.measured import Comparison, Exported, exported
 from workers.stages.payload import pack, unpack
@@ -38,7 +38,7 @@ TIMED_SECONDS = 2.0
 
 def run(context: StageContext) -> bytes:
     """The certificate, the exported file of the plan that it is about, and why weights were not rounded anew for it."""
-    inputs = Inputs.read(context)
+    inputs = Inputs.read(context, opset_of(context.request))
     resolved, _ = unpack(context.read("resolve"))
     rounded = Rounded.unpack(context.read("calibrate"))
     latency = LatencyTable.read(context)

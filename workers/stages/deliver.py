@@ -17,7 +17,7 @@ from workers.stages.chosen import ChosenPlan, Rounding, activations_of, layers_o
 from workers.stages.comparison import compared, sensitivity_of
 from workers.stages.coupling import Coupling
 from workers.stages.formats import halves_of
-from workers.stages.inputs import Inputs
+from workers.stages.inputs import Inputs, opset_of
 from workers.stages.latency_table import LatencyTable
 from workers.stages.measured import quantized_activations
 from workers.stages.payload import unpack
@@ -50,7 +50,7 @@ class _Search:
 
 def deliver(context: StageContext) -> Delivery:
     """The plan in its forms, the model, the summary of the job, and of a search its frontier and its sensitivity."""
-    inputs = Inputs.read(context)
+    inputs = Inputs.read(context, opset_of(context.request))
     certified, arrays = unpack(context.read("certify"))
     search = _Search.read(context)
     calibrated = context.read("calibrate")

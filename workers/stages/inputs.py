@@ -14,6 +14,7 @@ from evaluation.dataset import Dataset, Splits, read_dataset, split, synthesize
 from network.graph import Network
 from network.memory import estimate_memory
 from network.normalise import load
+from network.opset import TARGET_OPSET
 from planner.targets import target
 from sensitivity.loss import Loss
 from workers.stage import StageContext
@@ -49,17 +50,16 @@ class Inputs:
     memory_limit_bytes: int | None = None
 
     @classmethod
-    def read(cls, context: StageContext) -> Inputs:
+    def read(cls, context: StageContext, opset: int = TARGET_OPSET) -> Inputs:
         """From the stage `normalise` and the job's dataset; without one, inputs made from the graph's shapes.
 
-        The network has the opset of the result. No stage of the analysis depends on it: at every opset that can be
-        reached the network computes the same.
+        The network has the newest opset for what analyses it, so that jobs that want other opsets share the analysis,
+        and `opset` for what writes it (`opset_of`): operators that are expanded for an older one round otherwise.
 
         Raises:
             OpsetNotReachable: the network has nodes that this opset does not have.
-            ConstraintImpossible: the target takes no opset as new as the request asks for.
         """
-        network = load(context.read("normalise"), opset_of(context.request))
+        network = load(context.read("normalise"), opset)
         seed = int(context.request["seed"])
         if context.dataset_path is None:
             dataset = synthesize(network.inputs, SYNTHETIC_SAMPLES, seed)

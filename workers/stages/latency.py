@@ -26,7 +26,7 @@ from quantization.formats import FloatFormat, UnsignedFormat, parse_format
 from workers.stage import JSON, StageContext
 from workers.stages.coupling import Coupling, decisions
 from workers.stages.formats import halves_of
-from workers.stages.inputs import Inputs
+from workers.stages.inputs import Inputs, opset_of
 from workers.stages.latency_table import (
     LatencyTable,
     entry,
@@ -68,7 +68,7 @@ def run(context: StageContext) -> bytes:
     """
     if not latency_wanted(context.request):
         return pack({})
-    inputs = Inputs.read(context)
+    inputs = Inputs.read(context, opset_of(context.request))
     allowed, tied = allowed_formats(inputs.network, context.request)
     given = context.request["latency_table"]
     document = _Measuring(context, inputs).table(allowed) if given is None else _given(inputs.network, allowed, context)

@@ -28,7 +28,7 @@ from workers.stages.coupling import Coupling, decisions
 from workers.stages.evaluator import Evaluator
 from workers.stages.fitness import MeasuredLoss
 from workers.stages.formats import halves_of
-from workers.stages.inputs import Inputs
+from workers.stages.inputs import Inputs, opset_of
 from workers.stages.latency_table import LatencyTable
 from workers.stages.measured import file_sizes
 from workers.stages.payload import pack, unpack
@@ -49,7 +49,7 @@ MOST_LOOKS = 5
 def run(context: StageContext) -> bytes:
     """The frontier, every evaluated plan, and the plans to certify, the chosen one first."""
     request = context.request
-    inputs = Inputs.read(context)
+    inputs = Inputs.read(context, opset_of(context.request))
     resolved, _ = unpack(context.read("resolve"))
     latency = LatencyTable.read(context)
     analysis, method = Analysis.read(context), request["sensitivity"]["method"]

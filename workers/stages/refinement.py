@@ -17,7 +17,7 @@ from quantization.plans.sequential import Effort, RoundedPlan, round_plan
 from quantization.storage.weights import QuantizedWeight
 from workers.stage import StageContext
 from workers.stages.candidates import weights_from_arrays, weights_to_arrays
-from workers.stages.inputs import Inputs
+from workers.stages.inputs import Inputs, opset_of
 from workers.stages.payload import pack, unpack
 
 Weights = Mapping[str, QuantizedWeight]
@@ -72,7 +72,8 @@ def _key(
     """What the result depends on; of learned rounding the times that were asked for, not those that the clock left."""
     asked = context.request["weights"]
     told = [VERSION, *(context.request[name] for name in ("model_id", "dataset_id", "seed")), SAMPLES, effort.threads]
-    told += [effort.batch, effort.positions_per_sample, effort.memory_bytes, asked["refinement"] == "adaround"]
+    told += [effort.batch, effort.positions_per_sample, effort.memory_bytes, opset_of(context.request)]
+    told += [asked["refinement"] == "adaround"]
     if asked["refinement"] == "adaround":
         told += [asked["adaround_seconds"], context.request["search"]["deadline_seconds"]]
     told += [repr(sorted(activations.items(), key=lambda item: item[0]))]

@@ -37,7 +37,7 @@ from workers.stages.formats import (
     names,
     requested_formats,
 )
-from workers.stages.inputs import Inputs
+from workers.stages.inputs import Inputs, opset_of
 from workers.stages.methods import covers_activations, needs_gradients
 from workers.stages.payload import pack
 from workers.stages.problem import planning_problem
@@ -53,7 +53,7 @@ OBEYED = ("budget", "weights", "activations", "layers", "limits", "objective", "
 
 def run(context: StageContext) -> bytes:
     """The metric, the formats that the request leaves to every site, and the groups of sites that share one."""
-    inputs = Inputs.read(context)
+    inputs = Inputs.read(context, opset_of(context.request))
     allowed, tied = allowed_formats(inputs.network, context.request)
     # what a plan takes in milliseconds the next stage finds out, and looks at the limit
     limits = replace(limits_of(context.request), max_latency_ms=None)

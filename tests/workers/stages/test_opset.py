@@ -14,6 +14,7 @@ from app.schemas.parsing import parse_request
 from network.normalise import load
 from quantization.export.export import simulate
 from quantization.export.leftovers import leftovers
+from tests.workers.stages.conftest import convnet
 from workers.pipeline import STAGES
 from workers.stage import needed_stages
 from workers.stages.candidates import Rounded
@@ -125,6 +126,30 @@ def test_the_file_has_the_opset_and_computes_what_the_plan_says(job, model, samp
         for one in (simulate(network, weights, halves=leftovers(network)), file)
     )
     np.testing.assert_array_equal(result, expected)
+
+
+def test_an_operator_is_expanded_in_the_file_alone(job, trained, samples):
+    """The analysis is that of the operator itself, whichever opset is asked for first."""
+    proto = onnx.ModelProto.FromString(
+        convnet(trained, (helper.make_node("Gelu", ["logits"], ["g"], name="gelu"),), "g")
+    )
+    proto.opset_import[0].version = 20
+    request = {"budget": {"metric": "top1", "max_drop": 0.05}, "weights": {"bits": [3, 8], "rounding": "nearest"}}
+    found = {}
+    for order in ((18, None), (None, 18)):
+        results: dict[str, bytes] = {}
+        for opset in order:
+            run = job(proto.SerializeToString(), samples, {**request, "opset": opset}, results)
+            found[order, opset] = run.run().artifacts["model"]
+    assert found[(18, None), 18] == found[(None, 18), 18]
+    assert found[(18, None), None] == found[(None, 18), None]
+    nodes = [onnx.ModelProto.FromString(found[(18, None), opset]).graph.node for opset in (18, None)]
+    assert [
+        ["Gelu" in [node.op_type for node in graph], "Erf" in [node.op_type for node in graph]] for graph in nodes
+    ] == [
+        [False, True],
+        [True, False],
+    ]
 
 
 def test_another_opset_repeats_no_analysis_and_finds_the_same_plan(job, model, samples):
