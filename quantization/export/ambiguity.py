@@ -10,7 +10,7 @@ import onnx
 from quantization.errors import FileNotAudited
 from quantization.export.matmul_nbits import DOMAIN as RUNTIME
 from quantization.export.passes import graphs
-from quantization.storage.dequantize import DOMAIN
+from quantization.storage.unpacking import DOMAIN
 
 STANDARD = ("", "ai.onnx")
 

@@ -35,8 +35,9 @@ from quantization.formats import (
     PowerFormat,
     WeightFormat,
 )
-from quantization.storage.dequantize import BIAS, DOMAIN, SHAPE, bias_function
+from quantization.storage.dequantize import BIAS, bias_function
 from quantization.storage.parts import DIGITS, HALVES, SCALE, NotStorable, Storage, storage
+from quantization.storage.unpacking import DOMAIN, SHAPE
 
 # widths of an activation's codes by their type; fewer bits are capped codes of 8
 _ACTIVATION_BITS: dict[int, int] = {onnx.TensorProto.UINT8: 8, onnx.TensorProto.UINT16: 16}

@@ -55,9 +55,10 @@ from quantization.export.passes import (
 )
 from quantization.export.write_fields import GRAPH, INITIALIZER, RAW_DATA, field_size
 from quantization.formats import FloatFormat, Format, IntegerFormat, UnsignedFormat
-from quantization.storage.dequantize import DOMAIN, DOMAIN_VERSION, bias_function
+from quantization.storage.dequantize import bias_function
 from quantization.storage.packing import NATIVE_OPSET
 from quantization.storage.parts import DIGITS, SCALE, NotStorable, storage
+from quantization.storage.unpacking import DOMAIN, DOMAIN_VERSION
 
 _NO_ACTIVATIONS: Mapping[str, UnsignedFormat] = MappingProxyType({})
 _SUFFIX = "0" * SUFFIX_LENGTH

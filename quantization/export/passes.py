@@ -15,9 +15,10 @@ from quantization.activations.kernels import WeightKernel, made_for
 from quantization.errors import QuantizationError
 from quantization.export.write_fields import GRAPH, INITIALIZER, copy_fields
 from quantization.formats import WeightFormat
-from quantization.storage.dequantize import DOMAIN, DOMAIN_VERSION, FIRST_OPSET
+from quantization.storage.dequantize import FIRST_OPSET
 from quantization.storage.packing import NATIVE_OPSET
 from quantization.storage.parts import DIGITS, LETTERS, SCALE, storage
+from quantization.storage.unpacking import DOMAIN, DOMAIN_VERSION
 from quantization.storage.weights import QuantizedWeight
 
 # The names that an export gives: one letter, which says what it is, and a suffix. Those of weights are in `storage`.

@@ -19,6 +19,7 @@ from quantization.storage import dequantize
 from quantization.storage.codebooks import outlier_count, stored_table_shape, table_shape
 from quantization.storage.packing import NATIVE_OPSET, digits, zero_point_digit
 from quantization.storage.rotations import rotation
+from quantization.storage.unpacking import DOMAIN, SHAPE
 
 # the names of parts begin with a letter that says what they are
 DIGITS = "abc"  # highest first
@@ -53,9 +54,9 @@ class Storage:
 
     def call(self, inputs: Sequence[str], output: str) -> onnx.NodeProto:
         """The node that makes the weight `output` from `inputs`, the names of its parts."""
-        node = helper.make_node(self.function.name, inputs, [output], domain=dequantize.DOMAIN)
+        node = helper.make_node(self.function.name, inputs, [output], domain=DOMAIN)
         if self.function.takes_shape:
-            node.attribute.append(helper.make_attribute(dequantize.SHAPE, self.shape))
+            node.attribute.append(helper.make_attribute(SHAPE, self.shape))
         return node
 
 
