@@ -91,12 +91,17 @@ class SegmentedNetwork:
         """
         return self._segment(start, stop, self.live_values(stop), weights, replaced)
 
-    def after(self, start: int, weights: Collection[str] = ()) -> Segment:
+    def after(
+        self,
+        start: int,
+        weights: Collection[str] = (),
+        replaced: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
+    ) -> Segment:
         """Nodes from `start` to the end: from the values live at `start` to the graph outputs, in graph order.
 
-        The initializers that are named in `weights` are inputs too.
+        The initializers that are named in `weights` are inputs too; those in `replaced` have the values given there.
         """
-        return self._segment(start, len(self._nodes), self._outputs, weights)
+        return self._segment(start, len(self._nodes), self._outputs, weights, replaced)
 
     def _segment(
         self,
