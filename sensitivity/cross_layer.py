@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from network.graph import Network
+from network.runtime import SideBySide
 from network.segments import Segment, SegmentedNetwork, Values
 from sensitivity.estimate import ActivationChange, Change, WeightChange
 from sensitivity.loss import Loss, root_times, sample_loss
@@ -100,9 +101,9 @@ def cross_layer(
         changes: the candidates, in any order; those of one site change the same weight or the same values.
         inputs: arrays `[samples, ...]` by graph input name.
         loss: which loss of the first output; its reference are the network's own float outputs.
-        threads: threads of ONNX Runtime.
+        threads: cores to use.
         generator: source of the sketch; unused when outputs are small.
-        batch: samples in one run.
+        batch: samples that run at once, shared out to the cores.
         group: samples whose activations at one cut are kept at once; bounds the memory.
         sketch: most numbers kept for each sample's outputs.
         checkpoint: called with a name and a function for every (group, site); may return what it stored before.
@@ -114,17 +115,20 @@ def cross_layer(
     """
     samples = len(next(iter(inputs.values())))
     seed = int(generator.integers(2**63))
-    segments = SegmentedNetwork(network, threads)
+    cores = SideBySide.of(batch, threads, network.inputs[0].shape[0])
+    segments = SegmentedNetwork(network, cores.threads)
     targets = _targets(changes, segments)
     rows: dict[str, list[Rows]] = {target.site: [] for target in targets}
     starts = list(range(0, samples, group))
     done = 0
     for index, start in enumerate(starts):
+        stop = min(start + group, samples)
         chosen = [
-            {name: array[first : min(first + batch, start + group)] for name, array in inputs.items()}
-            for first in range(start, min(start + group, samples), batch)
+            {name: array[part] for name, array in inputs.items()}
+            for first in range(start, stop, batch)
+            for part in cores.parts(first, min(first + batch, stop))
         ]
-        passes = _Passes(segments, network.outputs[0].name, chosen, loss, sketch, (seed, index))
+        passes = _Passes(segments, network.outputs[0].name, chosen, loss, sketch, (seed, index), cores)
         for target in targets:
 
             def compute(target: _Target = target, done: int = done, passes: _Passes = passes) -> Rows:
@@ -135,8 +139,7 @@ def cross_layer(
                 return np.stack(parts)
 
             # the name says which samples went in, and in which batches: a sketch differs from batch to batch
-            stop = min(start + group, samples)
-            rows[target.site].append(checkpoint(f"{target.site}/{start}-{stop}/{batch}", compute))
+            rows[target.site].append(checkpoint(f"{target.site}/{start}-{stop}/{batch}/{cores.runs}", compute))
             done += len(target.changes)
             check(done / (len(changes) * len(starts)))
     # popped, so that the rows, which may be gigabytes, do not exist a second time while they are put together
@@ -212,7 +215,9 @@ class _Passes:
         loss: Loss,
         sketch: int,
         seed: tuple[int, int],
+        cores: SideBySide,
     ) -> None:
+        self._cores = cores
         self._segments = segments
         self._output = output
         self._inputs = batches
@@ -227,7 +232,7 @@ class _Passes:
     @cached_property
     def _float_outputs(self) -> list[NDArray[np.float32]]:
         whole = self._segments.after(0)
-        return [_floats(whole.run(values)[self._output]) for values in self._inputs]
+        return self._cores.map(lambda values: _floats(whole.run(values)[self._output]), self._inputs)
 
     def rows(self, target: _Target, change: Change) -> Rows:
         """For each sample one row `[samples, outputs or sketch + 3]`.
@@ -237,22 +242,24 @@ class _Passes:
         if self._target is not target:
             self._advance(target)
         fixed = {change.initializer: _floats(change.values())} if isinstance(change, WeightChange) else {}
-        parts = []
-        for index, (values, float_outputs) in enumerate(zip(self._live, self._float_outputs, strict=True)):
-            outputs = self._run({**values, **fixed}, change)
-            root = root_times(self._loss, outputs, float_outputs)
+        float_outputs = self._float_outputs
+
+        def part(index: int) -> Rows:
+            outputs = self._run({**self._live[index], **fixed}, change)
+            root = root_times(self._loss, outputs, float_outputs[index])
             damage = 0.5 * np.square(root).sum(1)
-            lost = sample_loss(self._loss, outputs, float_outputs)
+            lost = sample_loss(self._loss, outputs, float_outputs[index])
             sketched = np.full(len(root), float(root.shape[1] > self._sketch))
-            parts.append(np.column_stack([self._compress(root, index), sketched, damage, lost]).astype(np.float32))
-        return np.concatenate(parts)
+            return np.column_stack([self._compress(root, index), sketched, damage, lost]).astype(np.float32)
+
+        return np.concatenate(self._cores.map(part, range(len(self._live))))
 
     def _advance(self, target: _Target) -> None:
         """Run up to the target's first cut, and make the chain of segments that lie behind its cuts."""
         cuts = list(target.cuts)
         if cuts[0] > self._cut:
             segment = self._segments.between(self._cut, cuts[0])
-            self._live = [segment.run(values) for values in self._live]
+            self._live = self._cores.map(segment.run, self._live)
             self._cut = cuts[0]
         parts = [self._segments.between(*pair) for pair in pairwise(cuts)]
         parts.append(self._segments.after(cuts[-1], (target.weight,) if target.weight else ()))

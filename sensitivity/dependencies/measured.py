@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from network.graph import Network
+from network.runtime import SideBySide
 from network.segments import Segment, SegmentedNetwork, Values
 from sensitivity.cross_layer import changed_names
 from sensitivity.estimate import ActivationChange, Change, WeightChange
@@ -32,9 +33,9 @@ class MeasuredPlans:
         changes: the candidates; a plan is a list of places in this sequence.
         inputs: arrays `[samples, ...]` by graph input name.
         loss: which loss of the first output; its reference are the float outputs.
-        threads: threads of ONNX Runtime.
-        batch: samples in one run.
-        check: called after every run, that of the float network included.
+        threads: cores to use.
+        batch: samples that run at once, shared out to the cores.
+        check: called after every batch, those of the float network included.
 
     Raises:
         ValueError: a candidate names something that is not there, or that nothing reads.
@@ -57,10 +58,15 @@ class MeasuredPlans:
         self._batch = batch
         self._output = network.outputs[0].name
         samples = len(next(iter(inputs.values())))
-        self._batches: list[Values] = [
-            {name: array[start : start + batch] for name, array in inputs.items()} for start in range(0, samples, batch)
+        self._cores = SideBySide.of(batch, threads, network.inputs[0].shape[0])
+        self._batches: list[list[Values]] = [
+            [
+                {name: array[part] for name, array in inputs.items()}
+                for part in self._cores.parts(start, min(start + batch, samples))
+            ]
+            for start in range(0, samples, batch)
         ]
-        self._segments = SegmentedNetwork(network, threads)
+        self._segments = SegmentedNetwork(network, self._cores.threads)
         for weight in {change.initializer for change in changes if isinstance(change, WeightChange)}:
             self._segments.first_use(weight)  # raises for one that is not there
         values = {name for change in changes if isinstance(change, ActivationChange) for name in change.tensors}
@@ -103,12 +109,18 @@ class MeasuredPlans:
         parts = [self._segments.between(*pair, replaced=weights) for pair in pairwise(self._cuts)]
         return [*parts, self._segments.after(self._cuts[-1], replaced=weights)]
 
-    def _run(self, parts: Sequence[Segment], values: Values, rounding: Mapping[str, Rounding]) -> NDArray[np.float32]:
-        for names, part in zip(self._made, parts, strict=True):
-            rounded = {n: rounding[n](np.asarray(values[n], dtype=np.float32)) for n in names if n in rounding}
-            values = part.run({**values, **rounded})
+    def _run(
+        self, parts: Sequence[Segment], batch: Sequence[Values], rounding: Mapping[str, Rounding]
+    ) -> NDArray[np.float32]:
+        def outputs(values: Values) -> NDArray[np.float32]:
+            for names, part in zip(self._made, parts, strict=True):
+                rounded = {n: rounding[n](np.asarray(values[n], dtype=np.float32)) for n in names if n in rounding}
+                values = part.run({**values, **rounded})
+            return np.asarray(values[self._output], dtype=np.float32)
+
+        found = self._cores.map(outputs, batch)
         self._check()
-        return np.asarray(values[self._output], dtype=np.float32)
+        return np.concatenate(found)
 
 
 def require_compatible(plan: Sequence[Change]) -> None:

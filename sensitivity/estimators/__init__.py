@@ -11,7 +11,7 @@ All cover weights; all but hawq and q_bert cover activations too. What each cost
 | hawq_v2 | damage by the mean trace | gradients |
 | fisher_weights | damage by the diagonal in the weights | gradients |
 | fisher_outputs | damage by the diagonal at the layer's output | gradients, one layer for each candidate |
-| m_fac | second-order damage, estimated | gradients, one layer for each candidate |
+| m_fac | second-order damage, estimated | the same; nothing beside fisher_outputs |
 | directional | second-order damage, exact | one pass for each candidate |
 """
 
@@ -20,13 +20,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sensitivity.estimate import Estimator
+from sensitivity.estimate import Estimate, Estimator, Subject
 from sensitivity.estimators.directional import directional
-from sensitivity.estimators.fisher_outputs import fisher_outputs
+from sensitivity.estimators.fisher_outputs import at_outputs, fisher_outputs, sum_of_squares
 from sensitivity.estimators.fisher_weights import fisher_weights
 from sensitivity.estimators.hawq import hawq
 from sensitivity.estimators.hawq_v2 import hawq_v2
-from sensitivity.estimators.m_fac import m_fac
+from sensitivity.estimators.m_fac import m_fac, square_of_sum
 from sensitivity.estimators.noise import noise
 from sensitivity.estimators.q_bert import q_bert
 from sensitivity.estimators.quantization_error import quantization_error
@@ -44,3 +44,11 @@ METHODS: Mapping[str, Estimator] = MappingProxyType(
         "directional": directional,
     }
 )
+
+AT_OUTPUTS = MappingProxyType({"fisher_outputs": sum_of_squares, "m_fac": square_of_sum})
+"""Methods that take the same products at the outputs of layers."""
+
+
+def together(subject: Subject) -> dict[str, Estimate]:
+    """What the methods in `AT_OUTPUTS` say, to the bit, in the time of one."""
+    return at_outputs(subject, AT_OUTPUTS)

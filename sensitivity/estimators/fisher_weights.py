@@ -26,13 +26,13 @@ from __future__ import annotations
 import time
 
 from sensitivity.estimate import Estimate, Subject, Unit
-from sensitivity.estimators.fisher_outputs import diagonal_draws
+from sensitivity.estimators.fisher_outputs import drawn, sum_of_squares
 from sensitivity.estimators.linearisation import Place
 
 
 def fisher_weights(subject: Subject) -> Estimate:
     """`1/2 sum_j F_jj d_j^2` for weights, `1/2 mean_s sum_e F_ee d_e^2` for activations."""
     started = time.perf_counter()
-    draws = diagonal_draws(subject, subject.changes, Place.WEIGHT)
+    (draws,) = drawn(subject, subject.changes, Place.WEIGHT, [sum_of_squares])
     scores, stderr = draws.mean_and_stderr()
     return Estimate("fisher_weights", Unit.DAMAGE, scores, stderr, subject.samples, time.perf_counter() - started)

@@ -19,33 +19,20 @@ of its sum: unbiased since the signs of samples are independent, with more noise
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 
-import torch
+from torch import Tensor
 
-from sensitivity.estimate import Estimate, Subject, Unit
-from sensitivity.estimators.draws import Draws
-from sensitivity.estimators.linearisation import Linearisation, Place, joined
-from sensitivity.traces import output_probe
+from sensitivity.estimate import Estimate, Subject
+from sensitivity.estimators.fisher_outputs import at_outputs
+from sensitivity.estimators.linearisation import joined
 
 
 def m_fac(subject: Subject) -> Estimate:
     """`1/2 mean_s (g_s' d)^2` for weights and activations."""
-    started = time.perf_counter()
-    linearisation = Linearisation(subject, subject.changes, Place.OUTPUT)
-    generator = torch.Generator().manual_seed(subject.seed)
-    draws = Draws(len(subject.changes))
-    for batch in linearisation.batches():
-        linearised = linearisation.at(batch.inputs)
-        gradients = linearised.gradients(output_probe(subject.loss, linearised.outputs, generator))
-        for k, change in enumerate(subject.changes):
-            along = joined(
-                [
-                    linearisation.rows(name, gradients[name] * delta, batch.samples).sum(1)
-                    for name, delta in linearisation.deltas(change, linearised).items()
-                ]
-            )
-            draws.add(k, 0.5 * along.square(), batch.samples)
-        subject.check(batch.after)
-    scores, stderr = draws.mean_and_stderr()
-    return Estimate("m_fac", Unit.DAMAGE, scores, stderr, subject.samples, time.perf_counter() - started)
+    return at_outputs(subject, {"m_fac": square_of_sum})["m_fac"]
+
+
+def square_of_sum(products: Sequence[Tensor]) -> Tensor:
+    """`(sum_e g_e d_e)^2` of each unit, from the products `[units, elements]` of every value."""
+    return joined([rows.sum(1) for rows in products]).square()

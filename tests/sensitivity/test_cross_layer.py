@@ -48,6 +48,15 @@ def matrix_of(network, weights, x, loss, **arguments) -> CrossLayer:
     return cross_layer(network, changes, {"x": x}, loss, **arguments)
 
 
+def test_more_cores_measure_the_same(convolutions, rng):
+    """The last batches have fewer samples than there are cores."""
+    x = rng.normal(size=(10, 2, 5, 5)).astype(np.float32)
+    weights = perturbed(convolutions, rng, 0.3)
+    one, three = (matrix_of(convolutions, weights, x, Loss.KL, threads=n, batch=4, group=8) for n in (1, 3))
+    np.testing.assert_allclose(three.matrix, one.matrix, rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(three.measured, one.measured, rtol=1e-4, atol=1e-8)
+
+
 LOGITS = [(name, loss) for name in ("mlp", "convolutions", "tied", "attention") for loss in ("kl", "squared_error")]
 
 

@@ -21,7 +21,7 @@ from network.errors import UnsupportedOperators
 from network.execution import TorchNetwork
 from quantization.storage.weights import QuantizedWeight
 from sensitivity.estimate import Estimate, Subject
-from sensitivity.estimators import METHODS
+from sensitivity.estimators import AT_OUTPUTS, METHODS, together
 from sensitivity.estimators.hawq_v2 import hawq_v2_with_traces
 from workers.stage import StageContext
 from workers.stages.candidates import Rounded
@@ -47,7 +47,8 @@ def run(context: StageContext) -> bytes:
         nothing = np.full(len(inputs.network.sites), math.nan)
         document = {"methods": {}, "unavailable": {name: str(error) for name in methods}, "traces": None}
         return pack(document, {"squared_error": errors, "trace_mean": nothing, "trace_stderr": nothing})
-    passes = sum(float_passes(name, inputs.network, counted(rounded)) for name in methods)
+    with_another = list(AT_OUTPUTS)[1:]  # they take the passes of the first
+    passes = sum(float_passes(name, inputs.network, counted(rounded)) for name in methods if name not in with_another)
     expected = forecast_gradients(inputs, passes, context.threads)
     context.estimate(expected.seconds, expected.memory_bytes)
     estimates = _Estimates(context, inputs, rounded, network)
@@ -90,11 +91,14 @@ class _Estimates:
         self._network = network
         self._changes = changes_of(inputs.network, rounded)
         self._counted = counted(rounded)
+        self._together: tuple[Document, Arrays] | None = None  # what the methods say that run together
 
     def add(self, name: str, check: Callable[[float], None]) -> None:
         """What the method `name` says, computed or found."""
         if name in DEAR:
             document, arrays = self._site_by_site(name, check)
+        elif name in AT_OUTPUTS:
+            document, arrays = self._at_outputs(name, check)
         else:
             compute = self._with_traces if name == "hawq_v2" else self._estimated
             document, arrays = unpack(self._context.chunk(name, lambda: compute(name, self._subject(check))))
@@ -132,6 +136,19 @@ class _Estimates:
             "note": "; ".join(notes),
         }
         return document, {key: np.concatenate([arrays[key] for _, arrays in parts]) for key in ("score", "stderr")}
+
+    def _at_outputs(self, name: str, check: Callable[[float], None]) -> tuple[Document, Arrays]:
+        """One of the methods that run together, as one chunk."""
+        if self._together is None:
+
+            def compute() -> bytes:
+                found = {one: _packed(estimate) for one, estimate in together(self._subject(check)).items()}
+                arrays = {f"{key}/{one}": array for one, (_, own) in found.items() for key, array in own.items()}
+                return pack({one: document for one, (document, _) in found.items()}, arrays)
+
+            self._together = unpack(self._context.chunk("-".join(AT_OUTPUTS), compute))
+        documents, arrays = self._together
+        return documents[name], {key: arrays[f"{key}/{name}"] for key in ("score", "stderr")}
 
     def _estimated(self, name: str, subject: Subject) -> bytes:
         return pack(*_packed(METHODS[name](subject)))

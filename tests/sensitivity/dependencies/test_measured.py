@@ -19,6 +19,16 @@ def test_the_first_samples_lose_what_they_lose_among_all(mlp, perturbations, sam
         np.testing.assert_array_equal(measured.losses(plan, samples), whole[:whole_batches])
 
 
+def test_more_cores_change_no_loss_and_no_whole_batch(mlp, perturbations, samples_of):
+    changes = perturbations(mlp, 0.2, count=1)
+    one, three = (
+        MeasuredPlans(mlp, changes, samples_of(mlp, 12), Loss.KL, threads=threads, batch=5) for threads in (1, 3)
+    )
+    plan = range(len(changes))
+    np.testing.assert_allclose(three.losses(plan), one.losses(plan), rtol=1e-4, atol=1e-9)
+    assert len(three.losses(plan, 6)) == 10
+
+
 def test_whoever_runs_plans_is_asked_after_every_batch(mlp, perturbations, samples_of):
     """So that a plan on many samples can be stopped before it has run on all of them."""
 

@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 from network.execution import TorchNetwork
 from network.graph import Network
 from sensitivity.estimate import ActivationChange, Subject, WeightChange
+from sensitivity.estimators import together
 from sensitivity.estimators.directional import directional
 from sensitivity.estimators.eigenvalues import PowerRule
 from sensitivity.estimators.fisher_outputs import fisher_outputs
@@ -216,6 +217,16 @@ def test_fisher_weights_is_unbiased_for_the_diagonal(case):
 
 def test_fisher_outputs_is_unbiased_for_the_diagonal_at_the_outputs(case):
     assert_within(fisher_outputs(case.repeated(REPEATS, batch=SAMPLES)), exact_at_outputs(case), 0.35)
+
+
+def test_methods_at_the_outputs_say_together_what_each_says_alone(case):
+    """To the bit, and in the time of one: the shared pass draws the same probes."""
+    found = together(case.subject)
+    for name, method in (("fisher_outputs", fisher_outputs), ("m_fac", m_fac)):
+        alone = method(case.subject)
+        np.testing.assert_array_equal(found[name].scores, alone.scores)
+        np.testing.assert_array_equal(found[name].stderr, alone.stderr)
+        assert found[name].method == alone.method == name
 
 
 def test_hawq_v2_is_the_mean_trace_times_the_error(case):
