@@ -53,6 +53,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "model_not_onnx": ErrorClass(422, "The file is not an ONNX model"),
     "model_too_large": ErrorClass(413, "The model is larger than this service takes"),
     "model_external_data": ErrorClass(422, "The model keeps weights outside of its file"),
+    "model_random_operators": ErrorClass(422, "The model draws random numbers"),
     "model_custom_operators": ErrorClass(422, "The model uses custom operators"),
     "model_unsupported_operators": ErrorClass(422, "The model uses operators without a rule"),
     "model_weights_not_finite": ErrorClass(422, "The model has weights that are not finite"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy.stats import norm
 
@@ -14,7 +14,7 @@ from evaluation.intervals import (
     proportion_interval,
     relative_interval,
 )
-from evaluation.metrics import DropKind, Measurement, Metric
+from evaluation.metrics import CONTRIBUTION_BOUNDS, DropKind, Measurement, Metric
 
 DEFAULT_LEVEL = 0.95
 
@@ -133,7 +133,10 @@ def _interval(measurement: Measurement, kind: DropKind, level: float, seed: int)
     scale = 1 / float(measurement.references.mean()) if relative else 1.0
     bounds = {Metric.TOP1: (-scale, scale), Metric.AGREEMENT: (0.0, scale)}.get(measurement.metric)
     references = measurement.references if relative else None
-    return bootstrap_interval(measurement.contributions, level, seed, references=references, bounds=bounds)
+    found = bootstrap_interval(measurement.contributions, level, seed, references=references, bounds=bounds)
+    # where few samples differ the bootstrap knows no end
+    least, most = (scale * bound for bound in CONTRIBUTION_BOUNDS[measurement.metric])
+    return replace(found, low=max(found.low, least), high=min(found.high, most))
 
 
 def _resolution(measurement: Measurement, kind: DropKind, level: float) -> float:

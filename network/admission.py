@@ -30,6 +30,7 @@ from network.errors import (
     ModelTooLarge,
     NetworkError,
     NotOnnx,
+    RandomOperators,
     ShapesNotFixed,
     WeightsNotFinite,
 )
@@ -46,6 +47,9 @@ _MESSAGES_PER_NODE = 64
 _MASK_OPERATORS = frozenset(
     {"Add", "Cast", "Clip", "Concat", "Expand", "Identity", "Max", "Min", "Pad", "Reshape", "Slice", "Squeeze"}
     | {"Tile", "Transpose", "Trilu", "Unsqueeze", "Where"}
+)
+_RANDOM = frozenset(
+    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 )
 _FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
@@ -237,6 +241,11 @@ def _check_operators(model: ModelProto, version: int) -> None:
         standard = node.domain in STANDARD_DOMAINS and onnx.defs.has(node.op_type, version, "")
         if not standard and _function_key(node) not in functions:
             custom.setdefault(".".join(filter(None, (node.domain, node.op_type))), []).append(_node_name(node))
+    if random := [f"{_node_name(n)} ({n.op_type})" for n in _nodes(model.graph.node) if n.op_type in _RANDOM]:
+        raise RandomOperators(
+            f"the model draws random numbers: {_few(random)}. What it loses cannot be measured when its outputs "
+            "change by themselves; export it for inference, without them"
+        )
     if custom:
         listing = "; ".join(f"{name} ({_few(nodes)})" for name, nodes in sorted(custom.items()))
         raise CustomOperators(

@@ -34,6 +34,12 @@ class CustomOperators(NetworkError):
     code = "model_custom_operators"
 
 
+class RandomOperators(NetworkError):
+    """Outputs that change by themselves."""
+
+    code = "model_random_operators"
+
+
 class UnsupportedOperators(NetworkError):
     """Names every operator without a rule, and the nodes that use it."""
 

@@ -103,7 +103,7 @@ STAGES: tuple[Stage, ...] = (
         run=calibrate.run,
         weight=15,
         time_limit=timedelta(hours=6),
-        version=3,
+        version=4,
     ),
     Stage(
         name="cross_layer",
@@ -142,7 +142,7 @@ STAGES: tuple[Stage, ...] = (
         run=plan.run,
         weight=25,
         time_limit=timedelta(hours=24),
-        version=7,
+        version=8,
         needed=searches,
     ),
     Stage(
@@ -152,6 +152,6 @@ STAGES: tuple[Stage, ...] = (
         run=certify.run,
         weight=5,
         time_limit=timedelta(hours=6),
-        version=4,
+        version=5,
     ),
 )

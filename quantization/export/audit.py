@@ -130,7 +130,7 @@ def audit(file: bytes | Path) -> Audit:
             weights.multiplied(node)
         elif node.domain in STANDARD:
             weights.read(node)
-    return Audit(weights.found(), tuple(_activations(model.graph, tensors)), len(data) + outside)
+    return Audit(weights.found(), tuple(rounded_activations(model.graph)), len(data) + outside)
 
 
 class _Weights:
@@ -188,11 +188,17 @@ class _Weights:
                 self._found[name] = _plain(tensor)
 
 
-def _activations(graph: onnx.GraphProto, tensors: Mapping[str, onnx.TensorProto]) -> Iterator[StoredActivation]:
-    """What QuantizeLinear and DequantizeLinear say of the values between them, however they are called."""
+def rounded_activations(graph: onnx.GraphProto) -> Iterator[StoredActivation]:
+    """What QuantizeLinear and DequantizeLinear say of the values between them, however they are called.
+
+    Raises:
+        FileNotAudited: what a value is rounded by is no number.
+    """
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
     nodes = [node for node in graph.node if node.input and node.output]
     readers = {name: node for node in nodes for name in node.input}
     inputs = {value.name for value in graph.input}
+    capped: dict[tuple[str, ...], int] = {}  # what only moves capped codes has their scale and no cap of its own
     for node in nodes:
         parameters = [tensors.get(name) for name in node.input[1:]]
         if node.op_type != "QuantizeLinear" or len(parameters) != 2:
@@ -203,11 +209,13 @@ def _activations(graph: onnx.GraphProto, tensors: Mapping[str, onnx.TensorProto]
         bits, reader = _ACTIVATION_BITS[zero_point.data_type], readers.get(node.output[0])
         if reader is not None and reader.op_type == "Clip":
             cap = tensors.get(reader.input[2]) if len(reader.input) == 3 and not reader.input[1] else None
-            bits = bits if cap is None else int(_number(cap)).bit_length()
+            if cap is not None:
+                capped[tuple(node.input[1:])] = int(_number(cap)).bit_length()
             reader = readers.get(reader.output[0])
         if reader is None or reader.op_type != "DequantizeLinear" or reader.input[1:] != node.input[1:]:
             continue
         name = node.input[0] if node.input[0] in inputs else reader.output[0]
+        bits = capped.get(tuple(node.input[1:]), bits)
         yield StoredActivation(name, bits, _number(scale), int(_number(zero_point)))
 
 

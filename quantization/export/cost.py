@@ -100,7 +100,24 @@ def activation_bytes(
     """
     activations = dict.fromkeys(tensors, format_)
     quantized = _skeleton(network, {}, activations, kernel_uses(network, {}, activations), halves)
-    return int(quantized.ByteSize() - _skeleton(network, {}, {}, (), halves).ByteSize())
+    added = quantized.ByteSize() - _skeleton(network, {}, {}, (), halves).ByteSize()
+    return int(added) + _second_forms(network, activations)
+
+
+def _second_forms(network: Network, activations: Mapping[str, UnsignedFormat]) -> int:
+    """What weights add at most that integer kernels take because of `activations`, and others in floats: scales and a
+    call."""
+    axes = {site.weight: site.channel_axis for site in network.sites}
+    sites = {site.weight: site for site in network.sites}
+    kernels = weight_kernels(network, kernel_uses(network, axes, activations))
+    widest = IntegerFormat(7)  # of most digits
+    total = 0
+    for name, kernel in kernels.items():
+        if kernel.others:
+            shape, axis = sites[name].shape, sites[name].channel_axis
+            both, one = (_weight_bytes(widest, shape, axis, name, k, network.opset) for k in (kernel, None))
+            total += both - one
+    return total
 
 
 def skeleton_bytes(

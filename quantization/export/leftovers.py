@@ -1,8 +1,8 @@
 """What is left in float32 beside the weights, stored as float16: biases, and the parameters of normalisations.
 
-Such a tensor is a float16 initializer and a Cast, which ONNX Runtime folds at load. It loses 2**-12 of each value at
-most, which is far below what the quantized weights lose, and is measured with them. Constants that mean something else
-stay as they are: coordinates, masks and the like may need all their digits.
+Such a tensor is a float16 initializer and a Cast, which ONNX Runtime folds at load. It loses 2**-11 of a factor, or of
+the largest summand, at most: far below what the quantized weights lose, and measured with them. Constants that mean
+something else stay as they are: coordinates, masks and the like may need all their digits.
 """
 
 from __future__ import annotations
@@ -25,25 +25,29 @@ from quantization.export.passes import Pass, insert_nodes, short_names, without_
 from quantization.export.write_fields import Payload
 from quantization.storage.parts import HALVES
 
+LARGEST = float(np.finfo(np.float16).max)
+"""Of the values that float16 holds."""
+
 SMALL = 1 << 16
 """Bytes. The values of larger initializers are not copied into a draft."""
 
-# inputs that are parameters of these operators
-_PARAMETERS: Mapping[str, tuple[int, ...]] = {
-    "Conv": (2,),
-    "ConvTranspose": (2,),
-    "Gemm": (2,),
-    "LayerNormalization": (1, 2),
-    "InstanceNormalization": (1, 2),
-    "GroupNormalization": (1, 2),
-    "BatchNormalization": (1, 2),
-    "RMSNormalization": (1,),
-    "PRelu": (1,),
-} | dict.fromkeys(RECURRENT, (3,))
-# of these any factor or summand that is a vector, or that is added to what a layer makes
-_ELEMENTWISE = ("Add", "Sub", "Mul", "Div")
+# inputs of these operators that are parameters: that are added, and that multiply
+_ADDED: Mapping[str, int] = {
+    "Conv": 2,
+    "ConvTranspose": 2,
+    "Gemm": 2,
+    "LayerNormalization": 2,
+    "InstanceNormalization": 2,
+    "GroupNormalization": 2,
+    "BatchNormalization": 2,
+} | dict.fromkeys(RECURRENT, 3)
+_FACTORS: Mapping[str, int] = dict.fromkeys(
+    ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "BatchNormalization", "RMSNormalization"), 1
+) | {"PRelu": 1}
+# of these any that is a vector, and summands of what a layer makes
+_ELEMENTWISE = {"Add": False, "Sub": False, "Mul": True, "Div": True}
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Gather")
-_SMALLEST = 2.0**-14  # of a largest magnitude: below it float16 has fewer digits
+_SMALLEST = 2.0**-14  # below it float16 has fewer digits, and at last none
 
 
 def leftovers(network: Network) -> frozenset[str]:
@@ -52,39 +56,45 @@ def leftovers(network: Network) -> frozenset[str]:
     made_by = {name: node.op_type for node in network.proto.graph.node for name in node.output}
     weights = {site.weight for site in network.sites}
     reads = Counter(spec.name for spec in network.outputs)
-    parameters: Counter[str] = Counter()
+    parameters: dict[str, list[bool]] = {}
     for node in network.proto.graph.node:
         reads.update(names_read(node))
-        parameters.update(_parameters(network, node, made_by))
+        for name, is_factor in _parameters(network, node, made_by):
+            parameters.setdefault(name, []).append(is_factor)
     return frozenset(
         name
-        for name, count in parameters.items()
-        if name not in weights and count == reads[name] and _fits(network, network.initializers[name])
+        for name, uses in parameters.items()
+        if name not in weights and len(uses) == reads[name] and _fits(network, network.initializers[name], any(uses))
     )
 
 
-def _parameters(network: Network, node: onnx.NodeProto, made_by: Mapping[str, str]) -> Iterator[str]:
-    """The initializers that the node takes as parameters."""
+def _parameters(network: Network, node: onnx.NodeProto, made_by: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
+    """The initializers that the node takes as parameters, and whether they multiply or divide."""
     tensors = network.initializers
-    places = [place for place in _PARAMETERS.get(node.op_type, ()) if place < len(node.input)]
-    yield from (node.input[place] for place in places if node.input[place] in tensors)
+    for places, is_factor in ((_ADDED, False), (_FACTORS, True)):
+        place = places.get(node.op_type, len(node.input))
+        if place < len(node.input) and node.input[place] in tensors:
+            yield node.input[place], is_factor
     if node.op_type not in _ELEMENTWISE:
         return
     for name, other in ((node.input[0], node.input[1]), (node.input[1], node.input[0])):
         if name in tensors and other not in tensors:
             is_vector = sum(length > 1 for length in tensors[name].dims) == 1
             if is_vector or (node.op_type == "Add" and made_by.get(other) in _LAYERS):
-                yield name
+                yield name, _ELEMENTWISE[node.op_type]
 
 
-def _fits(network: Network, tensor: TensorProto) -> bool:
+def _fits(network: Network, tensor: TensorProto, is_factor: bool) -> bool:
+    """Whether it gets smaller and keeps its digits: each value of a factor, and of summands the largest."""
     if tensor.data_type != TensorProto.FLOAT:
         return False
     stored, cast = _stored(HALVES + "00", tensor), _cast(HALVES + "00", tensor.name)
     if 2 * _elements(tensor) + stored.ByteSize() + cast.ByteSize() + 4 > tensor.ByteSize():
         return False
-    largest = float(np.abs(network.weight(tensor.name)).max())  # which is not finite where a value is not
-    return largest == 0 or _SMALLEST <= largest <= float(np.finfo(np.float16).max)
+    magnitudes = np.abs(network.weight(tensor.name))
+    largest = float(magnitudes.max())  # which is not finite where a value is not
+    least = float(magnitudes.min(initial=largest, where=magnitudes > 0)) if is_factor else largest
+    return largest == 0 or (least >= _SMALLEST and largest <= LARGEST)
 
 
 class StoreHalves(Pass):

@@ -85,7 +85,7 @@ def coordinate_descent(
             row_scales = _spread(start, scales, reduction)
         if not any(moved):
             break
-    return replace(start, codes=grid.codes(), scale=scales.astype(np.float32))
+    return replace(start, codes=grid.codes(), scale=np.asarray(scales, dtype=np.float32))
 
 
 class _Grid:

@@ -74,7 +74,7 @@ class _Tried:
 
     scale: Floats
     zero_point: Floats
-    error: Floats
+    error: NDArray[np.floating]
 
     def or_better(self, other: _Tried) -> _Tried:
         """Group by group the one of smaller error."""
@@ -104,7 +104,7 @@ class _Tile:
             squares = np.square(difference, out=difference).sum(axis=1, keepdims=True)
         else:
             squares = np.einsum("ij,ij->j", difference, difference)[None]
-        return _Tried(scale, zero_point, squares * scale * scale)
+        return _Tried(scale, zero_point, squares * np.square(scale, dtype=np.float64))
 
     def line(self, best: _Tried) -> Parameters:
         """The line of least squares through codes and weights; the same parameters where all codes are one."""

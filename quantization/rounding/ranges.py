@@ -354,12 +354,15 @@ class _Tile:
     def _zeros(self, ratios: int) -> Sums:
         """`[ratios, groups]`; short groups are summed in float32, and there are many."""
         shape = (ratios, len(self.scale))
-        return np.zeros(shape, dtype=np.float64) if self._along else np.zeros(shape, dtype=np.float32)
+        is_short = not self._along and self.elements <= _SEGMENT
+        return np.zeros(shape, dtype=np.float32) if is_short else np.zeros(shape, dtype=np.float64)
 
     def _add_dot(self, one: Floats, other: Floats, sums: Sums) -> None:
         """To `[groups]`; in float32 over at most `_SEGMENT` elements, from there on in float64."""
         if not self._along:
-            np.einsum("ij,ij->j", one, other, out=sums)  # all of the groups are in the one piece: there is no sum yet
+            for start in range(0, len(one), _SEGMENT):
+                some = slice(start, start + _SEGMENT)
+                sums += np.einsum("ij,ij->j", one[some], other[some])
             return
         segments = (len(one), -1, min(_SEGMENT, max(one.shape[1], 1)))
         dots = np.einsum("ijk,ijk->ij", one.reshape(segments), other.reshape(segments))

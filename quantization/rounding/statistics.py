@@ -21,6 +21,7 @@ Array = Tensor | NDArray[np.float32]
 
 POSITIONS_PER_SAMPLE = 64
 MOST_BYTES = 1 << 29  # of one weight's H, 8,192 columns; GPTQ takes two and a half times as much
+_CONSTANT = 1e-5  # of an input's second moment: what float32 sums leave of a variance of 0
 _CHUNK = 1 << 22  # elements of the columns that one product takes
 
 
@@ -112,8 +113,12 @@ class InputStatistics:
         found = copy.copy(self)
         mean = self._sum / max(self._positions, 1)
         found.hessian = self.hessian - self._sum[:, :, None] * mean[:, None, :]
+        # of an input that never changes rounding errors are left, which may be negative
+        before, after = (np.einsum("gii->gi", moments) for moments in (self.hessian, found.hessian))
+        varies = after > _CONSTANT * before
+        found.hessian *= varies[:, :, None] & varies[:, None, :]
         if self._cross is not None:
-            found._cross = self._cross - self._sum_off[:, :, None] * mean[:, None, :]
+            found._cross = (self._cross - self._sum_off[:, :, None] * mean[:, None, :]) * varies[:, None, :]
         return found
 
     @cached_property

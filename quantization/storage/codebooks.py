@@ -50,7 +50,7 @@ class CodebookWeight(QuantizedWeight):
         codes, table, half = self.codes, self.table, 1 << (self.format.bits - 1)
         if codes.dtype != np.int8 or table.dtype != np.float16:
             raise ValueError(f"codes must be int8 and the table float16, got {codes.dtype} and {table.dtype}")
-        if not any(table_shape(self.format, codes.shape, axis) == table.shape for axis in range(codes.ndim)):
+        if not any(_has_table(self.format, codes.shape, axis, table.shape) for axis in range(codes.ndim)):
             raise ValueError(f"a table of {table.shape} is not that of {self.format.name} for codes of {codes.shape}")
         if not np.isfinite(table).all():
             raise ValueError("the values of the table must be finite")
@@ -122,3 +122,11 @@ def stored_table_shape(shape: tuple[int, int, int]) -> tuple[int, ...]:
     """The table's shape in the file: without a last axis of 1, because ONNX Runtime gathers along a last axis in two
     thirds of the time."""
     return shape[:2] if shape[2] == 1 else shape
+
+
+def _has_table(format_: CodebookFormat, shape: tuple[int, ...], axis: int, table: tuple[int, ...]) -> bool:
+    """Whether a weight with its output channels on this axis has tables of this shape."""
+    try:
+        return table_shape(format_, shape, axis) == table
+    except ValueError:
+        return False

@@ -15,6 +15,7 @@ from network.errors import (
     ModelTooLarge,
     NetworkError,
     NotOnnx,
+    RandomOperators,
     ShapesNotFixed,
     WeightsNotFinite,
 )
@@ -112,6 +113,15 @@ def test_custom_operators_inside_subgraphs_and_functions_are_found() -> None:
         domains={"own": 1, "lab": 1},
     )
     assert "lab.Foo" in refusal(model, CustomOperators)
+
+
+def test_random_numbers_are_refused_wherever_they_are_drawn() -> None:
+    model = build(
+        [helper.make_node("RandomNormalLike", ["x"], ["r"], name="noise"), helper.make_node("Add", ["x", "r"], ["y"])],
+        [value("x", ["N", 4])],
+        [value("y", ["N", 4])],
+    )
+    assert "draws random numbers: node 'noise' (RandomNormalLike). What it loses" in refusal(model, RandomOperators)
 
 
 def run(model: ModelProto, **inputs: np.ndarray) -> list[np.ndarray]:

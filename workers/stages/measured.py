@@ -20,6 +20,7 @@ from planner.problem import Plan, Problem
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.cost import file_bytes
 from quantization.export.export import export
+from quantization.export.leftovers import LARGEST
 from quantization.formats import FloatFormat, UnsignedFormat
 from quantization.plans.bias_correction import with_biases
 from quantization.storage.weights import QuantizedWeight
@@ -128,16 +129,23 @@ def exported(context: StageContext, inputs: Inputs, rounded: Rounded, problem: P
     """The quantized ONNX file of `plan`."""
     activations = quantized_activations(rounded, problem, plan)
     found = refined(context, inputs, quantized_weights(inputs.network, rounded, problem, plan), activations)
-    network = with_biases(inputs.network, found.biases) if found.biases else inputs.network
+    halves = halves_of(context.request, inputs.network)
+    biases = {name: _within(values) if name in halves else values for name, values in found.biases.items()}
+    network = with_biases(inputs.network, biases) if biases else inputs.network
     file = export(
         network,
         found.weights,
         provenance(context.request, problem, plan),
         activations,
         products=products_of(context.request),
-        halves=halves_of(context.request, network),
+        halves=halves,
     )
     return Exported(file, network, found.weights, activations, found.notes, found.kept)
+
+
+def _within(bias: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What float16 holds: the file of a plan has one size, whatever its biases are corrected to."""
+    return np.clip(bias, -LARGEST, LARGEST)
 
 
 def file_sizes(

@@ -25,7 +25,7 @@ Weights = Mapping[str, QuantizedWeight]
 # Every plan that is evaluated is rounded anew: more of either wins little (docs/methods.md) and costs in proportion.
 SAMPLES = 128
 POSITIONS_PER_SAMPLE = 64
-VERSION = 3  # of what is computed: another one finds nothing that an older one stored
+VERSION = 4  # of what is computed: another one finds nothing that an older one stored
 BATCH = 64  # larger ones leave the processor's caches
 
 BROKEN = "the errors of this plan drive a layer to infinity or to no number"

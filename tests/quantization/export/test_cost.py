@@ -20,6 +20,7 @@ from quantization.export.cost import activation_bytes, file_bytes, skeleton_byte
 from quantization.export.export import export
 from quantization.formats import FloatFormat, Format, Granularity, IntegerFormat, UnsignedFormat
 from quantization.rounding.nearest import round_nearest
+from tests.quantization.kernels import build, draw
 
 MakeNetwork = Callable[..., Network]
 FORMATS: list[Format] = [FloatFormat()] + [
@@ -202,3 +203,17 @@ def test_the_audit_believes_no_function_of_a_bias(make_network: MakeNetwork) -> 
     next(f for f in model.functions if f.name == "Bias").node[0].op_type = "Add"
     with pytest.raises(FileNotAudited, match="its function is not the one that Bias stands for"):
         audit(model.SerializeToString())
+
+
+def test_a_weight_of_an_integer_kernel_and_a_float_layer_counts_its_second_scales() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Softmax", ["h"], ["s"]),
+        helper.make_node("MatMul", ["s", "w"], ["y"]),
+    ]
+    network = build(nodes, {"x": draw(3, 400)}, {"w": draw(400, 400)})
+    weights = {"w": round_nearest(network.weight("w"), IntegerFormat(8), 1)}
+    file = export(network, weights, {}, {"x": QuantizedActivation.covering(UnsignedFormat(8), -4.0, 4.0)})
+    planned = skeleton_bytes(network, [IntegerFormat(8)], activations=True)
+    planned += weight_bytes(IntegerFormat(8), (400, 400), 1, "w") + activation_bytes(network, ["x"], UnsignedFormat(8))
+    assert len(file) - 8 <= planned <= len(file) + 1000

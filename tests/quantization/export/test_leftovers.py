@@ -147,3 +147,14 @@ def test_values_that_are_not_finite_stay() -> None:
     zeros = build(nodes, {"x": draw(3, 16)}, {"w": draw(16, 64), "b": np.zeros(64, np.float32)})
     assert leftovers(zeros) == {"b"}
     assert not numpy_helper.to_array(zeros.initializers["b"]).any()
+
+
+def test_a_factor_keeps_every_digit_and_a_summand_those_of_the_largest() -> None:
+    """A divisor of 1e-9 would become 0."""
+    values = 1 + np.abs(draw(64))
+    values[7] = 1e-9
+    for operator, expected in (("Div", set()), ("Mul", set()), ("Add", {"v"}), ("Sub", {"v"})):
+        nodes = [helper.make_node("Gemm", ["x", "w"], ["h"]), helper.make_node(operator, ["h", "v"], ["y"])]
+        assert leftovers(build(nodes, {"x": draw(3, 16)}, {"w": draw(16, 64), "v": values})) == expected
+    values[7] = 0
+    assert leftovers(build(nodes, {"x": draw(3, 16)}, {"w": draw(16, 64), "v": values})) == {"v"}

@@ -47,7 +47,7 @@ def test_never_raises_the_error_and_ends_where_no_code_gains(case: str, bits: in
     hessian = moments(rng, target.shape[0], target.shape[2])
     found = coordinate_descent(start, target, hessian, view, 100)
     before, after = (errors(w, target, hessian, view) for w in (start, found))
-    assert after.sum() < 0.9 * before.sum()
+    assert after.sum() < (0.9 if bits < 8 else 0.95) * before.sum()
     if granularity is Granularity.CHANNEL:
         groups = 0 if case == "transposed" else ()  # there a scale serves a row of every group
         assert (after.sum(axis=groups) <= before.sum(axis=groups) * (1 + 1e-5)).all()
@@ -105,7 +105,7 @@ def test_blocks_and_zero_points_end_where_no_code_gains(case: str, format_: Inte
     hessian = moments(rng, target.shape[0], target.shape[2])
     found = coordinate_descent(start, target, hessian, view, 100)
     before, after = (errors(w, target, hessian, view) for w in (start, found))
-    assert after.sum() < 0.9 * before.sum()
+    assert after.sum() < (0.9 if bits < 8 else 0.95) * before.sum()
     assert (after >= 0).all()
     if format_.block:
         assert found.scale.tobytes() == start.scale.tobytes()

@@ -174,3 +174,14 @@ def test_error_falls_with_every_bit() -> None:
         float(np.square(round_nearest(weight, IntegerFormat(bits), 0).dequantize() - weight).sum()) for bits in ALL_BITS
     ]
     assert all(math.log2(before / after) > 1.4 for before, after in itertools.pairwise(errors))
+
+
+def test_a_scale_does_not_depend_on_how_many_channels_there_are() -> None:
+    """Long channels, few or many beside each other."""
+    weight = np.random.default_rng(0).standard_normal((2200, 2000)).astype(np.float32)
+    format_ = IntegerFormat(8)
+    (many,), (few,) = (optimal_scales(some, [format_], 0) for some in (weight, weight[:60]))
+    errors = [
+        np.square(round_to_scale(weight[:60], format_, s).dequantize() - weight[:60]).mean() for s in (many[:60], few)
+    ]
+    assert errors[0] == pytest.approx(errors[1], rel=2e-4)

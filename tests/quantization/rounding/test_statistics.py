@@ -136,6 +136,22 @@ def test_moments_about_the_means(make_network: MakeNetwork, kernel: NDArray[np.f
     assert not np.allclose(statistics.hessian, centered.hessian, rtol=0.1)
 
 
+def test_an_input_that_never_changes_has_no_moment_about_its_mean(make_network: MakeNetwork) -> None:
+    """Not the rounding error of a difference, of either sign."""
+    values = np.random.default_rng(0).standard_normal((50, 6)).astype(np.float32)
+    values[:, [1, 4]] = [0.73, 1234.56]
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["y"])]
+    network = make_network(nodes, {"x": values}, {"w": np.ones((6, 3), np.float32)})
+    found = made(network)
+    found.add(network.sites[0].layers[0], values)
+    hessian = found.centered().hessian[0]
+    assert not hessian[[1, 4]].any()
+    assert not hessian[:, [1, 4]].any()
+    varies = [0, 2, 3, 5]
+    expected = np.cov(values[:, varies].astype(np.float64), rowvar=False, bias=True) * len(values)
+    np.testing.assert_allclose(hessian[np.ix_(varies, varies)], expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
 def test_refuses_inputs_that_are_no_numbers(make_network: MakeNetwork, bad: float) -> None:
     network = conv(make_network)

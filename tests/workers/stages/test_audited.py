@@ -9,19 +9,21 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from quantization.export.audit import audit
 from workers.stages import audited as module
 from workers.stages import measured
 from workers.stages.audited import FileNotAsPlanned
 
 LAYERS = ("conv1", "conv2", "fc")
 WEIGHTS = {"version": 1, "layers": [{"name": name, "format": "int3/channel"} for name in LAYERS]}
-ACTIVATIONS = {
-    **WEIGHTS,
-    "activations": [{"name": name, "format": "uint8/tensor"} for name in ("image", "r1", "r2")],
-}
 
 
-@pytest.mark.parametrize("plan", [WEIGHTS, ACTIVATIONS])
+def with_activations(bits, *more):
+    rows = [{"name": name, "format": f"uint{bits}/tensor"} for name in ("image", "r1", "r2", *more)]
+    return {**WEIGHTS, "activations": rows}
+
+
+@pytest.mark.parametrize("plan", [WEIGHTS, with_activations(8)])
 def test_the_plan_says_what_the_file_holds(job, model, samples, plan):
     found = job(model, samples, {"plan": plan, "weights": {"rounding": "nearest"}}).run()
     document = json.loads(found.artifacts["plan"])["audit"]
@@ -33,6 +35,22 @@ def test_the_plan_says_what_the_file_holds(job, model, samples, plan):
     if "activations" not in plan:
         assert outputs == {"samples": 64, "equal": True, "largest_difference": 0.0, "relative_difference": 0.0}
     assert outputs["relative_difference"] < 0.05
+
+
+@pytest.mark.parametrize("bits", [4, 16])
+def test_what_only_moves_rounded_values_is_no_fault(job, model, samples, bits):
+    """Flatten moves r2: at 4 bits its codes have no cap of their own, at 16 it is not rounded again."""
+    found = job(model, samples, {"plan": with_activations(bits), "weights": {"rounding": "nearest"}}).run()
+    stored = audit(found.artifacts["model"]).activations
+    assert [one.bits for one in stored] == [bits] * (4 if bits == 4 else 3)
+
+
+@pytest.mark.parametrize("plan", [WEIGHTS, with_activations(8, "rounded")])
+def test_a_network_may_come_with_rounding_of_its_own(job, model, samples, plan):
+    proto = onnx.ModelProto.FromString(model)
+    _more_rounding(proto)
+    found = job(proto.SerializeToString(), samples, {"plan": plan, "weights": {"rounding": "nearest"}}).run()
+    assert json.loads(found.artifacts["plan"])["audit"]["activations"] == (6 if "activations" in plan else 1)
 
 
 def _tampered(change):
@@ -72,7 +90,7 @@ def _more_rounding(file):
     ("change", "says"),
     [
         (_other_bias, "the file's outputs differ from those of the simulated plan by"),
-        (_more_rounding, "activations r2 are rounded, and the plan leaves them float32"),
+        (_more_rounding, "activation r2 is rounded to 8 bits, and the plan leaves it float32"),
     ],
 )
 def test_a_file_that_is_not_as_planned_is_not_delivered(job, model, samples, monkeypatch, change, says):

@@ -136,3 +136,12 @@ def test_what_a_deadline_cut_short_is_not_found_by_a_job_without_one(job, model,
         job(model, samples, request, results).run()
         kept.append({key for key in results if key.startswith("refined/")})
     assert [len(keys) for keys in kept] == [1, 2, 2]
+
+
+def test_samples_that_are_all_alike_are_no_reason_to_fail(job, model, samples):
+    """No input of any layer varies about its mean."""
+    blank = {name: np.repeat(array[:1], 200, axis=0) for name, array in samples.items()}
+    request = {
+        "plan": {"version": 1, "layers": [{"name": n, "format": "int3/channel"} for n in ("conv1", "conv2", "fc")]}
+    }
+    assert job(model, blank, request).run().outcome in ("met", "not_met")
