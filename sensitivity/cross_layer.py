@@ -138,7 +138,7 @@ def cross_layer(
                     check((done + number) / (len(changes) * len(starts)))
                 return np.stack(parts)
 
-            # the name says which samples went in, and in which batches: a sketch differs from batch to batch
+            # the name says which samples went in, and in which parts: a sketch differs from one to the next
             rows[target.site].append(checkpoint(f"{target.site}/{start}-{stop}/{batch}/{cores.runs}", compute))
             done += len(target.changes)
             check(done / (len(changes) * len(starts)))

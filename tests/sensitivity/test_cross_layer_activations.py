@@ -227,7 +227,7 @@ def test_progress_rises_to_one_and_chunks_are_one_for_each_group_and_site(convol
         return compute()
 
     found_by(convolutions, changes, inputs, Loss.KL, group=5, check=fractions.append, checkpoint=checkpoint)
-    assert names == [f"{name}/{part}/64" for part in ("0-5", "5-9") for name in made[:3]]
+    assert names == [f"{name}/{part}/64/1" for part in ("0-5", "5-9") for name in made[:3]]
     np.testing.assert_allclose(list(dict.fromkeys(fractions)), np.arange(1, 13) / 12)
 
 
