@@ -38,6 +38,7 @@ from network.taps import Taps
 from quantization.activations.quantized import QuantizedActivation
 from quantization.activations.ranges import Histogram, calibrated
 from quantization.export.export import export
+from quantization.export.leftovers import leftovers
 from quantization.formats import IntegerFormat, UnsignedFormat
 from quantization.plans.bias_correction import with_biases
 from quantization.plans.sequential import Effort, RoundedPlan, round_plan
@@ -187,7 +188,7 @@ def _quantized(data: Data, bits: int, activations: int | None = None) -> bytes:
         for site in network.sites
     }
     found: RoundedPlan = round_plan(network, weights, {data.input: data.calibration}, tensors, Effort(threads=1))
-    return export(with_biases(network, found.biases), found.weights, {}, tensors)
+    return export(with_biases(network, found.biases), found.weights, {}, tensors, halves=leftovers(network))
 
 
 def _activations(data: Data, format_: UnsignedFormat) -> dict[str, QuantizedActivation]:
