@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
@@ -112,3 +113,32 @@ def test_another_format_than_planned_is_found(job, model, samples, monkeypatch):
         other = other.run()
     with pytest.raises(FileNotAsPlanned, match=r"conv2.weight is stored as int4/channel .*; planned was int3/channel"):
         job(model, samples, {"plan": WEIGHTS, "weights": {"rounding": "nearest"}}).run()
+
+
+def test_products_that_are_packed_sum_in_another_order(job, samples):
+    rng = np.random.default_rng(0)
+    tensors = {"fc1": rng.standard_normal((64, 96)) / 8, "fc2": rng.standard_normal((96, 10)) / 8}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["image"], ["f"]),
+            helper.make_node("MatMul", ["f", "fc1"], ["h"], "fc1"),
+            helper.make_node("Relu", ["h"], ["r"]),
+            helper.make_node("MatMul", ["r", "fc2"], ["logits"], "fc2"),
+        ],
+        "packed",
+        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["N", 1, 8, 8])],
+        [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["N", 10])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in tensors.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString()
+    request = {
+        "budget": {"metric": "agreement", "max_drop": 0.5},
+        "objective": "latency",
+        "weights": {"formats": ["int4/block32"], "rounding": "nearest"},
+        "latency_table": {name: {"int4/block32": 1.0} for name in tensors},
+    }
+    found = job(model, samples, request).run()
+    operators = [node.op_type for node in onnx.ModelProto.FromString(found.artifacts["model"]).graph.node]
+    assert operators.count("MatMulNBits") == 2
+    outputs = json.loads(found.artifacts["plan"])["audit"]["outputs"]
+    assert outputs["relative_difference"] < module.FLOAT_TOLERANCE
