@@ -20,10 +20,8 @@ def test_the_first_samples_lose_what_they_lose_among_all(mlp, perturbations, sam
 
 
 def test_more_cores_change_no_loss_and_no_whole_batch(mlp, perturbations, samples_of):
-    changes = perturbations(mlp, 0.2, count=1)
-    one, three = (
-        MeasuredPlans(mlp, changes, samples_of(mlp, 12), Loss.KL, threads=threads, batch=5) for threads in (1, 3)
-    )
+    changes, inputs = perturbations(mlp, 0.2, count=1), samples_of(mlp, 12)
+    one, three = (MeasuredPlans(mlp, changes, inputs, Loss.KL, threads=threads, batch=5) for threads in (1, 3))
     plan = range(len(changes))
     np.testing.assert_allclose(three.losses(plan), one.losses(plan), rtol=1e-4, atol=1e-9)
     assert len(three.losses(plan, 6)) == 10
