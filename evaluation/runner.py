@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from network.errors import ModelInvalid, ModelTooLarge
+from network.runtime import SideBySide
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -38,15 +40,19 @@ class OnnxRunner:
     Args:
         model: the file, admitted before (`network.admission`): it is run as it is.
         threads: threads within an operator, at least 1.
+        runs: parts of a batch that run at once, each on so many threads (`network.runtime.SideBySide`); 1 for a graph
+            that fixes its batch size.
 
     Raises:
+        ValueError: `threads` or `runs` is not positive.
         ModelInvalid: ONNX Runtime refuses the file.
         ModelTooLarge: loading it takes more memory than this process may use.
     """
 
-    def __init__(self, model: bytes, threads: int) -> None:
-        if threads < 1:
-            raise ValueError(f"threads must be at least 1, got {threads}")
+    def __init__(self, model: bytes, threads: int, runs: int = 1) -> None:
+        for name, number in (("threads", threads), ("runs", runs)):
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
         options = _options(threads)
         options.use_deterministic_compute = True
         self._session = _session(model, options)
@@ -60,6 +66,7 @@ class OnnxRunner:
                 "must be the samples: export it with one batch size, or a dynamic one"
             )
         self.static_batch: int | None = next(iter(sizes), None)
+        self._cores = SideBySide(1 if self.static_batch else runs, threads)
 
     def run(self, inputs: Arrays, batch: int) -> list[NDArray[np.generic]]:
         """All outputs in graph order, each `[samples, ...]`, for samples `[samples, ...]` by input name.
@@ -78,21 +85,21 @@ class OnnxRunner:
     def _collect(self, inputs: Arrays, batch: int, names: Sequence[str]) -> list[NDArray[np.generic]]:
         samples = self._samples(inputs)
         collected: list[NDArray[np.generic]] = []
+
+        def run(feed: Arrays) -> list[Any]:
+            with _runtime_errors("run"):
+                return list(self._session.run(list(names), feed))
+
         start = 0
         for feed, kept in self._batches(inputs, batch):
-            with _runtime_errors("run"):
-                results = self._session.run(list(names), feed)
             fed = len(feed[self._inputs[0]])
-            for index, (name, result) in enumerate(zip(names, results, strict=True)):
-                _check_sample_axis(name, result, fed)
-                if start == 0:
-                    collected.append(np.empty((samples, *result.shape[1:]), result.dtype))
-                elif result.shape[1:] != collected[index].shape[1:]:
-                    raise ModelInvalid(
-                        f"output {name!r} changes its shape with the samples: {result.shape[1:]} after "
-                        f"{collected[index].shape[1:]}; expected one shape for all"
-                    )
-                collected[index][start : start + kept] = result[:kept]
+            parts = self._cores.parts(0, fed)
+            found = self._cores.map(run, [{name: array[part] for name, array in feed.items()} for part in parts])
+            for part, results in zip(parts, found, strict=True):
+                stop = min(part.stop, kept)
+                _keep(
+                    results, names, part.stop - part.start, slice(start + part.start, start + stop), samples, collected
+                )
             start += kept
         return collected
 
@@ -146,6 +153,27 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
 def _session(model: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     with _runtime_errors("load"):
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _keep(
+    results: Sequence[Any],
+    names: Sequence[str],
+    fed: int,
+    place: slice,
+    samples: int,
+    collected: list[NDArray[np.generic]],
+) -> None:
+    """Put the outputs of one run on `fed` samples into their `place` among those of all `samples`."""
+    for index, (name, result) in enumerate(zip(names, results, strict=True)):
+        _check_sample_axis(name, result, fed)
+        if place.start == 0:
+            collected.append(np.empty((samples, *result.shape[1:]), result.dtype))
+        elif result.shape[1:] != collected[index].shape[1:]:
+            raise ModelInvalid(
+                f"output {name!r} changes its shape with the samples: {result.shape[1:]} after "
+                f"{collected[index].shape[1:]}; expected one shape for all"
+            )
+        collected[index][place] = result[: place.stop - place.start]
 
 
 def _check_sample_axis(name: str, result: object, fed: int) -> None:

@@ -26,10 +26,11 @@ def expected(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("batch", [1, 5, 23, 100])
 @pytest.mark.parametrize("fixed", ["N", 1, 4, 23, 64])
+@pytest.mark.parametrize("runs", [1, 3])
 def test_every_batch_size_gives_every_sample_once(
-    linear: Build, x: np.ndarray, expected: np.ndarray, batch: int, fixed: int | str
+    linear: Build, x: np.ndarray, expected: np.ndarray, batch: int, fixed: int | str, runs: int
 ) -> None:
-    runner = OnnxRunner(linear(fixed), threads=1)
+    runner = OnnxRunner(linear(fixed), threads=1, runs=runs)
     assert runner.static_batch == (None if fixed == "N" else fixed)
     first, second = runner.run({"x": x}, batch)
     np.testing.assert_allclose(first, expected, rtol=1e-6, atol=1e-6)
@@ -91,3 +92,5 @@ def test_outputs_may_hold_integers(single_node: Build, x: np.ndarray) -> None:
 def test_threads_are_checked(linear: Build) -> None:
     with pytest.raises(ValueError, match="threads"):
         OnnxRunner(linear(), threads=0)
+    with pytest.raises(ValueError, match="runs must be at least 1, got 0"):
+        OnnxRunner(linear(), threads=1, runs=0)

@@ -16,6 +16,7 @@ from evaluation.metrics import Measurement, Metric, measure
 from evaluation.runner import OnnxRunner
 from network.graph import Network
 from network.normalise import dump
+from network.runtime import SideBySide
 from planner.problem import Plan, Problem
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.cost import file_bytes
@@ -65,7 +66,7 @@ class Comparison:
         self._metric = metric
 
         def compute() -> bytes:
-            runner = OnnxRunner(dump(inputs.network), context.threads)
+            runner = self._runner(dump(inputs.network))
             return pack({}, {"output": self._output(runner, _ALL)})
 
         _, arrays = unpack(context.chunk("float_output", compute))
@@ -82,7 +83,7 @@ class Comparison:
 
     def __call__(self, model: bytes) -> Measurement:
         """`model` measured against the float network on all samples."""
-        return self._measured(self._output(OnnxRunner(model, self._context.threads), _ALL), _ALL)
+        return self._measured(self._output(self._runner(model), _ALL), _ALL)
 
     def of_float(self) -> Measurement:
         """The float network against itself: what there is to lose, sample by sample."""
@@ -92,11 +93,15 @@ class Comparison:
         self, model: bytes, order: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.generic], Measurement]]:
         """The samples in `order`, a batch at a time: their indices, `model`'s outputs, the measurement."""
-        runner = OnnxRunner(model, self._context.threads)
+        runner = self._runner(model)
         for start in range(0, len(order), self._inputs.batch):
             read = order[start : start + self._inputs.batch]
             output = self._output(runner, read)
             yield read, output, self._measured(output, read)
+
+    def _runner(self, model: bytes) -> OnnxRunner:
+        cores = SideBySide.of(self._inputs.batch, self._context.threads, self._inputs.static_batch)
+        return OnnxRunner(model, cores.threads, cores.runs)
 
     def _output(self, runner: OnnxRunner, samples: NDArray[np.int64] | slice) -> NDArray[np.generic]:
         self._context.check()
