@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from enum import StrEnum
 
@@ -90,8 +91,10 @@ class Heartbeat:
         self._stage = (stage, limit, time.monotonic() + limit.total_seconds())
 
     def leave_stage(self) -> None:
-        """No stage runs, and no limit counts."""
+        """No stage runs, and no limit counts; what was reported last is written, however short the stage was."""
         self._stage = None
+        with suppress(SQLAlchemyError):  # it is there to be seen, and what comes next asks the database again
+            self._beat(self._progress)
 
     def report(self, progress: Progress) -> None:
         """Write this progress with one of the next heartbeats."""
