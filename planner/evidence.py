@@ -5,7 +5,9 @@ Two things that measurements on a thousand samples do to a search, and what is d
 1. Accuracy is not monotone along a frontier, so every evaluated plan is kept, and any of them may be the answer.
 2. The cheapest of several plans that *seem* to meet a budget is likely one that was lucky (the winner's curse). A plan
    therefore counts as meeting the budget only if its own measurement does *and* the fitted map does at its damage: its
-   neighbours have to vouch for it.
+   neighbours have to vouch for it. Where it is known what the drop would be without the luck of the labels
+   (`Evaluation.expected_drop`), the larger of both counts: that luck is the same for all plans, so that no neighbour
+   sees it.
 
 The map leads from predicted damage to measured drop. It is monotone, fitted by isotonic regression with the weights
 1 / stderr^2 after every evaluation, and joined linearly between the evaluated plans.
@@ -54,7 +56,8 @@ class Evaluation:
 
     `fraction` of the search samples were read. `within` answers whether the drop on all of them meets the budget: set
     by an evaluation that stopped because it was certain. One that read everything leaves it None, and `drop` answers.
-    One that read a part and has no answer was cut short by the deadline.
+    One that read a part and has no answer was cut short by the deadline. `expected_drop` is what the drop would be
+    without the luck of the labels, where that is known.
     """
 
     drop: float
@@ -63,6 +66,7 @@ class Evaluation:
     size_bytes: int
     fraction: float = 1.0
     within: bool | None = None
+    expected_drop: float | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.drop):
@@ -181,7 +185,7 @@ class Evidence:
         if evaluation.cut_short:
             return False
         if evaluation.within is not None:
-            return evaluation.within
+            return evaluation.within and (evaluation.expected_drop or 0.0) <= self.max_drop
         return self._value(evaluation) <= self.max_drop
 
     def meets(self, point: PlanPoint) -> bool:
@@ -222,4 +226,5 @@ class Evidence:
         return evaluation.fraction < 1, self._value(evaluation), point.cost
 
     def _value(self, evaluation: Evaluation) -> float:
-        return evaluation.drop + (self._safety * evaluation.stderr if self._safety else 0.0)
+        drop = evaluation.drop + (self._safety * evaluation.stderr if self._safety else 0.0)
+        return drop if evaluation.expected_drop is None else max(drop, evaluation.expected_drop)

@@ -142,7 +142,7 @@ STAGES: tuple[Stage, ...] = (
         run=plan.run,
         weight=25,
         time_limit=timedelta(hours=24),
-        version=8,
+        version=9,
         needed=searches,
     ),
     Stage(

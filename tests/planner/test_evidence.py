@@ -71,3 +71,20 @@ def test_the_map_is_the_weighted_monotone_fit():
 def test_what_makes_no_sense_is_refused(make, text):
     with pytest.raises(ProblemInvalid, match=text):
         make()
+
+
+def test_the_larger_of_the_measured_and_the_expected_drop_counts() -> None:
+    """Labels that are kind to every plan are kind to the neighbours that vouch, too."""
+    point = PlanPoint(Plan((0,)), 10.0, 0.1)
+    for drop, expected, meets in (
+        (0.005, 0.02, False),
+        (0.005, 0.009, True),
+        (0.02, 0.005, False),
+        (0.005, None, True),
+    ):
+        for within in (None, drop <= 0.01):
+            fraction = 1.0 if within is None else 0.5
+            found = Evaluation(drop, 0.001, 100, 10, fraction, within, expected)
+            evidence = Evidence(lambda *_, found=found: found, 0.01)
+            assert evidence.evaluate(point)
+            assert evidence.meets(point) == meets

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.control_variate import Scores, margins, predicted_losses
+from evaluation.expected_drop import ExpectedDrop
 from evaluation.metrics import DropKind, Metric, are_probabilities
 from evaluation.sampling import Sampling
 from evaluation.sequential import Verdict
@@ -51,6 +52,9 @@ class Evaluator:
         self._compare = Comparison(context, inputs, inputs.splits.search, metric)
         self._float = self._compare.of_float()
         self._margins = _Margins.of(self._compare, metric) if self._float.counts else None
+        self._expected = None
+        if metric is Metric.TOP1 and self._compare.labels is not None:
+            self._expected = ExpectedDrop.of(self._compare.float_output, self._compare.labels)
         self._report = report
         self._done = 0
 
@@ -72,11 +76,14 @@ class Evaluator:
         conclusive = {Verdict.BEYOND} if budget["confidence"] else {Verdict.BEYOND, Verdict.WITHIN}
         order = np.random.default_rng([request["seed"], *point.plan.choices]).permutation(self._float.samples)
         seen = np.full(self._float.samples, np.nan)
+        losses = np.full(self._float.samples, np.nan)
         verdict = Verdict.OPEN
         for read, output, measurement in self._compare.in_order(model, order):
             verdict = sampling.add(measurement, read)
             if self._margins is not None:
                 seen[read] = self._margins.of_output(output, read)
+            if self._expected is not None:
+                losses[read] = self._expected.losses(output, read)
             if (verdict in conclusive and not to_the_end) or self._context.deadline_passed():
                 break
         early = sampling.fraction < 1 and verdict in conclusive
@@ -88,10 +95,18 @@ class Evaluator:
             size_bytes=len(model),
             fraction=sampling.fraction,
             within=verdict is Verdict.WITHIN if early else None,
+            expected_drop=self._expected_drop(losses),
         )
         document = asdict(evaluation)
         self._context.event("evaluated", {"cost": point.cost, "predicted_damage": point.damage, **document})
         return pack(document, {"margins": seen})
+
+    def _expected_drop(self, losses: NDArray[np.float64]) -> float | None:
+        """The mean of those that are known, of the budget's kind; None where none is."""
+        if self._expected is None:
+            return None
+        relative = DropKind(self._context.request["budget"]["kind"]) is DropKind.RELATIVE
+        return float(np.nanmean(losses)) / (self._float.float_value if relative else 1.0)
 
 
 class _Margins:

@@ -225,6 +225,7 @@ def _evaluated(problem: Problem, plan: EvaluatedPlan) -> dict[str, Any]:
         "predicted_damage": plan.point.damage,
         "drop": plan.evaluation.drop,
         "stderr": plan.evaluation.stderr,
+        "expected_drop": plan.evaluation.expected_drop,
         "fitted_drop": plan.fitted_drop,
         "meets_budget": plan.meets,
         "samples": plan.evaluation.samples,
