@@ -185,7 +185,7 @@ class Evidence:
         if evaluation.cut_short:
             return False
         if evaluation.within is not None:
-            return evaluation.within and (evaluation.expected_drop or 0.0) <= self.max_drop
+            return evaluation.within and (evaluation.expected_drop is None or evaluation.expected_drop <= self.max_drop)
         return self._value(evaluation) <= self.max_drop
 
     def meets(self, point: PlanPoint) -> bool:

@@ -2,9 +2,8 @@
 
 A file is its skeleton (everything but the site weights), plus what each weight adds, plus one function for each digit
 layout in use. Only the last does not belong to one site: `skeleton_bytes` counts the functions of all formats that a
-plan may choose from (1,100 bytes for all widths, as many more with planes that do not end with a tensor). So the sum
-over sites is additive, and never below the file but for the few bytes by which length prefixes grow. `file_bytes` is
-exact.
+plan may choose from (1,500 bytes for integers of all widths, below opset 25 3,500). So the sum over sites is additive,
+and never below the file but for the few bytes by which length prefixes grow. `file_bytes` is exact.
 
 Quantized activations cost their nodes, scales and zero points, and the form of the biases behind them. The sum over
 sites (`activation_bytes`) is not below the file, but for the few bytes by which prefixes grow; how a layer runs, on

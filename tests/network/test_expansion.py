@@ -28,6 +28,7 @@ from network.opset import TARGET_OPSET, lower
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.export import export, simulate
 from quantization.formats import UnsignedFormat
+from tests.network.lowering import lowered
 
 F = TensorProto.FLOAT
 OPSETS = range(18, TARGET_OPSET)
@@ -51,15 +52,6 @@ def made(nodes: list[NodeProto], inputs: Arrays, constants: Arrays | None = None
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", TARGET_OPSET)], ir_version=13)
     return onnx.shape_inference.infer_shapes(model)
-
-
-def lowered(model: ModelProto, opset: int) -> ModelProto:
-    """A copy at `opset`, that onnx's checker takes."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    lower(copy, opset)
-    onnx.checker.check_model(copy, full_check=True)
-    return copy
 
 
 def computed(model: ModelProto, inputs: Arrays, optimised: Path | None = None) -> list[NDArray[Any]]:

@@ -20,6 +20,7 @@ from network.errors import OpsetNotReachable
 from network.execution import TorchNetwork
 from network.normalise import dump, load, normalise
 from network.opset import OLDEST_OPSET, TARGET_OPSET, lower
+from tests.network.lowering import lowered
 
 F, I64 = TensorProto.FLOAT, TensorProto.INT64
 OPSETS = range(OLDEST_OPSET, TARGET_OPSET + 1)
@@ -57,15 +58,6 @@ def computed(model: ModelProto) -> NDArray[Any]:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, feeds)[0])
-
-
-def lowered(model: ModelProto, opset: int) -> ModelProto:
-    """A copy at `opset`, that onnx's checker takes."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    lower(copy, opset)
-    onnx.checker.check_model(copy, full_check=True)
-    return copy
 
 
 node = helper.make_node

@@ -51,9 +51,7 @@ def _older(case: Case) -> list[int]:
 
 # of the cases: the operators that have no counterpart before that opset with so many inputs, the attribute or its value
 NEW = {
-    ("Attention", 7): 24,
     ("AveragePool", "dilations"): 19,
-    ("GroupNormalization", "num_groups"): 21,
     ("Pad", "wrap"): 19,
     ("Resize", "half_pixel_symmetric"): 19,
     **{(op, "ceil_mode"): 22 for op in ("AveragePool", "LpPool", "MaxPool")},
