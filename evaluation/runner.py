@@ -42,6 +42,7 @@ class OnnxRunner:
         threads: threads within an operator, at least 1.
         runs: parts of a batch that run at once, each on so many threads (`network.runtime.SideBySide`); 1 for a graph
             that fixes its batch size.
+        exact: integer kernels may not saturate between products, as those of x86 processors without VNNI do.
 
     Raises:
         ValueError: `threads` or `runs` is not positive.
@@ -49,12 +50,14 @@ class OnnxRunner:
         ModelTooLarge: loading it takes more memory than this process may use.
     """
 
-    def __init__(self, model: bytes, threads: int, runs: int = 1) -> None:
+    def __init__(self, model: bytes, threads: int, runs: int = 1, *, exact: bool = False) -> None:
         for name, number in (("threads", threads), ("runs", runs)):
             if number < 1:
                 raise ValueError(f"{name} must be at least 1, got {number}")
         options = _options(threads)
         options.use_deterministic_compute = True
+        if exact:
+            options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = _session(model, options)
         self._inputs = [value.name for value in self._session.get_inputs()]
         self.outputs: tuple[str, ...] = tuple(value.name for value in self._session.get_outputs())

@@ -1,6 +1,6 @@
 """One weight of a plan rounded anew in the format it has: GPTQ, then coordinate descent.
 
-integers      GPTQ; coordinate descent where a channel or the tensor has one scale and no zero point
+integers      GPTQ; coordinate descent, in which zero points and the scales of blocks stay
 power grids   the same, on the grid of the weight that is rounded
 rotated       the same in the rotated basis, with H rotated
 codebooks     GPTQ with tables fitted to the codes; coordinate descent on codes and tables

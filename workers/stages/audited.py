@@ -110,12 +110,13 @@ def _outputs(context: StageContext, inputs: Inputs, model: Exported) -> dict[str
     part = inputs.dataset.take(inputs.splits.held_out[: max(SAMPLES, inputs.static_batch or 0)])
     halves = halves_of(context.request, inputs.network)
     simulated = simulate(model.network, model.weights, model.activations, halves=halves)
-    found, expected, floats = (
-        _run(context, file, part.inputs, inputs.batch) for file in (model.file, simulated, dump(inputs.network))
-    )
+    found, expected = (_run(context, file, part.inputs, inputs.batch) for file in (model.file, simulated))
     finite = np.isfinite(expected)  # a plan may break the network, and is measured all the same
     difference, size = _rms((found - expected)[finite]), _rms(expected[finite])
-    allowed = max(FLOAT_TOLERANCE * size, _rms((expected - floats)[finite]) if model.activations else 0.0)
+    allowed = FLOAT_TOLERANCE * size
+    if model.activations:
+        floats = _run(context, dump(inputs.network), part.inputs, inputs.batch)
+        allowed = max(allowed, _rms((expected - floats)[finite]))
     if not difference <= allowed:
         raise FileNotAsPlanned(
             f"the file's outputs differ from those of the simulated plan by {difference:g} in the root of the mean "
@@ -131,7 +132,8 @@ def _outputs(context: StageContext, inputs: Inputs, model: Exported) -> dict[str
 
 def _run(context: StageContext, file: bytes, samples: Mapping[str, Outputs], batch: int) -> NDArray[np.float64]:
     context.check()
-    return OnnxRunner(file, context.threads).first_output(samples, batch).astype(np.float64)
+    # what a processor's kernels cut off is no fault of the file, and is measured with it
+    return OnnxRunner(file, context.threads, exact=True).first_output(samples, batch).astype(np.float64)
 
 
 def _rms(values: NDArray[np.float64]) -> float:
