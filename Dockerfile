@@ -5,6 +5,7 @@ RUN python -m venv /opt/bitbudget
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY app app
 COPY workers workers
+COPY pipeline pipeline
 COPY network network
 COPY quantization quantization
 COPY sensitivity sensitivity

@@ -30,10 +30,10 @@ from rich.table import Table
 
 from benchmarks.service import Service, resident_bytes, running_service
 from examples.networks import DigitsTransformer, save, train
-from workers import pipeline
+from pipeline import table
 
 REQUEST: dict[str, Any] = {"budget": {"metric": "top1", "max_drop": 0.01}}
-STAGES = tuple(stage.name for stage in pipeline.STAGES)
+STAGES = tuple(stage.name for stage in table.STAGES)
 # The stage `latency` is over at once unless somebody asks for latencies.
 KILLED = tuple(name for name in STAGES if name != "latency")
 UPLOAD_BYTES = 500 * 1000**2

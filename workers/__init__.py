@@ -1,1 +1,1 @@
-"""Celery workers: the table of stages, the stages themselves, heartbeats, limits and the dispatcher."""
+"""Celery around the pipeline: claims, heartbeats, limits and the processes that jobs run in."""

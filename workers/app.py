@@ -12,7 +12,7 @@ from app.lifecycle import messages
 from app.settings import Settings
 
 JOB_SECONDS = 24 * 3600.0
-"""The longest job; stages have limits of their own in `workers.pipeline`, this one is behind them all."""
+"""The longest job; stages have limits of their own in `pipeline.table`, this one is behind them all."""
 
 STOP_SECONDS = 10.0
 """How long a job may go on once it was told to stop, before its process is ended."""

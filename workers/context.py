@@ -18,10 +18,10 @@ from app.schemas.parsing import parse_request
 from app.store.blobs import open_blob_to_file
 from app.store.engine import Sessions
 from app.store.uploads import upload_blob
+from pipeline.stage import JSON, Stage, needed_stages
 from workers import results
 from workers.heartbeat import Heartbeat, Interrupted, Interruption
 from workers.patience import patiently
-from workers.stage import JSON, Stage, needed_stages
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class Resources:
 
 
 class JobContext:
-    """A `workers.stage.StageContext` on the store.
+    """A `pipeline.stage.StageContext` on the store.
 
     Args:
         claim: with every member of the request (`with_defaults`).

@@ -20,13 +20,13 @@ from app.store.blobs import write_bytes
 from app.store.engine import Sessions
 from app.store.jobs import find_job
 from app.store.temporary import work_folder
+from pipeline.stage import Delivery, Stage, StageContext, needed_stages
 from workers.app import STOP_SECONDS
 from workers.context import JobContext, Resources, with_defaults
 from workers.failures import failure
 from workers.heartbeat import Heartbeat, Interrupted, Interruption
 from workers.limits import thread_count
 from workers.patience import UNREACHABLE, patiently
-from workers.stage import Delivery, Stage, StageContext, needed_stages
 
 logger = logging.getLogger(__name__)
 

@@ -119,7 +119,7 @@ def test_a_request_cannot_be_changed() -> None:
 
 
 def test_the_methods_of_a_request_are_those_that_a_job_can_plan_with() -> None:
-    from workers.stages.methods import CHEAP, DEAR, MEASURED
+    from pipeline.methods import CHEAP, DEAR, MEASURED
 
     named = get_args(Sensitivity.model_fields["method"].annotation)
     assert sorted(named) == sorted(("auto", *MEASURED, *CHEAP, *DEAR))

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from workers.stage import Delivery, Stage, StageContext
+from pipeline.stage import Delivery, Stage, StageContext
 
 CHUNKS = 4
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from app.lifecycle.states import Claim
+from pipeline.stage import Delivery, Stage, needed_stages
 from workers.context import ProgressClock, stage_keys
 from workers.job import Pipeline
-from workers.stage import Delivery, Stage, needed_stages
 
 
 def _stage(name: str, weight: float = 1.0, reads: tuple[str, ...] = ("model",), setting: str = "seed") -> Stage:

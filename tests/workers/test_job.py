@@ -16,8 +16,8 @@ from app.settings import Settings
 from app.store.engine import Sessions
 from app.store.stages import get_stage_result
 from app.store.tables import StageResultRow
+from pipeline.stage import Delivery, Stage
 from workers.job import End, Pipeline, Worker
-from workers.stage import Delivery, Stage
 
 VALUES = list(range(10))
 

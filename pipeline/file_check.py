@@ -1,0 +1,140 @@
+"""The certified file read back: that it stores what the plan says, and computes what the plan, simulated, computes.
+
+A file that does not is a fault of ours, and no user gets it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.runner import OnnxRunner
+from network.activations import moved_from
+from network.graph import Network
+from network.normalise import dump
+from pipeline.allowed_formats import halves_of
+from pipeline.plan_evaluation import Exported
+from pipeline.stage import StageContext
+from pipeline.workspace import Inputs
+from quantization.activations.quantized import QuantizedActivation
+from quantization.export.audit import Audit, StoredActivation, audit, rounded_activations
+from quantization.export.export import simulate
+from quantization.formats import FloatFormat, Format
+
+SAMPLES = 64
+# Float sums in another order differ by rounding alone.
+FLOAT_TOLERANCE = 1e-4
+Outputs = NDArray[np.generic]
+
+
+class FileNotAsPlanned(RuntimeError):
+    """The file is not what the plan says: a fault of this program."""
+
+
+def audited(context: StageContext, inputs: Inputs, model: Exported, formats: Mapping[str, Format]) -> dict[str, Any]:
+    """What the file of the plan holds, after it was compared with the plan.
+
+    Args:
+        formats: of every site's weight, by initializer name.
+
+    Raises:
+        FileNotAudited: the file cannot be read back.
+        FileNotAsPlanned: a weight or an activation is not stored in its format, the sizes do not add up, or the outputs
+            are not those of the simulated plan.
+    """
+    found = audit(model.file)
+    check_stored(found, model.network, formats, model.activations)
+    if found.total_bytes != len(model.file):
+        raise FileNotAsPlanned(f"the audit counts {found.total_bytes} bytes, and the file has {len(model.file)}")
+    return {
+        "weights": len(found.weights),
+        "activations": len(found.activations),
+        "codes_bytes": sum(weight.size_bytes for weight in found.weights),
+        "scales_bytes": sum(weight.scale_bytes for weight in found.weights),
+        "total_bytes": found.total_bytes,
+        "outputs": _outputs(context, inputs, model),
+    }
+
+
+def check_stored(
+    found: Audit, network: Network, formats: Mapping[str, Format], activations: Mapping[str, QuantizedActivation]
+) -> None:
+    """That every weight, of as many elements, and every activation is stored in the format that it was given.
+
+    Raises:
+        FileNotAsPlanned: one is not.
+    """
+    stored = {weight.name: weight for weight in found.weights}
+    for site in network.sites:
+        weight, planned = stored.get(site.weight), formats.get(site.weight, FloatFormat())
+        if weight is None or (weight.format, weight.elements) != (planned, site.size):
+            got = "not at all" if weight is None else f"as {weight.format.name} of {weight.elements} elements"
+            raise FileNotAsPlanned(
+                f"weight {site.weight} is stored {got}; planned was {planned.name} of {site.size} elements"
+            )
+    _check_activations(found, network, activations)
+
+
+def _check_activations(found: Audit, network: Network, activations: Mapping[str, QuantizedActivation]) -> None:
+    rounded = Counter(found.activations)
+    moved = moved_from(network)
+    for name, activation in activations.items():
+        if activation.format.bits > 8 and moved.get(name) in activations:
+            continue  # it holds rounded values already
+        bits, scale = activation.format.bits, float(np.float32(activation.scale))
+        planned = StoredActivation(name, bits, scale, activation.zero_point)
+        if not rounded[planned]:
+            raise FileNotAsPlanned(f"activation {name} is not rounded to {bits} bits at scale {scale}")
+        rounded[planned] -= 1
+    # a network may come with some of its own, whose values may have got another name
+    own = Counter(replace(one, name="") for one in rounded_activations(network.proto.graph))
+    for one in rounded.elements():
+        if not own[replace(one, name="")]:
+            raise FileNotAsPlanned(
+                f"activation {one.name} is rounded to {one.bits} bits, and the plan leaves it float32"
+            )
+        own[replace(one, name="")] -= 1
+
+
+def _outputs(context: StageContext, inputs: Inputs, model: Exported) -> dict[str, Any]:
+    """How the file's first output differs from that of the simulated plan, on some held-out samples.
+
+    With integer kernels some values take the neighbouring code, because exact sums are rounded where the simulation
+    rounds float ones: together they may not be further from the simulated plan than that is from the float network.
+    """
+    part = inputs.dataset.take(inputs.splits.held_out[: max(SAMPLES, inputs.static_batch or 0)])
+    halves = halves_of(context.request, inputs.network)
+    simulated = simulate(model.network, model.weights, model.activations, halves=halves)
+    found, expected = (_run(context, file, part.inputs, inputs.batch) for file in (model.file, simulated))
+    finite = np.isfinite(expected)  # a plan may break the network, and is measured all the same
+    difference, size = _rms((found - expected)[finite]), _rms(expected[finite])
+    allowed = FLOAT_TOLERANCE * size
+    if model.activations:
+        floats = _run(context, dump(inputs.network), part.inputs, inputs.batch)
+        allowed = max(allowed, _rms((expected - floats)[finite]))
+    if not difference <= allowed:
+        raise FileNotAsPlanned(
+            f"the file's outputs differ from those of the simulated plan by {difference:g} in the root of the mean "
+            f"square, and {allowed:g} is allowed"
+        )
+    return {
+        "samples": len(found),
+        "equal": bool(np.array_equal(found, expected, equal_nan=True)),
+        "largest_difference": float(np.abs(found - expected)[finite].max(initial=0.0)),
+        "relative_difference": difference / size if size else 0.0,
+    }
+
+
+def _run(context: StageContext, file: bytes, samples: Mapping[str, Outputs], batch: int) -> NDArray[np.float64]:
+    context.check()
+    # what a processor's kernels cut off is no fault of the file, and is measured with it
+    return OnnxRunner(file, context.threads, exact=True).first_output(samples, batch).astype(np.float64)
+
+
+def _rms(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.square(values).mean())) if values.size else 0.0

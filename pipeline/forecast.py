@@ -1,0 +1,71 @@
+"""What the stages `cross_layer` and `sensitivity` will take, before each begins: seconds, and peak of memory.
+
+Time is counted in float passes (`pipeline.methods`) and one batch is run to see how long a pass takes here. The
+estimate leaves out what depends on luck (how many probes the traces need), so that it is good to a factor of two.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from dataclasses import dataclass
+
+from evaluation.runner import OnnxRunner
+from network.memory import estimate_memory
+from network.normalise import dump
+from pipeline.workspace import ACTIVATIONS_PER_PEAK, Inputs
+
+SKETCHED_OUTPUTS = 256
+FLOAT32_BYTES = 4
+FLOAT64_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a stage is expected to take; the memory is that of the whole process."""
+
+    seconds: float
+    memory_bytes: int
+
+
+def forecast_passes(inputs: Inputs, passes: float, candidates: int, threads: int) -> Forecast:
+    """Of `passes` float passes in ONNX Runtime that keep the outputs of all `candidates`."""
+    samples, of_sample = len(inputs.sensitivity_samples), _sample_bytes(inputs)
+    width = math.prod(n or 1 for n in inputs.network.outputs[0].shape[1:])
+    rows = candidates * samples * min(width, SKETCHED_OUTPUTS) * FLOAT32_BYTES
+    matrices = 3 * FLOAT64_BYTES * candidates**2
+    # two cuts of a group are alive while it moves on, and the rows a second time, in parts, while the matrix is made
+    held = (2 * min(inputs.group, samples) + inputs.batch) * of_sample + 2 * rows + matrices
+    weights = estimate_memory(inputs.network.proto, 1).weight_bytes
+    return Forecast(_pass_seconds(inputs, threads) * passes, _used_bytes() + weights + held)
+
+
+def forecast_gradients(inputs: Inputs, passes: float, threads: int) -> Forecast:
+    """Of as much work as `passes` float passes, by backward passes in torch."""
+    weights = estimate_memory(inputs.network.proto, 1).weight_bytes  # a copy, their gradients, and one candidate
+    held = 3 * weights + inputs.backward_batch * _sample_bytes(inputs) * ACTIVATIONS_PER_PEAK
+    return Forecast(_pass_seconds(inputs, threads) * passes, _used_bytes() + held)
+
+
+def _pass_seconds(inputs: Inputs, threads: int) -> float:
+    """Of the float network over the samples of the analysis, from one batch that is run twice."""
+    runner = OnnxRunner(dump(inputs.network), threads)
+    samples = inputs.sensitivity_samples
+    batch = inputs.take(samples[: inputs.batch])
+    for _ in range(2):  # the first run also allocates
+        started = time.perf_counter()
+        runner.first_output(batch, inputs.batch)
+        seconds = time.perf_counter() - started
+    return seconds * len(samples) / len(next(iter(batch.values())))
+
+
+def _sample_bytes(inputs: Inputs) -> int:
+    """The activations of one sample that are alive at once."""
+    batch = inputs.static_batch or 1
+    return estimate_memory(inputs.network.proto, batch).activation_bytes // batch
+
+
+def _used_bytes() -> int:
+    """The peak of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,94 @@
+"""The latency of every layer in every format: what the stage `latency` wrote, measured here or given by the user."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evaluation.layer_model import inputs_of
+from network.activations import find_activations
+from network.graph import Network
+from network.sites import RECURRENT
+from pipeline.results import unpack
+from pipeline.stage import StageContext
+from pipeline.workspace import Arrays, Inputs
+from quantization.export.matmul_nbits import Products
+from quantization.formats import UnsignedFormat, parse_format
+
+
+def latency_wanted(request: Mapping[str, Any]) -> bool:
+    """Whether anything in the request asks for latencies."""
+    limited = request["limits"]["max_latency_ms"] is not None
+    return request["objective"] == "latency" or limited or request["latency_table"] is not None
+
+
+def products_of(request: Mapping[str, Any]) -> Products:
+    """How layers multiply with weights in blocks: packed, where that is exact and anything asks for latencies."""
+    return Products.PACKED if latency_wanted(request) else Products.FLOAT
+
+
+def latency_sample(inputs: Inputs) -> Arrays:
+    """What one run is of: one sample, or the batch that the network fixes."""
+    return inputs.take(inputs.splits.search[: inputs.static_batch or 1])
+
+
+def feeders(network: Network, planned: Collection[str]) -> dict[str, str]:
+    """By weight site the activation site that feeds it: where all that its layers read is one that is planned, and
+    they are not recurrent, which compute in floats whatever they read."""
+    site_of = {tensor: site.name for site in find_activations(network) for tensor in site.tensors}
+    found: dict[str, str] = {}
+    for site in network.sites:
+        read = {site_of.get(name, "") for layer in site.layers for name in inputs_of(network, layer)}
+        recurrent = any(layer.op_type in RECURRENT for layer in site.layers)
+        if len(read) == 1 and read <= set(planned) and not recurrent:
+            found[site.name] = read.pop()
+    return found
+
+
+def entry(format_name: str, activation: UnsignedFormat | None) -> str:
+    """The key of a layer's latency: the format of its weight, and that of what it reads unless that is float."""
+    return format_name if activation is None else f"{format_name}+{activation.name}"
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """`document` has the machine, the `base_ms` of everything that is no layer, and the `sites` with their entries."""
+
+    document: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, context: StageContext) -> LatencyTable | None:
+        """From the stage `latency`; None if nothing in the request asks for latencies."""
+        if not latency_wanted(context.request):
+            return None
+        document, _ = unpack(context.read("latency"))
+        return cls(document)
+
+    @property
+    def base_ms(self) -> float:
+        return float(self.document["base_ms"])
+
+    @property
+    def measured(self) -> bool:
+        """Whether it is of this machine, so that what it says can be compared with what is measured here."""
+        return bool(self.document["source"] == "measured")
+
+    def ms(self, site: str, format_name: str, activation: UnsignedFormat | None = None) -> float:
+        """Milliseconds of one run of all layers of a site.
+
+        Args:
+            site: its name.
+            format_name: of its weight.
+            activation: format of what its layers read; None is float. A layer that no integer kernel runs has the same
+                latency for all.
+        """
+        entries = self.document["sites"][site]
+        found = entries.get(entry(format_name, activation)) or entries[format_name]
+        return float(found["ms"])
+
+
+def unsigned(format_name: str) -> UnsignedFormat | None:
+    """The format of an activation by its name; None where it stays float."""
+    format_ = parse_format(format_name) if format_name else None
+    return format_ if isinstance(format_, UnsignedFormat) else None

@@ -1,0 +1,123 @@
+"""Agreement: random plans are run, and every method's prediction of their damage is held against what was measured.
+
+The samples are the last of the search: no method has seen them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.analysis import Scores
+from pipeline.candidates import Rounded
+from pipeline.changes import changes_of
+from pipeline.methods import PREFERRED
+from pipeline.results import number, pack, unpack
+from pipeline.stage import StageContext
+from pipeline.workspace import Arrays, Inputs
+from sensitivity.agreement import FEWEST_PLANS, agreement, choose, random_plans
+from sensitivity.dependencies.augmented import fit_lambda
+from sensitivity.dependencies.measured import MeasuredPlans
+from sensitivity.dependencies.saturation import fit_saturation, fit_saturation_of_predictions
+from sensitivity.estimate import Unit
+
+PLANS = 20
+SAMPLES = 512
+_UNFITTED: dict[str, Any] = {"lambda": None, "saturation": None, "saturation_alone": None}
+
+
+def run(context: StageContext) -> bytes:
+    """For each method how well it predicts, in order of preference, and which one `auto` takes."""
+    inputs = Inputs.read(context)
+    scores = Scores.read(context)
+    plans = random_plans([len(formats) for formats in scores.document["formats"]], PLANS, int(context.request["seed"]))
+    if len(np.unique(plans, axis=0)) < FEWEST_PLANS:
+        few = f"the formats allow too few plans to compare: fewer than {FEWEST_PLANS} of {PLANS} drawn ones differ"
+        return pack(_uncompared(few))
+    samples = inputs.take(plan_samples(inputs))
+    measured = _measured(context, inputs, samples, plans)
+    usable = np.isfinite(measured)  # a plan may destroy the network, and then its loss is no number
+    if usable.sum() < FEWEST_PLANS:
+        return pack(_uncompared(f"of {PLANS} random plans only {usable.sum()} have a damage that is a number"))
+    document = _compared(scores, plans[usable], measured[usable], int(context.request["seed"]))
+    return pack({**document, "samples": len(next(iter(samples.values())))}, {"plans": plans, "measured": measured})
+
+
+def _uncompared(note: str) -> dict[str, Any]:
+    return {"chosen": PREFERRED, "note": note, **_UNFITTED, "methods": [], "plans": 0, "samples": 0}
+
+
+def plan_samples(inputs: Inputs) -> NDArray[np.int64]:
+    """The search samples on which whole plans are measured: no more than may be alive at once, or one batch.
+
+    The last ones: candidates were scored on the first.
+    """
+    half = max(1, len(inputs.splits.search) // 2)
+    return inputs.splits.search[-max(min(SAMPLES, half, inputs.group), inputs.static_batch or 0) :]
+
+
+def _measured(context: StageContext, inputs: Inputs, samples: Arrays, plans: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[P]: the mean loss of every plan, NaN where it is no number; each is a chunk."""
+    count = len(next(iter(samples.values())))
+    runs: list[MeasuredPlans] = []
+
+    def losses(plan: NDArray[np.int64]) -> bytes:
+        if not runs:  # made when the first plan is not there yet
+            changes = changes_of(inputs.network, Rounded.unpack(context.read("calibrate")))
+            runs.append(
+                MeasuredPlans(
+                    inputs.network,
+                    changes,
+                    samples,
+                    inputs.loss,
+                    threads=context.threads,
+                    batch=inputs.batch,
+                    check=context.check,
+                )
+            )
+        return pack({"loss": number(runs[0].losses(plan.tolist()).mean())})
+
+    measured = []
+    for index, plan in enumerate(plans):
+        name = f"plan/{count}/" + "-".join(map(str, plan))
+        found, _ = unpack(context.chunk(name, partial(losses, plan)))
+        measured.append(math.nan if found["loss"] is None else found["loss"])
+        context.progress((index + 1) / len(plans))
+    return np.array(measured)
+
+
+def _compared(scores: Scores, plans: NDArray[np.int64], measured: NDArray[np.float64], seed: int) -> dict[str, Any]:
+    found = {one.method: one for one in scores.predictions()}
+    predicted = {name: one.damages(plans) for name, one in found.items()}
+    agreements = {name: agreement(name, damages, measured, seed) for name, damages in predicted.items()}
+    chosen = choose(list(predicted.items()), measured, seed)
+    fitted = dict(_UNFITTED)
+    if (measured > 0).all():
+        preferred = found[PREFERRED]
+        lam = fit_lambda(preferred.own, np.asarray(preferred.interactions), plans, measured)
+        fitted["lambda"] = {"value": lam.value, "stderr": number(lam.stderr)}
+        relative = scores.document["methods"].get(chosen, {}).get("unit") == Unit.RELATIVE
+        scale = agreements[chosen].ratio if relative else 1.0
+        if math.isfinite(scale):
+            saturation = fit_saturation_of_predictions(np.maximum(scale * predicted[chosen], 0.0), measured)
+            fitted["saturation"] = {"method": chosen, **_all_finite(asdict(saturation))}
+        alone = np.maximum(scores.arrays["score/measured"], 0.0)
+        if np.isfinite(alone).all():
+            fitted["saturation_alone"] = _all_finite(asdict(fit_saturation(alone, plans, measured)))
+    return {
+        "chosen": chosen,
+        "note": "",
+        "plans": len(plans),
+        **fitted,
+        "methods": [_all_finite(asdict(one)) for one in agreements.values()],
+    }
+
+
+def _all_finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: number(value) if isinstance(value, float) else value for name, value in values.items()}

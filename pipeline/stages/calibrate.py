@@ -1,0 +1,221 @@
+"""Calibrate: every weight rounded to every candidate format, from the inputs that the calibration samples give it, each
+weight a chunk, and the range of every activation, where activations are to be quantized.
+
+All sites get all formats of the request, whatever `layers` says about them: another constraint on an analysed model
+then finds everything here. A plan that the request brings needs its own alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from network.activations import ActivationSite
+from network.graph import Layer, Network, Site
+from network.taps import Taps
+from pipeline.activations import activation_bits, planned_activations
+from pipeline.allowed_formats import candidate_formats, fitting, names, requested_formats
+from pipeline.candidates import ActivationCandidates, Rounded, pack_candidates, rounding_methods
+from pipeline.given_plan import AppliedPlan, applied_plan, brings_plan
+from pipeline.plan_rounding import OF_WHOLE_PLANS
+from pipeline.stage import JSON, StageContext
+from pipeline.stages.resolve import sites_by_name
+from pipeline.workspace import Inputs
+from quantization.activations.ranges import Histogram, RangeMethod, calibrated
+from quantization.formats import UnsignedFormat, WeightFormat
+from quantization.rounding.formats import round_to_formats
+from quantization.rounding.reduction import NotReducible, read_by
+from quantization.rounding.statistics import InputStatistics, input_statistics
+from quantization.storage.weights import QuantizedWeight
+
+# Second moments of several weights are collected in one forward pass, as long as they fit into this.
+STATISTICS_BYTES = 1 << 30
+
+
+def settings(request: Mapping[str, JSON]) -> JSON:
+    """The parts of the request that the result depends on."""
+    activations, ranges = request["activations"]["bits"], request["activations"]["ranges"]
+    weights = {name: value for name, value in request["weights"].items() if name not in OF_WHOLE_PLANS}
+    if brings_plan(request):
+        return [request["plan"], weights["rounding"], ranges, request["seed"]]
+    if activations is None:
+        return [sorted(names(candidate_formats(request, ()))), weights, request["seed"]]
+    # which of the names are activations only the network says; a width that both have already changes nothing
+    both = {format_.bits for format_ in requested_formats(request)}.intersection(activations)
+    beside = {
+        name: constraint.get("formats") or sorted(constraint["bits"])
+        for name, constraint in request["layers"].items()
+        if "formats" in constraint or not both.issuperset(constraint.get("bits", ()))
+    }
+    return [beside, activations, ranges, weights, request["seed"]]
+
+
+def run(context: StageContext) -> bytes:
+    """Rounded weights and parameters of activations of all candidates (`pipeline.candidates`)."""
+    inputs = Inputs.read(context)
+    wanted = _Wanted.read(context.request, inputs.network)
+    rounding = _Rounding(context, inputs, wanted.weights)
+    if context.request["weights"]["rounding"] == "nearest":
+        rounding.nearest()
+    else:
+        for sites in _groups(inputs.network):
+            rounding.gptq(sites)
+    names = [site.name for site in inputs.network.sites]
+    return pack_candidates(
+        {name: rounding.weights[name] for name in names},
+        {name: rounding.methods[name] for name in names},
+        _activations(context, inputs, wanted.activations),
+    )
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The formats of every weight, by site name, and of every activation; no activations where they stay float32."""
+
+    weights: Mapping[str, Sequence[WeightFormat]]
+    activations: Mapping[ActivationSite, Sequence[UnsignedFormat]]
+
+    @classmethod
+    def read(cls, request: Mapping[str, JSON], network: Network) -> _Wanted:
+        sites = {site.name: site for site in planned_activations(network)}
+        if brings_plan(request):
+            return cls._of_plan(applied_plan(request, network, sites_by_name(network)), network, sites)
+        if request["activations"]["bits"] is None:
+            sites = {}
+        formats = candidate_formats(request, sites)
+        widths = [UnsignedFormat(width) for width in activation_bits(request, sites)] if sites else []
+        return cls({site.name: fitting(site, formats) for site in network.sites}, dict.fromkeys(sites.values(), widths))
+
+    @classmethod
+    def _of_plan(cls, plan: AppliedPlan, network: Network, sites: Mapping[str, ActivationSite]) -> _Wanted:
+        together = {site.name: plan.together.get(site.name, ()) for site in network.sites}
+        weights = {
+            name: [f for f in formats if not isinstance(f, UnsignedFormat)] for name, formats in together.items()
+        }
+        activations = {
+            sites[name]: [format_] if isinstance(format_, UnsignedFormat) else []
+            for name, format_ in plan.activations.items()
+        }
+        return cls(weights, activations)
+
+
+def _activations(
+    context: StageContext, inputs: Inputs, sites: Mapping[ActivationSite, Sequence[UnsignedFormat]]
+) -> list[ActivationCandidates]:
+    """Every activation site in each of its formats, from the same histograms."""
+    if not sites:
+        return []
+    histograms = {site.name: Histogram(site.name) for site in sites}
+    method = RangeMethod(context.request["activations"]["ranges"])
+
+    def visit(name: str, values: NDArray[np.generic]) -> None:
+        histograms[name].add(np.asarray(values, dtype=np.float32))
+
+    taps = Taps(inputs.network, list(histograms), context.threads)
+    for batch in inputs.backward_batches(inputs.range_samples):  # taps, too, keep about every value
+        taps.run(batch, visit)
+        context.check()
+    return [
+        ActivationCandidates(site, tuple(calibrated(histograms[site.name], format_, method) for format_ in formats))
+        for site, formats in sites.items()
+    ]
+
+
+class _Rounding:
+    """Weights rounded so far, by site name, and in words how each was rounded."""
+
+    def __init__(self, context: StageContext, inputs: Inputs, formats: Mapping[str, Sequence[WeightFormat]]) -> None:
+        self.weights: dict[str, Sequence[QuantizedWeight]] = {}
+        self.methods: dict[str, str] = {}
+        self._context = context
+        self._inputs = inputs
+        self._formats = formats
+
+    def nearest(self) -> None:
+        """All sites without statistics, as the request asks."""
+        for site in self._inputs.network.sites:
+            self._add(site, lambda: NotReducible("the request asks for it"))
+            self._report(0.0)
+
+    def gptq(self, sites: Sequence[Site]) -> None:
+        """One group of sites; its statistics end with this call, before those of the next group begin."""
+        statistics: dict[str, InputStatistics | NotReducible] = {}
+        for number, site in enumerate(sites):
+
+            def collected(number: int = number, site: Site = site) -> InputStatistics | NotReducible:
+                if site.name not in statistics:  # the first of the group that no earlier attempt rounded
+                    found = {one.name: input_statistics(self._inputs.network, one) for one in sites[number:]}
+                    statistics.update(found)
+                    self._accumulate(sites, statistics)
+                return statistics.pop(site.name)
+
+            self._add(site, collected)
+            self._report(0.5 * len(statistics))  # of each site half is its statistics
+
+    def _accumulate(self, sites: Sequence[Site], statistics: Mapping[str, InputStatistics | NotReducible]) -> None:
+        """Fill the `statistics` of those of `sites` that have any.
+
+        The inputs of all are tapped: what is a graph output is not fused away, so that a job that goes on after a kill
+        sees the same numbers, to the bit.
+        """
+        nodes = {node.name: node for node in self._inputs.network.proto.graph.node}
+        readers: dict[str, list[tuple[Layer, InputStatistics]]] = {}
+        for site in sites:
+            found = statistics.get(site.name)
+            for layer in site.layers:
+                for tensor in read_by(nodes[layer.name], layer.weight):
+                    if tensor in self._inputs.network.initializers:  # a constant state, mostly zeros
+                        continue
+                    reading = readers.setdefault(tensor, [])
+                    if isinstance(found, InputStatistics):
+                        reading.append((layer, found))
+        if not any(readers.values()):
+            return
+
+        def visit(name: str, values: NDArray[np.generic]) -> None:
+            for layer, found in readers[name]:
+                found.add(layer, np.asarray(values, dtype=np.float32))
+
+        taps = Taps(self._inputs.network, list(readers), self._context.threads)
+        batches = list(self._inputs.backward_batches(self._inputs.splits.calibration))
+        for number, batch in enumerate(batches):
+            taps.run(batch, visit)
+            self._report(0.5 * len(sites) * (number + 1) / len(batches))
+
+    def _add(self, site: Site, statistics: Callable[[], InputStatistics | NotReducible]) -> None:
+        """The rounded weight of a site, computed or found."""
+        formats = self._formats[site.name]
+        if not formats:
+            self.weights[site.name], self.methods[site.name] = [], "none"
+            return
+
+        def compute() -> bytes:
+            weight = self._inputs.network.weight(site.weight)
+            rounded, method = round_to_formats(weight, formats, site.channel_axis, statistics(), self._context.check)
+            return pack_candidates({site.name: rounded}, {site.name: method})
+
+        # statistics are sums over batches: their last bits depend on how many samples are in one
+        blob = self._context.chunk(f"{site.name}/{self._inputs.backward_batch}", compute)
+        self.weights |= Rounded.unpack(blob).weights
+        self.methods |= rounding_methods(blob)
+
+    def _report(self, begun: float) -> None:
+        """Progress, with what of the sites that are not rounded yet is done, counted in sites."""
+        self._context.progress(min(1.0, (len(self.weights) + begun) / len(self._inputs.network.sites)))
+
+
+def _groups(network: Network) -> Iterator[list[Site]]:
+    group: list[Site] = []
+    used = 0
+    for site in network.sites:
+        statistics = input_statistics(network, site)
+        needed = statistics.memory_bytes if isinstance(statistics, InputStatistics) else 0
+        if group and used + needed > STATISTICS_BYTES:
+            yield group
+            group, used = [], 0
+        group.append(site)
+        used += needed
+    yield group

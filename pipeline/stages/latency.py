@@ -1,0 +1,219 @@
+"""Latency: what every layer takes in every format, before anything that takes long, if the request asks for it.
+
+Measured here, a layer is timed as a file of its own, in every format that it may get and in float, the formats taking
+turns. Equal layers are timed once, and for all jobs (`pipeline.timing`). What the layers do not explain of the
+float network's own time is the base of every plan. What a format seems to win within the noise counts as nothing: a
+plan is not to follow luck.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.latency import Latency, Timed, machine
+from evaluation.layer_model import inputs_of, layer_model
+from network.graph import Layer, Network, Site
+from network.normalise import dump
+from network.taps import Taps
+from pipeline.allowed_formats import halves_of
+from pipeline.coupling import Coupling, decisions
+from pipeline.latency_table import (
+    LatencyTable,
+    entry,
+    feeders,
+    latency_sample,
+    latency_wanted,
+    products_of,
+    unsigned,
+)
+from pipeline.results import pack
+from pipeline.search_space import planning_problem
+from pipeline.stage import JSON, StageContext
+from pipeline.stages.resolve import Allowed, allowed_formats, check_limits, limits_of, sites_by_name
+from pipeline.timing import Timing
+from pipeline.workspace import Inputs, opset_of
+from planner.errors import LatencyTableInvalid
+from quantization.formats import FloatFormat, UnsignedFormat, parse_format
+
+OBEYED = ("weights", "activations", "layers", "limits", "objective", "target", "opset", "latency_table")
+FLOAT = FloatFormat().name
+# differences up to this many standard errors, this share, or this time count as none: the layer of 640 multiplications
+# at the end of ResNet20 took from 0.0011 to 0.0029 ms in formats that run as the same kernel
+NOISE_ERRORS = 3.0
+NOISE_SHARE = 0.03
+NOISE_MS = 0.002
+# weights of the files that are loaded side by side
+LOADED_BYTES = 256 << 20
+
+
+def settings(request: Mapping[str, JSON]) -> JSON:
+    """What the stage's result depends on: nothing where no latency is wanted, and the machine where it is measured."""
+    if not latency_wanted(request):
+        return None
+    return [machine() if request["latency_table"] is None else None, *(request[name] for name in OBEYED)]
+
+
+def run(context: StageContext) -> bytes:
+    """The table (`pipeline.latency_table`), empty where no latency is wanted.
+
+    Raises:
+        LatencyTableInvalid: the request's table lacks a planned layer or format, or names what there is not.
+        LimitUnreachable: no plan keeps the limits; the text names the nearest values.
+    """
+    if not latency_wanted(context.request):
+        return pack({})
+    inputs = Inputs.read(context, opset_of(context.request))
+    allowed, tied = allowed_formats(inputs.network, context.request)
+    given = context.request["latency_table"]
+    document = _Measuring(context, inputs).table(allowed) if given is None else _given(inputs.network, allowed, context)
+    table = LatencyTable(document)
+    problem = planning_problem(inputs.network, allowed, None, "", table, halves_of(context.request, inputs.network))
+    coupling = Coupling(inputs.network, allowed, table)
+    check_limits(
+        decisions(context.request, inputs.network, problem, tied, coupling).problem, limits_of(context.request)
+    )
+    return pack(document)
+
+
+class _Measuring:
+    """Times files on this machine, each once for all jobs."""
+
+    def __init__(self, context: StageContext, inputs: Inputs) -> None:
+        self._context = context
+        self._network = inputs.network
+        self._sample = latency_sample(inputs)
+        self._timing = Timing(context)
+        self._products = products_of(context.request)
+
+    def table(self, allowed: Allowed) -> dict[str, Any]:
+        """Every site in the formats that it may get."""
+        [whole] = self._timing.known([Timed(dump(self._network), self._sample)])
+        sites: dict[str, dict[str, Any]] = {}
+        in_float = 0.0
+        values = self._values()
+        columns = _read(self._network, allowed)
+        for number, site in enumerate(self._network.sites):
+            found = [
+                self._formats(site, layer, values, allowed[site.name], columns[site.name]) for layer in site.layers
+            ]
+            sites[site.name] = {key: _entry(found, key) for key in found[0]}
+            in_float += sum(one[FLOAT].median_ms for one in found)
+            self._context.progress((number + 1) / len(self._network.sites))
+        return {
+            "source": "measured",
+            "machine": machine(),
+            "threads": self._context.threads,
+            "samples": len(next(iter(self._sample.values()))),
+            "base_ms": max(whole.median_ms - in_float, 0.0),
+            "float_ms": asdict(whole),
+            "sites": sites,
+        }
+
+    def _values(self) -> dict[str, NDArray[np.generic]]:
+        """Every tensor that a layer reads, of one run."""
+        network = self._network
+        values: dict[str, NDArray[np.generic]] = {}
+        names = list(dict.fromkeys(name for layer in network.layers() for name in inputs_of(network, layer)))
+        Taps(network, names, self._context.threads).run(
+            self._sample, lambda name, array: values.update({name: np.asarray(array)})
+        )
+        return values
+
+    def _formats(
+        self,
+        site: Site,
+        layer: Layer,
+        values: Mapping[str, NDArray[np.generic]],
+        allowed: Sequence[str],
+        activations: Sequence[UnsignedFormat | None],
+    ) -> dict[str, Latency]:
+        """One layer in all formats, and in float."""
+        pairs = [(name, a) for a in dict.fromkeys([None, *activations]) for name in dict.fromkeys([FLOAT, *allowed])]
+        some = max(LOADED_BYTES // (4 * site.size), 2)
+        found: list[Latency] = []
+        for start in range(0, len(pairs), some):
+            timed = [
+                layer_model(self._network, layer, values, parse_format(name), activation, self._products)
+                for name, activation in pairs[start : start + some]
+            ]
+            found += self._timing.known(timed)
+        # both weights of a recurrent node stand for half of its time
+        parts = sum(other.name == layer.name for other in self._network.layers())
+        return {
+            entry(*pair): replace(latency, median_ms=latency.median_ms / parts, spread_ms=latency.spread_ms / parts)
+            for pair, latency in zip(pairs, found, strict=True)
+        }
+
+
+def _entry(of_layers: Sequence[Mapping[str, Latency]], key: str) -> dict[str, float]:
+    """One format of a site whose layers' latencies add up; `ms` is what plans count."""
+    return {
+        "ms": math.fsum(_counted(one, key) for one in of_layers),
+        "median_ms": math.fsum(one[key].median_ms for one in of_layers),
+        "spread_ms": math.hypot(*(one[key].spread_ms for one in of_layers)),
+    }
+
+
+def _counted(layer: Mapping[str, Latency], key: str) -> float:
+    """A format's latency, or where noise explains the difference, that of its reference.
+
+    The reference of a weight's width is the widest one with the same activation, and of that one the float layer.
+    """
+    if key == FLOAT:
+        return layer[key].median_ms
+    activation = key.partition("+")[2]
+    widest = [other for other in layer if other.partition("+")[2] == activation][-1]
+    reference = FLOAT if key == widest else widest
+    return _counted(layer, reference) if _is_noise(layer[key], layer[reference]) else layer[key].median_ms
+
+
+def _is_noise(one: Latency, other: Latency) -> bool:
+    difference = abs(one.median_ms - other.median_ms)
+    errors = math.hypot(one.spread_ms, other.spread_ms)
+    return difference <= max(NOISE_ERRORS * errors, NOISE_SHARE * other.median_ms, NOISE_MS)
+
+
+def _given(network: Network, allowed: Allowed, context: StageContext) -> dict[str, Any]:
+    """The request's own table, complete."""
+    table = dict(context.request["latency_table"])
+    base_ms = table.pop("base_ms")
+    known = sites_by_name(network)
+    entries: dict[str, dict[str, float]] = {}
+    for name, times in table.items():
+        found = known.get(name, [])
+        if len(found) != 1:
+            kind = "names several layers" if found else "is no layer that can be planned"
+            raise LatencyTableInvalid(
+                f"latency_table.{name} {kind}; the layers are {', '.join(site.name for site in network.sites)}"
+            )
+        if found[0].name in entries:
+            raise LatencyTableInvalid(f"latency_table names {found[0].name!r} twice, once as {name!r}; say it once")
+        entries[found[0].name] = times
+    columns = _read(network, allowed)
+    planned = {
+        site.name: [entry(name, activation) for activation in columns[site.name] for name in allowed[site.name]]
+        for site in network.sites
+    }
+    missing = [f"{site}: {key}" for site, keys in planned.items() for key in keys if key not in entries.get(site, {})]
+    if missing:
+        raise LatencyTableInvalid(
+            f"latency_table lacks {len(missing):,} of the formats that may be planned: {'; '.join(missing[:20])}"
+            f"{'; ...' if len(missing) > 20 else ''}; add them, or allow fewer formats"
+        )
+    sites = {site: {key: {"ms": ms} for key, ms in times.items()} for site, times in entries.items() if site in planned}
+    return {"source": "given", "base_ms": base_ms, "sites": sites}
+
+
+def _read(network: Network, allowed: Allowed) -> dict[str, list[UnsignedFormat | None]]:
+    """What the layers of every site may read: the formats of the activation that feeds them, else float, None."""
+    feeder = feeders(network, allowed)
+    return {
+        site.name: [unsigned(name) for name in allowed[feeder[site.name]]] if site.name in feeder else [None]
+        for site in network.sites
+    }

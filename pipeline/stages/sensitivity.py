@@ -1,0 +1,184 @@
+"""Sensitivity: what the methods that take gradients say of every candidate, each method a chunk.
+
+A method that takes as long as all passes together is a chunk for each site. All run where torch has a rule for every
+operator of the network; elsewhere the result says why they are missing, and
+the plan rests on the passes of the stage `cross_layer`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from network.errors import UnsupportedOperators
+from network.execution import TorchNetwork
+from pipeline.candidates import Rounded
+from pipeline.changes import changes_of, counted
+from pipeline.differentiable import differentiable
+from pipeline.forecast import forecast_gradients
+from pipeline.methods import DEAR, float_passes, methods_to_run
+from pipeline.results import Arrays, pack, unpack
+from pipeline.stage import StageContext
+from pipeline.workspace import Inputs
+from quantization.storage.weights import QuantizedWeight
+from sensitivity.estimate import Estimate, Subject
+from sensitivity.estimators import AT_OUTPUTS, METHODS, together
+from sensitivity.estimators.hawq_v2 import hawq_v2_with_traces
+
+Document = dict[str, Any]
+
+
+def run(context: StageContext) -> bytes:
+    """Scores and standard errors by method, one entry for each candidate; traces and squared errors."""
+    inputs = Inputs.read(context)
+    rounded = Rounded.unpack(context.read("calibrate"))
+    errors = _squared_errors(inputs, rounded)
+    methods = methods_to_run(context.request)
+    try:
+        network = differentiable(inputs.network)
+    except UnsupportedOperators as error:
+        nothing = np.full(len(inputs.network.sites), math.nan)
+        document = {"methods": {}, "unavailable": {name: str(error) for name in methods}, "traces": None}
+        return pack(document, {"squared_error": errors, "trace_mean": nothing, "trace_stderr": nothing})
+    with_another = list(AT_OUTPUTS)[1:]  # they take the passes of the first
+    passes = sum(float_passes(name, inputs.network, counted(rounded)) for name in methods if name not in with_another)
+    expected = forecast_gradients(inputs, passes, context.threads)
+    context.estimate(expected.seconds, expected.memory_bytes)
+    estimates = _Estimates(context, inputs, rounded, network)
+    unavailable = {}
+    for number, name in enumerate(methods):
+        report = partial(_part, context.progress, number, len(methods))
+        try:
+            estimates.add(name, report)
+        except UnsupportedOperators as error:  # some rules see only from the values that they do not hold
+            unavailable[name] = str(error)
+        report(1.0)
+    return pack(
+        {"methods": estimates.methods, "unavailable": unavailable, "traces": estimates.traces},
+        {"squared_error": errors, **estimates.arrays},
+    )
+
+
+def _part(report: Callable[[float], None], number: int, parts: int, fraction: float) -> None:
+    """Report that `fraction` of one of several equal parts is done."""
+    report((number + fraction) / parts)
+
+
+class _Estimates:
+    """The methods' answers so far."""
+
+    def __init__(
+        self,
+        context: StageContext,
+        inputs: Inputs,
+        rounded: Rounded,
+        network: TorchNetwork,
+    ) -> None:
+        self.methods: dict[str, Document] = {}
+        self.arrays: Arrays = {}
+        nothing = np.full(len(inputs.network.sites), math.nan)
+        self.traces: Document | None = None
+        self.arrays |= {"trace_mean": nothing, "trace_stderr": nothing}  # until the traces are known
+        self._context = context
+        self._inputs = inputs
+        self._network = network
+        self._changes = changes_of(inputs.network, rounded)
+        self._counted = counted(rounded)
+        self._together: tuple[Document, Arrays] | None = None  # what the methods say that run together
+
+    def add(self, name: str, check: Callable[[float], None]) -> None:
+        """What the method `name` says, computed or found."""
+        if name in DEAR:
+            document, arrays = self._site_by_site(name, check)
+        elif name in AT_OUTPUTS:
+            document, arrays = self._at_outputs(name, check)
+        else:
+            compute = self._with_traces if name == "hawq_v2" else self._estimated
+            document, arrays = unpack(self._context.chunk(name, lambda: compute(name, self._subject(check))))
+        if name == "hawq_v2":
+            self.traces = document.pop("traces")
+            self.arrays |= {key: arrays[key] for key in ("trace_mean", "trace_stderr")}
+        self.methods[name] = {**document, "float_passes": float_passes(name, self._inputs.network, self._counted)}
+        self.arrays |= {f"{key}/{name}": arrays[key] for key in ("score", "stderr")}
+
+    def _subject(self, check: Callable[[float], None]) -> Subject:
+        return Subject(
+            network=self._network,
+            changes=self._changes,
+            inputs=self._inputs.take(self._inputs.sensitivity_samples),
+            loss=self._inputs.loss,
+            seed=int(self._context.request["seed"]),
+            batch=self._inputs.backward_batch,
+            check=check,
+        )
+
+    def _site_by_site(self, name: str, check: Callable[[float], None]) -> tuple[Document, Arrays]:
+        """A method that takes as long as all passes or longer: each site is a chunk."""
+        sites = [list(group) for _, group in groupby(self._changes, key=lambda change: change.site)]
+        parts = []
+        for index, changes in enumerate(sites):
+            report = partial(_part, check, index, len(sites))
+            subject = replace(self._subject(report), changes=tuple(changes))
+            parts.append(unpack(self._context.chunk(f"{name}/{index}", partial(self._estimated, name, subject))))
+            report(1.0)
+        documents = [document for document, _ in parts]
+        notes = dict.fromkeys(document["note"] for document in documents if document["note"])
+        document = {
+            **documents[0],
+            "seconds": sum(document["seconds"] for document in documents),
+            "note": "; ".join(notes),
+        }
+        return document, {key: np.concatenate([arrays[key] for _, arrays in parts]) for key in ("score", "stderr")}
+
+    def _at_outputs(self, name: str, check: Callable[[float], None]) -> tuple[Document, Arrays]:
+        """One of the methods that run together, as one chunk."""
+        if self._together is None:
+
+            def compute() -> bytes:
+                found = {one: _packed(estimate) for one, estimate in together(self._subject(check)).items()}
+                arrays = {f"{key}/{one}": array for one, (_, own) in found.items() for key, array in own.items()}
+                return pack({one: document for one, (document, _) in found.items()}, arrays)
+
+            self._together = unpack(self._context.chunk("-".join(AT_OUTPUTS), compute))
+        documents, arrays = self._together
+        return documents[name], {key: arrays[f"{key}/{name}"] for key in ("score", "stderr")}
+
+    def _estimated(self, name: str, subject: Subject) -> bytes:
+        return pack(*_packed(METHODS[name](subject)))
+
+    def _with_traces(self, _name: str, subject: Subject) -> bytes:
+        """HAWQ-V2, and the traces of all weights, which the plan shows."""
+        estimate, traces = hawq_v2_with_traces(subject, [site.weight for site in self._inputs.network.sites])
+        document, arrays = _packed(estimate)
+        document["traces"] = {"probes": traces.probes, "probe_batch": traces.batch, "status": traces.status.value}
+        return pack(document, {**arrays, "trace_mean": traces.trace_mean, "trace_stderr": traces.trace_stderr})
+
+
+def _packed(estimate: Estimate) -> tuple[Document, Arrays]:
+    document = {
+        "unit": estimate.unit.value,
+        "samples": estimate.samples,
+        "seconds": estimate.seconds,
+        "note": estimate.note,
+    }
+    return document, {"score": estimate.scores, "stderr": estimate.stderr}
+
+
+def _squared_errors(inputs: Inputs, rounded: Rounded) -> NDArray[np.float64]:
+    """`||Q(W) - W||^2` of every candidate; NaN for activations, whose errors differ from sample to sample."""
+    errors = []
+    for site in inputs.network.sites:
+        weight = inputs.network.weight(site.weight)
+        errors += [_squared_error(weight, candidate) for candidate in rounded.weights[site.name]]
+    return np.array(errors + [math.nan for found in rounded.activations.values() for _ in found.formats])
+
+
+def _squared_error(weight: NDArray[np.float32], rounded: QuantizedWeight) -> float:
+    return float(np.square(rounded.dequantize().astype(np.float64) - weight).sum())

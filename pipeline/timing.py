@@ -1,0 +1,125 @@
+"""Times of files on this machine that can be compared whenever they were taken.
+
+A machine that others use too is fast and slow by turns, for seconds or minutes: the same network took 0.95 and 1.26 ms
+within one minute, each time with a spread of 1 %. So every file takes turns with a yardstick, one convolution that
+is always the same, and with a file that computes nothing, and its time is
+
+    (time - nothing) * (the yardstick's own time, taken once) / (yardstick - nothing)
+
+with what was measured in the same seconds on the right. Times are kept for all jobs, under the digest of the file, with
+threads, ONNX Runtime's version and the processor's name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from evaluation.latency import Latency, Timed, machine, measure_alternatives
+from evaluation.layer_model import digest
+from pipeline.stage import StageContext
+
+# raised when times are taken in another way, so that old ones are not taken for new ones
+METHOD = 1
+# of the yardstick's own time, on which the scale of all others rests
+YARDSTICK_SECONDS = 2.0
+
+
+class Timing:
+    """Times files in one job's process. What interrupts the job ends a measurement."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._context = context
+        self._key = json.dumps(["latency", METHOD, machine(), context.threads])
+        self._nothing, self._yardstick = _nothing(), _yardstick()
+
+    def known(self, timed: Sequence[Timed]) -> list[Latency]:
+        """The files in turns, unless all of them are known; each has one latency for all jobs."""
+        measured: list[Latency] = []
+
+        def compute(index: int) -> Callable[[], bytes]:
+            def computed() -> bytes:
+                if not measured:
+                    measured.extend(self.measured(timed))
+                return _packed(measured[index])
+
+            return computed
+
+        stored = [self._context.cached(f"{self._key}/{digest(one)}", compute(index)) for index, one in enumerate(timed)]
+        return [_unpacked(blob) for blob in stored]
+
+    def measured(self, timed: Sequence[Timed], most_seconds: float = 0.5) -> list[Latency]:
+        """The files in turns, now.
+
+        Args:
+            timed: files that can be loaded together.
+            most_seconds: for each file.
+        """
+        unit_ms = self._unit_ms()
+        turns = [self._nothing, self._yardstick, *timed]
+        nothing, yardstick, *found = self._measure(turns, 0.01, most_seconds)
+        scale = unit_ms / (yardstick.median_ms - nothing.median_ms)
+        return [
+            replace(
+                one,
+                median_ms=scale * max(one.median_ms - nothing.median_ms, 0.0),
+                spread_ms=scale * math.hypot(one.spread_ms, nothing.spread_ms),
+            )
+            for one in found
+        ]
+
+    def _unit_ms(self) -> float:
+        """The yardstick's own time, less that of nothing."""
+
+        def compute() -> bytes:
+            nothing, yardstick = self._measure([self._nothing, self._yardstick], 0.0, YARDSTICK_SECONDS)
+            return _packed(replace(yardstick, median_ms=yardstick.median_ms - nothing.median_ms))
+
+        return _unpacked(self._context.cached(f"{self._key}/yardstick", compute)).median_ms
+
+    def _measure(self, timed: Sequence[Timed], relative_spread: float, most_seconds: float) -> list[Latency]:
+        return measure_alternatives(
+            timed,
+            self._context.threads,
+            relative_spread=relative_spread,
+            most_seconds=most_seconds,
+            check=self._context.check,
+        )
+
+
+def _packed(latency: Latency) -> bytes:
+    return json.dumps(asdict(latency)).encode()
+
+
+def _unpacked(blob: bytes) -> Latency:
+    return Latency(**json.loads(blob))
+
+
+def _nothing() -> Timed:
+    """A call, and no more."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "nothing", [x], [y])
+    return Timed(_file(graph), {"x": np.zeros(1, dtype=np.float32)})
+
+
+def _yardstick() -> Timed:
+    """A convolution of 9 million multiply-accumulates."""
+    generator = np.random.default_rng(0)
+    weight = generator.standard_normal((32, 32, 3, 3)).astype(np.float32)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 32, 32, 32])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 32, 32, 32])
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
+    graph = helper.make_graph([node], "yardstick", [x], [y], [numpy_helper.from_array(weight, "w")])
+    return Timed(_file(graph), {"x": generator.standard_normal((1, 32, 32, 32)).astype(np.float32)})
+
+
+def _file(graph: onnx.GraphProto) -> bytes:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return bytes(model.SerializeToString(deterministic=True))

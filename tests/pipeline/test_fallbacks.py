@@ -1,0 +1,70 @@
+"""Which plans are certified, and what of a job's results other jobs may find."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+
+from app.lifecycle.states import Claim
+from app.schemas.job_request import JobRequest
+from evaluation.intervals import difference_interval
+from evaluation.splits import split
+from pipeline.stages.plan import MOST_LOOKS, SAFER, safety_of, to_certify
+from pipeline.table import STAGES
+from planner.evidence import PlanPoint
+from planner.problem import Plan
+from workers.context import stage_keys
+
+
+def frontier(damages: list[float]) -> list[PlanPoint]:
+    return [PlanPoint(Plan((index,)), float(index), damage) for index, damage in enumerate(damages)]
+
+
+@pytest.mark.parametrize("index", [0, 3, 20, 37, 38, 39])
+@pytest.mark.parametrize("rate", [0.5, 0.8, 0.999])
+def test_the_last_fallback_is_the_safest_plan(index, rate):
+    points = frontier([rate**n for n in range(40)])
+    plans = to_certify(points, points[index])
+    assert plans[0] == points[index]
+    assert plans[-1] == points[-1]
+    assert len(plans) == len({plan.plan for plan in plans}) <= MOST_LOOKS
+    assert all(after.damage <= SAFER * before.damage for before, after in itertools.pairwise(plans[:-1]))
+    assert (len(plans) == 1) == (index == 39)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_a_search_with_confidence_leaves_the_room_that_the_certificate_takes(confidence):
+    """The upper end of the certificate's interval, on held-out samples with as many changes in the same shares."""
+    splits = split(20_000, 0)
+    lost, won = 0.05, 0.03
+    drop, searched, held_out = lost - won, len(splits.search), len(splits.held_out)
+    stderr = math.sqrt((lost + won - drop**2) / searched)
+    interval = difference_interval(round(lost * held_out), round(won * held_out), held_out, confidence)
+    assert drop + safety_of(confidence, splits) * stderr == pytest.approx(interval.high, rel=0.01)
+    assert safety_of(None, splits) == 0
+
+
+CLAIM = Claim(
+    job_id="first",
+    owner="worker",
+    attempt=1,
+    model_id="a" * 64,
+    dataset_id=None,
+    parent_id=None,
+    request=JobRequest(model_id="a" * 64).model_dump(mode="json"),
+)
+
+
+def differing(first: Claim, second: Claim) -> set[str]:
+    before, after = stage_keys(STAGES, first), stage_keys(STAGES, second)
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_what_a_deadline_cut_short_is_found_by_its_own_job_alone():
+    assert differing(CLAIM, replace(CLAIM, job_id="second")) == set()
+    limited = replace(CLAIM, request={**CLAIM.request, "search": {"method": "auto", "deadline_seconds": 5.0}})
+    assert differing(limited, replace(limited, job_id="second")) == {"plan", "certify"}
+    assert differing(limited, replace(limited, attempt=2, owner="another worker")) == set()

@@ -1,0 +1,94 @@
+"""In which order the formats of a weight come, and which one a weight gets that nothing measures."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from app.schemas.parsing import parse_request
+from network.normalise import normalise
+from pipeline.allowed_formats import fitting, names, weight_format
+from pipeline.stages.resolve import allowed_formats
+from quantization.formats import parse_format
+
+FOUR_BITS = [
+    "codebook4/channel",
+    "codebook4/channel/outliers45",
+    "codebook4/channel/outliers100",
+    "hadamard4/channel",
+    "power4/channel",
+    "int4/tensor",
+    "int4/tensor/asymmetric",
+    "int4/channel",
+    "int4/channel/asymmetric",
+    "int4/block64",
+    "int4/block32",
+    "int4/block32/asymmetric",
+]
+NARROWER, WIDER = "int3/block32", "power5/channel"
+
+
+@pytest.fixture(scope="module")
+def two_headed() -> onnx.ModelProto:
+    """A layer before the first output, and one before the second alone, which divides into blocks of 32 and 64."""
+    shapes = {"main": (4, 128), "aux": (6, 128)}
+    return helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Gemm", ["x", name], [f"y_{name}"], transB=1, name=name) for name in shapes],
+            "two_headed",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 128])],
+            [
+                helper.make_tensor_value_info(f"y_{name}", TensorProto.FLOAT, ["N", n])
+                for name, (n, _) in shapes.items()
+            ],
+            [numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in shapes.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=8,
+    )
+
+
+def test_formats_come_by_bits_and_then_to_the_one_to_prefer(two_headed):
+    site = normalise(two_headed, {"x": (128,)}).sites[0]
+    expected = [NARROWER, *FOUR_BITS, WIDER, "int8/channel", "float16"]
+    for order in (sorted(expected), sorted(expected, reverse=True)):
+        assert names(fitting(site, map(weight_format, order))) == expected
+
+
+def test_no_two_formats_stand_at_one_place(two_headed):
+    """Else the order would be that of a set, which is another one in every process."""
+    site = normalise(two_headed, {"x": (128,)}).sites[0]
+    for pair in itertools.permutations(FOUR_BITS, 2):
+        found = names(fitting(site, map(weight_format, pair)))
+        assert found == sorted(pair, key=FOUR_BITS.index)
+
+
+def test_what_a_weight_cannot_hold_is_replaced_in_its_place(two_headed):
+    site = replace(normalise(two_headed, {"x": (128,)}).sites[0], shape=(4, 27))
+    found = fitting(
+        site, map(weight_format, ["int4/block32", "int4/tensor", "power4/channel", "int8/block64/asymmetric"])
+    )
+    assert names(found) == ["power4/channel", "int4/tensor", "int4/channel", "int8/channel/asymmetric"]
+
+
+@pytest.mark.parametrize(
+    ("formats", "widest"),
+    [
+        (["int8/channel", "power8/channel", "hadamard8/channel"], "int8/channel"),
+        (["int8/channel", "int8/tensor", "int4/block32"], "int8/channel"),
+        (["int8/channel", "int8/block32", "int8/block64"], "int8/block32"),
+        (["hadamard8/channel", "int4/channel"], "hadamard8/channel"),
+        (["int8/channel", "float16"], "float16"),
+    ],
+)
+def test_what_nothing_measures_gets_the_widest_integers(two_headed, formats, widest):
+    request = parse_request({"model_id": "a" * 64, "weights": {"formats": formats}}).model_dump(mode="json")
+    allowed, _ = allowed_formats(normalise(two_headed, {"x": (128,)}), request)
+    assert allowed["aux"] == [widest]
+    assert set(allowed["main"]) == set(formats)
+    assert [parse_format(name).bits for name in allowed["main"]] == sorted(parse_format(one).bits for one in formats)
