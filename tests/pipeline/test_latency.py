@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 from evaluation.latency import Latency, Timed
+from pipeline import timing
 from pipeline.results import unpack
-from pipeline.stages import timing
 from planner.errors import LatencyTableInvalid, LimitUnreachable
 from quantization.export.audit import audit
 

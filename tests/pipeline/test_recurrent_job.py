@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from evaluation.latency import Latency
 from evaluation.splits import split
-from pipeline.stages import timing
+from pipeline import timing
 from planner.errors import ConstraintImpossible
 from quantization.export.audit import audit
 from tests.pipeline.conftest import TRAINING

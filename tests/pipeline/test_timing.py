@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evaluation.latency import Latency, Timed
-from pipeline.stages import timing
+from pipeline import timing
 from pipeline.stages.latency import NOISE_MS, _counted
 from pipeline.timing import Timing
 

@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from pipeline import file_check as module
+from pipeline import plan_evaluation as measured
 from pipeline.file_check import FileNotAsPlanned
-from pipeline.stages import audited as module
-from pipeline.stages import measured
 from quantization.export.audit import audit
 
 LAYERS = ("conv1", "conv2", "fc")
