@@ -114,27 +114,28 @@ class Workspace:
 
     def space(self, config: SpaceConfig) -> SearchSpace:
         """The search space of the job, with latencies where the request needs them."""
+        untimed = self.untimed_space(config)
+        if not self._context.has("latency"):
+            return untimed
 
-        def read() -> SearchSpace:
-            resolved = self.resolved()
-            return self.build_space(config, resolved["allowed"], resolved["tied"])
-
-        def completed() -> SearchSpace:
-            built = self._once(("space", config), ("normalise", "resolve"), read)
-            if not self._context.has("latency"):
-                return built
+        def complete() -> SearchSpace:
             document, _ = unpack(self._context.read("latency"))
-            return built.completed(LatencyTable(document))
+            return untimed.completed(LatencyTable(document))
 
-        return self._once(("completed space", config), ("normalise", "resolve", "latency"), completed)
+        return self._once(("space", config), ("latency",), complete)
+
+    def untimed_space(self, config: SpaceConfig) -> SearchSpace:
+        """The search space before latencies are known."""
+        resolved = self.resolved()
+        return self.build_space(config, resolved["allowed"], resolved["tied"])
 
     def build_space(self, config: SpaceConfig, allowed: dict[str, list[str]], tied: list[list[str]]) -> SearchSpace:
-        """The search space before its latencies are known, as it is built in `resolve`."""
+        """The search space as `resolve` builds it from what the request leaves to each site."""
 
         def build() -> SearchSpace:
             return SearchSpace.build(self.network(config.export.opset), config, allowed, tied)
 
-        return self._once(("space", config), ("normalise",), build)
+        return self._once(("untimed space", config), ("normalise",), build)
 
     def _once(self, key: Hashable, reads: tuple[str, ...], make: Callable[[], T]) -> T:
         self._context.check_reads(reads)

@@ -48,7 +48,7 @@ def run(context: Context, config: LatencyConfig) -> bytes:
         LatencyTableInvalid: the request's table lacks a planned layer or format, or names one that does not exist.
         LimitUnreachable: no plan keeps the limits; the text names the nearest values.
     """
-    space = context.workspace.space(config.space)
+    space = context.workspace.untimed_space(config.space)
     if config.timing is None:
         document = _given(space.network, space.allowed, config)
     else:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from app.schemas.job_request import JobRequest
+from app.schemas.parsing import parse_request
 from app.schemas.plan import plan_schema_text
-from pipeline.stage import Delivery, needed_stages
-from pipeline.table import STAGES, deliver
+from pipeline.config import JobConfig, configure
+from pipeline.context import Context
+from pipeline.events import Event, PlanEvaluated, Progress
+from pipeline.stage import JobResult, Machine, Stage, Upload
+from pipeline.store import MemoryStore
+from pipeline.table import TABLE
 
 TRAINING = 600
 
@@ -102,89 +108,88 @@ class Stopped(Exception):
     """Stands for the death of a worker."""
 
 
+class LocalContext(Context):
+    """The context of a job that a test watches; its clock is the test's."""
+
+    def __init__(self, job: LocalJob, stages: list[Stage], config: JobConfig) -> None:
+        model, dataset = Upload(job.model_path, job.request.model_id), None
+        if job.dataset_path is not None:
+            dataset = Upload(job.dataset_path, str(job.request.dataset_id))
+        super().__init__(stages, config, model, dataset, MemoryStore(job.results), job.report, job.machine)
+        self._job = job
+
+    def time_used(self, deadline_seconds: float | None) -> float:
+        self._job.looks_at_the_clock += 1
+        if self._job.late or deadline_seconds is None:
+            return float(self._job.late)
+        return min(1.0, self._job.looks_at_the_clock / self._job.late_after)
+
+
 @dataclass
 class LocalJob:
-    """A job whose stage results lie in a dictionary. `stop_after` ends it at that check, as a killed worker would.
+    """A job whose stage results lie in a dictionary. `stop_after` ends it after so many checks, as if killed.
+
+    `checks_at_plans` are the checks that there had been when each plan was evaluated.
 
     `late`: the deadline has passed; else, if the request has one, it passes at look `late_after` at the clock.
     """
 
     model_path: Path
     dataset_path: Path | None
-    request: Mapping[str, Any]
+    request: JobRequest
     results: dict[str, bytes]
-    digests: dict[str, str]
-    threads: int = 1
-    memory_limit_bytes: int | None = None
+    machine: Machine = field(default_factory=Machine)
     ran: list[str] = field(default_factory=list)
-    events: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
-    estimates: list[tuple[str, float, int]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     fractions: list[float] = field(default_factory=list)
     stop_after: int | None = None
     checks: int = 0
+    checks_at_plans: list[int] = field(default_factory=list)
     late: bool = False
     late_after: float = math.inf
     looks_at_the_clock: int = 0
-    _stage: str = ""
-    _reads: tuple[str, ...] = ()
-    _keys: dict[str, str] = field(default_factory=dict)
 
-    def run(self) -> Delivery:
-        self._keys = dict(self.digests)
-        for stage in needed_stages(STAGES, self.request):
-            self._keys[stage.name] = stage.key(self.request, self._keys)
-            if self._keys[stage.name] not in self.results:
-                self._stage = stage.name
-                self._reads = stage.reads
-                self.fractions = []
-                self.results[self._keys[stage.name]] = stage.run(self)
+    @cached_property
+    def config(self) -> JobConfig:
+        return configure(self.request, self.machine, "job")
+
+    @cached_property
+    def context(self) -> LocalContext:
+        return LocalContext(self, TABLE.needed(self.config), self.config)
+
+    @property
+    def keys(self) -> dict[str, str]:
+        return self.context.keys
+
+    def run(self) -> JobResult:
+        for stage in TABLE.needed(self.config):
+            if self.context.run(stage):
                 self.ran.append(stage.name)
-        self._reads = tuple(self._keys)
-        delivery = deliver(self)
-        Draft202012Validator(json.loads(plan_schema_text())).validate(json.loads(delivery.artifacts["plan"]))
-        return delivery
+        result = TABLE.report(self.context, self.config.report)
+        Draft202012Validator(json.loads(plan_schema_text())).validate(result.plan)
+        return result
 
-    def read(self, stage: str) -> bytes:
-        if stage not in self._reads:
-            raise LookupError(f"{self._stage} reads {stage}, which its `reads` do not name")
-        return self.results[self._keys[stage]]
+    def result_of(self, name: str) -> bytes:
+        """What the stage of this name writes; what it reads must be there."""
+        self.context.run(next(stage for stage in TABLE.stages if stage.name == name))
+        return self.results[self.keys[name]]
 
-    def chunk(self, name: str, compute: Callable[[], bytes]) -> bytes:
-        key = f"{self._keys[self._stage]}/{name}"
-        if key not in self.results:
-            self.results[key] = compute()
-        return self.results[key]
+    def of_kind(self, kind: type[Event]) -> list[Any]:
+        """The events of this kind, in order."""
+        return [event for event in self.events if isinstance(event, kind)]
 
-    def cached(self, key: str, compute: Callable[[], bytes]) -> bytes:
-        if key not in self.results:
-            self.results[key] = compute()
-        return self.results[key]
-
-    def progress(self, fraction: float) -> None:
-        assert 0 <= fraction <= 1
-        assert not self.fractions or fraction >= self.fractions[-1], "progress runs backwards"
-        self.fractions.append(fraction)
-        self.check()
-
-    def check(self) -> None:
+    def report(self, event: Event) -> None:
+        if not isinstance(event, Progress):
+            self.events.append(event)
+            if isinstance(event, PlanEvaluated):
+                self.checks_at_plans.append(self.checks)
+            return
+        assert 0 <= event.fraction <= 1
+        assert not self.fractions or event.fraction >= self.fractions[-1], "progress runs backwards"
+        self.fractions.append(event.fraction)
         self.checks += 1
         if self.stop_after is not None and self.checks > self.stop_after:
             raise Stopped
-
-    def event(self, kind: str, data: Mapping[str, Any]) -> None:
-        self.events.append((kind, json.loads(json.dumps(data, allow_nan=False))))
-
-    def estimate(self, seconds: float, memory_bytes: int) -> None:
-        self.estimates.append((self._stage, seconds, memory_bytes))
-
-    def deadline_passed(self) -> bool:
-        return self.time_used() >= 1
-
-    def time_used(self) -> float:
-        self.looks_at_the_clock += 1
-        if self.late or self.request["search"]["deadline_seconds"] is None:
-            return float(self.late)
-        return min(1.0, self.looks_at_the_clock / self.late_after)
 
 
 @pytest.fixture
@@ -198,20 +203,17 @@ def job(tmp_path: Path) -> Callable[..., LocalJob]:
         results: dict[str, bytes] | None = None,
         **arguments: Any,
     ) -> LocalJob:
-        import hashlib
-
         model_path, dataset_path = tmp_path / "model.onnx", tmp_path / "data.npz"
         model_path.write_bytes(model)
         if samples is not None:
             np.savez(dataset_path, **samples)
-        digests = {
-            "model": hashlib.sha256(model).hexdigest(),
-            "dataset": hashlib.sha256(dataset_path.read_bytes()).hexdigest() if samples is not None else "",
+        ids = {
+            "model_id": Upload.of(model_path).sha256,
+            "dataset_id": Upload.of(dataset_path).sha256 if samples is not None else None,
         }
-        fields = {"model_id": digests["model"], "dataset_id": digests["dataset"] or None, **(request or {})}
-        full = JobRequest.model_validate(json.loads(json.dumps(fields)), strict=False).model_dump(mode="json")
+        full = JobRequest.model_validate(json.loads(json.dumps({**ids, **(request or {})})), strict=False)
         path = dataset_path if samples is not None else None
-        return LocalJob(model_path, path, full, {} if results is None else results, digests, **arguments)
+        return LocalJob(model_path, path, full, {} if results is None else results, **arguments)
 
     return make
 
@@ -219,3 +221,8 @@ def job(tmp_path: Path) -> Callable[..., LocalJob]:
 @pytest.fixture(scope="session")
 def stopped() -> type[Exception]:
     return Stopped
+
+
+def configured(**request: Any) -> JobConfig:
+    """The slices of a request about some model, on a machine with one thread."""
+    return configure(parse_request({"model_id": "a" * 64, **request}), Machine(), "job")

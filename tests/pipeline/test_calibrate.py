@@ -6,8 +6,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from app.schemas.job_request import JobRequest
 from network.activations import find_activations
 from network.errors import UnsupportedOperators
 from network.execution import TorchNetwork
-from network.normalise import dump, load, normalise
+from network.normalise import dump, normalise
 from network.taps import Taps
-from pipeline.candidates import Rounded
+from pipeline.candidates import Candidates
 from pipeline.stages import calibrate
-from pipeline.workspace import Inputs
 from quantization.formats import UnsignedFormat
 from quantization.rounding.formats import round_to_formats
 from quantization.rounding.statistics import InputStatistics
@@ -55,52 +52,24 @@ def test_groups_change_no_weight_and_hold_one_statistic_at_a_time(job, model, sa
     assert apart.artifacts["model"] == together.artifacts["model"]
 
 
-@dataclass
-class Calibration:
-    """What the stage sees of a job whose network is normalised."""
+@pytest.fixture
+def calibration(job) -> Callable[..., Any]:
+    """`calibration(model, samples, **request)`: a job whose network is normalised and not admitted."""
 
-    request: Mapping[str, Any]
-    dataset_path: Path | None
-    normalised: bytes
-    threads: int = 1
-    memory_limit_bytes: int | None = None
-    chunks: dict[str, bytes] = field(default_factory=dict)
-    fractions: list[float] = field(default_factory=list)
+    def make(model: bytes, samples: Mapping[str, np.ndarray], **request: Any) -> Any:
+        run = job(model, samples, {**REQUEST, **request})
+        run.results[run.keys["normalise"]] = dump(normalise(onnx.load_from_string(model)))
+        return run
 
-    def read(self, stage: str) -> bytes:
-        assert stage == "normalise"
-        return self.normalised
-
-    def chunk(self, name: str, compute: Callable[[], bytes]) -> bytes:
-        if name not in self.chunks:
-            self.chunks[name] = compute()
-        return self.chunks[name]
-
-    def progress(self, fraction: float) -> None:
-        assert 0 <= fraction <= 1
-        assert not self.fractions or fraction >= self.fractions[-1], "progress runs backwards"
-        self.fractions.append(fraction)
-
-    def check(self) -> None:
-        pass
-
-
-def calibration(model: bytes, samples: Mapping[str, np.ndarray], path: Path, bits: list[int] | None) -> Calibration:
-    fields = {"model_id": "0" * 64, "dataset_id": "1" * 64, **REQUEST}
-    full = JobRequest.model_validate(fields, strict=False).model_dump(mode="json")
-    np.savez(path / "data.npz", **samples)
-    network = normalise(onnx.load_from_string(model))
-    return Calibration({**full, "activations": {"bits": bits, "ranges": "mse"}}, path / "data.npz", dump(network))
+    return make
 
 
 @pytest.mark.parametrize("rounding", ["gptq", "nearest"])
-def test_what_an_earlier_attempt_rounded_is_not_rounded_again(model, samples, tmp_path, monkeypatch, rounding):
+def test_what_an_earlier_attempt_rounded_is_not_rounded_again(model, samples, calibration, monkeypatch, rounding):
     """A killed worker loses the weight it was at, and the forward passes of the weights that are left."""
-    context = calibration(model, samples, tmp_path, None)
-    context = replace(
-        context, request={**context.request, "weights": {**context.request["weights"], "rounding": rounding}}
-    )
-    expected = calibrate.run(replace(context, chunks={}, fractions=[]))
+    weights = {**REQUEST["weights"], "rounding": rounding}
+    expected = calibration(model, samples, weights=weights).result_of("calibrate")
+    run = calibration(model, samples, weights=weights)
     rounded: list[tuple[int, ...]] = []
     counted: list[str] = []
     collect = InputStatistics.add
@@ -119,24 +88,25 @@ def test_what_an_earlier_attempt_rounded_is_not_rounded_again(model, samples, tm
     monkeypatch.setattr(InputStatistics, "add", count)
     monkeypatch.setattr(calibrate, "round_to_formats", round_once)
     with pytest.raises(MemoryError):
-        calibrate.run(context)
-    assert len(context.chunks) == 2
+        run.result_of("calibrate")
+    assert len([key for key in run.results if key.startswith(f"{run.keys['calibrate']}/")]) == 2
     fails_at = 3
     counted.clear()
-    context.fractions.clear()
-    assert calibrate.run(context) == expected
+    again = replace(run, fractions=[])
+    assert again.result_of("calibrate") == expected
     assert rounded == [(12, 1, 3, 3), (24, 12, 3, 3), (10, 216)]
     assert set(counted) == ({"fc.weight"} if rounding == "gptq" else set())
 
 
-def test_activations_are_calibrated_where_the_request_asks(model, samples, tmp_path):
-    with_activations = calibration(model, samples, tmp_path, [8, 4])
-    blob = calibrate.run(with_activations)
-    found = tuple(Rounded.unpack(blob).activations.values())
-    network = load(with_activations.normalised)
+def test_activations_are_calibrated_where_the_request_asks(model, samples, calibration):
+    with_activations = calibration(model, samples, activations={"bits": [8, 4]})
+    blob = with_activations.result_of("calibrate")
+    found = tuple(Candidates.unpack(blob).activations.values())
+    inputs = with_activations.context.workspace.inputs(with_activations.config.calibrate.samples)
+    network = inputs.network
     assert tuple(candidates.site for candidates in found) == find_activations(network)
     assert [candidates.site.tensors for candidates in found] == [("image",), ("r1",), ("r2", "f")]
-    images = samples["image"][Inputs.read(with_activations).range_samples]
+    images = samples["image"][inputs.range_samples]
     seen: dict[str, np.ndarray] = {}
     Taps(network, ["image", "r1", "r2"], 1).run({"image": images}, lambda name, values: seen.update({name: values}))
     for candidates in found:
@@ -153,19 +123,19 @@ def test_activations_are_calibrated_where_the_request_asks(model, samples, tmp_p
         assert errors[1] < errors[0] / 50
     with pytest.raises(KeyError, match="image was not calibrated as uint16/tensor"):
         found[0].quantized(UnsignedFormat(16))
-    without = calibrate.run(calibration(model, samples, tmp_path, None))
-    assert not Rounded.unpack(without).activations
-    for name, weights in Rounded.unpack(without).weights.items():
-        for one, other in zip(weights, Rounded.unpack(blob).weights[name], strict=True):
+    without = calibration(model, samples).result_of("calibrate")
+    assert not Candidates.unpack(without).activations
+    for name, weights in Candidates.unpack(without).weights.items():
+        for one, other in zip(weights, Candidates.unpack(blob).weights[name], strict=True):
             np.testing.assert_array_equal(one.codes, other.codes)
 
 
-def test_what_torch_cannot_run_is_calibrated_all_the_same(model, samples, tmp_path):
+def test_what_torch_cannot_run_is_calibrated_all_the_same(model, samples, calibration):
     """Calibration asks only ONNX Runtime; no operator needs a rule of ours."""
     proto = onnx.load_from_string(model)
     proto.graph.node.append(helper.make_node("Bernoulli", ["image"], ["coin"], seed=0.0))
     proto.graph.output.append(helper.make_tensor_value_info("coin", TensorProto.FLOAT, None))
-    context = calibration(proto.SerializeToString(), samples, tmp_path, None)
+    run = calibration(proto.SerializeToString(), samples)
     with pytest.raises(UnsupportedOperators, match="Bernoulli"):
-        TorchNetwork(load(context.normalised))
-    assert set(Rounded.unpack(calibrate.run(context)).weights) == {"conv1", "conv2", "fc"}
+        TorchNetwork(run.context.workspace.network())
+    assert set(Candidates.unpack(run.result_of("calibrate")).weights) == {"conv1", "conv2", "fc"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,15 +15,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from network.graph import Network
 from network.normalise import normalise
-from pipeline.activations import planned_activations
-from pipeline.coupling import Coupling, decisions
+from pipeline.coupling import Coupling
 from pipeline.latency_table import LatencyTable, entry
-from pipeline.search_space import planning_problem
+from pipeline.reach import planned_activations
+from pipeline.search_space import SearchSpace
 from planner.errors import LimitUnreachable, NotApplicable
 from planner.interactions import frontier_within
 from planner.merge import MergedProblem
 from planner.problem import Limits, Plan, Problem, Quantity
 from quantization.formats import UnsignedFormat, parse_format
+from tests.pipeline.conftest import configured
 
 WEIGHTS = ["int4/channel", "int8/channel"]
 ACTIVATIONS = ["uint4/tensor", "uint8/tensor"]
@@ -34,9 +35,17 @@ TIED = {"w": [("x", 16), ("h", 16)], "v": [("y", 8)]}
 BRANCHES = {f"w{index}": [("x", 12)] for index in range(4)}
 
 
-def request(objective: str = "bit_operations", **limits: float) -> dict[str, Any]:
-    unset = {"max_size_bytes": None, "max_bit_operations": None, "max_latency_ms": None}
-    return {"objective": objective, "limits": {**unset, **limits}}
+def space_of(
+    network: Network,
+    allowed: Mapping[str, Sequence[str]],
+    tied: Sequence[Sequence[str]] = (),
+    table: LatencyTable | None = None,
+    **request: Any,
+) -> SearchSpace:
+    """The space of a job for bit operations, or whatever the request says."""
+    config = configured(**{"objective": "bit_operations", **request}).resolve.space
+    space = SearchSpace.build(network, config, allowed, tied)
+    return space if table is None else space.completed(table)
 
 
 def perceptron(nodes: list[onnx.NodeProto], shapes: dict[str, tuple[int, int]], output: str) -> Network:
@@ -111,8 +120,8 @@ def operations(problem: Problem, plan: Plan, reads: dict[str, list[tuple[str, in
 def test_bit_operations_of_every_plan_are_exact(networks, name):
     network, reads = networks[name]
     allowed = allowed_in(network)
-    problem, coupling = planning_problem(network, allowed, None, ""), Coupling(network, allowed)
-    joint = decisions(request(), network, problem, [], coupling)
+    space = space_of(network, allowed)
+    problem, coupling, joint = space.problem, space.coupling, space.joint
     plans = originals(joint)
     assert len(set(plans)) == 2 ** len(problem.sites)
     totals = joint.problem.totals(Quantity.BIT_OPERATIONS, every_choice(joint.problem))
@@ -131,8 +140,8 @@ def test_latencies_of_every_plan_are_exact(networks, activations):
     network, reads = networks["convnet"]
     table = crossed(network)
     allowed = allowed_in(network, activations)
-    problem, coupling = planning_problem(network, allowed, None, "", table), Coupling(network, allowed, table)
-    joint = decisions(request("latency"), network, problem, [], coupling)
+    space = space_of(network, allowed, table=table, objective="latency")
+    problem, coupling, joint = space.problem, space.coupling, space.joint
     totals = joint.problem.totals(Quantity.LATENCY, every_choice(joint.problem))
     for total, plan in zip(totals, originals(joint), strict=True):
         formats = problem.formats(plan)
@@ -166,8 +175,8 @@ def test_whether_any_format_is_faster(networks, slow, activations, same):
 def test_tied_layers_keep_one_format_in_coupled_plans(networks):
     network, reads = networks["convnet"]
     allowed = allowed_in(network)
-    problem = planning_problem(network, allowed, None, "")
-    joint = decisions(request(), network, problem, [["conv1", "fc"]], Coupling(network, allowed))
+    space = space_of(network, allowed, [["conv1", "fc"]])
+    problem, joint = space.problem, space.joint
     plans = originals(joint)
     assert len(set(plans)) == 2 ** (len(problem.sites) - 1)
     formats = [problem.formats(plan) for plan in plans]
@@ -182,7 +191,8 @@ def test_the_best_plan_within_a_limit_is_found(networks, seed):
     network, reads = networks["tied"]
     generator = np.random.default_rng(seed)
     allowed = allowed_in(network)
-    costs = planning_problem(network, allowed, None, "")
+    space = space_of(network, allowed)
+    costs = space.problem
     problem = replace(
         costs,
         sites=tuple(
@@ -197,7 +207,7 @@ def test_the_best_plan_within_a_limit_is_found(networks, seed):
     counts = np.array([operations(problem, plan, reads) for plan in plans])
     damages = np.array([problem.total(Quantity.DAMAGE, plan) for plan in plans])
     limit = float(np.quantile(counts, 0.5))
-    joint = decisions(request(max_bit_operations=limit), network, problem, [], Coupling(network, allowed))
+    joint = replace(space, problem=problem).joint
     frontier = frontier_within(joint.problem, Quantity.BIT_OPERATIONS, Limits(max_bit_operations=limit), points=10**6)
     assert frontier.costs[-1] <= limit
     assert frontier.damages[-1] == pytest.approx(damages[counts <= limit].min())
@@ -208,16 +218,15 @@ def test_the_best_plan_within_a_limit_is_found(networks, seed):
 @pytest.mark.parametrize(
     ("wanted", "activations"),
     [
-        (request("size"), ACTIVATIONS),
-        (request("size", max_size_bytes=10**6), ACTIVATIONS),
-        (request(), ACTIVATIONS[1:]),
+        ({"objective": "size"}, ACTIVATIONS),
+        ({"objective": "size", "limits": {"max_size_bytes": 10**6}}, ACTIVATIONS),
+        ({}, ACTIVATIONS[1:]),
     ],
 )
 def test_nothing_is_merged_where_sums_are_exact(networks, wanted, activations):
     network, reads = networks["convnet"]
-    allowed = allowed_in(network, activations)
-    problem = planning_problem(network, allowed, None, "")
-    joint = decisions(wanted, network, problem, [], Coupling(network, allowed))
+    space = space_of(network, allowed_in(network, activations), **wanted)
+    problem, joint = space.problem, space.joint
     assert [site.name for site in joint.problem.sites] == [site.name for site in problem.sites]
     if len(activations) == 1:
         for plan in originals(joint):

@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from evaluation.splits import split
-from pipeline.fitness import fitness_samples
+from pipeline.events import PlanEvaluated
+from pipeline.polishing import fitness_samples
 
 WIDTH, LAYERS = 16, 8
 FORMATS = {"weights": {"bits": [2, 4, 6, 8], "refinement": "none"}, "sensitivity": {"method": "quantization_error"}}
@@ -88,7 +89,7 @@ def test_what_evolution_gains_is_spent_on_a_cheaper_plan(planned):
     assert done["samples"] == after["search"]["samples"]
     assert done["offered"] > 0
     assert len(searched(after)) > len(searched(before))
-    events = [data for kind, data in job.events if kind == "evaluated"]
+    events = job.of_kind(PlanEvaluated)
     assert len(events) == len(after["search"]["evaluated"])
 
 

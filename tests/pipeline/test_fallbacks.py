@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
 
 import pytest
 
-from app.lifecycle.states import Claim
-from app.schemas.job_request import JobRequest
+from app.schemas.job_request import JobRequest, Search
 from evaluation.intervals import difference_interval
 from evaluation.splits import split
+from pipeline.config import configure
+from pipeline.context import stage_keys
+from pipeline.stage import Machine
 from pipeline.stages.plan import MOST_LOOKS, SAFER, safety_of, to_certify
-from pipeline.table import STAGES
+from pipeline.table import TABLE
 from planner.evidence import PlanPoint
 from planner.problem import Plan
-from workers.context import stage_keys
 
 
 def frontier(damages: list[float]) -> list[PlanPoint]:
@@ -47,24 +47,13 @@ def test_a_search_with_confidence_leaves_the_room_that_the_certificate_takes(con
     assert safety_of(None, splits) == 0
 
 
-CLAIM = Claim(
-    job_id="first",
-    owner="worker",
-    attempt=1,
-    model_id="a" * 64,
-    dataset_id=None,
-    parent_id=None,
-    request=JobRequest(model_id="a" * 64).model_dump(mode="json"),
-)
-
-
-def differing(first: Claim, second: Claim) -> set[str]:
-    before, after = stage_keys(STAGES, first), stage_keys(STAGES, second)
-    return {name for name in before if before[name] != after[name]}
+def keys(job_id: str, **search: object) -> dict[str, str]:
+    config = configure(JobRequest(model_id="a" * 64, search=Search(**search)), Machine(), job_id)
+    return stage_keys(TABLE.needed(config), config, "a" * 64, "")
 
 
 def test_what_a_deadline_cut_short_is_found_by_its_own_job_alone():
-    assert differing(CLAIM, replace(CLAIM, job_id="second")) == set()
-    limited = replace(CLAIM, request={**CLAIM.request, "search": {"method": "auto", "deadline_seconds": 5.0}})
-    assert differing(limited, replace(limited, job_id="second")) == {"plan", "certify"}
-    assert differing(limited, replace(limited, attempt=2, owner="another worker")) == set()
+    assert keys("first") == keys("second")
+    first, second = (keys(job_id, deadline_seconds=5.0) for job_id in ("first", "second"))
+    assert {name for name in first if first[name] != second[name]} == {"plan", "certify"}
+    assert keys("first", deadline_seconds=5.0) == first

@@ -11,8 +11,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from pipeline import file_check as module
-from pipeline import plan_evaluation as measured
 from pipeline.file_check import FileNotAsPlanned
+from pipeline.plan_export import export_plan
 from quantization.export.audit import audit
 
 LAYERS = ("conv1", "conv2", "fc")
@@ -55,11 +55,10 @@ def test_a_network_may_come_with_rounding_of_its_own(job, model, samples, plan):
 
 
 def _tampered(change):
-    """`exported` with another file."""
-    real = measured.exported
+    """`export_plan` with another file."""
 
-    def other(*arguments):
-        made = real(*arguments)
+    def other(*arguments, **options):
+        made = export_plan(*arguments, **options)
         file = onnx.ModelProto.FromString(made.file)
         change(file)
         return replace(made, file=file.SerializeToString())
@@ -95,22 +94,21 @@ def _more_rounding(file):
     ],
 )
 def test_a_file_that_is_not_as_planned_is_not_delivered(job, model, samples, monkeypatch, change, says):
-    monkeypatch.setattr("pipeline.stages.certify.exported", _tampered(change))
+    monkeypatch.setattr("pipeline.stages.certify.export_plan", _tampered(change))
     with pytest.raises(FileNotAsPlanned, match=says):
         job(model, samples, {"plan": WEIGHTS, "weights": {"rounding": "nearest"}}).run()
 
 
 def test_another_format_than_planned_is_found(job, model, samples, monkeypatch):
-    real = measured.exported
-    monkeypatch.setattr(
-        "pipeline.stages.certify.exported", lambda *some: replace(real(*some), file=other.artifacts["model"])
-    )
     other = job(model, samples, {"plan": WEIGHTS | {"layers": [
         {"name": name, "format": "int3/channel" if name != "conv2" else "int4/channel"} for name in LAYERS
     ]}, "weights": {"rounding": "nearest"}})  # fmt: skip
-    with monkeypatch.context() as own:
-        own.setattr("pipeline.stages.certify.exported", real)
-        other = other.run()
+    file = other.run().model
+
+    def with_that_file(*arguments, **options):
+        return replace(export_plan(*arguments, **options), file=file)
+
+    monkeypatch.setattr("pipeline.stages.certify.export_plan", with_that_file)
     with pytest.raises(FileNotAsPlanned, match=r"conv2.weight is stored as int4/channel .*; planned was int3/channel"):
         job(model, samples, {"plan": WEIGHTS, "weights": {"rounding": "nearest"}}).run()
 

@@ -13,11 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import InferenceSession
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
-from pipeline.candidates import Rounded
+from pipeline.candidates import Candidates
 from pipeline.results import unpack
 from tests.pipeline.conftest import convnet
 
-PAGE = Path(__file__).parents[3] / "docs" / "plan.md"
+PAGE = Path(__file__).parents[2] / "docs" / "plan.md"
 
 
 class Reader(CalibrationDataReader):
@@ -167,8 +167,8 @@ def test_every_stored_value_lies_on_the_grid_of_the_encodings(job, model, sample
     request = {"budget": {"max_drop": 1.0}, "weights": {"rounding": rounding}, "plan": {"version": 1, "layers": layers}}
     run = job(model, samples, request)
     encodings = json.loads(run.run().artifacts["aimet"])["param_encodings"]
-    _, certified = unpack(run.read("certify"))
-    rounded = Rounded.unpack(certified["weights"].tobytes())
+    _, certified = unpack(run.context.read("certify"))
+    rounded = Candidates.unpack(certified["weights"].tobytes())
     assert [one["name"] for one in encodings] == ["conv1.weight", "conv2.weight", "fc.weight"]
     for one, (weight,) in zip(encodings, rounded.weights.values(), strict=True):
         scale, offset = (np.array(one[key])[:, None] for key in ("scale", "offset"))

@@ -10,11 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from app.schemas.parsing import parse_request
 from network.normalise import normalise
-from pipeline.allowed_formats import fitting, names, weight_format
-from pipeline.stages.resolve import allowed_formats
-from quantization.formats import parse_format
+from pipeline.allowed_formats import allowed_formats, fitting
+from quantization.formats import parse_format, weight_format
+from tests.pipeline.conftest import configured
 
 FOUR_BITS = [
     "codebook4/channel",
@@ -53,6 +52,10 @@ def two_headed() -> onnx.ModelProto:
     )
 
 
+def names(formats):
+    return [format_.name for format_ in formats]
+
+
 def test_formats_come_by_bits_and_then_to_the_one_to_prefer(two_headed):
     site = normalise(two_headed, {"x": (128,)}).sites[0]
     expected = [NARROWER, *FOUR_BITS, WIDER, "int8/channel", "float16"]
@@ -87,8 +90,8 @@ def test_what_a_weight_cannot_hold_is_replaced_in_its_place(two_headed):
     ],
 )
 def test_what_nothing_measures_gets_the_widest_integers(two_headed, formats, widest):
-    request = parse_request({"model_id": "a" * 64, "weights": {"formats": formats}}).model_dump(mode="json")
-    allowed, _ = allowed_formats(normalise(two_headed, {"x": (128,)}), request)
+    config = configured(weights={"formats": formats}).resolve.formats
+    allowed, _ = allowed_formats(normalise(two_headed, {"x": (128,)}), config)
     assert allowed["aux"] == [widest]
     assert set(allowed["main"]) == set(formats)
     assert [parse_format(name).bits for name in allowed["main"]] == sorted(parse_format(one).bits for one in formats)

@@ -18,7 +18,7 @@ PLAN = {"version": 1, "layers": [{"name": name, "format": "int4/channel"} for na
 def test_biases_are_stored_as_the_request_says(job, model, samples, leftover):
     run = job(model, samples, {"plan": PLAN, "weights": {"rounding": "nearest", "leftovers": leftover}})
     found = run.run()
-    network = load(run.read("normalise"))
+    network = load(run.context.read("normalise"))
     assert leftovers(network) == {"conv2.bias"}  # of 24 values; the others, of 12 and 10, would not be smaller
     file = onnx.ModelProto.FromString(found.artifacts["model"])
     halves = [tensor for tensor in file.graph.initializer if tensor.data_type == TensorProto.FLOAT16]

@@ -12,14 +12,14 @@ from pipeline.methods import (
     CHEAP,
     DEAR,
     MEASURED,
-    Candidates,
+    CandidateCounts,
     float_passes,
     methods_to_run,
     remaining_shares,
     scores_of,
 )
-from pipeline.workspace import Inputs
 from sensitivity.estimators import METHODS
+from tests.pipeline.conftest import configured
 
 
 @pytest.fixture
@@ -41,19 +41,21 @@ def test_what_is_left_of_a_pass_shrinks_from_layer_to_layer(network: Network) ->
 
 
 def test_the_passes_of_the_matrix_begin_where_a_weight_is_used_first(network: Network) -> None:
-    assert float_passes("measured", network, Candidates(7)) == pytest.approx(7 * sum(remaining_shares(network)))
-    assert float_passes("measured", network, Candidates(7)) < 7 * len(network.sites)
+    assert float_passes("measured", network, CandidateCounts(7)) == pytest.approx(7 * sum(remaining_shares(network)))
+    assert float_passes("measured", network, CandidateCounts(7)) < 7 * len(network.sites)
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_has_its_cost(network: Network, method: str) -> None:
-    assert float_passes(method, network, Candidates(7)) >= 0
-    assert float_passes(method, network, Candidates(14, 3)) >= float_passes(method, network, Candidates(7))
+    assert float_passes(method, network, CandidateCounts(7)) >= 0
+    assert float_passes(method, network, CandidateCounts(14, 3)) >= float_passes(method, network, CandidateCounts(7))
 
 
 def test_dear_methods_run_only_when_they_are_asked_for() -> None:
-    assert methods_to_run({"sensitivity": {"method": "auto"}}) == list(CHEAP)
-    assert methods_to_run({"sensitivity": {"method": "noise"}}) == [*CHEAP, "noise"]
+    for method, dear in (("auto", None), ("hawq_v2", None), ("noise", "noise")):
+        assert configured(sensitivity={"method": method}).sensitivity.dear == dear
+    assert methods_to_run(None) == list(CHEAP)
+    assert methods_to_run("noise") == [*CHEAP, "noise"]
     assert scores_of("augmented") == "measured"
     assert scores_of("noise") == "noise"
 
@@ -61,8 +63,7 @@ def test_dear_methods_run_only_when_they_are_asked_for() -> None:
 def test_the_forecast_grows_with_candidates_and_methods(job, model: bytes, samples) -> None:
     run = job(model, samples)
     run.run()
-    run._stage, run._reads = "cross_layer", ("normalise",)
-    inputs = Inputs.read(run)
+    inputs = run.context.workspace.inputs(run.config.resolve.samples)
     little, much = (forecast_passes(inputs, passes, candidates, 1) for passes, candidates in ((1.0, 6), (1.0, 6000)))
     assert little.seconds > 0
     assert little.memory_bytes < much.memory_bytes

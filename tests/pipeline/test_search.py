@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from pipeline.events import PlanEvaluated
 from quantization.formats import parse_format
 
 FORMATS = {"weights": {"bits": [2, 3, 4, 6, 8]}}
@@ -39,7 +40,7 @@ def test_evaluations_say_which_share_of_the_samples_they_read(planned):
     assert any(one["fraction"] < 1 for one in evaluated)
     assert plan["search"]["full_evaluations"] == pytest.approx(sum(one["fraction"] for one in evaluated))
     assert plan["search"]["full_evaluations"] <= 12
-    assert {data["fraction"] for kind, data in job.events if kind == "evaluated"} == {
+    assert {event.measured["fraction"] for event in job.of_kind(PlanEvaluated)} == {
         one["fraction"] for one in evaluated
     }
 

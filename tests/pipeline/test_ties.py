@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from app.schemas.parsing import parse_request
 from network.graph import Network
 from network.normalise import normalise
-from pipeline.allowed_formats import candidate_formats, fitting, names
-from pipeline.coupling import Coupling, decisions
-from pipeline.search_space import planning_problem
-from pipeline.stages.resolve import allowed_formats
+from pipeline.allowed_formats import allowed_formats, candidate_formats, fitting
+from pipeline.config import ResolveConfig
+from pipeline.search_space import SearchSpace
 from planner.errors import ConstraintImpossible, PlannerError, UnknownLayer
+from tests.pipeline.conftest import configured
 
 REQUEST = {"budget": {"metric": "top1", "max_drop": 0.05}, "weights": {"bits": [2, 3, 4, 6, 8]}}
 
@@ -89,8 +87,8 @@ def test_a_target_of_few_widths_is_planned_with_these(job, model, samples):
     assert {layer["bits"] for layer in plan["layers"]} <= {4, 8}
 
 
-def two_layers(request: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
-    """Layers of 27 and of 64 inputs, of which the first does not divide into blocks of 32, and a whole request."""
+def two_layers(**request: Any) -> tuple[Network, ResolveConfig]:
+    """Layers of 27 and of 64 inputs, of which the first does not divide into blocks of 32, and what is asked."""
     shapes = {"fc1": (64, 27), "fc2": (10, 64)}
     graph = helper.make_graph(
         [
@@ -104,34 +102,33 @@ def two_layers(request: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
         [numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in shapes.items()],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    full = parse_request({"model_id": "a" * 64, **request}).model_dump(mode="json")
-    return normalise(proto, {"x": (27,)}), full
+    return normalise(proto, {"x": (27,)}), configured(**request).resolve
 
 
 @pytest.mark.parametrize("layers", [{"fc1": {"same_as": "fc2"}}, {"fc2": {"same_as": "fc1"}}])
 def test_layers_of_different_shapes_share_what_all_of_them_are_rounded_to(layers):
     weights = {"formats": ["int4/block32", "int8/channel"]}
-    network, request = two_layers({"weights": weights, "layers": layers})
-    allowed, tied = allowed_formats(network, request)
+    network, config = two_layers(weights=weights, layers=layers)
+    allowed, tied = allowed_formats(network, config.formats)
     assert tied == [["fc1", "fc2"]]
     assert allowed == {"fc1": ["int8/channel"], "fc2": ["int8/channel"]}
     for site in network.sites:
-        assert set(allowed[site.name]) <= set(names(fitting(site, candidate_formats(request, ()))))
-    problem = planning_problem(network, allowed, None, "")
-    assert len(decisions(request, network, problem, tied, Coupling(network, allowed)).problem.sites) == 1
+        formats = fitting(site, candidate_formats(config.formats, ()))
+        assert set(allowed[site.name]) <= {format_.name for format_ in formats}
+    assert len(SearchSpace.build(network, config.space, allowed, tied).joint.problem.sites) == 1
 
 
 @pytest.mark.parametrize("first", ["fc1", "fc2"])
 def test_layers_of_different_shapes_without_a_format_for_all_are_refused(first):
     other = {"fc1": "fc2", "fc2": "fc1"}[first]
-    network, request = two_layers({"weights": {"formats": ["int4/block32"]}, "layers": {other: {"same_as": first}}})
+    network, config = two_layers(weights={"formats": ["int4/block32"]}, layers={other: {"same_as": first}})
     with pytest.raises(
         ConstraintImpossible, match=f"fc1 and fc2 with same_as, and none of the formats of {first} .*fit"
     ):
-        allowed_formats(network, request)
+        allowed_formats(network, config.formats)
 
 
 def test_a_format_that_only_one_layer_names_is_one_of_all():
     layers = {"fc1": {"same_as": "fc2"}, "fc2": {"formats": ["int4/block32", "int5/tensor"]}}
-    network, request = two_layers({"weights": {"formats": ["int8/channel"]}, "layers": layers})
-    assert allowed_formats(network, request)[0] == {"fc1": ["int5/tensor"], "fc2": ["int5/tensor"]}
+    network, config = two_layers(weights={"formats": ["int8/channel"]}, layers=layers)
+    assert allowed_formats(network, config.formats)[0] == {"fc1": ["int5/tensor"], "fc2": ["int5/tensor"]}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 
 from evaluation.latency import Latency, Timed
 from pipeline import timing
+from pipeline.config import TimingConfig
 from pipeline.stages.latency import NOISE_MS, _counted
 from pipeline.timing import Timing
 
+HERE = TimingConfig("this processor", threads=1)
 MILLISECONDS = {b"a": 1.0, b"b": 2.5}
 
 
@@ -20,7 +22,6 @@ MILLISECONDS = {b"a": 1.0, b"b": 2.5}
 class Context:
     """The part of a stage's context that times things."""
 
-    threads: int = 1
     results: dict[str, bytes] = field(default_factory=dict)
 
     def cached(self, key: str, compute: Callable[[], bytes]) -> bytes:
@@ -50,7 +51,7 @@ A, B = Timed(b"a", {}), Timed(b"b", {})
 
 
 def test_a_machine_that_is_slow_for_a_while_changes_nothing(slow):
-    clock = Timing(Context())
+    clock = Timing(Context(), HERE)
     first = clock.measured([A, B])
     slow(3.0)
     again = clock.measured([B, A])
@@ -63,19 +64,18 @@ def test_a_machine_that_is_slow_for_a_while_changes_nothing(slow):
 def test_the_scale_is_that_of_the_first_look_at_the_yardstick(slow):
     context = Context()
     slow(2.0)
-    assert Timing(context).known([A])[0].median_ms == pytest.approx(2.0)
+    assert Timing(context, HERE).known([A])[0].median_ms == pytest.approx(2.0)
     slow(1.0)
-    assert Timing(context).known([B])[0].median_ms == pytest.approx(5.0)
+    assert Timing(context, HERE).known([B])[0].median_ms == pytest.approx(5.0)
 
 
 def test_a_known_file_keeps_its_time_beside_new_ones(slow, monkeypatch):
     context = Context()
-    Timing(context).known([A])
+    Timing(context, HERE).known([A])
     monkeypatch.setitem(MILLISECONDS, b"a", 7.0)
-    assert [one.median_ms for one in Timing(context).known([A, B])] == pytest.approx([1.0, 2.5])
+    assert [one.median_ms for one in Timing(context, HERE).known([A, B])] == pytest.approx([1.0, 2.5])
     assert len(context.results) == 3  # and the yardstick
-    other = Context(threads=2, results=context.results)
-    assert Timing(other).known([A])[0].median_ms == pytest.approx(7.0)
+    assert Timing(context, replace(HERE, threads=2)).known([A])[0].median_ms == pytest.approx(7.0)
 
 
 def layer(**ms: float) -> dict[str, Latency]:

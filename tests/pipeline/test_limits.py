@@ -11,9 +11,8 @@ import pytest
 
 from network.graph import Network
 from network.normalise import load
-from pipeline.plan_evaluation import file_sizes
-from pipeline.search_space import planning_problem
-from pipeline.smallest import smallest_plans
+from pipeline.limits import smallest_plans
+from pipeline.search_space import SearchSpace
 from planner.errors import LimitUnreachable
 from planner.problem import Plan
 
@@ -34,20 +33,21 @@ def test_no_plan_has_a_smaller_file(job, model, samples, layers):
     """Every plan of the network against the plans that are looked at."""
     run = job(model, samples, {"weights": {"bits": WIDTHS}, "layers": layers, "limits": {"max_size_bytes": 1}})
     least = refused(run)
-    network: Network = load(run.results[run._keys["normalise"]])
+    network: Network = load(run.results[run.keys["normalise"]])
     allowed = {
         site.name: ["float32"]
         if layers.get(site.name, {}).get("keep")
         else [f"int{bits}/channel" for bits in layers.get(site.name, {}).get("bits", WIDTHS)]
         for site in network.sites
     }
-    problem = planning_problem(network, allowed, None, "")
+    space = SearchSpace.build(network, run.config.resolve.space, allowed, [])
+    problem = space.problem
     every = [Plan(choices) for choices in itertools.product(*(range(len(site.candidates)) for site in problem.sites))]
-    sizes = file_sizes(run.request, network, problem, every)
+    sizes = space.file_sizes(every)
     assert least == sizes.min()
     assert set(smallest_plans(problem)) <= set(every)
     # what one width for all costs is below the sum of the smallest, where that needs a function more
-    assert sizes.min() <= file_sizes(run.request, network, problem, [Plan(tuple(np.zeros(len(allowed), int)))])[0]
+    assert sizes.min() <= space.file_sizes([Plan(tuple(np.zeros(len(allowed), int)))])[0]
 
 
 def test_the_byte_that_decides(job, model, samples):
