@@ -35,6 +35,7 @@ HERE = Path(__file__).parent
 def fake_pipeline() -> ModuleType:
     spec = importlib.util.spec_from_file_location("fake_pipeline", HERE / "fake_pipeline.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for the names of their fields' types
     spec.loader.exec_module(module)
     return module
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pipeline.stage import Delivery, Stage, StageContext
+from app.schemas.job_request import JobRequest
+from pipeline.context import Context
+from pipeline.events import PlanEvaluated
+from pipeline.stage import JobResult, Machine, Stage, Table
 
 CHUNKS = 4
 
@@ -22,11 +26,11 @@ class ValuesInvalid(ValueError):
     code = "model_invalid"
 
 
-def _model(context: StageContext) -> dict[str, Any]:
+def _model(context: Context) -> dict[str, Any]:
     return json.loads(context.model_path.read_bytes())
 
 
-def _step(context: StageContext, stage: str, step: str = "") -> None:
+def _step(context: Context, stage: str, step: str = "") -> None:
     model = _model(context)
     with Path(model["trace"]).open("a") as trace:
         trace.write(f"{stage}{step} {os.getpid()}\n")
@@ -37,7 +41,7 @@ def _step(context: StageContext, stage: str, step: str = "") -> None:
         time.sleep(0.01)
 
 
-def _trouble(context: StageContext, trouble: str | None) -> None:
+def _trouble(context: Context, trouble: str | None) -> None:
     if trouble == "refused":
         raise ValuesInvalid("values: got a word, expected numbers; send numbers")
     if trouble == "memory":
@@ -59,12 +63,12 @@ def _trouble(context: StageContext, trouble: str | None) -> None:
             time.sleep(0.01)
 
 
-def admit(context: StageContext) -> bytes:
+def admit(context: Context, _config: object) -> bytes:
     _step(context, "admit")
     return json.dumps(_model(context)["values"]).encode()
 
 
-def squares(context: StageContext) -> bytes:
+def squares(context: Context, _config: object) -> bytes:
     values = json.loads(context.read("admit"))
     parts = []
     for i in range(CHUNKS):
@@ -78,20 +82,20 @@ def squares(context: StageContext) -> bytes:
     return json.dumps(parts).encode()
 
 
-def total(context: StageContext) -> bytes:
+def total(context: Context, factor: float) -> bytes:
     _step(context, "total")
     result = sum(sum(part) for part in json.loads(context.read("squares")))
-    context.event("plan", {"total": result})
-    return json.dumps(result * context.request["budget"]["max_drop"]).encode()
+    context.event(PlanEvaluated({"total": result}))
+    return json.dumps(result * factor).encode()
 
 
-def certify(context: StageContext) -> bytes:
+def certify(context: Context, _config: object) -> bytes:
     _step(context, "certify")
     data = context.dataset_path.read_text() if context.dataset_path is not None else ""
     return json.dumps({"total": json.loads(context.read("total")), "data": data}).encode()
 
 
-def deliver(context: StageContext) -> Delivery:
+def report(context: Context, _config: object) -> JobResult:
     certificate = json.loads(context.read("certify"))
     layers = [{"name": f"layer {i}", "bits": len(part)} for i, part in enumerate(json.loads(context.read("squares")))]
     artifacts = {
@@ -100,16 +104,31 @@ def deliver(context: StageContext) -> Delivery:
         "frontier": b"[]",
         "sensitivity": b"{}",
     }
-    return Delivery(_model(context).get("outcome", "met"), certificate, artifacts)
+    return JobResult(_model(context).get("outcome", "met"), certificate, artifacts)
 
 
-def _nothing(_: Any) -> None:
-    return None
+@dataclass(frozen=True)
+class Config:
+    """The total is a share of the sum: the budget of the request, which means something else elsewhere."""
+
+    total: float
+    admit: str = ""
+    squares: str = ""
+    certify: str = ""
+    report: str = ""
 
 
-STAGES = (
-    Stage("admit", ("model",), _nothing, admit, 1.0, timedelta(seconds=60)),
-    Stage("squares", ("admit",), _nothing, squares, 4.0, timedelta(seconds=60)),
-    Stage("total", ("squares",), lambda request: request["budget"]["max_drop"], total, 1.0, timedelta(seconds=1)),
-    Stage("certify", ("total", "dataset"), _nothing, certify, 2.0, timedelta(seconds=60)),
+def configure(request: JobRequest, _machine: Machine, _job_id: str) -> Config:
+    return Config(total=request.budget.max_drop)
+
+
+TABLE = Table(
+    (
+        Stage("admit", ("model",), admit, 1.0, timedelta(seconds=60)),
+        Stage("squares", ("admit",), squares, 4.0, timedelta(seconds=60)),
+        Stage("total", ("squares",), total, 1.0, timedelta(seconds=1)),
+        Stage("certify", ("total", "dataset"), certify, 2.0, timedelta(seconds=60)),
+    ),
+    configure,
+    report,
 )

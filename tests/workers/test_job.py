@@ -16,8 +16,8 @@ from app.settings import Settings
 from app.store.engine import Sessions
 from app.store.stages import get_stage_result
 from app.store.tables import StageResultRow
-from pipeline.stage import Delivery, Stage
-from workers.job import End, Pipeline, Worker
+from pipeline.stage import JobResult, Table
+from workers.job import End, Worker
 
 VALUES = list(range(10))
 
@@ -25,8 +25,7 @@ VALUES = list(range(10))
 @pytest.fixture
 def make_worker(sessions: Sessions, settings: Settings, fake_pipeline: ModuleType) -> Callable[..., Worker]:
     def make(owner: str = "here", **changes: Any) -> Worker:
-        pipeline = Pipeline(fake_pipeline.STAGES, fake_pipeline.deliver)
-        return Worker(sessions, settings.model_copy(update=changes), owner, pipeline)
+        return Worker(sessions, settings.model_copy(update=changes), owner, fake_pipeline.TABLE)
 
     return make
 
@@ -38,7 +37,7 @@ def test_a_job_runs_every_stage_and_ends_with_its_results(jobs, make_worker):
     assert (row.state, row.outcome, row.progress, row.attempt) == ("succeeded", "met", 1.0, 1)
     assert row.summary == jobs.expected(VALUES)
     assert jobs.artifact(job_id, "model") == b"\x00\x01" + b"142.5"
-    assert ("plan", {"total": 285}) in jobs.events(job_id)
+    assert ("evaluated", {"total": 285}) in jobs.events(job_id)
     assert [data["state"] for kind, data in jobs.events(job_id) if kind == "state"][-1] == "succeeded"
 
 
@@ -72,13 +71,14 @@ def test_other_data_do_not_reuse_what_read_the_data(jobs, make_worker):
 
 def test_a_stage_reads_only_what_its_key_depends_on(jobs, sessions, settings, fake_pipeline, caplog):
     """A result that `reads` does not name is not in the key: another job would find a blob made from other inputs."""
-    first = replace(fake_pipeline.STAGES[0], reads=("model",))
-    curious = replace(first, name="curious", run=lambda context: context.read(first.name))
-    worker = Worker(sessions, settings, "here", Pipeline((first, curious), fake_pipeline.deliver))
+    first = fake_pipeline.TABLE.stages[0]
+    curious = replace(first, name="squares", run=lambda context, _: context.read(first.name))
+    table = replace(fake_pipeline.TABLE, stages=(first, curious))
+    worker = Worker(sessions, settings, "here", table)
     job_id = jobs.add(VALUES)
     assert worker.run(job_id) is End.FAILED
     assert jobs.row(job_id).error_code == "internal"
-    assert f"the stage curious reads {first.name}, which its `reads` do not name" in caplog.text
+    assert f"the stage squares reads {first.name}, which its `reads` do not name" in caplog.text
 
 
 def test_chunks_are_forgotten_when_their_stage_is_stored(jobs, make_worker, sessions):
@@ -93,11 +93,11 @@ def test_chunks_are_forgotten_when_their_stage_is_stored(jobs, make_worker, sess
 def test_what_is_cached_is_computed_once_for_all_jobs(jobs, sessions, settings, fake_pipeline):
     computed = []
 
-    def run(context):
+    def run(context, _config):
         return context.cached("speed of this machine", lambda: computed.append(1) or b"fast")
 
-    stage = replace(fake_pipeline.STAGES[0], name="timed", reads=("model", "dataset"), run=run)
-    worker = Worker(sessions, settings, "here", Pipeline((stage,), lambda context: Delivery("met", {}, {})))
+    stage = replace(fake_pipeline.TABLE.stages[0], reads=("model", "dataset"), run=run)
+    worker = Worker(sessions, settings, "here", replace(fake_pipeline.TABLE, stages=(stage,), report=nothing))
     for data in ("some data", "other data"):
         assert worker.run(jobs.add(VALUES, data=data)) is End.FINISHED
     assert computed == [1]
@@ -107,15 +107,17 @@ def test_what_is_cached_is_computed_once_for_all_jobs(jobs, sessions, settings, 
     assert sum(key.startswith("cached/") for key in keys) == 1
 
 
-def test_a_request_that_an_older_version_stored_gets_the_defaults_of_what_it_does_not_say(jobs, sessions, settings):
+def test_a_request_that_an_older_version_stored_gets_the_defaults_of_what_it_does_not_say(
+    jobs, sessions, settings, fake_pipeline
+):
     seen = []
 
-    def run(context):
-        seen.append(context.request)
-        return b""
+    def configure(request, *arguments):
+        seen.append(request.model_dump(mode="json"))
+        return fake_pipeline.configure(request, *arguments)
 
-    stage = Stage("look", ("model",), lambda request: request["plan"], run, 1.0, timedelta(seconds=60))
-    worker = Worker(sessions, settings, "here", Pipeline((stage,), lambda context: Delivery("met", {}, {})))
+    stages = fake_pipeline.TABLE.stages[:1]
+    worker = Worker(sessions, settings, "here", Table(stages, configure, nothing))
     newest, older = jobs.add(VALUES), jobs.add([1.0])
     stored = jobs.row(newest).request
     weights = {name: value for name, value in stored["weights"].items() if name != "formats"}
@@ -125,6 +127,10 @@ def test_a_request_that_an_older_version_stored_gets_the_defaults_of_what_it_doe
         assert worker.run(job_id) is End.FINISHED
     assert seen[0] == stored
     assert seen[1] == {**stored, "model_id": jobs.row(older).model_id}
+
+
+def nothing(_context, _config):
+    return JobResult("met", {}, {})
 
 
 def test_a_stored_request_that_this_version_refuses_ends_its_job_with_the_reason(jobs, make_worker):
