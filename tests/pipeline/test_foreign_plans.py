@@ -17,7 +17,7 @@ from pipeline.candidates import Rounded
 from pipeline.results import unpack
 from tests.pipeline.conftest import convnet
 
-PAGE = Path(__file__).parents[3] / "docs" / "plan.md"
+PAGE = Path(__file__).parents[2] / "docs" / "plan.md"
 
 
 class Reader(CalibrationDataReader):
