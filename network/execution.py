@@ -133,6 +133,15 @@ class TorchNetwork:
             del values[name]
 
 
+def differentiable(network: Network) -> TorchNetwork:
+    """The network with gradients, on the accelerator that torch finds, else on the CPU.
+
+    Raises:
+        UnsupportedOperators: nodes without a rule; the text names every such operator and node.
+    """
+    return TorchNetwork(network, device="cuda" if torch.cuda.is_available() else "cpu")
+
+
 def compile_steps(network: Network, dtype: torch.dtype) -> tuple[Step, ...]:
     """The nodes of `network` with their rules, in graph order.
 

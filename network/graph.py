@@ -81,6 +81,15 @@ class Network:
     def initializers(self) -> dict[str, onnx.TensorProto]:
         return {tensor.name: tensor for tensor in self.proto.graph.initializer}
 
+    @cached_property
+    def sites_by_name(self) -> dict[str, list[Site]]:
+        """Every name by which a request may call a weight, with the sites it may mean: one, if it is the site's own."""
+        known: dict[str, list[Site]] = {}
+        for site in self.sites:
+            for alias in site.aliases:
+                known.setdefault(alias, []).append(site)
+        return known | {site.name: [site] for site in self.sites}
+
     def weight(self, name: str) -> NDArray[np.float32]:
         """The values of the initializer `name`, in its ONNX shape."""
         return np.asarray(numpy_helper.to_array(self.initializers[name]))

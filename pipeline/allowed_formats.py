@@ -1,76 +1,93 @@
-"""Which formats the weights of a job may get: those of the request, as far as each weight can be stored in them."""
+"""Which formats each site may get: those of the request, as far as the network, the target and the opset have them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
 
+from network.errors import NothingToQuantize
 from network.graph import Network, Site
-from quantization.export.leftovers import leftovers
+from pipeline.config import NO_CONSTRAINT, FormatConfig, LayerConstraint
+from pipeline.given_plan import given_formats
+from pipeline.reach import planned_activations, unmeasured_sites
+from pipeline.ties import shared_formats, tied_groups
+from planner.errors import ConstraintImpossible, UnknownLayer
+from planner.targets import target
 from quantization.formats import (
+    ACTIVATION_BITS,
     CodebookFormat,
     FloatFormat,
     Granularity,
     IntegerFormat,
     UnsignedFormat,
     WeightFormat,
-    parse_format,
 )
 from quantization.storage.parts import NotStorable, storage
 
-Request = Mapping[str, Any]
+Allowed = dict[str, list[str]]
+"""Format names by site name, weights and then activations, by bits."""
 
 # ascending preference among formats of as many bits
 _KINDS = ("codebook", "hadamard", "power", "float", "int")
 _SHARED = (Granularity.TENSOR, Granularity.CHANNEL, Granularity.BLOCK)
 
 
-def weight_format(name: str) -> WeightFormat:
-    """The format of weights called `name`.
+def allowed_formats(network: Network, config: FormatConfig) -> tuple[Allowed, list[list[str]]]:
+    """The formats of every site, and the groups of sites that must share one.
 
     Raises:
-        ValueError: no format of weights has this name.
+        UnknownLayer: `layers` names what is no layer, weight or site; the text lists what there is.
+        ConstraintImpossible: it names one weight twice and says different things of it, a name is that of several
+            weights, weights that must share a format have none in common, or the target does not have a format.
+        NothingToQuantize: no weight leads to the first output.
+        PlanUnfit: the request brings a plan, and that does not fit the network.
     """
-    format_ = parse_format(name)
-    if isinstance(format_, UnsignedFormat):
-        raise ValueError(f"{name} is a format of activations, and weights have none of these")
-    return format_
+    if config.plan is not None:
+        return given_formats(config.plan, config.target, network).allowed(), []
+    activations = _allowed_activations(network, config)
+    _check_target(config, activations, network.opset)
+    unmeasured = unmeasured_sites(network)
+    if len(unmeasured) == len(network.sites):
+        raise NothingToQuantize(
+            f"the first output {network.outputs[0].name!r} depends on no weight that can be quantized, and the "
+            f"budget is measured there; got {', '.join(sorted(unmeasured))} before other outputs only: export the "
+            "network with the output that counts first"
+        )
+    layers = {name: constraint for name, constraint in config.layers.items() if name not in activations}
+    known = network.sites_by_name
+    constraints = _by_site(layers, known, network)
+    allowed = {site.name: _names(_allowed_to(config, site, constraints)) for site in network.sites}
+    if nothing := [name for name, formats in allowed.items() if not formats]:
+        raise ConstraintImpossible(
+            f"layers.{nothing[0]} asks for at least {constraints[nothing[0]].min_bits} bits, and weights has no "
+            'format of as many; allow wider weights, or keep the layer in float32 with {"keep": true}'
+        )
+    tied = tied_groups(network.sites, known, constraints)
+    candidates = candidate_formats(config, activations)
+    rounded = {site.name: _names(fitting(site, candidates)) for site in network.sites}
+    allowed = shared_formats(tied, constraints, allowed, rounded)
+    # Nothing would measure what fewer bits do to the other outputs; of the widest the last is the one to prefer.
+    widest = unmeasured.union(*(group for group in tied if unmeasured.intersection(group)))
+    allowed = {name: formats[-1:] if name in widest else formats for name, formats in allowed.items()}
+    return {**allowed, **activations}, tied
 
 
-def requested_formats(request: Request) -> list[WeightFormat]:
-    """What `weights` asks for, for every weight that `layers` says nothing about."""
-    weights = request["weights"]
-    if weights["formats"] is not None:
-        return [weight_format(name) for name in weights["formats"]]
-    return [_integers(request, bits) for bits in weights["bits"]]
+def candidate_formats(config: FormatConfig, activations: Collection[str]) -> list[WeightFormat]:
+    """Every format that any weight may get: what the request names for all, and for single layers in addition.
 
-
-def candidate_formats(request: Request, activations: Collection[str]) -> list[WeightFormat]:
-    """Every format that any weight may get: what `weights` asks for, and what `layers` asks for beside.
-
-    `activations` are the names among `layers` that are none of weights.
+    `activations` are the names among `layers` that mean an activation.
     """
-    named = [constraint for name, constraint in request["layers"].items() if name not in activations]
-    beside = (format_ for constraint in named for format_ in named_formats(request, constraint))
-    return list(dict.fromkeys([*requested_formats(request), *beside]))
+    constraints = [constraint for name, constraint in config.layers.items() if name not in activations]
+    added = (format_ for constraint in constraints for format_ in config.named(constraint))
+    return list(dict.fromkeys([*config.weights, *added]))
 
 
-def named_formats(request: Request, constraint: Mapping[str, Any]) -> list[WeightFormat]:
-    """The formats that a constraint of `layers` names, none if it names none."""
-    if "formats" in constraint:
-        return [weight_format(name) for name in constraint["formats"]]
-    asked = requested_formats(request)
-    of_width = {bits: [format_ for format_ in asked if format_.bits == bits] for bits in constraint.get("bits", ())}
-    return [format_ for bits, found in of_width.items() for format_ in found or [_integers(request, bits)]]
+def activation_widths(config: FormatConfig, activations: Collection[str]) -> list[int]:
+    """Every width that any activation may get, ascending: what the request names for all, and for single ones.
 
-
-def allowed_to(request: Request, site: Site, constraint: Mapping[str, Any]) -> list[WeightFormat]:
-    """What this site may get under its own constraint, in order of bits; empty if nothing is left."""
-    if constraint.get("keep"):
-        return [FloatFormat()]
-    least = constraint.get("min_bits", 0)
-    named = named_formats(request, constraint)
-    return fitting(site, named or [format_ for format_ in requested_formats(request) if format_.bits >= least])
+    `activations` are the names among `layers` that mean one.
+    """
+    named = [constraint.bits for name, constraint in config.layers.items() if name in activations]
+    return sorted({*(config.activations or ()), *(width for bits in named for width in bits)})
 
 
 def fitting(site: Site, formats: Iterable[WeightFormat]) -> list[WeightFormat]:
@@ -80,16 +97,17 @@ def fitting(site: Site, formats: Iterable[WeightFormat]) -> list[WeightFormat]:
     before power grids, rotated weights and codebooks, which not every weight gains by; of integers those with more
     scales and zero points, which lie nearer to the weight; of codebooks those with more outliers.
     """
-    return sorted({_fitting(site, format_) for format_ in formats}, key=_preference)
+    return sorted({_stored(site, format_) for format_ in formats}, key=_preference)
 
 
-def halves_of(request: Request, network: Network) -> frozenset[str]:
-    """The initializers that are no weights and that the file has as float16, by name."""
-    return leftovers(network) if request["weights"]["leftovers"] == "float16" else frozenset()
-
-
-def names(formats: Sequence[WeightFormat]) -> list[str]:
-    return [format_.name for format_ in formats]
+def _stored(site: Site, format_: WeightFormat) -> WeightFormat:
+    if isinstance(format_, FloatFormat):
+        return format_
+    try:
+        storage(format_, site.shape, site.channel_axis)
+    except NotStorable:
+        return IntegerFormat(format_.bits, symmetric=not isinstance(format_, IntegerFormat) or format_.symmetric)
+    return format_
 
 
 def _preference(format_: WeightFormat) -> tuple[int, ...]:
@@ -103,17 +121,102 @@ def _preference(format_: WeightFormat) -> tuple[int, ...]:
     return first
 
 
-def _fitting(site: Site, format_: WeightFormat) -> WeightFormat:
-    if isinstance(format_, FloatFormat):
-        return format_
-    try:
-        storage(format_, site.shape, site.channel_axis)
-    except NotStorable:
-        return IntegerFormat(format_.bits, symmetric=not isinstance(format_, IntegerFormat) or format_.symmetric)
-    return format_
+def _names(formats: Sequence[WeightFormat]) -> list[str]:
+    return [format_.name for format_ in formats]
 
 
-def _integers(request: Request, bits: int) -> IntegerFormat:
-    weights = request["weights"]
-    block = weights["block_size"] if weights["granularity"] == "block" else 0
-    return IntegerFormat(bits, weights["granularity"], weights["symmetric"], block)
+def _allowed_to(config: FormatConfig, site: Site, constraints: Mapping[str, LayerConstraint]) -> list[WeightFormat]:
+    """What this weight may get under its own constraint, in order of bits; empty if nothing is left."""
+    constraint = constraints.get(site.name, NO_CONSTRAINT)
+    if constraint.keep:
+        return [FloatFormat()]
+    named = config.named(constraint)
+    return fitting(site, named or [format_ for format_ in config.weights if format_.bits >= constraint.min_bits])
+
+
+def _allowed_activations(network: Network, config: FormatConfig) -> Allowed:
+    """Format names by activation site; none if the request leaves activations in float32.
+
+    Raises:
+        ConstraintImpossible: a tensor of an activation site has the name of a layer, or a constraint leaves nothing.
+    """
+    if config.activations is None:
+        return {}
+    sites = planned_activations(network)
+    layers = {alias for site in network.sites for alias in site.aliases}
+    if both := sorted(layers.intersection(site.name for site in sites)):
+        raise ConstraintImpossible(
+            f"a layer and an activation are both called {', '.join(map(repr, both))}; rename one of them in the "
+            "network, or leave activations.bits null"
+        )
+    constraint_of = {site.name: config.layers.get(site.name, NO_CONSTRAINT) for site in sites}
+    return {name: _activation_formats(config.activations, name, own) for name, own in constraint_of.items()}
+
+
+def _activation_formats(widths: tuple[int, ...], name: str, constraint: LayerConstraint) -> list[str]:
+    if constraint.keep:
+        return [FloatFormat().name]
+    remedy = f'name its widths: {{"bits": {list(widths)}}}'
+    if constraint.same_as is not None:
+        raise ConstraintImpossible(f"layers.{name} is an activation, which cannot be the same as another; {remedy}")
+    if constraint.formats:
+        formats = ", ".join(_names(constraint.formats))
+        raise ConstraintImpossible(f"layers.{name} is an activation, and {formats} are formats of weights; {remedy}")
+    chosen = constraint.bits or [width for width in widths if width >= constraint.min_bits]
+    if not chosen or set(chosen) - set(ACTIVATION_BITS):
+        got = {"bits": list(constraint.bits)} if constraint.bits else {"min_bits": constraint.min_bits}
+        raise ConstraintImpossible(
+            f"layers.{name} is an activation and may get {' or '.join(map(str, ACTIVATION_BITS))} bits, of which "
+            f"activations.bits leaves {', '.join(map(str, widths))}; got {got}"
+        )
+    return [UnsignedFormat(width).name for width in sorted(chosen)]
+
+
+def _by_site(
+    layers: Mapping[str, LayerConstraint], known: Mapping[str, Sequence[Site]], network: Network
+) -> dict[str, LayerConstraint]:
+    """The constraints of `layers` by site name, whichever of its `known` names the request takes.
+
+    Raises:
+        UnknownLayer, ConstraintImpossible: as `allowed_formats`.
+    """
+    unknown = [name for name in layers if name not in known]
+    if unknown:
+        raise UnknownLayer(
+            f"no layer is called {', '.join(map(repr, unknown))}; the layers that can be planned are "
+            f"{', '.join(site.name for site in network.sites)}"
+        )
+    constraints: dict[str, LayerConstraint] = {}
+    for name, constraint in layers.items():
+        if len(known[name]) > 1:
+            raise ConstraintImpossible(
+                f"layers names {name!r}, which is a node or a weight of several layers: "
+                f"{', '.join(site.name for site in known[name])}; say which by these names"
+            )
+        site = known[name][0]
+        if constraints.setdefault(site.name, constraint) != constraint:
+            raise ConstraintImpossible(
+                f"layers names the weight {site.weight!r} twice with different constraints, {name!r} being one "
+                f"of its names; say it once, as {site.name!r}"
+            )
+    return constraints
+
+
+def _check_target(config: FormatConfig, activations: Collection[str], opset: int) -> None:
+    """Every format that the request names must be one of its target's; `activations` are those among its `layers`.
+
+    Raises:
+        ConstraintImpossible: one is not; the text names the nearest that is. Or the opset of the result lacks it.
+    """
+    runs = target(config.target)
+    for format_ in config.weights:
+        runs.check_weight_format(format_, "weights.formats" if config.by_name else "weights.bits")
+    for bits in config.activations or ():
+        runs.check_activation_bits(bits, "activations.bits", opset)
+    for name, constraint in config.layers.items():
+        if name in activations:
+            for bits in constraint.bits:
+                runs.check_activation_bits(bits, f"layers.{name}.bits", opset)
+            continue
+        for format_ in config.named(constraint):
+            runs.check_weight_format(format_, f"layers.{name}.{'formats' if constraint.formats else 'bits'}")

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.methods import scores_of
-from pipeline.results import unpack
-from pipeline.stage import StageContext
+from pipeline.results import Arrays
 from planner.errors import MethodNotApplicable
 from quantization.formats import Format
 from sensitivity.estimate import Unit
 from sensitivity.prediction import Prediction, additive, augmented, cross_layer_prediction
+
+Part = tuple[dict[str, Any], Arrays]
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,11 @@ class Scores:
     arrays: Mapping[str, NDArray[np.float64]]
 
     @classmethod
-    def read(cls, context: StageContext) -> Scores:
-        measured, arrays = unpack(context.read("cross_layer"))
-        estimated, more = unpack(context.read("sensitivity"))
-        methods = {**measured["methods"], **estimated["methods"]}
-        return cls({**measured, **estimated, "methods": methods}, {**arrays, **more})
+    def combined(cls, measured: Part, estimated: Part) -> Scores:
+        """The documents and arrays of both stages as one."""
+        (document, arrays), (further_document, further_arrays) = measured, estimated
+        methods = {**document["methods"], **further_document["methods"]}
+        return cls({**document, **further_document, "methods": methods}, {**arrays, **further_arrays})
 
     def index(self, site: str, format_: Format) -> int:
         """Position of the candidate in the arrays."""
@@ -61,11 +62,6 @@ class Analysis:
 
     scores: Scores
     agreement: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, context: StageContext) -> Analysis:
-        agreement, _ = unpack(context.read("agreement"))
-        return cls(Scores.read(context), agreement)
 
     def method(self, asked: str) -> str:
         """The method that predicts: the one asked for, or for `auto` the one that agreed best."""

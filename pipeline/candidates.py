@@ -1,5 +1,9 @@
-"""The blob of calibration: for every site its rounded weights, in order of bits, and for every activation site the
-parameters that its values take in each format."""
+"""The candidates of a job: for every site its rounded weights, in order of bits, and for every activation site the
+parameters that its values take in each format.
+
+Their order is that of every array of the analysis: weights first, then activations; sites in graph order, formats by
+bits.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,15 @@ from numpy.typing import NDArray
 
 from network.activations import ActivationSite
 from network.graph import Network
-from pipeline.allowed_formats import weight_format
+from pipeline.methods import CandidateCounts
 from pipeline.results import Arrays, pack, unpack
 from quantization.activations.quantized import QuantizedActivation
-from quantization.formats import UnsignedFormat, parse_format
+from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format, weight_format
 from quantization.storage.families import quantized_weight
 from quantization.storage.weights import QuantizedWeight
+from sensitivity.estimate import ActivationChange, Change, WeightChange
 
-Candidates = dict[str, list[QuantizedWeight]]
+Weights = dict[str, list[QuantizedWeight]]
 Floats = NDArray[np.float32]
 
 
@@ -50,45 +55,92 @@ class ActivationCandidates:
         return {self.site.name: self.quantized(format_)[self.site.name].apply}
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """All candidates of a job by site name, formats in order of bits; `methods` says how each weight was rounded."""
+
+    weights: Weights
+    activations: Mapping[str, ActivationCandidates]
+    methods: Mapping[str, str]
+
+    @classmethod
+    def unpack(cls, blob: bytes) -> Candidates:
+        """What `pack_candidates` was given, in its order."""
+        document, arrays = unpack(blob)
+        activations = [_activation(entry) for entry in document["activations"]]
+        weights = weights_from_arrays(document, arrays)
+        return cls(weights, {one.site.name: one for one in activations}, dict(document["methods"]))
+
+    @property
+    def counts(self) -> CandidateCounts:
+        """How many candidates there are, for the cost of the methods."""
+        return CandidateCounts(
+            of_a_weight=max(map(len, self.weights.values())),
+            of_activations=sum(len(site.formats) for site in self.activations.values()),
+        )
+
+    def format_names(self, network: Network) -> dict[str, list[str]]:
+        """Format names of the candidates by site."""
+        sites = {site.name: [weight.format.name for weight in self.weights[site.name]] for site in network.sites}
+        activations = {name: [own.format.name for own in site.formats] for name, site in self.activations.items()}
+        return {**sites, **activations}
+
+    def changes(self, network: Network) -> tuple[Change, ...]:
+        """One change for each candidate, as the estimators take them."""
+        weights = [
+            WeightChange(site.name, weight.format.name, site.weight, weight.dequantize)
+            for site in network.sites
+            for weight in self.weights[site.name]
+        ]
+        activations = [
+            ActivationChange(name, own.format.name, site.changes(own.format))
+            for name, site in self.activations.items()
+            for own in site.formats
+        ]
+        return (*weights, *activations)
+
+    def planned_weights(self, network: Network, formats: Mapping[str, Format]) -> dict[str, QuantizedWeight]:
+        """The rounded weights of a plan by initializer name; what stays float is not among them."""
+        return {
+            site.weight: next(weight for weight in self.weights[site.name] if weight.format == formats[site.name])
+            for site in network.sites
+            if not isinstance(formats[site.name], FloatFormat)
+        }
+
+    def planned_activations(self, formats: Mapping[str, Format]) -> dict[str, QuantizedActivation]:
+        """The activations of a plan by tensor name; what stays float is not among them."""
+        tensors: dict[str, QuantizedActivation] = {}
+        for name, format_ in formats.items():
+            if isinstance(format_, UnsignedFormat):
+                tensors |= self.activations[name].quantized(format_)
+        return tensors
+
+
 def pack_candidates(
-    rounded: Mapping[str, Sequence[QuantizedWeight]],
+    weights: Mapping[str, Sequence[QuantizedWeight]],
     methods: Mapping[str, str],
     activations: Sequence[ActivationCandidates] = (),
 ) -> bytes:
-    """`rounded` by site name; `methods` says of each how: "gptq" or "nearest", and after a colon why or with what."""
-    document, arrays = weights_to_arrays(rounded)
-    document["methods"] = dict(methods)
-    document["activations"] = [
-        {
-            "tensors": list(found.site.tensors),
-            "elements": found.site.elements,
-            "formats": [[a.format.name, a.scale, a.zero_point] for a in found.formats],
-        }
-        for found in activations
-    ]
+    """One blob of all candidates.
+
+    Args:
+        weights: by site name, formats in order of bits.
+        methods: how each weight was rounded, by site name: "gptq" or "nearest", and after a colon why or with what.
+        activations: sites in graph order.
+    """
+    document, arrays = weights_to_arrays(weights)
+    document |= {
+        "methods": dict(methods),
+        "activations": [
+            {
+                "tensors": list(one.site.tensors),
+                "elements": one.site.elements,
+                "formats": [[own.format.name, own.scale, own.zero_point] for own in one.formats],
+            }
+            for one in activations
+        ],
+    }
     return pack(document, arrays)
-
-
-def pack_weights(network: Network, weights: Mapping[str, QuantizedWeight], notes: Mapping[str, str]) -> bytes:
-    """The weights of one plan, by initializer name; `notes` says of those that were rounded anew how."""
-    sites = [site for site in network.sites if site.weight in weights]
-    methods = {site.name: notes[site.weight] for site in sites if site.weight in notes}
-    return pack_candidates({site.name: [weights[site.weight]] for site in sites}, methods)
-
-
-@dataclass(frozen=True)
-class Rounded:
-    """All candidates of a job: rounded weights and activations, both by site name and in order of bits."""
-
-    weights: Candidates
-    activations: Mapping[str, ActivationCandidates]
-
-    @classmethod
-    def unpack(cls, blob: bytes) -> Rounded:
-        """As `pack_candidates` got them, both in its order."""
-        document, arrays = unpack(blob)
-        activations = [_activation(entry) for entry in document["activations"]]
-        return cls(weights_from_arrays(document, arrays), {found.site.name: found for found in activations})
 
 
 def weights_to_arrays(rounded: Mapping[str, Sequence[QuantizedWeight]]) -> tuple[dict[str, Any], Arrays]:
@@ -101,7 +153,7 @@ def weights_to_arrays(rounded: Mapping[str, Sequence[QuantizedWeight]]) -> tuple
     return {"sites": list(rounded), "formats": formats}, arrays
 
 
-def weights_from_arrays(document: Mapping[str, Any], arrays: Arrays) -> Candidates:
+def weights_from_arrays(document: Mapping[str, Any], arrays: Arrays) -> Weights:
     """What `weights_to_arrays` was given, in its order."""
     of_weights: dict[str, Arrays] = {}
     for key, array in arrays.items():
@@ -125,9 +177,3 @@ def _activation(entry: Mapping[str, Any]) -> ActivationCandidates:
         formats.append(QuantizedActivation(format_, scale, zero_point))
     site = ActivationSite(entry["tensors"][0], tuple(entry["tensors"]), entry["elements"])
     return ActivationCandidates(site, tuple(formats))
-
-
-def rounding_methods(blob: bytes) -> dict[str, str]:
-    """How the weight of every site was rounded, as `pack_candidates` got it."""
-    document, _ = unpack(blob)
-    return dict(document["methods"])

@@ -10,18 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from network.graph import Layer, Network, Site
-from pipeline.activations import planned_activations
 from pipeline.latency_table import LatencyTable, feeders
+from pipeline.reach import planned_activations
 from planner.errors import NotApplicable
 from planner.merge import JointCost, MergedProblem, merge_sites
-from planner.problem import Candidate, Limits, PlanSite, Problem, Quantity, whole_steps
+from planner.problem import Candidate, PlanSite, Problem, whole_steps
 from planner.tie import tie_sites
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
 from quantization.rounding.reduction import read_by
@@ -116,16 +115,19 @@ class Coupling:
 
 
 def decisions(
-    request: Mapping[str, Any], network: Network, problem: Problem, tied: Sequence[Sequence[str]], coupling: Coupling
+    network: Network, problem: Problem, tied: Sequence[Sequence[str]], coupling: Coupling, *, coupled: bool
 ) -> MergedProblem:
     """The problem in which every site is decided by itself: tied sites are one, and so are those of a coupled cost.
+
+    Args:
+        coupled: whether the request prices or limits a cost that two decisions make together.
 
     Raises:
         ConstraintImpossible: tied sites have no format in common.
         NotApplicable: sites of a coupled cost have more combinations of formats than can be planned.
     """
     shared = tie_sites(problem, tied)
-    if not priced(request) & {Quantity.BIT_OPERATIONS, Quantity.LATENCY}:
+    if not coupled:
         return shared
     members = {
         site.name: [problem.sites[index].name for index in group]
@@ -150,11 +152,6 @@ def decisions(
             f"bit operations and latency of a layer depend on its weight and on what it reads, and {error}, in "
             "weights.bits, in activations.bits, or in layers for these alone"
         ) from None
-
-
-def priced(request: Mapping[str, Any]) -> set[str]:
-    """What the request makes small or limits."""
-    return {request["objective"], *(quantity for quantity, _ in Limits(**request["limits"]).items())}
 
 
 def _groups(members: Mapping[str, Sequence[str]], coupling: Coupling) -> list[list[str]]:

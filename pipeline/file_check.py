@@ -17,9 +17,8 @@ from evaluation.runner import OnnxRunner
 from network.activations import moved_from
 from network.graph import Network
 from network.normalise import dump
-from pipeline.allowed_formats import halves_of
-from pipeline.plan_evaluation import Exported
-from pipeline.stage import StageContext
+from pipeline.context import Context
+from pipeline.plan_export import ExportedPlan
 from pipeline.workspace import Inputs
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.audit import Audit, StoredActivation, audit, rounded_activations
@@ -36,40 +35,43 @@ class FileNotAsPlanned(RuntimeError):
     """The file is not what the plan says: a fault of this program."""
 
 
-def audited(context: StageContext, inputs: Inputs, model: Exported, formats: Mapping[str, Format]) -> dict[str, Any]:
+def check_file(
+    context: Context, inputs: Inputs, model: ExportedPlan, formats: Mapping[str, Format], halves: frozenset[str]
+) -> dict[str, Any]:
     """What the file of the plan holds, after it was compared with the plan.
 
     Args:
         formats: of every site's weight, by initializer name.
+        halves: initializers that are no weights and that the file has as float16.
 
     Raises:
         FileNotAudited: the file cannot be read back.
         FileNotAsPlanned: a weight or an activation is not stored in its format, the sizes do not add up, or the outputs
             are not those of the simulated plan.
     """
-    found = audit(model.file)
-    check_stored(found, model.network, formats, model.activations)
-    if found.total_bytes != len(model.file):
-        raise FileNotAsPlanned(f"the audit counts {found.total_bytes} bytes, and the file has {len(model.file)}")
+    contents = audit(model.file)
+    check_stored(contents, model.network, formats, model.activations)
+    if contents.total_bytes != len(model.file):
+        raise FileNotAsPlanned(f"the audit counts {contents.total_bytes} bytes, and the file has {len(model.file)}")
     return {
-        "weights": len(found.weights),
-        "activations": len(found.activations),
-        "codes_bytes": sum(weight.size_bytes for weight in found.weights),
-        "scales_bytes": sum(weight.scale_bytes for weight in found.weights),
-        "total_bytes": found.total_bytes,
-        "outputs": _outputs(context, inputs, model),
+        "weights": len(contents.weights),
+        "activations": len(contents.activations),
+        "codes_bytes": sum(weight.size_bytes for weight in contents.weights),
+        "scales_bytes": sum(weight.scale_bytes for weight in contents.weights),
+        "total_bytes": contents.total_bytes,
+        "outputs": _compared_outputs(context, inputs, model, halves),
     }
 
 
 def check_stored(
-    found: Audit, network: Network, formats: Mapping[str, Format], activations: Mapping[str, QuantizedActivation]
+    contents: Audit, network: Network, formats: Mapping[str, Format], activations: Mapping[str, QuantizedActivation]
 ) -> None:
     """That every weight, of as many elements, and every activation is stored in the format that it was given.
 
     Raises:
         FileNotAsPlanned: one is not.
     """
-    stored = {weight.name: weight for weight in found.weights}
+    stored = {weight.name: weight for weight in contents.weights}
     for site in network.sites:
         weight, planned = stored.get(site.weight), formats.get(site.weight, FloatFormat())
         if weight is None or (weight.format, weight.elements) != (planned, site.size):
@@ -77,11 +79,11 @@ def check_stored(
             raise FileNotAsPlanned(
                 f"weight {site.weight} is stored {got}; planned was {planned.name} of {site.size} elements"
             )
-    _check_activations(found, network, activations)
+    _check_activations(contents, network, activations)
 
 
-def _check_activations(found: Audit, network: Network, activations: Mapping[str, QuantizedActivation]) -> None:
-    rounded = Counter(found.activations)
+def _check_activations(contents: Audit, network: Network, activations: Mapping[str, QuantizedActivation]) -> None:
+    rounded = Counter(contents.activations)
     moved = moved_from(network)
     for name, activation in activations.items():
         if activation.format.bits > 8 and moved.get(name) in activations:
@@ -101,18 +103,17 @@ def _check_activations(found: Audit, network: Network, activations: Mapping[str,
         own[replace(one, name="")] -= 1
 
 
-def _outputs(context: StageContext, inputs: Inputs, model: Exported) -> dict[str, Any]:
+def _compared_outputs(context: Context, inputs: Inputs, model: ExportedPlan, halves: frozenset[str]) -> dict[str, Any]:
     """How the file's first output differs from that of the simulated plan, on some held-out samples.
 
     With integer kernels some values take the neighbouring code, because exact sums are rounded where the simulation
     rounds float ones: together they may not be further from the simulated plan than that is from the float network.
     """
     part = inputs.dataset.take(inputs.splits.held_out[: max(SAMPLES, inputs.static_batch or 0)])
-    halves = halves_of(context.request, inputs.network)
     simulated = simulate(model.network, model.weights, model.activations, halves=halves)
-    found, expected = (_run(context, file, part.inputs, inputs.batch) for file in (model.file, simulated))
+    outputs, expected = (_run(context, file, part.inputs, inputs.batch) for file in (model.file, simulated))
     finite = np.isfinite(expected)  # a plan may break the network, and is measured all the same
-    difference, size = _rms((found - expected)[finite]), _rms(expected[finite])
+    difference, size = _rms((outputs - expected)[finite]), _rms(expected[finite])
     allowed = FLOAT_TOLERANCE * size
     if model.activations:
         floats = _run(context, dump(inputs.network), part.inputs, inputs.batch)
@@ -123,17 +124,17 @@ def _outputs(context: StageContext, inputs: Inputs, model: Exported) -> dict[str
             f"square, and {allowed:g} is allowed"
         )
     return {
-        "samples": len(found),
-        "equal": bool(np.array_equal(found, expected, equal_nan=True)),
-        "largest_difference": float(np.abs(found - expected)[finite].max(initial=0.0)),
+        "samples": len(outputs),
+        "equal": bool(np.array_equal(outputs, expected, equal_nan=True)),
+        "largest_difference": float(np.abs(outputs - expected)[finite].max(initial=0.0)),
         "relative_difference": difference / size if size else 0.0,
     }
 
 
-def _run(context: StageContext, file: bytes, samples: Mapping[str, Outputs], batch: int) -> NDArray[np.float64]:
+def _run(context: Context, file: bytes, samples: Mapping[str, Outputs], batch: int) -> NDArray[np.float64]:
     context.check()
     # what a processor's kernels cut off is no fault of the file, and is measured with it
-    return OnnxRunner(file, context.threads, exact=True).first_output(samples, batch).astype(np.float64)
+    return OnnxRunner(file, context.machine.threads, exact=True).first_output(samples, batch).astype(np.float64)
 
 
 def _rms(values: NDArray[np.float64]) -> float:

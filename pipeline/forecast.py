@@ -31,7 +31,7 @@ class Forecast:
 
 def forecast_passes(inputs: Inputs, passes: float, candidates: int, threads: int) -> Forecast:
     """Of `passes` float passes in ONNX Runtime that keep the outputs of all `candidates`."""
-    samples, of_sample = len(inputs.sensitivity_samples), _sample_bytes(inputs)
+    samples, of_sample = len(inputs.sensitivity_samples), inputs.sample_bytes
     width = math.prod(n or 1 for n in inputs.network.outputs[0].shape[1:])
     rows = candidates * samples * min(width, SKETCHED_OUTPUTS) * FLOAT32_BYTES
     matrices = 3 * FLOAT64_BYTES * candidates**2
@@ -44,7 +44,7 @@ def forecast_passes(inputs: Inputs, passes: float, candidates: int, threads: int
 def forecast_gradients(inputs: Inputs, passes: float, threads: int) -> Forecast:
     """Of as much work as `passes` float passes, by backward passes in torch."""
     weights = estimate_memory(inputs.network.proto, 1).weight_bytes  # a copy, their gradients, and one candidate
-    held = 3 * weights + inputs.backward_batch * _sample_bytes(inputs) * ACTIVATIONS_PER_PEAK
+    held = 3 * weights + inputs.backward_batch * inputs.sample_bytes * ACTIVATIONS_PER_PEAK
     return Forecast(_pass_seconds(inputs, threads) * passes, _used_bytes() + held)
 
 
@@ -58,12 +58,6 @@ def _pass_seconds(inputs: Inputs, threads: int) -> float:
         runner.first_output(batch, inputs.batch)
         seconds = time.perf_counter() - started
     return seconds * len(samples) / len(next(iter(batch.values())))
-
-
-def _sample_bytes(inputs: Inputs) -> int:
-    """The activations of one sample that are alive at once."""
-    batch = inputs.static_batch or 1
-    return estimate_memory(inputs.network.proto, batch).activation_bytes // batch
 
 
 def _used_bytes() -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from network.graph import Network, Site
-from pipeline.activations import planned_activations
+from pipeline.config import GivenPlan, PlanRow
+from pipeline.reach import planned_activations
 from planner.errors import UnknownLayer
 from planner.targets import Target, target
 from quantization.formats import FloatFormat, Format, UnsignedFormat, WeightFormat, parse_format
@@ -21,96 +22,83 @@ class PlanUnfit(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class AppliedPlan:
-    """The plan of a request, by names of sites, in graph order.
+class GivenFormats:
+    """The formats of a plan that the request brings, by names of sites, in graph order.
 
-    `activations` is empty where they stay float32. `together` has for each weight that is rounded its format among
+    `activations` is empty where they stay float32. `rounded_with` has for each weight that is rounded its format among
     those that GPTQ is to round it to at once: its sums in float32 differ in their last bits with that company, so that
     only the same one gives the same weight bit for bit.
     """
 
     weights: Mapping[str, WeightFormat]
     activations: Mapping[str, Format]
-    together: Mapping[str, tuple[WeightFormat, ...]]
+    rounded_with: Mapping[str, tuple[WeightFormat, ...]]
 
-    def formats(self) -> dict[str, list[str]]:
+    def allowed(self) -> dict[str, list[str]]:
         """The one format name that each site may get, weights and then activations."""
         return {name: [format_.name] for name, format_ in {**self.weights, **self.activations}.items()}
 
 
-def brings_plan(request: Mapping[str, Any]) -> bool:
-    """Whether the job applies a plan in place of searching for one."""
-    return request["plan"] is not None
-
-
-def applied_plan(request: Mapping[str, Any], network: Network, known: Mapping[str, Sequence[Site]]) -> AppliedPlan:
+def given_formats(plan: GivenPlan, target_name: str, network: Network) -> GivenFormats:
     """The plan that the request brings, as one of this network.
-
-    Args:
-        known: the sites that each name of a layer may mean.
 
     Raises:
         UnknownLayer: it names what the network does not have; the text lists what there is.
         PlanUnfit: it leaves a site out, names one twice, or names a format that the site cannot get.
         ConstraintImpossible: the target, or the opset of the result, does not have a format.
     """
-    plan, runs = request["plan"], target(request["target"])
-    layers = _by_site(plan["layers"], known, [site.name for site in network.sites])
+    runs = target(target_name)
+    layers = _by_site(plan.layers, network.sites_by_name, [site.name for site in network.sites])
     weights = {site.name: _weight_format(layers[site.name], site, runs) for site in network.sites}
     activations: dict[str, Format] = {}
-    if plan["activations"]:
+    if plan.activations:
         names = [site.name for site in planned_activations(network)]
-        rows = _by_name(plan["activations"], names, "activations", [row["name"] for row in plan["activations"]])
-        opset = network.opset
-        activations = {name: _activation_format(row, name, runs, opset) for name, row in rows.items()}
-    together = {
-        site.name: _together(layers[site.name], weights[site.name], site)
+        rows = _by_name(plan.activations, names, "activations", [row.name for row in plan.activations])
+        activations = {name: _activation_format(row, name, runs, network.opset) for name, row in rows.items()}
+    rounded_with = {
+        site.name: _rounded_with(layers[site.name], weights[site.name], site)
         for site in network.sites
         if not isinstance(weights[site.name], FloatFormat)
     }
-    return AppliedPlan(weights, activations, together)
+    return GivenFormats(weights, activations, rounded_with)
 
 
-def _by_site(
-    rows: Sequence[Mapping[str, Any]], known: Mapping[str, Sequence[Site]], sites: Sequence[str]
-) -> dict[str, Mapping[str, Any]]:
+def _by_site(rows: Sequence[PlanRow], known: Mapping[str, Sequence[Site]], sites: Sequence[str]) -> dict[str, PlanRow]:
     meant = []
     for row in rows:
-        found = known.get(row["name"], ())
-        if len(found) > 1:
+        sites_of = known.get(row.name, ())
+        if len(sites_of) > 1:
             raise PlanUnfit(
-                f"plan.layers names {row['name']!r}, which is a node or a weight of several layers: "
-                f"{', '.join(site.name for site in found)}; give each its format by these names"
+                f"plan.layers names {row.name!r}, which is a node or a weight of several layers: "
+                f"{', '.join(site.name for site in sites_of)}; give each its format by these names"
             )
-        meant.append(found[0].name if found else row["name"])
+        meant.append(sites_of[0].name if sites_of else row.name)
     return _by_name(rows, sites, "layers", meant)
 
 
-def _by_name(
-    rows: Sequence[Mapping[str, Any]], there: Sequence[str], part: str, meant: Sequence[str]
-) -> dict[str, Mapping[str, Any]]:
+def _by_name(rows: Sequence[PlanRow], there: Sequence[str], part: str, meant: Sequence[str]) -> dict[str, PlanRow]:
     """The row of each name that is `there`, in that order; `meant` are the names that the rows stand for."""
-    unknown = [row["name"] for row, name in zip(rows, meant, strict=True) if name not in there]
+    unknown = [row.name for row, name in zip(rows, meant, strict=True) if name not in there]
     if unknown:
         raise UnknownLayer(
             f"plan.{part} names {', '.join(map(repr, unknown))}, which the network does not have; those that can be "
             f"planned are {', '.join(there)}"
         )
-    found = dict(zip(meant, rows, strict=True))
-    if len(found) < len(rows):
-        twice = [row["name"] for row, name in zip(rows, meant, strict=True) if found[name] is not row]
+    row_of = dict(zip(meant, rows, strict=True))
+    if len(row_of) < len(rows):
+        twice = [row.name for row, name in zip(rows, meant, strict=True) if row_of[name] is not row]
         raise PlanUnfit(
             f"plan.{part} names {', '.join(map(repr, twice))} twice, once by another name; keep one of both"
         )
-    if left_out := [name for name in there if name not in found]:
+    if left_out := [name for name in there if name not in row_of]:
         raise PlanUnfit(
             f"plan.{part} leaves out {', '.join(map(repr, left_out))}; give each a format, "
             f'{{"name": "{left_out[0]}", "format": "float32"}} where it is to stay as it is'
         )
-    return {name: found[name] for name in there}
+    return {name: row_of[name] for name in there}
 
 
-def _weight_format(row: Mapping[str, Any], site: Site, runs: Target) -> WeightFormat:
+def _weight_format(row: PlanRow, site: Site, runs: Target) -> WeightFormat:
     asked_by = f"plan.layers, {site.name},"
     format_ = _storable(row, site, asked_by)
     if not isinstance(format_, FloatFormat):
@@ -118,7 +106,7 @@ def _weight_format(row: Mapping[str, Any], site: Site, runs: Target) -> WeightFo
     return format_
 
 
-def _storable(row: Mapping[str, Any], site: Site, asked_by: str) -> WeightFormat:
+def _storable(row: PlanRow, site: Site, asked_by: str) -> WeightFormat:
     """The format of a row, if the weight of the site can have it."""
     format_ = _format(row, asked_by)
     if isinstance(format_, UnsignedFormat):
@@ -132,7 +120,7 @@ def _storable(row: Mapping[str, Any], site: Site, asked_by: str) -> WeightFormat
     return format_
 
 
-def _activation_format(row: Mapping[str, Any], name: str, runs: Target, opset: int) -> Format:
+def _activation_format(row: PlanRow, name: str, runs: Target, opset: int) -> Format:
     asked_by = f"plan.activations, {name},"
     format_ = _format(row, asked_by)
     if isinstance(format_, UnsignedFormat):
@@ -142,24 +130,23 @@ def _activation_format(row: Mapping[str, Any], name: str, runs: Target, opset: i
     return format_
 
 
-def _format(row: Mapping[str, Any], asked_by: str) -> Format:
+def _format(row: PlanRow, asked_by: str) -> Format:
     try:
-        format_ = parse_format(row["format"])
+        format_ = parse_format(row.format)
     except ValueError as error:
-        raise PlanUnfit(f"{asked_by} has the format {row['format']!r}, which there is not: {error}") from None
-    bits = row.get("bits")
-    if bits is not None and bits != format_.bits:
+        raise PlanUnfit(f"{asked_by} has the format {row.format!r}, which does not exist: {error}") from None
+    if row.bits is not None and row.bits != format_.bits:
         raise PlanUnfit(
-            f"{asked_by} has the format {format_.name} and {bits} bits, which contradict each other; the format "
+            f"{asked_by} has the format {format_.name} and {row.bits} bits, which contradict each other; the format "
             "decides: change it, and leave bits out"
         )
     return format_
 
 
-def _together(row: Mapping[str, Any], format_: WeightFormat, site: Site) -> tuple[WeightFormat, ...]:
-    names = row.get("rounded_with") or ()
-    if format_.name not in names:
+def _rounded_with(row: PlanRow, format_: WeightFormat, site: Site) -> tuple[WeightFormat, ...]:
+    if format_.name not in row.rounded_with:
         return (format_,)
     asked_by = f"plan.layers, {site.name}, rounded_with,"
-    found = tuple(_storable({"format": name}, site, asked_by) for name in dict.fromkeys(names))
-    return tuple(one for one in found if not isinstance(one, FloatFormat))
+    names = dict.fromkeys(row.rounded_with)
+    formats = (_storable(PlanRow(row.name, name), site, asked_by) for name in names)
+    return tuple(one for one in formats if not isinstance(one, FloatFormat))

@@ -10,40 +10,20 @@ from evaluation.layer_model import inputs_of
 from network.activations import find_activations
 from network.graph import Network
 from network.sites import RECURRENT
-from pipeline.results import unpack
-from pipeline.stage import StageContext
-from pipeline.workspace import Arrays, Inputs
-from quantization.export.matmul_nbits import Products
 from quantization.formats import UnsignedFormat, parse_format
-
-
-def latency_wanted(request: Mapping[str, Any]) -> bool:
-    """Whether anything in the request asks for latencies."""
-    limited = request["limits"]["max_latency_ms"] is not None
-    return request["objective"] == "latency" or limited or request["latency_table"] is not None
-
-
-def products_of(request: Mapping[str, Any]) -> Products:
-    """How layers multiply with weights in blocks: packed, where that is exact and anything asks for latencies."""
-    return Products.PACKED if latency_wanted(request) else Products.FLOAT
-
-
-def latency_sample(inputs: Inputs) -> Arrays:
-    """What one run is of: one sample, or the batch that the network fixes."""
-    return inputs.take(inputs.splits.search[: inputs.static_batch or 1])
 
 
 def feeders(network: Network, planned: Collection[str]) -> dict[str, str]:
     """By weight site the activation site that feeds it: where all that its layers read is one that is planned, and
     they are not recurrent, which compute in floats whatever they read."""
     site_of = {tensor: site.name for site in find_activations(network) for tensor in site.tensors}
-    found: dict[str, str] = {}
+    feeder_of: dict[str, str] = {}
     for site in network.sites:
         read = {site_of.get(name, "") for layer in site.layers for name in inputs_of(network, layer)}
         recurrent = any(layer.op_type in RECURRENT for layer in site.layers)
         if len(read) == 1 and read <= set(planned) and not recurrent:
-            found[site.name] = read.pop()
-    return found
+            feeder_of[site.name] = read.pop()
+    return feeder_of
 
 
 def entry(format_name: str, activation: UnsignedFormat | None) -> str:
@@ -56,14 +36,6 @@ class LatencyTable:
     """`document` has the machine, the `base_ms` of everything that is no layer, and the `sites` with their entries."""
 
     document: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, context: StageContext) -> LatencyTable | None:
-        """From the stage `latency`; None if nothing in the request asks for latencies."""
-        if not latency_wanted(context.request):
-            return None
-        document, _ = unpack(context.read("latency"))
-        return cls(document)
 
     @property
     def base_ms(self) -> float:
@@ -84,8 +56,8 @@ class LatencyTable:
                 latency for all.
         """
         entries = self.document["sites"][site]
-        found = entries.get(entry(format_name, activation)) or entries[format_name]
-        return float(found["ms"])
+        timed = entries.get(entry(format_name, activation)) or entries[format_name]
+        return float(timed["ms"])
 
 
 def unsigned(format_name: str) -> UnsignedFormat | None:

@@ -6,9 +6,7 @@ samples of the analysis, forward. Backward passes count by what they take beside
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from network.graph import Network
 from sensitivity.estimators import METHODS
@@ -29,16 +27,9 @@ GRADIENT_PASSES = 4.0
 POWER_ITERATIONS = 10.0
 
 
-def methods_to_run(request: Mapping[str, Any]) -> list[str]:
-    """The estimators of the stage `sensitivity`, in order."""
-    dear = dear_method(request)
+def methods_to_run(dear: str | None) -> list[str]:
+    """The estimators of the stage `sensitivity`, in order; `dear` is the one that runs only when asked for."""
     return [*CHEAP, *([dear] if dear else [])]
-
-
-def dear_method(request: Mapping[str, Any]) -> str | None:
-    """The method of the request, if it is one that does not run unless it is asked for."""
-    method = request["sensitivity"]["method"]
-    return method if method in DEAR else None
 
 
 def scores_of(method: str) -> str:
@@ -57,14 +48,14 @@ def needs_gradients(method: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
+class CandidateCounts:
     """How many candidates each weight has at most, and how many all activations have together."""
 
     of_a_weight: int
     of_activations: int = 0
 
 
-def float_passes(method: str, network: Network, candidates: Candidates) -> float:
+def float_passes(method: str, network: Network, candidates: CandidateCounts) -> float:
     """What a method takes by itself, in float passes over the samples of the analysis.
 
     An activation's candidate counts like the mean of those of weights: it lies somewhere in the network too.

@@ -1,65 +1,40 @@
-"""Plans made real: exported, run in ONNX Runtime, compared with the float network on the same samples."""
+"""Plans measured: exported, run in ONNX Runtime, and compared with the float network on the same samples."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.metrics import Measurement, Metric, measure
+from evaluation.control_variate import Scores, margins, predicted_losses
+from evaluation.expected_drop import ExpectedDrop
+from evaluation.metrics import DropKind, Measurement, Metric, are_probabilities, measure
 from evaluation.runner import OnnxRunner
-from network.graph import Network
+from evaluation.sampling import Sampling
+from evaluation.sequential import Verdict
 from network.normalise import dump
 from network.runtime import SideBySide
-from pipeline.activations import planned_activations
-from pipeline.allowed_formats import halves_of
-from pipeline.candidates import Rounded
-from pipeline.latency_table import products_of
-from pipeline.plan_rounding import refined
+from pipeline.config import PlanConfig
+from pipeline.context import Context
+from pipeline.events import PlanEvaluated
+from pipeline.plan_export import export_plan
 from pipeline.results import pack, unpack
-from pipeline.stage import StageContext
+from pipeline.search_space import SearchSpace
 from pipeline.workspace import Inputs
-from planner.problem import Plan, Problem
-from quantization.activations.quantized import QuantizedActivation
-from quantization.export.cost import file_bytes
-from quantization.export.export import export
-from quantization.export.leftovers import LARGEST
-from quantization.formats import FloatFormat, UnsignedFormat
-from quantization.plans.bias_correction import with_biases
-from quantization.storage.weights import QuantizedWeight
+from planner.evidence import Evaluation, PlanPoint
+
+# earlier plans, the nearest in predicted damage, that say how a new one will do on each sample
+NEAREST = 3
 
 _ALL = slice(None)
-
-
-def quantized_weights(network: Network, rounded: Rounded, problem: Problem, plan: Plan) -> dict[str, QuantizedWeight]:
-    """The rounded weights of `plan` by initializer name; what stays float is not among them."""
-    formats = problem.formats(plan)
-    return {
-        site.weight: next(weight for weight in rounded.weights[site.name] if weight.format == formats[site.name])
-        for site in network.sites
-        if not isinstance(formats[site.name], FloatFormat)
-    }
-
-
-def quantized_activations(rounded: Rounded, problem: Problem, plan: Plan) -> dict[str, QuantizedActivation]:
-    """The activations of `plan` by tensor name; what stays float is not among them."""
-    tensors: dict[str, QuantizedActivation] = {}
-    for name, format_ in problem.formats(plan).items():
-        if isinstance(format_, UnsignedFormat):
-            tensors |= rounded.activations[name].quantized(format_)
-    return tensors
 
 
 class Comparison:
     """The float network and its quantized versions on one part of the samples."""
 
-    def __init__(self, context: StageContext, inputs: Inputs, samples: NDArray[np.int64], metric: Metric) -> None:
+    def __init__(self, context: Context, inputs: Inputs, samples: NDArray[np.int64], metric: Metric) -> None:
         self._context = context
         self._inputs = inputs
         self._part = inputs.dataset.take(samples)
@@ -100,7 +75,7 @@ class Comparison:
             yield read, output, self._measured(output, read)
 
     def _runner(self, model: bytes) -> OnnxRunner:
-        cores = SideBySide.of(self._inputs.batch, self._context.threads, self._inputs.static_batch)
+        cores = SideBySide.of(self._inputs.batch, self._context.machine.threads, self._inputs.static_batch)
         return OnnxRunner(model, cores.threads, cores.runs)
 
     def _output(self, runner: OnnxRunner, samples: NDArray[np.int64] | slice) -> NDArray[np.generic]:
@@ -114,74 +89,124 @@ class Comparison:
         return measure(self._metric, self._float_output[samples], output, labels)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Exported:
-    """The file of a plan and what it was made from.
+class Evaluator:
+    """Measures plans on the search samples until it is certain whether each keeps the budget.
 
-    `notes` says of each weight that was rounded anew how, `kept` of the others why they were not; both are empty where
-    no weights were to be rounded anew.
+    Every plan is a chunk under its own name. It has its own seeded order of the samples, so that what earlier plans
+    showed is fixed before the order is drawn. With `confidence` set only a plan that misses is stopped early: that one
+    meets depends on its standard error too, for which all samples are read.
+
+    Args:
+        space: points are plans of its `problem`.
+        report: called after every evaluation with how many there were.
     """
 
-    file: bytes
-    network: Network
-    weights: Mapping[str, QuantizedWeight]
-    activations: Mapping[str, QuantizedActivation]
-    notes: Mapping[str, str]
-    kept: Mapping[str, str]
+    def __init__(
+        self,
+        context: Context,
+        inputs: Inputs,
+        space: SearchSpace,
+        metric: Metric,
+        config: PlanConfig,
+        *,
+        report: Callable[[int], None],
+    ) -> None:
+        self._context = context
+        self._inputs = inputs
+        self._space = space
+        self._config = config
+        self._compare = Comparison(context, inputs, inputs.splits.search, metric)
+        self._float = self._compare.of_float()
+        self._margins = _Margins.of(self._compare, metric) if self._float.counts else None
+        self._expected = None
+        if metric is Metric.TOP1 and self._compare.labels is not None:
+            self._expected = ExpectedDrop.of(self._compare.float_output, self._compare.labels)
+        self._report = report
+        self._done = 0
+
+    def __call__(self, point: PlanPoint, to_the_end: bool) -> Evaluation:
+        name = "evaluated/" + "-".join(map(str, point.plan.choices))
+        document, arrays = unpack(self._context.chunk(name, lambda: self._measured(point, to_the_end)))
+        if self._margins is not None:
+            self._margins.remember(point.damage, arrays["margins"])
+        self._done += 1
+        self._report(self._done)
+        return Evaluation(**document)
+
+    def _measured(self, point: PlanPoint, to_the_end: bool) -> bytes:
+        budget = self._config.budget
+        whole = self._config.rounds_whole_plans
+        model = export_plan(self._context, self._inputs, self._space, point.plan, rounds_whole_plans=whole).file
+        predicted = None if self._margins is None else self._margins.predicted(point.damage)
+        sampling = Sampling(self._float, budget.max_drop, budget.kind, predicted)
+        conclusive = {Verdict.BEYOND} if budget.confidence else {Verdict.BEYOND, Verdict.WITHIN}
+        seed = [self._config.samples.seed, *point.plan.choices]
+        order = np.random.default_rng(seed).permutation(self._float.samples)
+        seen = np.full(self._float.samples, np.nan)
+        losses = np.full(self._float.samples, np.nan)
+        verdict = Verdict.OPEN
+        for read, output, measurement in self._compare.in_order(model, order):
+            verdict = sampling.add(measurement, read)
+            if self._margins is not None:
+                seen[read] = self._margins.of_output(output, read)
+            if self._expected is not None:
+                losses[read] = self._expected.losses(output, read)
+            certain = verdict in conclusive and not to_the_end
+            if certain or self._context.time_used(self._config.deadline_seconds) >= 1:
+                break
+        early = sampling.fraction < 1 and verdict in conclusive
+        estimate = sampling.estimate()
+        evaluation = Evaluation(
+            drop=estimate.mean,
+            stderr=estimate.stderr,
+            samples=sampling.samples,
+            size_bytes=len(model),
+            fraction=sampling.fraction,
+            within=verdict is Verdict.WITHIN if early else None,
+            expected_drop=self._expected_drop(losses),
+        )
+        document = asdict(evaluation)
+        self._context.event(PlanEvaluated({"cost": point.cost, "predicted_damage": point.damage, **document}))
+        return pack(document, {"margins": seen})
+
+    def _expected_drop(self, losses: NDArray[np.float64]) -> float | None:
+        """The mean of those that are known, of the budget's kind; None where none is."""
+        if self._expected is None:
+            return None
+        relative = self._config.budget.kind is DropKind.RELATIVE
+        return float(np.nanmean(losses)) / (self._float.float_value if relative else 1.0)
 
 
-def exported(context: StageContext, inputs: Inputs, rounded: Rounded, problem: Problem, plan: Plan) -> Exported:
-    """The quantized ONNX file of `plan`."""
-    activations = quantized_activations(rounded, problem, plan)
-    found = refined(context, inputs, quantized_weights(inputs.network, rounded, problem, plan), activations)
-    halves = halves_of(context.request, inputs.network)
-    biases = {name: _within(values) if name in halves else values for name, values in found.biases.items()}
-    network = with_biases(inputs.network, biases) if biases else inputs.network
-    file = export(
-        network,
-        found.weights,
-        provenance(context.request, problem, plan),
-        activations,
-        products=products_of(context.request),
-        halves=halves,
-    )
-    return Exported(file, network, found.weights, activations, found.notes, found.kept)
+class _Margins:
+    """The margins of the float network and of evaluated plans on all search samples, NaN where a plan was not run."""
 
+    def __init__(self, classes: NDArray[np.int64], probabilities: bool, float_margins: Scores) -> None:
+        self._classes = classes
+        self._probabilities = probabilities
+        self._float = float_margins
+        self._known: list[tuple[float, Scores]] = []
 
-def _within(bias: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What float16 holds: the file of a plan has one size, whatever its biases are corrected to."""
-    return np.clip(bias, -LARGEST, LARGEST)
+    @classmethod
+    def of(cls, compare: Comparison, metric: Metric) -> _Margins:
+        """The right class is the label, or for the agreement the float network's own."""
+        output = compare.float_output
+        labels = compare.labels if metric is Metric.TOP1 else None
+        classes = np.asarray(output.argmax(-1)) if labels is None else labels
+        probabilities = are_probabilities(output)
+        return cls(classes, probabilities, margins(output, classes, probabilities))
 
+    def of_output(self, output: NDArray[np.generic], read: NDArray[np.int64]) -> Scores:
+        return margins(output, self._classes[read], self._probabilities)
 
-def file_sizes(
-    request: Mapping[str, Any], network: Network, problem: Problem, plans: Iterable[Plan]
-) -> NDArray[np.float64]:
-    """Bytes of the file of each plan. The problem's own sizes leave out the unpacking functions, which sites share."""
-    weights = {site.name: site.weight for site in network.sites}
-    quantized = any(name not in weights for name in (site.name for site in problem.sites))
-    tensors = {site.name: site.tensors for site in planned_activations(network)} if quantized else {}
-    products, halves = products_of(request), halves_of(request, network)
+    def remember(self, damage: float, plan: Scores) -> None:
+        self._known.append((damage, plan))
 
-    def size(plan: Plan) -> int:
-        formats = problem.formats(plan)
-        activations = {
-            tensor: format_
-            for name, format_ in formats.items()
-            if isinstance(format_, UnsignedFormat)
-            for tensor in tensors[name]
-        }
-        of_weights = {weights[name]: format_ for name, format_ in formats.items() if name in weights}
-        metadata = provenance(request, problem, plan)
-        return file_bytes(network, of_weights, metadata, activations, products=products, halves=halves)
+    def predicted(self, damage: float) -> Scores | None:
+        """[samples]: what a plan of this predicted damage will lose, after the plans most like it."""
 
-    return np.array([size(plan) for plan in plans], dtype=np.float64)
+        def distance(known: tuple[float, Scores]) -> float:
+            tiny = np.finfo(float).tiny
+            return abs(float(np.log(max(known[0], tiny) / max(damage, tiny))))
 
-
-def provenance(request: Mapping[str, Any], problem: Problem, plan: Plan) -> dict[str, str]:
-    """What the file says of where it comes from: this version, the model's digest, and the plan's."""
-    formats = {name: format_.name for name, format_ in problem.formats(plan).items()}
-    return {
-        "bitbudget.version": version("bitbudget"),
-        "bitbudget.model_sha256": str(request["model_id"]),
-        "bitbudget.plan_sha256": hashlib.sha256(json.dumps(formats).encode()).hexdigest(),
-    }
+        nearest = sorted(self._known, key=distance)[:NEAREST]
+        return predicted_losses(self._float, [plan for _, plan in nearest])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from network.activations import ActivationSite, find_activations
 from network.graph import Network
 
 
@@ -18,3 +19,9 @@ def unmeasured_sites(network: Network) -> frozenset[str]:
     """Names of the sites from which no path leads to the first output."""
     measured = measured_values(network)
     return frozenset(site.name for site in network.sites if site.weight not in measured)
+
+
+def planned_activations(network: Network) -> tuple[ActivationSite, ...]:
+    """The activation sites that the first output depends on, in graph order; nothing would measure the others."""
+    measured = measured_values(network)
+    return tuple(site for site in find_activations(network) if measured.intersection(site.tensors))

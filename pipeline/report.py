@@ -1,141 +1,217 @@
-"""The chosen plan as tables: a row for each layer, and for each quantized activation."""
+"""The report of a job: what the stages found, as the files that a user downloads. Nothing is computed here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from app.schemas.plan import PLAN_VERSION
+from pipeline.analysis import Analysis
+from pipeline.candidates import Candidates
+from pipeline.config import ReportConfig
+from pipeline.context import Context
+from pipeline.foreign_plans import UploadedTensors, aimet_encodings, tensor_overrides
+from pipeline.methods import scores_of
+from pipeline.plan_rows import PlanFacts, Rounding, activation_rows, layer_rows
+from pipeline.results import number, unpack
+from pipeline.search_space import SearchSpace
+from pipeline.stage import JobResult
+from planner.problem import Plan, Quantity, whole_steps
 
-from network.graph import Network
-from pipeline.analysis import Scores
-from pipeline.candidates import Rounded
-from pipeline.coupling import Coupling
-from pipeline.reach import unmeasured_sites
-from pipeline.results import number
-from planner.problem import Candidate, Plan, Problem
-from quantization.formats import FloatFormat, UnsignedFormat
-
-UNMEASURED = "the first output does not depend on it, so nothing measures its damage: the widest format allowed"
-KEPT = "not rounded anew for the errors of other layers"
-UNMEASURED_IN_A_PLAN = "the first output does not depend on it, so nothing measures its damage"
-
-
-@dataclass(frozen=True, eq=False)
-class ChosenPlan:
-    """A plan with what is known of its candidates; `stderr` `[K]` is that of their damages.
-
-    Nothing is known of the damages of a plan that was applied: `scores` and `stderr` are then None.
-    """
-
-    network: Network
-    problem: Problem
-    plan: Plan
-    scores: Scores | None
-    stderr: NDArray[np.float64] | None
-    coupling: Coupling
-
-    def candidates(self) -> Iterator[tuple[str, Candidate, float | None]]:
-        """Site, chosen candidate and standard error of its damage; None where it stays float, or is not known."""
-        for site, choice in zip(self.problem.sites, self.plan.choices, strict=True):
-            candidate = site.candidates[choice]
-            stderr = None
-            if self.scores is not None and self.stderr is not None and not isinstance(candidate.format, FloatFormat):
-                stderr = number(self.stderr[self.scores.index(site.name, candidate.format)])
-            yield site.name, candidate, stderr
-
-    def damage(self, candidate: Candidate) -> float | None:
-        """What is predicted of the candidate alone; None where nothing is."""
-        return None if self.scores is None else candidate.damage
-
-    def trace(self, name: str, index: int) -> float | None:
-        """Entry `index` of the array `name`, of the weight of that number; None where no traces were taken."""
-        return None if self.scores is None else number(self.scores.arrays[name][index])
+NOTHING_FASTER = "no format that the request allows is faster than another: latency does not tell plans apart"
 
 
-@dataclass(frozen=True, slots=True)
-class Rounding:
-    """How weights were rounded, by site name.
+@dataclass(frozen=True)
+class _Search:
+    """What a search leaves behind, besides the plan."""
 
-    `alone` says of each how by itself; `anew` how with the others, of those that were, and `kept` why not, of those
-    that were not although others were.
-    """
+    document: Mapping[str, Any]
+    analysis: Analysis
+    method: str
 
-    alone: Mapping[str, str]
-    anew: Mapping[str, str]
-    kept: Mapping[str, str]
+    @classmethod
+    def read(cls, context: Context, method: str) -> _Search | None:
+        """From its stages; None for a job that applied a plan."""
+        if not context.has("plan"):
+            return None
+        document, _ = unpack(context.read("plan"))
+        return cls(document, context.workspace.analysis(), method)
+
+    def artifacts(self) -> dict[str, bytes]:
+        sensitivity = sensitivity_of(self.analysis, self.method)
+        return {"frontier": _json(self.document["frontier"]), "sensitivity": _json(sensitivity)}
 
 
-def layers_of(chosen: ChosenPlan, rounded: Rounded, rounding: Rounding) -> list[dict[str, Any]]:
-    """One row for each weight, in graph order."""
-    notes = _notes(chosen, rounding)
-    found = {name: (candidate, stderr) for name, candidate, stderr in chosen.candidates()}
-    formats = chosen.problem.formats(chosen.plan)
-    layers = []
-    for index, site in enumerate(chosen.network.sites):
-        candidate, stderr = found[site.name]
-        method = None if isinstance(candidate.format, FloatFormat) else rounding.alone[site.name]
-        together = [weight.format.name for weight in rounded.weights[site.name]]
-        layers.append(
-            {
-                "name": site.name,
-                "op_type": site.layers[0].op_type,
-                "weight": site.weight,
-                "nodes": [layer.name for layer in site.layers],
-                "shape": list(site.shape),
-                "weights": site.size,
-                "format": candidate.format.name,
-                "bits": candidate.format.bits,
-                "input_bits": chosen.coupling.input_bits(site, formats),
-                "bytes": candidate.size_bytes,
-                "bit_operations": chosen.coupling.bit_operations(site, formats),
-                "latency_ms": chosen.coupling.latency_ms(site, formats),
-                "damage": chosen.damage(candidate),
-                "damage_stderr": stderr,
-                "trace_mean": chosen.trace("trace_mean", index),
-                "trace_stderr": chosen.trace("trace_stderr", index),
-                "rounding": method if method is None else rounding.anew.get(site.name, method),
-                "rounded_with": together if method is not None and method.startswith("gptq") else None,
-                "note": "; ".join(notes[site.name]) or None,
-            }
+def report(context: Context, config: ReportConfig) -> JobResult:
+    """The plan in its forms, the model, the summary of the job, and of a search its frontier and its sensitivity."""
+    certified, arrays = unpack(context.read("certify"))
+    search = _Search.read(context, config.method)
+    facts = _facts(context.workspace.space(config.space), search, Plan(tuple(certified["choices"])))
+    candidates, delivered = context.workspace.candidates(), Candidates.unpack(arrays["weights"].tobytes())
+    model = arrays["model"].tobytes()
+    certificate = certified["certificate"]
+    outcome = _outcome(certificate, search)
+    layers = layer_rows(facts, candidates, Rounding(candidates.methods, delivered.methods, certified["kept"]))
+    document = {
+        "version": PLAN_VERSION,
+        "outcome": outcome,
+        "reason": _reason(outcome, certificate, search),
+        "model_sha256": config.request["model_id"],
+        "dataset_sha256": config.request["dataset_id"],
+        "request": dict(sorted(config.request.items())),
+        "float_size_bytes": context.model_path.stat().st_size,
+        "size_bytes": len(model),
+        "bit_operations": sum(layer["bit_operations"] for layer in layers),
+        "latency": _latency(facts.space, layers, certified["latency"]),
+        "predicted_damage": None if search is None else facts.space.problem.total(Quantity.DAMAGE, facts.plan),
+        "certificate": certificate,
+        "audit": certified["audit"],
+        "search": None if search is None else search.document["search"],
+        "sensitivity": None if search is None else compared(search.analysis, search.method),
+        "layers": layers,
+        "activations": activation_rows(facts, candidates),
+    }
+    summary = {
+        key: document[key] for key in ("outcome", "reason", "float_size_bytes", "size_bytes", "predicted_damage")
+    } | {
+        "certificate": certificate,
+        "evaluations": 0 if search is None else len(search.document["search"]["evaluated"]),
+    }
+    artifacts = {"plan": _json(document), "model": model, **_foreign_plans(context, facts, document, delivered)}
+    return JobResult(outcome, summary, artifacts if search is None else artifacts | search.artifacts())
+
+
+def _facts(space: SearchSpace, search: _Search | None, plan: Plan) -> PlanFacts:
+    if search is None:
+        return PlanFacts(space, plan, None, None)
+    analysis, method = search.analysis, search.method
+    return PlanFacts(space.predicted(analysis, method), plan, analysis.scores, analysis.stderr(method))
+
+
+def _foreign_plans(
+    context: Context, facts: PlanFacts, document: Mapping[str, Any], delivered: Candidates
+) -> dict[str, bytes]:
+    """The plan as ONNX Runtime and AIMET take it."""
+    network = facts.space.network
+    weights = {site.weight: weight for site in network.sites for weight in delivered.weights.get(site.name, ())}
+    activations = context.workspace.candidates().planned_activations(facts.space.problem.formats(facts.plan))
+    uploaded = UploadedTensors.read(context.model_path)
+    return {
+        "ort": _json(tensor_overrides(network, document, weights, activations, uploaded)),
+        "aimet": _json(aimet_encodings(network, document, weights, activations, uploaded)),
+    }
+
+
+def _outcome(certificate: Mapping[str, Any], search: _Search | None) -> str:
+    if certificate["met"]:
+        return "met"
+    return "deadline" if search is not None and search.document["search"]["status"] == "deadline" else "not_met"
+
+
+def _reason(outcome: str, certificate: Mapping[str, Any], search: _Search | None) -> str | None:
+    """Why the budget was not met, by how much, and what can be reached."""
+    if outcome == "met":
+        return None
+    measured = certificate["drop"] if certificate["confidence"] is None else certificate["high"]
+    missed = (
+        f"misses the budget by {measured - certificate['max_drop']:.4f} on the held-out samples "
+        f"({certificate['metric']} drop {measured:.4f}, allowed {certificate['max_drop']:g})"
+    )
+    if search is None:
+        return (
+            f"the plan that was applied {missed}. Give layers wider formats or allow a larger drop, or leave the plan "
+            "out to search for another"
         )
-    return layers
+    least = search.document["search"]["least_drop"]
+    ended = "the deadline ended the search; " if outcome == "deadline" else ""
+    return (
+        f"{ended}the best plan found {missed}; the smallest drop that any evaluated plan reached on the search samples "
+        f"is {least:.4f}. Allow more bits or a larger drop, or send more samples"
+    )
 
 
-def _notes(chosen: ChosenPlan, rounding: Rounding) -> dict[str, list[str]]:
-    """What is to be said of each weight beside its figures."""
-    unmeasured = unmeasured_sites(chosen.network)
-    of_unmeasured = UNMEASURED_IN_A_PLAN if chosen.scores is None else UNMEASURED
-    notes: dict[str, list[str]] = {}
-    for site in chosen.network.sites:
-        notes[site.name] = [of_unmeasured] if site.name in unmeasured else []
-        if site.name in rounding.kept:
-            notes[site.name].append(f"{KEPT}: {rounding.kept[site.name]}")
-    return notes
+def _latency(
+    space: SearchSpace, layers: Sequence[Mapping[str, Any]], measured: Mapping[str, Mapping[str, float]] | None
+) -> dict[str, Any] | None:
+    """What the table predicts of the plan, and how far that is from the exported file's own time; None without one."""
+    table = space.latency
+    if table is None:
+        return None
+    base = whole_steps(table.base_ms)
+    predicted = base + sum(layer["latency_ms"] for layer in layers)
+    document = {
+        "predicted_ms": predicted,
+        "base_ms": base,
+        **{key: table.document[key] for key in ("source", "machine", "threads", "samples") if key in table.document},
+    }
+    if measured is not None:
+        difference = measured["quantized"]["median_ms"] - predicted
+        document |= {"measured": measured, "difference_ms": difference}
+    if space.coupling.one_latency():
+        document["note"] = NOTHING_FASTER
+    return document
 
 
-def activations_of(chosen: ChosenPlan, rounded: Rounded) -> list[dict[str, Any]]:
-    """One row for each activation that was planned, in graph order; none where activations stay float32."""
-    layers = {site.name for site in chosen.network.sites}
-    rows = []
-    for name, candidate, stderr in chosen.candidates():
-        if name in layers:
-            continue
-        found = rounded.activations[name]
-        row = {
-            "name": name,
-            "tensors": list(found.site.tensors),
-            "elements": found.site.elements,
-            "format": candidate.format.name,
-            "bits": candidate.format.bits,
-            "bytes": candidate.size_bytes,
-            "damage": chosen.damage(candidate),
-            "damage_stderr": stderr,
-        }
-        if isinstance(candidate.format, UnsignedFormat):
-            parameters = found.quantized(candidate.format)[name]
-            row |= {"scale": parameters.scale, "zero_point": parameters.zero_point}
-        rows.append(row)
-    return rows
+def sensitivity_of(analysis: Analysis, asked: str) -> dict[str, Any]:
+    """Every candidate's score by each method, with standard errors, the traces, and which method agrees best."""
+    arrays, document = analysis.scores.arrays, analysis.scores.document
+    sites = []
+    row = 0
+    traces = zip(arrays["trace_mean"], arrays["trace_stderr"], strict=True)  # of weights, which come first
+    for site, formats in zip(document["sites"], document["formats"], strict=True):
+        candidates = []
+        for format_ in formats:
+            scores = {
+                name: _scored(arrays[f"score/{name}"][row], arrays[f"stderr/{name}"][row])
+                for name in document["methods"]
+            }
+            candidates.append(
+                {"format": format_, "squared_error": number(arrays["squared_error"][row]), "scores": scores}
+            )
+            row += 1
+        trace = _scored(*next(traces, (math.nan, math.nan)))
+        sites.append({"name": site, "trace_mean": trace, "candidates": candidates})
+    return {
+        "loss": document["loss"],
+        "samples": document["samples"],
+        **compared(analysis, asked),
+        "unavailable": document["unavailable"],
+        "traces": document["traces"],
+        "sites": sites,
+        "interactions": {
+            "candidates": [
+                f"{site}:{format_}"
+                for site, formats in zip(document["sites"], document["formats"], strict=True)
+                for format_ in formats
+            ],
+            "matrix": [[float(f"{value:.6g}") for value in line] for line in arrays["matrix"]],
+            "sketch_error": document["sketch_error"],
+        },
+    }
+
+
+def compared(analysis: Analysis, asked: str) -> dict[str, Any]:
+    """The method in use, and how every method's predictions agree with the random plans that were measured.
+
+    What a method took is given in float passes, the same on every machine: the same input gives the same bytes.
+    """
+    agreement, facts_of = analysis.agreement, analysis.scores.document["methods"]
+    methods = []
+    for compared_method in agreement["methods"]:
+        facts = facts_of[scores_of(compared_method["method"])]
+        names = ("samples", "float_passes", "unit", *(["note"] if facts["note"] else []))
+        methods.append({**compared_method, **{name: facts[name] for name in names}})
+    shared = {key: agreement[key] for key in ("plans", "samples", "lambda", "saturation", "saturation_alone", "note")}
+    return {"method": analysis.method(asked), "agreement": {**shared, "methods": methods}}
+
+
+def _scored(score: float, stderr: float) -> dict[str, float | None]:
+    return {"score": number(score), "stderr": number(stderr)}
+
+
+def _json(document: Mapping[str, Any] | Sequence[Any]) -> bytes:
+    """The same content gives the same bytes. The order of keys is the order of columns in the table of layers."""
+    return json.dumps(document, indent=1, allow_nan=False).encode()

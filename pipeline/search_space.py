@@ -1,108 +1,307 @@
-"""From the analysis to the planning problem: candidates with costs, damages and interactions."""
+"""The search space: the sites of a job with the formats that they may get, what these cost, and what plans must keep.
+
+Built in `resolve`, completed with latencies by the stage `latency` and with damages by the analysis; whoever prices a
+plan asks here. Costs of single sites are sums; the size of a file is exact to the byte, unpacking functions included,
+which several sites share.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
 
 from network.activations import ActivationSite
 from network.graph import Network, Site
-from pipeline.activations import planned_activations
 from pipeline.analysis import Analysis
-from pipeline.coupling import Coupling
+from pipeline.config import SpaceConfig
+from pipeline.coupling import Coupling, decisions
 from pipeline.latency_table import LatencyTable
-from planner.problem import Candidate, PlanSite, Problem
-from quantization.export.cost import activation_bytes, skeleton_bytes, weight_bytes
-from quantization.export.matmul_nbits import Products, packed_products
+from pipeline.limits import check_limits, size_unreachable, smallest_plans
+from pipeline.reach import planned_activations
+from planner.evidence import EvaluatedPlan, PlanPoint, SearchResult
+from planner.interactions import frontier_within, interaction_frontier
+from planner.merge import MergedProblem
+from planner.problem import Candidate, Limits, Plan, PlanSite, Problem, Quantity
+from planner.results import undominated
+from quantization.export.cost import activation_bytes, file_bytes, skeleton_bytes, weight_bytes
+from quantization.export.leftovers import leftovers
+from quantization.export.matmul_nbits import packed_products
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
 
+FRONTIER_POINTS = 128
 
-def planning_problem(
-    network: Network,
-    allowed: Mapping[str, Sequence[str]],
-    analysis: Analysis | None,
-    method: str,
-    latency: LatencyTable | None = None,
-    halves: Collection[str] = (),
-) -> Problem:
-    """The problem with the formats that the request leaves to each site.
+
+@dataclass(frozen=True, eq=False)
+class SearchSpace:
+    """The planning problem of a job.
+
+    Plans of `problem` decide every site by itself; it is what is stored and reported. Plans of `joint` are searched:
+    there, sites that are tied, or whose costs couple, are one site.
 
     Args:
-        allowed: format names by site name, `float32` for a site that is kept.
-        analysis: None gives the costs alone, with damages of 0.
-        method: what predicts the damage; `auto` for the method that agreed best with measured plans.
+        network: at the opset of the result.
+        allowed: format names by site name, weights and then planned activations, by bits.
+        tied: names of the sites that share one format, in groups.
         latency: None where nothing asks for it.
-        halves: initializers that are no weights and stored as float16.
-
-    Raises:
-        MethodNotApplicable: see `Analysis.prediction`.
     """
-    prediction = None if analysis is None else analysis.prediction(method)
-    sites = []
-    rows: list[int | None] = []
-    for site, costs in _costs(network, allowed, latency, halves):
-        candidates = []
-        for name in allowed[site]:
-            format_ = parse_format(name)
+
+    network: Network
+    config: SpaceConfig
+    allowed: Mapping[str, Sequence[str]]
+    tied: Sequence[Sequence[str]]
+    problem: Problem
+    latency: LatencyTable | None = None
+
+    @classmethod
+    def build(
+        cls,
+        network: Network,
+        config: SpaceConfig,
+        allowed: Mapping[str, Sequence[str]],
+        tied: Sequence[Sequence[str]],
+    ) -> SearchSpace:
+        """The space with sizes and bit operations; damages are 0 and there are no latencies."""
+        halves = _halves(network, config)
+        coupling = Coupling(network, allowed)
+        sites = [
+            PlanSite(site.name, _candidates(allowed[site.name], _weight_costs(network, config, coupling, site)))
+            for site in network.sites
+        ]
+        sites += [
+            PlanSite(site.name, _candidates(allowed[site.name], _activation_costs(network, site, halves)))
+            for site in planned_activations(network)
+            if site.name in allowed
+        ]
+        quantized = any(isinstance(own.format, UnsignedFormat) for site in sites for own in site.candidates)
+        size = skeleton_bytes(network, activations=quantized, halves=halves)
+        return cls(network, config, allowed, tied, Problem(tuple(sites), base_size_bytes=size))
+
+    def completed(self, latency: LatencyTable) -> SearchSpace:
+        """The same space with the latency of every candidate."""
+        coupling = Coupling(self.network, self.allowed, latency)
+        weights = {site.name: site for site in self.network.sites}
+
+        def timed(site: PlanSite, candidate: Candidate) -> Candidate:
+            # what a layer reads counts with the layer, so that an activation takes no time of its own
+            layers = weights.get(site.name)
+            ms = 0.0 if layers is None else coupling.latency_ms(layers, {site.name: candidate.format})
+            return replace(candidate, latency_ms=ms)
+
+        problem = replace(self._with(timed), base_latency_ms=latency.base_ms)
+        return replace(self, problem=problem, latency=latency)
+
+    def predicted(self, analysis: Analysis, method: str) -> SearchSpace:
+        """The same space with the damage of every candidate, and how damages interact.
+
+        Args:
+            method: what predicts; `auto` for the method that agreed best with measured plans.
+
+        Raises:
+            MethodNotApplicable: see `Analysis.prediction`.
+        """
+        prediction = analysis.prediction(method)
+        rows: list[int | None] = []
+
+        def damaged(site: PlanSite, candidate: Candidate) -> Candidate:
             row = None
-            if analysis is not None and not isinstance(format_, FloatFormat):
-                row = analysis.scores.index(site, format_)
+            if not isinstance(candidate.format, FloatFormat):
+                row = analysis.scores.index(site.name, candidate.format)
             rows.append(row)
-            damage = 0.0 if prediction is None or row is None else float(prediction.own[row])
-            candidates.append(costs(format_, damage))
-        sites.append(PlanSite(site, tuple(candidates)))
-    interactions = None
-    if prediction is not None and prediction.interactions is not None:
-        interactions = _interactions(prediction.interactions, rows)
-    quantized = any(isinstance(one.format, UnsignedFormat) for site in sites for one in site.candidates)
-    return Problem(
-        tuple(sites),
-        base_size_bytes=skeleton_bytes(network, activations=quantized, halves=halves),
-        interactions=interactions,
-        base_latency_ms=0.0 if latency is None else latency.base_ms,
-    )
+            return replace(candidate, damage=0.0 if row is None else float(prediction.own[row]))
+
+        problem = self._with(damaged)
+        if prediction.interactions is not None:
+            problem = replace(problem, interactions=_interactions(prediction.interactions, rows))
+        return replace(self, problem=problem)
+
+    @cached_property
+    def coupling(self) -> Coupling:
+        """What layers cost in a given plan."""
+        return Coupling(self.network, self.allowed, self.latency)
+
+    @cached_property
+    def joint(self) -> MergedProblem:
+        """The problem in which every site is decided by itself.
+
+        Raises:
+            ConstraintImpossible, NotApplicable: see `pipeline.coupling.decisions`.
+        """
+        coupled = self.config.couples_sites
+        return decisions(self.network, self.problem, self.tied, self.coupling, coupled=coupled)
+
+    @cached_property
+    def halves(self) -> frozenset[str]:
+        """The initializers that are no weights and that the file has as float16, by name."""
+        return _halves(self.network, self.config)
+
+    def check(self) -> None:
+        """Refuse limits that no plan keeps. A limit on latency is looked at once latencies are known.
+
+        Raises:
+            LimitUnreachable: the text names the nearest values that can be kept.
+        """
+        limits = self.config.limits if self.latency is not None else replace(self.config.limits, max_latency_ms=None)
+        if self.latency is None:
+            self._check_size(limits)
+        check_limits(self.joint.problem, limits)
+
+    def formats_of_weights(self, plan: Plan) -> dict[str, Format]:
+        """The formats of a plan by initializer name."""
+        formats = self.problem.formats(plan)
+        return {site.weight: formats[site.name] for site in self.network.sites}
+
+    def provenance(self, plan: Plan) -> dict[str, str]:
+        """What the file says of where it comes from: this version, the model's digest, and the plan's."""
+        formats = {name: format_.name for name, format_ in self.problem.formats(plan).items()}
+        return {
+            "bitbudget.version": version("bitbudget"),
+            "bitbudget.model_sha256": self.config.export.model_sha256,
+            "bitbudget.plan_sha256": hashlib.sha256(json.dumps(formats).encode()).hexdigest(),
+        }
+
+    def file_sizes(self, plans: Iterable[Plan]) -> NDArray[np.float64]:
+        """[P]: bytes of the file of each plan of `problem`, to the byte."""
+        return np.array([self._file_size(plan) for plan in plans], dtype=np.float64)
+
+    def totals(self, plans: Sequence[Plan]) -> dict[Quantity, NDArray[np.float64]]:
+        """[P]: every cost that is known of plans of `joint`, sizes to the byte, and the predicted damage."""
+        choices = np.array([plan.choices for plan in plans])
+        quantities = [Quantity.DAMAGE, Quantity.BIT_OPERATIONS]
+        if self.joint.problem.has_latency:
+            quantities.append(Quantity.LATENCY)
+        totals = {quantity: self.joint.problem.totals(quantity, choices) for quantity in quantities}
+        return totals | {Quantity.SIZE: self.file_sizes(map(self.joint.original, plans))}
+
+    def priced(self, plan: Plan) -> PlanPoint | None:
+        """A plan of `joint` with its exact cost; None for one that breaks a limit."""
+        totals = self.totals([plan])
+        if not self._kept(totals)[0]:
+            return None
+        return PlanPoint(plan, float(totals[self.config.cost][0]), float(totals[Quantity.DAMAGE][0]))
+
+    def frontier(self) -> list[PlanPoint]:
+        """At most `FRONTIER_POINTS` plans of `joint` that keep the limits, cost ascending.
+
+        Raises:
+            LimitUnreachable: no plan keeps the limits.
+        """
+        cost, limits, problem = self.config.cost, self.config.limits, self.joint.problem
+        if problem.interactions is None:
+            frontier = frontier_within(problem, cost, limits, FRONTIER_POINTS)
+        else:
+            frontier = interaction_frontier(problem, cost, limits=limits, points=FRONTIER_POINTS)
+        plans = frontier.plans()
+        totals = self.totals(plans)
+        if not self._kept(totals).any():  # the problem's sizes leave out some hundreds of bytes that the file has
+            plans = tuple(smallest_plans(problem))
+            totals = self.totals(plans)
+        index = np.flatnonzero(self._kept(totals))
+        if not len(index):
+            raise size_unreachable(limits.max_size_bytes or 0.0, totals[Quantity.SIZE].min())
+        damages = totals[Quantity.DAMAGE]
+        index = index[undominated(totals[cost][index], damages[index])]
+        return [PlanPoint(plans[i], float(totals[cost][i]), float(damages[i])) for i in index]
+
+    def single(self, point: PlanPoint) -> PlanPoint:
+        """A point of `joint` as one of `problem`."""
+        return replace(point, plan=self.joint.original(point.plan))
+
+    def single_result(self, result: SearchResult) -> SearchResult:
+        """A result of a search on `joint` as one of `problem`."""
+
+        def single(plan: EvaluatedPlan) -> EvaluatedPlan:
+            return replace(plan, point=self.single(plan.point))
+
+        return replace(result, chosen=single(result.chosen), evaluated=tuple(map(single, result.evaluated)))
+
+    def _with(self, change: Callable[[PlanSite, Candidate], Candidate]) -> Problem:
+        sites = (
+            replace(site, candidates=tuple(change(site, own) for own in site.candidates)) for site in self.problem.sites
+        )
+        return replace(self.problem, sites=tuple(sites))
+
+    def _kept(self, totals: Mapping[Quantity, NDArray[np.float64]]) -> NDArray[np.bool_]:
+        """[P]: which plans keep every limit."""
+        kept = np.ones(len(totals[Quantity.DAMAGE]), dtype=bool)
+        for quantity, limit in self.config.limits.items():
+            kept &= totals[quantity] <= limit
+        return kept
+
+    def _file_size(self, plan: Plan) -> int:
+        activations = {
+            tensor: format_
+            for name, format_ in self.problem.formats(plan).items()
+            if isinstance(format_, UnsignedFormat)
+            for tensor in self._tensors[name]
+        }
+        return file_bytes(
+            self.network,
+            self.formats_of_weights(plan),
+            self.provenance(plan),
+            activations,
+            products=self.config.export.products,
+            halves=self.halves,
+        )
+
+    @cached_property
+    def _tensors(self) -> dict[str, tuple[str, ...]]:
+        """The tensors of every planned activation, by site name."""
+        return {site.name: site.tensors for site in planned_activations(self.network)}
+
+    def _check_size(self, limits: Limits) -> None:
+        """The limit on the size must leave the smallest file that keeps the other limits, as far as one is known."""
+        if limits.max_size_bytes is None:
+            return
+        others = replace(limits, max_size_bytes=None)
+        plans = smallest_plans(self.joint.problem)
+        kept = self.joint.problem.within(others, np.array([plan.choices for plan in plans]))
+        least = np.inf
+        for plan, keeps in zip(plans, kept, strict=True):
+            if keeps:
+                least = min(least, self._file_size(self.joint.original(plan)))
+            if least <= limits.max_size_bytes:
+                return
+        if least < np.inf:
+            raise size_unreachable(limits.max_size_bytes, least)
 
 
-_Costs = Callable[[Format, float], Candidate]
+Costs = Callable[[Format], Candidate]
 
 
-def _costs(
-    network: Network,
-    allowed: Mapping[str, Sequence[str]],
-    latency: LatencyTable | None,
-    halves: Collection[str],
-) -> Iterator[tuple[str, _Costs]]:
-    """For each site its name, and a function from format and damage to the candidate: weights, then activations."""
-    coupling = Coupling(network, allowed, latency)
-    products = Products.FLOAT if latency is None else Products.PACKED
-    for site in network.sites:
+def _candidates(names: Sequence[str], costs: Costs) -> tuple[Candidate, ...]:
+    return tuple(costs(parse_format(name)) for name in names)
 
-        def weight(format_: Format, damage: float, site: Site = site) -> Candidate:
-            product = packed_products(network, {site.weight: format_}, products).get(site.weight)
-            return Candidate(
-                format=format_,
-                size_bytes=weight_bytes(format_, site.shape, site.channel_axis, site.weight, product, network.opset),
-                # both beside the widest of what is read; exact once that is the same decision (`decisions`)
-                bit_operations=coupling.bit_operations(site, {site.name: format_}),
-                damage=damage,
-                latency_ms=coupling.latency_ms(site, {site.name: format_}),
-            )
 
-        yield site.name, weight
-    for found in planned_activations(network):
-        if found.name not in allowed:
-            continue
+def _weight_costs(network: Network, config: SpaceConfig, coupling: Coupling, site: Site) -> Costs:
+    def costs(format_: Format) -> Candidate:
+        product = packed_products(network, {site.weight: format_}, config.export.products).get(site.weight)
+        size = weight_bytes(format_, site.shape, site.channel_axis, site.weight, product, network.opset)
+        # with the widest of what is read; exact once that is the same decision (`pipeline.coupling.decisions`)
+        return Candidate(format_, size, coupling.bit_operations(site, {site.name: format_}), damage=0.0)
 
-        def activation(format_: Format, damage: float, found: ActivationSite = found) -> Candidate:
-            size = 0
-            if isinstance(format_, UnsignedFormat):
-                size = activation_bytes(network, found.tensors, format_, halves)
-            # what it costs to compute with is counted where it is read
-            return Candidate(format_, size, 0, damage, None if latency is None else 0.0)
+    return costs
 
-        yield found.name, activation
+
+def _activation_costs(network: Network, site: ActivationSite, halves: frozenset[str]) -> Costs:
+    def costs(format_: Format) -> Candidate:
+        size = 0
+        if isinstance(format_, UnsignedFormat):
+            size = activation_bytes(network, site.tensors, format_, halves)
+        # what it costs to compute with is counted where it is read
+        return Candidate(format_, size, bit_operations=0, damage=0.0)
+
+    return costs
+
+
+def _halves(network: Network, config: SpaceConfig) -> frozenset[str]:
+    return leftovers(network) if config.export.halves else frozenset()
 
 
 def _interactions(matrix: NDArray[np.float64], rows: Sequence[int | None]) -> NDArray[np.float64]:

@@ -1,117 +1,166 @@
-"""What a stage is: what it sees of its job, what its result depends on, and what a finished job gives."""
+"""What a stage of a job is, what its result depends on, and what a finished job gives."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import timedelta
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-JSON = Any
+if TYPE_CHECKING:
+    from app.schemas.job_request import JobRequest
+    from pipeline.context import Context
 
 # Blobs of another release are not taken for those of this one.
 VERSION = version("bitbudget")
 
-
-class StageContext(Protocol):
-    """What a stage sees of the job: its inputs, and where to say how far it is."""
-
-    request: Mapping[str, JSON]
-    threads: int
-    memory_limit_bytes: int | None
-
-    @property
-    def model_path(self) -> Path:
-        """The uploaded model."""
-
-    @property
-    def dataset_path(self) -> Path | None:
-        """The uploaded dataset; None if the job has none."""
-
-    def read(self, stage: str) -> bytes:
-        """The blob that an earlier stage wrote."""
-
-    def chunk(self, name: str, compute: Callable[[], bytes]) -> bytes:
-        """`compute()`, or what an earlier attempt stored for this chunk of this stage."""
-
-    def cached(self, key: str, compute: Callable[[], bytes]) -> bytes:
-        """`compute()`, or what any job stored under `key`, which names all that the result depends on."""
-
-    def progress(self, fraction: float) -> None:
-        """Report progress within the stage, 0 to 1; also a checkpoint as `check`."""
-
-    def check(self) -> None:
-        """Raise if the job was cancelled or the lease was lost; call it at least every few seconds."""
-
-    def event(self, kind: str, data: Mapping[str, JSON]) -> None:
-        """Append to the job's event stream."""
-
-    def estimate(self, seconds: float, memory_bytes: int) -> None:
-        """Show in the job what this stage is expected to take; called before the expensive part begins."""
-
-    def deadline_passed(self) -> bool:
-        """Whether the request's `search.deadline_seconds` is used up, counted from the first start of the job."""
-
-    def time_used(self) -> float:
-        """The share of the request's `search.deadline_seconds` that is used up, 0 without one, at most 1."""
+UPLOADS = ("model", "dataset")
+"""What stages read that no stage wrote."""
 
 
-def always(_request: Mapping[str, JSON]) -> bool:
-    """The stage runs for every request."""
-    return True
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What one job may use here. No result depends on it, but for what stands in the slices."""
+
+    threads: int = 1
+    memory_limit_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file with its digest, which is its identity."""
+
+    path: Path
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Upload:
+        """The file as it lies there.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with path.open("rb") as file:
+            return cls(path, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 @dataclass(frozen=True)
 class Stage:
     """One step of the job.
 
-    `reads` names earlier stages or the uploads `model` and `dataset`; `settings` picks the part of the request that
-    the result depends on; `weight` is the stage's usual share of the whole time, for progress and ETA; `version` is
-    raised when the code's result changes within a release, so that no old blob is taken for a new one. `needed` says
-    for which requests the stage runs: for the others it has no key and no result, and its readers do without.
+    `reads` names earlier stages or uploads; `run` takes the context and the stage's slice of the configuration;
+    `weight` is the stage's usual share of the whole time, for progress and ETA; `version` is raised when the code's
+    result changes within a release, so that no old blob is taken for a new one.
     """
 
     name: str
     reads: tuple[str, ...]
-    settings: Callable[[Mapping[str, JSON]], JSON]
-    run: Callable[[StageContext], bytes]
+    run: Callable[[Context, Any], bytes]
     weight: float
     time_limit: timedelta
     version: int = 1
-    needed: Callable[[Mapping[str, JSON]], bool] = always
 
-    def key(self, request: Mapping[str, JSON], keys: Mapping[str, str]) -> str:
-        """Hex SHA-256 over everything the result depends on; `keys` has the key or digest of each name in `reads`, but
-        for stages that the request does not need."""
+    def key(self, config: object, keys: Mapping[str, str]) -> str:
+        """Hex SHA-256 over everything that the result depends on.
+
+        Args:
+            config: the stage's slice.
+            keys: the key or digest of each name in `reads`, but for stages that the request does not need.
+        """
         read = [keys.get(name) for name in self.reads]
-        parts = [VERSION, self.name, self.version, read, self.settings(request)]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return digest_of([VERSION, self.name, self.version, read, config])
 
 
-def needed_stages(stages: Iterable[Stage], request: Mapping[str, JSON]) -> tuple[Stage, ...]:
-    """Those of the table that a job with this request runs, in order."""
-    return tuple(stage for stage in stages if stage.needed(request))
+def digest_of(value: object) -> str:
+    """Hex SHA-256 of a value made of dataclasses, enumerations, mappings, sequences and plain JSON.
+
+    Values that are equal have equal digests. A field of a dataclass that does not count for its equality does not count
+    here either.
+    """
+    return hashlib.sha256(json.dumps(_plain(value), sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _plain(value: object) -> Any:
+    if is_dataclass(value):
+        members = {field.name: _plain(getattr(value, field.name)) for field in fields(value) if field.compare}
+        return {"type": type(value).__name__, **members}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(member) for key, member in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(member) for member in value]
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The stages of a job in order, what gives each its slice, and what makes the result from what they wrote."""
+
+    stages: Sequence[Stage]
+    configure: Callable[[JobRequest, Machine, str], Any]
+    report: Callable[[Context, Any], JobResult]
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"the stages of a job have different names, got {names}")
+        known = set(UPLOADS)
+        for stage in self.stages:
+            if missing := set(stage.reads) - known:
+                raise ValueError(f"stage {stage.name} reads {sorted(missing)}, which do not stand before it")
+            known.add(stage.name)
+
+    def needed(self, config: object) -> list[Stage]:
+        """The stages that have a slice, in order."""
+        return [stage for stage in self.stages if getattr(config, stage.name) is not None]
 
 
 OUTCOMES = frozenset({"met", "not_met", "deadline"})
 
 
 @dataclass(frozen=True)
-class Delivery:
+class JobResult:
     """What a finished job gives: how it answered its budget, the summary for its page, its files by kind.
 
-    Made by `deliver(context)` from the results of the stages; must be the same for the same results, because a job
-    that loses its worker while finishing is delivered again.
+    The same for the same results of the stages: a job that loses its worker while finishing is finished again.
     """
 
     outcome: str
-    summary: Mapping[str, JSON]
+    summary: Mapping[str, Any]
     artifacts: Mapping[str, bytes]
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
             raise ValueError(f"outcome must be one of {', '.join(sorted(OUTCOMES))}, got {self.outcome!r}")
+
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        """A format for every weight and activation, with what is known of each; `GET /v1/schemas/plan-1.json`."""
+        return dict(json.loads(self.artifacts["plan"]))
+
+    @property
+    def certificate(self) -> dict[str, Any]:
+        """What was measured on held-out samples with the exported file."""
+        return dict(self.plan["certificate"])
+
+    @cached_property
+    def frontier(self) -> dict[str, Any] | None:
+        """Plans that no other beats in cost and predicted damage; None where a plan was applied."""
+        return self._document("frontier")
+
+    @cached_property
+    def sensitivity(self) -> dict[str, Any] | None:
+        """The scores of every candidate by method; None where a plan was applied."""
+        return self._document("sensitivity")
+
+    @property
+    def model(self) -> bytes:
+        """The quantized network, an ONNX file."""
+        return self.artifacts["model"]
+
+    def _document(self, kind: str) -> dict[str, Any] | None:
+        return dict(json.loads(self.artifacts[kind])) if kind in self.artifacts else None

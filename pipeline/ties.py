@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from network.graph import Site
+from pipeline.config import NO_CONSTRAINT, LayerConstraint
 from planner.errors import ConstraintImpossible, UnknownLayer
 
-Constraints = Mapping[str, Mapping[str, Any]]
+Constraints = Mapping[str, LayerConstraint]
 Formats = Mapping[str, Sequence[str]]
 
 
@@ -34,8 +34,8 @@ def tied_groups(
         return name
 
     for name, constraint in constraints.items():
-        if "same_as" in constraint:
-            other = _named(name, constraint["same_as"], sites, known)
+        if constraint.same_as is not None:
+            other = _tied_to(name, constraint.same_as, sites, known)
             leader[root(name)] = root(other)
     groups: dict[str, list[str]] = {}
     for site in sites:
@@ -43,21 +43,21 @@ def tied_groups(
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _named(name: str, other: str, sites: Sequence[Site], known: Mapping[str, Sequence[Site]]) -> str:
-    found = known.get(other, ())
-    if not found:
+def _tied_to(name: str, other: str, sites: Sequence[Site], known: Mapping[str, Sequence[Site]]) -> str:
+    sites_of = known.get(other, ())
+    if not sites_of:
         raise UnknownLayer(
             f"layers.{name}.same_as names {other!r}, which is no layer; the layers that can be planned are "
             f"{', '.join(site.name for site in sites)}"
         )
-    if len(found) > 1:
+    if len(sites_of) > 1:
         raise ConstraintImpossible(
             f"layers.{name}.same_as names {other!r}, which is a node or a weight of several layers: "
-            f"{', '.join(site.name for site in found)}; say which by these names"
+            f"{', '.join(site.name for site in sites_of)}; say which by these names"
         )
-    if found[0].name == name:
+    if sites_of[0].name == name:
         raise ConstraintImpossible(f"layers.{name}.same_as names the layer itself, as {other!r}; name another one")
-    return found[0].name
+    return sites_of[0].name
 
 
 def shared_formats(
@@ -79,8 +79,8 @@ def shared_formats(
     """
     shared = {name: list(formats) for name, formats in allowed.items()}
     for group in groups:
-        first = next((name for name in group if "same_as" not in constraints.get(name, {})), group[0])
-        if constraints.get(first, {}).get("keep"):
+        first = next((name for name in group if not constraints.get(name, NO_CONSTRAINT).same_as), group[0])
+        if constraints.get(first, NO_CONSTRAINT).keep:
             others = ", ".join(name for name in group if name != first)
             raise ConstraintImpossible(
                 f"layers ties {others} with same_as to {first}, which keeps float32, so there is no format to decide; "

@@ -21,9 +21,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from evaluation.latency import Latency, Timed, machine, measure_alternatives
+from evaluation.latency import Latency, Timed, measure_alternatives
 from evaluation.layer_model import digest
-from pipeline.stage import StageContext
+from pipeline.config import TimingConfig
+from pipeline.context import Context
 
 # raised when times are taken in another way, so that old ones are not taken for new ones
 METHOD = 1
@@ -34,9 +35,10 @@ YARDSTICK_SECONDS = 2.0
 class Timing:
     """Times files in one job's process. What interrupts the job ends a measurement."""
 
-    def __init__(self, context: StageContext) -> None:
+    def __init__(self, context: Context, config: TimingConfig) -> None:
         self._context = context
-        self._key = json.dumps(["latency", METHOD, machine(), context.threads])
+        self._threads = config.threads
+        self._key = json.dumps(["latency", METHOD, config.processor, config.threads])
         self._nothing, self._yardstick = _nothing(), _yardstick()
 
     def known(self, timed: Sequence[Timed]) -> list[Latency]:
@@ -86,7 +88,7 @@ class Timing:
     def _measure(self, timed: Sequence[Timed], relative_spread: float, most_seconds: float) -> list[Latency]:
         return measure_alternatives(
             timed,
-            self._context.threads,
+            self._threads,
             relative_spread=relative_spread,
             most_seconds=most_seconds,
             check=self._context.check,

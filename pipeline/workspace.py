@@ -1,33 +1,40 @@
-"""What most stages begin with: the normalised network, the samples with their split, and how many run at once."""
+"""What stages share: network, samples, candidates, scores and the search space, each read once in a process.
+
+Whoever asks must name in the stage's `reads` what is behind the answer, or the key would not depend on it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.dataset import Dataset, Splits, read_dataset, split, synthesize
-from network.graph import Network
+from evaluation.dataset import Dataset, DatasetLimits, Splits, read_dataset, split, synthesize
+from network.graph import Network, TensorSpec
 from network.memory import estimate_memory
 from network.normalise import load
 from network.opset import TARGET_OPSET
-from pipeline.stage import StageContext
-from pipeline.stages.admit import SYNTHETIC_SAMPLES, dataset_limits
-from planner.targets import target
+from pipeline.analysis import Analysis, Scores
+from pipeline.candidates import Candidates
+from pipeline.config import SampleConfig, SpaceConfig
+from pipeline.latency_table import LatencyTable
+from pipeline.results import unpack
+from pipeline.search_space import SearchSpace
+from pipeline.stage import Machine
 from sensitivity.loss import Loss
 
+if TYPE_CHECKING:
+    from pipeline.context import Context
+
+T = TypeVar("T")
 Arrays = dict[str, NDArray[np.generic]]
 
-# What may be alive at once: small beside any machine, large enough that batches keep every core busy. A worker with
-# little memory takes at most these shares of its limit.
-RUN_BYTES = 256 << 20
-GROUP_BYTES = 1 << 30
-RUN_SHARE = 1 / 16
-GROUP_SHARE = 1 / 4
+SYNTHETIC_SAMPLES = 512
+GIB = 1 << 30
 MOST_IN_A_RUN = 128
 MOST_IN_A_BACKWARD_PASS = 64
 MOST_IN_A_GROUP = 4096
@@ -38,36 +45,118 @@ RANGE_SAMPLES = 512
 ACTIVATIONS_PER_PEAK = 16
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """The normalised network with its data."""
+class Workspace:
+    """What the stages of one job have read so far."""
 
-    network: Network
-    dataset: Dataset
-    splits: Splits
-    loss: Loss
-    synthetic: bool
-    memory_limit_bytes: int | None = None
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._kept: dict[Hashable, Any] = {}
 
-    @classmethod
-    def read(cls, context: StageContext, opset: int = TARGET_OPSET) -> Inputs:
-        """From the stage `normalise` and the job's dataset; without one, inputs made from the graph's shapes.
+    def network(self, opset: int = TARGET_OPSET) -> Network:
+        """The normalised network.
 
-        The network has the newest opset for what analyses it, so that jobs that want other opsets share the analysis,
-        and `opset` for what writes it (`opset_of`): operators that are expanded for an older one round otherwise.
+        The newest opset is for what analyses it, so that jobs that want other opsets share the analysis; an older one
+        for what writes it, because operators that are expanded for it round otherwise.
 
         Raises:
             OpsetNotReachable: the network has nodes that this opset does not have.
         """
-        network = load(context.read("normalise"), opset)
-        seed = int(context.request["seed"])
-        if context.dataset_path is None:
-            dataset = synthesize(network.inputs, SYNTHETIC_SAMPLES, seed)
-        else:
-            dataset = read_dataset(context.dataset_path, network.inputs, dataset_limits(context))
-        splits = split(dataset.samples, seed, dataset.labels)
-        loss = loss_of(network, dataset, context.request["budget"]["metric"])
-        return cls(network, dataset, splits, loss, context.dataset_path is None, context.memory_limit_bytes)
+        return self._once(("network", opset), ("normalise",), lambda: load(self._context.read("normalise"), opset))
+
+    def dataset(self, specs: tuple[TensorSpec, ...], seed: int) -> Dataset:
+        """The uploaded samples for these graph inputs, or without any those that are made from their shapes."""
+        path = self._context.dataset_path
+
+        def read() -> Dataset:
+            if path is None:
+                return synthesize(specs, SYNTHETIC_SAMPLES, seed)
+            return read_dataset(path, specs, dataset_limits(self._context.machine))
+
+        # shapes are those of the data, and with an upload the seed changes nothing
+        names = tuple((spec.name, spec.dtype) for spec in specs)
+        return self._once(("dataset", names, None if path else seed), ("dataset",), read)
+
+    def inputs(self, config: SampleConfig, opset: int = TARGET_OPSET) -> Inputs:
+        """The network at this opset with its samples, split by the seed."""
+
+        def read() -> Inputs:
+            network = self.network(opset)
+            dataset = self.dataset(tuple(network.inputs), config.seed)
+            splits = split(dataset.samples, config.seed, dataset.labels)
+            return Inputs(network, dataset, splits, config, self._context.dataset_path is None)
+
+        return self._once(("inputs", config, opset), ("normalise", "dataset"), read)
+
+    def candidates(self) -> Candidates:
+        """Every weight and activation in every format that it may get."""
+        return self._once("candidates", ("calibrate",), lambda: Candidates.unpack(self._context.read("calibrate")))
+
+    def scores(self) -> Scores:
+        """What the stages `cross_layer` and `sensitivity` say of the candidates."""
+
+        def read() -> Scores:
+            return Scores.combined(*(unpack(self._context.read(name)) for name in ("cross_layer", "sensitivity")))
+
+        return self._once("scores", ("cross_layer", "sensitivity"), read)
+
+    def analysis(self) -> Analysis:
+        """The scores, with how well each method predicts."""
+
+        def read() -> Analysis:
+            agreement, _ = unpack(self._context.read("agreement"))
+            return Analysis(self.scores(), agreement)
+
+        return self._once("analysis", ("cross_layer", "sensitivity", "agreement"), read)
+
+    def resolved(self) -> dict[str, Any]:
+        """The document of the stage `resolve`."""
+        return self._once("resolved", ("resolve",), lambda: unpack(self._context.read("resolve"))[0])
+
+    def space(self, config: SpaceConfig) -> SearchSpace:
+        """The search space of the job, with latencies where the request needs them."""
+
+        def read() -> SearchSpace:
+            resolved = self.resolved()
+            return self.build_space(config, resolved["allowed"], resolved["tied"])
+
+        def completed() -> SearchSpace:
+            built = self._once(("space", config), ("normalise", "resolve"), read)
+            if not self._context.has("latency"):
+                return built
+            document, _ = unpack(self._context.read("latency"))
+            return built.completed(LatencyTable(document))
+
+        return self._once(("completed space", config), ("normalise", "resolve", "latency"), completed)
+
+    def build_space(self, config: SpaceConfig, allowed: dict[str, list[str]], tied: list[list[str]]) -> SearchSpace:
+        """The search space before its latencies are known, as it is built in `resolve`."""
+
+        def build() -> SearchSpace:
+            return SearchSpace.build(self.network(config.export.opset), config, allowed, tied)
+
+        return self._once(("space", config), ("normalise",), build)
+
+    def _once(self, key: Hashable, reads: tuple[str, ...], make: Callable[[], T]) -> T:
+        self._context.check_reads(reads)
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]  # type: ignore[no-any-return]
+
+
+def dataset_limits(machine: Machine) -> DatasetLimits:
+    """A dataset may take half of the memory that the worker may use."""
+    return DatasetLimits(max_total_bytes=(machine.memory_limit_bytes or 8 * GIB) // 2)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A network with its samples, and how many of them run at once; `synthetic`: there was no upload of any."""
+
+    network: Network
+    dataset: Dataset
+    splits: Splits
+    config: SampleConfig
+    synthetic: bool
 
     @property
     def static_batch(self) -> int | None:
@@ -75,36 +164,26 @@ class Inputs:
         return self.network.inputs[0].shape[0]
 
     @cached_property
-    def _sample_bytes(self) -> int:
-        return max(estimate_memory(self.network.proto, self.static_batch or 1).activation_bytes, 1)
-
-    @property
-    def _run_bytes(self) -> int:
-        return self._within(RUN_BYTES, RUN_SHARE)
-
-    def _within(self, most: int, share: float) -> int:
-        return most if self.memory_limit_bytes is None else min(most, int(share * self.memory_limit_bytes))
+    def sample_bytes(self) -> int:
+        """The activations of one sample that are alive at once."""
+        batch = self.static_batch or 1
+        return estimate_memory(self.network.proto, batch).activation_bytes // batch
 
     @property
     def batch(self) -> int:
         """Samples of one forward run."""
-        return self.static_batch or _clamp(self._run_bytes // self._sample_bytes, MOST_IN_A_RUN)
+        return self.static_batch or _clamp(self.config.run_bytes // self._batch_bytes, MOST_IN_A_RUN)
 
     @property
     def backward_batch(self) -> int:
         """Samples of one backward pass."""
-        fitting = self._run_bytes // (ACTIVATIONS_PER_PEAK * self._sample_bytes)
+        fitting = self.config.run_bytes // (ACTIVATIONS_PER_PEAK * self._batch_bytes)
         return self.static_batch or _clamp(2 * fitting, MOST_IN_A_BACKWARD_PASS)
-
-    @property
-    def kept_bytes(self) -> int:
-        """Most that values at one cut of the network may take."""
-        return self._within(GROUP_BYTES, GROUP_SHARE)
 
     @property
     def group(self) -> int:
         """Samples whose activations at one cut of the network may be kept at once; a multiple of `batch`."""
-        fitting = _clamp(self.kept_bytes // self._sample_bytes, MOST_IN_A_GROUP)
+        fitting = _clamp(self.config.kept_bytes // self._batch_bytes, MOST_IN_A_GROUP)
         return max(fitting // self.batch, 1) * self.batch
 
     @property
@@ -122,6 +201,25 @@ class Inputs:
         """The calibration samples that ranges of activations are taken from: `RANGE_SAMPLES`, or one batch."""
         return self.splits.calibration[: max(RANGE_SAMPLES, self.static_batch or 0)]
 
+    @property
+    def latency_sample(self) -> Arrays:
+        """What a latency is that of one run of: one sample, or the batch that the network fixes."""
+        return self.take(self.splits.search[: self.static_batch or 1])
+
+    def loss(self, squared_error: bool) -> Loss:
+        """Which loss's rise is the damage: KL for classifiers, squared error for everything else, or where asked for.
+
+        A network is taken for a classifier when the data has labels, and, without labels or targets, when its output
+        is one row of at least two numbers for each sample.
+        """
+        if self.dataset.targets is not None or squared_error:
+            return Loss.SQUARED_ERROR
+        output = self.network.outputs[0]
+        if self.dataset.labels is not None or (len(output.shape) == 2 and (output.shape[1] or 2) >= 2):
+            made_by = {name: node.op_type for node in self.network.proto.graph.node for name in node.output}
+            return Loss.KL_PROBABILITIES if made_by.get(output.name) == "Softmax" else Loss.KL
+        return Loss.SQUARED_ERROR
+
     def take(self, indices: NDArray[np.int64]) -> Arrays:
         """The input arrays of these samples; with a fixed batch size only as many as fill whole batches."""
         whole = len(indices) // self.static_batch * self.static_batch if self.static_batch else len(indices)
@@ -133,30 +231,9 @@ class Inputs:
         for start in range(0, len(next(iter(arrays.values()))), self.backward_batch):
             yield {name: array[start : start + self.backward_batch] for name, array in arrays.items()}
 
-
-def opset_of(request: Mapping[str, Any]) -> int:
-    """The opset of the result: what the request asks for, or the newest that its target takes.
-
-    Raises:
-        ConstraintImpossible: the target takes no opset as new.
-    """
-    return target(request["target"]).opset_for(request["opset"])
-
-
-def loss_of(network: Network, dataset: Dataset, metric: str | None) -> Loss:
-    """Which loss's rise is the damage: KL for classifiers, squared error for everything else.
-
-    A network is taken for a classifier when the data has labels, and, without labels or targets, when its output is
-    one row of at least two numbers for each sample. Of the request only `metric` cosine matters, so that another
-    budget finds the same analysis.
-    """
-    if dataset.targets is not None or metric == "cosine":
-        return Loss.SQUARED_ERROR
-    shape = network.outputs[0].shape
-    if dataset.labels is not None or (len(shape) == 2 and (shape[1] or 2) >= 2):
-        made_by = {name: node.op_type for node in network.proto.graph.node for name in node.output}
-        return Loss.KL_PROBABILITIES if made_by.get(network.outputs[0].name) == "Softmax" else Loss.KL
-    return Loss.SQUARED_ERROR
+    @cached_property
+    def _batch_bytes(self) -> int:
+        return max(estimate_memory(self.network.proto, self.static_batch or 1).activation_bytes, 1)
 
 
 def _clamp(fitting: int, most: int) -> int:

@@ -210,6 +210,18 @@ def parse_format(name: str) -> Format:
     )
 
 
+def weight_format(name: str) -> WeightFormat:
+    """The format of weights called `name`.
+
+    Raises:
+        ValueError: no format of weights has this name.
+    """
+    format_ = parse_format(name)
+    if isinstance(format_, UnsignedFormat):
+        raise ValueError(f"{name} is a format of activations, and weights have none of these")
+    return format_
+
+
 def _parsed(kind: str, digits: str, shared: str | None, block: str | None, more: str | None) -> Format | None:
     bits = int(digits)
     try:

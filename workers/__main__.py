@@ -42,7 +42,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m workers", description="Work on jobs of bitbudget.")
     parser.add_argument("--name", help="name of this worker; must be its own (default: host, process and chance)")
     parser.add_argument(
-        "--pipeline", default="pipeline.table", help="module with STAGES and deliver (default: %(default)s)"
+        "--pipeline", default="pipeline.table", help="module with a TABLE of stages (default: %(default)s)"
     )
     parser.add_argument(
         "--grace",

@@ -5,28 +5,34 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
+from app.errors import AppError
 from app.lifecycle import claims
 from app.lifecycle.states import Artifact, Claim, Outcome
+from app.schemas.parsing import parse_request
 from app.settings import Settings
-from app.store.blobs import write_bytes
+from app.store.blobs import open_blob_to_file, write_bytes
 from app.store.engine import Sessions
 from app.store.jobs import find_job
 from app.store.temporary import work_folder
-from pipeline.stage import Delivery, Stage, StageContext, needed_stages
+from app.store.uploads import upload_blob
+from pipeline.run import run
+from pipeline.stage import JobResult, Machine, Table, Upload
 from workers.app import STOP_SECONDS
-from workers.context import JobContext, Resources, with_defaults
 from workers.failures import failure
 from workers.heartbeat import Heartbeat, Interrupted, Interruption
 from workers.limits import thread_count
+from workers.observer import Observer
 from workers.patience import UNREACHABLE, patiently
+from workers.store import DatabaseStore
 
 logger = logging.getLogger(__name__)
 
@@ -37,28 +43,10 @@ KILLED_BY_ITSELF = 70
 """Exit status of a process that ends itself because its job does not stop (EX_SOFTWARE)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """The table of stages, and what makes the delivery from their results."""
-
-    stages: Sequence[Stage]
-    deliver: Callable[[StageContext], Delivery]
-
-    def __post_init__(self) -> None:
-        names = [stage.name for stage in self.stages]
-        if not names or len(set(names)) != len(names):
-            raise ValueError(f"a pipeline has stages with different names, got {names}")
-        known = {"model", "dataset"}
-        for stage in self.stages:
-            if missing := set(stage.reads) - known:
-                raise ValueError(f"stage {stage.name} reads {sorted(missing)}, which stand nowhere before it")
-            known.add(stage.name)
-
-
-def load_pipeline(module: str) -> Pipeline:
-    """The pipeline of the module with this import path, which has `STAGES` and `deliver`."""
-    loaded = importlib.import_module(module)
-    return Pipeline(tuple(loaded.STAGES), loaded.deliver)
+def load_table(module: str) -> Table:
+    """The table of stages of the module with this import path, its `TABLE`."""
+    table: Table = importlib.import_module(module).TABLE
+    return table
 
 
 class End(StrEnum):
@@ -86,7 +74,7 @@ class Worker:
     sessions: Sessions
     settings: Settings
     owner: str
-    pipeline: Pipeline
+    table: Table
     grace: timedelta = timedelta(seconds=STOP_SECONDS)
     end_process: Callable[[], None] = _exit_process
     _running: Heartbeat | None = field(default=None, init=False)
@@ -144,7 +132,7 @@ class _Run:
         self._worker = worker
         self._claim = claim
         self._heartbeat = heartbeat
-        self._stage = "start"
+        self._observer = Observer(worker.sessions, claim, heartbeat)
 
     def run(self) -> End:
         try:
@@ -159,20 +147,35 @@ class _Run:
             return self._failed(error)
 
     def _attempt(self) -> End:
-        worker, claim = self._worker, with_defaults(self._claim)
-        settings = worker.settings
+        worker, claim, settings = self._worker, self._claim, self._worker.settings
+        # members that the service did not know yet when it stored the job get their defaults
+        request = parse_request(claim.request)
+        machine = Machine(thread_count(settings.worker_threads), settings.worker_memory_bytes)
         with work_folder(settings.tmp_dir) as folder:
-            resources = Resources(folder, thread_count(settings.worker_threads), settings.worker_memory_bytes)
-            stages = needed_stages(worker.pipeline.stages, claim.request)
-            context = JobContext(worker.sessions, claim, stages, self._heartbeat, resources, self._started_at())
-            for stage in stages:
-                self._stage = stage.name
-                ran = context.run(stage)
-                logger.info("job %s: stage %s %s", claim.job_id, stage.name, "done" if ran else "found")
-            self._stage = "deliver"
-            self._heartbeat.leave_stage()
-            delivery = worker.pipeline.deliver(context)
-            return self._finish(delivery)
+            model = self._fetch("model", claim.model_id, folder)
+            dataset = None if claim.dataset_id is None else self._fetch("dataset", claim.dataset_id, folder)
+            result = run(
+                worker.table,
+                request,
+                model,
+                dataset,
+                cache=DatabaseStore(worker.sessions, self._heartbeat.check),
+                progress=self._observer,
+                machine=machine,
+                job_id=claim.job_id,
+                elapsed_seconds=(datetime.now(UTC) - self._started_at()).total_seconds(),
+            )
+        return self._finish(result)
+
+    def _fetch(self, kind: str, digest: str, folder: Path) -> Upload:
+        def fetch() -> Path:
+            with self._worker.sessions.read() as session:
+                blob = upload_blob(session, kind, digest)
+            if blob is None:
+                raise AppError("not_found", f"The {kind} {digest} of this job was removed; upload it again.")
+            return open_blob_to_file(self._worker.sessions, blob, folder / kind)
+
+        return Upload(patiently(fetch, self._heartbeat.check), digest)
 
     def _started_at(self) -> datetime:
         def read() -> datetime:
@@ -184,13 +187,13 @@ class _Run:
 
         return patiently(read, self._heartbeat.check)
 
-    def _finish(self, delivery: Delivery) -> End:
+    def _finish(self, result: JobResult) -> End:
         sessions, check = self._worker.sessions, self._heartbeat.check
         artifacts = {}
-        for kind, data in delivery.artifacts.items():
+        for kind, data in result.artifacts.items():
             blob = patiently(partial(write_bytes, sessions, data), check)
             artifacts[kind] = Artifact(blob, MEDIA_TYPES.get(kind, "application/json"))
-        outcome, summary = Outcome(delivery.outcome), delivery.summary
+        outcome, summary = Outcome(result.outcome), result.summary
         finished = patiently(lambda: claims.finish(sessions, self._claim, outcome, summary, artifacts), check)
         return End.FINISHED if finished else End.LOST
 
@@ -201,12 +204,12 @@ class _Run:
         return End.CANCELLED if reason is Interruption.CANCELLED else End.GIVEN_BACK
 
     def _failed(self, error: Exception) -> End:
-        said = failure(error, self._stage, self._worker.settings.worker_memory_bytes)
+        said = failure(error, self._observer.stage, self._worker.settings.worker_memory_bytes)
         job_id = self._claim.job_id
         if said.fault:
-            logger.error("job %s: stage %s failed", job_id, self._stage, exc_info=error)
+            logger.error("job %s: stage %s failed", job_id, self._observer.stage, exc_info=error)
         else:
-            logger.info("job %s: stage %s ended with %s", job_id, self._stage, said.code)
+            logger.info("job %s: stage %s ended with %s", job_id, self._observer.stage, said.code)
         failed = patiently(lambda: claims.fail(self._worker.sessions, self._claim, said.code, said.detail), _go_on)
         return End.FAILED if failed else End.LOST
 

@@ -22,7 +22,7 @@ from app.logs import configure_logging
 from app.settings import Settings
 from app.store.engine import open_sessions
 from app.supervisor import owner_name
-from workers.job import Worker, load_pipeline
+from workers.job import Worker, load_table
 from workers.limits import limit_memory, thread_count, watch
 
 logger = logging.getLogger(__name__)
@@ -72,13 +72,13 @@ def start_child(parent: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    pipeline = load_pipeline(current_app.conf.bitbudget_pipeline)
+    table = load_table(current_app.conf.bitbudget_pipeline)
     _limit_torch(threads)
     if settings.worker_memory_bytes is not None:
         limit_memory(settings.worker_memory_bytes)
     owner = owner_name(current_app.conf.bitbudget_worker_name, os.getpid())
     grace = timedelta(seconds=current_app.conf.bitbudget_grace_seconds)
-    _worker = Worker(open_sessions(settings.database_url), settings, owner, pipeline, grace)
+    _worker = Worker(open_sessions(settings.database_url), settings, owner, table, grace)
 
 
 def _end_child(**_: Any) -> None:

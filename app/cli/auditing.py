@@ -26,7 +26,7 @@ def audit(file: File, *, as_json: AsJson = False) -> None:
     """Show how a quantized file stores each weight and rounds each activation. No name in it is believed."""
     # in a process of its own: these commands load no library that reads networks
     done = subprocess.run(  # noqa: S603 - our own command line
-        [sys.executable, "-m", "workers.audit", str(file)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pipeline", str(file)], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise Refused(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{file} cannot be read")

@@ -15,37 +15,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.analysis import Scores
-from pipeline.candidates import Rounded
-from pipeline.changes import changes_of
+from pipeline.config import AnalysisConfig
+from pipeline.context import Context
 from pipeline.methods import PREFERRED
 from pipeline.results import number, pack, unpack
-from pipeline.stage import StageContext
 from pipeline.workspace import Arrays, Inputs
 from sensitivity.agreement import FEWEST_PLANS, agreement, choose, random_plans
 from sensitivity.dependencies.augmented import fit_lambda
 from sensitivity.dependencies.measured import MeasuredPlans
 from sensitivity.dependencies.saturation import fit_saturation, fit_saturation_of_predictions
 from sensitivity.estimate import Unit
+from sensitivity.loss import Loss
 
 PLANS = 20
 SAMPLES = 512
 _UNFITTED: dict[str, Any] = {"lambda": None, "saturation": None, "saturation_alone": None}
 
 
-def run(context: StageContext) -> bytes:
+def run(context: Context, config: AnalysisConfig) -> bytes:
     """For each method how well it predicts, in order of preference, and which one `auto` takes."""
-    inputs = Inputs.read(context)
-    scores = Scores.read(context)
-    plans = random_plans([len(formats) for formats in scores.document["formats"]], PLANS, int(context.request["seed"]))
+    inputs, scores, seed = context.workspace.inputs(config.samples), context.workspace.scores(), config.samples.seed
+    plans = random_plans([len(formats) for formats in scores.document["formats"]], PLANS, seed)
     if len(np.unique(plans, axis=0)) < FEWEST_PLANS:
         few = f"the formats allow too few plans to compare: fewer than {FEWEST_PLANS} of {PLANS} drawn ones differ"
         return pack(_uncompared(few))
     samples = inputs.take(plan_samples(inputs))
-    measured = _measured(context, inputs, samples, plans)
+    measured = _measured(context, inputs, samples, plans, inputs.loss(config.squared_error))
     usable = np.isfinite(measured)  # a plan may destroy the network, and then its loss is no number
     if usable.sum() < FEWEST_PLANS:
         return pack(_uncompared(f"of {PLANS} random plans only {usable.sum()} have a damage that is a number"))
-    document = _compared(scores, plans[usable], measured[usable], int(context.request["seed"]))
+    document = _compared(scores, plans[usable], measured[usable], seed)
     return pack({**document, "samples": len(next(iter(samples.values())))}, {"plans": plans, "measured": measured})
 
 
@@ -62,21 +61,23 @@ def plan_samples(inputs: Inputs) -> NDArray[np.int64]:
     return inputs.splits.search[-max(min(SAMPLES, half, inputs.group), inputs.static_batch or 0) :]
 
 
-def _measured(context: StageContext, inputs: Inputs, samples: Arrays, plans: NDArray[np.int64]) -> NDArray[np.float64]:
+def _measured(
+    context: Context, inputs: Inputs, samples: Arrays, plans: NDArray[np.int64], loss: Loss
+) -> NDArray[np.float64]:
     """[P]: the mean loss of every plan, NaN where it is no number; each is a chunk."""
     count = len(next(iter(samples.values())))
     runs: list[MeasuredPlans] = []
 
     def losses(plan: NDArray[np.int64]) -> bytes:
         if not runs:  # made when the first plan is not there yet
-            changes = changes_of(inputs.network, Rounded.unpack(context.read("calibrate")))
+            changes = context.workspace.candidates().changes(inputs.network)
             runs.append(
                 MeasuredPlans(
                     inputs.network,
                     changes,
                     samples,
-                    inputs.loss,
-                    threads=context.threads,
+                    loss,
+                    threads=context.machine.threads,
                     batch=inputs.batch,
                     check=context.check,
                 )
@@ -86,8 +87,8 @@ def _measured(context: StageContext, inputs: Inputs, samples: Arrays, plans: NDA
     measured = []
     for index, plan in enumerate(plans):
         name = f"plan/{count}/" + "-".join(map(str, plan))
-        found, _ = unpack(context.chunk(name, partial(losses, plan)))
-        measured.append(math.nan if found["loss"] is None else found["loss"])
+        document, _ = unpack(context.chunk(name, partial(losses, plan)))
+        measured.append(math.nan if document["loss"] is None else document["loss"])
         context.progress((index + 1) / len(plans))
     return np.array(measured)
 

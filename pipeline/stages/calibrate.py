@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from network.activations import ActivationSite
 from network.graph import Layer, Network, Site
 from network.taps import Taps
-from pipeline.activations import activation_bits, planned_activations
-from pipeline.allowed_formats import candidate_formats, fitting, names, requested_formats
-from pipeline.candidates import ActivationCandidates, Rounded, pack_candidates, rounding_methods
-from pipeline.given_plan import AppliedPlan, applied_plan, brings_plan
-from pipeline.plan_rounding import OF_WHOLE_PLANS
-from pipeline.stage import JSON, StageContext
-from pipeline.stages.resolve import sites_by_name
+from pipeline.allowed_formats import activation_widths, candidate_formats, fitting
+from pipeline.candidates import ActivationCandidates, Candidates, pack_candidates
+from pipeline.config import CalibrateConfig, FormatConfig
+from pipeline.context import Context
+from pipeline.given_plan import GivenFormats, given_formats
+from pipeline.reach import planned_activations
 from pipeline.workspace import Inputs
 from quantization.activations.ranges import Histogram, RangeMethod, calibrated
 from quantization.formats import UnsignedFormat, WeightFormat
@@ -35,39 +34,21 @@ from quantization.storage.weights import QuantizedWeight
 STATISTICS_BYTES = 1 << 30
 
 
-def settings(request: Mapping[str, JSON]) -> JSON:
-    """The parts of the request that the result depends on."""
-    activations, ranges = request["activations"]["bits"], request["activations"]["ranges"]
-    weights = {name: value for name, value in request["weights"].items() if name not in OF_WHOLE_PLANS}
-    if brings_plan(request):
-        return [request["plan"], weights["rounding"], ranges, request["seed"]]
-    if activations is None:
-        return [sorted(names(candidate_formats(request, ()))), weights, request["seed"]]
-    # which of the names are activations only the network says; a width that both have already changes nothing
-    both = {format_.bits for format_ in requested_formats(request)}.intersection(activations)
-    beside = {
-        name: constraint.get("formats") or sorted(constraint["bits"])
-        for name, constraint in request["layers"].items()
-        if "formats" in constraint or not both.issuperset(constraint.get("bits", ()))
-    }
-    return [beside, activations, ranges, weights, request["seed"]]
-
-
-def run(context: StageContext) -> bytes:
+def run(context: Context, config: CalibrateConfig) -> bytes:
     """Rounded weights and parameters of activations of all candidates (`pipeline.candidates`)."""
-    inputs = Inputs.read(context)
-    wanted = _Wanted.read(context.request, inputs.network)
+    inputs = context.workspace.inputs(config.samples)
+    wanted = _Wanted.of(config.candidates, inputs.network)
     rounding = _Rounding(context, inputs, wanted.weights)
-    if context.request["weights"]["rounding"] == "nearest":
-        rounding.nearest()
-    else:
+    if config.gptq:
         for sites in _groups(inputs.network):
             rounding.gptq(sites)
+    else:
+        rounding.nearest()
     names = [site.name for site in inputs.network.sites]
     return pack_candidates(
         {name: rounding.weights[name] for name in names},
         {name: rounding.methods[name] for name in names},
-        _activations(context, inputs, wanted.activations),
+        _activations(context, inputs, wanted.activations, config.ranges),
     )
 
 
@@ -79,22 +60,19 @@ class _Wanted:
     activations: Mapping[ActivationSite, Sequence[UnsignedFormat]]
 
     @classmethod
-    def read(cls, request: Mapping[str, JSON], network: Network) -> _Wanted:
+    def of(cls, config: FormatConfig, network: Network) -> _Wanted:
         sites = {site.name: site for site in planned_activations(network)}
-        if brings_plan(request):
-            return cls._of_plan(applied_plan(request, network, sites_by_name(network)), network, sites)
-        if request["activations"]["bits"] is None:
+        if config.plan is not None:
+            return cls._of_plan(given_formats(config.plan, config.target, network), network, sites)
+        if config.activations is None:
             sites = {}
-        formats = candidate_formats(request, sites)
-        widths = [UnsignedFormat(width) for width in activation_bits(request, sites)] if sites else []
+        formats = candidate_formats(config, sites)
+        widths = [UnsignedFormat(width) for width in activation_widths(config, sites)]
         return cls({site.name: fitting(site, formats) for site in network.sites}, dict.fromkeys(sites.values(), widths))
 
     @classmethod
-    def _of_plan(cls, plan: AppliedPlan, network: Network, sites: Mapping[str, ActivationSite]) -> _Wanted:
-        together = {site.name: plan.together.get(site.name, ()) for site in network.sites}
-        weights = {
-            name: [f for f in formats if not isinstance(f, UnsignedFormat)] for name, formats in together.items()
-        }
+    def _of_plan(cls, plan: GivenFormats, network: Network, sites: Mapping[str, ActivationSite]) -> _Wanted:
+        weights = {site.name: plan.rounded_with.get(site.name, ()) for site in network.sites}
         activations = {
             sites[name]: [format_] if isinstance(format_, UnsignedFormat) else []
             for name, format_ in plan.activations.items()
@@ -103,18 +81,20 @@ class _Wanted:
 
 
 def _activations(
-    context: StageContext, inputs: Inputs, sites: Mapping[ActivationSite, Sequence[UnsignedFormat]]
+    context: Context,
+    inputs: Inputs,
+    sites: Mapping[ActivationSite, Sequence[UnsignedFormat]],
+    method: RangeMethod,
 ) -> list[ActivationCandidates]:
     """Every activation site in each of its formats, from the same histograms."""
     if not sites:
         return []
     histograms = {site.name: Histogram(site.name) for site in sites}
-    method = RangeMethod(context.request["activations"]["ranges"])
 
     def visit(name: str, values: NDArray[np.generic]) -> None:
         histograms[name].add(np.asarray(values, dtype=np.float32))
 
-    taps = Taps(inputs.network, list(histograms), context.threads)
+    taps = Taps(inputs.network, list(histograms), context.machine.threads)
     for batch in inputs.backward_batches(inputs.range_samples):  # taps, too, keep about every value
         taps.run(batch, visit)
         context.check()
@@ -127,7 +107,7 @@ def _activations(
 class _Rounding:
     """Weights rounded so far, by site name, and in words how each was rounded."""
 
-    def __init__(self, context: StageContext, inputs: Inputs, formats: Mapping[str, Sequence[WeightFormat]]) -> None:
+    def __init__(self, context: Context, inputs: Inputs, formats: Mapping[str, Sequence[WeightFormat]]) -> None:
         self.weights: dict[str, Sequence[QuantizedWeight]] = {}
         self.methods: dict[str, str] = {}
         self._context = context
@@ -147,8 +127,8 @@ class _Rounding:
 
             def collected(number: int = number, site: Site = site) -> InputStatistics | NotReducible:
                 if site.name not in statistics:  # the first of the group that no earlier attempt rounded
-                    found = {one.name: input_statistics(self._inputs.network, one) for one in sites[number:]}
-                    statistics.update(found)
+                    remaining = sites[number:]
+                    statistics.update((one.name, input_statistics(self._inputs.network, one)) for one in remaining)
                     self._accumulate(sites, statistics)
                 return statistics.pop(site.name)
 
@@ -164,22 +144,22 @@ class _Rounding:
         nodes = {node.name: node for node in self._inputs.network.proto.graph.node}
         readers: dict[str, list[tuple[Layer, InputStatistics]]] = {}
         for site in sites:
-            found = statistics.get(site.name)
+            own = statistics.get(site.name)
             for layer in site.layers:
                 for tensor in read_by(nodes[layer.name], layer.weight):
                     if tensor in self._inputs.network.initializers:  # a constant state, mostly zeros
                         continue
                     reading = readers.setdefault(tensor, [])
-                    if isinstance(found, InputStatistics):
-                        reading.append((layer, found))
+                    if isinstance(own, InputStatistics):
+                        reading.append((layer, own))
         if not any(readers.values()):
             return
 
         def visit(name: str, values: NDArray[np.generic]) -> None:
-            for layer, found in readers[name]:
-                found.add(layer, np.asarray(values, dtype=np.float32))
+            for layer, own in readers[name]:
+                own.add(layer, np.asarray(values, dtype=np.float32))
 
-        taps = Taps(self._inputs.network, list(readers), self._context.threads)
+        taps = Taps(self._inputs.network, list(readers), self._context.machine.threads)
         batches = list(self._inputs.backward_batches(self._inputs.splits.calibration))
         for number, batch in enumerate(batches):
             taps.run(batch, visit)
@@ -197,10 +177,10 @@ class _Rounding:
             rounded, method = round_to_formats(weight, formats, site.channel_axis, statistics(), self._context.check)
             return pack_candidates({site.name: rounded}, {site.name: method})
 
-        # statistics are sums over batches: their last bits depend on how many samples are in one
-        blob = self._context.chunk(f"{site.name}/{self._inputs.backward_batch}", compute)
-        self.weights |= Rounded.unpack(blob).weights
-        self.methods |= rounding_methods(blob)
+        blob = self._context.chunk(site.name, compute)
+        rounded = Candidates.unpack(blob)
+        self.weights |= rounded.weights
+        self.methods |= rounded.methods
 
     def _report(self, begun: float) -> None:
         """Progress, with what of the sites that are not rounded yet is done, counted in sites."""

@@ -11,36 +11,31 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.candidates import Rounded
-from pipeline.changes import changes_of, counted, sites_of
+from pipeline.config import AnalysisConfig
+from pipeline.context import Context
+from pipeline.events import MethodTimed
 from pipeline.forecast import forecast_passes
 from pipeline.methods import float_passes
 from pipeline.results import number, pack, unpack
-from pipeline.stage import StageContext
 from pipeline.workspace import Inputs
 from sensitivity.cross_layer import CrossLayer, cross_layer
 from sensitivity.estimate import Change, Unit
+from sensitivity.loss import Loss
 
 
-def run(context: StageContext) -> bytes:
+def run(context: Context, config: AnalysisConfig) -> bytes:
     """The matrix `[K, K]` and what its passes measured, of every candidate: sites in order, formats by bits."""
-    inputs = Inputs.read(context)
-    rounded = Rounded.unpack(context.read("calibrate"))
-    changes, sites = changes_of(inputs.network, rounded), sites_of(inputs.network, rounded)
-    passes = float_passes("measured", inputs.network, counted(rounded))
-    expected = forecast_passes(inputs, passes, len(changes), context.threads)
+    inputs, candidates = context.workspace.inputs(config.samples), context.workspace.candidates()
+    changes, sites = candidates.changes(inputs.network), candidates.format_names(inputs.network)
+    loss = inputs.loss(config.squared_error)
+    passes = float_passes("measured", inputs.network, candidates.counts)
+    expected = forecast_passes(inputs, passes, len(changes), context.machine.threads)
     context.estimate(expected.seconds, expected.memory_bytes)
-    matrix, seconds = _measured(context, inputs, changes)
-    facts = {
-        "unit": Unit.DAMAGE.value,
-        "samples": matrix.samples,
-        "seconds": seconds,
-        "float_passes": passes,
-        "note": "",
-    }
+    matrix = _measured(context, inputs, changes, loss)
+    facts = {"unit": Unit.DAMAGE.value, "samples": matrix.samples, "float_passes": passes, "note": ""}
     return pack(
         {
-            "loss": inputs.loss.value,
+            "loss": loss.value,
             "samples": matrix.samples,
             "sites": list(sites),
             "formats": list(sites.values()),
@@ -57,32 +52,26 @@ def run(context: StageContext) -> bytes:
     )
 
 
-def _measured(context: StageContext, inputs: Inputs, changes: tuple[Change, ...]) -> tuple[CrossLayer, float]:
-    """The matrix, and the seconds that its chunks took, in whatever attempt."""
-    seconds = 0.0
+def _measured(context: Context, inputs: Inputs, changes: tuple[Change, ...], loss: Loss) -> CrossLayer:
+    """The matrix; the seconds of its passes are reported, and stand in no result."""
 
     def checkpoint(name: str, compute: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
-        nonlocal seconds
-
-        def timed() -> bytes:
-            started = time.perf_counter()
-            rows = compute()
-            return pack({"seconds": time.perf_counter() - started}, {"rows": rows})
-
-        document, arrays = unpack(context.chunk(name, timed))
-        seconds += document["seconds"]
+        _, arrays = unpack(context.chunk(name, lambda: pack({}, {"rows": compute()})))
         return np.asarray(arrays["rows"], dtype=np.float32)
 
+    started = time.perf_counter()
     matrix = cross_layer(
         inputs.network,
         changes,
         inputs.take(inputs.sensitivity_samples),
-        inputs.loss,
-        threads=context.threads,
-        generator=np.random.default_rng(context.request["seed"]),
+        loss,
+        threads=context.machine.threads,
+        generator=np.random.default_rng(inputs.config.seed),
         batch=inputs.batch,
         group=inputs.group,
         checkpoint=checkpoint,
         check=context.progress,
     )
-    return matrix, seconds
+    for method in ("measured", "cross_layer"):
+        context.event(MethodTimed(method, time.perf_counter() - started))
+    return matrix

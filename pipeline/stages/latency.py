@@ -16,32 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.latency import Latency, Timed, machine
+from evaluation.latency import Latency, Timed
 from evaluation.layer_model import inputs_of, layer_model
 from network.graph import Layer, Network, Site
 from network.normalise import dump
 from network.taps import Taps
-from pipeline.allowed_formats import halves_of
-from pipeline.coupling import Coupling, decisions
-from pipeline.latency_table import (
-    LatencyTable,
-    entry,
-    feeders,
-    latency_sample,
-    latency_wanted,
-    products_of,
-    unsigned,
-)
+from pipeline.config import LatencyConfig, TimingConfig
+from pipeline.context import Context
+from pipeline.latency_table import LatencyTable, entry, feeders, unsigned
 from pipeline.results import pack
-from pipeline.search_space import planning_problem
-from pipeline.stage import JSON, StageContext
-from pipeline.stages.resolve import Allowed, allowed_formats, check_limits, limits_of, sites_by_name
 from pipeline.timing import Timing
-from pipeline.workspace import Inputs, opset_of
 from planner.errors import LatencyTableInvalid
 from quantization.formats import FloatFormat, UnsignedFormat, parse_format
 
-OBEYED = ("weights", "activations", "layers", "limits", "objective", "target", "opset", "latency_table")
+Allowed = Mapping[str, Sequence[str]]
+
 FLOAT = FloatFormat().name
 # differences up to this many standard errors, this share, or this time count as none: the layer of 640 multiplications
 # at the end of ResNet20 took from 0.0011 to 0.0029 ms in formats that run as the same kernel
@@ -52,44 +41,33 @@ NOISE_MS = 0.002
 LOADED_BYTES = 256 << 20
 
 
-def settings(request: Mapping[str, JSON]) -> JSON:
-    """What the stage's result depends on: nothing where no latency is wanted, and the machine where it is measured."""
-    if not latency_wanted(request):
-        return None
-    return [machine() if request["latency_table"] is None else None, *(request[name] for name in OBEYED)]
-
-
-def run(context: StageContext) -> bytes:
-    """The table (`pipeline.latency_table`), empty where no latency is wanted.
+def run(context: Context, config: LatencyConfig) -> bytes:
+    """The table (`pipeline.latency_table`).
 
     Raises:
-        LatencyTableInvalid: the request's table lacks a planned layer or format, or names what there is not.
+        LatencyTableInvalid: the request's table lacks a planned layer or format, or names one that does not exist.
         LimitUnreachable: no plan keeps the limits; the text names the nearest values.
     """
-    if not latency_wanted(context.request):
-        return pack({})
-    inputs = Inputs.read(context, opset_of(context.request))
-    allowed, tied = allowed_formats(inputs.network, context.request)
-    given = context.request["latency_table"]
-    document = _Measuring(context, inputs).table(allowed) if given is None else _given(inputs.network, allowed, context)
-    table = LatencyTable(document)
-    problem = planning_problem(inputs.network, allowed, None, "", table, halves_of(context.request, inputs.network))
-    coupling = Coupling(inputs.network, allowed, table)
-    check_limits(
-        decisions(context.request, inputs.network, problem, tied, coupling).problem, limits_of(context.request)
-    )
+    space = context.workspace.space(config.space)
+    if config.timing is None:
+        document = _given(space.network, space.allowed, config)
+    else:
+        document = _Measuring(context, config, config.timing).table(space.allowed)
+    space.completed(LatencyTable(document)).check()
     return pack(document)
 
 
 class _Measuring:
     """Times files on this machine, each once for all jobs."""
 
-    def __init__(self, context: StageContext, inputs: Inputs) -> None:
+    def __init__(self, context: Context, config: LatencyConfig, timing: TimingConfig) -> None:
+        inputs = context.workspace.inputs(config.samples, config.space.export.opset)
         self._context = context
         self._network = inputs.network
-        self._sample = latency_sample(inputs)
-        self._timing = Timing(context)
-        self._products = products_of(context.request)
+        self._sample = inputs.latency_sample
+        self._config = timing
+        self._timing = Timing(context, timing)
+        self._products = config.space.export.products
 
     def table(self, allowed: Allowed) -> dict[str, Any]:
         """Every site in the formats that it may get."""
@@ -107,8 +85,8 @@ class _Measuring:
             self._context.progress((number + 1) / len(self._network.sites))
         return {
             "source": "measured",
-            "machine": machine(),
-            "threads": self._context.threads,
+            "machine": self._config.processor,
+            "threads": self._config.threads,
             "samples": len(next(iter(self._sample.values()))),
             "base_ms": max(whole.median_ms - in_float, 0.0),
             "float_ms": asdict(whole),
@@ -120,7 +98,7 @@ class _Measuring:
         network = self._network
         values: dict[str, NDArray[np.generic]] = {}
         names = list(dict.fromkeys(name for layer in network.layers() for name in inputs_of(network, layer)))
-        Taps(network, names, self._context.threads).run(
+        Taps(network, names, self._config.threads).run(
             self._sample, lambda name, array: values.update({name: np.asarray(array)})
         )
         return values
@@ -179,35 +157,33 @@ def _is_noise(one: Latency, other: Latency) -> bool:
     return difference <= max(NOISE_ERRORS * errors, NOISE_SHARE * other.median_ms, NOISE_MS)
 
 
-def _given(network: Network, allowed: Allowed, context: StageContext) -> dict[str, Any]:
+def _given(network: Network, allowed: Allowed, config: LatencyConfig) -> dict[str, Any]:
     """The request's own table, complete."""
-    table = dict(context.request["latency_table"])
-    base_ms = table.pop("base_ms")
-    known = sites_by_name(network)
-    entries: dict[str, dict[str, float]] = {}
-    for name, times in table.items():
-        found = known.get(name, [])
-        if len(found) != 1:
-            kind = "names several layers" if found else "is no layer that can be planned"
+    entries: dict[str, Mapping[str, float]] = {}
+    for name, times in (config.given or {}).items():
+        sites_of = network.sites_by_name.get(name, [])
+        if len(sites_of) != 1:
+            kind = "names several layers" if sites_of else "is no layer that can be planned"
             raise LatencyTableInvalid(
                 f"latency_table.{name} {kind}; the layers are {', '.join(site.name for site in network.sites)}"
             )
-        if found[0].name in entries:
-            raise LatencyTableInvalid(f"latency_table names {found[0].name!r} twice, once as {name!r}; say it once")
-        entries[found[0].name] = times
+        site = sites_of[0].name
+        if site in entries:
+            raise LatencyTableInvalid(f"latency_table names {site!r} twice, once as {name!r}; say it once")
+        entries[site] = times
     columns = _read(network, allowed)
     planned = {
         site.name: [entry(name, activation) for activation in columns[site.name] for name in allowed[site.name]]
         for site in network.sites
     }
-    missing = [f"{site}: {key}" for site, keys in planned.items() for key in keys if key not in entries.get(site, {})]
+    missing = [f"{name}: {key}" for name, keys in planned.items() for key in keys if key not in entries.get(name, {})]
     if missing:
         raise LatencyTableInvalid(
             f"latency_table lacks {len(missing):,} of the formats that may be planned: {'; '.join(missing[:20])}"
             f"{'; ...' if len(missing) > 20 else ''}; add them, or allow fewer formats"
         )
-    sites = {site: {key: {"ms": ms} for key, ms in times.items()} for site, times in entries.items() if site in planned}
-    return {"source": "given", "base_ms": base_ms, "sites": sites}
+    sites = {name: {key: {"ms": ms} for key, ms in times.items()} for name, times in entries.items() if name in planned}
+    return {"source": "given", "base_ms": config.base_ms, "sites": sites}
 
 
 def _read(network: Network, allowed: Allowed) -> dict[str, list[UnsignedFormat | None]]:

@@ -18,29 +18,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from network.errors import UnsupportedOperators
-from network.execution import TorchNetwork
-from pipeline.candidates import Rounded
-from pipeline.changes import changes_of, counted
-from pipeline.differentiable import differentiable
+from network.execution import TorchNetwork, differentiable
+from pipeline.candidates import Candidates
+from pipeline.config import SensitivityConfig
+from pipeline.context import Context
+from pipeline.events import MethodTimed
 from pipeline.forecast import forecast_gradients
 from pipeline.methods import DEAR, float_passes, methods_to_run
 from pipeline.results import Arrays, pack, unpack
-from pipeline.stage import StageContext
 from pipeline.workspace import Inputs
 from quantization.storage.weights import QuantizedWeight
 from sensitivity.estimate import Estimate, Subject
 from sensitivity.estimators import AT_OUTPUTS, METHODS, together
 from sensitivity.estimators.hawq_v2 import hawq_v2_with_traces
+from sensitivity.loss import Loss
 
 Document = dict[str, Any]
 
 
-def run(context: StageContext) -> bytes:
+def run(context: Context, config: SensitivityConfig) -> bytes:
     """Scores and standard errors by method, one entry for each candidate; traces and squared errors."""
-    inputs = Inputs.read(context)
-    rounded = Rounded.unpack(context.read("calibrate"))
-    errors = _squared_errors(inputs, rounded)
-    methods = methods_to_run(context.request)
+    inputs, candidates = context.workspace.inputs(config.samples), context.workspace.candidates()
+    errors = _squared_errors(inputs, candidates)
+    methods = methods_to_run(config.dear)
     try:
         network = differentiable(inputs.network)
     except UnsupportedOperators as error:
@@ -48,13 +48,14 @@ def run(context: StageContext) -> bytes:
         document = {"methods": {}, "unavailable": {name: str(error) for name in methods}, "traces": None}
         return pack(document, {"squared_error": errors, "trace_mean": nothing, "trace_stderr": nothing})
     with_another = list(AT_OUTPUTS)[1:]  # they take the passes of the first
-    passes = sum(float_passes(name, inputs.network, counted(rounded)) for name in methods if name not in with_another)
-    expected = forecast_gradients(inputs, passes, context.threads)
+    costly = [name for name in methods if name not in with_another]
+    passes = sum(float_passes(name, inputs.network, candidates.counts) for name in costly)
+    expected = forecast_gradients(inputs, passes, context.machine.threads)
     context.estimate(expected.seconds, expected.memory_bytes)
-    estimates = _Estimates(context, inputs, rounded, network)
+    estimates = _Estimates(context, inputs, candidates, network, inputs.loss(config.squared_error))
     unavailable = {}
-    for number, name in enumerate(methods):
-        report = partial(_part, context.progress, number, len(methods))
+    for index, name in enumerate(methods):
+        report = partial(_part, context.progress, index, len(methods))
         try:
             estimates.add(name, report)
         except UnsupportedOperators as error:  # some rules see only from the values that they do not hold
@@ -76,10 +77,11 @@ class _Estimates:
 
     def __init__(
         self,
-        context: StageContext,
+        context: Context,
         inputs: Inputs,
-        rounded: Rounded,
+        candidates: Candidates,
         network: TorchNetwork,
+        loss: Loss,
     ) -> None:
         self.methods: dict[str, Document] = {}
         self.arrays: Arrays = {}
@@ -89,9 +91,10 @@ class _Estimates:
         self._context = context
         self._inputs = inputs
         self._network = network
-        self._changes = changes_of(inputs.network, rounded)
-        self._counted = counted(rounded)
-        self._together: tuple[Document, Arrays] | None = None  # what the methods say that run together
+        self._loss = loss
+        self._changes = candidates.changes(inputs.network)
+        self._counts = candidates.counts
+        self._at_outputs_all: tuple[Document, Arrays] | None = None  # what the methods say that run together
 
     def add(self, name: str, check: Callable[[float], None]) -> None:
         """What the method `name` says, computed or found."""
@@ -105,7 +108,7 @@ class _Estimates:
         if name == "hawq_v2":
             self.traces = document.pop("traces")
             self.arrays |= {key: arrays[key] for key in ("trace_mean", "trace_stderr")}
-        self.methods[name] = {**document, "float_passes": float_passes(name, self._inputs.network, self._counted)}
+        self.methods[name] = {**document, "float_passes": float_passes(name, self._inputs.network, self._counts)}
         self.arrays |= {f"{key}/{name}": arrays[key] for key in ("score", "stderr")}
 
     def _subject(self, check: Callable[[float], None]) -> Subject:
@@ -113,8 +116,8 @@ class _Estimates:
             network=self._network,
             changes=self._changes,
             inputs=self._inputs.take(self._inputs.sensitivity_samples),
-            loss=self._inputs.loss,
-            seed=int(self._context.request["seed"]),
+            loss=self._loss,
+            seed=self._inputs.config.seed,
             batch=self._inputs.backward_batch,
             check=check,
         )
@@ -130,54 +133,47 @@ class _Estimates:
             report(1.0)
         documents = [document for document, _ in parts]
         notes = dict.fromkeys(document["note"] for document in documents if document["note"])
-        document = {
-            **documents[0],
-            "seconds": sum(document["seconds"] for document in documents),
-            "note": "; ".join(notes),
-        }
+        document = {**documents[0], "note": "; ".join(notes)}
         return document, {key: np.concatenate([arrays[key] for _, arrays in parts]) for key in ("score", "stderr")}
 
     def _at_outputs(self, name: str, check: Callable[[float], None]) -> tuple[Document, Arrays]:
         """One of the methods that run together, as one chunk."""
-        if self._together is None:
+        if self._at_outputs_all is None:
 
             def compute() -> bytes:
-                found = {one: _packed(estimate) for one, estimate in together(self._subject(check)).items()}
-                arrays = {f"{key}/{one}": array for one, (_, own) in found.items() for key, array in own.items()}
-                return pack({one: document for one, (document, _) in found.items()}, arrays)
+                estimates = together(self._subject(check))
+                parts = {method: self._packed(method, estimate) for method, estimate in estimates.items()}
+                arrays = {f"{key}/{method}": array for method, (_, own) in parts.items() for key, array in own.items()}
+                return pack({method: document for method, (document, _) in parts.items()}, arrays)
 
-            self._together = unpack(self._context.chunk("-".join(AT_OUTPUTS), compute))
-        documents, arrays = self._together
+            self._at_outputs_all = unpack(self._context.chunk("-".join(AT_OUTPUTS), compute))
+        documents, arrays = self._at_outputs_all
         return documents[name], {key: arrays[f"{key}/{name}"] for key in ("score", "stderr")}
 
     def _estimated(self, name: str, subject: Subject) -> bytes:
-        return pack(*_packed(METHODS[name](subject)))
+        return pack(*self._packed(name, METHODS[name](subject)))
 
     def _with_traces(self, _name: str, subject: Subject) -> bytes:
         """HAWQ-V2, and the traces of all weights, which the plan shows."""
         estimate, traces = hawq_v2_with_traces(subject, [site.weight for site in self._inputs.network.sites])
-        document, arrays = _packed(estimate)
+        document, arrays = self._packed("hawq_v2", estimate)
         document["traces"] = {"probes": traces.probes, "probe_batch": traces.batch, "status": traces.status.value}
         return pack(document, {**arrays, "trace_mean": traces.trace_mean, "trace_stderr": traces.trace_stderr})
 
-
-def _packed(estimate: Estimate) -> tuple[Document, Arrays]:
-    document = {
-        "unit": estimate.unit.value,
-        "samples": estimate.samples,
-        "seconds": estimate.seconds,
-        "note": estimate.note,
-    }
-    return document, {"score": estimate.scores, "stderr": estimate.stderr}
+    def _packed(self, method: str, estimate: Estimate) -> tuple[Document, Arrays]:
+        """What is kept of an estimate; its seconds are reported, and stand in no result."""
+        self._context.event(MethodTimed(method, estimate.seconds))
+        document = {"unit": estimate.unit.value, "samples": estimate.samples, "note": estimate.note}
+        return document, {"score": estimate.scores, "stderr": estimate.stderr}
 
 
-def _squared_errors(inputs: Inputs, rounded: Rounded) -> NDArray[np.float64]:
+def _squared_errors(inputs: Inputs, candidates: Candidates) -> NDArray[np.float64]:
     """`||Q(W) - W||^2` of every candidate; NaN for activations, whose errors differ from sample to sample."""
     errors = []
     for site in inputs.network.sites:
         weight = inputs.network.weight(site.weight)
-        errors += [_squared_error(weight, candidate) for candidate in rounded.weights[site.name]]
-    return np.array(errors + [math.nan for found in rounded.activations.values() for _ in found.formats])
+        errors += [_squared_error(weight, candidate) for candidate in candidates.weights[site.name]]
+    return np.array(errors + [math.nan for site in candidates.activations.values() for _ in site.formats])
 
 
 def _squared_error(weight: NDArray[np.float32], rounded: QuantizedWeight) -> float:

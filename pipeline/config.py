@@ -1,0 +1,399 @@
+"""What a job is asked to do, as frozen dataclasses: one slice for each stage.
+
+A slice is at once the stage's argument and the part of the stage's key that the request decides. So a stage cannot
+obey what its key lacks: it never sees the request. Facts of the machine that change a result stand in the slices, too:
+threads where latencies are measured, and how much may be alive at once where that decides the size of batches.
+`Machine` itself may only make a stage faster, or refuse.
+
+`configure` is the one place that reads the request of the API. A slice that is None belongs to a stage that the request
+does not need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from app.schemas.job_request import JobRequest
+from app.schemas.job_request import LayerConstraint as LayerConstraintModel
+from app.schemas.plan import AppliedFormat
+from evaluation.latency import machine as processor
+from evaluation.metrics import DropKind, Metric
+from pipeline.methods import DEAR
+from pipeline.stage import Machine
+from planner.problem import Limits, Quantity
+from planner.targets import target
+from quantization.activations.ranges import RangeMethod
+from quantization.export.matmul_nbits import Products
+from quantization.formats import Granularity, IntegerFormat, WeightFormat, weight_format
+
+# What may be alive at once: small next to any machine, large enough that batches keep every core busy. A worker with
+# little memory takes at most these shares of its limit.
+RUN_BYTES = 256 << 20
+KEPT_BYTES = 1 << 30
+RUN_SHARE = 1 / 16
+KEPT_SHARE = 1 / 4
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """The result depends on no part of the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleConfig:
+    """How the samples are split, and how much may be alive at once: in one run, and kept at one cut of the network."""
+
+    seed: int
+    run_bytes: int = RUN_BYTES
+    kept_bytes: int = KEPT_BYTES
+
+    @classmethod
+    def of(cls, seed: int, memory_limit_bytes: int | None) -> SampleConfig:
+        """Within the memory of a worker; from 4 GiB on all workers have the same."""
+        if memory_limit_bytes is None:
+            return cls(seed)
+        run, kept = int(RUN_SHARE * memory_limit_bytes), int(KEPT_SHARE * memory_limit_bytes)
+        return cls(seed, min(RUN_BYTES, run), min(KEPT_BYTES, kept))
+
+
+@dataclass(frozen=True, slots=True)
+class LayerConstraint:
+    """What one layer may get; exactly one field is not its default."""
+
+    keep: bool = False
+    bits: tuple[int, ...] = ()
+    formats: tuple[WeightFormat, ...] = ()
+    min_bits: int = 0
+    same_as: str | None = None
+
+    @classmethod
+    def of(cls, constraint: LayerConstraintModel) -> LayerConstraint:
+        return cls(
+            keep=bool(constraint.keep),
+            bits=tuple(constraint.bits or ()),
+            formats=tuple(map(weight_format, constraint.formats or ())),
+            min_bits=constraint.min_bits or 0,
+            same_as=constraint.same_as,
+        )
+
+
+NO_CONSTRAINT = LayerConstraint()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """What a plan that the request brings says of one weight or activation; formats by name, not yet checked."""
+
+    name: str
+    format: str
+    bits: int | None = None
+    rounded_with: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, row: AppliedFormat) -> PlanRow:
+        return cls(row.name, row.format, row.bits, tuple(getattr(row, "rounded_with", None) or ()))
+
+
+@dataclass(frozen=True, slots=True)
+class GivenPlan:
+    """A plan that the request brings, so that nothing is searched for."""
+
+    layers: tuple[PlanRow, ...]
+    activations: tuple[PlanRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FormatConfig:
+    """The formats that the request allows.
+
+    `weights` are those of every weight that `layers` says nothing about, `integer` is what a width alone stands for,
+    `by_name` whether the request names formats and not widths; `activations` are None where they stay float32.
+    """
+
+    weights: tuple[WeightFormat, ...]
+    integer: IntegerFormat
+    by_name: bool
+    activations: tuple[int, ...] | None
+    layers: Mapping[str, LayerConstraint]
+    target: str
+    plan: GivenPlan | None
+
+    def of_width(self, bits: int) -> list[WeightFormat]:
+        """The requested formats of so many bits, or integers where there is none."""
+        requested = [format_ for format_ in self.weights if format_.bits == bits]
+        return requested or [replace(self.integer, bits=bits)]
+
+    def named(self, constraint: LayerConstraint) -> list[WeightFormat]:
+        """The formats that a constraint names, none if it names none."""
+        return [*constraint.formats, *(format_ for bits in constraint.bits for format_ in self.of_width(bits))]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportConfig:
+    """How files are written: the opset, how blocks are multiplied, and whether float16 holds what is no weight."""
+
+    model_sha256: str
+    opset: int
+    products: Products
+    halves: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceConfig:
+    """What plans cost and must keep; `objective` is `accuracy` or a quantity."""
+
+    objective: str
+    limits: Limits
+    export: ExportConfig
+
+    @property
+    def least_drop(self) -> bool:
+        """Whether the request asks for the least drop within its limits."""
+        return self.objective == "accuracy"
+
+    @property
+    def cost(self) -> Quantity:
+        """What the frontier trades damage for: the objective, or for the least drop what is limited, size first."""
+        return next(quantity for quantity, _ in self.limits.items()) if self.least_drop else Quantity(self.objective)
+
+    @property
+    def couples_sites(self) -> bool:
+        """Whether the request prices or limits what two decisions cost together."""
+        priced = {self.objective, *(quantity for quantity, _ in self.limits.items())}
+        return not priced.isdisjoint({Quantity.BIT_OPERATIONS, Quantity.LATENCY})
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetConfig:
+    """The drop that may be spent; the metric is the one that `resolve` found."""
+
+    max_drop: float
+    kind: DropKind
+    confidence: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TimingConfig:
+    """Where latencies are measured: the processor with its software, and the threads that run a file."""
+
+    processor: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveConfig:
+    samples: SampleConfig
+    formats: FormatConfig
+    space: SpaceConfig
+    metric: Metric | None
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyConfig:
+    """Either `given` times, with what the rest of the network takes under `base_ms`, or `timing` to measure them."""
+
+    samples: SampleConfig
+    space: SpaceConfig
+    given: Mapping[str, Mapping[str, float]] | None
+    base_ms: float
+    timing: TimingConfig | None
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateConfig:
+    """Every format that any weight may get, and every width of an activation.
+
+    Another constraint on an analysed network finds all candidates there, so of `FormatConfig.layers` only what adds to
+    them counts; which of its names are activations only the network says, so with activations those constraints stay.
+    """
+
+    samples: SampleConfig
+    candidates: FormatConfig
+    gptq: bool
+    ranges: RangeMethod
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisConfig:
+    """`squared_error`: the damage is the squared error of the outputs, whatever these are."""
+
+    samples: SampleConfig
+    squared_error: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SensitivityConfig:
+    """`dear`: a method that costs as much as all others and therefore runs only when a request names it."""
+
+    samples: SampleConfig
+    squared_error: bool
+    dear: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanConfig:
+    """`deadline_of` is the job whose clock decides, where there is a deadline: no other job finds its result."""
+
+    samples: SampleConfig
+    squared_error: bool
+    space: SpaceConfig
+    budget: BudgetConfig
+    method: str
+    search: str
+    rounds_whole_plans: bool
+    deadline_seconds: float | None
+    deadline_of: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CertifyConfig:
+    """`given`: the one plan to look at is that of the request. `timing`: both files are timed here at the end."""
+
+    samples: SampleConfig
+    space: SpaceConfig
+    budget: BudgetConfig
+    rounds_whole_plans: bool
+    given: bool
+    timing: TimingConfig | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportConfig:
+    """What the report of the job shows; `request` is the request of the API as it was understood."""
+
+    space: SpaceConfig
+    method: str
+    request: Mapping[str, Any] = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class JobConfig:
+    """The slice of every stage, by the stage's name; None for a stage that the request does not need."""
+
+    admit: Nothing
+    normalise: Nothing
+    resolve: ResolveConfig
+    latency: LatencyConfig | None
+    calibrate: CalibrateConfig
+    cross_layer: AnalysisConfig | None
+    sensitivity: SensitivityConfig | None
+    agreement: AnalysisConfig | None
+    plan: PlanConfig | None
+    certify: CertifyConfig
+    report: ReportConfig
+
+
+def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
+    """The slices of a request on this machine.
+
+    Args:
+        job_id: a name of the job's own, which counts where a deadline does.
+
+    Raises:
+        ConstraintImpossible: the target of the request takes no opset as new as it asks for.
+    """
+    samples = SampleConfig.of(request.seed, machine.memory_limit_bytes)
+    formats, space, budget = _formats(request), _space(request), _budget(request)
+    method, weights = request.sensitivity.method, request.weights
+    squared_error = request.budget.metric == "cosine"
+    table = request.latency_table
+    measures = _wants_latency(request) and table is None
+    timing = TimingConfig(processor(), machine.threads) if measures else None
+    latency = None
+    if _wants_latency(request) and request.plan is None:
+        given = None if table is None else dict(table.__pydantic_extra__)
+        latency = LatencyConfig(samples, space, given, 0.0 if table is None else table.base_ms, timing)
+    whole = weights.refinement == "sequential" or (weights.refinement == "auto" and weights.rounding == "gptq")
+    search = request.search
+    analysis = AnalysisConfig(samples, squared_error)
+    dear = method if method in DEAR else None
+    plan = PlanConfig(
+        samples=samples,
+        squared_error=squared_error,
+        space=space,
+        budget=budget,
+        method=method,
+        search=search.method,
+        rounds_whole_plans=whole,
+        deadline_seconds=search.deadline_seconds,
+        deadline_of=None if search.deadline_seconds is None else job_id,
+    )
+    searches = request.plan is None
+    metric = None if request.budget.metric is None else Metric(request.budget.metric)
+    ranges = RangeMethod(request.activations.ranges)
+    return JobConfig(
+        admit=Nothing(),
+        normalise=Nothing(),
+        resolve=ResolveConfig(samples, formats, space, metric, method),
+        latency=latency,
+        calibrate=CalibrateConfig(samples, _candidates(formats), weights.rounding == "gptq", ranges),
+        cross_layer=analysis if searches else None,
+        sensitivity=SensitivityConfig(samples, squared_error, dear) if searches else None,
+        agreement=analysis if searches else None,
+        plan=plan if searches else None,
+        certify=CertifyConfig(samples, space, budget, whole, not searches, timing if searches else None),
+        report=ReportConfig(space, method, request.model_dump(mode="json")),
+    )
+
+
+def _formats(request: JobRequest) -> FormatConfig:
+    weights, activations, plan = request.weights, request.activations.bits, request.plan
+    block = weights.block_size if weights.granularity == "block" else 0
+    integer = IntegerFormat(weights.bits[0], Granularity(weights.granularity), weights.symmetric, block)
+    if weights.formats is None:
+        requested: Iterable[WeightFormat] = (replace(integer, bits=bits) for bits in weights.bits)
+    else:
+        requested = map(weight_format, weights.formats)
+    given = None
+    if plan is not None:
+        given = GivenPlan(tuple(map(PlanRow.of, plan.layers)), tuple(map(PlanRow.of, plan.activations)))
+    return FormatConfig(
+        weights=tuple(requested),
+        integer=integer,
+        by_name=weights.formats is not None,
+        activations=None if activations is None else tuple(activations),
+        layers={name: LayerConstraint.of(constraint) for name, constraint in request.layers.items()},
+        target=request.target,
+        plan=given,
+    )
+
+
+def _candidates(formats: FormatConfig) -> FormatConfig:
+    """`formats` as calibration sees them: constraints that add no candidate are left out."""
+    activations = formats.activations
+    if formats.plan is not None:
+        return replace(formats, layers={}, weights=(), integer=IntegerFormat(8), by_name=False)
+    if activations is None:
+        added = (format_ for constraint in formats.layers.values() for format_ in formats.named(constraint))
+        every = sorted({*formats.weights, *added}, key=lambda format_: format_.name)
+        return replace(formats, weights=tuple(every), integer=IntegerFormat(8), by_name=False, layers={}, target="")
+    both = {format_.bits for format_ in formats.weights}.intersection(activations)
+    layers = {
+        name: constraint
+        for name, constraint in formats.layers.items()
+        if constraint.formats or not both.issuperset(constraint.bits)
+    }
+    return replace(formats, layers=layers, by_name=False, target="")
+
+
+def _space(request: JobRequest) -> SpaceConfig:
+    export = ExportConfig(
+        model_sha256=request.model_id,
+        opset=target(request.target).opset_for(request.opset),
+        products=Products.PACKED if _wants_latency(request) else Products.FLOAT,
+        halves=request.weights.leftovers == "float16",
+    )
+    return SpaceConfig(request.objective, Limits(**request.limits.model_dump()), export)
+
+
+def _budget(request: JobRequest) -> BudgetConfig:
+    budget = request.budget
+    return BudgetConfig(budget.max_drop, DropKind(budget.kind), budget.confidence)
+
+
+def _wants_latency(request: JobRequest) -> bool:
+    limited = request.limits.max_latency_ms is not None
+    return request.objective == "latency" or limited or request.latency_table is not None

@@ -1,0 +1,208 @@
+"""What a stage sees of its job: uploads, earlier results, chunks, progress and the checks."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pipeline.events import Estimate, Event, Progress, Report, StageBegan, StageEnded
+from pipeline.stage import UPLOADS, Machine, Stage, Upload
+from pipeline.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.workspace import Workspace
+
+
+class Context:
+    """One job in this process.
+
+    Args:
+        stages: those that the request needs, in order.
+        config: their slices, attributes by the names of the stages.
+        elapsed_seconds: what earlier attempts at the job took; its deadline counts from the first.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        config: object,
+        model: Upload,
+        dataset: Upload | None,
+        store: Store,
+        report: Report,
+        machine: Machine,
+        elapsed_seconds: float = 0.0,
+    ) -> None:
+        self.machine = machine
+        self.model_path = model.path
+        self.dataset_path = None if dataset is None else dataset.path
+        self._config = config
+        self._store = store
+        self._report = report
+        self._started = time.monotonic() - elapsed_seconds
+        self._stage: Stage | None = None
+        self._progress: Progress | None = None
+        self._clock = ProgressClock(stages)
+        self.keys = stage_keys(stages, config, model.sha256, "" if dataset is None else dataset.sha256)
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """What stages share in this process."""
+        from pipeline.workspace import Workspace  # loads torch, which a table of other stages does not need
+
+        return Workspace(self)
+
+    def run(self, stage: Stage) -> bool:
+        """Run `stage`, or find its result in the store; True if it ran."""
+        self.check()
+        key = self.keys[stage.name]
+        if ran := not self._store.exists(key):
+            self._stage = stage
+            self._clock.enter(stage)
+            self._report(StageBegan(stage.name, stage.time_limit))
+            self.progress(0.0)
+            data = stage.run(self, getattr(self._config, stage.name))
+            self.check()
+            self._store.store(key, data)
+            self._store.drop(f"{key}/")
+            self._clock.leave()
+            self._stage = None
+        else:
+            self._clock.skip(stage)
+        self._report(StageEnded(stage.name, ran))
+        return ran
+
+    def has(self, stage: str) -> bool:
+        """Whether the request needs this stage; what a stage does not read it does not have.
+
+        Raises:
+            LookupError: the running stage does not name it in `reads`.
+        """
+        self._check_reads(stage)
+        return stage in self.keys
+
+    def read(self, stage: str) -> bytes:
+        """The blob that an earlier stage wrote. Once all have run, when the job is reported, all may be read.
+
+        Raises:
+            LookupError: that stage has not run, or the request does not need it; the running stage does not name it in
+                `reads`.
+        """
+        self.check()
+        if not self.has(stage):
+            raise LookupError(f"the request of this job does not need the stage {stage}, so that it has no result")
+        data = self._store.load(self.keys[stage])
+        if data is None:
+            raise LookupError(f"the stage {stage} has no result yet; it must stand before its reader in the table")
+        return data
+
+    def check_reads(self, stages: Iterable[str]) -> None:
+        """Raise `LookupError` unless the running stage may read what all of these wrote."""
+        for stage in stages:
+            self._check_reads(stage)
+
+    def chunk(self, name: str, compute: Callable[[], bytes]) -> bytes:
+        """`compute()`, or what an earlier attempt stored for this chunk of the running stage."""
+        return self._stored(f"{self.keys[self._running.name]}/{hashlib.sha256(name.encode()).hexdigest()}", compute)
+
+    def cached(self, key: str, compute: Callable[[], bytes]) -> bytes:
+        """`compute()`, or what any job stored under `key`, which names all that the result depends on."""
+        return self._stored(f"cached/{hashlib.sha256(key.encode()).hexdigest()}", compute)
+
+    def progress(self, fraction: float) -> None:
+        """Report progress within the stage, 0 to 1; also a check."""
+        self._progress = self._clock.progress(min(max(fraction, 0.0), 1.0))
+        self._report(self._progress)
+
+    def check(self) -> None:
+        """Raise if the job has to stop; to be called at least every few seconds."""
+        if self._progress is not None:
+            self._report(self._progress)
+
+    def event(self, event: Event) -> None:
+        """Report something that is no progress."""
+        self._report(event)
+
+    def estimate(self, seconds: float, memory_bytes: int) -> None:
+        """Report what the running stage is expected to take."""
+        self._report(Estimate(self._running.name, seconds, memory_bytes))
+
+    def time_used(self, deadline_seconds: float | None) -> float:
+        """The share of the job's deadline that is used up, from its first start: 0 without one, at most 1."""
+        if deadline_seconds is None:
+            return 0.0
+        return min(1.0, max(0.0, (time.monotonic() - self._started) / deadline_seconds))
+
+    @property
+    def _running(self) -> Stage:
+        if self._stage is None:
+            raise RuntimeError("this belongs to a stage, and none is running")
+        return self._stage
+
+    def _check_reads(self, stage: str) -> None:
+        if self._stage is not None and stage not in self._stage.reads:
+            raise LookupError(
+                f"the stage {self._stage.name} reads {stage}, which its `reads` do not name: its key would not depend "
+                "on it"
+            )
+
+    def _stored(self, key: str, compute: Callable[[], bytes]) -> bytes:
+        self.check()
+        stored = self._store.load(key)
+        if stored is not None:
+            return stored
+        data = compute()
+        self.check()
+        return self._store.store(key, data)
+
+
+def stage_keys(stages: Iterable[Stage], config: object, model_sha256: str, dataset_sha256: str) -> dict[str, str]:
+    """The key of every stage; the digests of the uploads stand for what no stage wrote, "" without a dataset."""
+    keys = dict(zip(UPLOADS, (model_sha256, dataset_sha256), strict=True))
+    for stage in stages:
+        keys[stage.name] = stage.key(getattr(config, stage.name), keys)
+    return keys
+
+
+class ProgressClock:
+    """Progress over all stages, and the seconds left, from the stages' weights and the time they took so far.
+
+    Stages whose result is stored already count as done but say nothing about the speed of this machine.
+    """
+
+    def __init__(self, stages: Iterable[Stage], now: Callable[[], float] = time.monotonic) -> None:
+        self._total = sum(stage.weight for stage in stages)
+        self._now = now
+        self._started = now()
+        self._skipped = 0.0
+        self._ran = 0.0
+        self._stage: Stage | None = None
+
+    def skip(self, stage: Stage) -> None:
+        """The result of `stage` is there."""
+        self._skipped += stage.weight
+
+    def enter(self, stage: Stage) -> None:
+        """`stage` begins."""
+        self._stage = stage
+
+    def leave(self) -> None:
+        """The stage that began has ended."""
+        if self._stage is not None:
+            self._ran += self._stage.weight
+            self._stage = None
+
+    def progress(self, fraction: float) -> Progress:
+        """Progress of the job when `fraction` of the running stage is done."""
+        if self._stage is None:
+            raise RuntimeError("no stage is running")
+        ran = self._ran + fraction * self._stage.weight
+        done = min((self._skipped + ran) / self._total, 1.0)
+        left = max(self._total - self._skipped - ran, 0.0)
+        # The first percent of the work is start-up more than work; an estimate from it would be far off.
+        known = ran > 0.01 * self._total
+        eta = (self._now() - self._started) / ran * left if known else None
+        return Progress(self._stage.name, done, eta)

@@ -1,0 +1,144 @@
+"""One job as a library call: `plan` searches for a plan, `apply` takes one as it is.
+
+    result = pipeline.plan("network.onnx", "samples.npz", {"budget": {"max_drop": 0.01}})
+    Path("quantized.onnx").write_bytes(result.model)
+
+No database, no HTTP and no Celery: a worker makes the same call, with a store and a report of its own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from app.schemas.job_request import FROM_ELSEWHERE
+from app.schemas.parsing import parse_request
+from app.schemas.plan import what_decides
+from pipeline.events import Report, silent
+from pipeline.run import run
+from pipeline.stage import JobResult, Machine, Upload
+from pipeline.store import Store
+from pipeline.table import TABLE
+from quantization.export.audit import audit as stored_contents
+
+Model = str | Path | bytes
+Data = str | Path | Mapping[str, ArrayLike] | None
+Request = Mapping[str, Any] | None
+
+
+def plan(
+    model: Model,
+    data: Data = None,
+    request: Request = None,
+    *,
+    cache: str | Path | Store | None = None,
+    progress: Report = silent,
+    machine: Machine | None = None,
+) -> JobResult:
+    """The smallest (or fastest) network that keeps a budget, with the evidence.
+
+    Args:
+        model: an ONNX file, or its bytes.
+        data: a `.npz`, or arrays by the names of the graph's inputs, samples first, with `labels` or `targets`; None:
+            samples are made from the graph's shapes.
+        request: what `POST /v1/jobs` takes, without the ids of the uploads.
+        cache: a folder or a store for the results of stages, so that a second question about the same network repeats
+            no analysis and a call that was cut short goes on; None: nothing is kept.
+        progress: gets what happens (`pipeline.events`), at least every few seconds; what it raises ends the call.
+        machine: threads and memory; by default all cores that this process may use, and no limit.
+
+    Raises:
+        AppError: the request is not valid; `code` is that of the API.
+        ValueError: the network, the data or the constraints do not allow it; `code` is that of the API.
+        OSError: a file cannot be read.
+    """
+    return _call(model, data, request or {}, cache, progress, machine)
+
+
+def apply(
+    model: Model,
+    plan: Mapping[str, Any],
+    data: Data = None,
+    request: Request = None,
+    *,
+    cache: str | Path | Store | None = None,
+    progress: Report = silent,
+    machine: Machine | None = None,
+) -> JobResult:
+    """The network quantized as `plan` says, without any search, and its certificate.
+
+    Args:
+        plan: as a job delivered it, edited or not (`GET /v1/schemas/plan-1.json`).
+        request: as `plan` takes it, without what a search obeys.
+
+    Otherwise, and for what it raises, see `plan`.
+    """
+    return _call(model, data, {**(request or {}), "plan": what_decides(plan)}, cache, progress, machine)
+
+
+def audit(file: str | Path | bytes) -> dict[str, Any]:
+    """What a quantized ONNX file, or its bytes, holds: every weight and activation as it is stored.
+
+    Raises:
+        FileNotAudited: it is not an ONNX file, or stores a weight in a way that is not known.
+        OSError: it cannot be read.
+    """
+    contents = stored_contents(file if isinstance(file, bytes) else Path(file))
+    weights = [
+        {
+            "name": weight.name,
+            "shape": list(weight.shape),
+            "format": weight.format.name,
+            "bits": weight.bits,
+            "codes_bytes": weight.size_bytes,
+            "scales_bytes": weight.scale_bytes,
+        }
+        for weight in contents.weights
+    ]
+    return {
+        "total_bytes": contents.total_bytes,
+        "weights": weights,
+        "activations": [asdict(activation) for activation in contents.activations],
+    }
+
+
+def _call(
+    model: Model,
+    data: Data,
+    members: Mapping[str, Any],
+    cache: str | Path | Store | None,
+    progress: Report,
+    machine: Machine | None,
+) -> JobResult:
+    """A job on files, bytes or arrays; what is no file is written to a folder that goes with the call."""
+    with tempfile.TemporaryDirectory(prefix="bitbudget-") as folder:
+        uploads = _model_file(model, Path(folder)), _data_file(data, Path(folder))
+        digests = (None if upload is None else upload.sha256 for upload in uploads)
+        request = parse_request({**members, **dict(zip(FROM_ELSEWHERE, digests, strict=True))})
+        return run(TABLE, request, *uploads, cache=cache, progress=progress, machine=machine)
+
+
+def _model_file(model: Model, folder: Path) -> Upload:
+    if not isinstance(model, bytes):
+        return Upload.of(Path(model))
+    path = folder / "model.onnx"
+    path.write_bytes(model)
+    return Upload.of(path)
+
+
+def _data_file(data: Data, folder: Path) -> Upload | None:
+    if not isinstance(data, Mapping):
+        return None if data is None else Upload.of(Path(data))
+    path = folder / "data.npz"
+    with ZipFile(path, "w") as archive:  # numpy's own writer takes some names for its arguments
+        for name, array in data.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+    return Upload.of(path)

@@ -1,0 +1,61 @@
+"""A plan made real: its weights rounded for each other, and the ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from network.graph import Network
+from pipeline.context import Context
+from pipeline.plan_rounding import round_weights, unchanged
+from pipeline.search_space import SearchSpace
+from pipeline.workspace import Inputs
+from planner.problem import Plan
+from quantization.activations.quantized import QuantizedActivation
+from quantization.export.export import export
+from quantization.export.leftovers import LARGEST
+from quantization.plans.bias_correction import with_biases
+from quantization.storage.weights import QuantizedWeight
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExportedPlan:
+    """The file of a plan and what it was made from.
+
+    `notes` says of each weight that was rounded anew how, `kept` of the others why they were not; both are empty where
+    no weights were to be rounded anew.
+    """
+
+    file: bytes
+    network: Network
+    weights: Mapping[str, QuantizedWeight]
+    activations: Mapping[str, QuantizedActivation]
+    notes: Mapping[str, str]
+    kept: Mapping[str, str]
+
+
+def export_plan(
+    context: Context, inputs: Inputs, space: SearchSpace, plan: Plan, *, rounds_whole_plans: bool
+) -> ExportedPlan:
+    """The quantized ONNX file of a plan of `space.problem`."""
+    formats, candidates = space.problem.formats(plan), context.workspace.candidates()
+    activations = candidates.planned_activations(formats)
+    weights = candidates.planned_weights(inputs.network, formats)
+    rounded = unchanged(weights)
+    if weights and rounds_whole_plans:
+        rounded = round_weights(context, inputs, weights, activations)
+    halves = space.halves
+    biases = {name: _within_float16(values) if name in halves else values for name, values in rounded.biases.items()}
+    network = with_biases(inputs.network, biases) if biases else inputs.network
+    products = space.config.export.products
+    provenance = space.provenance(plan)
+    file = export(network, rounded.weights, provenance, activations, products=products, halves=halves)
+    return ExportedPlan(file, network, rounded.weights, activations, rounded.notes, rounded.kept)
+
+
+def _within_float16(bias: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What float16 holds: the file of a plan has one size, whatever its biases are corrected to."""
+    return np.clip(bias, -LARGEST, LARGEST)

@@ -1,0 +1,139 @@
+"""The plan as tables: a row for each layer, and for each quantized activation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.analysis import Scores
+from pipeline.candidates import Candidates
+from pipeline.reach import unmeasured_sites
+from pipeline.results import number
+from pipeline.search_space import SearchSpace
+from planner.problem import Candidate, Plan
+from quantization.formats import FloatFormat, UnsignedFormat
+
+UNMEASURED = "the first output does not depend on it, so nothing measures its damage: the widest format allowed"
+KEPT = "not rounded anew for the errors of other layers"
+UNMEASURED_IN_A_PLAN = "the first output does not depend on it, so nothing measures its damage"
+
+
+@dataclass(frozen=True, eq=False)
+class PlanFacts:
+    """A plan with what is known of its candidates; `stderr` `[K]` is that of their damages.
+
+    Nothing is known of the damages of a plan that was applied: `scores` and `stderr` are then None.
+    """
+
+    space: SearchSpace
+    plan: Plan
+    scores: Scores | None
+    stderr: NDArray[np.float64] | None
+
+    def candidates(self) -> Iterator[tuple[str, Candidate, float | None]]:
+        """Site, chosen candidate and standard error of its damage; None where it stays float, or is not known."""
+        for site, choice in zip(self.space.problem.sites, self.plan.choices, strict=True):
+            candidate = site.candidates[choice]
+            stderr = None
+            if self.scores is not None and self.stderr is not None and not isinstance(candidate.format, FloatFormat):
+                stderr = number(self.stderr[self.scores.index(site.name, candidate.format)])
+            yield site.name, candidate, stderr
+
+    def damage(self, candidate: Candidate) -> float | None:
+        """What is predicted of the candidate alone; None where nothing is."""
+        return None if self.scores is None else candidate.damage
+
+    def trace(self, name: str, index: int) -> float | None:
+        """Entry `index` of the array `name`, of the weight of that number; None where no traces were taken."""
+        return None if self.scores is None else number(self.scores.arrays[name][index])
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """How weights were rounded, by site name.
+
+    `alone` says of each how by itself; `anew` how with the others, of those that were, and `kept` why not, of those
+    that were not although others were.
+    """
+
+    alone: Mapping[str, str]
+    anew: Mapping[str, str]
+    kept: Mapping[str, str]
+
+
+def layer_rows(facts: PlanFacts, candidates: Candidates, rounding: Rounding) -> list[dict[str, Any]]:
+    """One row for each weight, in graph order."""
+    notes = _notes(facts, rounding)
+    chosen = {name: (candidate, stderr) for name, candidate, stderr in facts.candidates()}
+    formats = facts.space.problem.formats(facts.plan)
+    coupling = facts.space.coupling
+    rows = []
+    for index, site in enumerate(facts.space.network.sites):
+        candidate, stderr = chosen[site.name]
+        method = None if isinstance(candidate.format, FloatFormat) else rounding.alone[site.name]
+        rounded_with = [weight.format.name for weight in candidates.weights[site.name]]
+        rows.append(
+            {
+                "name": site.name,
+                "op_type": site.layers[0].op_type,
+                "weight": site.weight,
+                "nodes": [layer.name for layer in site.layers],
+                "shape": list(site.shape),
+                "weights": site.size,
+                "format": candidate.format.name,
+                "bits": candidate.format.bits,
+                "input_bits": coupling.input_bits(site, formats),
+                "bytes": candidate.size_bytes,
+                "bit_operations": coupling.bit_operations(site, formats),
+                "latency_ms": coupling.latency_ms(site, formats),
+                "damage": facts.damage(candidate),
+                "damage_stderr": stderr,
+                "trace_mean": facts.trace("trace_mean", index),
+                "trace_stderr": facts.trace("trace_stderr", index),
+                "rounding": method if method is None else rounding.anew.get(site.name, method),
+                "rounded_with": rounded_with if method is not None and method.startswith("gptq") else None,
+                "note": "; ".join(notes[site.name]) or None,
+            }
+        )
+    return rows
+
+
+def _notes(facts: PlanFacts, rounding: Rounding) -> dict[str, list[str]]:
+    """What is to be said of each weight beside its figures."""
+    unmeasured = unmeasured_sites(facts.space.network)
+    of_unmeasured = UNMEASURED_IN_A_PLAN if facts.scores is None else UNMEASURED
+    notes: dict[str, list[str]] = {}
+    for site in facts.space.network.sites:
+        notes[site.name] = [of_unmeasured] if site.name in unmeasured else []
+        if site.name in rounding.kept:
+            notes[site.name].append(f"{KEPT}: {rounding.kept[site.name]}")
+    return notes
+
+
+def activation_rows(facts: PlanFacts, candidates: Candidates) -> list[dict[str, Any]]:
+    """One row for each activation that was planned, in graph order; none where activations stay float32."""
+    layers = {site.name for site in facts.space.network.sites}
+    rows = []
+    for name, candidate, stderr in facts.candidates():
+        if name in layers:
+            continue
+        activation = candidates.activations[name]
+        row = {
+            "name": name,
+            "tensors": list(activation.site.tensors),
+            "elements": activation.site.elements,
+            "format": candidate.format.name,
+            "bits": candidate.format.bits,
+            "bytes": candidate.size_bytes,
+            "damage": facts.damage(candidate),
+            "damage_stderr": stderr,
+        }
+        if isinstance(candidate.format, UnsignedFormat):
+            parameters = activation.quantized(candidate.format)[name]
+            row |= {"scale": parameters.scale, "zero_point": parameters.zero_point}
+        rows.append(row)
+    return rows

@@ -1,0 +1,49 @@
+"""One job in this process: the stages in order, each run or found, then the report."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.context import Context
+from pipeline.events import Report, silent
+from pipeline.stage import JobResult, Machine, Table, Upload
+from pipeline.store import FolderStore, MemoryStore, Store
+
+if TYPE_CHECKING:
+    from app.schemas.job_request import JobRequest
+
+
+def run(
+    table: Table,
+    request: JobRequest,
+    model: Upload,
+    dataset: Upload | None,
+    *,
+    cache: str | Path | Store | None = None,
+    progress: Report = silent,
+    machine: Machine | None = None,
+    job_id: str | None = None,
+    elapsed_seconds: float = 0.0,
+) -> JobResult:
+    """Run the stages that have no result yet, and report.
+
+    Args:
+        job_id: a name of the job's own; with it a job that has a deadline finds what an earlier attempt stored.
+        elapsed_seconds: what earlier attempts took of the deadline.
+    """
+    machine = machine or Machine(threads=len(os.sched_getaffinity(0)))
+    config = table.configure(request, machine, job_id or uuid.uuid4().hex)
+    stages = table.needed(config)
+    context = Context(stages, config, model, dataset, _store(cache), progress, machine, elapsed_seconds)
+    for stage in stages:
+        context.run(stage)
+    return table.report(context, config.report)
+
+
+def _store(cache: str | Path | Store | None) -> Store:
+    if cache is None:
+        return MemoryStore()
+    return FolderStore(Path(cache)) if isinstance(cache, str | Path) else cache

@@ -1,0 +1,85 @@
+"""Where the results of stages and chunks are kept, by key: a folder, a dictionary, or a database behind a worker."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Protocol
+
+
+class Store(Protocol):
+    """Bytes by key. A key names all that its bytes depend on, so that whoever writes first is right."""
+
+    def exists(self, key: str) -> bool:
+        """Whether something is stored under `key`."""
+
+    def load(self, key: str) -> bytes | None:
+        """What is stored under `key`; None if nothing is."""
+
+    def store(self, key: str, data: bytes) -> bytes:
+        """Store `data` unless something is there already; gives what counts, the first that was stored."""
+
+    def drop(self, prefix: str) -> None:
+        """Forget all keys that begin with `prefix`."""
+
+
+class MemoryStore:
+    """Results of this process, gone with it."""
+
+    def __init__(self, results: dict[str, bytes] | None = None) -> None:
+        self.results = {} if results is None else results
+
+    def exists(self, key: str) -> bool:
+        return key in self.results
+
+    def load(self, key: str) -> bytes | None:
+        return self.results.get(key)
+
+    def store(self, key: str, data: bytes) -> bytes:
+        return self.results.setdefault(key, data)
+
+    def drop(self, prefix: str) -> None:
+        for key in [key for key in self.results if key.startswith(prefix)]:
+            del self.results[key]
+
+
+class FolderStore:
+    """Results as files below a folder, which is made if need be. Several processes may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def exists(self, key: str) -> bool:
+        return self._path(key).exists()
+
+    def load(self, key: str) -> bytes | None:
+        try:
+            return self._path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def store(self, key: str, data: bytes) -> bytes:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # a file is there whole or not at all, whoever is killed while writing
+        with NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+            file.write(data)
+        try:
+            os.link(file.name, path)
+        except FileExistsError:
+            return path.read_bytes()
+        finally:
+            os.unlink(file.name)
+        return data
+
+    def drop(self, prefix: str) -> None:
+        folder = self._path(prefix + "x").parent
+        for path in list(folder.iterdir()) if folder.is_dir() else ():
+            path.unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        """Chunks of a stage have a folder of their own, beside the file of the stage."""
+        folder, _, name = key.rpartition("/")
+        return self._folder / (f"{folder}.parts" if folder else "") / hashlib.sha256(name.encode()).hexdigest()[:40]
