@@ -126,11 +126,11 @@ def show(out: Path, model: Path) -> None:
         table.add_row(*(f"{float(row[key]):.2e}" if key == "damage" else row[key] for key in columns))
     CONSOLE.print(table)
     sensitivity = plan["sensitivity"]
-    for one in sensitivity["agreement"]["methods"]:
-        if one["method"] == sensitivity["method"]:
+    for method in sensitivity["agreement"]["methods"]:
+        if method["method"] == sensitivity["method"]:
             CONSOLE.print(
-                f"damage predicted by the {one['method']} score: rank correlation {one['spearman']:.3f} with "
-                f"{sensitivity['agreement']['plans']} measured plans ({one['low']:.3f} to {one['high']:.3f})"
+                f"damage predicted by the {method['method']} score: rank correlation {method['spearman']:.3f} with "
+                f"{sensitivity['agreement']['plans']} measured plans ({method['low']:.3f} to {method['high']:.3f})"
             )
     sizes = model.stat().st_size, (out / "model.onnx").stat().st_size
     CONSOLE.print(f"size: {sizes[0]:,} -> {sizes[1]:,} bytes ({sizes[0] / sizes[1]:.1f} times smaller)")

@@ -61,10 +61,27 @@ def test_every_variable_that_a_page_names_is_a_setting(documented: list[Any]) ->
 
 
 def test_every_file_that_a_page_names_is_there(documented: list[Any]) -> None:
-    folders = "app|workers|network|quantization|sensitivity|planner|evaluation|migrations|examples|benchmarks|docs"
+    folders = "|".join([*_packages(), "examples", "benchmarks", "docs", "tests"])
     for page in documented:
         for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", page.text):
             assert (ROOT / name).exists(), f"{page.path.name} names {name}"
+
+
+def test_the_readme_names_every_folder_of_the_product(documented: list[Any]) -> None:
+    (readme,) = [page for page in documented if page.path.name == "README.md"]
+    folders = {name.strip("`") for name, _ in readme.rows("More") if not name.startswith("[")}
+    assert folders == _packages() - {"migrations"}
+
+
+def test_the_readme_names_every_page(documented: list[Any]) -> None:
+    (readme,) = [page for page in documented if page.path.name == "README.md"]
+    pages = {f"docs/{page.path.name}" for page in documented if page.path.parent != ROOT}
+    assert {re.findall(r"\]\((.*)\)", name)[0] for name, _ in readme.rows("More") if name.startswith("[")} == pages
+
+
+def _packages() -> set[str]:
+    """The folders of the product."""
+    return {path.parent.name for path in ROOT.glob("*/__init__.py")}
 
 
 def test_every_link_leads_to_a_page_and_a_heading(documented: list[Any]) -> None:
