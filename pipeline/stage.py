@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from app.schemas.job_request import JobRequest
-    from pipeline.context import Context
 
 # Blobs of another release are not taken for those of this one.
 VERSION = version("bitbudget")
@@ -53,14 +52,14 @@ class Upload:
 class Stage:
     """One step of the job.
 
-    `reads` names earlier stages or uploads; `run` takes the context and the stage's slice of the configuration;
+    `reads` names earlier stages or uploads; `run` takes the `Context` and the stage's slice of the configuration;
     `weight` is the stage's usual share of the whole time, for progress and ETA; `version` is raised when the code's
     result changes within a release, so that no old blob is taken for a new one.
     """
 
     name: str
     reads: tuple[str, ...]
-    run: Callable[[Context, Any], bytes]
+    run: Callable[[Any, Any], bytes]
     weight: float
     time_limit: timedelta
     version: int = 1
@@ -102,7 +101,7 @@ class Table:
 
     stages: Sequence[Stage]
     configure: Callable[[JobRequest, Machine, str], Any]
-    report: Callable[[Context, Any], JobResult]
+    report: Callable[[Any, Any], JobResult]
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]

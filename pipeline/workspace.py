@@ -5,10 +5,11 @@ Whoever asks must name in the stage's `reads` what is behind the answer, or the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +28,6 @@ from pipeline.search_space import SearchSpace
 from pipeline.stage import Machine
 from sensitivity.loss import Loss
 
-if TYPE_CHECKING:
-    from pipeline.context import Context
-
 T = TypeVar("T")
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -45,11 +43,24 @@ RANGE_SAMPLES = 512
 ACTIVATIONS_PER_PEAK = 16
 
 
+class Job(Protocol):
+    """What a workspace reads from: the context of a job."""
+
+    machine: Machine
+    dataset_path: Path | None
+
+    def has(self, stage: str) -> bool: ...
+
+    def read(self, stage: str) -> bytes: ...
+
+    def check_reads(self, stages: Iterable[str]) -> None: ...
+
+
 class Workspace:
     """What the stages of one job have read so far."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, job: Job) -> None:
+        self._job = job
         self._kept: dict[Hashable, Any] = {}
 
     def network(self, opset: int = TARGET_OPSET) -> Network:
@@ -61,16 +72,16 @@ class Workspace:
         Raises:
             OpsetNotReachable: the network has nodes that this opset does not have.
         """
-        return self._once(("network", opset), ("normalise",), lambda: load(self._context.read("normalise"), opset))
+        return self._once(("network", opset), ("normalise",), lambda: load(self._job.read("normalise"), opset))
 
     def dataset(self, specs: tuple[TensorSpec, ...], seed: int) -> Dataset:
         """The uploaded samples for these graph inputs, or without any those that are made from their shapes."""
-        path = self._context.dataset_path
+        path = self._job.dataset_path
 
         def read() -> Dataset:
             if path is None:
                 return synthesize(specs, SYNTHETIC_SAMPLES, seed)
-            return read_dataset(path, specs, dataset_limits(self._context.machine))
+            return read_dataset(path, specs, dataset_limits(self._job.machine))
 
         # shapes are those of the data, and with an upload the seed changes nothing
         names = tuple((spec.name, spec.dtype) for spec in specs)
@@ -83,19 +94,19 @@ class Workspace:
             network = self.network(opset)
             dataset = self.dataset(tuple(network.inputs), config.seed)
             splits = split(dataset.samples, config.seed, dataset.labels)
-            return Inputs(network, dataset, splits, config, self._context.dataset_path is None)
+            return Inputs(network, dataset, splits, config, self._job.dataset_path is None)
 
         return self._once(("inputs", config, opset), ("normalise", "dataset"), read)
 
     def candidates(self) -> Candidates:
         """Every weight and activation in every format that it may get."""
-        return self._once("candidates", ("calibrate",), lambda: Candidates.unpack(self._context.read("calibrate")))
+        return self._once("candidates", ("calibrate",), lambda: Candidates.unpack(self._job.read("calibrate")))
 
     def scores(self) -> Scores:
         """What the stages `cross_layer` and `sensitivity` say of the candidates."""
 
         def read() -> Scores:
-            return Scores.combined(*(unpack(self._context.read(name)) for name in ("cross_layer", "sensitivity")))
+            return Scores.combined(*(unpack(self._job.read(name)) for name in ("cross_layer", "sensitivity")))
 
         return self._once("scores", ("cross_layer", "sensitivity"), read)
 
@@ -103,23 +114,23 @@ class Workspace:
         """The scores, with how well each method predicts."""
 
         def read() -> Analysis:
-            agreement, _ = unpack(self._context.read("agreement"))
+            agreement, _ = unpack(self._job.read("agreement"))
             return Analysis(self.scores(), agreement)
 
         return self._once("analysis", ("cross_layer", "sensitivity", "agreement"), read)
 
     def resolved(self) -> dict[str, Any]:
         """The document of the stage `resolve`."""
-        return self._once("resolved", ("resolve",), lambda: unpack(self._context.read("resolve"))[0])
+        return self._once("resolved", ("resolve",), lambda: unpack(self._job.read("resolve"))[0])
 
     def space(self, config: SpaceConfig) -> SearchSpace:
         """The search space of the job, with latencies where the request needs them."""
         untimed = self.untimed_space(config)
-        if not self._context.has("latency"):
+        if not self._job.has("latency"):
             return untimed
 
         def complete() -> SearchSpace:
-            document, _ = unpack(self._context.read("latency"))
+            document, _ = unpack(self._job.read("latency"))
             return untimed.completed(LatencyTable(document))
 
         return self._once(("space", config), ("latency",), complete)
@@ -138,7 +149,7 @@ class Workspace:
         return self._once(("untimed space", config), ("normalise",), build)
 
     def _once(self, key: Hashable, reads: tuple[str, ...], make: Callable[[], T]) -> T:
-        self._context.check_reads(reads)
+        self._job.check_reads(reads)
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]  # type: ignore[no-any-return]
