@@ -47,133 +47,24 @@ from pipeline.stages import (
     sensitivity,
 )
 
+MINUTES, HOURS, DAY = timedelta(minutes=10), timedelta(hours=6), timedelta(hours=24)
+
+ANALYSED = ("normalise", "calibrate", "dataset")
+SPACE = ("normalise", "resolve", "latency", "calibrate", "dataset")
+
 STAGES = (
+    Stage("admit", ("model", "dataset"), admit.run, weight=1, time_limit=MINUTES),
+    Stage("normalise", ("model", "admit"), normalise.run, weight=1, time_limit=MINUTES),
+    Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=MINUTES, version=4),
+    Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=HOURS, version=2),
+    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=HOURS, version=5),
+    Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=DAY, version=4),
+    Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=DAY, version=3),
     Stage(
-        name="admit",
-        reads=(
-            "model",
-            "dataset",
-        ),
-        run=admit.run,
-        weight=1,
-        time_limit=timedelta(minutes=10),
-        version=1,
+        "agreement", (*ANALYSED, "cross_layer", "sensitivity"), agreement.run, weight=10, time_limit=HOURS, version=5
     ),
-    Stage(
-        name="normalise",
-        reads=(
-            "model",
-            "admit",
-        ),
-        run=normalise.run,
-        weight=1,
-        time_limit=timedelta(minutes=10),
-        version=1,
-    ),
-    Stage(
-        name="resolve",
-        reads=(
-            "normalise",
-            "dataset",
-        ),
-        run=resolve.run,
-        weight=1,
-        time_limit=timedelta(minutes=10),
-        version=4,
-    ),
-    Stage(
-        name="latency",
-        reads=(
-            "normalise",
-            "resolve",
-            "dataset",
-        ),
-        run=latency.run,
-        weight=2,
-        time_limit=timedelta(hours=6),
-        version=2,
-    ),
-    Stage(
-        name="calibrate",
-        reads=(
-            "normalise",
-            "dataset",
-        ),
-        run=calibrate.run,
-        weight=15,
-        time_limit=timedelta(hours=6),
-        version=5,
-    ),
-    Stage(
-        name="cross_layer",
-        reads=(
-            "normalise",
-            "calibrate",
-            "dataset",
-        ),
-        run=cross_layer.run,
-        weight=40,
-        time_limit=timedelta(hours=24),
-        version=4,
-    ),
-    Stage(
-        name="sensitivity",
-        reads=(
-            "normalise",
-            "calibrate",
-            "dataset",
-        ),
-        run=sensitivity.run,
-        weight=15,
-        time_limit=timedelta(hours=24),
-        version=3,
-    ),
-    Stage(
-        name="agreement",
-        reads=(
-            "normalise",
-            "calibrate",
-            "cross_layer",
-            "sensitivity",
-            "dataset",
-        ),
-        run=agreement.run,
-        weight=10,
-        time_limit=timedelta(hours=6),
-        version=5,
-    ),
-    Stage(
-        name="plan",
-        reads=(
-            "normalise",
-            "resolve",
-            "latency",
-            "calibrate",
-            "cross_layer",
-            "sensitivity",
-            "agreement",
-            "dataset",
-        ),
-        run=plan.run,
-        weight=25,
-        time_limit=timedelta(hours=24),
-        version=10,
-    ),
-    Stage(
-        name="certify",
-        reads=(
-            "normalise",
-            "resolve",
-            "latency",
-            "calibrate",
-            "plan",
-            "dataset",
-        ),
-        run=certify.run,
-        weight=5,
-        time_limit=timedelta(hours=6),
-        version=6,
-    ),
+    Stage("plan", (*SPACE, "cross_layer", "sensitivity", "agreement"), plan.run, weight=25, time_limit=DAY, version=10),
+    Stage("certify", (*SPACE, "plan"), certify.run, weight=5, time_limit=HOURS, version=6),
 )
 
 TABLE = Table(STAGES, configure, report)
