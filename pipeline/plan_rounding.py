@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -30,7 +29,7 @@ BATCH = 64  # larger ones leave the processor's caches
 
 BROKEN = "the errors of this plan drive a layer to infinity or to no number"
 
-OF_WHOLE_PLANS = ("refinement", "adaround_seconds", "leftovers")
+OF_WHOLE_PLANS = ("refinement", "leftovers")
 """Fields of `weights` that say how a whole plan is rounded and written, and nothing of its candidates."""
 
 
@@ -51,7 +50,6 @@ def refined(
         batch=inputs.static_batch or min(inputs.batch, BATCH),
         positions_per_sample=POSITIONS_PER_SAMPLE,
         memory_bytes=inputs.kept_bytes,
-        adaround_seconds=_adaround_seconds(context),
     )
 
     def compute() -> bytes:
@@ -69,13 +67,9 @@ def refined(
 def _key(
     context: StageContext, weights: Weights, activations: Mapping[str, QuantizedActivation], effort: Effort
 ) -> str:
-    """What the result depends on; of learned rounding the times that were asked for, not those that the clock left."""
-    asked = context.request["weights"]
+    """What the result depends on."""
     told = [VERSION, *(context.request[name] for name in ("model_id", "dataset_id", "seed")), SAMPLES, effort.threads]
     told += [effort.batch, effort.positions_per_sample, effort.memory_bytes, opset_of(context.request)]
-    told += [asked["refinement"] == "adaround"]
-    if asked["refinement"] == "adaround":
-        told += [asked["adaround_seconds"], context.request["search"]["deadline_seconds"]]
     told += [repr(sorted(activations.items(), key=lambda item: item[0]))]
     digest = hashlib.sha256(json.dumps(told).encode())
     for name, weight in weights.items():
@@ -97,15 +91,6 @@ def _unpacked(blob: bytes) -> RoundedPlan:
     weights = {name: weight for name, (weight,) in weights_from_arrays(document, arrays).items()}
     biases = {name: arrays[f"bias/{index}"] for index, name in enumerate(document["biases"])}
     return RoundedPlan(weights, biases, document["notes"], document["kept"])
-
-
-def _adaround_seconds(context: StageContext) -> float:
-    """What the request gives learned rounding, within its deadline."""
-    asked, deadline = context.request["weights"], context.request["search"]["deadline_seconds"]
-    if asked["refinement"] != "adaround":
-        return 0.0
-    left = math.inf if deadline is None else deadline * (1 - context.time_used())
-    return float(min(asked["adaround_seconds"], left))
 
 
 def _refines(asked: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from app.errors import AppError
 from app.lifecycle import claims
 from app.lifecycle.states import Claim, Estimate, Progress
-from app.schemas.parsing import parse_request
+from app.schemas.parsing import parse_request, without_retired
 from app.store.blobs import open_blob_to_file
 from app.store.engine import Sessions
 from app.store.uploads import upload_blob
@@ -238,12 +238,13 @@ class ProgressClock:
 
 
 def with_defaults(claim: Claim) -> Claim:
-    """The claim with the members of its request that the service did not know yet when it stored the job.
+    """The claim with the members of its request that the service did not know yet when it stored the job, and without
+    those that it no longer knows.
 
     Raises:
         AppError: this version refuses the request.
     """
-    return replace(claim, request=parse_request(claim.request).model_dump(mode="json"))
+    return replace(claim, request=parse_request(without_retired(claim.request)).model_dump(mode="json"))
 
 
 def stage_keys(stages: Sequence[Stage], claim: Claim) -> dict[str, str]:

@@ -114,24 +114,6 @@ class Biases:
                 return None
         return LayerBias(name, factor, end) if self._is_own_vector(name, layer) else None
 
-    def is_rectified(self, layer: Layer) -> bool:
-        """Whether the layer's outputs, with its bias if it has one, go into a Relu and nowhere else."""
-        node, bias = self._nodes[layer.name], self.of(layer)
-        if bias is None and len([name for name in node.input if name]) > 2:
-            return False
-        reader = self._readers.get(node.output[0] if bias is None else bias.end)
-        return reader is not None and reader.op_type == "Relu" and (bias is None or bias.factor > 0)
-
-    def before_and_after(self, layer: Layer, corrected: Mapping[str, Floats]) -> tuple[Floats, Floats]:
-        """What is added to `W x` in the float network and with the `corrected` biases: `[channels]`, or one 0 where
-        the layer has no bias."""
-        bias = self.of(layer)
-        if bias is None:
-            return np.zeros(1, dtype=np.float32), np.zeros(1, dtype=np.float32)
-        old = self._network.weight(bias.initializer)
-        new = corrected.get(bias.initializer, old)
-        return old.reshape(-1) / np.float32(bias.factor), new.reshape(-1) / np.float32(bias.factor)
-
     def mean_error(self, use: Use, lockstep: Lockstep, quantized: Floats) -> Doubles | None:
         """By how much the mean of each output of one use, `W x` `[channels]`, is off where the networks stand; None
         where that has no bias to go into.
