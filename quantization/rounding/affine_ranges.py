@@ -17,10 +17,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from quantization.formats import Granularity, IntegerFormat
-from quantization.rounding.ranges import ends, share_shape, shares
+from quantization.formats import IntegerFormat
+from quantization.granularity import groups, scale_shape
+from quantization.rounding.ranges import ends, finite_float32
 from quantization.rounding.tiles import Floats, Room, by_tiles
-from quantization.storage.half_scales import rounded
+from quantization.storage.half_scales import round_scales
 
 _RATIOS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 _FINE_RATIOS = (1.0, 0.975, 0.95, 0.925, 0.9, 0.85, 0.8, 0.7)  # at 5 bits and more ends are cut by little
@@ -39,11 +40,11 @@ def optimal_affine(weight: Floats, format_: IntegerFormat, channel_axis: int) ->
     Raises:
         ValueError: the weight is not finite float32, the axis is not one of its axes, or no blocks fit.
     """
-    grouped = shares(weight, format_, channel_axis)
+    grouped = groups(finite_float32(weight), format_, channel_axis)
     scale, zero_point = by_tiles(grouped, partial(_fitted, format_=format_), 2)
-    if format_.granularity is Granularity.BLOCK:
-        scale = rounded(scale)
-    shape = share_shape(format_, weight.shape, channel_axis)
+    if format_.block:
+        scale = round_scales(scale)
+    shape = scale_shape(format_, weight.shape, channel_axis)
     return scale.reshape(shape), zero_point.astype(np.int8).reshape(shape)
 
 

@@ -12,9 +12,9 @@ from quantization.rounding.gptq import gptq_prepared, prepare
 from quantization.rounding.gptq_codebooks import codebook_gptq
 from quantization.rounding.gptq_powers import power_gptq
 from quantization.rounding.gptq_rotations import hadamard_gptq
+from quantization.rounding.nearest import round_nearest
 from quantization.rounding.reduction import NotReducible
 from quantization.rounding.statistics import InputStatistics
-from quantization.storage.families import rounded
 from quantization.storage.weights import QuantizedWeight
 
 
@@ -69,5 +69,5 @@ def _each_alone(
     found = []
     for format_ in formats:
         check()
-        found.append(rounded(weight, format_, channel_axis))
+        found.append(round_nearest(weight, format_, channel_axis))
     return found

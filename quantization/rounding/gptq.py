@@ -44,7 +44,7 @@ from quantization.rounding.gptq_factor import HIGHEST_DAMPING, Factor, factorise
 from quantization.rounding.ranges import optimal_scales
 from quantization.rounding.reduction import Reduction
 from quantization.rounding.statistics import InputStatistics
-from quantization.storage.half_scales import rounded
+from quantization.storage.half_scales import round_scales
 from quantization.storage.weights import IntegerWeight
 
 DAMPING = 0.01
@@ -194,7 +194,7 @@ class _Shared:
     @classmethod
     def of(cls, prepared: Prepared, format_: IntegerFormat, channel_axis: int) -> _Shared:
         if format_.symmetric:
-            (scale,) = optimal_scales(prepared.target, [format_], channel_axis)
+            scale = optimal_scales(prepared.target, format_, channel_axis)
             zero_point = np.zeros_like(scale)
         else:
             scale, codes = optimal_affine(prepared.target, format_, channel_axis)
@@ -213,7 +213,7 @@ class _Shared:
         own = ratios(moments, np.arange(moments[0].size), moments[0].size).reshape(moments[0].shape)
         spread = np.broadcast_to(own[:, :, None], prepared.matrix.shape)
         factors = prepared.reduction.from_matrix(spread, prepared.target.shape)
-        return rounded(self.scale * factors.reshape(len(self.scale), -1, self.scale.shape[2])[:, :1])
+        return round_scales(self.scale * factors.reshape(len(self.scale), -1, self.scale.shape[2])[:, :1])
 
 
 def ratios(moments: NDArray[np.float64], owner: NDArray[np.intp], count: int) -> Floats:

@@ -53,7 +53,7 @@ def codebook_gptq(
         check: called before each format; what it raises ends the work.
 
     Raises:
-        ValueError: a weight that does not fold (`quantization.storage.folding`).
+        ValueError: a weight that does not fold (`quantization.granularity`).
     """
     importance = _importance(prepared)
     unit = power_of_two(prepared.target)

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantization.formats import IntegerFormat
+from quantization.granularity import scale_shape
 from quantization.rounding.gptq import Prepared, ratios
 from quantization.rounding.gptq_columns import GREEDY_MAY_LOSE, Columns, Rounding, chunks
-from quantization.rounding.ranges import share_shape
 
 MOST_LEVELS = 256
 _COMPARE_ALL = 16  # levels
@@ -66,7 +66,7 @@ def gptq_to_grids(
 def _round(prepared: Prepared, table: Floats, channel_axis: int, kept: Mask | None) -> GridResult:
     shape, (groups, rows, reduced) = prepared.target.shape, prepared.matrix.shape
     _check(table, shape, channel_axis, kept)
-    owner = prepared.owner(share_shape(IntegerFormat(8), shape, channel_axis))
+    owner = prepared.owner(scale_shape(IntegerFormat(8), shape, channel_axis))
     mask = None if kept is None else prepared.reduction.to_matrix(kept)
     codes = np.empty((groups, rows, reduced), dtype=np.uint8)
     values = np.empty((groups, rows, reduced), dtype=np.float32)

@@ -1,7 +1,7 @@
 """GPTQ on power grids.
 
-Exponent and scales are those of least squared error in the weights (`quantization.storage.powers`); then the columns
-make up for each other's errors, and each scale takes the value that suits its codes.
+Exponent and scales are those of least squared error in the weights (`quantization.rounding.power_grids`); then the
+columns make up for each other's errors, and each scale takes the value that suits its codes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 from quantization.formats import PowerFormat
 from quantization.rounding.gptq import Prepared
 from quantization.rounding.gptq_grids import gptq_to_grids
-from quantization.storage.powers import PowerWeight, ascending, optimal_power
+from quantization.rounding.power_grids import optimal_power
+from quantization.storage.powers import PowerWeight, ascending
 
 
 def power_gptq(prepared: Prepared, formats: Sequence[PowerFormat], channel_axis: int) -> list[PowerWeight]:

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantization.formats import MAX_BITS, HadamardFormat, IntegerFormat
+from quantization.granularity import scale_shape
 from quantization.rounding.gptq import DAMPING, Prepared, gptq_prepared, prepare
-from quantization.rounding.ranges import share_shape
+from quantization.rounding.nearest import round_rotated
 from quantization.rounding.reduction import ConvReduction, Reduction
 from quantization.rounding.statistics import InputStatistics
-from quantization.storage.rotations import HadamardWeight, Rotation, hadamard, rotation, round_rotated
+from quantization.storage.rotations import HadamardWeight, Rotation, hadamard, rotation
 from quantization.storage.weights import IntegerWeight
 
 
@@ -62,7 +63,7 @@ def turn(
     Raises:
         ValueError: the weight is not finite, of another shape, or no rotation fits.
     """
-    turned = rotation(weight.shape, share_shape(IntegerFormat(MAX_BITS), weight.shape, channel_axis))
+    turned = rotation(weight.shape, scale_shape(IntegerFormat(MAX_BITS), weight.shape, channel_axis))
     prepared = prepare(weight, statistics, damping, lambda rows: _rotated(rows, turned))
     return Turned(prepared, channel_axis, turned)
 

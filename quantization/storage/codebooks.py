@@ -16,13 +16,11 @@ import onnx
 from numpy.typing import NDArray
 
 from quantization.formats import CodebookFormat
-from quantization.storage.folding import NotFoldable, fold
+from quantization.granularity import NotFoldable, fold
 from quantization.storage.packing import NATIVE_OPSET, pack
-from quantization.storage.weights import QuantizedWeight
+from quantization.storage.weights import Floats, QuantizedWeight
 
 _PER = 10_000  # weights, that `CodebookFormat.outliers` counts for
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +29,7 @@ class CodebookWeight(QuantizedWeight):
     `positions`.
 
     The table is float16 `[outer, 2**bits, inner]` of the weight folded to `[outer, reduced, inner]`
-    (`quantization.storage.folding`): a code is the place that Python gives that index, 0 first, those of negative codes
+    (`quantization.granularity`): a code is the place that Python gives that index, 0 first, those of negative codes
     behind those of positive ones. Its numbers count `factor` times, float32 of shape `()`. Positions are int32,
     counted through the flat weight, ascending, `outlier_count` of them; what the tables say there is not used.
 
@@ -50,7 +48,7 @@ class CodebookWeight(QuantizedWeight):
         codes, table, half = self.codes, self.table, 1 << (self.format.bits - 1)
         if codes.dtype != np.int8 or table.dtype != np.float16:
             raise ValueError(f"codes must be int8 and the table float16, got {codes.dtype} and {table.dtype}")
-        if not any(_has_table(self.format, codes.shape, axis, table.shape) for axis in range(codes.ndim)):
+        if not any(has_table(self.format, codes.shape, axis, table.shape) for axis in range(codes.ndim)):
             raise ValueError(f"a table of {table.shape} is not that of {self.format.name} for codes of {codes.shape}")
         if not np.isfinite(table).all():
             raise ValueError("the values of the table must be finite")
@@ -110,7 +108,7 @@ def table_shape(format_: CodebookFormat, shape: tuple[int, ...], channel_axis: i
     """`[outer, 2**bits, inner]` for a weight of `shape`.
 
     Raises:
-        ValueError: the weight does not fold (`quantization.storage.folding`).
+        ValueError: the weight does not fold (`quantization.granularity`).
     """
     folded = fold(shape, channel_axis)
     if isinstance(folded, NotFoldable):
@@ -124,7 +122,7 @@ def stored_table_shape(shape: tuple[int, int, int]) -> tuple[int, ...]:
     return shape[:2] if shape[2] == 1 else shape
 
 
-def _has_table(format_: CodebookFormat, shape: tuple[int, ...], axis: int, table: tuple[int, ...]) -> bool:
+def has_table(format_: CodebookFormat, shape: tuple[int, ...], axis: int, table: tuple[int, ...]) -> bool:
     """Whether a weight with its output channels on this axis has tables of this shape."""
     try:
         return table_shape(format_, shape, axis) == table

@@ -95,7 +95,7 @@ def test_rounds_as_the_textbook_does(layer: tuple[NDArray[np.float32], InputStat
     matrix = to_matrix(weight)
     result = gptq(weight, FORMATS, axis, statistics)
     assert (result.damping, result.note) == (0.01, "")
-    scales = optimal_scales(weight, FORMATS, axis)
+    scales = [optimal_scales(weight, format_, axis) for format_ in FORMATS]
     for format_, rounded, scale in zip(FORMATS, result.weights, scales, strict=True):
         assert rounded.format == format_
         assert rounded.shape == weight.shape

@@ -18,7 +18,7 @@ from quantization.rounding.gptq_grids import gptq_to_grids
 from quantization.rounding.nearest import round_nearest, round_to_scale
 from quantization.rounding.ranges import optimal_scales
 from quantization.rounding.statistics import InputStatistics, input_statistics
-from quantization.storage.half_scales import rounded as halves
+from quantization.storage.half_scales import round_scales
 from quantization.storage.weights import IntegerWeight
 
 MakeNetwork = Callable[..., Network]
@@ -79,7 +79,7 @@ def layer(
 def started(weight: NDArray[np.float32], format_: IntegerFormat, axis: int) -> IntegerWeight:
     """A weight at the scales and zero points from which GPTQ starts."""
     if format_.symmetric:
-        return round_to_scale(weight, format_, optimal_scales(weight, [format_], axis)[0])
+        return round_to_scale(weight, format_, optimal_scales(weight, format_, axis))
     return round_to_scale(weight, format_, *optimal_affine(weight, format_, axis))
 
 
@@ -138,7 +138,7 @@ def test_is_better_than_nearest_and_scales_can_be_stored(
             totals[place] = sum(errors(d, h).sum() for d, h in zip(deltas, statistics.hessian, strict=True))
         assert totals[0] < 0.9 * totals[1], found.format.name
         if found.format.granularity is Granularity.BLOCK:
-            assert np.array_equal(halves(found.scale), found.scale)
+            assert np.array_equal(round_scales(found.scale), found.scale)
 
 
 def test_formats_together_are_as_each_alone(layer: tuple[NDArray[np.float32], InputStatistics, int]) -> None:
@@ -221,7 +221,7 @@ def test_grid_of_integers_is_gptq_of_integers(layer: tuple[NDArray[np.float32], 
     weight, statistics, axis = layer
     format_ = IntegerFormat(4)
     prepared = prepare(weight, statistics)
-    (scale,) = optimal_scales(weight, [format_], axis)
+    scale = optimal_scales(weight, format_, axis)
     table = np.sort(scale.reshape(-1, 1) * np.arange(-8, 8), axis=1).astype(np.float32)
     (integers,) = gptq_prepared(prepared, [format_], axis).weights
     (found,) = gptq_to_grids(prepared, [table], axis)

@@ -14,8 +14,8 @@ from quantization.formats import PowerFormat
 from quantization.rounding.gptq import prepare
 from quantization.rounding.gptq_grids import gptq_to_grids
 from quantization.rounding.gptq_powers import power_gptq
+from quantization.rounding.power_grids import optimal_power, round_power
 from quantization.rounding.statistics import InputStatistics, input_statistics
-from quantization.storage.powers import optimal_power, round_power
 from quantization.storage.weights import QuantizedWeight
 
 Layer = tuple[NDArray[np.float32], InputStatistics]

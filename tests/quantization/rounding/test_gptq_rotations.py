@@ -15,8 +15,9 @@ from network.graph import Network
 from quantization.formats import HadamardFormat, IntegerFormat
 from quantization.rounding.gptq import gptq
 from quantization.rounding.gptq_rotations import hadamard_gptq
+from quantization.rounding.nearest import round_rotated
 from quantization.rounding.statistics import InputStatistics, input_statistics
-from quantization.storage.rotations import hadamard, round_rotated
+from quantization.storage.rotations import hadamard
 from quantization.storage.weights import QuantizedWeight
 
 Layer = tuple[NDArray[np.float32], InputStatistics, int]

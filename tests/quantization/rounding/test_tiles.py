@@ -57,7 +57,7 @@ def test_threads_change_nothing(format_: IntegerFormat, axis: int, monkeypatch: 
 def test_neighbours_change_nothing(bits: int) -> None:
     """The last tile has one group."""
     weight = np.random.default_rng(3).standard_normal((TILE // 16 + 1, 16), dtype=np.float32)
-    (alone,), (together,) = (optimal_scales(w, [IntegerFormat(bits)], 0) for w in (weight[-17:], weight))
+    alone, together = (optimal_scales(w, IntegerFormat(bits), 0) for w in (weight[-17:], weight))
     assert np.array_equal(alone, together[-17:])
 
 
@@ -65,7 +65,7 @@ def test_what_a_thread_raises_is_raised(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     weight = np.ones((TILE // 4, 16), dtype=np.float32)
     weight[-1, 3] = np.nan
-    for find in (lambda: optimal_scales(weight, [BLOCK], 0), lambda: optimal_affine(weight, IntegerFormat(4), 0)):
+    for find in (lambda: optimal_scales(weight, BLOCK, 0), lambda: optimal_affine(weight, IntegerFormat(4), 0)):
         with pytest.raises(ValueError, match="finite float32"):
             find()
 
