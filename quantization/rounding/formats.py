@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantization.formats import CodebookFormat, HadamardFormat, IntegerFormat, PowerFormat, WeightFormat
-from quantization.rounding.gptq import gptq_prepared, prepare
+from quantization.rounding.gptq import gptq, prepare
 from quantization.rounding.gptq_codebooks import codebook_gptq
-from quantization.rounding.gptq_powers import power_gptq
+from quantization.rounding.gptq_grids import power_gptq
 from quantization.rounding.gptq_rotations import hadamard_gptq
 from quantization.rounding.nearest import round_nearest
 from quantization.rounding.reduction import NotReducible
@@ -51,7 +51,7 @@ def round_to_formats(
         prepared = prepare(weight, statistics)
         note = prepared.note
         if integers:
-            found |= zip(integers, gptq_prepared(prepared, integers, channel_axis).weights, strict=True)
+            found |= zip(integers, gptq(prepared, integers, channel_axis), strict=True)
         check()
         found |= zip(powers, power_gptq(prepared, powers, channel_axis), strict=True)
         found |= zip(codebooks, codebook_gptq(prepared, codebooks, channel_axis, check), strict=True)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from quantization.formats import CodebookFormat
 from quantization.rounding.codebook_tables import LARGEST, FittedTables, codebook, fit_tables, power_of_two
 from quantization.rounding.gptq import Prepared
-from quantization.rounding.gptq_columns import GREEDY_MAY_LOSE, Columns, chunks
+from quantization.rounding.gptq_columns import Columns, chunks, round_columns
 from quantization.rounding.gptq_factor import Factor
 from quantization.rounding.gptq_grids import GridRounding
 from quantization.storage.codebooks import CodebookWeight
@@ -62,11 +62,11 @@ def codebook_gptq(
     for format_ in formats:
         check()
         fitted = fit_tables(scaled.target, format_, channel_axis, importance)
-        channel = prepared.reduction.to_matrix(fitted.channels())
-        if (channel != channel[:, :, :1]).any():
+        channel = prepared.reduction.by_row(fitted.channels())
+        if channel is None:
             found.append(codebook(prepared.target, format_, channel_axis, importance))
         else:
-            found.append(_round(scaled, fitted, format_, channel[:, :, 0], unit))
+            found.append(_round(scaled, fitted, format_, channel, unit))
     return found
 
 
@@ -79,7 +79,7 @@ def _importance(prepared: Prepared) -> Floats:
 
 
 def _round(
-    prepared: Prepared, fitted: FittedTables, format_: CodebookFormat, channel: NDArray[np.intp], unit: Floats
+    prepared: Prepared, fitted: FittedTables, format_: CodebookFormat, channel: NDArray[np.int32], unit: Floats
 ) -> CodebookWeight:
     """The target, times `unit`, at tables that begin as those of `fitted`, `channel` `[groups, rows]` saying which a
     row takes."""
@@ -126,10 +126,7 @@ class _Rounded:
 def _rounded(factor: Factor, weights: Floats, tables: Floats, kept: NDArray[np.bool_]) -> _Rounded:
     """`weights` `[groups, reduced, lanes]` at tables that begin as `tables`, ascending, and `kept` ones beside."""
     rounding = GridRounding(tables, weights.shape[1])
-    columns = Columns.of(factor, weights, rounding, kept if kept.any() else None)
-    columns.round()
-    if weights.shape[1] <= GREEDY_MAY_LOSE:
-        columns.keep_nearest_where_better()
+    columns = round_columns(factor, weights, rounding, kept if kept.any() else None)
     return _refitted(factor, _Entries.of(rounding.codes, kept, tables.shape), tables, columns)
 
 

@@ -16,6 +16,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from quantization.rounding.tiles import parts
+
 BINS = 128
 _MOST_STEPS = 100
 _CHUNK = 1 << 18  # elements of rows that are worked on at once
@@ -34,9 +36,7 @@ def centers(rows: NDArray[np.float32], masses: NDArray[np.float32] | None, count
             its values had the same.
     """
     found = np.empty((len(rows), count))
-    step = max(1, _CHUNK // rows.shape[1])
-    for first in range(0, len(rows), step):
-        part = slice(first, first + step)
+    for part in parts(len(rows), rows.shape[1], _CHUNK):
         found[part] = _centers(rows[part], None if masses is None else masses[part], count)
     return found
 
@@ -132,9 +132,7 @@ def _best_runs(mass: Doubles, moment: Doubles, count: int) -> Places:
     """
     ends = np.zeros((len(mass), count + 1), dtype=np.intp)
     ends[:, -1] = mass.shape[1] - 1
-    step = max(1, _SQUARES // mass.shape[1] ** 2)
-    for first in range(0, len(mass), step):
-        part = slice(first, first + step)
+    for part in parts(len(mass), mass.shape[1] ** 2, _SQUARES):
         _fill_ends(ends[part], _gains(mass[part], moment[part]))
     return ends
 

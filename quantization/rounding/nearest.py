@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +13,7 @@ from quantization.rounding.affine_ranges import optimal_affine
 from quantization.rounding.codebook_tables import codebook
 from quantization.rounding.power_grids import round_power
 from quantization.rounding.ranges import finite_float32, optimal_scales
-from quantization.rounding.tiles import TILE, Room, on_cores
+from quantization.rounding.tiles import TILE, Room, on_cores, parts
 from quantization.storage.halves import HalfWeight
 from quantization.storage.parts import storage
 from quantization.storage.rotations import HadamardWeight, rotation
@@ -87,6 +89,5 @@ def round_to_scale(
             values += shares[1]
         codes[part] = np.clip(values, format_.lowest_code, format_.highest_code, out=values)
 
-    step = max(1, TILE * len(grouped) // max(grouped.size, 1))
-    on_cores(visit, [slice(start, start + step) for start in range(0, len(grouped), step)])
+    on_cores(visit, list(parts(len(grouped), math.prod(grouped.shape[1:]), TILE)))
     return IntegerWeight(format_, codes.reshape(weight.shape), scale, zero_point)

@@ -15,7 +15,6 @@ serves a whole weight, and of a small grid the one of least squared error is tak
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from quantization.formats import PowerFormat
 from quantization.granularity import groups, scale_shape
 from quantization.rounding.ranges import finite_float32
+from quantization.rounding.tiles import parts
 from quantization.storage.powers import PowerWeight, ascending
 
 EXPONENTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
@@ -83,9 +83,7 @@ def round_power(weight: Floats, format_: PowerFormat, channel_axis: int) -> Powe
     limits = (values[1:] + values[:-1]) / 2
     rows = np.atleast_1d(weight)
     codes = np.empty(rows.shape, dtype=np.int8)
-    step = max(1, _ROUNDED_AT_ONCE * len(rows) // max(rows.size, 1))
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
+    for part in parts(len(rows), math.prod(rows.shape[1:]), _ROUNDED_AT_ONCE):
         own = scale[part] if scale.ndim and len(scale) > 1 else scale
         codes[part] = np.searchsorted(limits, rows[part] / own) - len(table) // 2
     return PowerWeight(format_, codes.reshape(weight.shape), scale, table)
@@ -104,7 +102,7 @@ def _fitted(rows: Floats, table: NDArray[np.float16], exponent: float) -> tuple[
     ratios = _clip_ratios(values, exponent, rows.shape[1])
     step = ratios[1] / ratios[0]
     fine = np.geomspace(1 / step, step, _FINE_RATIOS + 2)
-    for part in _parts(len(alive), rows.shape[1], len(table) * len(ratios)):
+    for part in parts(len(alive), max(rows.shape[1], len(table) * len(ratios)), _AT_ONCE):
         of = alive[part]
         ordered = _OrderedRows(rows[of] / largest[of, None].astype(np.float64))
         found = [_fit(ordered, grid, ratios, fine) for grid in grids]
@@ -120,12 +118,6 @@ def _clip_ratios(values: Doubles, exponent: float, elements: int) -> Doubles:
     largest = min(1 / values[-1], 1 / _SMALLEST_RATIO)
     count = max(_FEWEST_RATIOS, 1 + math.ceil(math.log(largest / smallest) / math.log(_LARGEST_STEP)))
     return np.append(np.geomspace(smallest, largest, count), 1.0)
-
-
-def _parts(rows: int, elements: int, thresholds: int) -> Iterator[slice]:
-    step = max(1, _AT_ONCE // max(elements, thresholds))
-    for start in range(0, rows, step):
-        yield slice(start, start + step)
 
 
 def _fit(rows: _OrderedRows, grid: Doubles, ratios: Doubles, fine: Doubles) -> tuple[Doubles, Doubles]:

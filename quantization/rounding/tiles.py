@@ -55,8 +55,15 @@ def by_tiles(shares: Floats, fit: Callable[[Floats, int, Room], Floats], results
         place = found[:, part[0], part[1]]
         place[...] = fit(np.ascontiguousarray(groups), axis, room).reshape(place.shape)
 
-    on_cores(visit, list(_parts(outer, inner, max(1, TILE // max(elements, 1)))))
+    on_cores(visit, list(_tiles(outer, inner, max(1, TILE // max(elements, 1)))))
     return found
+
+
+def parts(rows: int, elements: int, most: int) -> Iterator[slice]:
+    """Slices of `rows` rows of so many `elements` each, with at most so many elements together, or one row."""
+    step = max(1, most // max(elements, 1))
+    for start in range(0, rows, step):
+        yield slice(start, start + step)
 
 
 def on_cores(visit: Callable[[T, Room], None], parts: Sequence[T]) -> None:
@@ -84,7 +91,7 @@ def cores() -> int:
     return max(1, int(told)) if told.isdecimal() else len(os.sched_getaffinity(0))
 
 
-def _parts(outer: int, inner: int, groups: int) -> Iterator[Part]:
+def _tiles(outer: int, inner: int, groups: int) -> Iterator[Part]:
     """Of at most so many groups each."""
     wide = _slices(inner, groups)
     high = max(1, groups // max(inner, 1))

@@ -116,6 +116,13 @@ def table_shape(format_: CodebookFormat, shape: tuple[int, ...], channel_axis: i
     return folded.outer, 1 << format_.bits, folded.inner
 
 
+def table_numbers(table: tuple[int, int, int], shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """For every weight of `shape` which table `[outer, ..., inner]` it takes, counted through `[outer, inner]`."""
+    outer, _, inner = table
+    numbers = np.arange(outer * inner, dtype=np.int32).reshape(outer, 1, inner)
+    return np.broadcast_to(numbers, (outer, math.prod(shape) // (outer * inner), inner)).reshape(shape)
+
+
 def stored_table_shape(shape: tuple[int, int, int]) -> tuple[int, ...]:
     """The table's shape in the file: without a last axis of 1, because ONNX Runtime gathers along a last axis in two
     thirds of the time."""

@@ -13,7 +13,7 @@ from quantization.formats import CodebookFormat, HadamardFormat, HalfFormat, Int
 from quantization.rounding.formats import round_to_formats
 from quantization.rounding.gptq import gptq, prepare
 from quantization.rounding.gptq_codebooks import codebook_gptq
-from quantization.rounding.gptq_powers import power_gptq
+from quantization.rounding.gptq_grids import power_gptq
 from quantization.rounding.gptq_rotations import hadamard_gptq
 from quantization.rounding.nearest import round_nearest
 from quantization.rounding.reduction import NotReducible
@@ -48,7 +48,7 @@ def test_each_format_is_rounded_as_its_family_is(make_network: Callable[..., Net
     found, method = round_to_formats(weight, FORMATS, 1, statistics)
     assert method == "gptq"
     assert [own.format for own in found] == FORMATS
-    integers = gptq(weight, [IntegerFormat(4), IntegerFormat(2)], 1, statistics).weights
+    integers = gptq(prepare(weight, statistics), [IntegerFormat(4), IntegerFormat(2)], 1)
     turned = hadamard_gptq(weight, [HadamardFormat(3), HadamardFormat(5)], 1, statistics)
     (power,) = power_gptq(prepare(weight, statistics), [PowerFormat(3)], 1)
     (codebook,) = codebook_gptq(prepare(weight, statistics), [CodebookFormat(2, 45)], 1)
