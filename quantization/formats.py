@@ -206,7 +206,7 @@ def parse_format(name: str) -> Format:
     Raises:
         ValueError: no format has this name.
     """
-    if (found := _NAME.fullmatch(name)) and (format_ := _parsed(*found.groups())) and format_.name == name:
+    if (match := _NAME.fullmatch(name)) and (format_ := _parsed(*match.groups())) and format_.name == name:
         return format_
     raise ValueError(
         f"no format is called {name!r}; expected a name such as float32, float16, int4/channel, int8/tensor, "

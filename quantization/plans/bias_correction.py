@@ -121,12 +121,12 @@ class Biases:
         Args:
             quantized: the values that the weight has in the quantized network.
         """
-        found = reduction(self._nodes[use.layer.name], use.site.weight, use.site.shape)
-        if self.of(use.layer) is None or isinstance(found, NotReducible):
+        view = reduction(self._nodes[use.layer.name], use.site.weight, use.site.shape)
+        if self.of(use.layer) is None or isinstance(view, NotReducible):
             return None
-        weight = found.to_matrix(self._network.weight(use.site.weight)).astype(np.float64)
-        rounded = found.to_matrix(quantized).astype(np.float64)
-        mean, float_mean = _mean_columns(found, lockstep.pairs(use.tensor))
+        weight = view.to_matrix(self._network.weight(use.site.weight)).astype(np.float64)
+        rounded = view.to_matrix(quantized).astype(np.float64)
+        mean, float_mean = _mean_columns(view, lockstep.pairs(use.tensor))
         error = np.einsum("grk,gk->gr", rounded, mean) - np.einsum("grk,gk->gr", weight, float_mean)
         return np.asarray(error.ravel())
 
@@ -149,7 +149,7 @@ class Biases:
 
 
 def _mean_columns(
-    found: Reduction, pairs: Iterable[tuple[Floats, Floats]]
+    view: Reduction, pairs: Iterable[tuple[Floats, Floats]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The means over all positions of the columns `[groups, reduced]`, of the quantized and of the float network."""
     totals: list[NDArray[np.float64] | float] = [0.0, 0.0]
@@ -157,12 +157,12 @@ def _mean_columns(
     for pair in pairs:
         for place, values in enumerate(pair):
             batch = torch.as_tensor(values)
-            if isinstance(found, ConvReduction):  # windows of a sum are sums of windows
+            if isinstance(view, ConvReduction):  # windows of a sum are sums of windows
                 batch = batch.sum(dim=0, keepdim=True).double()
-            grid = found.grid(batch.shape)
-            columns = found.columns(batch, [0] * len(grid), [1] * len(grid))
+            grid = view.grid(batch.shape)
+            columns = view.columns(batch, [0] * len(grid), [1] * len(grid))
             totals[place] = totals[place] + columns.sum(dim=2, dtype=torch.float64).numpy()
-        positions += columns.shape[2] * (len(values) if isinstance(found, ConvReduction) else 1)
+        positions += columns.shape[2] * (len(values) if isinstance(view, ConvReduction) else 1)
     mean, float_mean = (np.asarray(total) / positions for total in totals)
     return mean, float_mean
 

@@ -71,13 +71,13 @@ def codebook_descent(
         rows = _Rows(tables[group], values[group], kept[group])
         tables[group], values[group] = rows.descended(aims[group], moments, sweeps, check)
     codes = np.stack([nearest_places(at, own) for own, at in zip(tables, values, strict=True)])
-    found = np.empty_like(flat)
-    found[owner] = tables
+    descended = np.empty_like(flat)
+    descended[owner] = tables
     every = reduction.from_matrix(values, start.shape).ravel()[start.positions] * start.factor
     return replace(
         start,
         codes=reduction.from_matrix(codes.astype(np.int8) - np.int8(half), start.shape),
-        table=folded_tables(found, start.table.shape),
+        table=folded_tables(descended, start.table.shape),
         values=every.astype(np.float32),
     )
 
@@ -116,7 +116,7 @@ class _Rows:
 
     def _refit(self, tables: Doubles, values: Doubles, slopes: Doubles, hessian: Doubles) -> Doubles:
         """The tables of least error for the places that `values` have in `tables`; `values` and `slopes` follow."""
-        found = np.empty_like(tables)
+        refitted = np.empty_like(tables)
         levels = np.arange(tables.shape[1])
         unit = hessian.diagonal().mean()
         moments = (hessian / unit).astype(np.float32)
@@ -133,8 +133,8 @@ class _Rows:
             moves = ((rounded - tables[part])[:, None] @ uses)[:, 0]
             values[part] += moves
             slopes[part] += moves @ hessian
-            found[part] = np.sort(rounded, axis=1)
-        return found
+            refitted[part] = np.sort(rounded, axis=1)
+        return refitted
 
 
 def _errors(deltas: Doubles, slopes: Doubles) -> Doubles:

@@ -112,8 +112,7 @@ class _Grid:
 
     def nearest(self, group: int, columns: slice, wanted: Doubles) -> Doubles:
         if isinstance(self._weight, PowerWeight):
-            found: Doubles = self._values[np.searchsorted(self._middles, wanted)]
-            return found
+            return np.asarray(self._values[np.searchsorted(self._middles, wanted)])
         np.rint(wanted, out=wanted)
         np.maximum(wanted, self._lowest[group][:, columns], out=wanted)
         np.minimum(wanted, self._highest[group][:, columns], out=wanted)

@@ -45,7 +45,7 @@ from quantization.plans.bias_correction import Biases, BiasSteps
 from quantization.plans.coordinate_descent import SWEEPS
 from quantization.plans.lockstep import Arrays, Floats, Lockstep, affordable
 from quantization.plans.order import Stage, Use, stages
-from quantization.plans.weight_rounding import reason_to_keep, rounded_anew
+from quantization.plans.weight_rounding import reason_to_keep, round_anew
 from quantization.rounding.statistics import POSITIONS_PER_SAMPLE, InputStatistics, input_statistics
 from quantization.storage.weights import QuantizedWeight
 
@@ -207,24 +207,24 @@ class _Rounding:
                 statistics.add(use.layer, quantized, exact)
         about_means = self._effort.correct_biases and len(site.layers) == 1 and self._biases.of(site.layers[0])
         if about_means and self._steps.has(site.layers[0]):
-            found, note = self._rounded(site, statistics.centered(), check)
-            error = self._biases.mean_error(uses[0], self._lockstep, found.dequantize())
-            if error is not None and self._steps.are_coarse(site.layers[0], found, error):
+            weight, note = self._round_weight(site, statistics.centered(), check)
+            error = self._biases.mean_error(uses[0], self._lockstep, weight.dequantize())
+            if error is not None and self._steps.are_coarse(site.layers[0], weight, error):
                 self._uncorrected.add(site.layers[0].name)
-                found, note = self._rounded(site, statistics, check)
+                weight, note = self._round_weight(site, statistics, check)
         else:
             statistics = statistics.centered() if about_means else statistics
-            found, note = self._rounded(site, statistics, check)
-        self.weights[name], self.replaced[name] = found, found.dequantize()
+            weight, note = self._round_weight(site, statistics, check)
+        self.weights[name], self.replaced[name] = weight, weight.dequantize()
         self.notes[name] = "sequential gptq" + (f": {note}" if note else "")
 
-    def _rounded(
+    def _round_weight(
         self, site: Site, statistics: InputStatistics, check: Callable[[], None]
     ) -> tuple[QuantizedWeight, str]:
         """The weight of `site`, and GPTQ's note."""
         weight, format_ = self._network.weight(site.weight), self._given[site.weight].format
         effort = self._effort
-        return rounded_anew(weight, format_, site.channel_axis, statistics, effort.damping, effort.sweeps, check)
+        return round_anew(weight, format_, site.channel_axis, statistics, effort.damping, effort.sweeps, check)
 
     def correct_bias(self, use: Use) -> None:
         """Give the bias of one use, if it has one, the mean error of its layer, unless its steps are too coarse; in the
@@ -240,17 +240,17 @@ class _Rounding:
         self.replaced[bias.initializer] = self._steps.kept(layer, weight, values)
 
     def _statistics(self, site: Site) -> InputStatistics:
-        found = input_statistics(self._network, site, self._effort.positions_per_sample)
-        if not isinstance(found, InputStatistics):
-            raise TypeError(f"{site.name} has no second moments: {found.reason}")
-        return found
+        statistics = input_statistics(self._network, site, self._effort.positions_per_sample)
+        if not isinstance(statistics, InputStatistics):
+            raise TypeError(f"{site.name} has no second moments: {statistics.reason}")
+        return statistics
 
     def _reason_to_keep(self, site: Site) -> str:
         """Why a weight cannot be rounded anew; empty if it can."""
-        found = input_statistics(self._network, site, self._effort.positions_per_sample)
-        if not isinstance(found, InputStatistics):
-            return found.reason
-        if reason := reason_to_keep(self._given[site.weight], found.reduction):
+        statistics = input_statistics(self._network, site, self._effort.positions_per_sample)
+        if not isinstance(statistics, InputStatistics):
+            return statistics.reason
+        if reason := reason_to_keep(self._given[site.weight], statistics.reduction):
             return reason
         if not any(use.site == site for stage in self.order for use in stage.uses):
             return "its inputs are made by its own node"

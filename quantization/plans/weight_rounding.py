@@ -42,7 +42,7 @@ def reason_to_keep(weight: QuantizedWeight, reduction: Reduction) -> str:
     return f"an output sums over values of several tables of {name}" if row_tables(weight, reduction) is None else ""
 
 
-def rounded_anew(
+def round_anew(
     weight: Floats,
     format_: WeightFormat,
     channel_axis: int,
@@ -85,7 +85,7 @@ def rounded_anew(
             (codebook,) = codebook_gptq(prepared, [format_], channel_axis, check)
             quantized = codebook_descent(codebook, *problem)
         case _:
-            raise TypeError(f"a weight in {format_.name} was to be kept")
+            raise TypeError(f"a weight in {format_.name} cannot be rounded anew; keep it")
     return quantized, prepared.note
 
 

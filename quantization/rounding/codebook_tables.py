@@ -189,10 +189,10 @@ def _with_outliers(rows: Floats, masses: Floats | None, levels: int, count: int)
 
 def _others(rows: Floats, masses: Floats | None, kept: NDArray[np.intp], part: slice) -> Floats:
     """The masses of some rows, 0 for what is `kept`."""
-    found = np.ones_like(rows[part]) if masses is None else masses[part].copy()
+    others = np.ones_like(rows[part]) if masses is None else masses[part].copy()
     places = kept - part.start * rows.shape[1]
-    found.flat[places[(places >= 0) & (places < found.size)]] = 0
-    return found
+    others.flat[places[(places >= 0) & (places < others.size)]] = 0
+    return others
 
 
 def _worst(

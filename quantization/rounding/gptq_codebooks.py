@@ -58,16 +58,16 @@ def codebook_gptq(
     importance = _importance(prepared)
     unit = power_of_two(prepared.target)
     scaled = replace(prepared, target=prepared.target / unit, matrix=prepared.matrix / unit)
-    found = []
+    weights = []
     for format_ in formats:
         check()
         fitted = fit_tables(scaled.target, format_, channel_axis, importance)
         channel = prepared.reduction.by_row(fitted.channels())
         if channel is None:
-            found.append(codebook(prepared.target, format_, channel_axis, importance))
+            weights.append(codebook(prepared.target, format_, channel_axis, importance))
         else:
-            found.append(_round(scaled, fitted, format_, channel, unit))
-    return found
+            weights.append(_round(scaled, fitted, format_, channel, unit))
+    return weights
 
 
 def _importance(prepared: Prepared) -> Floats:
@@ -90,13 +90,13 @@ def _round(
     kept = reduction.to_matrix(fitted.kept_mask())
     for rows in chunks(prepared.matrix.shape, 1):
         weights = factor.sort(prepared.matrix[:, rows])
-        beside = factor.sort(kept[:, rows])
-        found = _rounded(factor, weights, fitted.tables[channel[:, rows]], beside)
+        stays = factor.sort(kept[:, rows])
+        lanes = _round_lanes(factor, weights, fitted.tables[channel[:, rows]], stays)
         for _ in range(_ROUNDS - 1):
-            found = found.or_where_better(_rounded(factor, weights, np.sort(found.tables, axis=2), beside))
-        tables[channel[:, rows]] = found.tables
-        codes[:, rows] = factor.unsort(found.codes)
-        values[:, rows] = factor.unsort(weights + found.deltas)
+            lanes = lanes.or_where_better(_round_lanes(factor, weights, np.sort(lanes.tables, axis=2), stays))
+        tables[channel[:, rows]] = lanes.tables
+        codes[:, rows] = factor.unsort(lanes.codes)
+        values[:, rows] = factor.unsort(weights + lanes.deltas)
     places, kept_values = reduction.from_matrix(codes, shape), reduction.from_matrix(values, shape)
     return fitted.weight(format_, tables, places, kept_values, unit)
 
@@ -123,7 +123,7 @@ class _Rounded:
         )
 
 
-def _rounded(factor: Factor, weights: Floats, tables: Floats, kept: NDArray[np.bool_]) -> _Rounded:
+def _round_lanes(factor: Factor, weights: Floats, tables: Floats, kept: NDArray[np.bool_]) -> _Rounded:
     """`weights` `[groups, reduced, lanes]` at tables that begin as `tables`, ascending, and `kept` ones beside."""
     rounding = GridRounding(tables, weights.shape[1])
     columns = round_columns(factor, weights, rounding, kept if kept.any() else None)
@@ -151,8 +151,8 @@ class _Entries:
     def sums(self, values: Floats) -> Doubles:
         """Over all weights that use an entry, `[groups, lanes, levels]`."""
         size = math.prod(self.shape)
-        found = np.bincount(self.places.ravel(), values.ravel(), size + 1)[:size]
-        return np.asarray(found, dtype=np.float64).reshape(self.shape)
+        sums = np.bincount(self.places.ravel(), values.ravel(), size + 1)[:size]
+        return np.asarray(sums, dtype=np.float64).reshape(self.shape)
 
 
 def _refitted(factor: Factor, entries: _Entries, tables: Floats, columns: Columns) -> _Rounded:

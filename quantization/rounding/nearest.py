@@ -32,11 +32,11 @@ def round_nearest(weight: Floats, format_: WeightFormat, channel_axis: int) -> Q
         channel_axis: axis of the output channels; unused at tensor granularity.
 
     Raises:
-        ValueError: the weight is not finite float32, or the axis is not one of its axes, or float32 is asked for.
-        NotStorable: the weight holds no number.
+        ValueError: the weight is not finite float32, the axis is not one of its axes, or the format is float32.
+        NotStorable: the weight is empty.
     """
     if not weight.size:
-        storage(format_, weight.shape, channel_axis)  # which says why it has none
+        storage(format_, weight.shape, channel_axis)  # raises
     match format_:
         case IntegerFormat():
             return round_integers(weight, format_, channel_axis)
@@ -48,7 +48,7 @@ def round_nearest(weight: Floats, format_: WeightFormat, channel_axis: int) -> Q
             return round_power(weight, format_, channel_axis)
         case HadamardFormat():
             return round_rotated(weight, format_, channel_axis)
-    raise ValueError(f"{format_.name} is how a weight came, and no format that it is rounded to")
+    raise ValueError(f"{format_.name} keeps the weight as it is; there is nothing to round")
 
 
 def round_integers(weight: Floats, format_: IntegerFormat, channel_axis: int) -> IntegerWeight:

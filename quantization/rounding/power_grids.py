@@ -105,8 +105,7 @@ def _fitted(rows: Floats, table: NDArray[np.float16], exponent: float) -> tuple[
     for part in parts(len(alive), max(rows.shape[1], len(table) * len(ratios)), _AT_ONCE):
         of = alive[part]
         ordered = _OrderedRows(rows[of] / largest[of, None].astype(np.float64))
-        found = [_fit(ordered, grid, ratios, fine) for grid in grids]
-        (up, up_error), (down, down_error) = found
+        (up, up_error), (down, down_error) = (_fit(ordered, grid, ratios, fine) for grid in grids)
         scales[of] = np.where(down_error < up_error, -down, up) * largest[of] / half
         errors[of] = np.minimum(up_error, down_error) * np.square(largest[of], dtype=np.float64)
     return scales, errors
@@ -124,8 +123,8 @@ def _fit(rows: _OrderedRows, grid: Doubles, ratios: Doubles, fine: Doubles) -> t
     """The ratio of each row, in units of its largest weight, and its squared error."""
     scale, error = _best(*rows.refitted(grid, np.broadcast_to(ratios, (rows.count, len(ratios)))))
     for _ in range(_ALTERNATIONS):
-        found, found_error = _best(*rows.refitted(grid, scale[:, None] * fine))
-        scale, error = np.where(found_error < error, found, scale), np.minimum(found_error, error)
+        trial, trial_error = _best(*rows.refitted(grid, scale[:, None] * fine))
+        scale, error = np.where(trial_error < error, trial, scale), np.minimum(trial_error, error)
         fine = np.ones(1)
     return scale, error
 

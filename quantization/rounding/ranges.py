@@ -73,8 +73,8 @@ def optimal_scales(weight: Floats, format_: IntegerFormat, channel_axis: int) ->
     if not format_.symmetric:
         raise ValueError("scales alone are those of symmetric formats; `affine_ranges` finds the others' zero points")
     grouped = groups(finite_float32(weight), format_, channel_axis)
-    [found] = by_tiles(grouped, partial(_fitted, format_=format_), 1)
-    scale = found.reshape(scale_shape(format_, weight.shape, channel_axis))
+    [scales] = by_tiles(grouped, partial(_fitted, format_=format_), 1)
+    scale = scales.reshape(scale_shape(format_, weight.shape, channel_axis))
     return round_scales(scale) if format_.block else scale
 
 
@@ -179,8 +179,8 @@ class _Fits:
 
     def explained(self) -> Sums:
         """What the codes leave of the sum of `(w / unit)**2`, with the best scale for them, is all but this."""
-        found: Sums = self.products * self.products / self.squares
-        return found
+        explained: Sums = self.products * self.products / self.squares
+        return explained
 
     def best(self) -> Floats:
         """The scale whose codes explain most, `[groups]`."""
@@ -198,8 +198,8 @@ class _Fits:
     def _of_best(self, values: Sums, explained: Sums) -> Sums:
         """Of `[ratios, groups]` those of the codes that explain most, the largest of equals. (`argmax` over the first
         axis takes three times as long.)"""
-        found: Sums = np.where(explained == explained.max(axis=0), values, -np.inf).max(axis=0)
-        return found
+        best: Sums = np.where(explained == explained.max(axis=0), values, -np.inf).max(axis=0)
+        return best
 
 
 class _Tile:
@@ -244,13 +244,13 @@ class _Tile:
         best one leaves, in every group."""
         squares = self.squares()
         most = np.zeros_like(squares)
-        found: list[_Fits] = []
+        fits: list[_Fits] = []
         for ratio in ratios:
             if ratio < 1 and (self._beyond(ratio) >= squares - most).all():
                 break
-            found.append(self.fits([ratio, -ratio]))
-            most = np.maximum(most, found[-1].explained().max(axis=0))
-        joined = (np.concatenate([getattr(f, name) for f in found]) for name in ("ratios", "products", "squares"))
+            fits.append(self.fits([ratio, -ratio]))
+            most = np.maximum(most, fits[-1].explained().max(axis=0))
+        joined = (np.concatenate([getattr(f, name) for f in fits]) for name in ("ratios", "products", "squares"))
         return _Fits(self.scale, *joined)
 
     def _beyond(self, ratio: float) -> Sums:
@@ -266,10 +266,10 @@ class _Tile:
 
     def squares(self) -> Sums:
         """Sums of `(w / scale)**2`, `[groups]`."""
-        found: Sums = self._zeros(1)[0]
+        sums: Sums = self._zeros(1)[0]
         for divided in self._pieces():
-            self._add_dot(divided, divided, found)
-        return found
+            self._add_dot(divided, divided, sums)
+        return sums
 
     def errors(self, scale: Floats) -> NDArray[np.float64]:
         """Squared errors at `scale`, `[groups]`."""

@@ -165,11 +165,11 @@ class ConvReduction(Reduction):
         windows = [self._windows_of(padded[n :: len(starts)], grid, start, steps) for n, start in enumerate(starts)]
         kernel = windows[0].shape[: 1 + len(self.kernel)]
         positions = [math.prod(each.shape[len(kernel) :]) for each in windows]
-        found = padded.new_empty((*kernel, sum(positions)))
+        columns = padded.new_empty((*kernel, sum(positions)))
         for each, stop in zip(windows, itertools.accumulate(positions), strict=True):
-            own = found[..., stop - math.prod(each.shape[len(kernel) :]) : stop]
+            own = columns[..., stop - math.prod(each.shape[len(kernel) :]) : stop]
             own.view(each.shape).copy_(each)
-        return found.view(self.group, padded.shape[1] // self.group * math.prod(self.kernel), -1)
+        return columns.view(self.group, padded.shape[1] // self.group * math.prod(self.kernel), -1)
 
     def _windows_of(self, padded: Tensor, grid: Sequence[int], starts: Sequence[int], steps: Sequence[int]) -> Tensor:
         """A view `[channels, *kernel, samples, *positions]`."""

@@ -90,13 +90,13 @@ class CodebookWeight(QuantizedWeight):
     def tensors(self, opset: int = NATIVE_OPSET) -> list[onnx.TensorProto]:
         """Digits, table, factor, and if the format keeps outliers their positions and values."""
         outer, levels, inner = self.table.shape
-        found: list[NDArray[Any]] = [
+        arrays: list[NDArray[Any]] = [
             self.table.reshape(stored_table_shape((outer, levels, inner))),
             self.factor,
         ]
         if self.format.outliers:
-            found += [self.positions, self.values]
-        return [*pack(self.codes, self.format.bits, opset), *(onnx.numpy_helper.from_array(array) for array in found)]
+            arrays += [self.positions, self.values]
+        return [*pack(self.codes, self.format.bits, opset), *(onnx.numpy_helper.from_array(array) for array in arrays)]
 
 
 def outlier_count(format_: CodebookFormat, size: int) -> int:

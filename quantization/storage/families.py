@@ -31,7 +31,7 @@ def quantized_weight(format_: WeightFormat, arrays: Mapping[str, NDArray[Any]]) 
         ValueError: weights in this format hold no arrays, or the arrays are not those of a weight in it.
     """
     if type(format_) not in _CLASSES:
-        raise ValueError(f"{format_.name} is how a weight came, and no format that it is rounded to")
+        raise ValueError(f"{format_.name} keeps the weight as it is; there is nothing to round")
     return _CLASSES[type(format_)](format_, **arrays)
 
 

@@ -90,7 +90,7 @@ def storage(
             has no storage.
     """
     if not math.prod(shape):
-        raise NotStorable(f"a weight of shape {shape} holds no number to round; it stays as it came")
+        raise NotStorable(f"a weight of shape {shape} is empty; it stays as it is")
     try:
         match format_:
             case IntegerFormat():
@@ -112,7 +112,7 @@ def storage(
                 return Storage(parts, function, shape)
     except ValueError as error:
         raise NotStorable(str(error)) from error
-    raise NotStorable(f"{format_.name} is not stored in parts")
+    raise NotStorable(f"{format_.name} keeps the weight as it is; it is not stored in parts")
 
 
 def _digits(bits: int, shape: tuple[int, ...], opset: int) -> tuple[Part, ...]:

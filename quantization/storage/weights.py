@@ -39,8 +39,8 @@ class QuantizedWeight(ABC):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays by the names of their fields; `quantization.storage.families.quantized_weight` takes them."""
-        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "format"}
-        return {name: array for name, array in found.items() if array is not None}
+        arrays = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "format"}
+        return {name: array for name, array in arrays.items() if array is not None}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
