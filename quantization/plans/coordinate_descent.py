@@ -134,26 +134,33 @@ def _spread(weight: IntegerWeight | PowerWeight, shared: NDArray[Number], reduct
 
 
 def sweep(
-    numbers: Doubles,
-    slopes: Doubles,
-    scales: Doubles,
-    hessian: Doubles,
+    Q: Doubles,
+    G: Doubles,
+    S: Doubles,
+    H: Doubles,
     nearest: Nearest,
     check: Callable[[], None],
 ) -> bool:
-    """One sweep over `numbers` `[rows, reduced]` and `slopes`, their `d H`, both in place, with `scales` of the same
-    shape; whether a number changed."""
-    curvatures = hessian.diagonal()
+    """One sweep over the numbers Q and the slopes `G = d H` of their rows, both `[rows, reduced]` and changed in place;
+    whether a number changed.
+
+    Args:
+        S: the scale of each number, `[rows, reduced]`.
+        H: `[reduced, reduced]`.
+        nearest: the numbers that a row may take.
+        check: called for every block of columns; what it raises ends the work.
+    """
+    curvatures = H.diagonal()
     moved, ahead, column, checked = False, 1, 0, 0
     while column < len(curvatures):
         if column >= checked:
             check()
             checked = column + _BLOCK
         part = slice(column, column + ahead)
-        wanted = slopes[:, part] / (scales[:, part] * -curvatures[part])
-        wanted += numbers[:, part]
+        wanted = G[:, part] / (S[:, part] * -curvatures[part])
+        wanted += Q[:, part]
         steps = nearest(part, wanted)
-        steps -= numbers[:, part]
+        steps -= Q[:, part]
         columns, rows = steps.T.nonzero()
         if not len(columns):
             column += steps.shape[1]
@@ -161,9 +168,10 @@ def sweep(
             continue
         ahead = int(columns[0]) + 1  # those behind it see other slopes now
         column += ahead
+        j = column - 1
         rows = rows[: columns.searchsorted(ahead)]
         own = steps[rows, ahead - 1]
-        numbers[rows, column - 1] += own
-        slopes[rows] += (own * scales[rows, column - 1])[:, None] * hessian[column - 1]
+        Q[rows, j] += own
+        G[rows] += (own * S[rows, j])[:, None] * H[j]
         moved = True
     return moved

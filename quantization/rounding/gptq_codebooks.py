@@ -158,24 +158,24 @@ class _Entries:
 def _refitted(factor: Factor, entries: _Entries, tables: Floats, columns: Columns) -> _Rounded:
     """What `columns` were rounded to, at the tables of least error for these codes, by conjugate gradients."""
     scales = np.square(factor.diagonal)[:, :, None]
-    upper, lower = factor.upper, factor.upper.mT
-    squares = np.square(factor.diagonal[:, :, None] * factor.upper).sum(axis=1)[:, :, None]
-    own = entries.sums(np.broadcast_to(squares, columns.deltas.shape))  # by which the search is scaled
-    residual = -entries.sums(lower @ (scales * (upper @ columns.deltas)))
+    U, D = factor.upper, columns.deltas
+    squares = np.square(factor.diagonal[:, :, None] * U).sum(axis=1)[:, :, None]
+    own = entries.sums(np.broadcast_to(squares, D.shape))  # by which the search is scaled
+    residual = -entries.sums(U.mT @ (scales * (U @ D)))
     moved = np.zeros(tables.shape)
     step, last = np.zeros(tables.shape), None
     for _ in range(min(_MOST_STEPS, tables.shape[2])):
         scaled = _ratio(residual, own)
         square = (residual * scaled).sum(axis=2, keepdims=True)
         step = scaled if last is None else scaled + _ratio(square, last) * step
-        product = entries.sums(lower @ (scales * (upper @ entries.spread(step))))
+        product = entries.sums(U.mT @ (scales * (U @ entries.spread(step))))
         length = _ratio(square, (step * product).sum(axis=2, keepdims=True))
         moved += length * step
         residual -= length * product
         last = square
     refitted = (tables + moved).clip(-LARGEST, LARGEST).astype(np.float16).astype(np.float32)
-    deltas: Floats = columns.deltas + entries.spread(refitted) - entries.spread(tables)
-    errors = (scales * np.square(upper @ deltas)).sum(axis=1)
+    deltas: Floats = D + entries.spread(refitted) - entries.spread(tables)
+    errors = (scales * np.square(U @ deltas)).sum(axis=1)
     return _Rounded(refitted, np.asarray(columns.rounding.codes, dtype=np.uint8), deltas, errors)
 
 
