@@ -18,13 +18,14 @@ import onnxruntime
 from onnx import helper
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
+from benchmarks.largest_magnitude import round_by_largest
 from network.graph import Network
 from network.normalise import from_proto
 from quantization.export.cost import file_bytes
 from quantization.export.on_demand import RoundedOnDemand
 from quantization.export.write import write
 from quantization.formats import Granularity, IntegerFormat, WeightFormat
-from quantization.rounding.nearest import round_by_largest, round_nearest
+from quantization.rounding.nearest import round_nearest
 
 LAYERS, NARROW, WIDE = 24, 1024, 4096
 BLOCK = IntegerFormat(4, Granularity.BLOCK, True, 32)

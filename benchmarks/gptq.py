@@ -26,7 +26,7 @@ from evaluation.runner import OnnxRunner
 from network.graph import Network
 from network.normalise import dump, normalise
 from quantization.formats import IntegerFormat
-from quantization.rounding.gptq import DAMPING, gptq
+from quantization.rounding.gptq import DAMPING, gptq, prepare
 from quantization.rounding.statistics import InputStatistics, input_statistics
 
 ROWS, REDUCED = 1024, 4096
@@ -69,7 +69,7 @@ def _gemm_time_ratio(threads: int) -> float:
     upper = np.triu(np.random.default_rng(2).standard_normal((REDUCED, REDUCED), dtype=np.float32))
     deltas = np.random.default_rng(3).standard_normal((REDUCED, ROWS), dtype=np.float32)
     parts: list[Callable[[], Any]] = [
-        lambda: gptq(weight, [IntegerFormat(4)], axis, statistics),
+        lambda: gptq(prepare(weight, statistics), [IntegerFormat(4)], axis),
         lambda: lapack.dpotrf(hessian.T, lower=1, clean=0, overwrite_a=1),
         *(lambda block=block: _updates(upper, deltas, block) for block in BLOCKS),
     ]
@@ -102,7 +102,7 @@ def gptq_float_passes(data: Path) -> float:
 
 def _round_all(network: Network, statistics: dict[str, InputStatistics]) -> None:
     for site in network.sites:
-        gptq(network.weight(site.weight), FORMATS, site.channel_axis, statistics[site.name])
+        gptq(prepare(network.weight(site.weight), statistics[site.name]), FORMATS, site.channel_axis)
 
 
 def _gemm() -> tuple[Floats, InputStatistics, int]:

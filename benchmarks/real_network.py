@@ -24,7 +24,7 @@ from planner.problem import Plan
 from quantization.export.cost import file_bytes
 from quantization.export.export import simulate
 from quantization.formats import IntegerFormat
-from quantization.rounding.gptq import gptq
+from quantization.rounding.gptq import gptq, prepare
 from quantization.rounding.statistics import InputStatistics, input_statistics
 from quantization.storage.weights import QuantizedWeight
 
@@ -99,7 +99,7 @@ def rounded_weights(network: Network, images: NDArray[np.float32]) -> dict[str, 
     """Every weight by GPTQ in every format, by site."""
     statistics = site_statistics(network, images)
     return {
-        site.name: gptq(network.weight(site.weight), FORMATS, site.channel_axis, statistics[site.name]).weights
+        site.name: gptq(prepare(network.weight(site.weight), statistics[site.name]), FORMATS, site.channel_axis)
         for site in network.sites
     }
 

@@ -30,7 +30,7 @@ from quantization.formats import (
     PowerFormat,
     WeightFormat,
 )
-from quantization.storage.families import rounded
+from quantization.rounding.nearest import round_nearest
 
 OPSETS = (18, 19, 20, 21, 23, 25)
 SHAPE = (37, 48)
@@ -98,7 +98,7 @@ def write(folder: Path) -> None:
     for opset in OPSETS:
         one = network(opset)
         for format_ in formats():
-            weights = {"w": rounded(one.weight("w"), format_, 0)}
+            weights = {"w": round_nearest(one.weight("w"), format_, 0)}
             path = folder / f"{opset}_{format_.name.replace('/', '_')}.onnx"
             path.write_bytes(export(one, weights, {}))
             path.with_suffix(".simulated").write_bytes(simulate(one, weights))

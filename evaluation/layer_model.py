@@ -25,8 +25,8 @@ from quantization.activations.quantized import QuantizedActivation
 from quantization.export.export import export
 from quantization.export.matmul_nbits import Products, packed_products
 from quantization.formats import Format, IntegerFormat, UnsignedFormat
-from quantization.rounding.ranges import share_shape
-from quantization.storage.half_scales import rounded
+from quantization.granularity import scale_shape
+from quantization.storage.half_scales import round_scales
 from quantization.storage.weights import IntegerWeight
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -126,8 +126,8 @@ def _made_up_tensor(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
 
 def _made_up(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int) -> IntegerWeight:
     pattern = np.random.default_rng(0).integers(format_.lowest_code, format_.highest_code + 1, _PATTERN)
-    shares = share_shape(format_, shape, channel_axis)
-    scale = rounded(np.full(shares, 0.1 / -format_.lowest_code, dtype=np.float32))
+    shares = scale_shape(format_, shape, channel_axis)
+    scale = round_scales(np.full(shares, 0.1 / -format_.lowest_code, dtype=np.float32))
     zero_point = None if format_.symmetric else np.ones(shares, dtype=np.int8)
     return IntegerWeight(format_, np.resize(pattern.astype(np.int8), shape), scale, zero_point)
 

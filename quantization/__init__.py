@@ -1,6 +1,7 @@
 """Number formats, rounding, and the quantized ONNX file.
 
 formats       what a number may be
+granularity   which elements of a weight share a scale
 storage       what each family of formats stores of a weight, and how that turns back into values
 rounding      one weight rounded to its formats: ranges, nearest codes, GPTQ
 plans         all weights of a plan rounded for each other

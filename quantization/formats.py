@@ -131,6 +131,8 @@ class PowerFormat:
     bits: int
 
     kind: ClassVar[str] = "power"
+    granularity: ClassVar[Granularity] = Granularity.CHANNEL
+    block: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if not MIN_BITS <= self.bits <= MAX_BITS:
@@ -150,6 +152,8 @@ class HadamardFormat:
     bits: int
 
     kind: ClassVar[str] = "hadamard"
+    granularity: ClassVar[Granularity] = Granularity.CHANNEL
+    block: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if not MIN_BITS <= self.bits <= MAX_BITS:
@@ -187,6 +191,7 @@ class UnsignedFormat:
         return (1 << self.bits) - 1
 
 
+ScaledFormat = IntegerFormat | PowerFormat | HadamardFormat
 WeightFormat = IntegerFormat | FloatFormat | HalfFormat | CodebookFormat | PowerFormat | HadamardFormat
 Format = WeightFormat | UnsignedFormat
 
@@ -201,7 +206,7 @@ def parse_format(name: str) -> Format:
     Raises:
         ValueError: no format has this name.
     """
-    if (found := _NAME.fullmatch(name)) and (format_ := _parsed(*found.groups())) and format_.name == name:
+    if (match := _NAME.fullmatch(name)) and (format_ := _parsed(*match.groups())) and format_.name == name:
         return format_
     raise ValueError(
         f"no format is called {name!r}; expected a name such as float32, float16, int4/channel, int8/tensor, "

@@ -28,6 +28,16 @@ def parse_request(members: Mapping[str, Any]) -> JobRequest:
         raise invalid_fields(error.errors(include_url=False), JobRequest) from None
 
 
+def without_retired(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored request without the members and values that this version no longer knows."""
+    weights = dict(request.get("weights") or {})
+    # AdaRound and its time limit were options once; it was a step behind sequential rounding.
+    weights.pop("adaround_seconds", None)
+    if weights.get("refinement") == "adaround":
+        weights["refinement"] = "sequential"
+    return {**request, **({"weights": weights} if "weights" in request else {})}
+
+
 def parse_object(text: str | bytes) -> dict[str, Any]:
     """The JSON object that `text` holds.
 

@@ -79,14 +79,10 @@ class Weights(Strict):
         "power4/channel, hadamard4/channel.",
     )
     rounding: Literal["nearest", "gptq"] = "gptq"
-    refinement: Literal["auto", "none", "sequential", "adaround"] = Field(
+    refinement: Literal["auto", "none", "sequential"] = Field(
         default="auto",
         description="How the weights of a whole plan are rounded anew before it is measured: sequential, each layer "
-        "for the inputs that the quantized layers before it give; adaround, learned after that; auto: sequential after "
-        "gptq, none after nearest.",
-    )
-    adaround_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
-        default=60.0, description="Time for learned rounding, of every plan that is evaluated."
+        "for the inputs that the quantized layers before it give; auto: sequential after gptq, none after nearest.",
     )
     leftovers: Literal["float16", "float32"] = Field(
         default="float16",

@@ -20,7 +20,7 @@ from app.errors import AppError
 from app.lifecycle.messages import MessageSender
 from app.lifecycle.states import JobState
 from app.schemas.job_request import FROM_ELSEWHERE, OF_A_SEARCH, WIDTHS_OF_TARGETS, JobRequest
-from app.schemas.parsing import parse_request
+from app.schemas.parsing import parse_request, without_retired
 from app.schemas.weights import ALL_WIDTHS, OF_CANDIDATES, OF_INTEGERS
 from app.store import jobs
 from app.store.engine import Sessions, clock
@@ -122,7 +122,7 @@ def replan(
             "for others send POST /v1/jobs",
         )
     parent = get(sessions, job_id)
-    request = parse_request(merge(_left_by(changes, parent.request), changes))
+    request = parse_request(merge(_left_by(changes, without_retired(parent.request)), changes))
     scoped = None if key is None else IdempotencyKey(f"replan/{job_id}", key)
     return submit(sessions, send, request, announce_after=announce_after, key=scoped, parent_id=job_id)
 

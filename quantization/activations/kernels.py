@@ -83,7 +83,7 @@ def weight_kernels(network: Network, uses: Sequence[KernelUse]) -> dict[str, Wei
 
 def with_kernels(formats: Mapping[str, Format]) -> frozenset[str]:
     """Of weights by name those whose format integer kernels take."""
-    return frozenset(name for name, found in formats.items() if isinstance(found, IntegerFormat) and found.has_kernel)
+    return frozenset(name for name, own in formats.items() if isinstance(own, IntegerFormat) and own.has_kernel)
 
 
 def made_for(kernel: WeightKernel | None) -> tuple[int | None, ...]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from network.graph import Network
 from quantization.formats import WeightFormat
-from quantization.storage.families import rounded
+from quantization.rounding.nearest import round_nearest
 from quantization.storage.weights import QuantizedWeight
 
 Round = Callable[[NDArray[np.float32], WeightFormat, int], QuantizedWeight]
@@ -27,7 +27,7 @@ class RoundedOnDemand(Mapping[str, QuantizedWeight]):
         ValueError: a name is no site's weight.
     """
 
-    def __init__(self, network: Network, formats: Mapping[str, WeightFormat], round_: Round = rounded) -> None:
+    def __init__(self, network: Network, formats: Mapping[str, WeightFormat], round_: Round = round_nearest) -> None:
         self._network = network
         self._axes = {site.weight: site.channel_axis for site in network.sites}
         self._round = round_

@@ -114,24 +114,6 @@ class Biases:
                 return None
         return LayerBias(name, factor, end) if self._is_own_vector(name, layer) else None
 
-    def is_rectified(self, layer: Layer) -> bool:
-        """Whether the layer's outputs, with its bias if it has one, go into a Relu and nowhere else."""
-        node, bias = self._nodes[layer.name], self.of(layer)
-        if bias is None and len([name for name in node.input if name]) > 2:
-            return False
-        reader = self._readers.get(node.output[0] if bias is None else bias.end)
-        return reader is not None and reader.op_type == "Relu" and (bias is None or bias.factor > 0)
-
-    def before_and_after(self, layer: Layer, corrected: Mapping[str, Floats]) -> tuple[Floats, Floats]:
-        """What is added to `W x` in the float network and with the `corrected` biases: `[channels]`, or one 0 where
-        the layer has no bias."""
-        bias = self.of(layer)
-        if bias is None:
-            return np.zeros(1, dtype=np.float32), np.zeros(1, dtype=np.float32)
-        old = self._network.weight(bias.initializer)
-        new = corrected.get(bias.initializer, old)
-        return old.reshape(-1) / np.float32(bias.factor), new.reshape(-1) / np.float32(bias.factor)
-
     def mean_error(self, use: Use, lockstep: Lockstep, quantized: Floats) -> Doubles | None:
         """By how much the mean of each output of one use, `W x` `[channels]`, is off where the networks stand; None
         where that has no bias to go into.
@@ -139,12 +121,12 @@ class Biases:
         Args:
             quantized: the values that the weight has in the quantized network.
         """
-        found = reduction(self._nodes[use.layer.name], use.site.weight, use.site.shape)
-        if self.of(use.layer) is None or isinstance(found, NotReducible):
+        view = reduction(self._nodes[use.layer.name], use.site.weight, use.site.shape)
+        if self.of(use.layer) is None or isinstance(view, NotReducible):
             return None
-        weight = found.to_matrix(self._network.weight(use.site.weight)).astype(np.float64)
-        rounded = found.to_matrix(quantized).astype(np.float64)
-        mean, float_mean = _mean_columns(found, lockstep.pairs(use.tensor))
+        weight = view.to_matrix(self._network.weight(use.site.weight)).astype(np.float64)
+        rounded = view.to_matrix(quantized).astype(np.float64)
+        mean, float_mean = _mean_columns(view, lockstep.pairs(use.tensor))
         error = np.einsum("grk,gk->gr", rounded, mean) - np.einsum("grk,gk->gr", weight, float_mean)
         return np.asarray(error.ravel())
 
@@ -167,7 +149,7 @@ class Biases:
 
 
 def _mean_columns(
-    found: Reduction, pairs: Iterable[tuple[Floats, Floats]]
+    view: Reduction, pairs: Iterable[tuple[Floats, Floats]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The means over all positions of the columns `[groups, reduced]`, of the quantized and of the float network."""
     totals: list[NDArray[np.float64] | float] = [0.0, 0.0]
@@ -175,12 +157,12 @@ def _mean_columns(
     for pair in pairs:
         for place, values in enumerate(pair):
             batch = torch.as_tensor(values)
-            if isinstance(found, ConvReduction):  # windows of a sum are sums of windows
+            if isinstance(view, ConvReduction):  # windows of a sum are sums of windows
                 batch = batch.sum(dim=0, keepdim=True).double()
-            grid = found.grid(batch.shape)
-            columns = found.columns(batch, [0] * len(grid), [1] * len(grid))
+            grid = view.grid(batch.shape)
+            columns = view.columns(batch, [0] * len(grid), [1] * len(grid))
             totals[place] = totals[place] + columns.sum(dim=2, dtype=torch.float64).numpy()
-        positions += columns.shape[2] * (len(values) if isinstance(found, ConvReduction) else 1)
+        positions += columns.shape[2] * (len(values) if isinstance(view, ConvReduction) else 1)
     mean, float_mean = (np.asarray(total) / positions for total in totals)
     return mean, float_mean
 

@@ -12,7 +12,7 @@ error for its codes: where row l of C says which values use entry l, the entries
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,24 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantization.plans.coordinate_descent import SWEEPS, sweep
-from quantization.rounding.codebook_tables import LARGEST
+from quantization.rounding.codebook_tables import LARGEST, folded_tables, nearest_places
 from quantization.rounding.reduction import Reduction
-from quantization.storage.codebooks import CodebookWeight
+from quantization.rounding.tiles import parts
+from quantization.storage.codebooks import CodebookWeight, table_numbers
 
 _AT_ONCE = 1 << 21  # elements of `[rows, levels, reduced]`
 
 Doubles = NDArray[np.float64]
-Places = NDArray[np.intp]
 
 
-def row_tables(weight: CodebookWeight, reduction: Reduction) -> Places | None:
+def row_tables(weight: CodebookWeight, reduction: Reduction) -> NDArray[np.int32] | None:
     """Which table `[groups, rows]` every row takes, counted through `[outer, inner]` of `weight.table`; None where one
     output sums over values of several tables."""
-    outer, _, inner = weight.table.shape
-    numbers = np.arange(outer * inner).reshape(outer, 1, inner)
-    folded = np.broadcast_to(numbers, (outer, weight.codes.size // (outer * inner), inner))
-    owner = reduction.to_matrix(folded.reshape(weight.shape))
-    return None if (owner != owner[:, :, :1]).any() else np.ascontiguousarray(owner[:, :, 0])
+    return reduction.by_row(table_numbers(weight.table.shape, weight.shape))
 
 
 def codebook_descent(
@@ -74,16 +70,14 @@ def codebook_descent(
     for group, moments in enumerate(hessian):
         rows = _Rows(tables[group], values[group], kept[group])
         tables[group], values[group] = rows.descended(aims[group], moments, sweeps, check)
-    codes = np.stack([_places(own, at) for own, at in zip(tables, values, strict=True)])
-    found = np.empty_like(flat)
-    found[owner] = tables
-    ordered = np.roll(found.astype(np.float16), half, axis=1)  # code 0 first
-    outer, _, inner = start.table.shape
+    codes = np.stack([nearest_places(at, own) for own, at in zip(tables, values, strict=True)])
+    descended = np.empty_like(flat)
+    descended[owner] = tables
     every = reduction.from_matrix(values, start.shape).ravel()[start.positions] * start.factor
     return replace(
         start,
-        codes=reduction.from_matrix((codes - half).astype(np.int8), start.shape),
-        table=np.ascontiguousarray(np.moveaxis(ordered.reshape(outer, inner, -1), 2, 1)),
+        codes=reduction.from_matrix(codes.astype(np.int8) - np.int8(half), start.shape),
+        table=folded_tables(descended, start.table.shape),
         values=every.astype(np.float32),
     )
 
@@ -108,7 +102,7 @@ class _Rows:
         for _ in range(sweeps):
 
             def nearest(columns: slice, wanted: Doubles, tables: Doubles = tables) -> Doubles:
-                at = np.take_along_axis(tables, _places(tables, wanted), axis=1)
+                at = np.take_along_axis(tables, nearest_places(wanted, tables).astype(np.intp), axis=1)
                 return np.where(self.kept[:, columns], wanted, at)
 
             moved = sweep(values, slopes, units, hessian, nearest, check)
@@ -122,12 +116,12 @@ class _Rows:
 
     def _refit(self, tables: Doubles, values: Doubles, slopes: Doubles, hessian: Doubles) -> Doubles:
         """The tables of least error for the places that `values` have in `tables`; `values` and `slopes` follow."""
-        found = np.empty_like(tables)
+        refitted = np.empty_like(tables)
         levels = np.arange(tables.shape[1])
         unit = hessian.diagonal().mean()
         moments = (hessian / unit).astype(np.float32)
-        for part in self._parts():
-            places = _places(tables[part], values[part])
+        for part in parts(len(values), tables.shape[1] * values.shape[1], _AT_ONCE):
+            places = nearest_places(values[part], tables[part]).astype(np.intp)
             places[self.kept[part]] = -1
             uses = (places[:, None] == levels[:, None]).astype(np.float32)  # [rows, levels, reduced]
             images = (uses.reshape(-1, len(moments)) @ moments).reshape(uses.shape)  # far faster than row by row
@@ -139,22 +133,8 @@ class _Rows:
             moves = ((rounded - tables[part])[:, None] @ uses)[:, 0]
             values[part] += moves
             slopes[part] += moves @ hessian
-            found[part] = np.sort(rounded, axis=1)
-        return found
-
-    def _parts(self) -> Iterator[slice]:
-        step = max(1, _AT_ONCE // (self.tables.shape[1] * self.values.shape[1]))
-        for first in range(0, len(self.values), step):
-            yield slice(first, first + step)
-
-
-def _places(tables: Doubles, values: Doubles) -> Places:
-    """For each of `values` `[rows, n]` the place of the nearest in its row's rising table."""
-    middles = (tables[:, 1:] + tables[:, :-1]) / 2
-    places = np.zeros(values.shape, dtype=np.intp)
-    for middle in middles.T:
-        places += values > middle[:, None]
-    return places
+            refitted[part] = np.sort(rounded, axis=1)
+        return refitted
 
 
 def _errors(deltas: Doubles, slopes: Doubles) -> Doubles:

@@ -25,6 +25,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from quantization.granularity import spread
+from quantization.rounding.gptq import ratios
 from quantization.rounding.reduction import Reduction
 from quantization.storage.powers import PowerWeight, ascending
 from quantization.storage.weights import IntegerWeight
@@ -33,7 +35,6 @@ SWEEPS = 4
 _ALL_SWEEPS, _ONE_SWEEP = 1024, 2048  # most columns
 _LOOK_AHEAD = 64  # columns
 _BLOCK = 128  # columns between two checks
-_SMALLEST_RATIO = 1 / 16  # a scale that would all but vanish stays as it was
 
 Doubles = NDArray[np.float64]
 Number = TypeVar("Number", bound=np.generic)
@@ -68,20 +69,23 @@ def coordinate_descent(
     if sweeps < 1:
         return start
     grid = _Grid(start, reduction)
-    owner = None if _in_blocks(start) else grid.owner()
+    numbers = np.arange(start.scale.size).reshape(start.scale.shape)
+    owner = None if start.format.block else reduction.by_row(spread(numbers, start.format, start.shape))
     scales = start.scale.astype(np.float64)
     row_scales = _spread(start, scales, reduction)
     aims = target.astype(np.float64) @ hessian
     slopes = (grid.numbers * row_scales) @ hessian - aims
     for _ in range(sweeps):
         moved = [
-            sweep(grid.numbers[group], slopes[group], row_scales[group], moments, partial(grid.nearest, group), check)
-            for group, moments in enumerate(hessian)
+            sweep(grid.numbers[group], slopes[group], row_scales[group], own, partial(grid.nearest, group), check)
+            for group, own in enumerate(hessian)
         ]
         if owner is not None:
-            ratios = _best_ratios(grid.numbers * row_scales, slopes, aims, owner, scales.size)
-            slopes = (slopes + aims) * ratios[owner] - aims
-            scales = scales * ratios.reshape(scales.shape)
+            values = grid.numbers * row_scales
+            moments = np.stack([(values * images).sum(axis=2) for images in (aims, slopes + aims)])
+            factors = ratios(moments, owner, scales.size)
+            slopes = (slopes + aims) * factors[owner][:, :, None] - aims
+            scales = scales * factors.reshape(scales.shape)
             row_scales = _spread(start, scales, reduction)
         if not any(moved):
             break
@@ -108,8 +112,7 @@ class _Grid:
 
     def nearest(self, group: int, columns: slice, wanted: Doubles) -> Doubles:
         if isinstance(self._weight, PowerWeight):
-            found: Doubles = self._values[np.searchsorted(self._middles, wanted)]
-            return found
+            return np.asarray(self._values[np.searchsorted(self._middles, wanted)])
         np.rint(wanted, out=wanted)
         np.maximum(wanted, self._lowest[group][:, columns], out=wanted)
         np.minimum(wanted, self._highest[group][:, columns], out=wanted)
@@ -123,46 +126,41 @@ class _Grid:
             codes = (self.numbers + self._zero_points).astype(np.int8)
         return self._reduction.from_matrix(codes, self._weight.shape)
 
-    def owner(self) -> NDArray[np.intp]:
-        """Which scale, counted through all, each row takes: `[groups, rows, 1]`."""
-        scale = self._weight.scale
-        numbers = np.arange(scale.size).reshape(scale.shape)
-        return np.ascontiguousarray(_spread(self._weight, numbers, self._reduction)[:, :, :1])
-
-
-def _in_blocks(weight: IntegerWeight | PowerWeight) -> bool:
-    return isinstance(weight, IntegerWeight) and weight.format.block > 0
-
 
 def _spread(weight: IntegerWeight | PowerWeight, shared: NDArray[Number], reduction: Reduction) -> NDArray[Number]:
     """For every weight what it shares, an array of the shape of the scales: `[groups, rows, reduced]`."""
-    if isinstance(weight, IntegerWeight) and weight.format.block:
-        blocks = np.broadcast_to(shared, (len(shared), weight.format.block, shared.shape[2]))
-        return np.ascontiguousarray(reduction.to_matrix(blocks.reshape(weight.shape)))
-    return reduction.to_matrix(np.broadcast_to(shared, weight.shape))
+    matrix = reduction.to_matrix(spread(shared, weight.format, weight.shape))
+    return np.ascontiguousarray(matrix) if weight.format.block else matrix
 
 
 def sweep(
-    numbers: Doubles,
-    slopes: Doubles,
-    scales: Doubles,
-    hessian: Doubles,
+    Q: Doubles,
+    G: Doubles,
+    S: Doubles,
+    H: Doubles,
     nearest: Nearest,
     check: Callable[[], None],
 ) -> bool:
-    """One sweep over `numbers` `[rows, reduced]` and `slopes`, their `d H`, both in place, with `scales` of the same
-    shape; whether a number changed."""
-    curvatures = hessian.diagonal()
+    """One sweep over the numbers Q and the slopes `G = d H` of their rows, both `[rows, reduced]` and changed in place;
+    whether a number changed.
+
+    Args:
+        S: the scale of each number, `[rows, reduced]`.
+        H: `[reduced, reduced]`.
+        nearest: the numbers that a row may take.
+        check: called for every block of columns; what it raises ends the work.
+    """
+    curvatures = H.diagonal()
     moved, ahead, column, checked = False, 1, 0, 0
     while column < len(curvatures):
         if column >= checked:
             check()
             checked = column + _BLOCK
         part = slice(column, column + ahead)
-        wanted = slopes[:, part] / (scales[:, part] * -curvatures[part])
-        wanted += numbers[:, part]
+        wanted = G[:, part] / (S[:, part] * -curvatures[part])
+        wanted += Q[:, part]
         steps = nearest(part, wanted)
-        steps -= numbers[:, part]
+        steps -= Q[:, part]
         columns, rows = steps.T.nonzero()
         if not len(columns):
             column += steps.shape[1]
@@ -170,19 +168,10 @@ def sweep(
             continue
         ahead = int(columns[0]) + 1  # those behind it see other slopes now
         column += ahead
+        j = column - 1
         rows = rows[: columns.searchsorted(ahead)]
         own = steps[rows, ahead - 1]
-        numbers[rows, column - 1] += own
-        slopes[rows] += (own * scales[rows, column - 1])[:, None] * hessian[column - 1]
+        Q[rows, j] += own
+        G[rows] += (own * S[rows, j])[:, None] * H[j]
         moved = True
     return moved
-
-
-def _best_ratios(values: Doubles, slopes: Doubles, aims: Doubles, owner: NDArray[np.intp], count: int) -> Doubles:
-    """By how much each of `count` scales is to be multiplied: `<w, s q>_H / <s q, s q>_H` over its rows."""
-    products, squares = (
-        np.bincount(owner.ravel(), (values * images).sum(axis=2).ravel(), minlength=count)
-        for images in (aims, slopes + aims)
-    )
-    ratios = np.divide(products, squares, out=np.ones(count), where=squares > 0)
-    return np.where(ratios > _SMALLEST_RATIO, ratios, 1.0)

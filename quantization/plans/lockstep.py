@@ -60,7 +60,7 @@ class Lockstep:
         if fixed is not None and min(batch, samples) != fixed:
             raise ValueError(f"the graph takes exactly {fixed} samples in a run; got batches of {batch}, give {fixed}")
         self._float = [{name: array[start : start + batch] for name, array in inputs.items()} for start in starts]
-        self._quantized: list[Values] = [self._rounded(values, 0) for values in self._float]
+        self._quantized: list[Values] = [self._with_quantized(values, 0) for values in self._float]
         self.cut = 0
 
     @property
@@ -93,10 +93,10 @@ class Lockstep:
 
     def _through(self, parts: Sequence[tuple[int, Segment]], values: Values) -> Values:
         for stop, segment in parts:
-            values = self._rounded(segment.run(values), stop)
+            values = self._with_quantized(segment.run(values), stop)
         return values
 
-    def _rounded(self, values: Values, cut: int) -> Values:
+    def _with_quantized(self, values: Values, cut: int) -> Values:
         """`values` with those that come into being at `cut` quantized."""
         names = [name for name in self._moments.get(cut, ()) if name in values]  # others are not read from here on
         return {**values, **{n: self._activations[n].apply(np.asarray(values[n], dtype=np.float32)) for n in names}}

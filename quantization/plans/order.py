@@ -45,10 +45,10 @@ def stages(network: Network, weights: Collection[str]) -> tuple[Stage, ...]:
             if born.get(tensors[0], place + 1) <= place:
                 waiting.append(Use(site, layer, place, tensors[0]))
     waiting.sort(key=lambda use: use.node)
-    found = []
+    ordered = []
     while waiting:
         cut = waiting[0].node
         ready = tuple(use for use in waiting if born[use.tensor] <= cut)
         waiting = [use for use in waiting if born[use.tensor] > cut]
-        found.append(Stage(cut, ready))
-    return tuple(found)
+        ordered.append(Stage(cut, ready))
+    return tuple(ordered)

@@ -30,8 +30,7 @@ Deviations from GPTAQ:
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -42,14 +41,13 @@ from network.graph import Network, Site
 from network.taps import Taps
 from quantization.activations.quantized import QuantizedActivation
 from quantization.errors import QuantizationError
-from quantization.plans.adaround import adaround, layer_samples
 from quantization.plans.bias_correction import Biases, BiasSteps
 from quantization.plans.coordinate_descent import SWEEPS
 from quantization.plans.lockstep import Arrays, Floats, Lockstep, affordable
 from quantization.plans.order import Stage, Use, stages
-from quantization.plans.weight_rounding import reason_to_keep, rounded_anew
+from quantization.plans.weight_rounding import reason_to_keep, round_anew
 from quantization.rounding.statistics import POSITIONS_PER_SAMPLE, InputStatistics, input_statistics
-from quantization.storage.weights import IntegerWeight, QuantizedWeight
+from quantization.storage.weights import QuantizedWeight
 
 DAMPING = 0.03
 MEMORY_BYTES = 1 << 30
@@ -82,7 +80,6 @@ class Effort:
         damping: of GPTQ and of the correction, as `quantization.rounding.gptq.gptq` takes it.
         sweeps: of coordinate descent behind GPTQ.
         correct_biases: also give every bias the mean error of its layer (`quantization.plans.bias_correction`).
-        adaround_seconds: time limit for AdaRound over all layers (`quantization.plans.adaround`); 0 leaves it out.
     """
 
     threads: int
@@ -92,7 +89,6 @@ class Effort:
     damping: float = DAMPING
     sweeps: int = SWEEPS
     correct_biases: bool = True
-    adaround_seconds: float = 0.0
 
 
 def round_plan(
@@ -105,7 +101,7 @@ def round_plan(
 ) -> RoundedPlan:
     """All `weights` of a plan rounded anew, each for the quantized network before it.
 
-    The same bytes for the same arguments, unless AdaRound runs out of time.
+    The same bytes for the same arguments.
 
     Args:
         network: the float network, normalised; not changed.
@@ -126,7 +122,7 @@ def round_plan(
         effort = replace(effort, positions_per_sample=effort.positions_per_sample * math.ceil(given / kept))
     inputs = {name: array[:kept] for name, array in inputs.items()}
     lockstep = Lockstep(network, inputs, activations, batch=effort.batch, threads=effort.threads)
-    work = _Rounding(network, weights, lockstep, activations, kept, effort)
+    work = _Rounding(network, weights, lockstep, activations, effort)
     work.see_later_uses(inputs)
     nodes = len(network.proto.graph.node)
     for stage in work.order if work.has_any() else ():
@@ -151,14 +147,12 @@ class _Rounding:
         weights: Mapping[str, QuantizedWeight],
         lockstep: Lockstep,
         activations: Mapping[str, QuantizedActivation],
-        samples: int,
         effort: Effort,
     ) -> None:
         _check_weights(network, weights)
         self._network = network
         self._given = weights
         self._lockstep = lockstep
-        self._samples = samples
         self._effort = effort
         self._biases = Biases(network)
         self._steps = BiasSteps(network, {name: weight.format for name, weight in weights.items()}, activations)
@@ -174,9 +168,6 @@ class _Rounding:
                 self.weights[site.weight] = weights[site.weight]
                 self.kept[site.weight] = reason
         self.replaced: dict[str, Floats] = {name: weight.dequantize() for name, weight in self.weights.items()}
-        self._seconds = effort.adaround_seconds
-        sites = {use.site for stage in self.order for use in stage.uses if use.site.weight not in self.weights}
-        self._macs = sum(site.macs for site in sites)
 
     def has_any(self) -> bool:
         """Whether any weight is to be rounded anew; corrected biases alone make a plan worse (docs/methods.md)."""
@@ -216,31 +207,24 @@ class _Rounding:
                 statistics.add(use.layer, quantized, exact)
         about_means = self._effort.correct_biases and len(site.layers) == 1 and self._biases.of(site.layers[0])
         if about_means and self._steps.has(site.layers[0]):
-            found, note = self._rounded(site, statistics.centered(), check)
-            error = self._biases.mean_error(uses[0], self._lockstep, found.dequantize())
-            if error is not None and self._steps.are_coarse(site.layers[0], found, error):
+            weight, note = self._round_weight(site, statistics.centered(), check)
+            error = self._biases.mean_error(uses[0], self._lockstep, weight.dequantize())
+            if error is not None and self._steps.are_coarse(site.layers[0], weight, error):
                 self._uncorrected.add(site.layers[0].name)
-                found, note = self._rounded(site, statistics, check)
+                weight, note = self._round_weight(site, statistics, check)
         else:
             statistics = statistics.centered() if about_means else statistics
-            found, note = self._rounded(site, statistics, check)
-        self._settle(name, found)
+            weight, note = self._round_weight(site, statistics, check)
+        self.weights[name], self.replaced[name] = weight, weight.dequantize()
         self.notes[name] = "sequential gptq" + (f": {note}" if note else "")
-        del statistics
-        if self._effort.adaround_seconds > 0:
-            self._adaround(found, uses, check)
 
-    def _rounded(
+    def _round_weight(
         self, site: Site, statistics: InputStatistics, check: Callable[[], None]
     ) -> tuple[QuantizedWeight, str]:
         """The weight of `site`, and GPTQ's note."""
         weight, format_ = self._network.weight(site.weight), self._given[site.weight].format
         effort = self._effort
-        return rounded_anew(weight, format_, site.channel_axis, statistics, effort.damping, effort.sweeps, check)
-
-    def _settle(self, name: str, weight: QuantizedWeight) -> None:
-        self.weights[name] = weight
-        self.replaced[name] = weight.dequantize()
+        return round_anew(weight, format_, site.channel_axis, statistics, effort.damping, effort.sweeps, check)
 
     def correct_bias(self, use: Use) -> None:
         """Give the bias of one use, if it has one, the mean error of its layer, unless its steps are too coarse; in the
@@ -255,50 +239,18 @@ class _Rounding:
         values = self.biases.get(bias.initializer, self._network.weight(bias.initializer))
         self.replaced[bias.initializer] = self._steps.kept(layer, weight, values)
 
-    def _adaround(self, start: QuantizedWeight, uses: Sequence[Use], check: Callable[[], None]) -> None:
-        """Refine one weight within its share of the time that is left, by its multiply-accumulates."""
-        site, layer = uses[0].site, uses[0].layer
-        share = self._seconds * site.macs / max(self._macs, 1)
-        self._macs -= site.macs
-        if len(site.layers) > 1 or not (isinstance(start, IntegerWeight) and start.format.has_kernel):
-            reason = "several layers share the weight" if len(site.layers) > 1 else f"not for {start.format.name}"
-            self.notes[site.weight] += f"; no adaround: {reason}"
-            return
-        if share <= 0:
-            self.notes[site.weight] += "; adaround: no time left"
-            return
-        started = time.monotonic()
-        if self._effort.correct_biases:
-            self.correct_bias(uses[0])
-        reduction = self._statistics(site).reduction
-        samples = layer_samples(
-            reduction,
-            self._network.weight(site.weight),
-            self._lockstep.pairs(uses[0].tensor),
-            samples=self._samples,
-            biases=self._biases.before_and_after(layer, self.biases),
-            relu=self._biases.is_rectified(layer),
-            positions_per_sample=self._effort.positions_per_sample,
-        )
-        left = share - (time.monotonic() - started)
-        found = adaround(start, reduction, samples, seconds=left, check=check)
-        self._settle(site.weight, found.weight)
-        ratio = found.error / (found.start_error or 1)
-        self.notes[site.weight] += f"; adaround: {found.steps} steps, error x {ratio:.3f}"
-        self._seconds = max(0.0, self._seconds - (time.monotonic() - started))
-
     def _statistics(self, site: Site) -> InputStatistics:
-        found = input_statistics(self._network, site, self._effort.positions_per_sample)
-        if not isinstance(found, InputStatistics):
-            raise TypeError(f"{site.name} has no second moments: {found.reason}")
-        return found
+        statistics = input_statistics(self._network, site, self._effort.positions_per_sample)
+        if not isinstance(statistics, InputStatistics):
+            raise TypeError(f"{site.name} has no second moments: {statistics.reason}")
+        return statistics
 
     def _reason_to_keep(self, site: Site) -> str:
         """Why a weight cannot be rounded anew; empty if it can."""
-        found = input_statistics(self._network, site, self._effort.positions_per_sample)
-        if not isinstance(found, InputStatistics):
-            return found.reason
-        if reason := reason_to_keep(self._given[site.weight], found.reduction):
+        statistics = input_statistics(self._network, site, self._effort.positions_per_sample)
+        if not isinstance(statistics, InputStatistics):
+            return statistics.reason
+        if reason := reason_to_keep(self._given[site.weight], statistics.reduction):
             return reason
         if not any(use.site == site for stage in self.order for use in stage.uses):
             return "its inputs are made by its own node"

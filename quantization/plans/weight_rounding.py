@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from quantization.formats import CodebookFormat, HadamardFormat, IntegerFormat, PowerFormat, WeightFormat
 from quantization.plans.codebook_descent import codebook_descent, row_tables
 from quantization.plans.coordinate_descent import SWEEPS, coordinate_descent, sweeps_for
-from quantization.rounding.gptq import Prepared, gptq_prepared, prepare
+from quantization.rounding.gptq import Prepared, gptq, prepare
 from quantization.rounding.gptq_codebooks import codebook_gptq
-from quantization.rounding.gptq_powers import power_gptq
-from quantization.rounding.gptq_rotations import runs_along_inputs, turn
+from quantization.rounding.gptq_grids import power_gptq
+from quantization.rounding.gptq_rotations import prepare_rotated, runs_along_inputs, turned_back
 from quantization.rounding.reduction import Reduction
 from quantization.rounding.statistics import InputStatistics
 from quantization.storage.codebooks import CodebookWeight
@@ -42,7 +42,7 @@ def reason_to_keep(weight: QuantizedWeight, reduction: Reduction) -> str:
     return f"an output sums over values of several tables of {name}" if row_tables(weight, reduction) is None else ""
 
 
-def rounded_anew(
+def round_anew(
     weight: Floats,
     format_: WeightFormat,
     channel_axis: int,
@@ -65,45 +65,33 @@ def rounded_anew(
     """
     sweeps = sweeps_for(statistics.hessian.shape[1], sweeps)
     if isinstance(format_, HadamardFormat):
-        turned = turn(weight, channel_axis, statistics, damping)
-        (integers,) = turned.integers([format_])
-        if sweeps:
-            hessian = _damped(turned.hessian(statistics), turned.prepared)
-            integers = coordinate_descent(
-                integers, turned.prepared.matrix, hessian, turned.prepared.reduction, sweeps, check
-            )
-        return turned.weight(integers), turned.prepared.note
-    prepared = prepare(weight, statistics, damping)
-    hessian = _damped(statistics.hessian, prepared) if sweeps else statistics.hessian
-    return _in_place(prepared, format_, channel_axis, hessian, sweeps, check), prepared.note
-
-
-def _in_place(
-    prepared: Prepared,
-    format_: WeightFormat,
-    channel_axis: int,
-    hessian: NDArray[np.float64],
-    sweeps: int,
-    check: Check,
-) -> QuantizedWeight:
-    """What is not rotated."""
-    target, reduction = prepared.matrix, prepared.reduction
+        prepared = prepare_rotated(weight, channel_axis, statistics, damping)
+    else:
+        prepared = prepare(weight, statistics, damping)
+    hessian = _damped(prepared) if sweeps else prepared.hessian
+    problem = prepared.matrix, hessian, prepared.reduction, sweeps, check
+    quantized: QuantizedWeight
     match format_:
         case IntegerFormat():
-            (integers,) = gptq_prepared(prepared, [format_], channel_axis).weights
-            return coordinate_descent(integers, target, hessian, reduction, sweeps, check)
+            (integers,) = gptq(prepared, [format_], channel_axis)
+            quantized = coordinate_descent(integers, *problem)
+        case HadamardFormat():
+            (integers,) = gptq(prepared, [IntegerFormat(format_.bits)], channel_axis)
+            quantized = turned_back(coordinate_descent(integers, *problem))
         case PowerFormat():
             (power,) = power_gptq(prepared, [format_], channel_axis)
-            return coordinate_descent(power, target, hessian, reduction, sweeps, check)
+            quantized = coordinate_descent(power, *problem)
         case CodebookFormat():
             (codebook,) = codebook_gptq(prepared, [format_], channel_axis, check)
-            return codebook_descent(codebook, target, hessian, reduction, sweeps, check)
-    raise TypeError(f"a weight in {format_.name} was to be kept")
+            quantized = codebook_descent(codebook, *problem)
+        case _:
+            raise TypeError(f"a weight in {format_.name} cannot be rounded anew; keep it")
+    return quantized, prepared.note
 
 
-def _damped(hessian: NDArray[np.float64], prepared: Prepared) -> NDArray[np.float64]:
-    """`hessian` `[groups, reduced, reduced]` as GPTQ damped it."""
-    means = np.einsum("gii->g", hessian) / hessian.shape[1]
-    damped = hessian.copy()
+def _damped(prepared: Prepared) -> NDArray[np.float64]:
+    """H `[groups, reduced, reduced]` as GPTQ damped it."""
+    damped = prepared.hessian.copy()
+    means = np.einsum("gii->g", damped) / damped.shape[1]
     np.einsum("gii->gi", damped)[:] += (prepared.factor.damping * np.where(means == 0, 1.0, means))[:, None]
     return damped

@@ -17,14 +17,15 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from quantization.formats import Granularity, IntegerFormat
-from quantization.rounding.ranges import ends, share_shape, shares
+from quantization.formats import IntegerFormat
+from quantization.granularity import groups, scale_shape
+from quantization.rounding.ranges import ends, finite_float32
 from quantization.rounding.tiles import Floats, Room, by_tiles
-from quantization.storage.half_scales import rounded
+from quantization.storage.half_scales import round_scales
 
 _RATIOS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 _FINE_RATIOS = (1.0, 0.975, 0.95, 0.925, 0.9, 0.85, 0.8, 0.7)  # at 5 bits and more ends are cut by little
-_NEAR = (0.97, 1.03)  # times the ratios found
+_NEAR = (0.97, 1.03)  # times the best ratios
 _ALTERNATIONS = 3
 _FINE_BITS = 5
 
@@ -39,11 +40,11 @@ def optimal_affine(weight: Floats, format_: IntegerFormat, channel_axis: int) ->
     Raises:
         ValueError: the weight is not finite float32, the axis is not one of its axes, or no blocks fit.
     """
-    grouped = shares(weight, format_, channel_axis)
+    grouped = groups(finite_float32(weight), format_, channel_axis)
     scale, zero_point = by_tiles(grouped, partial(_fitted, format_=format_), 2)
-    if format_.granularity is Granularity.BLOCK:
-        scale = rounded(scale)
-    shape = share_shape(format_, weight.shape, channel_axis)
+    if format_.block:
+        scale = round_scales(scale)
+    shape = scale_shape(format_, weight.shape, channel_axis)
     return scale.reshape(shape), zero_point.astype(np.int8).reshape(shape)
 
 
@@ -52,7 +53,7 @@ def _fitted(groups: Floats, axis: int, room: Room, format_: IntegerFormat) -> Fl
     tile = _Tile(groups, axis, format_, room)
     low, high = (np.expand_dims(end, axis) for end in ends(groups, axis))
     ratios = _RATIOS if format_.bits < _FINE_BITS else _FINE_RATIOS
-    best = tile.tried(_within(low, high, format_))
+    best = tile.candidate(_within(low, high, format_))
     cut = np.ones((2, *low.shape), dtype=np.float32)  # of low and high
     whole = np.ones_like(cut)
     for moved, near in (((0, 1), False), (0, False), (1, False), (0, True), (1, True)):
@@ -60,26 +61,26 @@ def _fitted(groups: Floats, axis: int, room: Room, format_: IntegerFormat) -> Fl
         for ratio in _NEAR if near else ratios[1:]:
             trial = cut.copy()
             trial[moved, ...] = middle[moved, ...] * np.float32(ratio)
-            found = tile.tried(_within(trial[0] * low, trial[1] * high, format_))
-            cut = np.where(found.error < best.error, trial, cut)
-            best = best.or_better(found)
+            other = tile.candidate(_within(trial[0] * low, trial[1] * high, format_))
+            cut = np.where(other.error < best.error, trial, cut)
+            best = best.or_better(other)
     for _ in range(_ALTERNATIONS):
-        best = best.or_better(tile.tried(tile.line(best)))
+        best = best.or_better(tile.candidate(tile.line(best)))
     return np.stack([best.scale, best.zero_point]).reshape(2, -1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Tried:
+class _Candidate:
     """Parameters and the squared `error` that each group has with them."""
 
     scale: Floats
     zero_point: Floats
     error: NDArray[np.floating]
 
-    def or_better(self, other: _Tried) -> _Tried:
+    def or_better(self, other: _Candidate) -> _Candidate:
         """Group by group the one of smaller error."""
         wins = other.error < self.error
-        return _Tried(
+        return _Candidate(
             np.where(wins, other.scale, self.scale),
             np.where(wins, other.zero_point, self.zero_point),
             np.where(wins, other.error, self.error),
@@ -95,7 +96,7 @@ class _Tile:
         self._room: Floats
         self._divided, self._room = room.arrays(2, values.shape)
 
-    def tried(self, parameters: Parameters) -> _Tried:
+    def candidate(self, parameters: Parameters) -> _Candidate:
         """The error with these."""
         scale, zero_point = parameters
         difference = self._codes(scale, zero_point)
@@ -104,9 +105,9 @@ class _Tile:
             squares = np.square(difference, out=difference).sum(axis=1, keepdims=True)
         else:
             squares = np.einsum("ij,ij->j", difference, difference)[None]
-        return _Tried(scale, zero_point, squares * np.square(scale, dtype=np.float64))
+        return _Candidate(scale, zero_point, squares * np.square(scale, dtype=np.float64))
 
-    def line(self, best: _Tried) -> Parameters:
+    def line(self, best: _Candidate) -> Parameters:
         """The line of least squares through codes and weights; the same parameters where all codes are one."""
         codes = self._codes(best.scale, best.zero_point)
         count = self.values.shape[self.axis]

@@ -16,7 +16,7 @@ Differences from the paper:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 
 from quantization.formats import CodebookFormat
 from quantization.rounding.kmeans import centers
-from quantization.storage.codebooks import CodebookWeight, outlier_count, table_shape
+from quantization.rounding.ranges import finite_float32
+from quantization.rounding.tiles import parts
+from quantization.storage.codebooks import CodebookWeight, outlier_count, table_numbers, table_shape
 
 _MOST_ROUNDS = 3
 _LEAST_GAIN = 3e-3  # of the error, for another round
@@ -82,9 +84,7 @@ class FittedTables:
 
     def channels(self) -> NDArray[np.int32]:
         """For every weight, in the weight's shape, which table it takes."""
-        outer, _, inner = self.folded
-        numbers = np.arange(outer * inner, dtype=np.int32).reshape(outer, 1, inner)
-        return np.broadcast_to(numbers, self.folded).reshape(self.shape)
+        return table_numbers(self.folded, self.shape)
 
     def kept_mask(self) -> NDArray[np.bool_]:
         """What is kept, in the weight's shape."""
@@ -102,13 +102,11 @@ class FittedTables:
         """The weight at `places` in `tables` `[channels, 2**bits]`, with those of `values` that are kept, all times
         `factor`; `places` and `values` in the weight's shape."""
         half = 1 << (format_.bits - 1)
-        outer, _, inner = self.folded
         positions = np.flatnonzero(self.kept_mask()).astype(np.int32)
-        ordered = np.roll(tables.astype(np.float16), half, axis=1)  # code 0 first
         return CodebookWeight(
             format_,
             places.astype(np.int8) - np.int8(half),
-            np.ascontiguousarray(np.moveaxis(ordered.reshape(outer, inner, -1), 2, 1)),
+            folded_tables(tables, self.folded),
             factor,
             positions,
             values.reshape(-1)[positions] * factor,
@@ -129,14 +127,12 @@ def fit_tables(
     """
     outer, levels, inner = table_shape(format_, weight.shape, channel_axis)
     folded = outer, weight.size // max(outer * inner, 1), inner
-    if weight.dtype != np.float32 or not np.isfinite(weight).all():
-        raise ValueError(f"the weight must be finite float32, got {weight.dtype}")
+    rows = _by_channel(finite_float32(weight), folded)
     masses = None
     if importance is not None:
         if importance.shape != weight.shape or not (np.isfinite(importance).all() and (importance >= 0).all()):
             raise ValueError(f"importance must be finite, at least 0 and of shape {weight.shape}")
         masses = _by_channel(np.asarray(importance, dtype=np.float32), folded)
-    rows = _by_channel(weight, folded)
     count = outlier_count(format_, weight.size)
     if not count:
         return FittedTables(rows, _tables(rows, masses, levels), np.empty(0, dtype=np.intp), weight.shape, folded)
@@ -144,21 +140,21 @@ def fit_tables(
     return FittedTables(rows, tables, kept, weight.shape, folded)
 
 
-def nearest_places(rows: Floats, tables: Floats) -> NDArray[np.uint8]:
+def folded_tables(tables: NDArray[np.floating], folded: tuple[int, int, int]) -> NDArray[np.float16]:
+    """Ascending tables `[channels, 2**bits]` as `CodebookWeight.table` of a weight folded so: code 0 first."""
+    outer, _, inner = folded
+    ordered = np.roll(tables.astype(np.float16), tables.shape[1] // 2, axis=1)
+    return np.ascontiguousarray(np.moveaxis(ordered.reshape(outer, inner, -1), 2, 1))
+
+
+def nearest_places(rows: NDArray[np.floating], tables: NDArray[np.floating]) -> NDArray[np.uint8]:
     """For every value of `rows` `[channels, n]` the place of the nearest in its ascending table; of two the lower."""
     places = np.zeros(rows.shape, dtype=np.uint8)
     middles = (tables[:, 1:] + tables[:, :-1]) / 2
-    for part in _parts(rows):
+    for part in parts(len(rows), rows.shape[1], _AT_ONCE):
         for middle in middles[part].T:
             places[part] += rows[part] > middle[:, None]
     return places
-
-
-def _parts(rows: Floats) -> Iterator[slice]:
-    """Rows that are worked on at once."""
-    step = max(1, _AT_ONCE // max(rows.shape[1], 1))
-    for start in range(0, len(rows), step):
-        yield slice(start, start + step)
 
 
 def _by_channel(weight: Floats, folded: tuple[int, int, int]) -> Floats:
@@ -182,7 +178,7 @@ def _with_outliers(rows: Floats, masses: Floats | None, levels: int, count: int)
 
     error = math.inf
     for _ in range(_MOST_ROUNDS):
-        for part in _parts(rows):
+        for part in parts(len(rows), rows.shape[1], _AT_ONCE):
             tables[part] = _tables(rows[part], _others(rows, masses, kept, part), levels)
         before = error
         kept, error = _worst(rows, masses, count, served)
@@ -193,10 +189,10 @@ def _with_outliers(rows: Floats, masses: Floats | None, levels: int, count: int)
 
 def _others(rows: Floats, masses: Floats | None, kept: NDArray[np.intp], part: slice) -> Floats:
     """The masses of some rows, 0 for what is `kept`."""
-    found = np.ones_like(rows[part]) if masses is None else masses[part].copy()
+    others = np.ones_like(rows[part]) if masses is None else masses[part].copy()
     places = kept - part.start * rows.shape[1]
-    found.flat[places[(places >= 0) & (places < found.size)]] = 0
-    return found
+    others.flat[places[(places >= 0) & (places < others.size)]] = 0
+    return others
 
 
 def _worst(
@@ -204,7 +200,7 @@ def _worst(
 ) -> tuple[NDArray[np.intp], float]:
     """Flat places of the `count` values with the largest `masses * (rows - served)**2`, and the sum of the others."""
     kept, largest, total = np.empty(0, dtype=np.intp), np.empty(0, dtype=np.float32), 0.0
-    for part in _parts(rows):
+    for part in parts(len(rows), rows.shape[1], _AT_ONCE):
         errors = np.square(rows[part] - served(part))
         if masses is not None:
             errors *= masses[part]

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantization.formats import CodebookFormat, HadamardFormat, IntegerFormat, PowerFormat, WeightFormat
-from quantization.rounding.gptq import gptq_prepared, prepare
+from quantization.rounding.gptq import gptq, prepare
 from quantization.rounding.gptq_codebooks import codebook_gptq
-from quantization.rounding.gptq_powers import power_gptq
+from quantization.rounding.gptq_grids import power_gptq
 from quantization.rounding.gptq_rotations import hadamard_gptq
+from quantization.rounding.nearest import round_nearest
 from quantization.rounding.reduction import NotReducible
 from quantization.rounding.statistics import InputStatistics
-from quantization.storage.families import rounded
 from quantization.storage.weights import QuantizedWeight
 
 
@@ -37,7 +37,7 @@ def round_to_formats(
         check: called between formats; what it raises ends the work.
 
     Raises:
-        ValueError: the weight is not finite float32, or the axis is not one of its axes, or float32 is asked for.
+        ValueError: the weight is not finite float32, the axis is not one of its axes, or a format is float32.
     """
     if isinstance(statistics, NotReducible):
         return _each_alone(weight, formats, channel_axis, check), f"nearest: {statistics.reason}"
@@ -45,29 +45,29 @@ def round_to_formats(
     codebooks = [format_ for format_ in formats if isinstance(format_, CodebookFormat)]
     powers = [format_ for format_ in formats if isinstance(format_, PowerFormat)]
     turned = [format_ for format_ in formats if isinstance(format_, HadamardFormat)]
-    found: dict[WeightFormat, QuantizedWeight] = {}
+    quantized: dict[WeightFormat, QuantizedWeight] = {}
     note = ""
     if integers or powers or codebooks:
         prepared = prepare(weight, statistics)
         note = prepared.note
         if integers:
-            found |= zip(integers, gptq_prepared(prepared, integers, channel_axis).weights, strict=True)
+            quantized |= zip(integers, gptq(prepared, integers, channel_axis), strict=True)
         check()
-        found |= zip(powers, power_gptq(prepared, powers, channel_axis), strict=True)
-        found |= zip(codebooks, codebook_gptq(prepared, codebooks, channel_axis, check), strict=True)
+        quantized |= zip(powers, power_gptq(prepared, powers, channel_axis), strict=True)
+        quantized |= zip(codebooks, codebook_gptq(prepared, codebooks, channel_axis, check), strict=True)
     check()
     if turned:
-        found |= zip(turned, hadamard_gptq(weight, turned, channel_axis, statistics), strict=True)
-    others = [format_ for format_ in formats if format_ not in found]
-    found |= zip(others, _each_alone(weight, others, channel_axis, check), strict=True)
-    return [found[format_] for format_ in formats], f"gptq: {note}" if note else "gptq"
+        quantized |= zip(turned, hadamard_gptq(weight, turned, channel_axis, statistics), strict=True)
+    others = [format_ for format_ in formats if format_ not in quantized]
+    quantized |= zip(others, _each_alone(weight, others, channel_axis, check), strict=True)
+    return [quantized[format_] for format_ in formats], f"gptq: {note}" if note else "gptq"
 
 
 def _each_alone(
     weight: NDArray[np.float32], formats: Sequence[WeightFormat], channel_axis: int, check: Callable[[], None]
 ) -> list[QuantizedWeight]:
-    found = []
+    quantized = []
     for format_ in formats:
         check()
-        found.append(rounded(weight, format_, channel_axis))
-    return found
+        quantized.append(round_nearest(weight, format_, channel_axis))
+    return quantized

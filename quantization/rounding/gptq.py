@@ -32,49 +32,40 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quantization.formats import Granularity, IntegerFormat
+from quantization.formats import IntegerFormat
+from quantization.granularity import facing, spread
 from quantization.rounding.affine_ranges import optimal_affine
-from quantization.rounding.gptq_columns import GREEDY_MAY_LOSE, Columns, IntegerRounding, chunks
+from quantization.rounding.gptq_columns import IntegerRounding, Rounding, chunks, round_columns
 from quantization.rounding.gptq_factor import HIGHEST_DAMPING, Factor, factorise
-from quantization.rounding.ranges import optimal_scales
+from quantization.rounding.ranges import finite_float32, optimal_scales
 from quantization.rounding.reduction import Reduction
 from quantization.rounding.statistics import InputStatistics
-from quantization.storage.half_scales import rounded
+from quantization.storage.half_scales import round_scales
 from quantization.storage.weights import IntegerWeight
 
 DAMPING = 0.01
 _REFIT_COLUMNS, _REFIT_BITS = 1024, 3  # beyond both scales are not refitted; see point 3
+_SMALLEST_RATIO = 1 / 16
 
 Floats = NDArray[np.float32]
 Rotate = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GptqResult:
-    """A weight in each of the formats asked for, and how it went.
-
-    `damping` is what was added to the diagonal of H, as a fraction of its mean; `note` is empty, or says why that is
-    more than was asked for.
-    """
-
-    weights: tuple[IntegerWeight, ...]
-    damping: float
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
     """What all GPTQ of one weight shares: the `target` in the weight's own shape, as `matrix` `[groups, rows,
-    reduced]`, and the factor of its damped H. `note` is as in `GptqResult`."""
+    reduced]`, H, and the factor of damped H. `note` is empty, or says why H was damped more than it should be."""
 
     target: Floats
     matrix: Floats
     reduction: Reduction
+    hessian: NDArray[np.float64]
     factor: Factor
     note: str
 
@@ -85,13 +76,12 @@ class Prepared:
             ValueError: weights of one row take different scales.
         """
         shape = self.target.shape
-        numbers = np.arange(math.prod(scale)).reshape(scale)
-        matrix = self.reduction.to_matrix(np.broadcast_to(numbers, shape))
-        if matrix.strides[2] and (matrix != matrix[:, :, :1]).any():
+        owner = self.reduction.by_row(np.broadcast_to(np.arange(math.prod(scale)).reshape(scale), shape))
+        if owner is None:
             raise ValueError(
                 f"scales of shape {scale} change along the inputs that a weight of shape {shape} sums over"
             )
-        return np.ascontiguousarray(matrix[:, :, 0])
+        return owner
 
 
 def prepare(
@@ -114,57 +104,36 @@ def prepare(
     """
     if not 0 < damping <= HIGHEST_DAMPING:
         raise ValueError(f"damping must be above 0 and at most {HIGHEST_DAMPING}, got {damping}")
-    if weight.dtype != np.float32 or not np.isfinite(weight).all():
-        raise ValueError(f"the weight must be finite float32, got {weight.dtype} with values not finite or not float")
     reduction = statistics.reduction
-    matrix, hessian, cross = reduction.to_matrix(weight), statistics.hessian, statistics.cross
+    matrix, hessian, cross = reduction.to_matrix(finite_float32(weight)), statistics.hessian, statistics.cross
     if hessian.shape != (matrix.shape[0], matrix.shape[2], matrix.shape[2]):
         raise ValueError(f"statistics of shape {hessian.shape} do not fit a weight seen as {matrix.shape}")
     if rotate is not None:
-        matrix, hessian = rotate(matrix), _both_sides(hessian, rotate)
+        matrix, hessian = rotate(matrix), rotate(rotate(hessian).mT).mT
         cross = None if cross is None else rotate(cross)
     factor = factorise(hessian, damping)
     if cross is not None:
         matrix = (matrix + factor.solve(cross)).astype(np.float32)
     target = weight if cross is None and rotate is None else reduction.from_matrix(matrix, weight.shape)
     note = f"H could not be factorised at damping {damping:g}; {factor.damping:g} was used"
-    return Prepared(target, matrix, reduction, factor, "" if factor.damping == damping else note)
+    return Prepared(target, matrix, reduction, hessian, factor, "" if factor.damping == damping else note)
 
 
-def _both_sides(moments: NDArray[np.float64], rotate: Rotate) -> NDArray[np.float64]:
-    """`R' moments R`."""
-    return rotate(rotate(moments).mT).mT
-
-
-def gptq(
-    weight: Floats,
-    formats: Sequence[IntegerFormat],
-    channel_axis: int,
-    statistics: InputStatistics,
-    damping: float = DAMPING,
-) -> GptqResult:
-    """`weight` in each of `formats`, rounded by GPTQ; one Cholesky factor and one column loop serve all formats.
+def gptq(prepared: Prepared, formats: Sequence[IntegerFormat], channel_axis: int) -> list[IntegerWeight]:
+    """The target of `prepared` in each of `formats`; one Cholesky factor and one column loop serve all formats.
 
     Args:
-        weight: as `prepare`, as the other arguments that are not here.
         formats: of any granularity, symmetric or not; blocks divide what an output sums over.
         channel_axis: axis of the output channels.
-
-    Raises:
-        ValueError: as `prepare`; or blocks that do not fit, or a channel axis along which the layer sums.
-    """
-    return gptq_prepared(prepare(weight, statistics, damping), formats, channel_axis)
-
-
-def gptq_prepared(prepared: Prepared, formats: Sequence[IntegerFormat], channel_axis: int) -> GptqResult:
-    """The target of `prepared` in each of `formats`, as `gptq` does it.
 
     Raises:
         ValueError: blocks that do not fit, or a channel axis along which the layer sums.
     """
     shared = [_Shared.of(prepared, format_, channel_axis) for format_ in formats]
-    codes, moments = _round_all(prepared, shared)
-    weights = tuple(
+    reduced = prepared.matrix.shape[2]
+    refitted = [i for i, own in enumerate(shared) if reduced <= _REFIT_COLUMNS or own.format.bits <= _REFIT_BITS]
+    codes, moments = round_rows(prepared, len(shared), partial(_rounding, prepared.factor, shared), refitted, np.int8)
+    return [
         IntegerWeight(
             own.format,
             prepared.reduction.from_matrix(codes[:, index], prepared.target.shape),
@@ -172,8 +141,7 @@ def gptq_prepared(prepared: Prepared, formats: Sequence[IntegerFormat], channel_
             None if own.format.symmetric else own.zero_point.astype(np.int8),
         )
         for index, own in enumerate(shared)
-    )
-    return GptqResult(weights, prepared.factor.damping, prepared.note)
+    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -194,13 +162,16 @@ class _Shared:
     @classmethod
     def of(cls, prepared: Prepared, format_: IntegerFormat, channel_axis: int) -> _Shared:
         if format_.symmetric:
-            (scale,) = optimal_scales(prepared.target, [format_], channel_axis)
+            scale = optimal_scales(prepared.target, format_, channel_axis)
             zero_point = np.zeros_like(scale)
         else:
             scale, codes = optimal_affine(prepared.target, format_, channel_axis)
             zero_point = codes.astype(np.float32)
-        if format_.granularity is Granularity.BLOCK:
-            scales, zero_points = (_blocks_by_row(prepared, format_, shared) for shared in (scale, zero_point))
+        if format_.block:
+            scales, zero_points = (
+                prepared.reduction.to_matrix(spread(shared, format_, prepared.target.shape))
+                for shared in (scale, zero_point)
+            )
             return cls(format_, scale, zero_point, scales, zero_points, None)
         owner = prepared.owner(scale.shape)
         scales, zero_points = (shared.ravel()[owner][:, :, None] for shared in (scale, zero_point))
@@ -209,43 +180,47 @@ class _Shared:
     def refitted(self, prepared: Prepared, moments: NDArray[np.float64]) -> Floats:
         """`scale * <w, v>_H / <v, v>_H` from both `moments` `[2, groups, rows]`, summed over what shares a scale."""
         if self.owner is not None:
-            return np.asarray(self.scale * ratios(moments, self.owner, self.scale.size).reshape(self.scale.shape))
-        own = ratios(moments, np.arange(moments[0].size), moments[0].size).reshape(moments[0].shape)
-        spread = np.broadcast_to(own[:, :, None], prepared.matrix.shape)
-        factors = prepared.reduction.from_matrix(spread, prepared.target.shape)
-        return rounded(self.scale * factors.reshape(len(self.scale), -1, self.scale.shape[2])[:, :1])
+            owned = ratios(moments, self.owner, self.scale.size).astype(np.float32)
+            return np.asarray(self.scale * owned.reshape(self.scale.shape))
+        own = ratios(moments, np.arange(moments[0].size), moments[0].size).astype(np.float32)
+        by_row = np.broadcast_to(own.reshape(moments[0].shape)[:, :, None], prepared.matrix.shape)
+        factors = prepared.reduction.from_matrix(by_row, prepared.target.shape)
+        return round_scales(self.scale * facing(factors, self.format, self.scale.shape)[:, :1])
 
 
-def ratios(moments: NDArray[np.float64], owner: NDArray[np.intp], count: int) -> Floats:
+def ratios(moments: NDArray[np.float64], owner: NDArray[np.intp], count: int) -> NDArray[np.float64]:
     """`<w, v>_H / <v, v>_H` `[count]` of both `moments` `[2, groups, rows]`, summed over the rows of each owner.
 
     A scale that would all but vanish (codes against the weight in the directions that H knows) stays as it was.
     """
     product, square = (np.bincount(owner.ravel(), m.ravel(), minlength=count) for m in moments)
     ratio = np.divide(product, square, out=np.ones(count), where=square > 0)
-    return np.where(ratio > 1 / 16, ratio, 1).astype(np.float32)
+    return np.where(ratio > _SMALLEST_RATIO, ratio, 1.0)
 
 
-def _blocks_by_row(prepared: Prepared, format_: IntegerFormat, shared: Floats) -> Floats:
-    """`shared`, one number for each block, by the weights that share it."""
-    blocks = np.broadcast_to(shared, (len(shared), format_.block, shared.shape[2]))
-    return prepared.reduction.to_matrix(blocks.reshape(prepared.target.shape))
+def round_rows(
+    prepared: Prepared,
+    formats: int,
+    rounding: Callable[[slice], Rounding],
+    refitted: Sequence[int],
+    dtype: type[np.int8] | type[np.uint8],
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Codes `[groups, formats, rows, reduced]` of the target, and `Columns.moments` `[2, groups, formats, rows]`.
 
-
-def _round_all(prepared: Prepared, shared: Sequence[_Shared]) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
-    """Codes `[groups, formats, rows, reduced]`, and `Columns.moments` `[2, groups, formats, rows]`."""
+    Args:
+        formats: how many share the column loop.
+        rounding: of the lanes of some rows in all formats.
+        refitted: formats whose moments are wanted.
+        dtype: of the codes.
+    """
     factor, (groups, rows, reduced) = prepared.factor, prepared.matrix.shape
-    codes = np.empty((groups, len(shared), rows, reduced), dtype=np.int8)
-    moments = np.empty((2, groups, len(shared), rows))
-    refitted = [i for i, own in enumerate(shared) if reduced <= _REFIT_COLUMNS or own.format.bits <= _REFIT_BITS]
-    for chunk in chunks(prepared.matrix.shape, len(shared)):
-        weights = np.tile(factor.sort(prepared.matrix[:, chunk]), (1, 1, len(shared)))
-        columns = Columns.of(factor, weights, _rounding(factor, shared, chunk))
-        columns.round()
-        if reduced <= GREEDY_MAY_LOSE:
-            columns.keep_nearest_where_better()
-        codes[:, :, chunk] = factor.unsort(columns.rounding.codes).reshape(groups, len(shared), -1, reduced)
-        moments[:, :, :, chunk] = columns.moments(len(shared), refitted)
+    codes = np.empty((groups, formats, rows, reduced), dtype=dtype)
+    moments = np.empty((2, groups, formats, rows))
+    for chunk in chunks(prepared.matrix.shape, formats):
+        weights = np.tile(factor.sort(prepared.matrix[:, chunk]), (1, 1, formats))
+        columns = round_columns(factor, weights, rounding(chunk))
+        codes[:, :, chunk] = factor.unsort(columns.rounding.codes).reshape(groups, formats, -1, reduced)
+        moments[:, :, :, chunk] = columns.moments(formats, refitted)
     return codes, moments
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from quantization.formats import CodebookFormat
 from quantization.rounding.codebook_tables import LARGEST, FittedTables, codebook, fit_tables, power_of_two
 from quantization.rounding.gptq import Prepared
-from quantization.rounding.gptq_columns import GREEDY_MAY_LOSE, Columns, chunks
+from quantization.rounding.gptq_columns import Columns, chunks, round_columns
 from quantization.rounding.gptq_factor import Factor
 from quantization.rounding.gptq_grids import GridRounding
 from quantization.storage.codebooks import CodebookWeight
@@ -53,21 +53,21 @@ def codebook_gptq(
         check: called before each format; what it raises ends the work.
 
     Raises:
-        ValueError: a weight that does not fold (`quantization.storage.folding`).
+        ValueError: a weight that does not fold (`quantization.granularity`).
     """
     importance = _importance(prepared)
     unit = power_of_two(prepared.target)
     scaled = replace(prepared, target=prepared.target / unit, matrix=prepared.matrix / unit)
-    found = []
+    weights = []
     for format_ in formats:
         check()
         fitted = fit_tables(scaled.target, format_, channel_axis, importance)
-        channel = prepared.reduction.to_matrix(fitted.channels())
-        if (channel != channel[:, :, :1]).any():
-            found.append(codebook(prepared.target, format_, channel_axis, importance))
+        channel = prepared.reduction.by_row(fitted.channels())
+        if channel is None:
+            weights.append(codebook(prepared.target, format_, channel_axis, importance))
         else:
-            found.append(_round(scaled, fitted, format_, channel[:, :, 0], unit))
-    return found
+            weights.append(_round(scaled, fitted, format_, channel, unit))
+    return weights
 
 
 def _importance(prepared: Prepared) -> Floats:
@@ -79,7 +79,7 @@ def _importance(prepared: Prepared) -> Floats:
 
 
 def _round(
-    prepared: Prepared, fitted: FittedTables, format_: CodebookFormat, channel: NDArray[np.intp], unit: Floats
+    prepared: Prepared, fitted: FittedTables, format_: CodebookFormat, channel: NDArray[np.int32], unit: Floats
 ) -> CodebookWeight:
     """The target, times `unit`, at tables that begin as those of `fitted`, `channel` `[groups, rows]` saying which a
     row takes."""
@@ -90,13 +90,13 @@ def _round(
     kept = reduction.to_matrix(fitted.kept_mask())
     for rows in chunks(prepared.matrix.shape, 1):
         weights = factor.sort(prepared.matrix[:, rows])
-        beside = factor.sort(kept[:, rows])
-        found = _rounded(factor, weights, fitted.tables[channel[:, rows]], beside)
+        stays = factor.sort(kept[:, rows])
+        lanes = _round_lanes(factor, weights, fitted.tables[channel[:, rows]], stays)
         for _ in range(_ROUNDS - 1):
-            found = found.or_where_better(_rounded(factor, weights, np.sort(found.tables, axis=2), beside))
-        tables[channel[:, rows]] = found.tables
-        codes[:, rows] = factor.unsort(found.codes)
-        values[:, rows] = factor.unsort(weights + found.deltas)
+            lanes = lanes.or_where_better(_round_lanes(factor, weights, np.sort(lanes.tables, axis=2), stays))
+        tables[channel[:, rows]] = lanes.tables
+        codes[:, rows] = factor.unsort(lanes.codes)
+        values[:, rows] = factor.unsort(weights + lanes.deltas)
     places, kept_values = reduction.from_matrix(codes, shape), reduction.from_matrix(values, shape)
     return fitted.weight(format_, tables, places, kept_values, unit)
 
@@ -123,13 +123,10 @@ class _Rounded:
         )
 
 
-def _rounded(factor: Factor, weights: Floats, tables: Floats, kept: NDArray[np.bool_]) -> _Rounded:
+def _round_lanes(factor: Factor, weights: Floats, tables: Floats, kept: NDArray[np.bool_]) -> _Rounded:
     """`weights` `[groups, reduced, lanes]` at tables that begin as `tables`, ascending, and `kept` ones beside."""
     rounding = GridRounding(tables, weights.shape[1])
-    columns = Columns.of(factor, weights, rounding, kept if kept.any() else None)
-    columns.round()
-    if weights.shape[1] <= GREEDY_MAY_LOSE:
-        columns.keep_nearest_where_better()
+    columns = round_columns(factor, weights, rounding, kept if kept.any() else None)
     return _refitted(factor, _Entries.of(rounding.codes, kept, tables.shape), tables, columns)
 
 
@@ -154,31 +151,31 @@ class _Entries:
     def sums(self, values: Floats) -> Doubles:
         """Over all weights that use an entry, `[groups, lanes, levels]`."""
         size = math.prod(self.shape)
-        found = np.bincount(self.places.ravel(), values.ravel(), size + 1)[:size]
-        return np.asarray(found, dtype=np.float64).reshape(self.shape)
+        sums = np.bincount(self.places.ravel(), values.ravel(), size + 1)[:size]
+        return np.asarray(sums, dtype=np.float64).reshape(self.shape)
 
 
 def _refitted(factor: Factor, entries: _Entries, tables: Floats, columns: Columns) -> _Rounded:
     """What `columns` were rounded to, at the tables of least error for these codes, by conjugate gradients."""
     scales = np.square(factor.diagonal)[:, :, None]
-    upper, lower = factor.upper, factor.upper.mT
-    squares = np.square(factor.diagonal[:, :, None] * factor.upper).sum(axis=1)[:, :, None]
-    own = entries.sums(np.broadcast_to(squares, columns.deltas.shape))  # by which the search is scaled
-    residual = -entries.sums(lower @ (scales * (upper @ columns.deltas)))
+    U, D = factor.upper, columns.deltas
+    squares = np.square(factor.diagonal[:, :, None] * U).sum(axis=1)[:, :, None]
+    own = entries.sums(np.broadcast_to(squares, D.shape))  # by which the search is scaled
+    residual = -entries.sums(U.mT @ (scales * (U @ D)))
     moved = np.zeros(tables.shape)
     step, last = np.zeros(tables.shape), None
     for _ in range(min(_MOST_STEPS, tables.shape[2])):
         scaled = _ratio(residual, own)
         square = (residual * scaled).sum(axis=2, keepdims=True)
         step = scaled if last is None else scaled + _ratio(square, last) * step
-        product = entries.sums(lower @ (scales * (upper @ entries.spread(step))))
+        product = entries.sums(U.mT @ (scales * (U @ entries.spread(step))))
         length = _ratio(square, (step * product).sum(axis=2, keepdims=True))
         moved += length * step
         residual -= length * product
         last = square
     refitted = (tables + moved).clip(-LARGEST, LARGEST).astype(np.float16).astype(np.float32)
-    deltas: Floats = columns.deltas + entries.spread(refitted) - entries.spread(tables)
-    errors = (scales * np.square(upper @ deltas)).sum(axis=1)
+    deltas: Floats = D + entries.spread(refitted) - entries.spread(tables)
+    errors = (scales * np.square(U @ deltas)).sum(axis=1)
     return _Rounded(refitted, np.asarray(columns.rounding.codes, dtype=np.uint8), deltas, errors)
 
 

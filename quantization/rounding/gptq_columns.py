@@ -14,20 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantization.rounding.gptq_factor import Factor
+from quantization.rounding.tiles import parts
 
 _COLUMNS_AT_ONCE = 32  # below this many columns a matrix product per halving costs more than it saves
-GREEDY_MAY_LOSE = 256  # columns; beyond, comparing with the nearest codes costs much and gains nothing
+_GREEDY_MAY_LOSE = 256  # columns; beyond, comparing with the nearest codes costs much and gains nothing
 _CHUNK = 1 << 22  # elements of [reduced, formats, rows] that are worked on at once
 
 Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 
 def chunks(shape: tuple[int, int, int], formats: int) -> Iterator[slice]:
     """Rows of a matrix `[groups, rows, reduced]` that are worked on together in so many formats."""
     groups, rows, reduced = shape
-    step = max(1, _CHUNK // max(groups * reduced * formats, 1))
-    for first in range(0, rows, step):
-        yield slice(first, min(first + step, rows))
+    return parts(rows, groups * reduced * formats, _CHUNK)
 
 
 class Rounding(ABC):
@@ -92,89 +92,95 @@ class IntegerRounding(Rounding):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Columns:
-    """The column loop's arrays.
-
-    `open` holds, for a column still open, its target with the updates so far, and for a rounded one its rounding error
-    at its turn, `value - target`; in the end that is `upper @ deltas`. `deltas` is `value - weight`, the value being
-    what the code stands for. Where `excluded`, the value is the target at its turn.
-    """
+    """Rounded columns: `deltas` is `value - weight`, the value being what the code stands for, and `errors` is
+    `upper @ deltas`, which the loop gives as `value - target` at each column's turn."""
 
     factor: Factor
     weights: Floats
     rounding: Rounding
-    open: Floats
+    errors: Floats
     deltas: Floats
-    excluded: NDArray[np.bool_] | None = None
-
-    @classmethod
-    def of(
-        cls, factor: Factor, weights: Floats, rounding: Rounding, excluded: NDArray[np.bool_] | None = None
-    ) -> Columns:
-        """With no column rounded yet."""
-        return cls(factor, weights, rounding, weights.copy(), np.empty_like(weights), excluded)
-
-    def round(self) -> None:
-        """Round all columns, the last first."""
-        self._round(0, self.weights.shape[1])
-
-    def _round(self, start: int, stop: int) -> None:
-        """Round columns `start..stop`, the last first; those from `stop` on have been counted in already."""
-        if stop - start <= _COLUMNS_AT_ONCE:
-            self._round_one_by_one(start, stop)
-            return
-        middle = (start + stop) // 2
-        self._round(middle, stop)
-        self.open[:, start:middle] -= self.factor.upper[:, start:middle, middle:stop] @ self.deltas[:, middle:stop]
-        self._round(start, middle)
-
-    def _round_one_by_one(self, start: int, stop: int) -> None:
-        """The same; views are cut and errors found for all columns at once where that changes nothing: with a few
-        microseconds of work per column, every call counts."""
-        part = slice(start, stop)
-        upper, targets = self.factor.upper[:, part, part], self.open[:, part]
-        weights, deltas = self.weights[:, part], self.deltas[:, part]
-        update, values = np.empty_like(targets[:, :1]), np.empty_like(targets.swapaxes(0, 1), order="C")
-        for column in range(stop - start - 1, -1, -1):
-            target, rounded = targets[:, column], values[column]
-            if column + 1 < stop - start:
-                np.matmul(upper[:, column : column + 1, column + 1 :], deltas[:, column + 1 :], out=update)
-                target -= update[:, 0]
-            self.rounding.column(start + column, target, rounded)
-            if self.excluded is not None:
-                np.copyto(rounded, target, where=self.excluded[:, start + column])
-            np.subtract(rounded, weights[:, column], out=deltas[:, column])
-        np.subtract(values.swapaxes(0, 1), targets, out=targets)
-
-    def keep_nearest_where_better(self) -> None:
-        """Give a lane its nearest codes where they have the smaller error `|L' d|**2`."""
-        codes, values = self.rounding.nearest(self.weights)
-        if self.excluded is not None:
-            np.copyto(values, self.weights, where=self.excluded)
-        values -= self.weights
-        errors = self.factor.upper @ values
-        squares = np.square(self.factor.diagonal)[:, :, None]
-        better = ((np.square(errors) * squares).sum(axis=1) < (np.square(self.open) * squares).sum(axis=1))[:, None]
-        np.copyto(self.open, errors, where=better)
-        np.copyto(self.deltas, values, where=better)
-        np.copyto(self.rounding.codes, codes, where=better)
 
     def moments(self, formats: int, wanted: Sequence[int]) -> NDArray[np.float64]:
         """`<w, v>_H` and `<v, v>_H` of weights w and values v, `[2, groups, formats, rows]`; 1 for those not `wanted`.
 
-        With `E = upper @ deltas` and `A = upper @ w`, `upper @ v` is `E + A` [ours].
+        With `E = L' d` and `A = L' w`, `L' v` is `E + A` [ours].
         """
         groups, reduced, lanes = self.weights.shape
         rows = lanes // formats
-        found = np.ones((2, groups, formats, rows))
+        moments = np.ones((2, groups, formats, rows))
         if not wanted:
-            return found
-        own = self.factor.times(self.weights[:, :, :rows])  # the weights are the same in all formats
+            return moments
+        A = self.factor.times(self.weights[:, :, :rows])  # the weights are the same in all formats
         diagonal = self.factor.diagonal[:, :, None]
-        own *= diagonal
-        errors = self.open.reshape(groups, reduced, formats, rows)
+        A *= diagonal
+        errors = self.errors.reshape(groups, reduced, formats, rows)
         for index in wanted:
-            whole = errors[:, :, index] * diagonal
-            whole += own
-            found[0, :, index] = np.einsum("gkr,gkr->gr", whole, own)
-            found[1, :, index] = np.einsum("gkr,gkr->gr", whole, whole)
-        return found
+            V = errors[:, :, index] * diagonal
+            V += A
+            moments[0, :, index] = np.einsum("gkr,gkr->gr", V, A)
+            moments[1, :, index] = np.einsum("gkr,gkr->gr", V, V)
+        return moments
+
+
+def round_columns(factor: Factor, weights: Floats, rounding: Rounding, kept: Mask | None = None) -> Columns:
+    """Round all columns, the last first; a lane of few columns keeps its nearest codes where they are better.
+
+    Args:
+        kept: where true, the value is the target at its turn.
+    """
+    columns = Columns(factor, weights, rounding, weights.copy(), np.empty_like(weights))
+    _round_halves(columns, kept, 0, weights.shape[1])
+    if weights.shape[1] <= _GREEDY_MAY_LOSE:
+        _keep_nearest_where_better(columns, kept)
+    return columns
+
+
+def _round_halves(columns: Columns, kept: Mask | None, start: int, stop: int) -> None:
+    """Round columns `start..stop`, the last first; those from `stop` on have been counted in already."""
+    if stop - start <= _COLUMNS_AT_ONCE:
+        _round_one_by_one(columns, kept, start, stop)
+        return
+    U, W, D = columns.factor.upper, columns.errors, columns.deltas
+    middle = (start + stop) // 2
+    _round_halves(columns, kept, middle, stop)
+    W[:, start:middle] -= U[:, start:middle, middle:stop] @ D[:, middle:stop]
+    _round_halves(columns, kept, start, middle)
+
+
+def _round_one_by_one(columns: Columns, kept: Mask | None, start: int, stop: int) -> None:
+    """The same; views are cut and errors found for all columns at once where that changes nothing: with a few
+    microseconds of work per column, every call counts.
+
+    As in the paper W holds the targets with the updates so far, Q the values and Err their errors, which take the place
+    of W; D is Q less the weights.
+    """
+    part = slice(start, stop)
+    U, W = columns.factor.upper[:, part, part], columns.errors[:, part]
+    weights, D = columns.weights[:, part], columns.deltas[:, part]
+    update, Q = np.empty_like(W[:, :1]), np.empty_like(W.swapaxes(0, 1), order="C")
+    for j in range(stop - start - 1, -1, -1):
+        w, q = W[:, j], Q[j]
+        if j + 1 < stop - start:
+            np.matmul(U[:, j : j + 1, j + 1 :], D[:, j + 1 :], out=update)
+            w -= update[:, 0]
+        columns.rounding.column(start + j, w, q)
+        if kept is not None:
+            np.copyto(q, w, where=kept[:, start + j])
+        np.subtract(q, weights[:, j], out=D[:, j])
+    Err = W
+    np.subtract(Q.swapaxes(0, 1), W, out=Err)
+
+
+def _keep_nearest_where_better(columns: Columns, kept: Mask | None) -> None:
+    """Give a lane its nearest codes where they have the smaller error `|L' d|**2`."""
+    codes, values = columns.rounding.nearest(columns.weights)
+    if kept is not None:
+        np.copyto(values, columns.weights, where=kept)
+    values -= columns.weights
+    errors = columns.factor.upper @ values
+    squares = np.square(columns.factor.diagonal)[:, :, None]
+    better = ((np.square(errors) * squares).sum(axis=1) < (np.square(columns.errors) * squares).sum(axis=1))[:, None]
+    np.copyto(columns.errors, errors, where=better)
+    np.copyto(columns.deltas, values, where=better)
+    np.copyto(columns.rounding.codes, codes, where=better)

@@ -71,7 +71,8 @@ class Factor:
 
 
 def factorise(hessian: NDArray[np.float64], damping: float) -> Factor:
-    """The factor of `hessian` `[groups, reduced, reduced]`, damped at least as much as asked for."""
+    """The factor of `hessian` `[groups, reduced, reduced]`, damped by `damping` times the mean of its diagonal, or by
+    more where it is not positive definite then."""
     while True:
         try:
             return _factorise_at(hessian, damping)

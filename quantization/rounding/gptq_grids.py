@@ -1,93 +1,55 @@
-"""GPTQ to any values: codebooks, power grids, and weights that are kept beside them.
-
-    prepared = prepare(weight, statistics)          # quantization.rounding.gptq; once for all formats of the weight
-    gptq_to_grids(prepared, [table, ...], channel_axis, [mask or None, ...])
+"""GPTQ to tables of values: power grids, and the rounding that codebooks take too.
 
 `quantization.rounding.gptq` says how errors are made up for; only the rounding of a single value differs. A value's
 place in a table of up to 16 values is the number of midpoints below it, all compared at once; in a longer one it is
 found by bisection, of all lanes at once.
 
-A weight that is kept beside the table costs nothing whatever its value is, so it takes the target at its turn: all
-errors made so far are made up for there [ours].
+Exponent and scales of a power grid are those of least squared error in the weights
+(`quantization.rounding.power_grids`); then the columns make up for each other's errors, and each scale takes the value
+that suits its codes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quantization.formats import IntegerFormat
-from quantization.rounding.gptq import Prepared, ratios
-from quantization.rounding.gptq_columns import GREEDY_MAY_LOSE, Columns, Rounding, chunks
-from quantization.rounding.ranges import share_shape
+from quantization.formats import PowerFormat
+from quantization.rounding.gptq import Prepared, ratios, round_rows
+from quantization.rounding.gptq_columns import Floats, Rounding
+from quantization.rounding.power_grids import optimal_power
+from quantization.storage.powers import PowerWeight, ascending
 
-MOST_LEVELS = 256
 _COMPARE_ALL = 16  # levels
 
-Floats = NDArray[np.float32]
-Codes = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class GridResult:
-    """A weight rounded to tables of values.
-
-    `codes` (places in the tables; any where weights are kept) and float32 `values` have the weight's shape; `values`
-    holds `table[code]`, and what the kept weights are now. `factors` `[channels]` is by how much the table of each
-    channel would best be multiplied for these codes; None where weights are kept.
-    """
-
-    codes: Codes
-    values: Floats
-    factors: Floats | None
-
-
-def gptq_to_grids(
-    prepared: Prepared, tables: Sequence[Floats], channel_axis: int, kept: Sequence[Mask | None] | None = None
-) -> list[GridResult]:
-    """The target of `prepared` rounded to each of `tables`, one after the other; they share its factor.
+def power_gptq(prepared: Prepared, formats: Sequence[PowerFormat], channel_axis: int) -> list[PowerWeight]:
+    """The target of `prepared` (`quantization.rounding.gptq.prepare`) in each of `formats`, rounded by GPTQ.
 
     Args:
-        tables: each finite float32 `[channels, levels]`, 2 to 256 levels, no row falling.
         channel_axis: axis of the output channels.
-        kept: for each table which weights stay beside it, in the weight's shape, or None.
 
     Raises:
-        ValueError: tables or masks outside of this, or a channel axis along which the layer sums.
+        ValueError: a channel axis along which the layer sums.
     """
-    masks = [None] * len(tables) if kept is None else kept
-    return [_round(prepared, table, channel_axis, mask) for table, mask in zip(tables, masks, strict=True)]
+    return [_power(prepared, format_, channel_axis) for format_ in formats]
 
 
-def _round(prepared: Prepared, table: Floats, channel_axis: int, kept: Mask | None) -> GridResult:
-    shape, (groups, rows, reduced) = prepared.target.shape, prepared.matrix.shape
-    _check(table, shape, channel_axis, kept)
-    owner = prepared.owner(share_shape(IntegerFormat(8), shape, channel_axis))
-    mask = None if kept is None else prepared.reduction.to_matrix(kept)
-    codes = np.empty((groups, rows, reduced), dtype=np.uint8)
-    values = np.empty((groups, rows, reduced), dtype=np.float32)
-    moments = np.empty((2, groups, rows))
-    for chunk in chunks(prepared.matrix.shape, 1):
-        weights = prepared.factor.sort(prepared.matrix[:, chunk])
-        excluded = None if mask is None else prepared.factor.sort(mask[:, chunk])
-        columns = Columns.of(prepared.factor, weights, GridRounding(table[owner[:, chunk]], reduced), excluded)
-        columns.round()
-        if reduced <= GREEDY_MAY_LOSE:
-            columns.keep_nearest_where_better()
-        codes[:, chunk] = prepared.factor.unsort(columns.rounding.codes)
-        values[:, chunk] = prepared.factor.unsort(columns.weights + columns.deltas)
-        if mask is None:
-            moments[:, :, chunk] = columns.moments(1, [0])[:, :, 0]
-    exact = np.take_along_axis(table[owner], codes.astype(np.intp), axis=2)
-    np.copyto(values, exact, where=True if mask is None else ~mask)
-    factors = None if mask is not None else ratios(moments, owner, len(table))
-    return GridResult(
-        prepared.reduction.from_matrix(codes, shape), prepared.reduction.from_matrix(values, shape), factors
-    )
+def _power(prepared: Prepared, format_: PowerFormat, channel_axis: int) -> PowerWeight:
+    (_, _, reduced), shape = prepared.matrix.shape, prepared.target.shape
+    scale, table = optimal_power(prepared.target, format_, channel_axis)
+    values = ascending(table).astype(np.float32)
+    # of a negative scale the highest code has the lowest value
+    tables = np.sort(scale.reshape(-1, 1) * values, axis=1)
+    owner = prepared.owner(scale.shape)
+    own, moments = round_rows(prepared, 1, lambda rows: GridRounding(tables[owner[:, rows]], reduced), [0], np.uint8)
+    places = prepared.reduction.from_matrix(own[:, 0], shape).astype(np.int16)
+    places = np.where(scale < 0, len(values) - 1 - places, places)
+    factors = ratios(moments[:, :, 0], owner, scale.size).astype(np.float32)
+    codes = (places - len(values) // 2).astype(np.int8)
+    return PowerWeight(format_, codes, scale * factors.reshape(scale.shape), table)
 
 
 class GridRounding(Rounding):
@@ -155,15 +117,3 @@ class GridRounding(Rounding):
         self._values.take(place, out=rounded, mode="clip")
         place -= self._lane
         return place
-
-
-def _check(table: Floats, shape: tuple[int, ...], channel_axis: int, kept: Mask | None) -> None:
-    channels = shape[channel_axis]
-    if table.dtype != np.float32 or table.ndim != 2 or len(table) != channels:
-        raise ValueError(f"a table must be float32 [{channels}, levels], got {table.dtype} {list(table.shape)}")
-    if not 2 <= table.shape[1] <= MOST_LEVELS:
-        raise ValueError(f"a table has 2 to {MOST_LEVELS} levels, got {table.shape[1]}")
-    if not np.isfinite(table).all() or (table[:, 1:] < table[:, :-1]).any():
-        raise ValueError("the values of a table must be finite, in rising order for every channel")
-    if kept is not None and (kept.dtype != np.bool_ or kept.shape != shape):
-        raise ValueError(f"what is kept must be a mask of shape {shape}, got {kept.dtype} {kept.shape}")

@@ -10,43 +10,19 @@ diagonal. What is gained over rotating alone is what GPTQ gains over the nearest
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantization.formats import MAX_BITS, HadamardFormat, IntegerFormat
-from quantization.rounding.gptq import DAMPING, Prepared, gptq_prepared, prepare
-from quantization.rounding.ranges import share_shape
+from quantization.granularity import scale_shape
+from quantization.rounding.gptq import DAMPING, Prepared, gptq, prepare
+from quantization.rounding.nearest import round_rotated
 from quantization.rounding.reduction import ConvReduction, Reduction
 from quantization.rounding.statistics import InputStatistics
-from quantization.storage.rotations import HadamardWeight, Rotation, hadamard, rotation, round_rotated
+from quantization.storage.rotations import HadamardWeight, Rotation, hadamard, rotation
 from quantization.storage.weights import IntegerWeight
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Turned:
-    """A weight as GPTQ rounds it in the rotated basis: integers there, `prepared` by `quantization.rounding.gptq`."""
-
-    prepared: Prepared
-    channel_axis: int
-    rotation: Rotation
-
-    def hessian(self, statistics: InputStatistics) -> NDArray[np.float64]:
-        """`R' H R` `[groups, reduced, reduced]`, not damped."""
-        return _rotated(_rotated(statistics.hessian, self.rotation).mT, self.rotation).mT
-
-    def integers(self, formats: Sequence[HadamardFormat]) -> tuple[IntegerWeight, ...]:
-        """The rotated weight by GPTQ."""
-        return gptq_prepared(
-            self.prepared, [IntegerFormat(format_.bits) for format_ in formats], self.channel_axis
-        ).weights
-
-    def weight(self, integers: IntegerWeight) -> HadamardWeight:
-        """The weight whose rotation is `integers`."""
-        norm = np.float32(np.sqrt(self.rotation.block))
-        return HadamardWeight(HadamardFormat(integers.format.bits), integers.codes, integers.scale / norm)
 
 
 def runs_along_inputs(reduction: Reduction) -> bool:
@@ -54,17 +30,22 @@ def runs_along_inputs(reduction: Reduction) -> bool:
     return not (isinstance(reduction, ConvReduction) and reduction.transposed)
 
 
-def turn(
+def prepare_rotated(
     weight: NDArray[np.float32], channel_axis: int, statistics: InputStatistics, damping: float = DAMPING
-) -> Turned:
+) -> Prepared:
     """`weight` prepared for GPTQ in the rotated basis, towards what `prepare` says; `runs_along_inputs`.
 
     Raises:
         ValueError: the weight is not finite, of another shape, or no rotation fits.
     """
-    turned = rotation(weight.shape, share_shape(IntegerFormat(MAX_BITS), weight.shape, channel_axis))
-    prepared = prepare(weight, statistics, damping, lambda rows: _rotated(rows, turned))
-    return Turned(prepared, channel_axis, turned)
+    turned = rotation(weight.shape, scale_shape(HadamardFormat(MAX_BITS), weight.shape, channel_axis))
+    return prepare(weight, statistics, damping, lambda rows: _rotated(rows, turned))
+
+
+def turned_back(integers: IntegerWeight) -> HadamardWeight:
+    """The weight whose rotation is `integers`, with a scale per channel."""
+    norm = np.float32(np.sqrt(rotation(integers.shape, integers.scale.shape).block))
+    return HadamardWeight(HadamardFormat(integers.format.bits), integers.codes, integers.scale / norm)
 
 
 def hadamard_gptq(
@@ -83,8 +64,9 @@ def hadamard_gptq(
     """
     if not runs_along_inputs(statistics.reduction):
         return [round_rotated(weight, format_, channel_axis) for format_ in formats]
-    turned = turn(weight, channel_axis, statistics)
-    return [turned.weight(own) for own in turned.integers(formats)]
+    prepared = prepare_rotated(weight, channel_axis, statistics)
+    integers = gptq(prepared, [IntegerFormat(format_.bits) for format_ in formats], channel_axis)
+    return [turned_back(own) for own in integers]
 
 
 def _rotated(rows: NDArray[Any], turned: Rotation) -> NDArray[Any]:

@@ -16,6 +16,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from quantization.rounding.tiles import parts
+
 BINS = 128
 _MOST_STEPS = 100
 _CHUNK = 1 << 18  # elements of rows that are worked on at once
@@ -33,12 +35,10 @@ def centers(rows: NDArray[np.float32], masses: NDArray[np.float32] | None, count
         masses: at least 0, of the same shape, or None where all are 1. A row without any mass is taken as if all
             its values had the same.
     """
-    found = np.empty((len(rows), count))
-    step = max(1, _CHUNK // rows.shape[1])
-    for first in range(0, len(rows), step):
-        part = slice(first, first + step)
-        found[part] = _centers(rows[part], None if masses is None else masses[part], count)
-    return found
+    of_rows = np.empty((len(rows), count))
+    for part in parts(len(rows), rows.shape[1], _CHUNK):
+        of_rows[part] = _centers(rows[part], None if masses is None else masses[part], count)
+    return of_rows
 
 
 def _centers(rows: NDArray[np.float32], masses: NDArray[np.float32] | None, count: int) -> Doubles:
@@ -56,16 +56,16 @@ def _centers(rows: NDArray[np.float32], masses: NDArray[np.float32] | None, coun
     mass, moment = _prefix_sums(heavy), _prefix_sums(heavy * values)
     bins = _bins(values)
     ends = np.take_along_axis(bins, _best_runs(_at(mass, bins), _at(moment, bins), count), axis=1)
-    found = _means(mass, moment, ends)
+    means = _means(mass, moment, ends)
     if rows.shape[1] > BINS:
         for _ in range(_MOST_STEPS):
-            moved = _ends(values, (found[:, 1:] + found[:, :-1]) / 2)
+            moved = _ends(values, (means[:, 1:] + means[:, :-1]) / 2)
             if np.array_equal(moved, ends):
                 break
             ends = moved
-            found = _means(mass, moment, ends)
-    found += middle
-    return found
+            means = _means(mass, moment, ends)
+    means += middle
+    return means
 
 
 def _prefix_sums(terms: Doubles) -> Doubles:
@@ -132,9 +132,7 @@ def _best_runs(mass: Doubles, moment: Doubles, count: int) -> Places:
     """
     ends = np.zeros((len(mass), count + 1), dtype=np.intp)
     ends[:, -1] = mass.shape[1] - 1
-    step = max(1, _SQUARES // mass.shape[1] ** 2)
-    for first in range(0, len(mass), step):
-        part = slice(first, first + step)
+    for part in parts(len(mass), mass.shape[1] ** 2, _SQUARES):
         _fill_ends(ends[part], _gains(mass[part], moment[part]))
     return ends
 

@@ -25,7 +25,7 @@ rounding to the nearest code of the format.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -33,9 +33,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantization.formats import Granularity, IntegerFormat
+from quantization.granularity import groups, scale_shape
 from quantization.rounding.tiles import TILE, Floats, Room, by_tiles
-from quantization.storage.half_scales import rounded
-from quantization.storage.weights import block_shape
+from quantization.storage.half_scales import round_scales
 
 _SMALLEST_RATIO = 1 / 16
 _CHANCE = 0.6  # over sqrt(n): what the largest ratio is above 1 at least
@@ -50,118 +50,55 @@ _FINE_RATIOS = 6  # between the two neighbours of the best coarse one
 _ALTERNATIONS = 2
 _SEGMENT = 512  # products that are summed in float32
 _ALL = 1 - 1e-6  # of what is explained
-_NOT_FINITE = "the weight must be finite float32, and has values that are not finite"
 
 Sums = NDArray[np.float32] | NDArray[np.float64]
 
 
-def optimal_scales(
-    weight: Floats,
-    formats: Sequence[IntegerFormat],
-    channel_axis: int,
-) -> list[Floats]:
-    """Scales of least squared error, one array per format, each broadcastable to `weight`.
+def optimal_scales(weight: Floats, format_: IntegerFormat, channel_axis: int) -> Floats:
+    """Scales of least squared error.
 
     Args:
         weight: finite float32.
-        channel_axis: axis of the output channels, for formats with a scale per channel.
+        format_: symmetric.
+        channel_axis: axis of the output channels; unused at tensor granularity.
 
     Returns:
-        Per format an array of the shape that `IntegerWeight` takes. A channel that holds only zeros (or numbers too
-        small for a float32 scale) gets scale 1.
+        An array of the shape that `IntegerWeight` takes. A channel that holds only zeros (or numbers too small for a
+        float32 scale) gets scale 1.
 
     Raises:
-        ValueError: the weight is not finite float32, or the axis is not one of its axes, a format is not symmetric, or
-            the weight does not divide into its blocks.
+        ValueError: the weight is not finite float32, or the axis is not one of its axes, the format is not symmetric,
+            or the weight does not divide into its blocks.
     """
-    if not all(format_.symmetric for format_ in formats):
+    if not format_.symmetric:
         raise ValueError("scales alone are those of symmetric formats; `affine_ranges` finds the others' zero points")
-    return [_in_shape(_fitted, weight, format_, channel_axis) for format_ in formats]
+    grouped = groups(finite_float32(weight), format_, channel_axis)
+    [scales] = by_tiles(grouped, partial(_fitted, format_=format_), 1)
+    scale = scales.reshape(scale_shape(format_, weight.shape, channel_axis))
+    return round_scales(scale) if format_.block else scale
 
 
-def largest_scales(weight: Floats, format_: IntegerFormat, channel_axis: int) -> Floats:
-    """Scales that put the largest magnitude on the lowest code, in the shape that `IntegerWeight` takes; 1 for zeros.
+def finite_float32(weight: Floats) -> Floats:
+    """`weight` itself.
 
     Raises:
-        ValueError: as `optimal_scales`.
+        ValueError: it is not finite float32.
     """
-    return _in_shape(_largest, weight, format_, channel_axis)
+    if weight.dtype != np.float32:
+        raise ValueError(f"the weight must be finite float32, got {weight.dtype}")
+    if not np.isfinite(weight).all():
+        raise ValueError("the weight must be finite float32, and has values that are not finite")
+    return weight
 
 
-def _in_shape(fit: Callable[..., Floats], weight: Floats, format_: IntegerFormat, channel_axis: int) -> Floats:
-    """The scales that `fit` finds, as they are stored."""
-    [found] = by_tiles(shares(weight, format_, channel_axis), partial(fit, format_=format_), 1)
-    scale = found.reshape(share_shape(format_, weight.shape, channel_axis))
-    return rounded(scale) if format_.granularity is Granularity.BLOCK else scale
-
-
-def _largest(groups: Floats, axis: int, _room: Room, format_: IntegerFormat) -> Floats:
-    unit = _unit(*ends(groups, axis), format_)
-    return np.where(np.abs(unit) >= np.finfo(np.float32).tiny, unit, np.float32(1))
+def ends(groups: Floats, axis: int) -> tuple[Floats, Floats]:
+    """The lowest and the highest of each group and 0, along `axis`."""
+    return np.min(groups, axis=axis, initial=0.0), np.max(groups, axis=axis, initial=0.0)
 
 
 def _unit(lowest: Floats, highest: Floats, format_: IntegerFormat) -> Floats:
     """The scale of the larger magnitude on the lowest code."""
     return np.asarray(np.where(highest > -lowest, -highest, -lowest) * np.float32(2.0 ** (1 - format_.bits)))
-
-
-def share_shape(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int) -> tuple[int, ...]:
-    """The shape of the scales of a weight of `shape`.
-
-    Raises:
-        ValueError: the weight does not divide into the format's blocks.
-    """
-    if format_.granularity is Granularity.TENSOR:
-        return ()
-    if format_.granularity is Granularity.CHANNEL:
-        return tuple(n if axis == channel_axis % len(shape) else 1 for axis, n in enumerate(shape))
-    blocks = block_shape(format_.block, shape, channel_axis)
-    if blocks is None:
-        raise ValueError(f"a weight of shape {shape} does not divide into blocks of {format_.block}")
-    return blocks
-
-
-def shares(weight: Floats, format_: IntegerFormat, channel_axis: int) -> Floats:
-    """`[outer, elements, inner]`: the weights `[i, :, j]` share one scale, the scales in the order of `share_shape`.
-
-    Raises:
-        ValueError: the weight is not float32, and as `optimal_scales`, but for values that are not finite.
-    """
-    if weight.dtype != np.float32:
-        raise ValueError(f"the weight must be finite float32, got {weight.dtype}")
-    if not -weight.ndim <= channel_axis < max(weight.ndim, 1):
-        raise ValueError(f"channel axis {channel_axis} is outside of a weight of shape {weight.shape}")
-    shape = share_shape(format_, weight.shape, channel_axis)
-    match format_.granularity:
-        case Granularity.TENSOR:
-            return weight.reshape(1, -1, 1)
-        case Granularity.CHANNEL:
-            return np.moveaxis(weight, channel_axis, 0).reshape(weight.shape[channel_axis], -1, 1)
-    return weight.reshape(shape[0], format_.block, shape[2])
-
-
-def share_rows(weight: Floats, format_: IntegerFormat, channel_axis: int) -> Floats:
-    """`[scales, weights that share one]`, the scales in the order of `share_shape`.
-
-    Raises:
-        ValueError: as `optimal_scales`.
-    """
-    grouped = shares(weight, format_, channel_axis)
-    if not np.isfinite(weight).all():
-        raise ValueError(_NOT_FINITE)
-    return grouped.swapaxes(1, 2).reshape(-1, grouped.shape[1])
-
-
-def ends(groups: Floats, axis: int) -> tuple[Floats, Floats]:
-    """The lowest and the highest of each group and 0, along `axis`.
-
-    Raises:
-        ValueError: a weight is not finite.
-    """
-    lowest, highest = np.min(groups, axis=axis, initial=0.0), np.max(groups, axis=axis, initial=0.0)
-    if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
-        raise ValueError(_NOT_FINITE)
-    return lowest, highest
 
 
 def _fitted(groups: Floats, axis: int, room: Room, format_: IntegerFormat) -> Floats:
@@ -242,8 +179,8 @@ class _Fits:
 
     def explained(self) -> Sums:
         """What the codes leave of the sum of `(w / unit)**2`, with the best scale for them, is all but this."""
-        found: Sums = self.products * self.products / self.squares
-        return found
+        explained: Sums = self.products * self.products / self.squares
+        return explained
 
     def best(self) -> Floats:
         """The scale whose codes explain most, `[groups]`."""
@@ -261,8 +198,8 @@ class _Fits:
     def _of_best(self, values: Sums, explained: Sums) -> Sums:
         """Of `[ratios, groups]` those of the codes that explain most, the largest of equals. (`argmax` over the first
         axis takes three times as long.)"""
-        found: Sums = np.where(explained == explained.max(axis=0), values, -np.inf).max(axis=0)
-        return found
+        best: Sums = np.where(explained == explained.max(axis=0), values, -np.inf).max(axis=0)
+        return best
 
 
 class _Tile:
@@ -307,13 +244,13 @@ class _Tile:
         best one leaves, in every group."""
         squares = self.squares()
         most = np.zeros_like(squares)
-        found: list[_Fits] = []
+        fits: list[_Fits] = []
         for ratio in ratios:
             if ratio < 1 and (self._beyond(ratio) >= squares - most).all():
                 break
-            found.append(self.fits([ratio, -ratio]))
-            most = np.maximum(most, found[-1].explained().max(axis=0))
-        joined = (np.concatenate([getattr(f, name) for f in found]) for name in ("ratios", "products", "squares"))
+            fits.append(self.fits([ratio, -ratio]))
+            most = np.maximum(most, fits[-1].explained().max(axis=0))
+        joined = (np.concatenate([getattr(f, name) for f in fits]) for name in ("ratios", "products", "squares"))
         return _Fits(self.scale, *joined)
 
     def _beyond(self, ratio: float) -> Sums:
@@ -329,10 +266,10 @@ class _Tile:
 
     def squares(self) -> Sums:
         """Sums of `(w / scale)**2`, `[groups]`."""
-        found: Sums = self._zeros(1)[0]
+        sums: Sums = self._zeros(1)[0]
         for divided in self._pieces():
-            self._add_dot(divided, divided, found)
-        return found
+            self._add_dot(divided, divided, sums)
+        return sums
 
     def errors(self, scale: Floats) -> NDArray[np.float64]:
         """Squared errors at `scale`, `[groups]`."""

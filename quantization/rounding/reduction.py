@@ -18,7 +18,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -29,6 +29,8 @@ from torch.nn import functional as F
 
 from network.sites import RECURRENT
 from network.taps import output_name
+
+Index = TypeVar("Index", bound=np.integer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,13 @@ class Reduction(ABC):
     @abstractmethod
     def from_matrix(self, matrix: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """The inverse of `to_matrix`, for a weight of `shape`."""
+
+    def by_row(self, numbers: NDArray[Index]) -> NDArray[Index] | None:
+        """Of `numbers` in the weight's shape the one of each row `[groups, rows]`; None where they differ in a row."""
+        matrix = self.to_matrix(numbers)
+        if matrix.strides[2] and (matrix != matrix[:, :, :1]).any():
+            return None
+        return np.ascontiguousarray(matrix[:, :, 0])
 
     def by_sample(self, values: Tensor) -> Tensor:
         """`values` in the shape the node takes or makes, with the samples on the first axis."""
@@ -156,11 +165,11 @@ class ConvReduction(Reduction):
         windows = [self._windows_of(padded[n :: len(starts)], grid, start, steps) for n, start in enumerate(starts)]
         kernel = windows[0].shape[: 1 + len(self.kernel)]
         positions = [math.prod(each.shape[len(kernel) :]) for each in windows]
-        found = padded.new_empty((*kernel, sum(positions)))
+        columns = padded.new_empty((*kernel, sum(positions)))
         for each, stop in zip(windows, itertools.accumulate(positions), strict=True):
-            own = found[..., stop - math.prod(each.shape[len(kernel) :]) : stop]
+            own = columns[..., stop - math.prod(each.shape[len(kernel) :]) : stop]
             own.view(each.shape).copy_(each)
-        return found.view(self.group, padded.shape[1] // self.group * math.prod(self.kernel), -1)
+        return columns.view(self.group, padded.shape[1] // self.group * math.prod(self.kernel), -1)
 
     def _windows_of(self, padded: Tensor, grid: Sequence[int], starts: Sequence[int], steps: Sequence[int]) -> Tensor:
         """A view `[channels, *kernel, samples, *positions]`."""

@@ -110,16 +110,16 @@ class InputStatistics:
     def centered(self) -> InputStatistics:
         """The same about the means of the inputs, `sum (x - mean) (x - mean)'`: for a layer whose bias takes whatever
         mean error the rounding of its weight leaves, so that only the rest of the error counts."""
-        found = copy.copy(self)
+        centered = copy.copy(self)
         mean = self._sum / max(self._positions, 1)
-        found.hessian = self.hessian - self._sum[:, :, None] * mean[:, None, :]
+        centered.hessian = self.hessian - self._sum[:, :, None] * mean[:, None, :]
         # of an input that never changes rounding errors are left, which may be negative
-        before, after = (np.einsum("gii->gi", moments) for moments in (self.hessian, found.hessian))
+        before, after = (np.einsum("gii->gi", moments) for moments in (self.hessian, centered.hessian))
         varies = after > _CONSTANT * before
-        found.hessian *= varies[:, :, None] & varies[:, None, :]
+        centered.hessian *= varies[:, :, None] & varies[:, None, :]
         if self._cross is not None:
-            found._cross = (self._cross - self._sum_off[:, :, None] * mean[:, None, :]) * varies[:, None, :]
-        return found
+            centered._cross = (self._cross - self._sum_off[:, :, None] * mean[:, None, :]) * varies[:, None, :]
+        return centered
 
     @cached_property
     def _matrix(self) -> NDArray[np.float32]:
@@ -180,11 +180,11 @@ def input_statistics(
     nodes = {node.name: node for node in network.proto.graph.node}
     reductions: dict[str, Reduction] = {}
     for layer in site.layers:
-        found = reduction(nodes[layer.name], site.weight, site.shape)
-        if isinstance(found, NotReducible):
-            return NotReducible(f"layer {layer.name}: {found.reason}")
-        reductions[layer.name] = found
-    if len({found.view for found in reductions.values()}) > 1:
+        view = reduction(nodes[layer.name], site.weight, site.shape)
+        if isinstance(view, NotReducible):
+            return NotReducible(f"layer {layer.name}: {view.reason}")
+        reductions[layer.name] = view
+    if len({own.view for own in reductions.values()}) > 1:
         return NotReducible(f"layers {', '.join(reductions)} share the weight but multiply along different axes of it")
     statistics = InputStatistics(network, site, reductions, positions_per_sample)
     if statistics.memory_bytes > MOST_BYTES:  # nothing of it has been touched yet

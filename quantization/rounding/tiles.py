@@ -25,7 +25,7 @@ class Room:
         self._numbers = np.empty(0, dtype=np.float32)
 
     def arrays(self, count: int, shape: tuple[int, ...]) -> Floats:
-        """`[count, *shape]`, not initialised, in place of what was asked for before."""
+        """`[count, *shape]`, not initialised, in the place of the arrays before."""
         size = count * math.prod(shape)
         if size > self._numbers.size:
             self._numbers = np.empty(size, dtype=np.float32)
@@ -37,7 +37,7 @@ def by_tiles(shares: Floats, fit: Callable[[Floats, int, Room], Floats], results
 
     Args:
         shares: `[outer, elements, inner]`: the group of `i` and `j` is `[i, :, j]`.
-        fit: takes contiguous groups, their elements along the axis that it is told (0 or 1), and gives
+        fit: takes contiguous groups, the axis of their elements (0 or 1) and a room, and gives
             `[results, groups]`, or `[groups]` where there is one result. It is called from several threads at once,
             each with a room of its own.
 
@@ -45,18 +45,25 @@ def by_tiles(shares: Floats, fit: Callable[[Floats, int, Room], Floats], results
         `[results, outer, inner]`, the same whatever the number of threads: tiles know nothing of each other.
     """
     outer, elements, inner = shares.shape
-    found = np.empty((results, outer, inner), dtype=np.float32)
+    numbers = np.empty((results, outer, inner), dtype=np.float32)
     # inner loops run over the longer side: short groups lie side by side
     axis = 0 if outer * inner > elements else 1
 
     def visit(part: Part, room: Room) -> None:
         some = shares[part[0], :, part[1]]
         groups = some.swapaxes(0, 1).reshape(elements, -1) if axis == 0 else some.swapaxes(1, 2).reshape(-1, elements)
-        place = found[:, part[0], part[1]]
+        place = numbers[:, part[0], part[1]]
         place[...] = fit(np.ascontiguousarray(groups), axis, room).reshape(place.shape)
 
-    on_cores(visit, list(_parts(outer, inner, max(1, TILE // max(elements, 1)))))
-    return found
+    on_cores(visit, list(_tiles(outer, inner, max(1, TILE // max(elements, 1)))))
+    return numbers
+
+
+def parts(rows: int, elements: int, most: int) -> Iterator[slice]:
+    """Slices of `rows` rows of so many `elements` each, with at most so many elements together, or one row."""
+    step = max(1, most // max(elements, 1))
+    for start in range(0, rows, step):
+        yield slice(start, start + step)
 
 
 def on_cores(visit: Callable[[T, Room], None], parts: Sequence[T]) -> None:
@@ -80,11 +87,11 @@ def on_cores(visit: Callable[[T, Room], None], parts: Sequence[T]) -> None:
 def cores() -> int:
     """Threads that may work at once: `OMP_NUM_THREADS`, which bounds those of other libraries too, else every core
     that this process may run on."""
-    told = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    return max(1, int(told)) if told.isdecimal() else len(os.sched_getaffinity(0))
+    configured = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return max(1, int(configured)) if configured.isdecimal() else len(os.sched_getaffinity(0))
 
 
-def _parts(outer: int, inner: int, groups: int) -> Iterator[Part]:
+def _tiles(outer: int, inner: int, groups: int) -> Iterator[Part]:
     """Of at most so many groups each."""
     wide = _slices(inner, groups)
     high = max(1, groups // max(inner, 1))

@@ -16,13 +16,11 @@ import onnx
 from numpy.typing import NDArray
 
 from quantization.formats import CodebookFormat
-from quantization.storage.folding import NotFoldable, fold
+from quantization.granularity import NotFoldable, fold
 from quantization.storage.packing import NATIVE_OPSET, pack
-from quantization.storage.weights import QuantizedWeight
+from quantization.storage.weights import Floats, QuantizedWeight
 
 _PER = 10_000  # weights, that `CodebookFormat.outliers` counts for
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +29,7 @@ class CodebookWeight(QuantizedWeight):
     `positions`.
 
     The table is float16 `[outer, 2**bits, inner]` of the weight folded to `[outer, reduced, inner]`
-    (`quantization.storage.folding`): a code is the place that Python gives that index, 0 first, those of negative codes
+    (`quantization.granularity`): a code is the place that Python gives that index, 0 first, those of negative codes
     behind those of positive ones. Its numbers count `factor` times, float32 of shape `()`. Positions are int32,
     counted through the flat weight, ascending, `outlier_count` of them; what the tables say there is not used.
 
@@ -50,7 +48,7 @@ class CodebookWeight(QuantizedWeight):
         codes, table, half = self.codes, self.table, 1 << (self.format.bits - 1)
         if codes.dtype != np.int8 or table.dtype != np.float16:
             raise ValueError(f"codes must be int8 and the table float16, got {codes.dtype} and {table.dtype}")
-        if not any(_has_table(self.format, codes.shape, axis, table.shape) for axis in range(codes.ndim)):
+        if not any(has_table(self.format, codes.shape, axis, table.shape) for axis in range(codes.ndim)):
             raise ValueError(f"a table of {table.shape} is not that of {self.format.name} for codes of {codes.shape}")
         if not np.isfinite(table).all():
             raise ValueError("the values of the table must be finite")
@@ -92,13 +90,13 @@ class CodebookWeight(QuantizedWeight):
     def tensors(self, opset: int = NATIVE_OPSET) -> list[onnx.TensorProto]:
         """Digits, table, factor, and if the format keeps outliers their positions and values."""
         outer, levels, inner = self.table.shape
-        found: list[NDArray[Any]] = [
+        arrays: list[NDArray[Any]] = [
             self.table.reshape(stored_table_shape((outer, levels, inner))),
             self.factor,
         ]
         if self.format.outliers:
-            found += [self.positions, self.values]
-        return [*pack(self.codes, self.format.bits, opset), *(onnx.numpy_helper.from_array(array) for array in found)]
+            arrays += [self.positions, self.values]
+        return [*pack(self.codes, self.format.bits, opset), *(onnx.numpy_helper.from_array(array) for array in arrays)]
 
 
 def outlier_count(format_: CodebookFormat, size: int) -> int:
@@ -110,12 +108,19 @@ def table_shape(format_: CodebookFormat, shape: tuple[int, ...], channel_axis: i
     """`[outer, 2**bits, inner]` for a weight of `shape`.
 
     Raises:
-        ValueError: the weight does not fold (`quantization.storage.folding`).
+        ValueError: the weight does not fold (`quantization.granularity`).
     """
     folded = fold(shape, channel_axis)
     if isinstance(folded, NotFoldable):
         raise ValueError(f"{format_.name} has a table for what each output sums over: {folded.reason}")
     return folded.outer, 1 << format_.bits, folded.inner
+
+
+def table_numbers(table: tuple[int, int, int], shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """For every weight of `shape` which table `[outer, ..., inner]` it takes, counted through `[outer, inner]`."""
+    outer, _, inner = table
+    numbers = np.arange(outer * inner, dtype=np.int32).reshape(outer, 1, inner)
+    return np.broadcast_to(numbers, (outer, math.prod(shape) // (outer * inner), inner)).reshape(shape)
 
 
 def stored_table_shape(shape: tuple[int, int, int]) -> tuple[int, ...]:
@@ -124,7 +129,7 @@ def stored_table_shape(shape: tuple[int, int, int]) -> tuple[int, ...]:
     return shape[:2] if shape[2] == 1 else shape
 
 
-def _has_table(format_: CodebookFormat, shape: tuple[int, ...], axis: int, table: tuple[int, ...]) -> bool:
+def has_table(format_: CodebookFormat, shape: tuple[int, ...], axis: int, table: tuple[int, ...]) -> bool:
     """Whether a weight with its output channels on this axis has tables of this shape."""
     try:
         return table_shape(format_, shape, axis) == table

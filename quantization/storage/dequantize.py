@@ -123,10 +123,10 @@ def _made(
     inputs: Sequence[str],
     nodes: Sequence[onnx.NodeProto],
     layout: Layout,
-    beside: Digit | None = None,
+    zero_points: Digit | None = None,
 ) -> Mapping[str, bytes]:
-    """The function that makes `w` of codes that lie so, and those that unpack them and what is `beside` them."""
-    packed = [digit for digit in (*layout.digits, beside) if digit is not None and digit.is_packed]
+    """The function that makes `w` of codes that lie so, and those that unpack them and `zero_points`."""
+    packed = [digit for digit in (*layout.digits, zero_points) if digit is not None and digit.is_packed]
     attributes = [SHAPE] if layout.takes_shape else []
     made = serialized(name, inputs, nodes, layout.opset, attributes, calls=bool(packed))
     return {name: made, **unpacking_functions(packed, layout.opset)}
@@ -178,14 +178,14 @@ def _codebook(name: str, layout: Layout, outliers: bool) -> Mapping[str, bytes]:
         helper.make_node("Reshape", ["ci", "hf"], ["cf"]),
         helper.make_node("GatherElements", ["lf", "cf"], ["v"], axis=1),  # counts negative places from the end
     ]
-    found = "v"
+    values = "v"
     if outliers:
         nodes += [
             helper.make_node("Reshape", ["v", "k"], ["vk"]),
             helper.make_node("ScatterElements", ["vk", "j", "o"], ["vo"]),
         ]
-        found = "vo"
-    nodes += [helper.make_node("Shape", ["ci"], ["hv"]), helper.make_node("Reshape", [found, "hv"], ["w"])]
+        values = "vo"
+    nodes += [helper.make_node("Shape", ["ci"], ["hv"]), helper.make_node("Reshape", [values, "hv"], ["w"])]
     return _made(name, inputs, nodes, layout)
 
 

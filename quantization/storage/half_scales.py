@@ -31,7 +31,7 @@ def from_halves(halves: Halves, factor: Floats) -> Floats:
     return np.asarray(halves.astype(np.float32) * factor)
 
 
-def rounded(values: Floats) -> Floats:
+def round_scales(values: Floats) -> Floats:
     """`values` at numbers that can be kept so; those stay themselves if they are rounded again."""
     halves, factor = as_halves(values)
     once = from_halves(halves, factor)

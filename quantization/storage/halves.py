@@ -12,8 +12,6 @@ from quantization.formats import HalfFormat
 from quantization.storage.packing import NATIVE_OPSET
 from quantization.storage.weights import QuantizedWeight
 
-_LARGEST = np.finfo(np.float16).max
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HalfWeight(QuantizedWeight):
@@ -29,17 +27,6 @@ class HalfWeight(QuantizedWeight):
     def __post_init__(self) -> None:
         if self.values.dtype != np.float16 or not np.isfinite(self.values).all():
             raise ValueError(f"the values must be finite float16, got {self.values.dtype}")
-
-    @classmethod
-    def of(cls, weight: NDArray[np.float32]) -> HalfWeight:
-        """`weight` at its nearest float16 numbers, beyond 65,504 at that.
-
-        Raises:
-            ValueError: the weight is not finite.
-        """
-        if not np.isfinite(weight).all():
-            raise ValueError("the weight must be finite")
-        return cls(HalfFormat(), weight.clip(-_LARGEST, _LARGEST).astype(np.float16))
 
     @property
     def shape(self) -> tuple[int, ...]:

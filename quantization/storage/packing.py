@@ -121,8 +121,8 @@ def pack_unsigned(values: NDArray[np.uint8], width: int) -> bytes:
         padded = np.zeros(math.ceil(values.size / per_byte) * per_byte, dtype=np.uint8)
         padded[: values.size] = values
     # those of a byte are read as one number, whose lowest byte they move into
-    together = np.ascontiguousarray(padded).view(np.dtype(f"<u{per_byte}"))
-    packed = together.copy()
+    numbers = np.ascontiguousarray(padded).view(np.dtype(f"<u{per_byte}"))
+    packed = numbers.copy()
     for place in range(1, per_byte):
-        packed |= together >> (place * (8 - width))
+        packed |= numbers >> (place * (8 - width))
     return packed.astype(np.uint8).tobytes()

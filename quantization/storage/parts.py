@@ -13,8 +13,16 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto, helper
 
-from quantization.formats import CodebookFormat, HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
-from quantization.rounding.ranges import share_shape
+from quantization.formats import (
+    CodebookFormat,
+    HadamardFormat,
+    HalfFormat,
+    IntegerFormat,
+    PowerFormat,
+    ScaledFormat,
+    WeightFormat,
+)
+from quantization.granularity import scale_shape
 from quantization.storage import dequantize
 from quantization.storage.codebooks import outlier_count, stored_table_shape, table_shape
 from quantization.storage.packing import NATIVE_OPSET, digits, zero_point_digit
@@ -82,20 +90,29 @@ def storage(
             has no storage.
     """
     if not math.prod(shape):
-        raise NotStorable(f"a weight of shape {shape} holds no number to round; it stays as it came")
-    match format_:
-        case IntegerFormat():
-            return _integers(format_, shape, channel_axis, kernel, opset)
-        case HalfFormat():
-            part = Part(HALVES, TensorProto.FLOAT16, shape, 2 * math.prod(shape))
-            return Storage((part,), dequantize.halves(opset), shape)
-        case CodebookFormat():
-            return _codebook(format_, shape, channel_axis, opset)
-        case PowerFormat():
-            return _powers(format_, shape, channel_axis, opset)
-        case HadamardFormat():
-            return _rotated(format_, shape, channel_axis, opset)
-    raise NotStorable(f"{format_.name} is not stored in parts")
+        raise NotStorable(f"a weight of shape {shape} is empty; it stays as it is")
+    try:
+        match format_:
+            case IntegerFormat():
+                return _integers(format_, shape, channel_axis, kernel, opset)
+            case HalfFormat():
+                half = Part(HALVES, TensorProto.FLOAT16, shape, 2 * math.prod(shape))
+                return Storage((half,), dequantize.halves(opset), shape)
+            case CodebookFormat():
+                return _codebook(format_, shape, channel_axis, opset)
+            case PowerFormat():
+                levels = 1 << format_.bits
+                table = Part(POWERS, TensorProto.FLOAT16, (levels,), 2 * levels)
+                parts = (*_scaled(format_, shape, channel_axis, opset), table)
+                return Storage(parts, dequantize.powers(format_.bits, opset), shape)
+            case HadamardFormat():
+                parts = _scaled(format_, shape, channel_axis, opset)
+                turned = rotation(shape, parts[-1].dims)
+                function = dequantize.rotated(format_.bits, opset, turned.block, inner=turned.inner > 1)
+                return Storage(parts, function, shape)
+    except ValueError as error:
+        raise NotStorable(str(error)) from error
+    raise NotStorable(f"{format_.name} keeps the weight as it is; it is not stored in parts")
 
 
 def _digits(bits: int, shape: tuple[int, ...], opset: int) -> tuple[Part, ...]:
@@ -106,36 +123,37 @@ def _digits(bits: int, shape: tuple[int, ...], opset: int) -> tuple[Part, ...]:
     )
 
 
+def _scaled(
+    format_: ScaledFormat, shape: tuple[int, ...], channel_axis: int, opset: int, *, flat: bool = False
+) -> tuple[Part, ...]:
+    """Digits and scales, those of channels as `[channels]` where `flat`."""
+    scales = scale_shape(format_, shape, channel_axis)
+    if flat and scales:
+        scales = (shape[channel_axis],)
+    count = math.prod(scales)
+    coded = _digits(format_.bits, shape, opset)
+    if format_.block:
+        return *coded, Part(SCALE, TensorProto.FLOAT16, scales, 2 * count), Part(FACTOR, TensorProto.FLOAT, (), 4)
+    return *coded, Part(SCALE, TensorProto.FLOAT, scales, 4 * count)
+
+
 def _integers(
     format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int, kernel: int | None, opset: int
 ) -> Storage:
     bits, block = format_.bits, format_.block
     if kernel is not None and not format_.has_kernel:
         raise NotStorable(f"no integer kernel takes {format_.name}")
-    try:
-        scales = share_shape(format_, shape, channel_axis)
-    except ValueError as error:
-        raise NotStorable(str(error)) from error
-    if kernel is not None and scales:
-        scales = (shape[channel_axis],)
-    count = math.prod(scales)
-    parts = list(_digits(bits, shape, opset))
-    if block:
-        parts += [Part(SCALE, TensorProto.FLOAT16, scales, 2 * count), Part(FACTOR, TensorProto.FLOAT, (), 4)]
-    else:
-        parts.append(Part(SCALE, TensorProto.FLOAT, scales, 4 * count))
+    parts = _scaled(format_, shape, channel_axis, opset, flat=kernel is not None)
     if not format_.symmetric:
+        scales = scale_shape(format_, shape, channel_axis)
         stored = zero_point_digit(bits, opset)
-        parts.append(Part(ZERO_POINT, stored.data_type, stored.dims(scales), stored.size_bytes(scales)))
+        parts = (*parts, Part(ZERO_POINT, stored.data_type, stored.dims(scales), stored.size_bytes(scales)))
     function = dequantize.integers(bits, opset, block=block, symmetric=format_.symmetric, kernel=kernel)
-    return Storage(tuple(parts), function, shape)
+    return Storage(parts, function, shape)
 
 
 def _codebook(format_: CodebookFormat, shape: tuple[int, ...], channel_axis: int, opset: int) -> Storage:
-    try:
-        table = stored_table_shape(table_shape(format_, shape, channel_axis))
-    except ValueError as error:
-        raise NotStorable(str(error)) from error
+    table = stored_table_shape(table_shape(format_, shape, channel_axis))
     parts = [
         *_digits(format_.bits, shape, opset),
         Part(TABLES, TensorProto.FLOAT16, table, 2 * math.prod(table)),
@@ -149,26 +167,3 @@ def _codebook(format_: CodebookFormat, shape: tuple[int, ...], channel_axis: int
         ]
     function = dequantize.codebook(format_.bits, opset, format_.outliers)
     return Storage(tuple(parts), function, shape)
-
-
-def _powers(format_: PowerFormat, shape: tuple[int, ...], channel_axis: int, opset: int) -> Storage:
-    levels = 1 << format_.bits
-    parts = _per_channel(format_.bits, shape, channel_axis, opset)
-    table = Part(POWERS, TensorProto.FLOAT16, (levels,), 2 * levels)
-    return Storage((*parts, table), dequantize.powers(format_.bits, opset), shape)
-
-
-def _rotated(format_: HadamardFormat, shape: tuple[int, ...], channel_axis: int, opset: int) -> Storage:
-    parts = _per_channel(format_.bits, shape, channel_axis, opset)
-    try:
-        turned = rotation(shape, parts[-1].dims)
-    except ValueError as error:
-        raise NotStorable(str(error)) from error
-    function = dequantize.rotated(format_.bits, opset, turned.block, inner=turned.inner > 1)
-    return Storage(parts, function, shape)
-
-
-def _per_channel(bits: int, shape: tuple[int, ...], channel_axis: int, opset: int) -> tuple[Part, ...]:
-    """Digits, and a scale for each channel."""
-    scales = share_shape(IntegerFormat(bits), shape, channel_axis)
-    return *_digits(bits, shape, opset), Part(SCALE, TensorProto.FLOAT, scales, 4 * math.prod(scales))

@@ -5,7 +5,7 @@ Panferov et al., "QuEST: Stable Training of LLMs with 1-Bit Weights and Activati
 rotation by a Hadamard matrix makes each number a sum over a whole block with signs: an outlier is shared out, and
 whatever the weights' distribution was, the rotated one is nearly Gaussian.
 
-The weight is folded to `[outer, reduced, inner]` (`quantization.storage.folding`), and `reduced` is cut into blocks of
+The weight is folded to `[outer, reduced, inner]` (`quantization.granularity`), and `reduced` is cut into blocks of
 h, the largest power of two that divides it, at most `LARGEST_BLOCK`. The matrix is
 
     R = K (x) ... (x) K            h a power of 4, K = [[-1, 1, 1, 1], [1, -1, 1, 1], [1, 1, -1, 1], [1, 1, 1, -1]]
@@ -27,20 +27,13 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import onnx
-from numpy.typing import NDArray
 
-from quantization.formats import HadamardFormat, IntegerFormat
-from quantization.rounding.nearest import round_nearest
-from quantization.rounding.ranges import share_shape
-from quantization.storage.folding import NotFoldable, fold
-from quantization.storage.packing import NATIVE_OPSET
-from quantization.storage.weights import IntegerWeight, QuantizedWeight
+from quantization.formats import HadamardFormat
+from quantization.granularity import NotFoldable, fold
+from quantization.storage.weights import Floats, ScaledWeight
 
 SMALLEST_BLOCK = 8
 LARGEST_BLOCK = 64
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,53 +88,21 @@ def rotation(shape: tuple[int, ...], scales: tuple[int, ...]) -> Rotation:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HadamardWeight(QuantizedWeight):
-    """`codes` of the rotated weight in the weight's own shape, and one float32 `scale` per channel (as `IntegerWeight`
-    has them), the norm of the rotation in it.
+class HadamardWeight(ScaledWeight):
+    """Codes of the rotated weight in the weight's own shape, and a scale per channel, the norm of the rotation in it.
 
     Raises:
         ValueError: a dtype, shape or value outside of this, or a shape that no rotation fits.
     """
 
     format: HadamardFormat
-    codes: NDArray[np.int8]
-    scale: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        self._integers()
+        ScaledWeight.__post_init__(self)
         rotation(self.codes.shape, self.scale.shape)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.codes.shape
 
     def dequantize(self) -> Floats:
         """`R codes * scale` with one rounding to float32: what the exported file computes, bit for bit."""
         values = rotation(self.codes.shape, self.scale.shape).turn(self.codes.astype(np.float32))
         values *= self.scale
         return values
-
-    def tensors(self, opset: int = NATIVE_OPSET) -> list[onnx.TensorProto]:
-        """Digits, scale."""
-        return self._integers().tensors(opset)
-
-    def _integers(self) -> IntegerWeight:
-        return IntegerWeight(IntegerFormat(self.format.bits), self.codes, self.scale)
-
-
-def round_rotated(weight: Floats, format_: HadamardFormat, channel_axis: int) -> HadamardWeight:
-    """`weight` in `format_`: rotated, then at the scales of least squared error, each element at its nearest code.
-
-    Args:
-        weight: finite float32, of a shape that `rotation` takes.
-        channel_axis: axis of the output channels.
-
-    Raises:
-        ValueError: the weight is not finite float32, the axis is not one of its axes, or no rotation fits.
-    """
-    integers = IntegerFormat(format_.bits)
-    if weight.dtype != np.float32 or not np.isfinite(weight).all():
-        raise ValueError(f"the weight must be finite float32, got {weight.dtype} with values not finite or not float")
-    turned = rotation(weight.shape, share_shape(integers, weight.shape, channel_axis))
-    found = round_nearest(turned.turn(weight) / np.float32(turned.block), integers, channel_axis)
-    return HadamardWeight(format_, found.codes, found.scale)

@@ -47,7 +47,7 @@ class Layout:
 
 
 def unpacked(layout: Layout, *, as_int8: bool) -> tuple[list[str], list[onnx.NodeProto], str]:
-    """The inputs that are digits, nodes that put them together, and what these call the codes: int8 if asked for."""
+    """The inputs that are digits, nodes that put them together, and the name of the codes: as int8 where `as_int8`."""
     names = [f"d{place}" for place in range(len(layout.digits))]
     nodes, total = (_of_bytes if layout.takes_shape else _of_digits)(layout, names)
     if as_int8:  # an integer kernel takes int8, and ONNX Runtime 1.31 would give it less

@@ -9,9 +9,24 @@ from hypothesis import strategies as st
 
 from app.errors import AppError
 from app.schemas.job_request import WIDTHS_OF_TARGETS, JobRequest, Sensitivity, TargetName
-from app.schemas.parsing import parse_object, parse_request
+from app.schemas.parsing import parse_object, parse_request, without_retired
 from planner.targets import OPSETS, target, target_names
 from tests.app.requests import DATA, MODEL, request_of
+
+
+@pytest.mark.parametrize(
+    ("weights", "left"),
+    [
+        ({"adaround_seconds": 60.0, "bits": [4]}, {"bits": [4]}),
+        ({"adaround_seconds": 60.0, "refinement": "none"}, {"refinement": "none"}),
+        ({"adaround_seconds": 9.0, "refinement": "adaround"}, {"refinement": "sequential"}),
+    ],
+)
+def test_a_stored_request_loses_what_is_no_longer_there(weights: dict[str, Any], left: dict[str, Any]) -> None:
+    stored = request_of(weights=weights)
+    assert parse_request(without_retired(stored)) == parse_request(request_of(weights=left))
+    assert stored == request_of(weights=weights)
+    assert without_retired(request_of()) == request_of()
 
 
 def test_every_default_is_filled_in() -> None:
@@ -29,7 +44,6 @@ def test_every_default_is_filled_in() -> None:
             "formats": None,
             "rounding": "gptq",
             "refinement": "auto",
-            "adaround_seconds": 60.0,
             "leftovers": "float16",
         },
         "activations": {"bits": None, "ranges": "mse"},

@@ -77,7 +77,7 @@ def test_beside_a_plan_there_is_nothing_to_search_for(of_a_search: dict[str, Any
 
 
 def test_beside_a_plan_count_how_to_round_and_what_is_as_it_would_be_anyway() -> None:
-    rounding = {"rounding": "nearest", "refinement": "adaround", "adaround_seconds": 9.0}
+    rounding = {"rounding": "nearest", "refinement": "sequential"}
     for target_name in target_names():
         members = {
             "weights": {**rounding, "symmetric": True},

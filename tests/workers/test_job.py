@@ -107,7 +107,7 @@ def test_what_is_cached_is_computed_once_for_all_jobs(jobs, sessions, settings, 
     assert sum(key.startswith("cached/") for key in keys) == 1
 
 
-def test_a_request_that_an_older_version_stored_gets_the_defaults_of_what_it_does_not_say(
+def test_the_request_of_an_older_version_gets_defaults_and_loses_what_is_no_longer_there(
     jobs, sessions, settings, fake_pipeline
 ):
     seen = []
@@ -121,12 +121,14 @@ def test_a_request_that_an_older_version_stored_gets_the_defaults_of_what_it_doe
     newest, older = jobs.add(VALUES), jobs.add([1.0])
     stored = jobs.row(newest).request
     weights = {name: value for name, value in stored["weights"].items() if name != "formats"}
+    weights |= {"refinement": "adaround", "adaround_seconds": 60.0}
     without = {name: value for name, value in jobs.row(older).request.items() if name not in ("plan", "target")}
     jobs.change(older, request={**without, "weights": weights})
     for job_id in (newest, older):
         assert worker.run(job_id) is End.FINISHED
     assert seen[0] == stored
-    assert seen[1] == {**stored, "model_id": jobs.row(older).model_id}
+    expected = {**stored, "weights": {**stored["weights"], "refinement": "sequential"}}
+    assert seen[1] == {**expected, "model_id": jobs.row(older).model_id}
 
 
 def nothing(_context, _config):

@@ -21,7 +21,6 @@ from quantization.export.matmul_nbits import Products
 from quantization.export.write import write
 from quantization.formats import Granularity, HalfFormat, IntegerFormat, UnsignedFormat
 from quantization.rounding.nearest import round_nearest
-from quantization.storage.families import rounded
 from tests.quantization.kernels import build, draw
 
 MakeNetwork = Callable[..., Network]
@@ -35,7 +34,7 @@ def packed(make_network: MakeNetwork, opset: int = 25) -> onnx.ModelProto:
     nodes = [helper.make_node("MatMul", [f"h{i}", name], [f"h{i + 1}"]) for i, name in enumerate(names)]
     network = make_network(nodes, {"h0": draw(2, 16)}, tensors, opset)
     formats = {"w_a": IntegerFormat(3), "w_b": IntegerFormat(3), "w_half": HalfFormat()}
-    weights = {name: rounded(network.weight(name), format_, 1) for name, format_ in formats.items()}
+    weights = {name: round_nearest(network.weight(name), format_, 1) for name, format_ in formats.items()}
     return onnx.ModelProto.FromString(export(network, weights, {}))
 
 

@@ -29,7 +29,6 @@ from quantization.formats import (
     WeightFormat,
 )
 from quantization.rounding.nearest import round_nearest
-from quantization.storage.families import rounded as rounded_as
 from quantization.storage.weights import IntegerWeight
 
 MakeNetwork = Callable[..., Network]
@@ -340,21 +339,14 @@ def test_a_square_weight_has_its_scales_along_the_axis_of_its_rounding(
     values = np.random.default_rng(4).standard_normal((64, 64)).astype(np.float32)
     values *= np.exp(np.arange(64, dtype=np.float32) / 16)[:, None]
     network = make_network([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": eye}, {"w": values})
-    weight = rounded_as(values, format_, axis)
+    weight = round_nearest(values, format_, axis)
     np.testing.assert_array_equal(run_onnx(export(network, {"w": weight}, {}), {"x": eye})[0], weight.dequantize())
     packed = run_onnx(export(network, {"w": weight}, {}, products=Products.PACKED), {"x": eye})[0]
     np.testing.assert_allclose(packed, weight.dequantize(), rtol=1e-5)
-    lazy = RoundedOnDemand(network, {"w": format_}, lambda w, f, _: rounded_as(w, f, axis))
+    lazy = RoundedOnDemand(network, {"w": format_}, lambda w, f, _: round_nearest(w, f, axis))
     if axis == 1 or format_ == IntegerFormat(4, Granularity.TENSOR):
         assert export(network, lazy, {}) == export(network, {"w": weight}, {})
         return
     for make in (lambda: export(network, lazy, {}), lambda: simulate(network, lazy)):
         with pytest.raises(QuantizationError, match=r"stated for it: .* of shape \(64, 64\) along axis 1"):
             make()
-
-
-def test_refuses_scales_along_no_axis(make_network: MakeNetwork) -> None:
-    network, _ = single(make_network, "Gemm")
-    weight = IntegerWeight(IntegerFormat(4), np.zeros((7, 11), np.int8), np.ones((1, 1), np.float32))
-    with pytest.raises(QuantizationError, match="as int4/channel does along none of its axes; round it along"):
-        export(network, {"w": weight}, {})

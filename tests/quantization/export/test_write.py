@@ -23,7 +23,7 @@ from quantization.export.on_demand import RoundedOnDemand
 from quantization.export.write import ALIGNMENT, write
 from quantization.export.write_fields import LARGEST_MESSAGE
 from quantization.formats import Granularity, HalfFormat, IntegerFormat, WeightFormat
-from quantization.storage.families import rounded
+from quantization.rounding.nearest import round_nearest
 from quantization.storage.weights import QuantizedWeight
 
 MakeNetwork = Callable[..., Network]
@@ -54,7 +54,7 @@ def run(model: str | bytes, x: NDArray[np.float32]) -> NDArray[Any]:
 def test_one_file_has_the_bytes_of_the_export(make_network: MakeNetwork, tmp_path: Path) -> None:
     network, formats, _ = chain(make_network)
     weights = {
-        s.weight: rounded(network.weight(s.weight), formats[s.weight], s.channel_axis) for s in network.sites[:-1]
+        s.weight: round_nearest(network.weight(s.weight), formats[s.weight], s.channel_axis) for s in network.sites[:-1]
     }
     path = tmp_path / "model.onnx"
     size = write(network, RoundedOnDemand(network, formats), path, {"k": "v"})
@@ -116,7 +116,7 @@ def test_the_audit_looks_beside_the_file_only(make_network: MakeNetwork, tmp_pat
 
 def test_nothing_is_left_of_a_file_that_fails(make_network: MakeNetwork, tmp_path: Path) -> None:
     network, formats, _ = chain(make_network)
-    lazy = RoundedOnDemand(network, formats, lambda w, _, axis: rounded(w, IntegerFormat(8), axis))
+    lazy = RoundedOnDemand(network, formats, lambda w, _, axis: round_nearest(w, IntegerFormat(8), axis))
     for largest in (LARGEST_MESSAGE, 100_000):
         with pytest.raises(QuantizationError, match=r"weight w0 was made as int8/channel .* stated for it: int2"):
             write(network, lazy, tmp_path / "model.onnx", {}, largest_file=largest)

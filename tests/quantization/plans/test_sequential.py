@@ -359,17 +359,6 @@ def test_progress_rises_to_one_and_what_it_raises_ends_the_work(make_network: Ma
         round_plan(network, weights, inputs, {}, Effort(1), cancel)
 
 
-def test_adaround_within_a_plan(make_network: MakeNetwork) -> None:
-    network, inputs = convnet(make_network, 9)
-    weights = independent(network, inputs, 2)
-    weights["w3"] = independent(network, inputs, 3, CodebookFormat(3))["w3"]
-    found = round_plan(network, weights, inputs, {}, Effort(1, adaround_seconds=2.0))
-    for name, note in found.notes.items():
-        assert ("; adaround: " in note) == (name != "w3")
-    assert found.notes["w3"] == "sequential gptq; no adaround: not for codebook3/channel"
-    assert found.biases.keys() == {"b1", "b2", "b4"}
-
-
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

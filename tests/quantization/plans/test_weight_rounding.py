@@ -19,7 +19,7 @@ from quantization.formats import (
     PowerFormat,
     WeightFormat,
 )
-from quantization.plans.weight_rounding import reason_to_keep, rounded_anew
+from quantization.plans.weight_rounding import reason_to_keep, round_anew
 from quantization.rounding.codebook_tables import codebook
 from quantization.rounding.reduction import ConvReduction, MatrixReduction
 from quantization.rounding.statistics import InputStatistics, input_statistics
@@ -59,7 +59,7 @@ def test_outputs_of_the_float_layer_are_approached(make_network: Callable[..., N
     weight, statistics, inputs, exact = layer(make_network, 64)
     aim = exact.astype(np.float64) @ weight
     errors = [
-        np.square(inputs @ rounded_anew(weight, format_, 1, statistics, 0.01, sweeps)[0].dequantize() - aim).mean()
+        np.square(inputs @ round_anew(weight, format_, 1, statistics, 0.01, sweeps)[0].dequantize() - aim).mean()
         for sweeps in (0, 4)
     ]
     assert errors[1] < errors[0]
@@ -70,7 +70,7 @@ def test_outputs_of_the_float_layer_are_approached(make_network: Callable[..., N
 @pytest.mark.parametrize("format_", FORMATS, ids=lambda format_: format_.name)
 def test_only_weights_of_few_columns_are_swept(make_network: Callable[..., Network], format_: WeightFormat) -> None:
     weight, statistics, *_ = layer(make_network, 2064)
-    found = [rounded_anew(weight, format_, 1, statistics, 0.01, sweeps)[0] for sweeps in (0, 4)]
+    found = [round_anew(weight, format_, 1, statistics, 0.01, sweeps)[0] for sweeps in (0, 4)]
     assert found[0].dequantize().tobytes() == found[1].dequantize().tobytes()
 
 

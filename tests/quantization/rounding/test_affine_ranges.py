@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from quantization.formats import Granularity, IntegerFormat
 from quantization.rounding.affine_ranges import optimal_affine
 from quantization.rounding.nearest import round_to_scale
-from quantization.storage.half_scales import rounded
+from quantization.storage.half_scales import round_scales
 
 DRAWS = {
     "normal": lambda rng, shape: rng.standard_normal(shape),
@@ -70,7 +70,7 @@ def test_each_block_is_as_a_row_of_its_own(block: int) -> None:
     scale, zero_point = optimal_affine(weight, affine(3, Granularity.BLOCK, block), 0)
     rows_scale, rows_zero = optimal_affine(weight.reshape(-1, block), affine(3), 0)
     assert scale.shape == zero_point.shape == (40 * 64 // block, 1, 1)
-    assert np.array_equal(scale.ravel(), rounded(rows_scale).ravel())
+    assert np.array_equal(scale.ravel(), round_scales(rows_scale).ravel())
     assert np.array_equal(zero_point.ravel(), rows_zero.ravel())
 
 

@@ -13,11 +13,11 @@ from quantization.formats import CodebookFormat, HadamardFormat, HalfFormat, Int
 from quantization.rounding.formats import round_to_formats
 from quantization.rounding.gptq import gptq, prepare
 from quantization.rounding.gptq_codebooks import codebook_gptq
-from quantization.rounding.gptq_powers import power_gptq
+from quantization.rounding.gptq_grids import power_gptq
 from quantization.rounding.gptq_rotations import hadamard_gptq
+from quantization.rounding.nearest import round_nearest
 from quantization.rounding.reduction import NotReducible
 from quantization.rounding.statistics import InputStatistics, input_statistics
-from quantization.storage.families import rounded
 
 FORMATS: list[WeightFormat] = [
     HadamardFormat(3),
@@ -48,11 +48,11 @@ def test_each_format_is_rounded_as_its_family_is(make_network: Callable[..., Net
     found, method = round_to_formats(weight, FORMATS, 1, statistics)
     assert method == "gptq"
     assert [own.format for own in found] == FORMATS
-    integers = gptq(weight, [IntegerFormat(4), IntegerFormat(2)], 1, statistics).weights
+    integers = gptq(prepare(weight, statistics), [IntegerFormat(4), IntegerFormat(2)], 1)
     turned = hadamard_gptq(weight, [HadamardFormat(3), HadamardFormat(5)], 1, statistics)
     (power,) = power_gptq(prepare(weight, statistics), [PowerFormat(3)], 1)
     (codebook,) = codebook_gptq(prepare(weight, statistics), [CodebookFormat(2, 45)], 1)
-    half = rounded(weight, HalfFormat(), 1)
+    half = round_nearest(weight, HalfFormat(), 1)
     expected = [turned[0], integers[0], power, half, integers[1], turned[1], codebook]
     for own, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(own.dequantize(), other.dequantize())
@@ -63,7 +63,7 @@ def test_without_statistics_every_value_is_rounded_by_itself(make_network: Calla
     found, method = round_to_formats(weight, FORMATS, 1, NotReducible("its inputs are rows of a table"))
     assert method == "nearest: its inputs are rows of a table"
     for own, format_ in zip(found, FORMATS, strict=True):
-        np.testing.assert_array_equal(own.dequantize(), rounded(weight, format_, 1).dequantize())
+        np.testing.assert_array_equal(own.dequantize(), round_nearest(weight, format_, 1).dequantize())
 
 
 @pytest.mark.parametrize("known", [False, True])

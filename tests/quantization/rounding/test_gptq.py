@@ -10,7 +10,7 @@ from onnx import helper
 
 from network.graph import Network
 from quantization.formats import Granularity, IntegerFormat
-from quantization.rounding.gptq import gptq
+from quantization.rounding.gptq import gptq, prepare
 from quantization.rounding.gptq_factor import factorise
 from quantization.rounding.nearest import round_nearest
 from quantization.rounding.ranges import optimal_scales
@@ -93,10 +93,11 @@ def test_rounds_as_the_textbook_does(layer: tuple[NDArray[np.float32], InputStat
     weight, statistics, axis = layer
     to_matrix = statistics.reduction.to_matrix
     matrix = to_matrix(weight)
-    result = gptq(weight, FORMATS, axis, statistics)
-    assert (result.damping, result.note) == (0.01, "")
-    scales = optimal_scales(weight, FORMATS, axis)
-    for format_, rounded, scale in zip(FORMATS, result.weights, scales, strict=True):
+    prepared = prepare(weight, statistics)
+    assert (prepared.factor.damping, prepared.note) == (0.01, "")
+    weights = gptq(prepared, FORMATS, axis)
+    scales = [optimal_scales(weight, format_, axis) for format_ in FORMATS]
+    for format_, rounded, scale in zip(FORMATS, weights, scales, strict=True):
         assert rounded.format == format_
         assert rounded.shape == weight.shape
         row_scales = to_matrix(np.broadcast_to(scale, weight.shape))[:, :, 0]
@@ -121,7 +122,7 @@ def test_scales_are_refitted_to_the_codes(layer: tuple[NDArray[np.float32], Inpu
     to_matrix = statistics.reduction.to_matrix
     matrix = to_matrix(weight).astype(np.float64)
     hessian = damped(statistics.hessian)
-    for rounded in gptq(weight, FORMATS, axis, statistics).weights:
+    for rounded in gptq(prepare(weight, statistics), FORMATS, axis):
         codes = to_matrix(rounded.codes).astype(np.float64)
         products, squares = np.zeros(rounded.scale.size), np.zeros(rounded.scale.size)
         owner = to_matrix(np.broadcast_to(np.arange(rounded.scale.size).reshape(rounded.scale.shape), weight.shape))
@@ -132,7 +133,7 @@ def test_scales_are_refitted_to_the_codes(layer: tuple[NDArray[np.float32], Inpu
 
 def test_output_error_is_below_that_of_nearest(layer: tuple[NDArray[np.float32], InputStatistics, int]) -> None:
     weight, statistics, axis = layer
-    for rounded in gptq(weight, FORMATS, axis, statistics).weights:
+    for rounded in gptq(prepare(weight, statistics), FORMATS, axis):
         nearest = round_nearest(weight, rounded.format, axis)
         assert objective(weight, rounded, statistics).sum() < objective(weight, nearest, statistics).sum()
 
@@ -141,10 +142,10 @@ def test_formats_do_not_disturb_each_other_nor_do_chunks(
     layer: tuple[NDArray[np.float32], InputStatistics, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weight, statistics, axis = layer
-    together = gptq(weight, FORMATS, axis, statistics).weights
+    together = gptq(prepare(weight, statistics), FORMATS, axis)
     monkeypatch.setattr("quantization.rounding.gptq_columns._CHUNK", 1)  # a row at a time
     for whole, format_ in zip(together, FORMATS, strict=True):
-        (alone,) = gptq(weight, [format_], axis, statistics).weights
+        (alone,) = gptq(prepare(weight, statistics), [format_], axis)
         assert np.mean(alone.codes == whole.codes) > 0.95  # other product shapes round differently in float32
         np.testing.assert_allclose(alone.scale, whole.scale, rtol=0.02)
 
@@ -164,14 +165,14 @@ def test_columns_without_input_keep_their_nearest_codes(make_network: MakeNetwor
     weight = rng.standard_normal((20, 6)).astype(np.float32)
     inputs = rng.standard_normal((50, 20)).astype(np.float32)
     inputs[:, [3, 11]] = 0
-    (rounded,) = gptq(weight, [IntegerFormat(4)], 1, matmul_statistics(make_network, weight, inputs)).weights
+    (rounded,) = gptq(prepare(weight, matmul_statistics(make_network, weight, inputs)), [IntegerFormat(4)], 1)
     assert np.array_equal(rounded.codes[[3, 11]], round_nearest(weight, IntegerFormat(4), 1).codes[[3, 11]])
 
 
 def test_without_any_input_it_is_nearest(make_network: MakeNetwork) -> None:
     weight = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
     statistics = matmul_statistics(make_network, weight, np.zeros((5, 20), np.float32))
-    (rounded,) = gptq(weight, [IntegerFormat(3)], 1, statistics).weights
+    (rounded,) = gptq(prepare(weight, statistics), [IntegerFormat(3)], 1)
     nearest = round_nearest(weight, IntegerFormat(3), 1)
     assert np.array_equal(rounded.codes, nearest.codes)
     np.testing.assert_allclose(rounded.scale, nearest.scale, rtol=1e-3)
@@ -182,9 +183,9 @@ def test_fewer_samples_than_columns_are_enough(make_network: MakeNetwork) -> Non
     weight = rng.standard_normal((64, 6)).astype(np.float32)
     inputs = rng.standard_normal((8, 64)).astype(np.float32)
     statistics = matmul_statistics(make_network, weight, inputs)
-    result = gptq(weight, [IntegerFormat(3)], 1, statistics)
+    (rounded,) = gptq(prepare(weight, statistics), [IntegerFormat(3)], 1)
     nearest = round_nearest(weight, IntegerFormat(3), 1)
-    assert objective(weight, result.weights[0], statistics).sum() < 0.3 * objective(weight, nearest, statistics).sum()
+    assert objective(weight, rounded, statistics).sum() < 0.3 * objective(weight, nearest, statistics).sum()
 
 
 def test_raises_the_damping_and_says_so(make_network: MakeNetwork) -> None:
@@ -194,10 +195,11 @@ def test_raises_the_damping_and_says_so(make_network: MakeNetwork) -> None:
     # what sums of rounded products may do at worst, blown up: an eigenvalue clearly below zero
     vector = rng.standard_normal(12)
     statistics.hessian -= 3 * np.trace(statistics.hessian[0]) / 12 * np.outer(vector, vector) / (vector @ vector)
-    result = gptq(weight, [IntegerFormat(4)], 1, statistics)
-    assert result.damping in (1.0, 10.0)
-    assert result.note == f"H could not be factorised at damping 0.01; {result.damping:g} was used"
-    assert np.isfinite(result.weights[0].dequantize()).all()
+    prepared = prepare(weight, statistics)
+    assert prepared.factor.damping in (1.0, 10.0)
+    assert prepared.note == f"H could not be factorised at damping 0.01; {prepared.factor.damping:g} was used"
+    (rounded,) = gptq(prepared, [IntegerFormat(4)], 1)
+    assert np.isfinite(rounded.dequantize()).all()
 
 
 def test_targets_the_float_outputs_where_inputs_are_known_to_be_off(make_network: MakeNetwork) -> None:
@@ -211,7 +213,7 @@ def test_targets_the_float_outputs_where_inputs_are_known_to_be_off(make_network
         statistics = input_statistics(network, network.sites[0])
         assert isinstance(statistics, InputStatistics)
         statistics.add(network.sites[0].layers[0], inputs, reference)
-        (rounded,) = gptq(weight, [IntegerFormat(4)], 1, statistics).weights
+        (rounded,) = gptq(prepare(weight, statistics), [IntegerFormat(4)], 1)
         errors.append(float(np.square(inputs @ rounded.dequantize() - exact @ weight).sum()))
     assert errors[1] < 0.5 * errors[0]
 
@@ -220,7 +222,7 @@ def test_same_input_same_codes(make_network: MakeNetwork) -> None:
     rng = np.random.default_rng(4)
     weight = rng.standard_normal((30, 8)).astype(np.float32)
     statistics = matmul_statistics(make_network, weight, rng.standard_normal((60, 30)).astype(np.float32))
-    first, second = (gptq(weight, FORMATS, 1, statistics).weights for _ in range(2))
+    first, second = (gptq(prepare(weight, statistics), FORMATS, 1) for _ in range(2))
     for a, b in zip(first, second, strict=True):
         assert a.codes.tobytes() == b.codes.tobytes()
         assert a.scale.tobytes() == b.scale.tobytes()
@@ -256,6 +258,7 @@ def test_columns_in_order_and_back(tiled: int, dtype: type[np.generic], monkeypa
 def test_refuses(make_network: MakeNetwork, change: dict[str, Any], message: str) -> None:
     weight = np.eye(12, 4, dtype=np.float32)
     statistics = matmul_statistics(make_network, weight, np.ones((3, 12), np.float32))
-    arguments = {"weight": weight, "formats": [IntegerFormat(4)], "channel_axis": 1, "statistics": statistics}
+    arguments: dict[str, Any] = {"weight": weight, "damping": 0.01, "channel_axis": 1} | change
+    channel_axis = arguments.pop("channel_axis")
     with pytest.raises(ValueError, match=message):
-        gptq(**(arguments | change))
+        gptq(prepare(statistics=statistics, **arguments), [IntegerFormat(4)], channel_axis)

@@ -15,8 +15,8 @@ from quantization.formats import CodebookFormat, IntegerFormat
 from quantization.rounding.codebook_tables import codebook, fit_tables
 from quantization.rounding.gptq import Prepared, gptq, prepare
 from quantization.rounding.gptq_codebooks import codebook_gptq
-from quantization.rounding.gptq_grids import gptq_to_grids
 from quantization.rounding.statistics import InputStatistics, input_statistics
+from tests.quantization.rounding.tables import gptq_to_tables
 
 Floats = NDArray[np.float32]
 Layer = tuple[Floats, InputStatistics]
@@ -64,8 +64,8 @@ def test_outputs_are_nearer_than_by_any_other_rounding(matmul: Layer, bits: int)
     (found,) = codebook_gptq(prepared, [format_], 1)
     importance = _importance(statistics, weight.shape)
     fitted = fit_tables(weight, format_, 1, importance)
-    (to_table,) = gptq_to_grids(prepared, [fitted.tables], 1)
-    (integers,) = gptq(weight, [IntegerFormat(bits)], 1, statistics).weights
+    to_table = gptq_to_tables(prepared, fitted.tables, 1)
+    (integers,) = gptq(prepare(weight, statistics), [IntegerFormat(bits)], 1)
     error = _errors(prepared, found.dequantize()).sum()
     assert error < 0.95 * _errors(prepared, to_table.values).sum()
     assert error < 0.8 * _errors(prepared, integers.dequantize()).sum()

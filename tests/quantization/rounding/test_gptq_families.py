@@ -13,13 +13,13 @@ from onnx import helper
 from network.graph import Network
 from quantization.formats import Granularity, IntegerFormat
 from quantization.rounding.affine_ranges import optimal_affine
-from quantization.rounding.gptq import gptq, gptq_prepared, prepare
-from quantization.rounding.gptq_grids import gptq_to_grids
+from quantization.rounding.gptq import gptq, prepare
 from quantization.rounding.nearest import round_nearest, round_to_scale
 from quantization.rounding.ranges import optimal_scales
 from quantization.rounding.statistics import InputStatistics, input_statistics
-from quantization.storage.half_scales import rounded as halves
+from quantization.storage.half_scales import round_scales
 from quantization.storage.weights import IntegerWeight
+from tests.quantization.rounding.tables import gptq_to_tables
 
 MakeNetwork = Callable[..., Network]
 Doubles = NDArray[np.float64]
@@ -79,7 +79,7 @@ def layer(
 def started(weight: NDArray[np.float32], format_: IntegerFormat, axis: int) -> IntegerWeight:
     """A weight at the scales and zero points from which GPTQ starts."""
     if format_.symmetric:
-        return round_to_scale(weight, format_, optimal_scales(weight, [format_], axis)[0])
+        return round_to_scale(weight, format_, optimal_scales(weight, format_, axis))
     return round_to_scale(weight, format_, *optimal_affine(weight, format_, axis))
 
 
@@ -107,8 +107,7 @@ def test_integers_are_those_of_the_textbook(layer: tuple[NDArray[np.float32], In
     weight, statistics, axis = layer
     to_matrix = statistics.reduction.to_matrix
     matrix = to_matrix(weight)
-    result = gptq(weight, INTEGERS, axis, statistics)
-    for format_, found in zip(INTEGERS, result.weights, strict=True):
+    for format_, found in zip(INTEGERS, gptq(prepare(weight, statistics), INTEGERS, axis), strict=True):
         start = started(weight, format_, axis)
         zero_point = np.zeros_like(start.scale, np.int8) if start.zero_point is None else start.zero_point
         if found.zero_point is not None:
@@ -131,20 +130,20 @@ def test_is_better_than_nearest_and_scales_can_be_stored(
 ) -> None:
     weight, statistics, axis = layer
     to_matrix = statistics.reduction.to_matrix
-    for found in gptq(weight, INTEGERS, axis, statistics).weights:
+    for found in gptq(prepare(weight, statistics), INTEGERS, axis):
         totals = [0.0, 0.0]
         for place, values in enumerate((found, round_nearest(weight, found.format, axis))):
             deltas = to_matrix(values.dequantize()) - to_matrix(weight)
             totals[place] = sum(errors(d, h).sum() for d, h in zip(deltas, statistics.hessian, strict=True))
         assert totals[0] < 0.9 * totals[1], found.format.name
         if found.format.granularity is Granularity.BLOCK:
-            assert np.array_equal(halves(found.scale), found.scale)
+            assert np.array_equal(round_scales(found.scale), found.scale)
 
 
 def test_formats_together_are_as_each_alone(layer: tuple[NDArray[np.float32], InputStatistics, int]) -> None:
     weight, statistics, axis = layer
-    for whole, format_ in zip(gptq(weight, INTEGERS, axis, statistics).weights, INTEGERS, strict=True):
-        (alone,) = gptq(weight, [format_], axis, statistics).weights
+    for whole, format_ in zip(gptq(prepare(weight, statistics), INTEGERS, axis), INTEGERS, strict=True):
+        (alone,) = gptq(prepare(weight, statistics), [format_], axis)
         assert np.mean(alone.codes == whole.codes) > 0.9  # other product shapes round differently in float32
         np.testing.assert_allclose(alone.scale, whole.scale, rtol=0.02)
 
@@ -152,7 +151,7 @@ def test_formats_together_are_as_each_alone(layer: tuple[NDArray[np.float32], In
 def test_refuses_blocks_that_do_not_fit(layer: tuple[NDArray[np.float32], InputStatistics, int]) -> None:
     weight, statistics, axis = layer
     with pytest.raises(ValueError, match="does not divide into blocks of 256"):
-        gptq(weight, [IntegerFormat(4, Granularity.BLOCK, block=256)], axis, statistics)
+        gptq(prepare(weight, statistics), [IntegerFormat(4, Granularity.BLOCK, block=256)], axis)
 
 
 def test_rotated(layer: tuple[NDArray[np.float32], InputStatistics, int]) -> None:
@@ -168,7 +167,7 @@ def test_rotated(layer: tuple[NDArray[np.float32], InputStatistics, int]) -> Non
     to_matrix = statistics.reduction.to_matrix
     prepared = prepare(weight, statistics, rotate=rotate)
     np.testing.assert_allclose(to_matrix(prepared.target), to_matrix(weight) @ whole, atol=1e-5)
-    (found,) = gptq_prepared(prepared, [IntegerFormat(3)], axis).weights
+    (found,) = gptq(prepared, [IntegerFormat(3)], axis)
     turned_back = to_matrix(found.dequantize()) @ whole.T
     nearest = to_matrix(round_nearest(prepared.target, IntegerFormat(3), axis).dequantize()) @ whole.T
     for group, hessian in enumerate(statistics.hessian):
@@ -188,7 +187,7 @@ def test_grids_are_those_of_the_textbook(
     table = np.sort(rng.uniform(-1, 1, (channels, levels)) * spans[:, None], axis=1).astype(np.float32)
     kept = rng.random(weight.shape) < 0.02 if keeps else None
     prepared = prepare(weight, statistics)
-    (found,) = gptq_to_grids(prepared, [table], axis, [kept])
+    found = gptq_to_tables(prepared, table, axis, kept)
     to_matrix = statistics.reduction.to_matrix
     names = [channels if a == axis else 1 for a in range(weight.ndim)]
     owner = to_matrix(np.broadcast_to(np.arange(channels).reshape(names), weight.shape))[:, :, 0]
@@ -221,32 +220,11 @@ def test_grid_of_integers_is_gptq_of_integers(layer: tuple[NDArray[np.float32], 
     weight, statistics, axis = layer
     format_ = IntegerFormat(4)
     prepared = prepare(weight, statistics)
-    (scale,) = optimal_scales(weight, [format_], axis)
+    scale = optimal_scales(weight, format_, axis)
     table = np.sort(scale.reshape(-1, 1) * np.arange(-8, 8), axis=1).astype(np.float32)
-    (integers,) = gptq_prepared(prepared, [format_], axis).weights
-    (found,) = gptq_to_grids(prepared, [table], axis)
-    assert found.factors is not None
+    (integers,) = gptq(prepared, [format_], axis)
+    found = gptq_to_tables(prepared, table, axis)
     factors = found.factors.reshape(scale.shape)
     same = np.isclose(found.values * factors, integers.dequantize(), rtol=1e-3)
     assert same.mean() > 0.97
     np.testing.assert_allclose(factors * scale, integers.scale, rtol=5e-3)
-
-
-@pytest.mark.parametrize(
-    ("table", "kept", "message"),
-    [
-        (np.zeros((3, 4), np.float32), None, r"must be float32 \[12, levels\]"),
-        (np.zeros((12, 1), np.float32), None, "2 to 256 levels"),
-        (np.tile(np.array([1, 0], np.float32), (12, 1)), None, "rising order"),
-        (np.zeros((12, 2), np.float32), np.zeros((2, 2), bool), "a mask of shape"),
-    ],
-)
-def test_refuses_other_grids(
-    make_network: MakeNetwork, table: NDArray[np.float32], kept: NDArray[np.bool_] | None, message: str
-) -> None:
-    weight, inputs = np.ones((16, 12), np.float32), np.ones((3, 16), np.float32)
-    network = make_network([helper.make_node("Gemm", ["x", "w"], ["y"])], {"x": inputs}, {"w": weight})
-    statistics = input_statistics(network, network.sites[0])
-    assert isinstance(statistics, InputStatistics)
-    with pytest.raises(ValueError, match=message):
-        gptq_to_grids(prepare(weight, statistics), [table], 1, [kept])

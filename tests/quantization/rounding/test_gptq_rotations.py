@@ -13,10 +13,11 @@ from onnx import helper
 
 from network.graph import Network
 from quantization.formats import HadamardFormat, IntegerFormat
-from quantization.rounding.gptq import gptq
+from quantization.rounding.gptq import gptq, prepare
 from quantization.rounding.gptq_rotations import hadamard_gptq
+from quantization.rounding.nearest import round_rotated
 from quantization.rounding.statistics import InputStatistics, input_statistics
-from quantization.storage.rotations import hadamard, round_rotated
+from quantization.storage.rotations import hadamard
 from quantization.storage.weights import QuantizedWeight
 
 Layer = tuple[NDArray[np.float32], InputStatistics, int]
@@ -69,7 +70,7 @@ def test_is_gptq_of_the_rotated_problem(layer: Layer, bits: int) -> None:
     turned = copy.copy(statistics)
     turned.hessian = dense.T @ statistics.hessian @ dense
     target = reduction.from_matrix((matrix @ dense).astype(np.float32), weight.shape)
-    (expected,) = gptq(target, [IntegerFormat(bits)], axis, turned).weights
+    (expected,) = gptq(prepare(target, turned), [IntegerFormat(bits)], axis)
     found, other = hadamard_gptq(weight, [HadamardFormat(bits), HadamardFormat(5)], axis, statistics)
     assert (found.format.bits, other.format.bits) == (bits, 5)
     values = reduction.from_matrix(reduction.to_matrix(expected.dequantize()) @ dense.T, weight.shape)

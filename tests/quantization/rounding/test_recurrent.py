@@ -24,7 +24,7 @@ from quantization.export.audit import audit
 from quantization.export.cost import file_bytes
 from quantization.export.export import export, simulate
 from quantization.formats import Granularity, IntegerFormat, UnsignedFormat
-from quantization.rounding.gptq import gptq
+from quantization.rounding.gptq import gptq, prepare
 from quantization.rounding.nearest import round_nearest
 from quantization.rounding.reduction import NotReducible, RecurrentReduction, read_by, reduction
 from quantization.rounding.statistics import InputStatistics, input_statistics
@@ -277,7 +277,7 @@ def test_gptq_gives_smaller_errors_of_the_products_than_nearest(
     of = case(op_type, "bidirectional", initial=True)
     site, statistics = of.site(name), statistics_of(of, name)
     format_ = IntegerFormat(3, granularity)
-    (found,) = gptq(of.weight(name), [format_], site.channel_axis, statistics).weights
+    (found,) = gptq(prepare(of.weight(name), statistics), [format_], site.channel_axis)
     nearest = round_nearest(of.weight(name), format_, site.channel_axis)
     rows = of.weight(name).shape[1]
     assert found.scale.shape == nearest.scale.shape == ((1, rows, 1) if granularity is Granularity.CHANNEL else ())

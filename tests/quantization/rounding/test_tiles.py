@@ -9,7 +9,6 @@ import pytest
 from numpy.typing import NDArray
 
 from quantization.formats import Granularity, IntegerFormat
-from quantization.rounding.affine_ranges import optimal_affine
 from quantization.rounding.nearest import round_nearest
 from quantization.rounding.ranges import optimal_scales
 from quantization.rounding.tiles import TILE, Floats, Room, by_tiles, cores
@@ -57,17 +56,22 @@ def test_threads_change_nothing(format_: IntegerFormat, axis: int, monkeypatch: 
 def test_neighbours_change_nothing(bits: int) -> None:
     """The last tile has one group."""
     weight = np.random.default_rng(3).standard_normal((TILE // 16 + 1, 16), dtype=np.float32)
-    (alone,), (together,) = (optimal_scales(w, [IntegerFormat(bits)], 0) for w in (weight[-17:], weight))
+    alone, together = (optimal_scales(w, IntegerFormat(bits), 0) for w in (weight[-17:], weight))
     assert np.array_equal(alone, together[-17:])
 
 
 def test_what_a_thread_raises_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    weight = np.ones((TILE // 4, 16), dtype=np.float32)
+    weight = np.ones((TILE // 4, 16, 1), dtype=np.float32)
     weight[-1, 3] = np.nan
-    for find in (lambda: optimal_scales(weight, [BLOCK], 0), lambda: optimal_affine(weight, IntegerFormat(4), 0)):
-        with pytest.raises(ValueError, match="finite float32"):
-            find()
+
+    def fit(groups: Floats, axis: int, _room: Room) -> Floats:
+        if np.isnan(groups).any():
+            raise ValueError("not a number")
+        return groups.max(axis=axis)
+
+    with pytest.raises(ValueError, match="not a number"):
+        by_tiles(weight, fit, 1)
 
 
 @pytest.mark.parametrize(

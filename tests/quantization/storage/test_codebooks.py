@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from quantization.formats import CodebookFormat, IntegerFormat
+from quantization.granularity import Fold, fold
 from quantization.rounding import codebook_tables, kmeans
 from quantization.rounding.codebook_tables import codebook, fit_tables
 from quantization.rounding.nearest import round_nearest
 from quantization.storage.codebooks import outlier_count
 from quantization.storage.families import quantized_weight
-from quantization.storage.folding import Fold, fold
 from quantization.storage.parts import NotStorable, storage
 
 Floats = NDArray[np.float32]

@@ -28,7 +28,8 @@ from quantization.formats import (
     PowerFormat,
     WeightFormat,
 )
-from quantization.storage.families import quantized_weight, rounded
+from quantization.rounding.nearest import round_nearest
+from quantization.storage.families import quantized_weight
 from quantization.storage.parts import NotStorable, storage
 
 RunOnnx = Callable[..., list[NDArray[Any]]]
@@ -76,7 +77,7 @@ def _network(layer: str, opset: int = 25) -> Network:
 def test_what_is_written_is_what_is_planned(run_onnx: RunOnnx, format_: WeightFormat, opset: int, layer: str) -> None:
     network = _network(layer, opset)
     (site,) = network.sites
-    weight = rounded(network.weight(site.weight), format_, site.channel_axis)
+    weight = round_nearest(network.weight(site.weight), format_, site.channel_axis)
     assert (weight.format, weight.shape) == (format_, site.shape)
     file = export(network, {site.weight: weight}, {})
     inputs = {"x": np.random.default_rng(1).standard_normal((2, *network.inputs[0].shape[1:])).astype(np.float32)}
@@ -111,7 +112,7 @@ def test_the_runtime_folds_the_unpacking(format_: WeightFormat, opset: int, tmp_
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    weight = rounded(network.weight("w"), format_, 0)
+    weight = round_nearest(network.weight("w"), format_, 0)
     onnxruntime.InferenceSession(export(network, {"w": weight}, {}), options, providers=["CPUExecutionProvider"])
     optimised = onnx.load(tmp_path / "optimised.onnx")
     assert [node.op_type for node in optimised.graph.node] == ["Conv"]
@@ -138,7 +139,7 @@ def test_blocks_cost_half_a_bit_for_32_weights() -> None:
 def test_a_weight_without_numbers_is_refused(format_: WeightFormat, shape: tuple[int, int]) -> None:
     """Before anything is divided by their number: warnings are errors here."""
     for axis in (0, 1):
-        with pytest.raises(NotStorable, match="holds no number to round; it stays as it came"):
+        with pytest.raises(NotStorable, match="is empty; it stays as it is"):
             storage(format_, shape, axis)
-        with pytest.raises(NotStorable, match="holds no number to round"):
-            rounded(np.zeros(shape, np.float32), format_, axis)
+        with pytest.raises(NotStorable, match="is empty"):
+            round_nearest(np.zeros(shape, np.float32), format_, axis)

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from quantization.formats import IntegerFormat, PowerFormat
 from quantization.rounding.nearest import round_nearest
+from quantization.rounding.power_grids import EXPONENTS, power_table, round_power
 from quantization.storage.parts import storage
-from quantization.storage.powers import EXPONENTS, PowerWeight, power_table, round_power
+from quantization.storage.powers import PowerWeight
 
 ALL_BITS = range(2, 9)
 

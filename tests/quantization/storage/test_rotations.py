@@ -21,11 +21,10 @@ from quantization.export.audit import audit
 from quantization.export.cost import file_bytes
 from quantization.export.export import export, simulate
 from quantization.formats import HadamardFormat, IntegerFormat, PowerFormat, UnsignedFormat, WeightFormat
-from quantization.rounding.nearest import round_nearest
-from quantization.storage.families import rounded
-from quantization.storage.folding import Fold, fold
+from quantization.granularity import Fold, fold
+from quantization.rounding.nearest import round_nearest, round_rotated
 from quantization.storage.parts import NotStorable, storage
-from quantization.storage.rotations import LARGEST_BLOCK, HadamardWeight, Rotation, hadamard, rotation, round_rotated
+from quantization.storage.rotations import LARGEST_BLOCK, HadamardWeight, Rotation, hadamard, rotation
 
 ALL_BITS = range(2, 9)
 BLOCKS = (8, 16, 32, 64, 128)
@@ -189,7 +188,7 @@ def test_the_runtime_folds_the_unpacking_on_either_side(
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    file = export(network, {"w": rounded(weight, format_, 0 if transposed else 1)}, {})
+    file = export(network, {"w": round_nearest(weight, format_, 0 if transposed else 1)}, {})
     onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     optimised = onnx.load(tmp_path / "optimised.onnx")
     assert [node.op_type for node in optimised.graph.node] == ["Gemm"]
@@ -205,7 +204,7 @@ def test_a_layer_between_quantized_tensors_runs_in_floats_with_the_same_weights(
     inputs = {"x": generator.standard_normal((2, 8, 5, 5)).astype(np.float32)}
     bias = generator.standard_normal(6).astype(np.float32)
     network = make_network([helper.make_node("Conv", ["x", "w", "b"], ["y"])], inputs, {"w": weight, "b": bias})
-    weights = {"w": rounded(weight, format_, 0)}
+    weights = {"w": round_nearest(weight, format_, 0)}
     activations = {name: QuantizedActivation.covering(UnsignedFormat(8), -9.0, 9.0) for name in ("x", "y")}
     file = export(network, weights, {}, activations)
     np.testing.assert_array_equal(

@@ -34,6 +34,7 @@ def test_one_scale_per_tensor() -> None:
         (INT3, CODES, np.ones((3, 1), np.float32), "is not that of int3/channel"),
         (INT3, CODES, np.ones((2, 3), np.float32), "is not that of int3/channel"),
         (INT3, CODES, np.ones(3, np.float32), "is not that of int3/channel"),
+        (INT3, CODES, np.ones((1, 1), np.float32), "is not that of int3/channel"),
         (IntegerFormat(3, Granularity.TENSOR), CODES, SCALE, "is not that of int3/tensor"),
     ],
 )

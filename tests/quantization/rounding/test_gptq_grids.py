@@ -12,11 +12,11 @@ from onnx import helper
 from network.graph import Network
 from quantization.formats import PowerFormat
 from quantization.rounding.gptq import prepare
-from quantization.rounding.gptq_grids import gptq_to_grids
-from quantization.rounding.gptq_powers import power_gptq
+from quantization.rounding.gptq_grids import power_gptq
+from quantization.rounding.power_grids import optimal_power, round_power
 from quantization.rounding.statistics import InputStatistics, input_statistics
-from quantization.storage.powers import optimal_power, round_power
 from quantization.storage.weights import QuantizedWeight
+from tests.quantization.rounding.tables import gptq_to_tables
 
 Layer = tuple[NDArray[np.float32], InputStatistics]
 
@@ -62,9 +62,8 @@ def test_codes_stand_for_the_values_that_were_chosen(layer: Layer, bits: int) ->
     assert (scale < 0).any()
     assert (scale > 0).any()
     tables = np.sort(scale.reshape(-1, 1) * table.astype(np.float32), axis=1)
-    (expected,) = gptq_to_grids(prepared, [tables], 1)
+    expected = gptq_to_tables(prepared, tables, 1)
     (found,) = power_gptq(prepared, [PowerFormat(bits)], 1)
-    assert expected.factors is not None
     np.testing.assert_allclose(found.dequantize(), expected.values * expected.factors, rtol=1e-6)
 
 

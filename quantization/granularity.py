@@ -1,0 +1,144 @@
+"""Granularity: which elements of a weight share one scale, one zero point or one table of values.
+
+A weight keeps its own shape, and what its elements share has a shape that tells who shares it:
+
+    weight [64, 32, 3, 3], channel axis 0      scale              groups of elements
+    tensor                                     ()                 [1, 18432, 1]
+    channel                                    [64, 1, 1, 1]      [64, 288, 1]
+    block of 32                                [576, 1, 1]        [576, 32, 1]
+
+    weight [128, 40], channel axis 1           scale              groups of elements
+    tensor                                     ()                 [1, 5120, 1]
+    channel                                    [1, 40]            [40, 128, 1]
+    block of 32                                [4, 1, 40]         [4, 32, 40]
+
+Blocks, tables and rotations run along what one output sums over, `reduced` of the weight folded to
+`[outer, reduced, inner]` without moving a value:
+
+    Conv [C_out, C_in, *kernel]          [C_out, C_in * kernel, 1]
+    Gemm, MatMul [K, N]                  [1, K, N]
+    Gemm with transB [N, K], Gather      [N, K, 1]
+    MatMul of a stack [S, K, N]          [S, K, N]
+    LSTM, GRU, RNN [dirs, rows, K]       [dirs * rows, K, 1]
+
+The weight of a ConvTranspose `[C_in, C_out, *kernel]` sums over its first axis and has its channels on the second: no
+reshape brings what an output sums over together, unless there are at most two input channels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantization.formats import Granularity, ScaledFormat
+
+# before the axis of channels: one, or the two directions of a recurrent layer
+_MOST_BEFORE_CHANNELS = 2
+
+Element = TypeVar("Element", bound=np.generic)
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """The shape `[outer, reduced, inner]`."""
+
+    outer: int
+    reduced: int
+    inner: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.outer, self.reduced, self.inner
+
+
+@dataclass(frozen=True, slots=True)
+class NotFoldable:
+    """Why a weight has no such shape."""
+
+    reason: str
+
+
+def fold(shape: Shape, channel_axis: int) -> Fold | NotFoldable:
+    """The folded shape of a weight.
+
+    Weight `[64, 32, 3, 3]`, channel axis 0 -> `[64, 288, 1]`; weight `[128, 40]`, channel axis 1 -> `[1, 128, 40]`.
+    """
+    axis = channel_axis % len(shape) if shape else 0
+    if len(shape) < 2:
+        return NotFoldable(f"a weight of shape {shape} has no axis that is summed over")
+    if axis == len(shape) - 1:
+        return Fold(math.prod(shape[:-2]), shape[-2], shape[-1])
+    if math.prod(shape[:axis]) > _MOST_BEFORE_CHANNELS:
+        return NotFoldable(f"a weight of shape {shape} with its channels on axis {axis} is summed over across them")
+    return Fold(math.prod(shape[: axis + 1]), math.prod(shape[axis + 1 :]), 1)
+
+
+def scale_shape(format_: ScaledFormat, shape: Shape, channel_axis: int) -> Shape:
+    """The shape of the scales of a weight.
+
+    Weight `[64, 32, 3, 3]`, channel axis 0 -> scale `[64, 1, 1, 1]` for channels, `()` for the tensor, `[576, 1, 1]`
+    for blocks of 32.
+
+    Raises:
+        ValueError: the weight does not divide into the format's blocks.
+    """
+    match format_.granularity:
+        case Granularity.TENSOR:
+            return ()
+        case Granularity.CHANNEL:
+            return tuple(n if axis == channel_axis % len(shape) else 1 for axis, n in enumerate(shape))
+    folded = fold(shape, channel_axis)
+    if isinstance(folded, NotFoldable) or folded.reduced % format_.block:
+        raise ValueError(f"a weight of shape {shape} does not divide into blocks of {format_.block}")
+    return folded.outer * folded.reduced // format_.block, 1, folded.inner
+
+
+def is_scale_shape(scale: Shape, format_: ScaledFormat, shape: Shape, channel_axis: int) -> bool:
+    """Whether scales of shape `scale` are those of a weight of `shape` with output channels on this axis."""
+    try:
+        return scale_shape(format_, shape, channel_axis) == scale
+    except ValueError:
+        return False
+
+
+def groups(weight: NDArray[Element], format_: ScaledFormat, channel_axis: int) -> NDArray[Element]:
+    """`[outer, elements, inner]`: the weights `[i, :, j]` share one scale, the scales in the order of `scale_shape`.
+
+    Weight `[64, 32, 3, 3]`, channel axis 0 -> `[64, 288, 1]` for channels, `[1, 18432, 1]` for the tensor,
+    `[576, 32, 1]` for blocks of 32.
+
+    Raises:
+        ValueError: the axis is not one of the weight's, or the weight does not divide into the format's blocks.
+    """
+    if not -weight.ndim <= channel_axis < max(weight.ndim, 1):
+        raise ValueError(f"channel axis {channel_axis} is outside of a weight of shape {weight.shape}")
+    match format_.granularity:
+        case Granularity.TENSOR:
+            return weight.reshape(1, -1, 1)
+        case Granularity.CHANNEL:
+            return np.moveaxis(weight, channel_axis, 0).reshape(weight.shape[channel_axis], -1, 1)
+    blocks, _, inner = scale_shape(format_, weight.shape, channel_axis)
+    return weight.reshape(blocks, format_.block, inner)
+
+
+def facing(weight: NDArray[Element], format_: ScaledFormat, scale: Shape) -> NDArray[Element]:
+    """The weight, as a view, in the shape along which its scales broadcast.
+
+    Weight `[64, 32, 3, 3]` and scale `[64, 1, 1, 1]` or `()` -> itself; scale `[576, 1, 1]` -> `[576, 32, 1]`.
+    """
+    return weight.reshape(scale[0], format_.block, scale[2]) if format_.block else weight
+
+
+def spread(shared: NDArray[Element], format_: ScaledFormat, shape: Shape) -> NDArray[Element]:
+    """For every weight of `shape` its own of what is `shared`, an array in the shape of the scales.
+
+    Scale `[64, 1, 1, 1]`, `()` or `[576, 1, 1]` -> `[64, 32, 3, 3]`.
+    """
+    if not format_.block:
+        return np.broadcast_to(shared, shape)
+    return np.broadcast_to(shared, (shared.shape[0], format_.block, shared.shape[2])).reshape(shape)
