@@ -66,7 +66,7 @@ def compared(analysis: Analysis, asked: str, *, timed: bool) -> dict[str, Any]:
             *(["note"] if facts["note"] else []),
         )
         methods.append({**one, **{name: facts[name] for name in names}})
-    told = ("plans", "samples", "lambda", "saturation", "saturation_alone", "note")
+    told = ("plans", "samples", "lambda", "note")
     shared = {key: agreement[key] for key in told}
     return {"method": analysis.method(asked), "agreement": {**shared, "methods": methods}}
 

@@ -132,7 +132,7 @@ STAGES: tuple[Stage, ...] = (
         run=agreement.run,
         weight=10,
         time_limit=timedelta(hours=6),
-        version=4,
+        version=5,
         needed=searches,
     ),
     Stage(

@@ -11,6 +11,5 @@ i-th and H the Hessian of the loss; HAWQ-V2 keeps `i = j`. With `c_ij = d_i' H_i
 | `path_integral` | each candidate's share of a plan's true damage | K gradients |
 | `sensitivity.cross_layer` | `G = C / 2` | one forward pass for each candidate |
 
-`augmented` predicts the damage of plans from own terms and interactions, `saturation` refits what was predicted to what
-was measured. On a quadratic all five agree.
+`augmented` predicts the damage of plans from own terms and interactions. On a quadratic all five agree.
 """
