@@ -16,7 +16,7 @@ from pipeline.workspace import Inputs
 from planner.merge import MergedProblem
 from planner.problem import Plan, Problem
 from quantization.formats import FloatFormat
-from sensitivity.dependencies.measured import MeasuredPlans
+from sensitivity.plan_losses import MeasuredPlans
 
 # the first stage of `planner.evolution` reads a sixteenth of the samples: a batch is not to be more
 PARTS = 16

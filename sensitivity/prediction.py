@@ -65,7 +65,7 @@ def augmented(measured: Floats, matrix: Floats) -> Prediction:
     `G'` is one too. A candidate without any second-order damage interacts with none: its own damage stands alone.
 
     [ours]; after "Augmenting Hessians with Inter-Layer Dependencies" (arXiv 2306.04879), whose formula is not public.
-    HAWQ-V2's trace in the place of D_k is in `sensitivity.dependencies.augmented`.
+    HAWQ-V2's trace in the place of D_k is in `benchmarks.agreement`.
 
     Args:
         measured: [K], the mean loss with each candidate alone; not negative, as both losses are.

@@ -22,8 +22,8 @@ from pipeline.results import number, pack, unpack
 from pipeline.stage import StageContext
 from pipeline.workspace import Arrays, Inputs
 from sensitivity.agreement import FEWEST_PLANS, agreement, choose, random_plans
-from sensitivity.dependencies.augmented import fit_lambda
-from sensitivity.dependencies.measured import MeasuredPlans
+from sensitivity.interaction_weight import fit_lambda
+from sensitivity.plan_losses import MeasuredPlans
 
 PLANS = 20
 SAMPLES = 512
