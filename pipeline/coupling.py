@@ -20,9 +20,8 @@ from network.graph import Layer, Network, Site
 from pipeline.activations import planned_activations
 from pipeline.latency_table import LatencyTable, feeders
 from planner.errors import NotApplicable
-from planner.merge import JointCost, MergedProblem, merge_sites
+from planner.merge import JointCost, MergedProblem, merge_sites, tie_sites
 from planner.problem import Candidate, Limits, PlanSite, Problem, Quantity, whole_steps
-from planner.tie import tie_sites
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
 from quantization.rounding.reduction import read_by
 

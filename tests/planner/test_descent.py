@@ -20,7 +20,8 @@ def test_no_exchange_improves_where_it_ends(random_problem, seed, sites, formats
     """Every change of one or two sites, tried in full: none within the limits does less damage."""
     problem = random_problem(seed, sites, formats, interactions=True)
     sizes = problem.values(Quantity.SIZE).reshape(sites, formats)
-    upper = np.array([(1 - fraction) * sizes.min(axis=1).sum() + fraction * sizes.max(axis=1).sum(), 1e9])
+    low, high = sizes.min(axis=1).sum(), sizes.max(axis=1).sum()
+    upper = np.array([low + fraction * (high - low), 1e9])
     limits = Limits(max_size_bytes=upper[0] + problem.base(Quantity.SIZE), max_bit_operations=upper[1])
     cheapest = problem.offsets[:-1] + sizes.argmin(axis=1)
     plan, damage = Descent.of(problem, [Quantity.SIZE, Quantity.BIT_OPERATIONS]).improved(cheapest, upper)

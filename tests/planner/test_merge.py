@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from planner.errors import NotApplicable, ProblemInvalid
 from planner.frontier import additive_frontier
 from planner.integer import solve_integer
-from planner.merge import JointCost, merge_sites
+from planner.merge import JointCost, merge_sites, tie_sites
 from planner.problem import Limits, Plan, Problem, Quantity
-from planner.tie import tie_sites
 
 
 def product_cost(sites, parts) -> JointCost:
