@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,11 +122,5 @@ class Estimate:
             )
 
 
-class Estimator(Protocol):
-    """One file of `sensitivity.estimators` has one of these, called like the method.
-
-    Raises:
-        ValueError: the subject has no candidate that the method covers.
-    """
-
-    def __call__(self, subject: Subject) -> Estimate: ...
+Estimator = Callable[[Subject], Estimate]
+"""What each file of `sensitivity.estimators` has, called like the method; raises ValueError where it covers nothing."""

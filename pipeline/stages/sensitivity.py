@@ -29,7 +29,8 @@ from pipeline.stage import StageContext
 from pipeline.workspace import Inputs
 from quantization.storage.weights import QuantizedWeight
 from sensitivity.estimate import Estimate, Subject
-from sensitivity.estimators import AT_OUTPUTS, METHODS, together
+from sensitivity.estimators import AT_OUTPUTS, METHODS
+from sensitivity.estimators.fisher_outputs import from_products
 from sensitivity.estimators.hawq_v2 import hawq_v2_with_traces
 
 Document = dict[str, Any]
@@ -142,7 +143,8 @@ class _Estimates:
         if self._together is None:
 
             def compute() -> bytes:
-                found = {one: _packed(estimate) for one, estimate in together(self._subject(check)).items()}
+                estimates = from_products(self._subject(check), AT_OUTPUTS)
+                found = {one: _packed(estimate) for one, estimate in estimates.items()}
                 arrays = {f"{key}/{one}": array for one, (_, own) in found.items() for key, array in own.items()}
                 return pack({one: document for one, (document, _) in found.items()}, arrays)
 

@@ -31,7 +31,7 @@ from network.operators.node import tensor_of
 from network.sites import RECURRENT
 from sensitivity.estimate import Change, Floats, Subject, WeightChange
 from sensitivity.estimators.sample_layout import SampleLayout, batch_is_free, sample_layouts
-from sensitivity.traces import tensors_of
+from sensitivity.traces import output_probe, tensors_of
 
 # Where the samples of a batch cannot be told apart, a batch is one draw, and a spread needs several.
 FEWEST_DRAWS = 8
@@ -180,6 +180,14 @@ class Linearisation:
         values = {name: recorded[name] for name in sorted(self._changed) if recorded[name].is_floating_point()}
         values |= {name: parameters[name] for name in sorted(weights)}
         return Linearised(outputs, values, recorded)
+
+    def probed(self) -> Iterator[tuple[MicroBatch, Linearised, dict[str, Tensor]]]:
+        """Every micro-batch, linearised, with `J_v' B' u` of every value v for a probe u of its outputs."""
+        generator = torch.Generator().manual_seed(self._subject.seed)
+        for batch in self.batches():
+            linearised = self.at(batch.inputs)
+            weighted = output_probe(self._subject.loss, linearised.outputs, generator)
+            yield batch, linearised, linearised.gradients(weighted)
 
     def deltas(self, change: Change, linearised: Linearised) -> dict[str, Tensor]:
         """`d_v` of every value v that the candidate changes, in the shape of v."""
