@@ -35,7 +35,7 @@ from sensitivity.estimate import Change, Subject, WeightChange
 from sensitivity.estimators import METHODS
 from sensitivity.interaction_weight import fit_lambda
 from sensitivity.loss import Loss, sample_loss
-from sensitivity.prediction import Prediction, additive, augmented, cross_layer_prediction
+from sensitivity.prediction import Prediction, augmented, cross_layer_prediction
 
 # as a job takes them: a quarter rounds the weights, and half of the search's score
 ROUNDING_SHARE = 0.25
@@ -159,10 +159,10 @@ def _measured(
 def _predictions(case: Case, changes: Sequence[Change], matrix: CrossLayer) -> list[Prediction]:
     """What a job offers `auto`, in its order of preference, then the methods that a job runs when asked."""
     found = [augmented(matrix.measured, matrix.matrix), cross_layer_prediction(matrix.matrix)]
-    found.append(additive("measured", matrix.measured))
+    found.append(Prediction("measured", matrix.measured))
     network = TorchNetwork(case.network)
     for name, method in METHODS.items():
         samples = case.scoring[: DEAR_SAMPLES if name in DEAR else None]
         subject = Subject(network, tuple(changes), {case.network.inputs[0].name: samples}, Loss.KL)
-        found.append(additive(name, method(subject).scores))
+        found.append(Prediction(name, method(subject).scores))
     return found

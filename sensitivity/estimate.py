@@ -39,6 +39,22 @@ class ActivationChange:
     format: str
     tensors: Mapping[str, Callable[[Floats], Floats]]
 
+    def rounded(self, name: str, value: NDArray[np.generic]) -> Floats:
+        """What the named value becomes, `value` being float32.
+
+        Raises:
+            ValueError: it is not, or the rounding gives another shape.
+        """
+        if value.dtype != np.float32:
+            raise ValueError(f"value {name!r} of site {self.site!r} is {value.dtype}; expected float32 to round")
+        rounded = self.tensors[name](np.asarray(value, dtype=np.float32))
+        if rounded.shape != value.shape:
+            raise ValueError(
+                f"rounding {name!r} to {self.format} gave the shape {rounded.shape}; expected that of the value, "
+                f"{value.shape}"
+            )
+        return rounded
+
 
 Change = WeightChange | ActivationChange
 
@@ -103,8 +119,7 @@ class Estimate:
 
     `scores` `[K]` is the predicted damage of each candidate alone, NaN where the method does not cover its kind;
     `stderr` `[K]` is the standard error over draws or samples (0 where nothing is random, infinite where a single draw
-    says nothing about the spread); `samples` were used, in `seconds`; `note` says in words what the reader should know,
-    or is empty.
+    says nothing about the spread); `samples` were used; `note` says in words what the reader should know, or is empty.
     """
 
     method: str
@@ -112,7 +127,6 @@ class Estimate:
     scores: NDArray[np.float64]
     stderr: NDArray[np.float64]
     samples: int
-    seconds: float
     note: str = ""
 
     def __post_init__(self) -> None:

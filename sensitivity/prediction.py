@@ -16,7 +16,8 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a method says a plan costs: the sum of `own` `[K]`, or, with `interactions` `[K, K]`, `x' G x`.
+    """What a method says a plan costs: the sum of `own` `[K]`, as HAWQ-V2 and most others plan, or `x' G x` with G the
+    `interactions` `[K, K]`.
 
     The diagonal of the interactions is `own`; entries between candidates of one site mean nothing.
     """
@@ -42,11 +43,6 @@ class Prediction:
         """The same order in other units."""
         interactions = None if self.interactions is None else scale * self.interactions
         return replace(self, own=scale * self.own, interactions=interactions)
-
-
-def additive(method: str, scores: Floats) -> Prediction:
-    """No interactions: the sum of one-at-a-time scores, as HAWQ-V2 and most others plan."""
-    return Prediction(method, np.asarray(scores, dtype=np.float64))
 
 
 def cross_layer_prediction(matrix: Floats) -> Prediction:

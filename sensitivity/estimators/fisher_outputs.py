@@ -16,7 +16,6 @@ Of a tied weight the scores of all uses add up: the diagonal does not see that t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
@@ -47,7 +46,6 @@ def from_products(subject: Subject, methods: Mapping[str, Reduce], place: Place 
         methods: by name, what makes of a candidate's products, one entry for each value, a number for each unit.
         place: where the changes of weights are looked at.
     """
-    started = time.perf_counter()
     linearisation = Linearisation(subject, subject.changes, place)
     draws = {name: Draws(len(subject.changes)) for name in methods}
     for batch, linearised, gradients in linearisation.probed():
@@ -59,8 +57,4 @@ def from_products(subject: Subject, methods: Mapping[str, Reduce], place: Place 
             for name, reduce in methods.items():
                 draws[name].add(k, 0.5 * reduce(products), batch.samples)
         subject.check(batch.after)
-    seconds = time.perf_counter() - started
-    return {
-        name: Estimate(name, Unit.DAMAGE, *own.mean_and_stderr(), subject.samples, seconds)
-        for name, own in draws.items()
-    }
+    return {name: Estimate(name, Unit.DAMAGE, *own.mean_and_stderr(), subject.samples) for name, own in draws.items()}

@@ -15,7 +15,6 @@ activations has the sum of its activations' scores.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,9 +38,8 @@ def hawq_v2(subject: Subject, rule: TraceRule | None = None) -> Estimate:
     weights = list(dict.fromkeys(change.initializer for change in subject.weight_changes.values()))
     if weights:
         return hawq_v2_with_traces(subject, weights, rule)[0]
-    started = time.perf_counter()
     scores, stderr = _of_activations(subject, subject.activation_changes, 0.0)
-    return Estimate("hawq_v2", Unit.DAMAGE, scores, stderr, subject.samples, time.perf_counter() - started)
+    return Estimate("hawq_v2", Unit.DAMAGE, scores, stderr, subject.samples)
 
 
 def hawq_v2_with_traces(
@@ -54,7 +52,6 @@ def hawq_v2_with_traces(
         weights: at least one initializer; all that a candidate changes are among them.
         rule: when the traces are known well enough.
     """
-    started = time.perf_counter()
     changes, activations = subject.weight_changes, subject.activation_changes
     share = len(changes) / len(subject.changes)  # of the progress; the two parts cost about as much for a candidate
     traces = hessian_traces(
@@ -75,8 +72,7 @@ def hawq_v2_with_traces(
     if activations:
         scores[list(activations)], stderr[list(activations)] = _of_activations(subject, activations, share)
     subject.check(1.0)  # the traces may have ended early
-    seconds = time.perf_counter() - started
-    return Estimate("hawq_v2", Unit.DAMAGE, scores, stderr, subject.samples, seconds), traces
+    return Estimate("hawq_v2", Unit.DAMAGE, scores, stderr, subject.samples), traces
 
 
 def _of_activations(subject: Subject, changes: dict[int, ActivationChange], done: float) -> tuple[Floats, Floats]:

@@ -91,7 +91,7 @@ def _errors(
     found: dict[str, Tensor] = dict(weights)
 
     def round_and_record(change: ActivationChange, name: str, value: Tensor) -> Tensor:
-        found[name] = activation_error(change.tensors[name], value)
+        found[name] = activation_error(change, name, value)
         return value + found[name]
 
     through = {
