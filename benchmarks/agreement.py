@@ -31,11 +31,11 @@ from quantization.rounding.nearest import round_nearest
 from quantization.storage.weights import QuantizedWeight
 from sensitivity.agreement import agreement, choose, random_plans
 from sensitivity.cross_layer import CrossLayer, cross_layer
-from sensitivity.dependencies.augmented import fit_lambda, predicted_damage
 from sensitivity.estimate import Change, Subject, WeightChange
 from sensitivity.estimators import METHODS
+from sensitivity.interaction_weight import fit_lambda
 from sensitivity.loss import Loss, sample_loss
-from sensitivity.prediction import Prediction, additive, augmented, cross_layer_prediction
+from sensitivity.prediction import Prediction, augmented, cross_layer_prediction
 
 # as a job takes them: a quarter rounds the weights, and half of the search's score
 ROUNDING_SHARE = 0.25
@@ -123,7 +123,9 @@ def _compared(case: Case, rounding: str) -> dict[str, float]:
     figures = {one.method: agreement(one.method, one.damages(held_out), measured).spearman for one in found}
     own = next(one.own for one in found if one.method == "hawq_v2")
     lam = fit_lambda(own, matrix.matrix, tried, measured_tried).value
-    with_interactions = predicted_damage(own, matrix.matrix, held_out, lam)
+    weighted = lam * matrix.matrix
+    np.fill_diagonal(weighted, own)
+    with_interactions = Prediction(TRACE_AND_INTERACTIONS, own, weighted).damages(held_out)
     figures[TRACE_AND_INTERACTIONS] = agreement(TRACE_AND_INTERACTIONS, with_interactions, measured).spearman
     print(f"{case.name}, {rounding}: auto takes {chosen}; lambda of the trace {lam:.2f}", flush=True)
     return {method: round(value, 4) for method, value in {"auto": figures[chosen], **figures}.items()}
@@ -157,10 +159,10 @@ def _measured(
 def _predictions(case: Case, changes: Sequence[Change], matrix: CrossLayer) -> list[Prediction]:
     """What a job offers `auto`, in its order of preference, then the methods that a job runs when asked."""
     found = [augmented(matrix.measured, matrix.matrix), cross_layer_prediction(matrix.matrix)]
-    found.append(additive("measured", matrix.measured))
+    found.append(Prediction("measured", matrix.measured))
     network = TorchNetwork(case.network)
     for name, method in METHODS.items():
         samples = case.scoring[: DEAR_SAMPLES if name in DEAR else None]
         subject = Subject(network, tuple(changes), {case.network.inputs[0].name: samples}, Loss.KL)
-        found.append(additive(name, method(subject).scores))
+        found.append(Prediction(name, method(subject).scores))
     return found

@@ -42,12 +42,13 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from benchmarks.ranking import one_at_a_time, ranked_plans, smallest_within
 from benchmarks.real_network import THREADS, RealNetwork
 from benchmarks.replanning import replanning
+from benchmarks.rules.greedy import greedy_frontier
+from benchmarks.rules.monotone import monotone_frontier
+from benchmarks.rules.single_limit import solve_interactions
 from planner import dynamic
 from planner.descent import Descent
 from planner.frontier import additive_frontier
-from planner.greedy import greedy_frontier
-from planner.interactions import interaction_frontier, solve_interactions
-from planner.monotone import monotone_frontier
+from planner.interactions import interaction_frontier
 from planner.problem import Candidate, Limits, Plan, PlanSite, Problem, Quantity
 from planner.results import Frontier
 from quantization.export.cost import weight_bytes
@@ -213,10 +214,11 @@ def interactions(table: Table) -> dict[str, Any]:
     for seed in range(INTERACTION_CASES):
         case = interaction_case(seed)
         solves.append(additive_solve(case.problem, case.limit)[1])
-        found, taken = seconds(partial(solve_interactions, case.problem, Quantity.DAMAGE, case.limits))
+        plan, taken = seconds(partial(solve_interactions, case.problem, case.limits))
         times.append(taken)
-        best = min(found.value, oracle(case))
-        gaps.append(found.value / best - 1)
+        damage = case.problem.total(Quantity.DAMAGE, plan)
+        best = min(damage, oracle(case))
+        gaps.append(damage / best - 1)
         strengths.append(case.problem.total(Quantity.DAMAGE, additive_solve(case.problem, case.limit)[0]) / best)
     table.add_row(
         f"interactions, {INTERACTION_SITES} sites x {len(BITS)} formats, {INTERACTION_CASES} cases",
@@ -320,13 +322,13 @@ def oracle(case: Case) -> float:
     No exact solver ends on problems of this size; on small ones the tests compare with brute force.
     """
     problem, generator = case.problem, np.random.default_rng(ORACLE_SEED)
-    searched = solve_interactions(problem, Quantity.DAMAGE, case.limits, seed=ORACLE_SEED, steps=ORACLE_STEPS)
-    if searched.plan is None:
+    searched = solve_interactions(problem, case.limits, seed=ORACLE_SEED, steps=ORACLE_STEPS)
+    if searched is None:
         raise RuntimeError(f"no plan of {case.limit:,.0f} bytes was found, and there are some")
     descent = Descent.of(problem, [Quantity.SIZE])
     upper = np.array([case.limit])
-    best = np.array(searched.plan.choices) + problem.offsets[:-1]
-    least = searched.value
+    best = np.array(searched.choices) + problem.offsets[:-1]
+    least = problem.total(Quantity.DAMAGE, searched)
     for _ in range(ORACLE_KICKS):
         kicked = descent.kicked(best, int(generator.integers(2, 7)), generator)
         if (descent.slack(kicked, upper) >= 0).all():

@@ -24,8 +24,9 @@ from torch import Tensor
 from network.execution import TorchNetwork
 from network.graph import Network
 from network.normalise import normalise
+from sensitivity.hutchinson import TraceRule
 from sensitivity.loss import Loss
-from sensitivity.traces import TraceRule, hessian_traces
+from sensitivity.traces import hessian_traces
 
 BATCH = 64
 RTOL = 0.05
@@ -49,13 +50,13 @@ class Draws:
 
 def joint_loop(network: Network, samples: NDArray[np.float32]) -> dict[str, float]:
     """As many output probes as joint weight probes: time, and the standard errors that both leave."""
-    model, weights = TorchNetwork(network), {site.name: site.weight for site in network.sites}
+    model, weights = TorchNetwork(network), [site.weight for site in network.sites]
     rule = TraceRule(rtol=1e-9, min_probes=JOINT_PROBES, max_probes=JOINT_PROBES)
     inputs = {network.inputs[0].name: samples}
     started = time.perf_counter()
     ours = hessian_traces(model, weights, inputs, Loss.KL, torch.Generator().manual_seed(0), rule, BATCH)
     seconds = time.perf_counter() - started
-    plain = weight_probes(model, list(weights.values()), samples, range(JOINT_PROBES))
+    plain = weight_probes(model, weights, samples, range(JOINT_PROBES))
     error = ours.trace_stderr / ours.trace_mean
     return {
         "trace_time_vs_plain_loop": round(seconds / plain.seconds, 3),
@@ -68,14 +69,14 @@ def joint_loop(network: Network, samples: NDArray[np.float32]) -> dict[str, floa
 
 def layerwise_speedup(network: Network, samples: NDArray[np.float32]) -> float:
     """How many times longer the traces of all layers take one by one, all to a relative standard error of `RTOL`."""
-    model, weights = TorchNetwork(network), {site.name: site.weight for site in network.sites}
+    model, weights = TorchNetwork(network), [site.weight for site in network.sites]
     inputs = {network.inputs[0].name: samples}
     rule = TraceRule(rtol=RTOL, min_probes=8, max_probes=2048)
     started = time.perf_counter()
     ours = hessian_traces(model, weights, inputs, Loss.KL, torch.Generator().manual_seed(0), rule, BATCH)
     seconds = time.perf_counter() - started
     layerwise, extended = 0.0, 0
-    for weight in weights.values():
+    for weight in weights:
         draws = weight_probes(model, [weight], samples, range(8))
         while draws.relative_error[0] > RTOL and len(draws.values) < MOST_LAYER_PROBES:
             done = len(draws.values)
@@ -147,7 +148,7 @@ def main() -> None:
     """The memory of `large_network_peak_bytes`, on the last line."""
     network = _large_network()
     samples = np.random.default_rng(1).standard_normal((256, LARGE_WIDTH), dtype=np.float32)
-    weights = {site.name: site.weight for site in network.sites}
+    weights = [site.weight for site in network.sites]
     rule = TraceRule(min_probes=8, max_probes=16)
     hessian_traces(
         TorchNetwork(network), weights, {"x": samples}, Loss.KL, torch.Generator().manual_seed(0), rule, BATCH

@@ -14,7 +14,7 @@ from pipeline.results import Arrays
 from planner.errors import MethodNotApplicable
 from quantization.formats import Format
 from sensitivity.estimate import Unit
-from sensitivity.prediction import Prediction, additive, augmented, cross_layer_prediction
+from sensitivity.prediction import Prediction, augmented, cross_layer_prediction
 
 Part = tuple[dict[str, Any], Arrays]
 
@@ -51,7 +51,7 @@ class Scores:
         matrix = self.arrays["matrix"]
         found = [augmented(self.arrays["score/measured"], matrix), cross_layer_prediction(matrix)]
         alone = [name for name in self.document["methods"] if name != "cross_layer"]
-        found += [additive(name, self.arrays[f"score/{name}"]) for name in alone]
+        found += [Prediction(name, self.arrays[f"score/{name}"]) for name in alone]
         # a method that does not cover every candidate says nothing about whole plans
         return [one for one in found if np.isfinite(one.own if one.interactions is None else one.interactions).all()]
 

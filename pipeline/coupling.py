@@ -19,9 +19,8 @@ from network.graph import Layer, Network, Site
 from pipeline.latency_table import LatencyTable, feeders
 from pipeline.reach import planned_activations
 from planner.errors import NotApplicable
-from planner.merge import JointCost, MergedProblem, merge_sites
+from planner.merge import JointCost, MergedProblem, merge_sites, tie_sites
 from planner.problem import Candidate, PlanSite, Problem, whole_steps
-from planner.tie import tie_sites
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
 from quantization.rounding.reduction import read_by
 

@@ -30,7 +30,7 @@ def check_limits(problem: Problem, limits: Limits) -> None:
                 f"allow has {amount(quantity, cheapest)}; raise the limit to that, or allow fewer bits"
             )
     limited = [quantity for quantity, _ in limits.items()]
-    if len(limited) > 1 and solve_integer(problem, limited[0], limits).plan is None:
+    if len(limited) > 1 and solve_integer(problem, limited[0], limits) is None:
         raise unreachable(problem, limits)
 
 

@@ -23,8 +23,8 @@ from planner.local_improvement import improve_locally
 from planner.polish import polish
 from planner.problem import Plan, Quantity
 from quantization.formats import FloatFormat
-from sensitivity.dependencies.measured import MeasuredPlans
 from sensitivity.loss import Loss
+from sensitivity.plan_losses import MeasuredPlans
 
 # the first stage of `planner.evolution` reads a sixteenth of the samples: a batch is not to be more
 PARTS = 16

@@ -204,7 +204,7 @@ def compared(analysis: Analysis, asked: str) -> dict[str, Any]:
         facts = facts_of[scores_of(compared_method["method"])]
         names = ("samples", "float_passes", "unit", *(["note"] if facts["note"] else []))
         methods.append({**compared_method, **{name: facts[name] for name in names}})
-    shared = {key: agreement[key] for key in ("plans", "samples", "lambda", "saturation", "saturation_alone", "note")}
+    shared = {key: agreement[key] for key in ("plans", "samples", "lambda", "note")}
     return {"method": analysis.method(asked), "agreement": {**shared, "methods": methods}}
 
 

@@ -61,9 +61,6 @@ class Descent:
         same_site = problem.site_of[:, None] == problem.site_of
         return cls(2 * problem.interactions, costs, problem.offsets, problem.site_of, same_site)
 
-    def damage(self, plan: IndexArray) -> float:
-        return float(self.doubled[np.ix_(plan, plan)].sum()) / 2
-
     def slack(self, plan: IndexArray, upper: FloatArray) -> FloatArray:
         """[L]: what is left of every limit."""
         return np.asarray(upper - self.costs[:, plan].sum(axis=1))

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.problem import Problem, Quantity
-from planner.relaxation import FloatArray, Relaxation, efficient
+from planner.relaxation import FloatArray, Relaxation
+from planner.results import undominated
 
 # costs at which the pruning bound is tabulated per site; it is convex, so interpolation between them only loosens it
 _GRID = 96
@@ -46,7 +47,7 @@ class Table:
         costs, damages, indices = [], [], []
         cheapest = 0.0
         for begin, end in zip(problem.offsets[:-1], problem.offsets[1:], strict=True):
-            kept = efficient(all_costs[begin:end], all_damages[begin:end])
+            kept = undominated(all_costs[begin:end], all_damages[begin:end])
             least = float(all_costs[begin + kept[0]])
             costs.append(all_costs[begin + kept] - least)
             damages.append(all_damages[begin + kept])

@@ -1,9 +1,8 @@
-"""Plans under interactions: little `x' G x` within limits on costs, by exchange descent from the additive optimum.
+"""Frontiers under interactions: little `x' G x` within limits on costs, from the frontier of G's diagonal alone.
 
-The optimum of G's diagonal alone is the start. A tabu search (`planner.tabu`) goes on from there, for a frontier with
-one walk for each limit; pairwise exchanges (`planner.descent`) polish what it found until none helps, for a frontier
-also the plan of the next cheaper limit. CLADO (arXiv 2307.05657) hands the same problem to a commercial solver and
-reports that it fails to end on larger cases.
+A tabu search (`planner.tabu`) with one walk for each limit goes on from there; pairwise exchanges (`planner.descent`)
+improve what each walk found, and the plan of the next cheaper limit, until none helps. CLADO (arXiv 2307.05657) hands
+the same problem, one limit at a time, to a commercial solver and reports that it fails to end on larger cases.
 """
 
 from __future__ import annotations
@@ -18,52 +17,14 @@ from planner.descent import Descent
 from planner.errors import LimitUnreachable, NotApplicable, ProblemInvalid
 from planner.frontier import additive_frontier
 from planner.integer import solve_integer
-from planner.problem import LATENCY_STEP_MS, Limits, Plan, Problem, Quantity, amount, limit_name
-from planner.results import INFEASIBLE, Frontier, Solution, Status, undominated
-from planner.tabu import tabu_frontier, tabu_search
+from planner.problem import LATENCY_STEP_MS, Limits, Problem, Quantity, amount, limit_name
+from planner.results import Frontier, Status
+from planner.tabu import tabu_frontier
 
-FloatArray = NDArray[np.float64]
-
-# steps of the walks of `solve_interactions`
-STEPS = 2800
-# and of the walks of `interaction_frontier`, one for each of its limits
-_FRONTIER_STEPS = 800
+# of each walk
+_STEPS = 800
 # above this many candidates a look at all pairs takes seconds
-_MOST_FOR_ALL_PAIRS = 1500
-
-
-def solve_interactions(
-    problem: Problem, objective: Quantity, limits: Limits, *, seed: int = 0, steps: int = STEPS
-) -> Solution:
-    """The plan with the least `x' G x` found within the limits on costs; status HEURISTIC, no bound.
-
-    Args:
-        problem: with interactions.
-        objective: the damage.
-        limits: on any costs.
-        seed: of the tabu search.
-        steps: of the tabu search, at least 0; with 0 the plan is what exchanges make of the additive optimum.
-
-    Raises:
-        NotApplicable: the problem has no interactions, the objective is not the damage, or the damage is limited.
-    """
-    if objective is not Quantity.DAMAGE or limits.max_damage is not None:
-        raise NotApplicable(
-            "exchange descent minimises the damage within limits on costs; "
-            "for the least cost within a damage use the frontier with interactions"
-        )
-    descent = Descent.of(problem, [quantity for quantity, _ in limits.items()])
-    start = solve_integer(own_damages(problem), Quantity.DAMAGE, limits)
-    if start.plan is None:
-        return INFEASIBLE
-    upper = _upper(problem, limits)
-    complete = len(problem.site_of) <= _MOST_FOR_ALL_PAIRS
-    best, _ = descent.improved(_flat(problem, start.plan), upper, complete)
-    if steps:
-        found = tabu_search(descent, best, upper, steps, np.random.default_rng(seed))
-        best, _ = descent.improved(found, upper, complete)
-    plan = Plan(tuple((best - problem.offsets[:-1]).tolist()))
-    return Solution(Status.HEURISTIC, plan, problem.total(Quantity.DAMAGE, plan), -math.inf)
+MOST_FOR_ALL_PAIRS = 1500
 
 
 def interaction_frontier(
@@ -79,7 +40,7 @@ def interaction_frontier(
         seed: of the tabu search.
 
     Raises:
-        NotApplicable: the problem has no interactions, `cost` is the damage, or the damage is limited.
+        NotApplicable: the problem has no interactions, or `cost` is the damage.
         LimitUnreachable: no plan keeps the limits.
         ProblemInvalid: `points` below 1.
     """
@@ -90,20 +51,17 @@ def interaction_frontier(
     others = {quantity: limit for quantity, limit in limits.items() if quantity is not cost}
     descent = Descent.of(problem, [cost, *others])
     other_limits = [limit - problem.base(quantity) for quantity, limit in others.items()]
-    complete = len(problem.site_of) <= _MOST_FOR_ALL_PAIRS
+    complete = len(problem.site_of) <= MOST_FOR_ALL_PAIRS
     uppers = np.array([[limit - problem.base(cost), *other_limits] for limit in starts.costs])
     additive = starts.choices.astype(np.int64) + problem.offsets[:-1]
-    walked = tabu_frontier(descent, additive, uppers, _FRONTIER_STEPS, np.random.default_rng(seed))
-    found = []
+    walked = tabu_frontier(descent, additive, uppers, _STEPS, np.random.default_rng(seed))
+    improved = []
     previous: list[NDArray[np.int64]] = []
     for start, upper in zip(walked, uppers, strict=True):
         results = [descent.improved(plan, upper, complete) for plan in (start, *previous)]
         previous = [min(results, key=lambda result: result[1])[0]]
-        found.append(previous[0] - problem.offsets[:-1])
-    choices = np.array(found)
-    costs, damages = problem.totals(cost, choices), problem.totals(Quantity.DAMAGE, choices)
-    kept = undominated(costs, damages)
-    return Frontier(cost, Status.HEURISTIC, costs[kept], damages[kept], choices[kept], math.inf)
+        improved.append(previous[0] - problem.offsets[:-1])
+    return Frontier.of(problem, cost, np.array(improved), Status.HEURISTIC, math.inf)
 
 
 def frontier_within(problem: Problem, cost: Quantity, limits: Limits, points: int) -> Frontier:
@@ -125,16 +83,13 @@ def frontier_within(problem: Problem, cost: Quantity, limits: Limits, points: in
     levels = frontier.costs[np.unique(np.linspace(0, len(frontier) - 1, points).round().astype(int))]
     most = dict(limits.items()).get(cost, math.inf)
     plans = [
-        solution.plan.choices
+        plan.choices
         for level in levels[levels <= most]
-        if (solution := solve_integer(problem, Quantity.DAMAGE, _with(limits, cost, level))).plan is not None
+        if (plan := solve_integer(problem, Quantity.DAMAGE, _with(limits, cost, level))) is not None
     ]
     if not plans:
         raise unreachable(problem, limits)
-    choices = np.array(plans)
-    costs, damages = problem.totals(cost, choices), problem.totals(Quantity.DAMAGE, choices)
-    kept = undominated(costs, damages)
-    return Frontier(cost, Status.OPTIMAL, costs[kept], damages[kept], choices[kept], 0.0)
+    return Frontier.of(problem, cost, np.array(plans), Status.OPTIMAL, 0.0)
 
 
 def own_damages(problem: Problem) -> Problem:
@@ -178,16 +133,7 @@ def unreachable(problem: Problem, limits: Limits) -> LimitUnreachable:
     for quantity, limit in limits.items():
         others = replace(limits, **{limit_name(quantity): None})
         least = solve_integer(problem, quantity, others)
-        best = "none" if least.plan is None else amount(quantity, least.value)
+        best = "none" if least is None else amount(quantity, problem.total(quantity, least))
         given = f"{limit:,.0f}" if quantity is not Quantity.LATENCY else f"{limit:g}"
         reachable.append(f"{limit_name(quantity)} {given} (the least that the others leave is {best})")
     return LimitUnreachable(f"no plan keeps the limits together: {', '.join(reachable)}; raise one of them")
-
-
-def _upper(problem: Problem, limits: Limits) -> FloatArray:
-    """[L]: what the sites may cost together, the base taken off."""
-    return np.array([limit - problem.base(quantity) for quantity, limit in limits.items()])
-
-
-def _flat(problem: Problem, plan: Plan) -> NDArray[np.int64]:
-    return np.asarray(plan.choices, dtype=np.int64) + problem.offsets[:-1]

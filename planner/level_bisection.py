@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from planner.evidence import Evidence, PlanPoint
-from planner.problem import Plan, Problem, Quantity
+from planner.evidence import Evidence, PlanPoint, quarter_inside
+from planner.problem import Plan, Problem
 
 # the plan with its exact cost and its predicted damage; None: it breaks a limit
 Priced = Callable[[Plan], PlanPoint | None]
@@ -38,7 +38,7 @@ def bisect_levels(problem: Problem, priced: Priced, evidence: Evidence) -> None:
         return  # narrowing would only add to the damage
     for bits in sorted({bits for choices in levels for bits in choices}, reverse=True):
         movable = [site for site in narrowing if bits in levels[site] and bits < widest[site]]
-        order = sorted(movable, key=lambda site: (_sensitivity(problem, site, levels[site][bits]), site))
+        order = sorted(movable, key=lambda site: (problem.sites[site].candidates[levels[site][bits]].damage, site))
         narrowed = _most(order, plan, [levels[site][bits] for site in order], priced, evidence)
         if narrowed is None:
             return
@@ -82,22 +82,13 @@ def _expected(low: int, high: int, point: Callable[[int], PlanPoint | None], evi
     points = [point(count) for count in range(low, high + 1)]
     damages = np.array([-np.inf if priced is None else priced.damage for priced in points])
     meeting = np.flatnonzero(evidence.expected(damages) <= evidence.max_drop)
-    guess = low + int(meeting[-1]) if len(meeting) else low
-    margin = (high - low) // 4
-    return min(max(guess, low + margin), high - margin)
+    return quarter_inside(low, high, low + int(meeting[-1]) if len(meeting) else low)
 
 
 def levels_of(problem: Problem) -> list[dict[int, int]]:
     """For every site the index of its candidate of each number of bits; of several the one with the least damage."""
     levels: list[dict[int, int]] = []
-    for index, site in enumerate(problem.sites):
-        choices: dict[int, int] = {}
-        for choice in sorted(range(len(site.candidates)), key=lambda choice: -_sensitivity(problem, index, choice)):
-            choices[site.candidates[choice].format.bits] = choice
-        levels.append(choices)
+    for site in problem.sites:
+        by_damage = sorted(enumerate(site.candidates), key=lambda numbered: -numbered[1].damage)
+        levels.append({candidate.format.bits: choice for choice, candidate in by_damage})
     return levels
-
-
-def _sensitivity(problem: Problem, site: int, choice: int) -> float:
-    """Predicted damage of the candidate by itself, in nats."""
-    return float(problem.values(Quantity.DAMAGE)[problem.offsets[site] + choice])

@@ -1,9 +1,10 @@
-"""Sites whose costs couple become one site: its candidates are all combinations of theirs.
+"""Sites that are decided together become one site, whose candidates are choices of one candidate for each of them.
 
 A bit operation count is MACs x weight bits x activation bits, a product over two decisions: no sum over sites. Merged,
-the weight and the activation that feeds it are one decision, whose candidates are the pairs of formats. Damages add up.
-With T [M, K] the 0-1 matrix that maps merged candidates to those they consist of, the plan x of the original sites is
-`T' y` for the plan y of the merged ones, so the interactions become
+the weight and the activation that feeds it are one decision, whose candidates are all pairs of formats. Sites that must
+share a format are tied: their candidates are the formats that all of them have. Damages add up. With T [M, K] the 0-1
+matrix that maps merged candidates to those they consist of, the plan x of the original sites is `T' y` for the plan y
+of the merged ones, so the interactions become
 
     G' = T G T',        y' G' y = x' G x.
 
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from planner.errors import NotApplicable, ProblemInvalid
+from planner.errors import ConstraintImpossible, NotApplicable, ProblemInvalid
 from planner.problem import Candidate, Plan, PlanSite, Problem
 from quantization.formats import Format
 
@@ -35,6 +36,11 @@ class JointFormat:
     """The formats of several sites that are decided together, in the order of the group."""
 
     parts: tuple[Format, ...]
+
+    @classmethod
+    def of(cls, candidates: tuple[Candidate, ...]) -> Format:
+        """That of these candidates. No format of any weight: solvers and plans read only its name and its bits."""
+        return cast(Format, cls(tuple(candidate.format for candidate in candidates)))
 
     @property
     def name(self) -> str:
@@ -104,30 +110,70 @@ def merge_sites(problem: Problem, groups: Sequence[Sequence[str]], cost: GroupCo
         ProblemInvalid: an unknown site, one in two groups, a group without sites.
         NotApplicable: a group has more than 1,024 combinations; the text names its sites.
     """
-    members = grouped(problem, groups)
+    members = _members(problem, groups)
     combinations = tuple(_combinations(problem, group) for group in members)
-    return joined(problem, members, combinations, lambda group, choices: _merged(problem, group, choices, cost))
+    return _merged(problem, members, combinations, JointFormat.of, cost)
 
 
-def joined(
+def tie_sites(problem: Problem, groups: Sequence[Sequence[str]]) -> MergedProblem:
+    """The problem with every group of sites that must share a format as one site, at the place of its first site.
+
+    Its candidates are the formats that all of them have, in the order of the first site; costs add up.
+
+    Args:
+        problem: of sites that are decided one by one.
+        groups: names of the sites that share a format; a site is in one group at most.
+
+    Raises:
+        ConstraintImpossible: the sites of a group have no format in common; the text names those of each.
+        ProblemInvalid: an unknown site, one in two groups, a group without sites.
+    """
+    members = _members(problem, groups)
+    combinations = tuple(_shared_formats(problem, group) for group in members)
+    return _merged(problem, members, combinations, lambda parts: parts[0].format, _sum_of_costs)
+
+
+def _merged(
     problem: Problem,
     members: tuple[tuple[int, ...], ...],
     combinations: tuple[NDArray[np.int64], ...],
-    site: Callable[[tuple[int, ...], NDArray[np.int64]], PlanSite],
+    format_of: Callable[[tuple[Candidate, ...]], Format],
+    cost: GroupCost,
 ) -> MergedProblem:
-    """The problem whose sites are the groups in `members` with these `combinations`; `site` makes one of several."""
-    sites = tuple(
-        problem.sites[group[0]] if len(group) == 1 else site(group, choices)
-        for group, choices in zip(members, combinations, strict=True)
-    )
+    """The problem whose sites are the groups in `members` with these `combinations`."""
+
+    def site(group: tuple[int, ...], choices: NDArray[np.int64]) -> PlanSite:
+        if len(group) == 1:
+            return problem.sites[group[0]]
+        sites = tuple(problem.sites[site] for site in group)
+        candidates = []
+        for row in choices.tolist():
+            parts = tuple(site.candidates[choice] for site, choice in zip(sites, row, strict=True))
+            costs = cost(sites, parts)
+            damage = math.fsum(part.damage for part in parts)
+            candidates.append(
+                Candidate(format_of(parts), costs.size_bytes, costs.bit_operations, damage, costs.latency_ms)
+            )
+        return PlanSite("+".join(site.name for site in sites), tuple(candidates))
+
     interactions = None
     if problem.interactions is not None:
         T = _transfer(problem, members, combinations)
         interactions = np.asarray(T @ (T @ problem.interactions).T)
+    sites = tuple(map(site, members, combinations))
     return MergedProblem(replace(problem, sites=sites, interactions=interactions), members, combinations)
 
 
-def grouped(problem: Problem, groups: Sequence[Sequence[str]]) -> tuple[tuple[int, ...], ...]:
+def _sum_of_costs(_sites: tuple[PlanSite, ...], parts: tuple[Candidate, ...]) -> JointCost:
+    latencies = [part.latency_ms for part in parts if part.latency_ms is not None]
+    return JointCost(
+        sum(part.size_bytes for part in parts),
+        sum(part.bit_operations for part in parts),
+        sum(latencies) if len(latencies) == len(parts) else None,
+    )
+
+
+def _members(problem: Problem, groups: Sequence[Sequence[str]]) -> tuple[tuple[int, ...], ...]:
     """Indices of the sites of all groups and of all single sites, by their first site.
 
     Raises:
@@ -162,23 +208,19 @@ def _combinations(problem: Problem, group: tuple[int, ...]) -> NDArray[np.int64]
     return np.array(list(itertools.product(*map(range, counts))), dtype=np.int64)
 
 
-def _merged(problem: Problem, group: tuple[int, ...], combinations: NDArray[np.int64], cost: GroupCost) -> PlanSite:
-    sites = tuple(problem.sites[site] for site in group)
-    candidates = []
-    for choices in combinations.tolist():
-        parts = tuple(site.candidates[choice] for site, choice in zip(sites, choices, strict=True))
-        joint = cost(sites, parts)
-        candidates.append(
-            Candidate(
-                # no format of any one weight; solvers and plans read only its name and its bits
-                cast(Format, JointFormat(tuple(part.format for part in parts))),
-                joint.size_bytes,
-                joint.bit_operations,
-                math.fsum(part.damage for part in parts),
-                joint.latency_ms,
-            )
+def _shared_formats(problem: Problem, group: tuple[int, ...]) -> NDArray[np.int64]:
+    """[formats, group]: for every format that all sites have, the index of its candidate at each of them."""
+    names = [[candidate.format.name for candidate in problem.sites[site].candidates] for site in group]
+    common = [name for name in names[0] if all(name in others for others in names[1:])]
+    if not common:
+        each = "; ".join(
+            f"{problem.sites[site].name}: {', '.join(has)}" for site, has in zip(group, names, strict=True)
         )
-    return PlanSite("+".join(site.name for site in sites), tuple(candidates))
+        raise ConstraintImpossible(
+            f"sites that share a format have none in common ({each}); allow them all the same format, or decide "
+            "them apart"
+        )
+    return np.array([[has.index(name) for has in names] for name in common], dtype=np.int64)
 
 
 def _transfer(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -96,47 +96,35 @@ class Plan:
         object.__setattr__(self, "choices", tuple(int(choice) for choice in self.choices))
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Upper ends that a plan must keep, base costs included; None: no limit."""
-
-    max_size_bytes: float | None = None
-    max_bit_operations: float | None = None
-    max_latency_ms: float | None = None
-    max_damage: float | None = None
-
-    def __post_init__(self) -> None:
-        for quantity, limit in self.items():
-            if math.isnan(limit) or (quantity is not Quantity.DAMAGE and limit < 0):
-                raise ProblemInvalid(f"the limit on {quantity} must be a number from 0 up, got {limit}")
-
-    def items(self) -> Iterator[tuple[Quantity, float]]:
-        """The limits that are set."""
-        for quantity, limit in (
-            (Quantity.SIZE, self.max_size_bytes),
-            (Quantity.BIT_OPERATIONS, self.max_bit_operations),
-            (Quantity.LATENCY, self.max_latency_ms),
-            (Quantity.DAMAGE, self.max_damage),
-        ):
-            if limit is not None:
-                yield quantity, limit
-
-    @classmethod
-    def of(cls, quantity: Quantity, limit: float) -> Limits:
-        """One limit, on `quantity`."""
-        return cls(**{_LIMIT_FIELDS[quantity]: limit})
-
-
 _LIMIT_FIELDS = {
     Quantity.SIZE: "max_size_bytes",
     Quantity.BIT_OPERATIONS: "max_bit_operations",
     Quantity.LATENCY: "max_latency_ms",
-    Quantity.DAMAGE: "max_damage",
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that a plan may cost, base costs included; None: no limit."""
+
+    max_size_bytes: float | None = None
+    max_bit_operations: float | None = None
+    max_latency_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        for quantity, limit in self.items():
+            if not limit >= 0:
+                raise ProblemInvalid(f"the limit on {quantity} must be a number from 0 up, got {limit}")
+
+    def items(self) -> Iterator[tuple[Quantity, float]]:
+        """The limits that are set."""
+        for quantity, field in _LIMIT_FIELDS.items():
+            if (limit := getattr(self, field)) is not None:
+                yield quantity, limit
+
+
 def limit_name(quantity: Quantity) -> str:
-    """The field of `Limits`, and of the API, that limits `quantity`."""
+    """The field of `Limits`, and of the API, that limits `quantity`, a cost."""
     return _LIMIT_FIELDS[quantity]
 
 
@@ -161,7 +149,6 @@ class Problem:
 
     sites: tuple[PlanSite, ...]
     base_size_bytes: int = 0
-    base_bit_operations: int = 0
     interactions: NDArray[np.float64] | None = None
     base_latency_ms: float = 0.0
 
@@ -172,7 +159,7 @@ class Problem:
         if len(set(names)) < len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ProblemInvalid(f"sites must have different names, got twice: {', '.join(twice)}")
-        for name in ("base_size_bytes", "base_bit_operations", "base_latency_ms"):
+        for name in ("base_size_bytes", "base_latency_ms"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ProblemInvalid(f"{name} must be at least 0, got {value}")
@@ -210,8 +197,6 @@ class Problem:
         """What the rest of the network adds to every plan."""
         if quantity is Quantity.SIZE:
             return float(self.base_size_bytes)
-        if quantity is Quantity.BIT_OPERATIONS:
-            return float(self.base_bit_operations)
         return self.base_latency_ms if quantity is Quantity.LATENCY else 0.0
 
     def total(self, quantity: Quantity, plan: Plan) -> float:
@@ -239,10 +224,6 @@ class Problem:
         return {
             site.name: site.candidates[choice].format for site, choice in zip(self.sites, plan.choices, strict=True)
         }
-
-    def without_interactions(self) -> Problem:
-        """The same problem with additive damages."""
-        return replace(self, interactions=None)
 
     @cached_property
     def _values(self) -> dict[Quantity, NDArray[np.float64]]:

@@ -37,16 +37,6 @@ class Relaxation:
         return np.interp(cost, self.costs, self.damages)
 
 
-def efficient(costs: FloatArray, damages: FloatArray) -> NDArray[np.int64]:
-    """Indices of one site's candidates that no other candidate of it beats in both, cost ascending."""
-    order = np.lexsort((damages, costs))
-    keep: list[int] = []
-    for index in order.tolist():
-        if not keep or damages[index] < damages[keep[-1]]:
-            keep.append(index)
-    return np.array(keep, dtype=np.int64)
-
-
 def relax(costs: Sequence[FloatArray], damages: Sequence[FloatArray]) -> Relaxation:
     """The relaxation of sites whose candidates are efficient and cost ascending (one array per site)."""
     runs: list[float] = []

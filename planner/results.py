@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import LimitUnreachable, ProblemInvalid
-from planner.problem import Plan, Quantity, limit_name
+from planner.problem import Plan, Problem, Quantity, limit_name
 
 
 class Status(StrEnum):
@@ -23,27 +22,6 @@ class Status(StrEnum):
     """Something better may exist, but not beyond the stated bound."""
     HEURISTIC = "heuristic"
     """No bound is known."""
-    INFEASIBLE = "infeasible"
-    """No plan keeps the limits."""
-    STOPPED = "stopped"
-    """The time limit came before the first plan."""
-
-
-@dataclass(frozen=True, slots=True)
-class Solution:
-    """One plan, the value of the objective that it reaches, and a lower bound on what any plan can reach.
-
-    `plan` is None exactly when `status` is INFEASIBLE or STOPPED; `value` is infinite then. `bound` is minus infinity
-    where nothing is known.
-    """
-
-    status: Status
-    plan: Plan | None
-    value: float
-    bound: float
-
-
-INFEASIBLE = Solution(Status.INFEASIBLE, None, math.inf, math.inf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +46,17 @@ class Frontier:
         for array in (self.costs, self.damages, self.choices):
             array.flags.writeable = False
 
+    @classmethod
+    def of(
+        cls, problem: Problem, cost: Quantity, choices: NDArray[Any], status: Status, relative_bound: float
+    ) -> Frontier:
+        """The plans of `choices` [P, S] that no other one of them beats."""
+        costs, damages = problem.totals(cost, choices), problem.totals(Quantity.DAMAGE, choices)
+        kept = undominated(costs, damages)
+        return cls(cost, status, costs[kept], damages[kept], choices[kept], relative_bound)
+
     def __len__(self) -> int:
         return len(self.costs)
-
-    def plan(self, index: int) -> Plan:
-        return Plan(tuple(self.choices[index].tolist()))
 
     def plans(self) -> tuple[Plan, ...]:
         """All plans, cost ascending."""
@@ -88,19 +72,6 @@ class Frontier:
         if index < 0:
             raise LimitUnreachable(
                 f"{limit_name(self.cost)} is {max_cost:g}, the nearest that can be reached is {self.costs[0]:.17g}"
-            )
-        return index
-
-    def cheapest(self, max_damage: float) -> int:
-        """Index of the cheapest plan whose damage is at most `max_damage`.
-
-        Raises:
-            LimitUnreachable: even the best plan does more damage.
-        """
-        index = int(np.searchsorted(-self.damages, -max_damage, side="left"))
-        if index == len(self.damages):
-            raise LimitUnreachable(
-                f"max_damage is {max_damage:g}, the nearest that can be reached is {self.damages[-1]:.17g}"
             )
         return index
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from planner.errors import ProblemInvalid
-from planner.evidence import Evidence, PlanPoint
+from planner.evidence import Evidence, PlanPoint, quarter_inside
 
 # probes beside the answer once the bracket has closed, nearest first: cheaper plans, then dearer ones
 _NEIGHBOURS = (-1, 1, -2)
@@ -80,9 +80,7 @@ def _within(points: Sequence[PlanPoint], evidence: Evidence, low: int, high: int
     """The cheapest of `low` to `high` that the map expects to meet, but a quarter inside the bracket."""
     expected = evidence.expected(np.array([point.damage for point in points[low : high + 1]]))
     meeting = np.flatnonzero(expected <= evidence.max_drop)
-    guess = low + int(meeting[0]) if len(meeting) else high
-    margin = (high - low) // 4
-    return min(max(guess, low + margin), high - margin)
+    return quarter_inside(low, high, low + int(meeting[0]) if len(meeting) else high)
 
 
 def _check(points: Sequence[PlanPoint]) -> None:

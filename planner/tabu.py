@@ -21,13 +21,10 @@ from numpy.typing import NDArray
 
 from planner.descent import Descent, FloatArray, IndexArray
 
-# steps between two generations: of a search for one plan, and of one for a frontier
-_GENERATION = 200
-_FRONTIER_GENERATION = 100
+# steps between two generations
+_GENERATION = 100
 # sites of a child that are set at random
 _MUTATED_SITES = 2
-# walks of a search for one plan
-_WALKS = 48
 # how many limits further on the second parent of a child may come from
 _NEIGHBOURS = 4
 # steps for which a candidate that was left is barred: evenly from half of this to one and a half
@@ -156,31 +153,6 @@ class Walks:
         return np.arange(ends[-1]) + (self._first + begin - ends + lengths)[row], row
 
 
-def tabu_search(
-    descent: Descent, start: IndexArray, upper: FloatArray, steps: int, generator: np.random.Generator
-) -> IndexArray:
-    """The best plan within the limits `upper` [L] that walks of so many steps find from `start`, which keeps them.
-
-    After every 200 steps the worse half of the walks begins again at children of the better half: sites chosen like
-    one of two parents, and a few at random (a memetic search).
-    """
-    plans = np.tile(start, (_WALKS, 1))
-    for row in range(1, _WALKS):
-        plans[row] = descent.kicked(start, int(generator.integers(1, max(2, len(start) // 2))), generator)
-    walks = Walks(descent, plans, np.tile(upper, (_WALKS, 1)))
-    best, least = start, descent.damage(start)
-    for step in range(1, steps + 1):
-        walks.step(generator)
-        if step % _GENERATION and step < steps:
-            continue
-        order = np.argsort(walks.least, kind="stable")
-        if walks.least[order[0]] < least:
-            best, least = walks.best[order[0]].copy(), float(walks.least[order[0]])
-        better, worse = np.split(order, 2)
-        walks.place(worse, np.array([_child(descent, walks.best[better], generator) for _ in worse]))
-    return best
-
-
 def tabu_frontier(
     descent: Descent, starts: IndexArray, uppers: FloatArray, steps: int, generator: np.random.Generator
 ) -> IndexArray:
@@ -194,17 +166,18 @@ def tabu_frontier(
     rows = np.arange(len(starts))
     for step in range(1, steps + 1):
         walks.step(generator)
-        if step % _FRONTIER_GENERATION and step < steps:
+        if step % _GENERATION and step < steps:
             continue
         better = walks.least < least
         best[better], least[better] = walks.best[better], walks.least[better]
         others = np.clip(rows + generator.integers(-_NEIGHBOURS, _NEIGHBOURS, len(rows), endpoint=True), 0, rows[-1])
-        children = [_child(descent, best[[row, other]], generator) for row, other in zip(rows, others, strict=True)]
+        children = [child(descent, best[[row, other]], generator) for row, other in zip(rows, others, strict=True)]
         walks.place(rows, np.array(children))
     return best
 
 
-def _child(descent: Descent, plans: IndexArray, generator: np.random.Generator) -> IndexArray:
+def child(descent: Descent, plans: IndexArray, generator: np.random.Generator) -> IndexArray:
+    """[S]: sites chosen like one of two of the `plans` [P, S], and a few at random."""
     first, second = generator.choice(len(plans), 2, replace=False)
     mixed = np.where(generator.random(plans.shape[1]) < 0.5, plans[first], plans[second])
     return descent.kicked(mixed, _MUTATED_SITES, generator)

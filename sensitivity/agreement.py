@@ -72,8 +72,7 @@ def agreement(method: str, predicted: Floats, measured: Floats, seed: int = 0) -
     if (predicted > 0).all() and (measured > 0).all():
         logarithms = np.log(measured) - np.log(predicted)
         ratio, spread = math.exp(logarithms.mean()), math.exp(logarithms.std(ddof=1))
-    whole = _correlations(predicted, measured, np.arange(len(measured))[None])
-    return Agreement(method, float(whole[0]), float(low), float(high), ratio, spread)
+    return Agreement(method, _spearman(predicted, measured), float(low), float(high), ratio, spread)
 
 
 def choose(predictions: Sequence[tuple[str, Floats]], measured: Floats, seed: int = 0) -> str:
@@ -89,10 +88,14 @@ def choose(predictions: Sequence[tuple[str, Floats]], measured: Floats, seed: in
     for _, predicted in predictions:
         _check(predicted, measured)
     resamples = _resamples(len(measured), seed)
-    preferred, *others = [(name, _correlations(predicted, measured, resamples)) for name, predicted in predictions]
-    whole = {name: agreement(name, predicted, measured, seed).spearman for name, predicted in predictions}
-    better = [name for name, drawn in others if (drawn > preferred[1]).mean() >= CERTAINTY]
-    return max(better, key=lambda name: whole[name], default=preferred[0])
+    preferred, *others = predictions
+    least = _correlations(preferred[1], measured, resamples)
+    better = [
+        (name, predicted)
+        for name, predicted in others
+        if (_correlations(predicted, measured, resamples) > least).mean() >= CERTAINTY
+    ]
+    return max(better, key=lambda method: _spearman(method[1], measured), default=preferred)[0]
 
 
 def _check(predicted: Floats, measured: Floats) -> None:
@@ -107,6 +110,10 @@ def _check(predicted: Floats, measured: Floats) -> None:
 def _resamples(plans: int, seed: int) -> NDArray[np.int64]:
     """[RESAMPLES, P]: indices of plans drawn with replacement."""
     return np.random.default_rng(seed).integers(plans, size=(RESAMPLES, plans))
+
+
+def _spearman(predicted: Floats, measured: Floats) -> float:
+    return float(_correlations(predicted, measured, np.arange(len(measured))[None])[0])
 
 
 def _correlations(predicted: Floats, measured: Floats, chosen: NDArray[np.int64]) -> Floats:

@@ -269,7 +269,7 @@ class _Passes:
     def _run(self, values: Values, change: Change) -> NDArray[np.float32]:
         for names, segment in self._chain:
             if isinstance(change, ActivationChange):
-                values = {**values, **{name: _rounded(change, name, values[name]) for name in names}}
+                values = {**values, **{name: _floats(change.rounded(name, values[name])) for name in names}}
             values = segment.run(values)
         return _floats(values[self._output])
 
@@ -287,18 +287,6 @@ class _Passes:
         np.negative(root, out=root, where=flipped)
         projection = csr_array((np.ones(width), (np.arange(width), buckets)), shape=(width, self._sketch))
         return np.asarray(root @ projection)
-
-
-def _rounded(change: ActivationChange, name: str, value: NDArray[np.generic]) -> NDArray[np.float32]:
-    if value.dtype != np.float32:
-        raise ValueError(f"value {name!r} of site {change.site!r} is {value.dtype}; expected float32 to round")
-    rounded = _floats(change.tensors[name](np.asarray(value, dtype=np.float32)))
-    if rounded.shape != value.shape:
-        raise ValueError(
-            f"rounding {name!r} to {change.format} gave the shape {rounded.shape}; expected that of the value, "
-            f"{value.shape}"
-        )
-    return rounded
 
 
 def _assemble(rows: Sequence[tuple[tuple[int, ...], Rows]], samples: int, sketch: int) -> CrossLayer:

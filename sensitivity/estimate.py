@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +38,22 @@ class ActivationChange:
     site: str
     format: str
     tensors: Mapping[str, Callable[[Floats], Floats]]
+
+    def rounded(self, name: str, value: NDArray[np.generic]) -> Floats:
+        """What the named value becomes, `value` being float32.
+
+        Raises:
+            ValueError: it is not, or the rounding gives another shape.
+        """
+        if value.dtype != np.float32:
+            raise ValueError(f"value {name!r} of site {self.site!r} is {value.dtype}; expected float32 to round")
+        rounded = self.tensors[name](np.asarray(value, dtype=np.float32))
+        if rounded.shape != value.shape:
+            raise ValueError(
+                f"rounding {name!r} to {self.format} gave the shape {rounded.shape}; expected that of the value, "
+                f"{value.shape}"
+            )
+        return rounded
 
 
 Change = WeightChange | ActivationChange
@@ -104,8 +119,7 @@ class Estimate:
 
     `scores` `[K]` is the predicted damage of each candidate alone, NaN where the method does not cover its kind;
     `stderr` `[K]` is the standard error over draws or samples (0 where nothing is random, infinite where a single draw
-    says nothing about the spread); `samples` were used, in `seconds`; `note` says in words what the reader should know,
-    or is empty.
+    says nothing about the spread); `samples` were used; `note` says in words what the reader should know, or is empty.
     """
 
     method: str
@@ -113,7 +127,6 @@ class Estimate:
     scores: NDArray[np.float64]
     stderr: NDArray[np.float64]
     samples: int
-    seconds: float
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -123,11 +136,5 @@ class Estimate:
             )
 
 
-class Estimator(Protocol):
-    """One file of `sensitivity.estimators` has one of these, called like the method.
-
-    Raises:
-        ValueError: the subject has no candidate that the method covers.
-    """
-
-    def __call__(self, subject: Subject) -> Estimate: ...
+Estimator = Callable[[Subject], Estimate]
+"""What each file of `sensitivity.estimators` has, called like the method; raises ValueError where it covers nothing."""

@@ -16,7 +16,8 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a method says a plan costs: the sum of `own` `[K]`, or, with `interactions` `[K, K]`, `x' G x`.
+    """What a method says a plan costs: the sum of `own` `[K]`, as HAWQ-V2 and most others plan, or `x' G x` with G the
+    `interactions` `[K, K]`.
 
     The diagonal of the interactions is `own`; entries between candidates of one site mean nothing.
     """
@@ -44,11 +45,6 @@ class Prediction:
         return replace(self, own=scale * self.own, interactions=interactions)
 
 
-def additive(method: str, scores: Floats) -> Prediction:
-    """No interactions: the sum of one-at-a-time scores, as HAWQ-V2 and most others plan."""
-    return Prediction(method, np.asarray(scores, dtype=np.float64))
-
-
 def cross_layer_prediction(matrix: Floats) -> Prediction:
     """Own damages and interactions to second order, from the cross-layer matrix."""
     return Prediction("cross_layer", np.diagonal(matrix).copy(), matrix)
@@ -65,7 +61,7 @@ def augmented(measured: Floats, matrix: Floats) -> Prediction:
     `G'` is one too. A candidate without any second-order damage interacts with none: its own damage stands alone.
 
     [ours]; after "Augmenting Hessians with Inter-Layer Dependencies" (arXiv 2306.04879), whose formula is not public.
-    HAWQ-V2's trace in the place of D_k is in `sensitivity.dependencies.augmented`.
+    HAWQ-V2's trace in the place of D_k is in `benchmarks.agreement`.
 
     Args:
         measured: [K], the mean loss with each candidate alone; not negative, as both losses are.

@@ -21,15 +21,12 @@ from pipeline.methods import PREFERRED
 from pipeline.results import number, pack, unpack
 from pipeline.workspace import Arrays, Inputs
 from sensitivity.agreement import FEWEST_PLANS, agreement, choose, random_plans
-from sensitivity.dependencies.augmented import fit_lambda
-from sensitivity.dependencies.measured import MeasuredPlans
-from sensitivity.dependencies.saturation import fit_saturation, fit_saturation_of_predictions
-from sensitivity.estimate import Unit
+from sensitivity.interaction_weight import fit_lambda
 from sensitivity.loss import Loss
+from sensitivity.plan_losses import MeasuredPlans
 
 PLANS = 20
 SAMPLES = 512
-_UNFITTED: dict[str, Any] = {"lambda": None, "saturation": None, "saturation_alone": None}
 
 
 def run(context: Context, config: AnalysisConfig) -> bytes:
@@ -49,7 +46,7 @@ def run(context: Context, config: AnalysisConfig) -> bytes:
 
 
 def _uncompared(note: str) -> dict[str, Any]:
-    return {"chosen": PREFERRED, "note": note, **_UNFITTED, "methods": [], "plans": 0, "samples": 0}
+    return {"chosen": PREFERRED, "note": note, "lambda": None, "methods": [], "plans": 0, "samples": 0}
 
 
 def plan_samples(inputs: Inputs) -> NDArray[np.int64]:
@@ -94,29 +91,21 @@ def _measured(
 
 
 def _compared(scores: Scores, plans: NDArray[np.int64], measured: NDArray[np.float64], seed: int) -> dict[str, Any]:
-    found = {one.method: one for one in scores.predictions()}
-    predicted = {name: one.damages(plans) for name, one in found.items()}
-    agreements = {name: agreement(name, damages, measured, seed) for name, damages in predicted.items()}
+    predictions = {prediction.method: prediction for prediction in scores.predictions()}
+    predicted = {name: prediction.damages(plans) for name, prediction in predictions.items()}
+    agreements = [agreement(name, damages, measured, seed) for name, damages in predicted.items()]
     chosen = choose(list(predicted.items()), measured, seed)
-    fitted = dict(_UNFITTED)
+    weight = None
     if (measured > 0).all():
-        preferred = found[PREFERRED]
+        preferred = predictions[PREFERRED]
         lam = fit_lambda(preferred.own, np.asarray(preferred.interactions), plans, measured)
-        fitted["lambda"] = {"value": lam.value, "stderr": number(lam.stderr)}
-        relative = scores.document["methods"].get(chosen, {}).get("unit") == Unit.RELATIVE
-        scale = agreements[chosen].ratio if relative else 1.0
-        if math.isfinite(scale):
-            saturation = fit_saturation_of_predictions(np.maximum(scale * predicted[chosen], 0.0), measured)
-            fitted["saturation"] = {"method": chosen, **_all_finite(asdict(saturation))}
-        alone = np.maximum(scores.arrays["score/measured"], 0.0)
-        if np.isfinite(alone).all():
-            fitted["saturation_alone"] = _all_finite(asdict(fit_saturation(alone, plans, measured)))
+        weight = {"value": lam.value, "stderr": number(lam.stderr)}
     return {
         "chosen": chosen,
         "note": "",
         "plans": len(plans),
-        **fitted,
-        "methods": [_all_finite(asdict(one)) for one in agreements.values()],
+        "lambda": weight,
+        "methods": [_all_finite(asdict(one)) for one in agreements],
     }
 
 

@@ -8,7 +8,8 @@ the plan rests on the passes of the stage `cross_layer`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -29,7 +30,8 @@ from pipeline.results import Arrays, pack, unpack
 from pipeline.workspace import Inputs
 from quantization.storage.weights import QuantizedWeight
 from sensitivity.estimate import Estimate, Subject
-from sensitivity.estimators import AT_OUTPUTS, METHODS, together
+from sensitivity.estimators import AT_OUTPUTS, METHODS
+from sensitivity.estimators.fisher_outputs import from_products
 from sensitivity.estimators.hawq_v2 import hawq_v2_with_traces
 from sensitivity.loss import Loss
 
@@ -103,8 +105,8 @@ class _Estimates:
         elif name in AT_OUTPUTS:
             document, arrays = self._at_outputs(name, check)
         else:
-            compute = self._with_traces if name == "hawq_v2" else self._estimated
-            document, arrays = unpack(self._context.chunk(name, lambda: compute(name, self._subject(check))))
+            compute = self._with_traces if name == "hawq_v2" else partial(_estimated, name)
+            document, arrays = self._chunk(name, [name], lambda: compute(self._subject(check)))
         if name == "hawq_v2":
             self.traces = document.pop("traces")
             self.arrays |= {key: arrays[key] for key in ("trace_mean", "trace_stderr")}
@@ -129,7 +131,7 @@ class _Estimates:
         for index, changes in enumerate(sites):
             report = partial(_part, check, index, len(sites))
             subject = replace(self._subject(report), changes=tuple(changes))
-            parts.append(unpack(self._context.chunk(f"{name}/{index}", partial(self._estimated, name, subject))))
+            parts.append(self._chunk(f"{name}/{index}", [name], partial(_estimated, name, subject)))
             report(1.0)
         documents = [document for document, _ in parts]
         notes = dict.fromkeys(document["note"] for document in documents if document["note"])
@@ -141,30 +143,42 @@ class _Estimates:
         if self._at_outputs_all is None:
 
             def compute() -> bytes:
-                estimates = together(self._subject(check))
-                parts = {method: self._packed(method, estimate) for method, estimate in estimates.items()}
+                estimates = from_products(self._subject(check), AT_OUTPUTS)
+                parts = {method: _parts(estimate) for method, estimate in estimates.items()}
                 arrays = {f"{key}/{method}": array for method, (_, own) in parts.items() for key, array in own.items()}
                 return pack({method: document for method, (document, _) in parts.items()}, arrays)
 
-            self._at_outputs_all = unpack(self._context.chunk("-".join(AT_OUTPUTS), compute))
+            self._at_outputs_all = self._chunk("-".join(AT_OUTPUTS), AT_OUTPUTS, compute)
         documents, arrays = self._at_outputs_all
         return documents[name], {key: arrays[f"{key}/{name}"] for key in ("score", "stderr")}
 
-    def _estimated(self, name: str, subject: Subject) -> bytes:
-        return pack(*self._packed(name, METHODS[name](subject)))
+    def _chunk(self, name: str, methods: Iterable[str], compute: Callable[[], bytes]) -> tuple[Document, Arrays]:
+        """A chunk that says what `methods` say; its seconds are reported, and stand in no result."""
 
-    def _with_traces(self, _name: str, subject: Subject) -> bytes:
+        def timed() -> bytes:
+            started = time.perf_counter()
+            blob = compute()
+            for method in methods:
+                self._context.event(MethodTimed(method, time.perf_counter() - started))
+            return blob
+
+        return unpack(self._context.chunk(name, timed))
+
+    def _with_traces(self, subject: Subject) -> bytes:
         """HAWQ-V2, and the traces of all weights, which the plan shows."""
         estimate, traces = hawq_v2_with_traces(subject, [site.weight for site in self._inputs.network.sites])
-        document, arrays = self._packed("hawq_v2", estimate)
+        document, arrays = _parts(estimate)
         document["traces"] = {"probes": traces.probes, "probe_batch": traces.batch, "status": traces.status.value}
         return pack(document, {**arrays, "trace_mean": traces.trace_mean, "trace_stderr": traces.trace_stderr})
 
-    def _packed(self, method: str, estimate: Estimate) -> tuple[Document, Arrays]:
-        """What is kept of an estimate; its seconds are reported, and stand in no result."""
-        self._context.event(MethodTimed(method, estimate.seconds))
-        document = {"unit": estimate.unit.value, "samples": estimate.samples, "note": estimate.note}
-        return document, {"score": estimate.scores, "stderr": estimate.stderr}
+
+def _estimated(method: str, subject: Subject) -> bytes:
+    return pack(*_parts(METHODS[method](subject)))
+
+
+def _parts(estimate: Estimate) -> tuple[Document, Arrays]:
+    document = {"unit": estimate.unit.value, "samples": estimate.samples, "note": estimate.note}
+    return document, {"score": estimate.scores, "stderr": estimate.stderr}
 
 
 def _squared_errors(inputs: Inputs, candidates: Candidates) -> NDArray[np.float64]:

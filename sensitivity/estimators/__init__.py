@@ -20,9 +20,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sensitivity.estimate import Estimate, Estimator, Subject
+from sensitivity.estimate import Estimator
 from sensitivity.estimators.directional import directional
-from sensitivity.estimators.fisher_outputs import at_outputs, fisher_outputs, sum_of_squares
+from sensitivity.estimators.fisher_outputs import fisher_outputs, sum_of_squares
 from sensitivity.estimators.fisher_weights import fisher_weights
 from sensitivity.estimators.hawq import hawq
 from sensitivity.estimators.hawq_v2 import hawq_v2
@@ -46,9 +46,4 @@ METHODS: Mapping[str, Estimator] = MappingProxyType(
 )
 
 AT_OUTPUTS = MappingProxyType({"fisher_outputs": sum_of_squares, "m_fac": square_of_sum})
-"""Methods that take the same products at the outputs of layers."""
-
-
-def together(subject: Subject) -> dict[str, Estimate]:
-    """What the methods in `AT_OUTPUTS` say, to the bit, in the time of one."""
-    return at_outputs(subject, AT_OUTPUTS)
+"""Methods that take the same products at the outputs of layers: `from_products` gives both in the time of one."""

@@ -16,21 +16,18 @@ Of a tied weight the scores of all uses add up: the diagonal does not see that t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
-from sensitivity.estimate import Change, Estimate, Subject, Unit
+from sensitivity.estimate import Estimate, Subject, Unit
 from sensitivity.estimators.draws import Draws
 from sensitivity.estimators.linearisation import Linearisation, Place, joined
-from sensitivity.traces import output_probe
 
 
 def fisher_outputs(subject: Subject) -> Estimate:
     """`1/2 mean_s sum_e (g_e dy_e)^2` at the outputs of layers, or at the rounded activations."""
-    return at_outputs(subject, {"fisher_outputs": sum_of_squares})["fisher_outputs"]
+    return from_products(subject, {"fisher_outputs": sum_of_squares})["fisher_outputs"]
 
 
 def sum_of_squares(products: Sequence[Tensor]) -> Tensor:
@@ -41,33 +38,23 @@ def sum_of_squares(products: Sequence[Tensor]) -> Tensor:
 Reduce = Callable[[Sequence[Tensor]], Tensor]
 
 
-def at_outputs(subject: Subject, methods: Mapping[str, Reduce]) -> dict[str, Estimate]:
-    """Half of what each method makes of the products `g_e dy_e` at the outputs of layers, in one pass for all."""
-    started = time.perf_counter()
-    draws = drawn(subject, subject.changes, Place.OUTPUT, list(methods.values()))
-    found = {name: one.mean_and_stderr() for name, one in zip(methods, draws, strict=True)}
-    seconds = time.perf_counter() - started
-    return {
-        name: Estimate(name, Unit.DAMAGE, scores, stderr, subject.samples, seconds)
-        for name, (scores, stderr) in found.items()
-    }
+def from_products(subject: Subject, methods: Mapping[str, Reduce], place: Place = Place.OUTPUT) -> dict[str, Estimate]:
+    """Half of what each method makes of the products `g_e d_e` of every candidate, in one pass for all methods.
 
-
-def drawn(subject: Subject, changes: Sequence[Change], place: Place, reduces: Sequence[Reduce]) -> list[Draws]:
-    """Draws of half of what each of `reduces` makes of each candidate's products `g_e d_e`, at its weight or at its
-    layer's output; one pass a batch."""
-    linearisation = Linearisation(subject, changes, place)
-    generator = torch.Generator().manual_seed(subject.seed)
-    draws = [Draws(len(changes)) for _ in reduces]
-    for batch in linearisation.batches():
-        linearised = linearisation.at(batch.inputs)
-        gradients = linearised.gradients(output_probe(subject.loss, linearised.outputs, generator))
-        for k, change in enumerate(changes):
+    Args:
+        subject: what is estimated.
+        methods: by name, what makes of a candidate's products, one entry for each value, a number for each unit.
+        place: where the changes of weights are looked at.
+    """
+    linearisation = Linearisation(subject, subject.changes, place)
+    draws = {name: Draws(len(subject.changes)) for name in methods}
+    for batch, linearised, gradients in linearisation.probed():
+        for k, change in enumerate(subject.changes):
             products = [
                 linearisation.rows(name, gradients[name] * delta, batch.samples)
                 for name, delta in linearisation.deltas(change, linearised).items()
             ]
-            for one, reduce in zip(draws, reduces, strict=True):
-                one.add(k, 0.5 * reduce(products), batch.samples)
+            for name, reduce in methods.items():
+                draws[name].add(k, 0.5 * reduce(products), batch.samples)
         subject.check(batch.after)
-    return draws
+    return {name: Estimate(name, Unit.DAMAGE, *own.mean_and_stderr(), subject.samples) for name, own in draws.items()}

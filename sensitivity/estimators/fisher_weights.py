@@ -23,16 +23,11 @@ Each micro-batch is one draw for a weight; activations are told apart by samples
 
 from __future__ import annotations
 
-import time
-
-from sensitivity.estimate import Estimate, Subject, Unit
-from sensitivity.estimators.fisher_outputs import drawn, sum_of_squares
+from sensitivity.estimate import Estimate, Subject
+from sensitivity.estimators.fisher_outputs import from_products, sum_of_squares
 from sensitivity.estimators.linearisation import Place
 
 
 def fisher_weights(subject: Subject) -> Estimate:
     """`1/2 sum_j F_jj d_j^2` for weights, `1/2 mean_s sum_e F_ee d_e^2` for activations."""
-    started = time.perf_counter()
-    (draws,) = drawn(subject, subject.changes, Place.WEIGHT, [sum_of_squares])
-    scores, stderr = draws.mean_and_stderr()
-    return Estimate("fisher_weights", Unit.DAMAGE, scores, stderr, subject.samples, time.perf_counter() - started)
+    return from_products(subject, {"fisher_weights": sum_of_squares}, Place.WEIGHT)["fisher_weights"]

@@ -12,8 +12,6 @@ used, because an iteration costs two passes for *each* layer.
 
 from __future__ import annotations
 
-import time
-
 import torch
 
 from sensitivity.estimate import Estimate, Subject, Unit
@@ -28,7 +26,6 @@ def hawq(subject: Subject, rule: PowerRule | None = None) -> Estimate:
     Raises:
         ValueError: no candidate rounds a weight.
     """
-    started = time.perf_counter()
     rule = rule or PowerRule()
     changes = list(subject.weight_changes.values())
     generator = torch.Generator().manual_seed(subject.seed)
@@ -39,5 +36,4 @@ def hawq(subject: Subject, rule: PowerRule | None = None) -> Estimate:
     subject.check(1.0)
     values = zip(found.values, found.stderr, strict=True)
     scores, stderr = scores_by_size(subject, dict(zip(weights_of(changes), values, strict=True)))
-    seconds = time.perf_counter() - started
-    return Estimate("hawq", Unit.RELATIVE, scores, stderr, part.samples, seconds, found.note(rule))
+    return Estimate("hawq", Unit.RELATIVE, scores, stderr, part.samples, found.note(rule))

@@ -15,9 +15,7 @@ activations has the sum of its activations' scores.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,8 +24,8 @@ from numpy.typing import NDArray
 from sensitivity.estimate import ActivationChange, Estimate, Subject, Unit
 from sensitivity.estimators.draws import Draws
 from sensitivity.estimators.linearisation import Linearisation, Place, joined, weight_error
-from sensitivity.omega import omega
-from sensitivity.traces import TraceRule, Traces, hessian_traces, output_probe
+from sensitivity.hutchinson import TraceEstimate, TraceRule
+from sensitivity.traces import hessian_traces
 
 Floats = NDArray[np.float64]
 
@@ -39,17 +37,14 @@ def hawq_v2(subject: Subject, rule: TraceRule | None = None) -> Estimate:
     """
     weights = list(dict.fromkeys(change.initializer for change in subject.weight_changes.values()))
     if weights:
-        estimate, traces = hawq_v2_with_traces(subject, weights, rule)
-        note = f"traces of weights: {traces.probes} probes of {traces.batch} samples, {traces.status}"
-        return replace(estimate, note=note)
-    started = time.perf_counter()
+        return hawq_v2_with_traces(subject, weights, rule)[0]
     scores, stderr = _of_activations(subject, subject.activation_changes, 0.0)
-    return Estimate("hawq_v2", Unit.DAMAGE, scores, stderr, subject.samples, time.perf_counter() - started)
+    return Estimate("hawq_v2", Unit.DAMAGE, scores, stderr, subject.samples)
 
 
 def hawq_v2_with_traces(
     subject: Subject, weights: Sequence[str], rule: TraceRule | None = None
-) -> tuple[Estimate, Traces]:
+) -> tuple[Estimate, TraceEstimate]:
     """The same, and the traces that it rests on: of these `weights`, in their order.
 
     Args:
@@ -57,12 +52,11 @@ def hawq_v2_with_traces(
         weights: at least one initializer; all that a candidate changes are among them.
         rule: when the traces are known well enough.
     """
-    started = time.perf_counter()
     changes, activations = subject.weight_changes, subject.activation_changes
     share = len(changes) / len(subject.changes)  # of the progress; the two parts cost about as much for a candidate
     traces = hessian_traces(
         subject.network,
-        {name: name for name in weights},
+        weights,
         subject.inputs,
         subject.loss,
         torch.Generator().manual_seed(subject.seed),
@@ -73,22 +67,18 @@ def hawq_v2_with_traces(
     rows = [weights.index(change.initializer) for change in changes.values()]
     squared = np.array([np.square(weight_error(subject, change)).sum() for change in changes.values()])
     scores, stderr = np.empty((2, len(subject.changes)))
-    on_weights = omega(traces.trace_mean[rows], squared, traces.trace_stderr[rows])
-    scores[list(changes)], stderr[list(changes)] = (0.5 * one for one in on_weights)
+    scores[list(changes)] = 0.5 * (traces.trace_mean[rows] * squared)
+    stderr[list(changes)] = 0.5 * (traces.trace_stderr[rows] * squared)
     if activations:
         scores[list(activations)], stderr[list(activations)] = _of_activations(subject, activations, share)
     subject.check(1.0)  # the traces may have ended early
-    seconds = time.perf_counter() - started
-    return Estimate("hawq_v2", Unit.DAMAGE, scores, stderr, subject.samples, seconds), traces
+    return Estimate("hawq_v2", Unit.DAMAGE, scores, stderr, subject.samples), traces
 
 
 def _of_activations(subject: Subject, changes: dict[int, ActivationChange], done: float) -> tuple[Floats, Floats]:
     linearisation = Linearisation(subject, list(changes.values()), Place.OUTPUT)
-    generator = torch.Generator().manual_seed(subject.seed)
     draws = Draws(len(changes))
-    for batch in linearisation.batches():
-        linearised = linearisation.at(batch.inputs)
-        gradients = linearised.gradients(output_probe(subject.loss, linearised.outputs, generator))
+    for batch, linearised, gradients in linearisation.probed():
         for row, change in enumerate(changes.values()):
             parts = []
             for name, delta in linearisation.deltas(change, linearised).items():

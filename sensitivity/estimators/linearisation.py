@@ -16,7 +16,7 @@ and the change that arrives from the one before passes through (straight-through
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property, partial
@@ -29,9 +29,9 @@ from torch import Tensor
 from network.execution import Step, compile_steps
 from network.operators.node import tensor_of
 from network.sites import RECURRENT
-from sensitivity.estimate import Change, Floats, Subject, WeightChange
+from sensitivity.estimate import ActivationChange, Change, Subject, WeightChange
 from sensitivity.estimators.sample_layout import SampleLayout, batch_is_free, sample_layouts
-from sensitivity.traces import tensors_of
+from sensitivity.traces import output_probe, tensors_of
 
 # Where the samples of a batch cannot be told apart, a batch is one draw, and a spread needs several.
 FEWEST_DRAWS = 8
@@ -81,17 +81,15 @@ def weight_error(subject: Subject, change: WeightChange) -> NDArray[np.float64]:
     return np.asarray(values.astype(np.float64) - weight)
 
 
-def activation_error(rounded: Callable[[Floats], Floats], value: Tensor) -> Tensor:
-    """`Q(a) - a` at this value, in its shape and type.
+def activation_error(change: ActivationChange, name: str, value: Tensor) -> Tensor:
+    """`Q(a) - a` of the named value, in its shape and type.
 
     Raises:
-        ValueError: the function answers with another shape.
+        ValueError: the rounding gives another shape.
     """
-    array = np.array(value.detach().cpu().float().numpy())  # a copy, which the function may overwrite
-    result = rounded(array.copy())
-    if result.shape != array.shape:
-        raise ValueError(f"rounding activations gave shape {result.shape}, expected {array.shape}, that of its input")
-    return torch.from_numpy(result.astype(np.float64) - array).to(value)
+    array = value.detach().cpu().float().numpy()
+    rounded = change.rounded(name, array.copy())  # which the rounding may overwrite
+    return torch.from_numpy(rounded.astype(np.float64) - array).to(value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,14 +179,19 @@ class Linearisation:
         values |= {name: parameters[name] for name in sorted(weights)}
         return Linearised(outputs, values, recorded)
 
+    def probed(self) -> Iterator[tuple[MicroBatch, Linearised, dict[str, Tensor]]]:
+        """Every micro-batch, linearised, with `J_v' B' u` of every value v for a probe u of its outputs."""
+        generator = torch.Generator().manual_seed(self._subject.seed)
+        for batch in self.batches():
+            linearised = self.at(batch.inputs)
+            weighted = output_probe(self._subject.loss, linearised.outputs, generator)
+            yield batch, linearised, linearised.gradients(weighted)
+
     def deltas(self, change: Change, linearised: Linearised) -> dict[str, Tensor]:
         """`d_v` of every value v that the candidate changes, in the shape of v."""
         with torch.no_grad():
             if not isinstance(change, WeightChange):
-                return {
-                    name: activation_error(rounded, linearised.recorded[name])
-                    for name, rounded in change.tensors.items()
-                }
+                return {name: activation_error(change, name, linearised.recorded[name]) for name in change.tensors}
             weight = self._network.parameters[change.initializer]
             error = torch.from_numpy(weight_error(self._subject, change)).to(weight)
             if self._place is Place.WEIGHT:

@@ -24,13 +24,13 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from sensitivity.estimate import Estimate, Subject
-from sensitivity.estimators.fisher_outputs import at_outputs
+from sensitivity.estimators.fisher_outputs import from_products
 from sensitivity.estimators.linearisation import joined
 
 
 def m_fac(subject: Subject) -> Estimate:
     """`1/2 mean_s (g_s' d)^2` for weights and activations."""
-    return at_outputs(subject, {"m_fac": square_of_sum})["m_fac"]
+    return from_products(subject, {"m_fac": square_of_sum})["m_fac"]
 
 
 def square_of_sum(products: Sequence[Tensor]) -> Tensor:

@@ -17,15 +17,13 @@ of noise and samples together.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sensitivity.estimate import Change, Estimate, Floats, Subject, Unit, WeightChange
+from sensitivity.estimate import ActivationChange, Change, Estimate, Floats, Subject, Unit, WeightChange
 from sensitivity.estimators.draws import Draws
 from sensitivity.estimators.linearisation import FEWEST_DRAWS, MicroBatch, activation_error, micro_batches, weight_error
 from sensitivity.loss import sample_loss
@@ -33,7 +31,6 @@ from sensitivity.loss import sample_loss
 
 def noise(subject: Subject) -> Estimate:
     """The mean loss under noise of the size of each candidate's error, for weights and activations."""
-    started = time.perf_counter()
     generator = torch.Generator().manual_seed(subject.seed)
     draws = Draws(len(subject.changes))
     sizes = {
@@ -47,7 +44,7 @@ def noise(subject: Subject) -> Estimate:
             draws.add(k, torch.tensor([lost.sum()]), batch.samples)
             subject.check(batch.before + (batch.after - batch.before) * (k + 1) / len(subject.changes))
     scores, stderr = draws.mean_and_stderr()
-    return Estimate("noise", Unit.DAMAGE, scores, stderr, subject.samples, time.perf_counter() - started)
+    return Estimate("noise", Unit.DAMAGE, scores, stderr, subject.samples)
 
 
 def _outputs(
@@ -55,8 +52,8 @@ def _outputs(
 ) -> Floats:
     """The first output with noise in what the candidate changes; `size` is the noise's root mean square in a weight."""
 
-    def noisy_activation(rounded: Callable[[Floats], Floats], value: Tensor) -> Tensor:
-        error = activation_error(rounded, value)
+    def noisy_activation(change: ActivationChange, name: str, value: Tensor) -> Tensor:
+        error = activation_error(change, name, value)
         return value + error.double().square().mean().sqrt().item() * _normal(value, generator)
 
     parameters, through = {}, {}
@@ -64,7 +61,7 @@ def _outputs(
         weight = subject.network.parameters[change.initializer].detach()
         parameters = {change.initializer: weight + size * _normal(weight, generator)}
     elif change is not None:
-        through = {name: partial(noisy_activation, rounded) for name, rounded in change.tensors.items()}
+        through = {name: partial(noisy_activation, change, name) for name in change.tensors}
     with torch.no_grad():
         return np.asarray(subject.network.run(batch.inputs, parameters, through)[0].cpu().numpy())
 

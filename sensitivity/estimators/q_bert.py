@@ -13,8 +13,6 @@ the eigenvalues were normally distributed.
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import torch
 
@@ -31,7 +29,6 @@ def q_bert(subject: Subject, rule: PowerRule | None = None) -> Estimate:
     Raises:
         ValueError: no candidate rounds a weight, or the samples do not make two parts.
     """
-    started = time.perf_counter()
     rule = rule or PowerRule()
     changes = list(subject.weight_changes.values())
     parts = _parts(subject)
@@ -56,7 +53,7 @@ def q_bert(subject: Subject, rule: PowerRule | None = None) -> Estimate:
         f"; in {open_parts} of them: {next(e for e in found if not e.converged.all()).note(rule)}" if open_parts else ""
     )
     samples = sum(part.samples for part in parts)
-    return Estimate("q_bert", Unit.RELATIVE, scores, stderr, samples, time.perf_counter() - started, note)
+    return Estimate("q_bert", Unit.RELATIVE, scores, stderr, samples, note)
 
 
 def _parts(subject: Subject) -> list[Subject]:

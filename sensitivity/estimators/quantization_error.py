@@ -12,7 +12,6 @@ over micro-batches, by `std(sqrt(x)) ~ std(x) / (2 sqrt(x))`; the largest magnit
 
 from __future__ import annotations
 
-import time
 from functools import partial
 
 import numpy as np
@@ -26,7 +25,6 @@ from sensitivity.estimators.linearisation import FEWEST_DRAWS, activation_error,
 
 def quantization_error(subject: Subject) -> Estimate:
     """The normalised error of weights and activations; exact for weights."""
-    started = time.perf_counter()
     scores, stderr = np.zeros((2, len(subject.changes)))
     for k, change in subject.weight_changes.items():
         largest = subject.network.parameters[change.initializer].detach().abs().max().item()
@@ -36,8 +34,7 @@ def quantization_error(subject: Subject) -> Estimate:
         columns = _of_activations(subject, list(activations.values()))
         scores[list(activations)], stderr[list(activations)] = columns
     subject.check(1.0)
-    seconds = time.perf_counter() - started
-    return Estimate("quantization_error", Unit.RELATIVE, scores, stderr, subject.samples, seconds)
+    return Estimate("quantization_error", Unit.RELATIVE, scores, stderr, subject.samples)
 
 
 def _of_activations(subject: Subject, changes: list[ActivationChange]) -> tuple[list[float], list[float]]:
@@ -50,7 +47,7 @@ def _of_activations(subject: Subject, changes: list[ActivationChange]) -> tuple[
         largest[name] = max(largest[name], value.abs().max().item())
         for row, (change, other) in enumerate(pairs):
             if other == name:
-                mean_square = activation_error(change.tensors[name], value).double().square().mean()
+                mean_square = activation_error(change, name, value).double().square().mean()
                 draws.add(row, samples * mean_square.reshape(1), samples)
         return value
 

@@ -190,10 +190,10 @@ def test_the_comparison_of_methods_is_shown(job, model, samples):
         assert one["float_passes"] >= 0
     assert compared["augmented"]["spearman"] > 0.9
     assert sensitivity["agreement"]["plans"] == 20
-    alone = plan["sensitivity"]["agreement"]["saturation_alone"]
-    assert alone == sensitivity["agreement"]["saturation_alone"]
-    assert alone["explained"] > 0.5
-    assert alone["relative_error"] < compared["measured"]["spread"]
+    weight = plan["sensitivity"]["agreement"]["lambda"]
+    assert weight == sensitivity["agreement"]["lambda"]
+    assert weight["value"] >= 0
+    assert weight["stderr"] > 0
     estimates = run.of_kind(Estimate)
     assert [estimate.stage for estimate in estimates] == ["cross_layer", "sensitivity"]
     for estimate in estimates:
@@ -209,7 +209,7 @@ def test_with_one_format_there_is_nothing_to_compare(job, model, samples):
     plan = json.loads(delivery.artifacts["plan"])
     assert plan["sensitivity"]["method"] == "augmented"
     assert "too few plans to compare" in plan["sensitivity"]["agreement"]["note"]
-    assert plan["sensitivity"]["agreement"]["saturation_alone"] is None
+    assert plan["sensitivity"]["agreement"]["lambda"] is None
     assert delivery.outcome == "met"
 
 

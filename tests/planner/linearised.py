@@ -8,7 +8,6 @@ end on larger cases.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -18,16 +17,15 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from planner.console import native_output_dropped
 from planner.integer import plan_of
-from planner.problem import Limits, Problem, Quantity
-from planner.results import INFEASIBLE, Solution, Status
+from planner.problem import Limits, Plan, Problem, Quantity
 
 _OPTIMAL, _INFEASIBLE = 0, 2
 
 
 def solve_linearised(
     problem: Problem, objective: Quantity, limits: Limits, *, time_limit_seconds: float | None = None
-) -> Solution:
-    """The plan with the least `objective` within all `limits`, the damage being `x' G x`."""
+) -> Plan | None:
+    """The plan with the least `objective` within all `limits`, the damage being `x' G x`; None when there is none."""
     first, second = _pairs(problem)
     objective_row = _row(problem, objective, first, second)
     scale = max(float(np.abs(objective_row).max()), 1e-300)
@@ -51,21 +49,16 @@ def solve_linearised(
                 options=options,
             )
         if answer.status == _INFEASIBLE:
-            return INFEASIBLE
-        if answer.x is None:
-            return Solution(Status.STOPPED, None, math.inf, -math.inf)
+            return None
+        if answer.status != _OPTIMAL:
+            raise RuntimeError(f"the oracle stopped before the optimum: {answer.message}")
         plan = plan_of(problem, answer.x)
         if problem.within(limits, np.asarray([plan.choices])).all():
-            break
+            return plan
         # over a limit by less than the solver's tolerance: this plan is not allowed
         row = np.zeros((1, count + len(first)))
         row[0, problem.offsets[:-1] + np.asarray(plan.choices)] = 1
         constraints.append(LinearConstraint(sparse.csr_array(row), -np.inf, len(plan.choices) - 1))
-    value = problem.total(objective, plan)
-    if answer.status == _OPTIMAL:
-        return Solution(Status.OPTIMAL, plan, value, value)
-    bound = answer.mip_dual_bound * scale / 1e3 + problem.base(objective)
-    return Solution(Status.BOUNDED, plan, value, min(value, bound))
 
 
 def _pairs(problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

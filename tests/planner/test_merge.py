@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from planner.errors import NotApplicable, ProblemInvalid
 from planner.frontier import additive_frontier
 from planner.integer import solve_integer
-from planner.interactions import solve_interactions
-from planner.merge import JointCost, merge_sites
+from planner.merge import JointCost, merge_sites, tie_sites
 from planner.problem import Limits, Plan, Problem, Quantity
-from planner.tie import tie_sites
 
 
 def product_cost(sites, parts) -> JointCost:
@@ -71,15 +69,18 @@ def test_solvers_find_the_best_plan_of_the_original_problem(random_problem, ever
     choices = every_plan(problem)
     operations = coupled_operations(problem, groups, choices)
     limit = float(np.quantile(operations, 0.4))
-    for G, solve in ((problem.interactions, solve_interactions), (None, solve_integer)):
-        own, ours = Problem(problem.sites, interactions=G), merged.problem
-        ours = ours if G is not None else ours.without_interactions()
-        best = own.totals(Quantity.DAMAGE, choices[operations <= limit]).min()
-        found = solve(ours, Quantity.DAMAGE, Limits(max_bit_operations=limit))
-        assert found.value == pytest.approx(best, rel=1e-6)
-        assert own.total(Quantity.DAMAGE, merged.original(found.plan)) == pytest.approx(best, rel=1e-6)
+    every_merged = every_plan(merged.problem)
+    within = every_merged[merged.problem.within(Limits(max_bit_operations=limit), every_merged)]
+    damages = merged.problem.totals(Quantity.DAMAGE, within)
+    best = problem.totals(Quantity.DAMAGE, choices[operations <= limit]).min()
+    assert damages.min() == pytest.approx(best, rel=1e-6)
+    original = merged.original(Plan(tuple(within[damages.argmin()])))
+    assert problem.total(Quantity.DAMAGE, original) == pytest.approx(best, rel=1e-6)
+    additive = Problem(problem.sites).totals(Quantity.DAMAGE, choices)
+    plan = solve_integer(merged.problem, Quantity.DAMAGE, Limits(max_bit_operations=limit))
+    own = Problem(problem.sites).total(Quantity.DAMAGE, merged.original(plan))
+    assert own == pytest.approx(additive[operations <= limit].min(), rel=1e-6)
     frontier = additive_frontier(merged.problem, Quantity.BIT_OPERATIONS)
-    additive = problem.without_interactions().totals(Quantity.DAMAGE, choices)
     for cost, damage in zip(frontier.costs, frontier.damages, strict=True):
         assert damage == pytest.approx(additive[operations <= cost].min())
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from planner.errors import ConstraintImpossible, ProblemInvalid
 from planner.frontier import additive_frontier
+from planner.merge import tie_sites
 from planner.problem import Plan, PlanSite, Problem, Quantity
-from planner.tie import tie_sites
 
 GROUPS = [[[0, 1]], [[0, 2], [1, 3]], [[3, 0, 2]], [], [[1]]]
 

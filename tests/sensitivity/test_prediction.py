@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensitivity.prediction import Prediction, additive, augmented, cross_layer_prediction
+from sensitivity.prediction import Prediction, augmented, cross_layer_prediction
 
 PLANS = np.array([[0, 2], [1, 2], [0, 3], [1, 4]])
 
@@ -19,8 +19,8 @@ def psd(seed: int, size: int = 5) -> np.ndarray:
 
 def test_an_additive_prediction_is_a_sum() -> None:
     scores = np.array([1.0, 2.0, 10.0, 20.0, np.nan])
-    assert additive("m", scores).damages(PLANS)[:3].tolist() == [11.0, 12.0, 21.0]
-    assert np.isnan(additive("m", scores).damages(PLANS)[3])
+    assert Prediction("m", scores).damages(PLANS)[:3].tolist() == [11.0, 12.0, 21.0]
+    assert np.isnan(Prediction("m", scores).damages(PLANS)[3])
 
 
 def test_the_matrix_predicts_own_damages_and_twice_each_pair() -> None:
@@ -56,7 +56,7 @@ def test_where_second_order_is_exact_nothing_changes() -> None:
 
 def test_other_units_keep_the_order() -> None:
     G = psd(4)
-    for prediction in (additive("m", np.arange(5.0)), cross_layer_prediction(G)):
+    for prediction in (Prediction("m", np.arange(5.0)), cross_layer_prediction(G)):
         assert prediction.times(3.0).damages(PLANS) == pytest.approx(3.0 * prediction.damages(PLANS))
 
 

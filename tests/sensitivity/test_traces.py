@@ -8,8 +8,9 @@ import torch
 
 from network.execution import TorchNetwork
 from network.graph import Network
+from sensitivity.hutchinson import Root, TraceRule, TraceStatus, hutchinson_trace
 from sensitivity.loss import Loss
-from sensitivity.traces import TraceRule, TraceStatus, hessian_traces
+from sensitivity.traces import hessian_traces
 from tests.sensitivity.dense import dense_hessian
 
 SAMPLES = 12
@@ -34,7 +35,7 @@ def test_traces_match_the_dense_hessian(name, loss, request, rng):
     model = TorchNetwork(network, dtype=torch.float64)
     traces = hessian_traces(
         model,
-        {site.name: site.weight for site in network.sites},
+        [site.weight for site in network.sites],
         {"x": x.astype(np.float64)},
         loss,
         torch.Generator().manual_seed(1),
@@ -64,7 +65,7 @@ def test_standard_errors_are_as_large_as_the_errors(mlp, rng):
     for seed in range(60):
         traces = hessian_traces(
             model,
-            {site.name: site.weight for site in mlp.sites},
+            [site.weight for site in mlp.sites],
             {"x": x},
             Loss.KL,
             torch.Generator().manual_seed(seed),
@@ -77,7 +78,7 @@ def test_standard_errors_are_as_large_as_the_errors(mlp, rng):
 
 def test_stops_when_every_site_is_known_well_enough(mlp, rng):
     x = {"x": rng.normal(size=(64, 4)).astype(np.float32)}
-    weights = {site.name: site.weight for site in mlp.sites}
+    weights = [site.weight for site in mlp.sites]
     rule = TraceRule(rtol=0.2, min_probes=5, max_probes=500)
     traces = hessian_traces(TorchNetwork(mlp), weights, x, Loss.KL, torch.Generator().manual_seed(0), rule, batch=16)
     assert traces.status is TraceStatus.CONVERGED
@@ -88,7 +89,7 @@ def test_stops_when_every_site_is_known_well_enough(mlp, rng):
 def test_says_when_the_probe_budget_ended_first(mlp, rng):
     x = {"x": rng.normal(size=(64, 4)).astype(np.float32)}
     rule = TraceRule(rtol=1e-6, min_probes=2, max_probes=6)
-    weights = {site.name: site.weight for site in mlp.sites}
+    weights = [site.weight for site in mlp.sites]
     traces = hessian_traces(TorchNetwork(mlp), weights, x, Loss.KL, torch.Generator().manual_seed(0), rule, batch=16)
     assert traces.status is TraceStatus.PROBE_BUDGET
     assert traces.probes == 6
@@ -96,12 +97,34 @@ def test_says_when_the_probe_budget_ended_first(mlp, rng):
 
 def test_the_same_seed_gives_the_same_traces(mlp, rng):
     x = {"x": rng.normal(size=(64, 4)).astype(np.float32)}
-    weights = {site.name: site.weight for site in mlp.sites}
+    weights = [site.weight for site in mlp.sites]
     first, second = (
         hessian_traces(TorchNetwork(mlp), weights, x, Loss.KL, torch.Generator().manual_seed(3), batch=16)
         for _ in range(2)
     )
     assert np.array_equal(first.trace_mean, second.trace_mean)
+
+
+def test_the_estimate_of_a_matrix_is_its_mean_trace(rng):
+    """Blocks of `R R' / N` written down; of a diagonal matrix every probe is exact."""
+    root = torch.from_numpy(rng.normal(size=(9, 14)))
+    rule = TraceRule(rtol=0.02, min_probes=2000, max_probes=2000)
+    roots = [Root((9,), lambda u: [u.double() @ root[:, :5], u.double() @ root[:, 5:]])] * 2000
+    found = hutchinson_trace(roots, torch.Generator().manual_seed(0), rule)
+    exact = [block.square().sum().item() / 9 / block.shape[1] for block in (root[:, :5], root[:, 5:])]
+    assert np.all(np.abs(found.trace_mean - exact) <= 5 * found.trace_stderr)
+    assert found.batch == 9
+    diagonal = torch.diag(torch.from_numpy(rng.normal(size=9)))
+    exact_roots = [Root((9,), lambda u: [u.double() @ diagonal])] * 2
+    found = hutchinson_trace(exact_roots, torch.Generator(), TraceRule(min_probes=2))
+    assert found.status is TraceStatus.CONVERGED
+    assert found.trace_mean == pytest.approx(diagonal.square().sum().item() / 81)
+
+
+def test_too_few_roots_are_refused():
+    roots = [Root((1,), lambda u: [u])] * 3
+    with pytest.raises(ValueError, match="need 64 roots unless they are known earlier, got 3"):
+        hutchinson_trace(roots, torch.Generator(), TraceRule())
 
 
 @pytest.mark.parametrize("rule", [{"rtol": 0.0}, {"min_probes": 1}, {"min_probes": 9, "max_probes": 8}])

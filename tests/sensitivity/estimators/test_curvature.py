@@ -19,17 +19,17 @@ from onnx import helper, numpy_helper
 from network.execution import TorchNetwork
 from network.graph import Network
 from sensitivity.estimate import ActivationChange, Subject, WeightChange
-from sensitivity.estimators import together
+from sensitivity.estimators import AT_OUTPUTS
 from sensitivity.estimators.directional import directional
 from sensitivity.estimators.eigenvalues import PowerRule
-from sensitivity.estimators.fisher_outputs import fisher_outputs
+from sensitivity.estimators.fisher_outputs import fisher_outputs, from_products
 from sensitivity.estimators.fisher_weights import fisher_weights
 from sensitivity.estimators.hawq import hawq
 from sensitivity.estimators.hawq_v2 import hawq_v2
 from sensitivity.estimators.m_fac import m_fac
 from sensitivity.estimators.q_bert import q_bert
+from sensitivity.hutchinson import TraceRule
 from sensitivity.loss import Loss
-from sensitivity.traces import TraceRule
 from tests.sensitivity.dense import DenseHessian, dense_hessian
 
 SAMPLES = 6
@@ -219,9 +219,9 @@ def test_fisher_outputs_is_unbiased_for_the_diagonal_at_the_outputs(case):
     assert_within(fisher_outputs(case.repeated(REPEATS, batch=SAMPLES)), exact_at_outputs(case), 0.35)
 
 
-def test_methods_at_the_outputs_say_together_what_each_says_alone(case):
+def test_methods_at_the_outputs_give_in_one_pass_what_each_gives_alone(case):
     """To the bit, and in the time of one: the shared pass draws the same probes."""
-    found = together(case.subject)
+    found = from_products(case.subject, AT_OUTPUTS)
     for name, method in (("fisher_outputs", fisher_outputs), ("m_fac", m_fac)):
         alone = method(case.subject)
         np.testing.assert_array_equal(found[name].scores, alone.scores)

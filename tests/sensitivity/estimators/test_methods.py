@@ -56,7 +56,6 @@ def test_the_answer_says_what_it_covers_and_counts(method, mlp):
     assert np.flatnonzero(np.isfinite(estimate.stderr)).tolist() == covered
     assert np.all(estimate.scores[covered] > 0)
     assert 2 <= estimate.samples <= 24
-    assert estimate.seconds > 0
 
 
 def test_the_same_seed_gives_the_same_answer(method, mlp):
@@ -153,7 +152,7 @@ def test_values_of_another_shape_are_refused(method, mlp):
 def test_activations_that_do_not_exist_or_change_shape_are_refused(method, mlp):
     with pytest.raises(ValueError, match="no value is called"):
         METHODS[method](subject_of(mlp, changes=(ActivationChange("s", "f", {"missing": rounded}),)))
-    with pytest.raises(ValueError, match="rounding activations gave shape"):
+    with pytest.raises(ValueError, match=r"rounding .* gave the shape"):
         METHODS[method](subject_of(mlp, changes=(ActivationChange("s", "f", {"t": lambda a: a[:, :2]}),)))
 
 
@@ -221,7 +220,7 @@ def test_q_bert_needs_two_parts(mlp):
 
 def test_one_number_for_each_candidate():
     with pytest.raises(ValueError, match="one number a candidate"):
-        Estimate("m", Unit.DAMAGE, np.zeros(2), np.zeros(3), 2, 0.1)
+        Estimate("m", Unit.DAMAGE, np.zeros(2), np.zeros(3), 2)
 
 
 @pytest.mark.parametrize("changed", [{"samples": 1}, {"batch": 0}])

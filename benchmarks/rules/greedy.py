@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from planner.errors import NotApplicable
 from planner.problem import Problem, Quantity
-from planner.results import Frontier, Status, undominated
+from planner.results import Frontier, Status
 
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
@@ -49,10 +49,7 @@ def greedy_frontier(problem: Problem, cost: Quantity = Quantity.SIZE) -> Frontie
             gradient += problem.interactions[new] - problem.interactions[plan[site]]
         plan[site] = new
         plans.append(plan.copy())
-    choices = np.array(plans) - problem.offsets[:-1]
-    totals, damages = problem.totals(cost, choices), problem.totals(Quantity.DAMAGE, choices)
-    kept = undominated(totals, damages)
-    return Frontier(cost, Status.HEURISTIC, totals[kept], damages[kept], choices[kept], math.inf)
+    return Frontier.of(problem, cost, np.array(plans) - problem.offsets[:-1], Status.HEURISTIC, math.inf)
 
 
 def _least_damage(problem: Problem, costs: FloatArray) -> IndexArray:

@@ -1,7 +1,7 @@
 """C: what each candidate adds to the second-order damage of one plan, from one Hessian-vector product.
 
 With d the errors of all candidates of the plan together, `s_i = 1/2 d_i' (H d)_i = 1/2 sum_j c_ij` is half the i-th row
-sum of the interactions within the plan (see `sensitivity.dependencies.products`), and `sum_i s_i = 1/2 d' H d`: own
+sum of the interactions within the plan (see `tests.oracles.interactions.products`), and `sum_i s_i = 1/2 d' H d`: own
 damage and half of every interaction. A share is negative where a candidate undoes what others do.
 """
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sensitivity.dependencies.displacement import Curvature, DisplacedNetwork, inner_product
-from sensitivity.dependencies.interactions import FloatArray, mean_and_stderr
-from sensitivity.dependencies.measured import require_compatible
 from sensitivity.estimate import Subject
 from sensitivity.estimators.linearisation import FEWEST_DRAWS, micro_batches
+from sensitivity.plan_losses import require_compatible
+from tests.oracles.interactions.displacement import Curvature, DisplacedNetwork, inner_product
+from tests.oracles.interactions.matrix import FloatArray, mean_and_stderr
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from sensitivity.dependencies.displacement import Curvature, DisplacedNetwork, inner_product
-from sensitivity.dependencies.interactions import Interactions, mean_and_stderr
 from sensitivity.estimate import Subject
 from sensitivity.estimators.linearisation import FEWEST_DRAWS, micro_batches
+from tests.oracles.interactions.displacement import Curvature, DisplacedNetwork, inner_product
+from tests.oracles.interactions.matrix import Interactions, mean_and_stderr
 
 
 def products(subject: Subject) -> Interactions:
     """`c_ij` of all candidates, two of one site included; the standard error is over micro-batches.
 
-    Activations are rounded at their float values; see `sensitivity.dependencies.displacement`.
+    Activations are rounded at their float values; see `tests.oracles.interactions.displacement`.
     """
     sums, counts = [], []
     for batch in micro_batches(subject, FEWEST_DRAWS):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.rules.monotone import monotone_frontier
 from planner.errors import ConstraintImpossible, NotApplicable, ProblemInvalid
 from planner.frontier import additive_frontier
-from planner.monotone import monotone_frontier
 from planner.problem import PlanSite, Problem, Quantity
 from planner.results import Status, undominated
 

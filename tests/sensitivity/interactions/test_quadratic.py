@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from sensitivity.cross_layer import cross_layer
-from sensitivity.dependencies.augmented import augmented_scores, predicted_damage
-from sensitivity.dependencies.measured import MeasuredPlans
-from sensitivity.dependencies.pairs import pairs
-from sensitivity.dependencies.path_integral import path_integral
-from sensitivity.dependencies.products import products
-from sensitivity.dependencies.row_sums import row_sums
 from sensitivity.loss import Loss
+from sensitivity.plan_losses import MeasuredPlans
+from sensitivity.prediction import augmented
+from tests.oracles.interactions.pairs import pairs
+from tests.oracles.interactions.path_integral import path_integral
+from tests.oracles.interactions.products import products
+from tests.oracles.interactions.row_sums import row_sums
 
 PLANS = [(0, 2, 4), (1, 3, 5), (5, 0, 3), (2,), (4, 1)]
 
@@ -65,15 +65,12 @@ def test_the_path_integral_is_the_row_sums(plan, points, subject):
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_the_augmented_scores_with_lambda_one_are_the_measured_damage(plan, quadratic, subject):
+def test_the_augmented_prediction_is_the_measured_damage(plan, quadratic, subject):
     network, changes, inputs = quadratic
     interactions = products(subject)
-    places = np.array([plan])
     measured = MeasuredPlans(network, changes, inputs, Loss.SQUARED_ERROR).losses(plan).mean()
-    predicted = predicted_damage(interactions.damage, interactions.matrix / 2, places, 1.0)
+    predicted = augmented(interactions.damage, interactions.matrix / 2).damages(np.array([plan]))
     assert predicted == pytest.approx([measured], rel=1e-12)
-    scores = augmented_scores(interactions.damage, interactions.matrix / 2, places, 1.0)
-    np.testing.assert_allclose(scores, [row_sums(subject, plan).shares], rtol=1e-12, atol=1e-13)
 
 
 def test_batches_do_not_change_the_means(quadratic, subject_of):

@@ -17,8 +17,6 @@ from sensitivity.cross_layer import changed_names
 from sensitivity.estimate import ActivationChange, Change, WeightChange
 from sensitivity.loss import Loss, sample_loss
 
-Rounding = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-
 
 class MeasuredPlans:
     """Runs a network with any of the candidates made at once.
@@ -94,9 +92,9 @@ class MeasuredPlans:
             if isinstance(change, WeightChange)
         }
         batches = None if samples is None else math.ceil(samples / self._batch)
-        rounding: dict[str, Rounding] = {}
-        for change in chosen:
-            rounding.update(change.tensors if isinstance(change, ActivationChange) else {})
+        rounding = {
+            name: change for change in chosen if isinstance(change, ActivationChange) for name in change.tensors
+        }
         parts = self._parts(weights)
         found = [
             sample_loss(self._loss, self._run(parts, values, rounding), reference)
@@ -110,11 +108,11 @@ class MeasuredPlans:
         return [*parts, self._segments.after(self._cuts[-1], replaced=weights)]
 
     def _run(
-        self, parts: Sequence[Segment], batch: Sequence[Values], rounding: Mapping[str, Rounding]
+        self, parts: Sequence[Segment], batch: Sequence[Values], rounding: Mapping[str, ActivationChange]
     ) -> NDArray[np.float32]:
         def outputs(values: Values) -> NDArray[np.float32]:
             for names, part in zip(self._made, parts, strict=True):
-                rounded = {n: rounding[n](np.asarray(values[n], dtype=np.float32)) for n in names if n in rounding}
+                rounded = {name: rounding[name].rounded(name, values[name]) for name in names if name in rounding}
                 values = part.run({**values, **rounded})
             return np.asarray(values[self._output], dtype=np.float32)
 

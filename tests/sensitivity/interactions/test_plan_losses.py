@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sensitivity.dependencies.measured import MeasuredPlans
 from sensitivity.loss import Loss
+from sensitivity.plan_losses import MeasuredPlans
 
 
 def test_the_first_samples_lose_what_they_lose_among_all(mlp, perturbations, samples_of):

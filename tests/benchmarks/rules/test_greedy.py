@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.rules.greedy import greedy_frontier
 from planner.dynamic import Table
 from planner.errors import NotApplicable
 from planner.frontier import additive_frontier
-from planner.greedy import greedy_frontier
 from planner.problem import Problem, Quantity
 from planner.relaxation import relax
 from planner.results import Status

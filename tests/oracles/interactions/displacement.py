@@ -66,7 +66,7 @@ class DisplacedNetwork:
         if isinstance(change, WeightChange):
             error = torch.from_numpy(weight_error(subject, change))
             return {change.initializer: error.to(self.values[change.initializer])}
-        return {name: activation_error(rounded, self.values[name]) for name, rounded in change.tensors.items()}
+        return {name: activation_error(change, name, self.values[name]) for name in change.tensors}
 
     def losses(self, displacements: Displacements) -> Tensor:
         """The loss of every sample `[samples]`; what is not named stays where it is."""

@@ -9,14 +9,14 @@ import torch
 
 from network.execution import TorchNetwork
 from network.normalise import from_proto
-from sensitivity.dependencies.displacement import differentiable_loss
-from sensitivity.dependencies.measured import MeasuredPlans
-from sensitivity.dependencies.pairs import pairs
-from sensitivity.dependencies.path_integral import path_integral
-from sensitivity.dependencies.products import products
-from sensitivity.dependencies.row_sums import row_sums
 from sensitivity.estimate import ActivationChange
 from sensitivity.loss import Loss, sample_loss
+from sensitivity.plan_losses import MeasuredPlans
+from tests.oracles.interactions.displacement import differentiable_loss
+from tests.oracles.interactions.pairs import pairs
+from tests.oracles.interactions.path_integral import path_integral
+from tests.oracles.interactions.products import products
+from tests.oracles.interactions.row_sums import row_sums
 from tests.sensitivity.dense import torch_loss
 
 NETWORKS = ["mlp", "convolutions", "tied", "attention", "embedding"]

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from network.graph import Network
-from sensitivity.dependencies.interactions import Interactions
-from sensitivity.dependencies.measured import MeasuredPlans
 from sensitivity.estimate import Change
 from sensitivity.loss import Loss
+from sensitivity.plan_losses import MeasuredPlans
+from tests.oracles.interactions.matrix import Interactions
 
 
 def pairs(

@@ -7,8 +7,8 @@ With d the errors of all candidates of the plan and F the loss as a function of 
 the shares add up to what the plan really costs, saturation and all (Aumann and Shapley, Values of Non-Atomic Games,
 1974; as attributions: Sundararajan et al., arXiv 1703.01365). The integral is taken by K midpoints `t = (k + 1/2) / K`,
 each one forward and one backward pass. Midpoints are exact for quadratics, where `phi_i` is the half row sum of
-`sensitivity.dependencies.row_sums`; their error falls like `K^-2`, and its sum over the candidates is known by one more
-forward pass: what the shares sum to minus the measured F(d).
+`row_sums`; their error falls like `K^-2`, and its sum over the candidates is known by one more forward pass: what the
+shares sum to minus the measured F(d).
 
 An activation's error is taken from the run with the whole plan made, where all of it arrives already changed: so the
 end of the path is the quantized network itself, and F(d) its measured damage.
@@ -25,11 +25,11 @@ import torch
 from torch import Tensor
 
 from sensitivity.cross_layer import changed_names
-from sensitivity.dependencies.displacement import DisplacedNetwork, inner_product
-from sensitivity.dependencies.interactions import FloatArray, mean_and_stderr
-from sensitivity.dependencies.measured import require_compatible
 from sensitivity.estimate import ActivationChange, Change, Subject, WeightChange
 from sensitivity.estimators.linearisation import FEWEST_DRAWS, MicroBatch, activation_error, micro_batches
+from sensitivity.plan_losses import require_compatible
+from tests.oracles.interactions.displacement import DisplacedNetwork, inner_product
+from tests.oracles.interactions.matrix import FloatArray, mean_and_stderr
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ def _errors(
     found: dict[str, Tensor] = dict(weights)
 
     def round_and_record(change: ActivationChange, name: str, value: Tensor) -> Tensor:
-        found[name] = activation_error(change.tensors[name], value)
+        found[name] = activation_error(change, name, value)
         return value + found[name]
 
     through = {
