@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from app.cli import options
 from app.cli.client import Client, Job
 from app.cli.http import private_server
 from app.cli.options import AppliedOptions, JobOptions, merged, read_object, takes
-from app.cli.output import CONSOLE, ERRORS, JobBar, job_bar, plain, show_json, show_plan
+from app.cli.output import CONSOLE, ERRORS, job_bar, plain, show_json, show_plan
 from app.cli.remote import conclude, read_plan, submitted
 from app.embedded import Embedded
 from app.logs import configure_logging
@@ -103,7 +103,7 @@ def _run(
     _conclude(job, out, as_json)
 
 
-def _follow(client: Client, embedded: Embedded, job_id: str, bar: JobBar) -> Job:
+def _follow(client: Client, embedded: Embedded, job_id: str, bar: Callable[[Job], None]) -> Job:
     def show(job: Job) -> None:
         bar(job)
         # Another process ran the worker of this home when the job was made; it may have gone since.
