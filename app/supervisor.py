@@ -105,12 +105,6 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="worker-supervisor", daemon=True)
 
-    @property
-    def pid(self) -> int | None:
-        """The running worker's process, None between two."""
-        process = self._process
-        return None if process is None or process.poll() is not None else process.pid
-
     def start(self) -> None:
         """Start the first worker."""
         self._thread.start()

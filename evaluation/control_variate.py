@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from evaluation.metrics import SMALLEST_PROBABILITY
+from evaluation.metrics import logits_of
 
 Scores = NDArray[np.float64]
 
@@ -50,10 +50,7 @@ def margins(output: NDArray[np.generic], classes: NDArray[np.int64], probabiliti
         output: `[samples, classes]`, logits, or probabilities if `probabilities` says so.
         classes: [samples], the right ones.
     """
-    values = output.astype(np.float64)
-    if probabilities:
-        values = np.log(np.maximum(values, SMALLEST_PROBABILITY))
-    values = np.nan_to_num(values, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+    values = np.nan_to_num(logits_of(output, probabilities), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     rows = np.arange(len(values))
     right = values[rows, classes]
     values[rows, classes] = -np.inf

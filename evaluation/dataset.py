@@ -124,23 +124,17 @@ def check_labels(labels: NDArray[np.int64], classes: int) -> None:
     )
 
 
-def synthesize(
-    inputs: Sequence[TensorSpec],
-    samples: int,
-    seed: int,
-    integers: Mapping[str, tuple[int, int]] | None = None,
-) -> Dataset:
-    """Samples made from the graph's shapes: standard normal floats, uniform integers, fair coins for booleans.
+def synthesize(inputs: Sequence[TensorSpec], samples: int, seed: int) -> Dataset:
+    """Samples made from the graph's shapes: standard normal floats; 0 or 1 for integers, which every vocabulary has.
 
     Args:
         inputs: the graph's inputs; the first axis is the sample axis whatever the graph says of it.
         samples: how many, at least 1.
         seed: the same seed gives the same samples.
-        integers: lowest and highest value by input name; default 0 and 1, which every vocabulary has.
 
     Raises:
         ShapesNotFixed: another axis than the first is unknown.
-        ValueError: a range is empty, or `samples` is not positive.
+        ValueError: `samples` is not positive.
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
@@ -159,10 +153,7 @@ def synthesize(
         elif dtype.kind == "b":
             arrays[spec.name] = generator.integers(0, 2, shape).astype(dtype)
         else:
-            low, high = (integers or {}).get(spec.name, (0, 1))
-            if low > high:
-                raise ValueError(f"integers[{spec.name!r}] must be lowest and highest value, got {(low, high)}")
-            arrays[spec.name] = generator.integers(low, high, shape, dtype=dtype, endpoint=True)
+            arrays[spec.name] = generator.integers(0, 1, shape, dtype=dtype, endpoint=True)
     return Dataset(arrays)
 
 

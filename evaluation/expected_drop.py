@@ -21,9 +21,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from evaluation.metrics import SMALLEST_PROBABILITY, are_probabilities
-
-Scores = NDArray[np.float64]
+from evaluation.metrics import Scores, are_probabilities, logits_of
 
 _LEAST, _MOST = 0.1, 20.0  # temperatures
 
@@ -40,9 +38,7 @@ class ExpectedDrop:
         another shape, or that are not finite."""
         if output.ndim != 2 or labels.ndim != 1 or not np.isfinite(output).all():
             return None
-        logits = output.astype(np.float64)
-        if are_probabilities(output):
-            logits = np.log(np.maximum(logits, SMALLEST_PROBABILITY))
+        logits = logits_of(output, are_probabilities(output))
         rows = np.arange(len(labels))
 
         def cross_entropy(log_temperature: float) -> float:

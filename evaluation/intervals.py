@@ -34,9 +34,6 @@ class Interval:
         if not self.low <= self.high:
             raise ValueError(f"an interval needs low <= high, got {self.low} and {self.high}")
 
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high
-
 
 def proportion_interval(count: int, samples: int, level: float) -> Interval:
     """Exact interval for a proportion (Clopper and Pearson 1934), from `count` of `samples`; never too short."""

@@ -15,18 +15,14 @@ import math
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
-from evaluation.runner import timed_session
-
-Arrays = Mapping[str, NDArray[np.generic]]
+from evaluation.runner import Arrays, timed_session
 
 # runs of one round, and how long a round may take before it ends with fewer
 RUNS_PER_ROUND = 5

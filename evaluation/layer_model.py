@@ -11,14 +11,13 @@ quantized: what it reads and writes are codes, and their conversion at the borde
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from evaluation.latency import Timed
+from evaluation.runner import Arrays
 from network.graph import Layer, Network
 from network.normalise import from_proto
 from quantization.activations.quantized import QuantizedActivation
@@ -28,8 +27,6 @@ from quantization.formats import Format, IntegerFormat, UnsignedFormat
 from quantization.granularity import scale_shape
 from quantization.storage.half_scales import round_scales
 from quantization.storage.weights import IntegerWeight
-
-Arrays = Mapping[str, NDArray[np.generic]]
 
 WEIGHT, OUTPUT = "w", "y"
 # values are repeated from this many, so that a large weight takes no time to make

@@ -219,8 +219,7 @@ def kl(float_output: Output, quantized_output: Output) -> Measurement:
     divergences, entropies = [], []
     for before, after in _chunks(float_output, quantized_output):
         with np.errstate(invalid="ignore", divide="ignore"):
-            log_p = _log_probabilities(before, probabilities)
-            log_q = _log_probabilities(after, probabilities)
+            log_p, log_q = (log_softmax(logits_of(part, probabilities), axis=-1) for part in (before, after))
             p = np.exp(log_p)
             # 0 log 0 is 0: a class that the float network rules out costs nothing.
             divergence = np.where(p > 0, p * (log_p - log_q), 0.0).sum(-1)
@@ -298,7 +297,7 @@ def are_probabilities(output: Output) -> bool:
     return all(bool((chunk >= 0).all() and (np.abs(chunk.sum(-1) - 1.0) < 1e-3).all()) for (chunk,) in _chunks(output))
 
 
-def _log_probabilities(values: Scores, probabilities: bool) -> Scores:
-    if probabilities:
-        values = np.log(np.maximum(values, SMALLEST_PROBABILITY))
-    return np.asarray(log_softmax(values, axis=-1))
+def logits_of(output: Output, probabilities: bool) -> Scores:
+    """An output in float64 as logits; of probabilities their logarithms."""
+    values = output.astype(np.float64, copy=False)
+    return np.asarray(np.log(np.maximum(values, SMALLEST_PROBABILITY))) if probabilities else values

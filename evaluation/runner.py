@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,7 +33,7 @@ _FAILURES = (
 class OnnxRunner:
     """One ONNX file on ONNX Runtime's CPU provider.
 
-    The first graph output is *the* output, which every metric is about; `first_output` makes no other.
+    The first graph output is *the* output, which every metric is about; no other is computed.
     A graph that fixes its batch size runs in that size, whatever `batch` says; the last batch is filled up with copies
     of its last sample, whose results are dropped. The same file, samples, batch and threads give the same bits.
 
@@ -60,7 +60,7 @@ class OnnxRunner:
             options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = _session(model, options)
         self._inputs = [value.name for value in self._session.get_inputs()]
-        self.outputs: tuple[str, ...] = tuple(value.name for value in self._session.get_outputs())
+        self._output = self._session.get_outputs()[0].name
         fixed = {value.shape[0] for value in self._session.get_inputs() if value.shape}
         sizes = {size for size in fixed if isinstance(size, int)}
         if len(sizes) > 1:
@@ -71,40 +71,37 @@ class OnnxRunner:
         self.static_batch: int | None = next(iter(sizes), None)
         self._cores = SideBySide(1 if self.static_batch else runs, threads)
 
-    def run(self, inputs: Arrays, batch: int) -> list[NDArray[np.generic]]:
-        """All outputs in graph order, each `[samples, ...]`, for samples `[samples, ...]` by input name.
+    def first_output(self, inputs: Arrays, batch: int) -> NDArray[np.generic]:
+        """The first output, `[samples, ...]`, for samples `[samples, ...]` by input name.
 
         Raises:
-            ModelInvalid: the network fails on these samples, or an output has no sample axis.
+            ModelInvalid: the network fails on these samples, or the output has no sample axis.
             ModelTooLarge: a batch takes more memory than this process may use.
             ValueError: inputs are missing, or `batch` is not positive.
         """
-        return self._collect(inputs, batch, self.outputs)
+        output: NDArray[np.generic] = np.empty(0)
 
-    def first_output(self, inputs: Arrays, batch: int) -> NDArray[np.generic]:
-        """The first output alone; otherwise like `run`."""
-        return self._collect(inputs, batch, self.outputs[:1])[0]
-
-    def _collect(self, inputs: Arrays, batch: int, names: Sequence[str]) -> list[NDArray[np.generic]]:
-        samples = self._samples(inputs)
-        collected: list[NDArray[np.generic]] = []
-
-        def run(feed: Arrays) -> list[Any]:
+        def run(feed: Arrays) -> Any:
             with _runtime_errors("run"):
-                return list(self._session.run(list(names), feed))
+                return self._session.run([self._output], feed)[0]
 
         start = 0
         for feed, kept in self._batches(inputs, batch):
-            fed = len(feed[self._inputs[0]])
-            parts = self._cores.parts(0, fed)
-            found = self._cores.map(run, [{name: array[part] for name, array in feed.items()} for part in parts])
-            for part, results in zip(parts, found, strict=True):
+            parts = self._cores.parts(0, len(feed[self._inputs[0]]))
+            results = self._cores.map(run, [{name: array[part] for name, array in feed.items()} for part in parts])
+            for part, result in zip(parts, results, strict=True):
+                self._check_sample_axis(result, part.stop - part.start)
+                if start == part.start == 0:
+                    output = np.empty((self._samples(inputs), *result.shape[1:]), result.dtype)
+                elif result.shape[1:] != output.shape[1:]:
+                    raise ModelInvalid(
+                        f"output {self._output!r} changes its shape with the samples: {result.shape[1:]} after "
+                        f"{output.shape[1:]}; expected one shape for all"
+                    )
                 stop = min(part.stop, kept)
-                _keep(
-                    results, names, part.stop - part.start, slice(start + part.start, start + stop), samples, collected
-                )
+                output[start + part.start : start + stop] = result[: stop - part.start]
             start += kept
-        return collected
+        return output
 
     def _samples(self, inputs: Arrays) -> int:
         missing = [name for name in self._inputs if name not in inputs]
@@ -127,6 +124,15 @@ class OnnxRunner:
             if self.static_batch and kept < size:
                 feed = {name: np.concatenate([a, np.repeat(a[-1:], size - kept, axis=0)]) for name, a in feed.items()}
             yield feed, kept
+
+    def _check_sample_axis(self, result: object, fed: int) -> None:
+        if not isinstance(result, np.ndarray):
+            raise ModelInvalid(f"output {self._output!r} is a {type(result).__name__}; expected a tensor")
+        if result.ndim == 0 or len(result) != fed:
+            raise ModelInvalid(
+                f"output {self._output!r} has the shape {list(result.shape)} for {fed} samples; expected the samples "
+                "along its first axis: export the network with the batch axis first in every output"
+            )
 
 
 def timed_session(model: bytes, inputs: Arrays, threads: int) -> Callable[[], None]:
@@ -158,49 +164,14 @@ def _session(model: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.I
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _keep(
-    results: Sequence[Any],
-    names: Sequence[str],
-    fed: int,
-    place: slice,
-    samples: int,
-    collected: list[NDArray[np.generic]],
-) -> None:
-    """Put the outputs of one run on `fed` samples into their `place` among those of all `samples`."""
-    for index, (name, result) in enumerate(zip(names, results, strict=True)):
-        _check_sample_axis(name, result, fed)
-        if place.start == 0:
-            collected.append(np.empty((samples, *result.shape[1:]), result.dtype))
-        elif result.shape[1:] != collected[index].shape[1:]:
-            raise ModelInvalid(
-                f"output {name!r} changes its shape with the samples: {result.shape[1:]} after "
-                f"{collected[index].shape[1:]}; expected one shape for all"
-            )
-        collected[index][place] = result[: place.stop - place.start]
-
-
-def _check_sample_axis(name: str, result: object, fed: int) -> None:
-    if not isinstance(result, np.ndarray):
-        raise ModelInvalid(f"output {name!r} is a {type(result).__name__}; expected a tensor")
-    if result.ndim == 0 or len(result) != fed:
-        raise ModelInvalid(
-            f"output {name!r} has the shape {list(result.shape)} for {fed} samples; expected the samples along its "
-            "first axis: export the network with the batch axis first in every output"
-        )
-
-
 @contextmanager
 def _runtime_errors(doing: str) -> Iterator[None]:
     """What ONNX Runtime raises, as our own errors; it wraps a failed allocation into a RuntimeException."""
     try:
         yield
-    except MemoryError as error:
-        raise ModelTooLarge(
-            f"ONNX Runtime takes more memory to {doing} the network than this process may use"
-        ) from error
-    except _FAILURES as error:
+    except (MemoryError, *_FAILURES) as error:
         reason = " ".join(str(error).split())
-        if "bad_alloc" in reason or "Failed to allocate memory" in reason:
+        if isinstance(error, MemoryError) or "bad_alloc" in reason or "Failed to allocate memory" in reason:
             raise ModelTooLarge(
                 f"ONNX Runtime takes more memory to {doing} the network than this process may use: {reason[:200]}"
             ) from error

@@ -22,9 +22,8 @@ import math
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
-Scores = NDArray[np.float64]
+from evaluation.metrics import Scores
 
 # chance of a wrong answer, for each of the two answers
 ERROR = 0.01

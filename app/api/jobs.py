@@ -12,7 +12,7 @@ from app.api.receiving import received_json
 from app.api.state import Service
 from app.api.submission import received_form
 from app.errors import problem
-from app.lifecycle.states import JobState, Outcome
+from app.lifecycle.states import JobState
 from app.schemas.answers import Job, JobList, Problem
 from app.schemas.job_request import FROM_ELSEWHERE, JobRequest
 from app.schemas.parsing import parse_object, parse_request
@@ -141,26 +141,7 @@ def job_view(row: JobRow) -> Job:
     error = None
     if row.error_code is not None:
         error = Problem(**problem(row.error_code, row.error_detail or "", instance=f"/v1/jobs/{row.id}"))
-    return Job(
-        id=row.id,
-        state=JobState(row.state),
-        outcome=None if row.outcome is None else Outcome(row.outcome),
-        stage=row.stage,
-        progress=row.progress,
-        eta_seconds=row.eta_seconds,
-        estimate=row.estimate,
-        cancel_requested=row.cancel_requested,
-        attempt=row.attempt,
-        model_id=row.model_id,
-        dataset_id=row.dataset_id,
-        parent_id=row.parent_id,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        request=row.request,
-        summary=row.summary,
-        error=error,
-    )
+    return Job(error=error, **{name: getattr(row, name) for name in Job.model_fields if name != "error"})
 
 
 def _accepted(response: Response, row: JobRow) -> Job:

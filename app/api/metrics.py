@@ -48,26 +48,23 @@ class _Queue(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        up = GaugeMetricFamily("bitbudget_database_up", "1 if the database answers")
         try:
             now = condition(self._sessions)
         except SQLAlchemyError:
             logger.exception("the database does not answer a scrape")
-            up.add_metric([], 0)
-            yield up
+            yield GaugeMetricFamily("bitbudget_database_up", "1 if the database answers", value=0)
             return
-        up.add_metric([], 1)
-        yield up
+        yield GaugeMetricFamily("bitbudget_database_up", "1 if the database answers", value=1)
         jobs = GaugeMetricFamily("bitbudget_jobs", "Jobs by state", labels=["state"])
         for state in JobState:
             jobs.add_metric([state], now.jobs_by_state.get(state, 0))
         yield jobs
-        workers = GaugeMetricFamily("bitbudget_workers", "Workers that are alive")
-        workers.add_metric([], now.workers)
-        yield workers
-        oldest = GaugeMetricFamily("bitbudget_oldest_queued_job_seconds", "Waiting time of the oldest queued job")
-        oldest.add_metric([], now.oldest_queued_seconds or 0.0)
-        yield oldest
+        yield GaugeMetricFamily("bitbudget_workers", "Workers that are alive", value=now.workers)
+        yield GaugeMetricFamily(
+            "bitbudget_oldest_queued_job_seconds",
+            "Waiting time of the oldest queued job",
+            value=now.oldest_queued_seconds or 0.0,
+        )
 
 
 class MeasureRequests:

@@ -59,32 +59,26 @@ def problem_answers(*codes: str) -> dict[int | str, dict[str, Any]]:
 
 def install(app: FastAPI) -> None:
     """Register a handler for every kind of error."""
-    app.add_exception_handler(AppError, _app_error)
-    app.add_exception_handler(RequestValidationError, _invalid_parameters)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(ClientDisconnect, _disconnected)
-    app.add_exception_handler(OperationalError, _database_away)
-    app.add_exception_handler(PoolTimeout, _database_away)
-    app.add_exception_handler(ProgrammingError, _wrong_sql)
-    app.add_exception_handler(OSError, _os_error)
-    app.add_exception_handler(Exception, _internal)
+    app.exception_handler(AppError)(_app_error)
+    app.exception_handler(RequestValidationError)(_invalid_parameters)
+    app.exception_handler(HTTPException)(_http_error)
+    app.exception_handler(ClientDisconnect)(_disconnected)
+    app.exception_handler(OperationalError)(_database_away)
+    app.exception_handler(PoolTimeout)(_database_away)
+    app.exception_handler(ProgrammingError)(_wrong_sql)
+    app.exception_handler(OSError)(_os_error)
+    app.exception_handler(Exception)(_internal)
 
 
-def _app_error(request: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, AppError):
-        raise error
+def _app_error(request: Request, error: AppError) -> JSONResponse:
     return problem_response(request, error.code, error.detail, error.extra)
 
 
-def _invalid_parameters(request: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, RequestValidationError):
-        raise error
+def _invalid_parameters(request: Request, error: RequestValidationError) -> JSONResponse:
     return _app_error(request, invalid_fields(error.errors()))
 
 
-def _http_error(request: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, HTTPException):
-        raise error
+def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     code = _CODE_BY_STATUS.get(HTTPStatus(error.status_code), "internal")
     detail = str(error.detail)
     if code == "not_found":
@@ -124,15 +118,15 @@ def _database_away(request: Request, error: Exception) -> JSONResponse:
     return problem_response(request, "database_unavailable", detail, headers={"Retry-After": "5"})
 
 
-def _wrong_sql(request: Request, error: Exception) -> JSONResponse:
+def _wrong_sql(request: Request, error: ProgrammingError) -> JSONResponse:
     # SQLite calls a missing table an operational error, PostgreSQL's driver a mistake of the program.
-    if isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", None) == _UNDEFINED_TABLE:
+    if getattr(error.orig, "sqlstate", None) == _UNDEFINED_TABLE:
         return _database_away(request, error)
     return _internal(request, error)
 
 
-def _os_error(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+def _os_error(request: Request, error: OSError) -> JSONResponse:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _storage_full(request, error)
     return _internal(request, error)
 

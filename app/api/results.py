@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from app.api.problems import problem_answers
 from app.api.state import Service, State
 from app.services import results
+from app.store.blobs import read_blob
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
 
@@ -91,7 +92,9 @@ def _download(
     headers["Content-Length"] = str(result.blob.size_bytes)
     if filename is not None:
         headers["Content-Disposition"] = f'attachment; filename="{filename}"'
-    return StreamingResponse(results.stream(service.sessions, result), media_type=result.media_type, headers=headers)
+    # in chunks: no transaction is held while the client takes its time
+    contents = read_blob(service.sessions, result.blob)
+    return StreamingResponse(contents, media_type=result.media_type, headers=headers)
 
 
 def _matches(if_none_match: str, digest: str) -> bool:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Column, Table
 
 from app.cli.client import Job
@@ -44,28 +44,9 @@ def show_json(value: Any) -> None:
     CONSOLE.print_json(json.dumps(value), ensure_ascii=True)
 
 
-class JobBar:
-    """A bar that follows one job."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task: TaskID = progress.add_task("queued", total=1.0, left="")
-
-    def __call__(self, job: Job) -> None:
-        """Show the job as it is now."""
-        stage = job["stage"] or job["state"]
-        retry = f" (attempt {job['attempt']})" if job["attempt"] > 1 else ""
-        self._progress.update(
-            self._task,
-            description=plain(f"{stage}{retry}" if job["state"] == "running" else job["state"]),
-            completed=job["progress"],
-            left=_seconds(job["eta_seconds"]),
-        )
-
-
 @contextmanager
-def job_bar() -> Iterator[JobBar]:
-    """A bar on standard error, as long as the block runs."""
+def job_bar() -> Iterator[Callable[[Job], None]]:
+    """A bar on standard error, as long as the block runs; yields what to call with the job as it is now."""
     columns = (
         TextColumn("{task.description:<14}"),
         BarColumn(),
@@ -73,7 +54,19 @@ def job_bar() -> Iterator[JobBar]:
         TextColumn("{task.fields[left]}"),
     )
     with Progress(*columns, console=ERRORS) as progress:
-        yield JobBar(progress)
+        task = progress.add_task("queued", total=1.0, left="")
+
+        def show(job: Job) -> None:
+            retry = f" (attempt {job['attempt']})" if job["attempt"] > 1 else ""
+            running = f"{job['stage'] or job['state']}{retry}"
+            progress.update(
+                task,
+                description=plain(running if job["state"] == "running" else job["state"]),
+                completed=job["progress"],
+                left=_seconds(job["eta_seconds"]),
+            )
+
+        yield show
 
 
 @contextmanager

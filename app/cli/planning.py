@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,19 +13,16 @@ from app.cli import options
 from app.cli.client import Client, Job
 from app.cli.http import private_server
 from app.cli.options import AppliedOptions, JobOptions, merged, read_object, takes
-from app.cli.output import CONSOLE, ERRORS, JobBar, job_bar, plain, show_json, show_plan
+from app.cli.output import CONSOLE, ERRORS, job_bar, plain, show_json, show_plan
 from app.cli.remote import conclude, read_plan, submitted
 from app.embedded import Embedded
 from app.logs import configure_logging
-from app.schemas.plan import what_decides
-from app.schemas.weights import OF_CANDIDATES, Weights
+from app.schemas.plan import applied_request
 from app.settings import Settings
 from app.store.migrate import upgrade
 from app.store.private import private_file
 
 POLL_SECONDS = 0.2
-# of `weights`: what says how the weights of a plan are rounded and stored
-HOW_TO_ROUND = tuple(name for name in Weights.model_fields if name not in OF_CANDIDATES)
 
 Out = Annotated[Path, typer.Option(help="Folder for model.onnx, plan.json, plan.csv and the rest.", file_okay=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the job as JSON.")]
@@ -77,19 +74,10 @@ def apply(
     _run(applied_body(read_object(plan), asked), model, data, out, as_json, pipeline)
 
 
-def applied_body(plan: Mapping[str, Any], asked: AppliedOptions) -> dict[str, Any]:
-    """The request that applies `plan` as the job did that delivered it, but for what is `asked`."""
-    before = plan.get("request")
-    body: dict[str, Any] = {}
-    if isinstance(before, Mapping):
-        body = {name: before[name] for name in ("budget", "target", "opset", "seed") if name in before}
-        weights = before.get("weights")
-        if isinstance(weights, Mapping):
-            body["weights"] = {name: weights[name] for name in HOW_TO_ROUND if name in weights}
-        activations = before.get("activations")
-        if isinstance(activations, Mapping) and "ranges" in activations:
-            body["activations"] = {"ranges": activations["ranges"]}
-    return {**merged(body, asked.body()), "plan": what_decides(plan)}
+def applied_body(plan: Mapping[str, Any], options: AppliedOptions) -> dict[str, Any]:
+    """The request that applies `plan` as the job that delivered it did, but for what the options say."""
+    body = applied_request(plan)
+    return {**merged(body, options.body()), "plan": body["plan"]}
 
 
 def _run(
@@ -115,7 +103,7 @@ def _run(
     _conclude(job, out, as_json)
 
 
-def _follow(client: Client, embedded: Embedded, job_id: str, bar: JobBar) -> Job:
+def _follow(client: Client, embedded: Embedded, job_id: str, bar: Callable[[Job], None]) -> Job:
     def show(job: Job) -> None:
         bar(job)
         # Another process ran the worker of this home when the job was made; it may have gone since.

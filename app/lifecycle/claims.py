@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import and_
@@ -20,19 +20,16 @@ from app.store.tables import JobRow
 DETAIL_LIMIT = 10_000
 
 
-def claim(
-    sessions: Sessions, job_id: str, owner: str, lease: timedelta, *, now: datetime | None = None
-) -> Claim | None:
+def claim(sessions: Sessions, job_id: str, owner: str, lease: timedelta) -> Claim | None:
     """Take the queued job `job_id` for `owner` until the lease ends; None if it is not there to be taken.
 
     Args:
         owner: a name that no other process has, 1 to 255 characters.
-        now: for tests; by default the clock of the database.
     """
     if not 1 <= len(owner) <= 255:
         raise ValueError(f"the owner of a claim has 1 to 255 characters, got {len(owner)}")
     with sessions.begin() as session:
-        now = now or clock(session)
+        now = clock(session)
         job = jobs.change(
             session,
             and_(JobRow.id == job_id, JobRow.state == JobState.QUEUED),
@@ -51,17 +48,10 @@ def claim(
         return Claim(job.id, owner, job.attempt, job.model_id, job.dataset_id, job.parent_id, dict(job.request))
 
 
-def heartbeat(
-    sessions: Sessions,
-    claim: Claim,
-    lease: timedelta,
-    progress: Progress | None = None,
-    *,
-    now: datetime | None = None,
-) -> Heartbeat:
+def heartbeat(sessions: Sessions, claim: Claim, lease: timedelta, progress: Progress | None = None) -> Heartbeat:
     """Extend the lease and say how far the job is; tells the worker to stop when the job is no longer its own."""
     with sessions.begin() as session:
-        now = now or clock(session)
+        now = clock(session)
         values: dict[str, Any] = {"lease_until": now + lease}
         if progress is not None:
             values |= {"progress": progress.fraction, "eta_seconds": progress.eta_seconds}
@@ -74,9 +64,7 @@ def heartbeat(
         return Heartbeat.CANCEL_REQUESTED if job.cancel_requested else Heartbeat.ALIVE
 
 
-def record_event(
-    sessions: Sessions, claim: Claim, kind: str, data: Mapping[str, Any], *, now: datetime | None = None
-) -> bool:
+def record_event(sessions: Sessions, claim: Claim, kind: str, data: Mapping[str, Any]) -> bool:
     """Tell those who watch the job something, e.g. `("plan", {"size_bytes": …, "drop": …})`; False: the job is lost.
 
     Args:
@@ -86,29 +74,21 @@ def record_event(
     if not 1 <= len(kind) <= 32:
         raise ValueError(f"the kind of an event has 1 to 32 characters, got {kind!r}")
     # Writing what is there already takes the lock of the row, and with it the fence holds until the commit.
-    return _tell(sessions, claim, kind, data, {"owner": claim.owner}, now)
+    return _tell(sessions, claim, kind, data, {"owner": claim.owner})
 
 
-def record_estimate(sessions: Sessions, claim: Claim, estimate: Estimate, *, now: datetime | None = None) -> bool:
+def record_estimate(sessions: Sessions, claim: Claim, estimate: Estimate) -> bool:
     """Show in the job what the stage that begins is expected to take; False: the job is lost."""
     data = asdict(estimate)
-    return _tell(sessions, claim, "estimate", data, {"estimate": data}, now)
+    return _tell(sessions, claim, "estimate", data, {"estimate": data})
 
 
-def _tell(
-    sessions: Sessions,
-    claim: Claim,
-    kind: str,
-    data: Mapping[str, Any],
-    values: Mapping[str, Any],
-    now: datetime | None,
-) -> bool:
+def _tell(sessions: Sessions, claim: Claim, kind: str, data: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
     with sessions.begin() as session:
-        now = now or clock(session)
         job = jobs.change(session, _fence(claim), dict(values))
         if job is None:
             return False
-        jobs.add_event(session, job, kind, data, now)
+        jobs.add_event(session, job, kind, data, clock(session))
         return True
 
 
@@ -118,14 +98,11 @@ def finish(
     outcome: Outcome,
     summary: Mapping[str, Any],
     artifacts: Mapping[str, Artifact],
-    *,
-    now: datetime | None = None,
 ) -> bool:
     """End the job with its results, all in one transaction; False: the job was lost, and nothing was written."""
     with sessions.begin() as session:
-        now = now or clock(session)
         values = {"outcome": Outcome(outcome), "summary": dict(summary), "progress": 1.0}
-        job = _end(session, claim, JobState.SUCCEEDED, values, now)
+        job = _end(session, claim, JobState.SUCCEEDED, values)
         if job is None:
             return False
         for kind, artifact in artifacts.items():
@@ -133,7 +110,7 @@ def finish(
         return True
 
 
-def fail(sessions: Sessions, claim: Claim, code: str, detail: str, *, now: datetime | None = None) -> bool:
+def fail(sessions: Sessions, claim: Claim, code: str, detail: str) -> bool:
     """End the job with an error of the catalogue; False: the job was lost, and nothing was written.
 
     Raises:
@@ -142,21 +119,20 @@ def fail(sessions: Sessions, claim: Claim, code: str, detail: str, *, now: datet
     if code not in CATALOGUE:
         raise ValueError(f"no error has the code {code!r}; add it to the catalogue in app/errors.py")
     with sessions.begin() as session:
-        now = now or clock(session)
         values = {"error_code": code, "error_detail": storable(detail, DETAIL_LIMIT)}
-        return _end(session, claim, JobState.FAILED, values, now) is not None
+        return _end(session, claim, JobState.FAILED, values) is not None
 
 
-def cancelled(sessions: Sessions, claim: Claim, *, now: datetime | None = None) -> bool:
+def cancelled(sessions: Sessions, claim: Claim) -> bool:
     """End the job because somebody asked for it; False: the job was lost."""
     with sessions.begin() as session:
-        return _end(session, claim, JobState.CANCELLED, {}, now or clock(session)) is not None
+        return _end(session, claim, JobState.CANCELLED, {}) is not None
 
 
-def release(sessions: Sessions, claim: Claim, *, now: datetime | None = None) -> bool:
+def release(sessions: Sessions, claim: Claim) -> bool:
     """Give the job back because the worker is asked to stop; does not count as an attempt. False: the job was lost."""
     with sessions.begin() as session:
-        now = now or clock(session)
+        now = clock(session)
         values = {
             "state": jobs.queued_or_cancelled(),
             "released": JobRow.released + 1,
@@ -177,7 +153,8 @@ def _fence(claim: Claim) -> Any:
     return jobs.held_by(claim.job_id, claim.owner, claim.attempt)
 
 
-def _end(session: Session, claim: Claim, state: JobState, values: dict[str, Any], now: datetime) -> JobRow | None:
+def _end(session: Session, claim: Claim, state: JobState, values: dict[str, Any]) -> JobRow | None:
+    now = clock(session)
     job = jobs.change(
         session,
         _fence(claim),

@@ -44,14 +44,14 @@ def reap(sessions: Sessions, max_attempts: int, *, now: datetime | None = None) 
     return _take_back_each(sessions, expired, JobRow.lease_until < now, max_attempts, now)
 
 
-def reap_worker(sessions: Sessions, owner_prefix: str, max_attempts: int, *, now: datetime | None = None) -> Reaped:
+def reap_worker(sessions: Sessions, owner_prefix: str, max_attempts: int) -> Reaped:
     """Take back at once every job of the workers whose name begins with `owner_prefix`, which are known to be dead.
 
     Counts as an attempt, as in `reap`. The empty prefix means every worker: only for who knows that none is alive.
     """
     owned = jobs.owner_begins(owner_prefix)
     with sessions.read() as session:
-        now = now or clock(session)
+        now = clock(session)
         held = jobs.running_jobs(session, owned)
     return _take_back_each(sessions, held, owned, max_attempts, now)
 
@@ -59,12 +59,9 @@ def reap_worker(sessions: Sessions, owner_prefix: str, max_attempts: int, *, now
 def _take_back_each(
     sessions: Sessions, job_ids: Sequence[str], condition: ColumnElement[bool], max_attempts: int, now: datetime
 ) -> Reaped:
-    ended: dict[str, list[str]] = {JobState.QUEUED: [], JobState.FAILED: [], JobState.CANCELLED: []}
-    for job_id in job_ids:
-        state = _take_back(sessions, job_id, condition, max_attempts, now)
-        if state is not None:
-            ended[state].append(job_id)
-    return Reaped(*(tuple(ended[s]) for s in (JobState.QUEUED, JobState.FAILED, JobState.CANCELLED)))
+    states = {job_id: _take_back(sessions, job_id, condition, max_attempts, now) for job_id in job_ids}
+    outcomes = (JobState.QUEUED, JobState.FAILED, JobState.CANCELLED)
+    return Reaped(*(tuple(job_id for job_id in job_ids if states[job_id] == outcome) for outcome in outcomes))
 
 
 def _take_back(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from app.store.blobs import BlobRef
+if TYPE_CHECKING:  # the database: these values also stand in the API's answers, which need none
+    from app.store.blobs import BlobRef
 
 
 class JobState(StrEnum):

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from app.schemas.strict import MAX_LAYERS, LayerName, Strict, refuse
+from app.schemas.weights import OF_CANDIDATES, Weights
 
 PLAN_VERSION = 1
 """Of the plans that are delivered and taken; `plan-1.json` is their schema."""
@@ -104,6 +105,23 @@ def what_decides(plan: Any) -> Any:
         if isinstance(rows := shortened.get(part), list):
             shortened[part] = [_deciding(row, _members(definition), model.model_fields) for row in rows]
     return shortened
+
+
+def applied_request(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The request, without the ids of uploads, that applies a plan as the job that delivered it did.
+
+    Budget, rounding, ranges of activations, target, opset and seed are those of the plan's `request`, if it has one;
+    what the weights may get is decided by the plan.
+    """
+    before = plan.get("request")
+    request: dict[str, Any] = {"plan": what_decides(plan)}
+    if isinstance(before, Mapping):
+        request |= {name: before[name] for name in ("budget", "target", "opset", "seed") if name in before}
+        parts = {"weights": [n for n in Weights.model_fields if n not in OF_CANDIDATES], "activations": ["ranges"]}
+        for part, names in parts.items():
+            if isinstance(members := before.get(part), Mapping):
+                request[part] = {name: members[name] for name in names if name in members}
+    return request
 
 
 def _repeated(names: Sequence[str]) -> list[str]:

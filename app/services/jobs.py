@@ -49,15 +49,6 @@ class IdempotencyKey:
             )
 
 
-class _KeyTaken(Exception):
-    """Rolls back the job of a request whose key was used before."""
-
-    def __init__(self, job_id: str, fingerprint: str) -> None:
-        super().__init__(job_id)
-        self.job_id = job_id
-        self.fingerprint = fingerprint
-
-
 def submit(
     sessions: Sessions,
     send: MessageSender,
@@ -77,23 +68,23 @@ def submit(
     """
     stored = request.model_dump(mode="json")
     fingerprint = hashlib.sha256(json.dumps([parent_id, stored], sort_keys=True).encode()).hexdigest()
-    try:
-        with sessions.begin() as session:
-            job = _insert(session, request, stored, parent_id, announce_after)
-            if key is not None:
-                first = take_key(session, key.scope, key.key, fingerprint, job.id, job.created_at)
-                if first is not None:
-                    raise _KeyTaken(first.job_id, first.fingerprint)
-    except _KeyTaken as taken:
-        if taken.fingerprint != fingerprint:
-            raise AppError(
-                "idempotency_mismatch",
-                f"this Idempotency-Key made the job {taken.job_id} from another request; send that request again, or "
-                "take a new key for a new job",
-            ) from None
-        return get(sessions, taken.job_id)
-    send(job.id)
-    return job
+    taken = None
+    with sessions.begin() as session:
+        job = _insert(session, request, stored, parent_id, announce_after)
+        first = None if key is None else take_key(session, key.scope, key.key, fingerprint, job.id, job.created_at)
+        if first is not None:
+            taken = first.job_id, first.fingerprint
+            session.rollback()
+    if taken is None:
+        send(job.id)
+        return job
+    if taken[1] != fingerprint:
+        raise AppError(
+            "idempotency_mismatch",
+            f"this Idempotency-Key made the job {taken[0]} from another request; send that request again, or take a "
+            "new key for a new job",
+        )
+    return get(sessions, taken[0])
 
 
 def replan(
@@ -250,12 +241,6 @@ def _insert(
         state=JobState.QUEUED.value,
         announce_at=now + announce_after,
         created_at=now,
-        cancel_requested=False,
-        attempt=0,
-        released=0,
-        announcements=0,
-        progress=0.0,
-        last_event=0,
     )
     session.add(job)
     session.flush()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.errors import AppError
 from app.lifecycle.states import JobState
 from app.services import jobs
-from app.store.blobs import BlobRef, read_blob, read_bytes
+from app.store.blobs import BlobRef, read_bytes
 from app.store.engine import Sessions
 from app.store.jobs import find_artifact
 
@@ -65,11 +65,6 @@ def find_result(sessions: Sessions, job_id: str, kind: str) -> Result:
     )
 
 
-def stream(sessions: Sessions, result: Result) -> Iterator[bytes]:
-    """The contents, in chunks; holds no transaction while the client takes its time."""
-    return read_blob(sessions, result.blob)
-
-
 def plan_csv(sessions: Sessions, job_id: str) -> str:
     """The layers of the plan as CSV (RFC 4180), one row each; columns are the members that layers have.
 
@@ -93,10 +88,8 @@ def plan_table(sessions: Sessions, job_id: str) -> str:
 
 
 def _layers(sessions: Sessions, job_id: str) -> list[Mapping[str, Any]]:
-    layers: list[Mapping[str, Any]] = json.loads(read_bytes(sessions, find_result(sessions, job_id, "plan").blob))[
-        "layers"
-    ]
-    return layers
+    plan = json.loads(read_bytes(sessions, find_result(sessions, job_id, "plan").blob))
+    return list(plan["layers"])
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from app.store import uploads
 from app.store.blobs import write_stream
 from app.store.engine import Sessions, clock
 from app.store.tables import UploadRow
+from app.store.uploads import put_upload
 
 
 def store_upload(
@@ -22,8 +22,4 @@ def store_upload(
     """
     blob = write_stream(sessions, contents, sha256, size_bytes)
     with sessions.begin() as session:
-        created = uploads.put_upload(session, kind, blob, name, clock(session))
-        row = uploads.find_upload(session, kind, blob.sha256)
-        if row is None:
-            raise LookupError(f"the {kind} {blob.sha256} vanished in the transaction that stored it")
-        return row, created
+        return put_upload(session, kind, blob, name, clock(session))

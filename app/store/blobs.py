@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
 
-from sqlalchemy import delete, exists, select, update
+from sqlalchemy import ColumnElement, delete, exists, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -110,13 +110,7 @@ def keep_blob(session: Session, blob: BlobRef) -> None:
     Raises:
         BlobMissing: it is gone, or about to go.
     """
-    kept = session.scalar(
-        update(BlobRow)
-        .where(BlobRow.id == blob.id, BlobRow.state == "complete")
-        .values(touched_at=clock(session))
-        .returning(BlobRow.id)
-    )
-    if kept is None:
+    if _touch(session, BlobRow.id == blob.id, BlobRow.state == "complete") is None:
         raise BlobMissing(f"blob {blob.id} was removed because nothing referred to it; store its contents again")
 
 
@@ -211,14 +205,19 @@ def remove_abandoned(sessions: Sessions, untouched: timedelta) -> int:
     return len({*marked, *left_over})
 
 
-def _touch_complete(session: Session, sha256: str) -> BlobRef | None:
+def _touch(session: Session, *which: ColumnElement[bool]) -> BlobRef | None:
+    """Say that the one blob of which this holds is in use; None if it holds of none."""
     row = session.execute(
         update(BlobRow)
-        .where(BlobRow.sha256 == sha256, BlobRow.state == "complete")
+        .where(*which)
         .values(touched_at=clock(session))
-        .returning(BlobRow.id, BlobRow.size_bytes)
+        .returning(BlobRow.id, BlobRow.sha256, BlobRow.size_bytes)
     ).first()
-    return None if row is None else BlobRef(row.id, sha256, row.size_bytes)
+    return None if row is None else BlobRef(row.id, row.sha256, row.size_bytes)
+
+
+def _touch_complete(session: Session, sha256: str) -> BlobRef | None:
+    return _touch(session, BlobRow.sha256 == sha256, BlobRow.state == "complete")
 
 
 def _new_blob(session: Session, sha256: str, size_bytes: int) -> int:
@@ -230,13 +229,7 @@ def _new_blob(session: Session, sha256: str, size_bytes: int) -> int:
 
 
 def _touch_writing(session: Session, blob_id: int) -> None:
-    touched = session.scalar(
-        update(BlobRow)
-        .where(BlobRow.id == blob_id, BlobRow.state == "writing")
-        .values(touched_at=clock(session))
-        .returning(BlobRow.id)
-    )
-    if touched is None:
+    if _touch(session, BlobRow.id == blob_id, BlobRow.state == "writing") is None:
         raise BlobMissing(f"blob {blob_id} was taken for abandoned while it was written; write it again")
 
 

@@ -12,8 +12,8 @@ from app.store.statements import insert
 from app.store.tables import UploadRow
 
 
-def put_upload(session: Session, kind: str, blob: BlobRef, name: str | None, now: datetime) -> bool:
-    """Register an upload; True if it is new. A name that is given replaces the one it had."""
+def put_upload(session: Session, kind: str, blob: BlobRef, name: str | None, now: datetime) -> tuple[UploadRow, bool]:
+    """Register an upload; its row, and whether it is new. A name that is given replaces the one it had."""
     keep_blob(session, blob)
     values = {
         "kind": kind,
@@ -28,7 +28,7 @@ def put_upload(session: Session, kind: str, blob: BlobRef, name: str | None, now
     )
     if created is None and name is not None:
         session.execute(update(UploadRow).where(UploadRow.kind == kind, UploadRow.id == blob.sha256).values(name=name))
-    return created is not None
+    return session.get_one(UploadRow, (kind, blob.sha256)), created is not None
 
 
 def find_upload(session: Session, kind: str, upload_id: str) -> UploadRow | None:

@@ -1,6 +1,7 @@
 """A worker for `test_crashes.py`, run as a program: claims jobs, works a few milliseconds, now and then stalls.
 
-Usage: crashing_worker.py DATABASE_URL NAME LEASE_SECONDS SEED. Writes a line for each finish that was fenced off.
+Usage: crashing_worker.py DATABASE_URL NAME SEED. Writes `stalls NAME JOB ATTEMPT` when it stalls, which lasts until the
+job was taken from it, and `fenced NAME JOB ATTEMPT` when it is then refused.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from app.store.blobs import write_bytes
 from app.store.engine import Sessions, open_sessions
 from app.store.tables import JobRow
 
+# It does not end by itself: the test says whose lease is over.
+LEASE = timedelta(hours=1)
 
-def main(database_url: str, name: str, lease: timedelta, seed: int) -> None:
+
+def main(database_url: str, name: str, seed: int) -> None:
     sessions = open_sessions(database_url)
     choose = random.Random(seed)
     turn = 0
@@ -29,27 +33,38 @@ def main(database_url: str, name: str, lease: timedelta, seed: int) -> None:
         if not queued:
             time.sleep(0.02)
             continue
-        turn += work(sessions, choose.choice(queued), name, lease, choose, stall=turn % 5 == 2)
+        turn += work(sessions, choose.choice(queued), name, choose, stall=turn % 5 == 2)
 
 
-def work(sessions: Sessions, job_id: str, name: str, lease: timedelta, choose: random.Random, *, stall: bool) -> bool:
+def work(sessions: Sessions, job_id: str, name: str, choose: random.Random, *, stall: bool) -> bool:
     """Work on a job; False if somebody else has it."""
-    claim = claims.claim(sessions, job_id, name, lease)
+    claim = claims.claim(sessions, job_id, name, LEASE)
     if claim is None:
         return False
     for step in range(3):
         time.sleep(choose.uniform(0, 0.02))
-        if claims.heartbeat(sessions, claim, lease, Progress(f"stage{step}", step / 3)) is Heartbeat.LOST:
+        if claims.heartbeat(sessions, claim, LEASE, Progress(f"stage{step}", step / 3)) is Heartbeat.LOST:
             return True
-    if stall:
-        time.sleep(3 * lease.total_seconds())  # the machine sleeps, and then goes on as if nothing had happened
+    if stall:  # the machine sleeps, and then goes on as if nothing had happened
+        _say("stalls", name, job_id, str(claim.attempt))
+        while _attempt(sessions, job_id) == ("running", claim.attempt):
+            time.sleep(0.01)
     blob = write_bytes(sessions, f"{name} {claim.attempt} {job_id}".encode())
     artifacts = {"plan": Artifact(blob, "application/json")}
     if not claims.finish(sessions, claim, Outcome.MET, {"owner": name, "attempt": claim.attempt}, artifacts):
-        sys.stdout.write("fenced\n")
-        sys.stdout.flush()
+        _say("fenced", name, job_id, str(claim.attempt))
     return True
 
 
+def _attempt(sessions: Sessions, job_id: str) -> tuple[str, int]:
+    with sessions.read() as session:
+        return tuple(session.execute(select(JobRow.state, JobRow.attempt).where(JobRow.id == job_id)).one())
+
+
+def _say(*words: str) -> None:
+    sys.stdout.write(" ".join(words) + "\n")
+    sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], timedelta(seconds=float(sys.argv[3])), int(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

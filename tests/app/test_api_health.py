@@ -194,7 +194,6 @@ def test_curl_can_upload_and_submit(server: Any, tmp_path: Path) -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=30,
         check=True,
     )
     assert done.stdout.endswith(" 202"), done.stdout

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import threading
-import time
 from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
@@ -182,7 +181,7 @@ def _parse(text: str) -> list[tuple[int | None, str, dict[str, Any]]]:
     return events
 
 
-def test_events_tell_the_whole_story_and_end_with_the_job(server: Any) -> None:
+def test_events_tell_the_whole_story_and_end_with_the_job(server: Any, wait_until: Any) -> None:
     job_id = server.submit()["id"]
     text: list[str] = []
 
@@ -197,11 +196,10 @@ def test_events_tell_the_whole_story_and_end_with_the_job(server: Any) -> None:
     assert claim is not None
     for step, stage in enumerate(("admit", "sensitivity")):
         claims.heartbeat(server.sessions, claim, LEASE, Progress(stage, step / 4, 9.0))
-        time.sleep(1.2)
+        wait_until(lambda: f'"stage": "{stage}", "progress"' in "".join(text))  # noqa: B023 - not kept
     claims.record_event(server.sessions, claim, "plan", {"size_bytes": 7})
     claims.finish(server.sessions, claim, Outcome.NOT_MET, {}, {})
-    watcher.join(20)
-    assert not watcher.is_alive()
+    watcher.join()
     assert text[0] == "text/event-stream; charset=utf-8"
     events = _parse("".join(text[1:]))
     numbered = [(number, kind) for number, kind, _ in events if number is not None]

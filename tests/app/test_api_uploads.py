@@ -75,7 +75,7 @@ def test_the_same_upload_from_many_clients_at_once(server: Any) -> None:
 
 def test_a_body_that_announces_too_much_is_refused_unread(server: Any) -> None:
     limit = server.settings.max_model_bytes
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
         head = f"PUT /v1/models HTTP/1.1\r\nHost: [::1]\r\nContent-Length: {limit + 1}\r\nExpect: 100-continue\r\n\r\n"
         connection.sendall(head.encode())
         answer = ""
@@ -140,7 +140,7 @@ def test_a_client_that_hangs_up_half_way_leaves_nothing(
 ) -> None:
     head = f"PUT {target} HTTP/1.1\r\nHost: localhost\r\n"
     part = os.urandom(700_000)
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
         if framing == "length":
             connection.sendall(f"{head}Content-Length: 1400000\r\n\r\n".encode() + part)
         else:
@@ -163,7 +163,7 @@ def test_a_multipart_client_that_hangs_up_leaves_nothing(
         + os.urandom(1_500_000)
         + b'\r\n--b\r\nContent-Disposition: form-data; name="dataset"; filename="d.npz"\r\n\r\n'
     )
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
         connection.sendall(
             b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
             b"Content-Length: 3000000\r\n\r\n" + body

@@ -5,11 +5,12 @@ import io
 import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func, select, update
+from sqlalchemy import event, func, select, update
 
 from app.store import blobs, stages
 from app.store.blobs import CHUNK_BYTES, BlobDamaged, BlobMissing, BlobRef
@@ -173,12 +174,19 @@ def test_a_blob_that_somebody_is_about_to_refer_to_is_not_cleaned(sessions: Sess
         session.execute(update(BlobRow).values(touched_at=clock(session) - timedelta(days=1)))
     removed: list[int] = []
     cleaner = threading.Thread(target=lambda: removed.append(blobs.remove_abandoned(sessions, timedelta(hours=1))))
+    asks = threading.Event()
+
+    @event.listens_for(sessions.engine, "before_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if threading.current_thread() is cleaner and statement.startswith(("BEGIN IMMEDIATE", "UPDATE")):
+            asks.set()
+
     with sessions.begin() as session:
         put_upload(session, "model", blob, None, clock(session))
         cleaner.start()
-        cleaner.join(0.3)
-        assert cleaner.is_alive(), "it waits for the end of this transaction"
-    cleaner.join(20)
+        asks.wait()  # for the lock that this transaction has
+        assert removed == []
+    cleaner.join()
     assert removed == [0]
     assert blobs.read_bytes(sessions, blob) == b"old and unreferenced"
 

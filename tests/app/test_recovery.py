@@ -52,7 +52,7 @@ def test_a_heartbeat_that_comes_before_the_reaper_keeps_the_job(sessions: Sessio
     job = new_job()
     claim = _claim(sessions, job.id)
     late = job.created_at + 2 * LEASE
-    assert claims.heartbeat(sessions, claim, LEASE, now=late) is Heartbeat.ALIVE
+    assert claims.heartbeat(sessions, claim, 3 * LEASE) is Heartbeat.ALIVE
     assert reap(sessions, 3, now=late) == Reaped((), (), ())
 
 

@@ -10,14 +10,14 @@ import pytest
 from app.store.temporary import sweep, work_folder
 
 HOLDER = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from app.store.temporary import work_folder
 with work_folder(Path(sys.argv[1])) as folder:
     (folder / "deep").mkdir()
     (folder / "deep" / "file").write_bytes(b"x")
     print(folder, flush=True)
-    time.sleep(60)
+    signal.pause()
 """
 
 

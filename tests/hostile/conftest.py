@@ -37,21 +37,21 @@ def handle(kind, data):
     model = admit(data, LIMITS)
     if kind == b"r":
         samples = synthesize(input_specs(model), 2, seed=0)
-        OnnxRunner(model.SerializeToString(), threads=1).run(samples.inputs, 2)
+        OnnxRunner(model.SerializeToString(), threads=1).first_output(samples.inputs, 2)
     return f"{{len(model.graph.node)}} nodes"
 
 
 while header := sys.stdin.buffer.read(9):
     kind, length = header[:1], struct.unpack("<Q", header[1:])[0]
     data = sys.stdin.buffer.read(length)
-    start = time.monotonic()
+    start = time.process_time()
     try:
         answer = {{"ok": handle(kind, data)}}
     except (NetworkError, DatasetError) as error:
         answer = {{"code": error.code, "detail": str(error)}}
     except BaseException as error:
         answer = {{"unexpected": f"{{type(error).__name__}}: {{error}}"[:500]}}
-    answer["seconds"] = time.monotonic() - start
+    answer["cpu_seconds"] = time.process_time() - start
     answer["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     sys.stdout.buffer.write(json.dumps(answer).encode() + b"\\n")
     sys.stdout.buffer.flush()
@@ -85,7 +85,7 @@ class Child:
             return dict(json.loads(line))
         self.close()
         self.crashes += 1
-        return {"crashed": True, "seconds": 0.0}
+        return {"crashed": True, "cpu_seconds": 0.0}
 
     def admit(self, data: bytes) -> dict[str, Any]:
         return self._ask(b"m", data)

@@ -238,4 +238,4 @@ def test_damaged_archives_are_read_or_refused(
     (tmp_path / "a.npz").write_bytes(raw)
     answer = child.read(tmp_path / "a.npz")
     assert "ok" in answer or "code" in answer, answer
-    assert answer["seconds"] < 10
+    assert answer["cpu_seconds"] < 60

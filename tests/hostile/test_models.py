@@ -108,7 +108,7 @@ def test_damaged_models_are_run_or_refused(child: Any, model: Any, data: st.Data
             raw[place:stop] = b"" if kind == "cut" else bytes(raw[place:stop]) * 2
     answer = child.admit_and_run(bytes(raw))
     assert "ok" in answer or "code" in answer or "crashed" in answer, answer
-    assert answer["seconds"] < 10
+    assert answer["cpu_seconds"] < 60
 
 
 # What a field may be set to; the names occur in the models, so that changes connect what was apart.
@@ -166,7 +166,7 @@ def test_rearranged_models_are_admitted_or_refused(child: Any, model: Any, seed:
         rearrange(changed, chance)
     answer = child.admit(changed.SerializePartialToString())
     assert "ok" in answer or "code" in answer or "crashed" in answer, answer
-    assert answer["seconds"] < 10
+    assert answer["cpu_seconds"] < 60
 
 
 @settings(max_examples=200, deadline=None)
@@ -221,7 +221,7 @@ def test_a_million_empty_nodes_are_counted_not_checked(child: Any) -> None:
     data = b"\x08\x0a" + field(7, b"\x0a\x00" * 1_000_000) + field(8, b"\x0a\x00\x10\x12")
     answer = child.admit(data)
     expect(answer, "model_too_large")
-    assert answer["seconds"] < 10
+    assert answer["cpu_seconds"] < 60
 
 
 def test_a_file_that_takes_too_much_memory_to_parse_is_refused(fresh_child: Any) -> None:

@@ -29,7 +29,7 @@ def test_parts_are_all_samples_in_order_and_none_is_empty(start, stop):
 
 
 def test_results_keep_their_order_and_work_runs_at_once():
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=200)
 
     def work(item):
         both.wait()  # nobody passes alone

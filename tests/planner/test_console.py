@@ -38,14 +38,14 @@ def test_two_threads_that_leave_in_any_order(capfd):
     def first() -> None:
         with native_output_dropped():
             first_is_in.set()
-            second_is_in.wait(10)
+            second_is_in.wait()
 
     thread = threading.Thread(target=first)
     thread.start()
-    first_is_in.wait(10)
+    first_is_in.wait()
     with native_output_dropped():
         second_is_in.set()
-        thread.join(10)
+        thread.join()
         puts("the other has left")
     puts("after")
     assert capfd.readouterr().out.split() == ["after"]

@@ -65,7 +65,7 @@ def test_messages_come_once_and_in_order(send, receive):
     assert [receive() for _ in range(6)] == [{"i": i} for i in range(5)] + [None]
 
 
-def test_a_message_that_is_still_written_is_left_alone(folders, send, receive):
+def test_a_message_that_is_still_written_is_left_alone(folders, send, receive, monkeypatch, wait_until):
     """The two moments in which kombu's own reader loses a message: created and not locked, locked and not whole."""
     send({"whole": True})
     (written,) = Path(folders["data_folder_in"]).iterdir()
@@ -75,13 +75,21 @@ def test_a_message_that_is_still_written_is_left_alone(folders, send, receive):
     with written.open("r+b", buffering=0) as writer:
         fcntl.flock(writer, fcntl.LOCK_EX)
         writer.write(content[:10])
-        answers = []
+        answers, asks = [], threading.Event()
+        flock = fcntl.flock
+
+        def asking(file: object, flags: int) -> None:
+            if getattr(file, "name", None) == str(written):
+                asks.set()
+            flock(file, flags)
+
+        monkeypatch.setattr(fcntl, "flock", asking)
         reader = threading.Thread(target=lambda: answers.append(receive()))
         reader.start()
-        time.sleep(0.1)
+        wait_until(lambda: asks.is_set() or answers)
         assert answers == []  # it waits for the lock
         writer.write(content[10:])
-    reader.join(5)
+    reader.join()
     assert answers == [{"whole": True}]
 
 

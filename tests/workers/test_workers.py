@@ -14,6 +14,8 @@ from app.dispatcher import Dispatcher
 from app.services.health import condition
 
 VALUES = list(range(10))
+# In place of the fake pipeline: a job stays at the steps in `hold` until the test lets it go on.
+HELD = ("--pipeline", "held_pipeline")
 # What has to do with processes only is looked at on one of the two setups.
 ONE_SETUP = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 STEPS = ["admit", "squares[1]", "total", "certify"]
@@ -34,8 +36,8 @@ def dispatching(workers, sessions) -> Iterator[None]:
 def finished(jobs, wait_until) -> Callable[..., None]:
     """Wait until the job has ended, and check that it ended with what it should."""
 
-    def check(job_id: str, seconds: float = 20.0) -> None:
-        wait_until(lambda: jobs.row(job_id).state not in ("queued", "running"), seconds)
+    def check(job_id: str) -> None:
+        wait_until(lambda: jobs.row(job_id).state not in ("queued", "running"))
         row = jobs.row(job_id)
         assert (row.state, row.outcome, row.error_detail) == ("succeeded", "met", None)
         assert row.summary == jobs.expected(VALUES)
@@ -65,14 +67,15 @@ def test_a_lost_message_is_sent_again(jobs, workers, dispatching, finished):
     finished(job_id)
 
 
-def test_a_child_killed_in_every_stage_costs_steps_and_not_the_job(jobs, workers, finished, wait_until):
+def test_a_child_killed_in_every_stage_costs_steps_and_not_the_job(jobs, workers, finished, wait_until, let_go):
     workers.settings = workers.settings.model_copy(update={"max_attempts": len(STEPS) + 1})
-    workers.start()
-    job_id = jobs.add(VALUES, pause=0.2)
+    workers.start(*HELD)
+    job_id = jobs.add(VALUES, hold=STEPS)
     workers.announce(job_id)
     for step in STEPS:
         wait_until(lambda step=step: jobs.pid_of(step))
         os.kill(jobs.pid_of(step), signal.SIGKILL)
+        let_go(step)
     finished(job_id)  # the worker saw its children die: there is no dispatcher, and no lease was waited for
     assert jobs.row(job_id).attempt == len(STEPS) + 1
     steps = jobs.trace()
@@ -81,63 +84,68 @@ def test_a_child_killed_in_every_stage_costs_steps_and_not_the_job(jobs, workers
 
 
 def test_a_killed_worker_leaves_no_child_and_its_job_goes_to_another(
-    jobs, workers, dispatching, finished, wait_until, alive
+    jobs, workers, dispatching, finished, wait_until, alive, let_go
 ):
-    first = workers.start()
-    job_id = jobs.add(VALUES, pause=0.2)
+    # A lease that does not end by itself: a process that is only slow loses nothing.
+    workers.settings = workers.settings.model_copy(update={"lease_seconds": 3600.0})
+    first = workers.start(*HELD)
+    job_id = jobs.add(VALUES, hold=["squares[1]"])
     workers.announce(job_id)
     wait_until(lambda: jobs.pid_of("squares[1]"))
     child = jobs.pid_of("squares[1]")
     first.kill()
     first.wait()
-    wait_until(lambda: not alive(child), 3)
-    workers.start()
+    wait_until(lambda: not alive(child))
+    let_go("squares[1]")
+    jobs.change(job_id, lease_until=jobs.row(job_id).created_at)
+    workers.start(*HELD)
     finished(job_id)
     assert jobs.row(job_id).attempt == 2
 
 
-def test_a_stopped_worker_gives_its_job_back_at_once(jobs, workers, sessions, wait_until, finished, elapsed):
-    first = workers.start()
-    job_id = jobs.add(VALUES, pause=0.2)
+def test_a_stopped_worker_gives_its_job_back(jobs, workers, sessions, wait_until, finished, let_go):
+    first = workers.start(*HELD)
+    job_id = jobs.add(VALUES, hold=["squares[1]"])
     workers.announce(job_id)
     wait_until(lambda: jobs.pid_of("squares[1]"))
     first.terminate()
-    assert first.wait(10) == 0
+    assert first.wait() == 0
     assert jobs.row(job_id).state == "queued"
     assert condition(sessions).workers == 0
-    workers.start()
+    let_go("squares[1]")
+    workers.start(*HELD)
     workers.announce(job_id)
     finished(job_id)
     row = jobs.row(job_id)
     assert (row.attempt, row.released) == (2, 1)
 
 
-def test_an_idle_worker_stops_at_once(workers, sessions, wait_until):
+def test_an_idle_worker_stops(workers, sessions, wait_until):
     worker = workers.start()
     wait_until(lambda: condition(sessions).workers == 1)
     worker.terminate()
-    assert worker.wait(10) == 0
+    assert worker.wait() == 0
 
 
 @ONE_SETUP
 def test_a_worker_ends_with_whoever_watches_it(workers, sessions, wait_until, jobs, alive):
-    worker = workers.start("--watched", stdin=subprocess.PIPE)
-    job_id = jobs.add(VALUES, pause=5.0)
+    worker = workers.start("--watched", *HELD, stdin=subprocess.PIPE)
+    job_id = jobs.add(VALUES, hold=["admit"])
     workers.announce(job_id)
     wait_until(lambda: jobs.pid_of("admit"))
     worker.stdin.close()
-    worker.wait(5)
-    wait_until(lambda: not alive(jobs.pid_of("admit")), 5)
+    worker.wait()
+    wait_until(lambda: not alive(jobs.pid_of("admit")))
 
 
 def test_a_cancelled_job_stops_and_the_worker_goes_on(jobs, workers, wait_until, finished):
-    workers.start()
-    job_id, following = jobs.add([1.0], pause=30.0), jobs.add(VALUES)
+    workers.start(*HELD)
+    job_id, following = jobs.add([1.0], hold=["admit"]), jobs.add(VALUES)
     workers.announce(job_id)
     workers.announce(following)
     wait_until(lambda: jobs.pid_of("admit"))
     jobs.change(job_id, cancel_requested=True)
-    wait_until(lambda: jobs.row(job_id).state == "cancelled", 5)
+    wait_until(lambda: jobs.row(job_id).state == "cancelled")
     finished(following)
 
 
@@ -145,7 +153,7 @@ def test_a_job_that_kills_its_process_is_capped_and_the_next_one_runs(jobs, work
     workers.start()
     job_id, following = jobs.add([1.0], trouble={"squares": "kill"}), jobs.add(VALUES)
     workers.announce(job_id)
-    wait_until(lambda: jobs.row(job_id).state == "failed", 30)
+    wait_until(lambda: jobs.row(job_id).state == "failed")
     row = jobs.row(job_id)
     assert (row.error_code, row.attempt) == ("worker_lost", workers.settings.max_attempts)
     workers.announce(following)
@@ -174,7 +182,7 @@ def test_a_job_that_does_not_listen_loses_its_process(jobs, workers, wait_until,
     workers.announce(job_id)
     wait_until(lambda: jobs.pid_of("squares[0]"))
     jobs.change(job_id, cancel_requested=True)
-    wait_until(lambda: jobs.row(job_id).state == "cancelled", 5)
+    wait_until(lambda: jobs.row(job_id).state == "cancelled")
     workers.announce(following)
     finished(following)
 
@@ -182,4 +190,4 @@ def test_a_job_that_does_not_listen_loses_its_process(jobs, workers, wait_until,
 @ONE_SETUP
 def test_a_worker_whose_pipeline_cannot_be_imported_stops(workers, sessions, wait_until):
     worker = workers.start("--pipeline", "no_such_pipeline")
-    worker.wait(20)
+    worker.wait()
