@@ -16,7 +16,8 @@ from torch import Tensor
 import network.operators  # noqa: F401  (importing it fills the registry)
 from network.errors import ModelInvalid, UnsupportedOperators
 from network.graph import Layer, Network
-from network.operators.node import DEFAULT_DOMAIN, Node, read_node, tensor_of
+from network.onnx_graph import domain_of, label
+from network.operators.node import Node, read_node, tensor_of
 from network.operators.registry import Rule, lookup
 
 CPU = torch.device("cpu")
@@ -140,7 +141,7 @@ def compile_steps(network: Network, dtype: torch.dtype) -> tuple[Step, ...]:
         UnsupportedOperators, ModelInvalid: see `TorchNetwork`.
     """
     graph = network.proto.graph
-    opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in network.proto.opset_import}
+    opsets = {domain_of(entry): entry.version for entry in network.proto.opset_import}
     resolved = _resolve(graph.node, opsets, dtype)
     _require_values(network)
     layers = {layer.name: layer for layer in network.layers()}
@@ -161,20 +162,19 @@ def _resolve(
     resolved: list[tuple[onnx.NodeProto, Node, Rule]] = []
     missing: dict[str, list[str]] = {}
     for proto in protos:
-        domain = DEFAULT_DOMAIN if proto.domain == "ai.onnx" else proto.domain
+        domain = domain_of(proto)
         opset = opsets.get(domain, 0)
         rule = lookup(domain, proto.op_type, opset)
         operator = f"{domain}.{proto.op_type}" if domain else proto.op_type
-        name = proto.name or next((output for output in proto.output if output), "")
         if rule is None:
             newer = lookup(domain, proto.op_type, 1 << 31) is not None
             operator = f"{operator} of opset {opset}" if newer else operator
-            missing.setdefault(operator, []).append(name)
+            missing.setdefault(operator, []).append(label(proto))
             continue
         node = read_node(proto, opset, dtype)
         reason = rule.refuses(node) if rule.refuses is not None else None
         if reason is not None:
-            missing.setdefault(f"{operator} with {reason}", []).append(name)
+            missing.setdefault(f"{operator} with {reason}", []).append(label(proto))
         resolved.append((proto, node, rule))
     if missing:
         raise UnsupportedOperators(

@@ -16,6 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from network.onnx_graph import opset_of
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -92,5 +94,5 @@ class Network:
 
     @property
     def opset(self) -> int:
-        """Version of the default operator set."""
-        return next(int(o.version) for o in self.proto.opset_import if o.domain in ("", "ai.onnx"))
+        """Version of the standard operator set."""
+        return opset_of(self.proto)

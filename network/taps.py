@@ -12,8 +12,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from network.activations import names_read
 from network.graph import Network
+from network.onnx_graph import names_read
 from network.runtime import session_of
 
 Visit = Callable[[str, NDArray[np.generic]], None]

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from network.errors import UnsupportedOperators
+from network.onnx_graph import domain_of, label
 
 DEFAULT_DOMAIN = ""
 
@@ -110,9 +111,7 @@ def read_node(proto: onnx.NodeProto, opset: int, float_dtype: torch.dtype) -> No
         UnsupportedOperators: an attribute is a tensor whose element type has no counterpart in torch.
     """
     attributes = {a.name: _attribute_value(a, float_dtype) for a in proto.attribute}
-    domain = DEFAULT_DOMAIN if proto.domain == "ai.onnx" else proto.domain
-    name = proto.name or next((output for output in proto.output if output), "")
-    return Node(name, proto.op_type, domain, opset, attributes, len(proto.output), float_dtype)
+    return Node(label(proto), proto.op_type, domain_of(proto), opset, attributes, len(proto.output), float_dtype)
 
 
 def _attribute_value(attribute: onnx.AttributeProto, float_dtype: torch.dtype) -> Any:

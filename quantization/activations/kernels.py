@@ -21,8 +21,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from network.activations import constant_shapes, names_read, sole_readers
+from network.activations import constant_shapes, sole_readers
 from network.graph import Network
+from network.onnx_graph import names_read
 from quantization.formats import Format, IntegerFormat, UnsignedFormat
 
 _GUARDED = ("Conv", "ConvTranspose", "Gemm", "MatMul")

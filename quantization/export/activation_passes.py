@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from network.onnx_graph import graphs, opset_of
 from quantization.activations.biases import exact_codes
 from quantization.activations.kernels import Bias, KernelUse
 from quantization.activations.quantized import QuantizedActivation
@@ -19,9 +20,7 @@ from quantization.export.passes import (
     BIAS_LETTERS,
     Pass,
     add_functions,
-    graphs,
     insert_nodes,
-    opset_of,
     short_names,
 )
 from quantization.storage.dequantize import BIAS, bias_call, bias_function

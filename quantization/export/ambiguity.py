@@ -7,12 +7,10 @@ from collections.abc import Iterable
 
 import onnx
 
+from network.onnx_graph import STANDARD_DOMAINS, graphs
 from quantization.errors import FileNotAudited
 from quantization.export.matmul_nbits import DOMAIN as RUNTIME
-from quantization.export.passes import graphs
 from quantization.storage.unpacking import DOMAIN
-
-STANDARD = ("", "ai.onnx")
 
 
 def check_unambiguous(model: onnx.ModelProto) -> None:
@@ -25,7 +23,7 @@ def check_unambiguous(model: onnx.ModelProto) -> None:
     """
     _check_each_once((f"{f.domain}.{f.name}" for f in model.functions), "functions")
     for function in model.functions:
-        if function.domain in (*STANDARD, RUNTIME):
+        if function.domain in (*STANDARD_DOMAINS, RUNTIME):
             raise FileNotAudited(f"the file defines {function.name}, an operator of {function.domain or 'ONNX'}, anew")
         if function.domain == DOMAIN and function.overload:
             raise FileNotAudited(f"function {function.name} is an overload, {function.overload!r}; we write none")

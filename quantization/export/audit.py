@@ -13,13 +13,13 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from network.onnx_graph import is_standard, nodes, opset_of
 from network.sites import RECURRENT
 from quantization.errors import FileNotAudited
-from quantization.export.ambiguity import STANDARD, check_unambiguous
+from quantization.export.ambiguity import check_unambiguous
 from quantization.export.external_data import check_outside, is_outside, values_bytes, values_size
 from quantization.export.matmul_nbits import DOMAIN as RUNTIME
 from quantization.export.matmul_nbits import INTEGER_PRODUCTS, OPERATOR, product_parts
-from quantization.export.passes import graphs
 from quantization.formats import (
     BLOCK_SIZES,
     MAX_BITS,
@@ -111,9 +111,9 @@ def audit(file: bytes | Path) -> Audit:
     outside = check_outside(model, folder)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     functions = {f.name: f.SerializeToString(deterministic=True) for f in model.functions if f.domain == DOMAIN}
-    opset = next((o.version for o in model.opset_import if o.domain in STANDARD), 0)
+    opset = opset_of(model)
     weights = _Weights(tensors, folder, opset)
-    for node in (node for graph in graphs(model.graph) for node in graph.node):
+    for node in nodes(model.graph):
         if node.domain == DOMAIN and not node.output:
             raise FileNotAudited(f"node {node.name} calls {node.op_type} and has no output")
         if node.op_type == BIAS and node.domain == DOMAIN:
@@ -128,7 +128,7 @@ def audit(file: bytes | Path) -> Audit:
             weights.made(call)
         elif node.op_type == OPERATOR and node.domain == RUNTIME:
             weights.multiplied(node)
-        elif node.domain in STANDARD:
+        elif is_standard(node):
             weights.read(node)
     return Audit(weights.found(), tuple(rounded_activations(model.graph)), len(data) + outside)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from network.onnx_graph import graphs, subgraphs
 from quantization.errors import FileNotAudited
-from quantization.export.passes import graphs
 
 
 def place_outside(tensor: TensorProto, location: str, offset: int, length: int) -> None:
@@ -79,9 +79,8 @@ def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
         yield from _of_attributes(graph.node)
     for function in model.functions:
         yield from _of_attributes(function.node)
-        for node in function.node:
-            for inner in (inner for a in node.attribute for inner in (*([a.g] if a.HasField("g") else []), *a.graphs)):
-                yield from _tensors(onnx.ModelProto(graph=inner))
+        for inner in (inner for node in function.node for inner in subgraphs(node)):
+            yield from _tensors(onnx.ModelProto(graph=inner))
 
 
 def _of_attributes(nodes: Iterable[onnx.NodeProto]) -> Iterator[TensorProto]:

@@ -17,8 +17,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from network.activations import names_read
 from network.graph import Network
+from network.onnx_graph import names_read
 from network.sites import RECURRENT
 from quantization.errors import QuantizationError
 from quantization.export.passes import Pass, insert_nodes, short_names, without_values

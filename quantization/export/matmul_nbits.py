@@ -23,8 +23,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from network.activations import names_read
 from network.graph import Network
+from network.onnx_graph import attributes, names_read
 from quantization.activations.kernels import KernelUse
 from quantization.errors import QuantizationError
 from quantization.export.passes import Packed, Pass, short_names, without_values
@@ -108,12 +108,10 @@ def _transposed(network: Network, node: onnx.NodeProto, weight: str) -> bool | N
         return None
     if node.op_type == "MatMul":
         return False
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    if node.op_type != "Gemm" or attributes.get("transA", 0):
+    given = attributes(node)
+    if node.op_type != "Gemm" or given.get("transA", 0) or given.get("alpha", 1) != 1 or given.get("beta", 1) != 1:
         return None
-    if attributes.get("alpha", 1) != 1 or attributes.get("beta", 1) != 1:
-        return None
-    transposed = bool(attributes.get("transB", 0))
+    transposed = bool(given.get("transB", 0))
     if len(node.input) > 2 and node.input[2]:
         bias = network.initializers.get(node.input[2])
         columns = network.initializers[weight].dims[0 if transposed else 1]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper, numpy_helper
 
+from network.onnx_graph import graphs, opset_of
 from quantization.activations.kernels import WeightKernel, made_for
 from quantization.errors import QuantizationError
 from quantization.export.write_fields import GRAPH, INITIALIZER, copy_fields
@@ -236,19 +237,6 @@ def add_functions(draft: onnx.ModelProto, functions: Mapping[str, bytes]) -> Non
     if not any(o.domain == DOMAIN for o in draft.opset_import):
         draft.opset_import.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
     draft.ir_version = max(draft.ir_version, _IR_OF_NATIVE if opset_of(draft) >= NATIVE_OPSET else _IR_OF_FUNCTIONS)
-
-
-def opset_of(draft: onnx.ModelProto) -> int:
-    return next((o.version for o in draft.opset_import if o.domain in ("", "ai.onnx")), 0)
-
-
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """`graph` and every graph within its nodes (If, Loop, Scan)."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-                yield from graphs(inner)
 
 
 def _value_names(graph: onnx.GraphProto) -> set[str]:

@@ -25,8 +25,9 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from network.activations import names_read, sole_readers
+from network.activations import sole_readers
 from network.graph import Layer, Network
+from network.onnx_graph import names_read
 from quantization.activations.biases import kernel_codes, kernel_scale
 from quantization.activations.kernels import kernel_uses, with_kernels
 from quantization.activations.quantized import QuantizedActivation
