@@ -20,7 +20,6 @@ that its inputs stay sites of their own.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -30,7 +29,6 @@ from onnx import numpy_helper
 from network.expansion import is_expanded
 from network.graph import Network
 from network.onnx_graph import attributes, is_standard, names_read
-from network.shapes import float_shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +75,18 @@ def moved_from(network: Network) -> dict[str, str]:
 
 def sole_readers(network: Network) -> dict[str, onnx.NodeProto]:
     """For every value that one node of the main graph reads, once, and nothing else: that node. Outputs have none."""
-    uses = Counter(spec.name for spec in network.outputs)
-    readers: dict[str, onnx.NodeProto] = {}
-    for node in network.proto.graph.node:
-        uses.update(names_read(node))
-        readers.update(dict.fromkeys(node.input, node))
-    return {name: node for name, node in readers.items() if name and uses[name] == 1}
+    outputs = {spec.name for spec in network.outputs}
+    return {
+        name: nodes[0]
+        for name, nodes in network.readers.items()
+        if len(nodes) == 1 and name not in outputs and name in nodes[0].input
+    }
 
 
 def constant_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """The shapes of float values that are computed from initializers alone."""
     variable = _variable(network)
-    shapes, _ = float_shapes(network.proto)
+    shapes, _ = network.float_shapes
     return {name: shape for name, shape in shapes.items() if name not in variable}
 
 
@@ -108,7 +106,7 @@ class _Graph:
         self.nodes = list(network.proto.graph.node)
         self.initializers = network.initializers
         self.sole_readers = sole_readers(network)
-        self.shapes, floats = float_shapes(network.proto)
+        self.shapes, floats = network.float_shapes
         self.values = _variable(network) & floats - {""} - {
             name for node in self.nodes if _is_refused(node) for name in node.output
         }

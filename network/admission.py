@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 import onnx.inliner
 import onnx.version_converter
-from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]  # ships no types
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from network.errors import (
@@ -37,7 +37,17 @@ from network.errors import (
 )
 from network.graph import TensorSpec
 from network.memory import estimate_memory
-from network.onnx_graph import graphs, is_standard, nodes, own_inputs, shape_of, shape_skeleton, standard_imports
+from network.onnx_graph import (
+    graphs,
+    is_external,
+    is_standard,
+    messages,
+    nodes,
+    own_inputs,
+    shape_of,
+    shape_skeleton,
+    standard_imports,
+)
 
 MAX_PROTOBUF_BYTES = 2**31 - 1  # what any protobuf reader takes
 MAX_FUNCTION_DEPTH = 64
@@ -103,7 +113,7 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
             "remove debug metadata, or ask the operator of this service for a higher limit"
         )
     model = _parse(data)
-    _walk(model, limits.max_nodes * _MESSAGES_PER_NODE)
+    _check_messages(model, limits.max_nodes * _MESSAGES_PER_NODE)
     if model.training_info:
         raise ModelInvalid("the model carries training information; export the inference graph alone")
     _check_extent(model, limits)
@@ -144,24 +154,18 @@ def _parse(data: bytes) -> ModelProto:
     return model
 
 
-def _walk(model: ModelProto, max_messages: int) -> None:
-    """Visit every message of the file, known by its type and not by its place, so that no tensor is missed."""
-    stack: list[Message] = [model]
-    count = 0
-    while stack:
-        message = stack.pop()
-        count += 1
+def _check_messages(model: ModelProto, max_messages: int) -> None:
+    """No more messages than that, no data outside of the file, and no broken text."""
+    for count, message in enumerate(messages(model), start=1):
         if count > max_messages:
             raise ModelTooLarge(f"the model has more than {max_messages:,} parts; expected a network of sane size")
-        if isinstance(message, TensorProto) and (message.external_data or message.data_location != TensorProto.DEFAULT):
+        if isinstance(message, TensorProto) and is_external(message):
             raise ExternalData(
                 f"tensor {message.name!r} has its data outside the model file; only self-contained models are taken: "
                 "save it with onnx.save_model(..., save_as_external_data=False)"
             )
         for field, value in message.ListFields():
-            if field.type == field.TYPE_MESSAGE:
-                stack.extend(value if field.is_repeated else (value,))
-            elif field.type == field.TYPE_STRING:
+            if field.type == field.TYPE_STRING:
                 texts = value if field.is_repeated else (value,)
                 if any(isinstance(text, bytes) for text in texts):  # how protobuf hands out broken UTF-8
                     raise ModelInvalid(f"a {field.name} in the model is not valid UTF-8; the file is damaged")

@@ -16,7 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from network.onnx_graph import opset_of
+from network.onnx_graph import names_read, opset_of
+from network.shapes import float_shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,20 @@ class Network:
         """All layers, in graph order of their sites."""
         for site in self.sites:
             yield from site.layers
+
+    @cached_property
+    def readers(self) -> dict[str, tuple[onnx.NodeProto, ...]]:
+        """The nodes of the main graph that read a value, by its name, each as often as it or its inner graphs do."""
+        readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.proto.graph.node:
+            for name in names_read(node):
+                readers.setdefault(name, []).append(node)
+        return {name: tuple(nodes) for name, nodes in readers.items()}
+
+    @cached_property
+    def float_shapes(self) -> tuple[dict[str, tuple[int, ...]], set[str]]:
+        """The known shapes of float32 values for one sample, and the names of all of them."""
+        return float_shapes(self.proto)
 
     @property
     def opset(self) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import onnx
+from google.protobuf.message import Message  # type: ignore[import-untyped]  # ships no types
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto
 
 STANDARD_DOMAINS = ("", "ai.onnx")
@@ -42,6 +43,22 @@ def nodes(holder: GraphProto | FunctionProto) -> Iterator[NodeProto]:
         yield node
         for inner in subgraphs(node):
             yield from nodes(inner)
+
+
+def messages(model: ModelProto) -> Iterator[Message]:
+    """Every message in the model, to be known by its type and not by its place, so that no tensor is missed."""
+    stack: list[Message] = [model]
+    while stack:
+        message = stack.pop()
+        yield message
+        for field, value in message.ListFields():
+            if field.type == field.TYPE_MESSAGE:
+                stack.extend(value if field.is_repeated else (value,))
+
+
+def is_external(tensor: TensorProto) -> bool:
+    """Whether the tensor has its values outside of the file, or claims to have them in the memory of the process."""
+    return bool(tensor.external_data) or tensor.data_location != TensorProto.DEFAULT
 
 
 def names_read(node: NodeProto) -> Iterator[str]:

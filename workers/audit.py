@@ -13,7 +13,7 @@ from quantization.export.audit import audit
 def main(path: Path) -> int:
     """Write it, or why it cannot be read."""
     try:
-        found = audit(path)
+        found = audit(path.read_bytes())
     except (FileNotAudited, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
