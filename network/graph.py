@@ -94,13 +94,23 @@ class Network:
             yield from site.layers
 
     @cached_property
-    def readers(self) -> dict[str, tuple[onnx.NodeProto, ...]]:
+    def nodes(self) -> dict[str, onnx.NodeProto]:
+        """The nodes of the main graph by name, in its order."""
+        return {node.name: node for node in self.proto.graph.node}
+
+    @cached_property
+    def makers(self) -> dict[str, onnx.NodeProto]:
+        """The node of the main graph that makes a value, by its name."""
+        return {name: node for node in self.proto.graph.node for name in node.output if name}
+
+    @cached_property
+    def readers(self) -> dict[str, list[onnx.NodeProto]]:
         """The nodes of the main graph that read a value, by its name, each as often as it or its inner graphs do."""
         readers: dict[str, list[onnx.NodeProto]] = {}
         for node in self.proto.graph.node:
             for name in names_read(node):
                 readers.setdefault(name, []).append(node)
-        return {name: tuple(nodes) for name, nodes in readers.items()}
+        return readers
 
     @cached_property
     def float_shapes(self) -> tuple[dict[str, tuple[int, ...]], set[str]]:

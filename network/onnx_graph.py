@@ -87,11 +87,6 @@ def is_standard(node: NodeProto) -> bool:
     return node.domain in STANDARD_DOMAINS
 
 
-def domain_of(item: NodeProto | OperatorSetIdProto) -> str:
-    """The domain of a node or of an import, with one spelling of the standard one."""
-    return "" if item.domain in STANDARD_DOMAINS else str(item.domain)
-
-
 def standard_imports(holder: ModelProto | FunctionProto) -> list[OperatorSetIdProto]:
     """The imports of the standard operator set; a valid model has one."""
     return [entry for entry in holder.opset_import if entry.domain in STANDARD_DOMAINS]

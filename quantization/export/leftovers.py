@@ -46,12 +46,11 @@ _SMALLEST = 2.0**-14  # below it float16 has fewer digits, and at last none
 def leftovers(network: Network) -> frozenset[str]:
     """The float32 initializers that a file may store as float16, by name: parameters of the network that are no weight
     of a site, that float16 can hold, and that are smaller so."""
-    made_by = {name: node.op_type for node in network.proto.graph.node for name in node.output}
     weights = {site.weight for site in network.sites}
     outputs = {spec.name for spec in network.outputs}
     parameters: dict[str, list[bool]] = {}
     for node in network.proto.graph.node:
-        for name, is_factor in _parameters(network, node, made_by):
+        for name, is_factor in _parameters(network, node):
             parameters.setdefault(name, []).append(is_factor)
     return frozenset(
         name
@@ -62,7 +61,7 @@ def leftovers(network: Network) -> frozenset[str]:
     )
 
 
-def _parameters(network: Network, node: onnx.NodeProto, made_by: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
+def _parameters(network: Network, node: onnx.NodeProto) -> Iterator[tuple[str, bool]]:
     """The initializers that the node takes as parameters, and whether they multiply or divide."""
     tensors = network.initializers
     for places, is_factor in ((_ADDED, False), (_FACTORS, True)):
@@ -74,7 +73,9 @@ def _parameters(network: Network, node: onnx.NodeProto, made_by: Mapping[str, st
     for name, other in ((node.input[0], node.input[1]), (node.input[1], node.input[0])):
         if name in tensors and other not in tensors:
             is_vector = sum(length > 1 for length in tensors[name].dims) == 1
-            if is_vector or (node.op_type == "Add" and made_by.get(other) in _LAYERS):
+            if is_vector or (
+                node.op_type == "Add" and other in network.makers and network.makers[other].op_type in _LAYERS
+            ):
                 yield name, _ELEMENTWISE[node.op_type]
 
 
