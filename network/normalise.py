@@ -2,8 +2,8 @@
 
 In this order: initializers out of the inputs, input shapes fixed by the data (the batch axis stays free where the file
 leaves it free), model-local functions inlined, constants and shape arithmetic folded, BatchNorm folded into the layer
-before it, identical initializers merged, the opset converted, all folded once more, every node named. At last the whole
-is given an older opset, if asked for (`network.opset`).
+before it, identical initializers merged, the opset converted, all folded once more, every node named. At last it is
+lowered to an older opset, if a request names one (`network.opset`).
 """
 
 from __future__ import annotations

@@ -49,9 +49,12 @@ class _Values:
     shapes: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
     constants: dict[str, TensorProto] = field(default_factory=dict)
 
+    def copy(self) -> _Values:
+        return _Values(dict(self.types), dict(self.shapes), dict(self.constants))
+
     def of(self, graph: GraphProto) -> _Values:
         """With those of `graph`, which lies within this one."""
-        known = _Values(dict(self.types), dict(self.shapes), dict(self.constants))
+        known = self.copy()
         for value in (*graph.input, *graph.value_info, *graph.output):
             known.types[value.name] = value.type.tensor_type.elem_type
             if (shape := shape_of(value)) is not None:
@@ -89,7 +92,7 @@ def lower(proto: ModelProto, opset: int) -> None:
     Raises:
         OpsetNotReachable: there are nodes that no older opset has, or that mean something else there; the text names
             them and the oldest opset that would do.
-        ValueError: `opset` or that of `proto` is another one.
+        ValueError: `opset` or that of `proto` is outside of this range.
     """
     imported = standard_imports(proto)
     if not OLDEST_OPSET <= opset <= TARGET_OPSET or [entry.version for entry in imported] != [TARGET_OPSET]:
@@ -129,17 +132,17 @@ def _at(node: NodeProto, known: _Values, opset: int, prefix: str) -> Expansion |
     """What computes at `opset` what the node does: itself or, in names that begin with `prefix`, others; or nothing."""
     if not _obstacle(node, known, opset):
         return Expansion((node,), ())
-    found = expand(node, known.types, known.shapes, prefix, TARGET_OPSET)
-    if found is None:
+    expansion = expand(node, known.types, known.shapes, prefix, TARGET_OPSET)
+    if expansion is None:
         return None
-    inside = _Values(dict(known.types), dict(known.shapes), dict(known.constants))
-    for tensor in found.constants:
+    inside = known.copy()
+    for tensor in expansion.constants:
         inside.add(tensor.name, tensor)
-    parts = [_at(inner, inside, opset, f"{inner.name}/") for inner in found.nodes]
+    parts = [_at(inner, inside, opset, f"{inner.name}/") for inner in expansion.nodes]
     whole = [part for part in parts if part is not None]
     if len(whole) < len(parts):
         return None
-    constants = itertools.chain(found.constants, *(part.constants for part in whole))
+    constants = itertools.chain(expansion.constants, *(part.constants for part in whole))
     return Expansion(tuple(itertools.chain(*(part.nodes for part in whole))), tuple(constants))
 
 
@@ -153,13 +156,13 @@ def _rewrite(graph: GraphProto, around: _Values, opset: int, taken: set[str]) ->
             nodes.append(node)
             continue
         prefix = _free_prefix(node, taken) if _obstacle(node, known, opset) else ""
-        found = _at(node, known, opset, prefix) or Expansion((node,), ())
-        for new in found.nodes:
+        expansion = _at(node, known, opset, prefix) or Expansion((node,), ())
+        for new in expansion.nodes:
             _relabel(new, known, opset)
-        nodes.extend(found.nodes)
-        graph.initializer.extend(found.constants)
-        taken.update(tensor.name for tensor in found.constants)
-        taken.update(itertools.chain(*((new.name, *new.output) for new in found.nodes)))
+        nodes.extend(expansion.nodes)
+        graph.initializer.extend(expansion.constants)
+        taken.update(tensor.name for tensor in expansion.constants)
+        taken.update(itertools.chain(*((new.name, *new.output) for new in expansion.nodes)))
     if len(nodes) > len(graph.node):
         copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del graph.node[:]
@@ -177,13 +180,13 @@ def _refuse(blocked: Sequence[tuple[NodeProto, _Values, str]], opset: int) -> No
     """Say what stands in the way, unless nothing does."""
     if not blocked:
         return
-    found: dict[str, list[str]] = {}
+    users: dict[str, list[str]] = {}
     for node, _, why in blocked:
-        found.setdefault(f"{node.op_type} {why}", []).append(repr(label(node)))
+        users.setdefault(f"{node.op_type} {why}", []).append(repr(label(node)))
     newer = range(opset + 1, TARGET_OPSET + 1)
     oldest = max(next(o for o in newer if _at(node, known, o, "")) for node, known, _ in blocked)
     obstacles = "; ".join(
-        f"{what} ({'node' if len(names) == 1 else 'nodes'} {listing(names)})" for what, names in found.items()
+        f"{what} ({'node' if len(names) == 1 else 'nodes'} {listing(names)})" for what, names in users.items()
     )
     raise OpsetNotReachable(
         f"the network cannot have opset {opset}: {obstacles}. The oldest opset that it can have is {oldest}: set opset "
@@ -220,7 +223,7 @@ def _relabel(node: NodeProto, known: _Values, opset: int) -> None:
     older = _schema(node.op_type, opset)
     if older is None:
         return
-    for attribute in [one for one in node.attribute if one.name not in older.attributes]:
+    for attribute in [a for a in node.attribute if a.name not in older.attributes]:
         node.attribute.remove(attribute)
     if node.op_type == "GridSample" and opset < _CHANGED["GridSample"][0]:
         for attribute in node.attribute:
@@ -278,7 +281,7 @@ def _unknown_type(node: NodeProto, known: _Values, older: OpSchema) -> str | Non
                 return f"with {name!r} of type {written}"
             same = variables.setdefault(parameter.type_str, type_) if parameter.is_homogeneous else type_
             if same != type_:
-                return f"with {name!r} of type {written} beside {TensorProto.DataType.Name(same).lower()}"
+                return f"with {name!r} of type {written} and others of type {TensorProto.DataType.Name(same).lower()}"
     return None
 
 

@@ -28,7 +28,7 @@ def find_sites(proto: onnx.ModelProto) -> tuple[Site, ...]:
 
     A weight that several nodes use is one site, and one without numbers is none. A site is called like its weight
     without `.weight`; where the exporter made the weight's name up, like the module it says the node came from, else
-    like the node. The two weights of a recurrent node are told apart by `.W` (of the inputs) and `.R` (of the hidden
+    like the node. The two weights of a recurrent node are distinguished by `.W` (of the inputs) and `.R` (of the hidden
     states) behind that.
     """
     graph = proto.graph
@@ -139,10 +139,13 @@ def _recurrent(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> tupl
 
     Every step of X `[steps, samples, inputs]` takes every weight once.
     """
-    found = [name for name in node.input[1:3] if name in weights]
     inputs = shapes.get(node.input[0], (1, 1, 1))
     steps = math.prod(inputs[:2])
-    return tuple(Layer(node.name, node.op_type, name, 1, steps * math.prod(weights[name])) for name in found)
+    return tuple(
+        Layer(node.name, node.op_type, name, 1, steps * math.prod(weights[name]))
+        for name in node.input[1:3]
+        if name in weights
+    )
 
 
 _RULES: Mapping[str, Callable[[onnx.NodeProto, _Weights, _Shapes], Layer | None]] = {

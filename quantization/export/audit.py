@@ -122,36 +122,36 @@ def audit(file: bytes) -> Audit:
             weights.multiplied(node)
         elif is_standard(node):
             weights.read(node)
-    return Audit(weights.found(), tuple(rounded_activations(model.graph)), len(file))
+    return Audit(weights.all(), tuple(rounded_activations(model.graph)), len(file))
 
 
 class _Weights:
-    """The weights that were found so far, each once."""
+    """The weights of the nodes so far, each once."""
 
     def __init__(self, tensors: Mapping[str, onnx.TensorProto], opset: int) -> None:
         self._tensors = tensors
         self._opset = opset
-        self._found: dict[str, StoredWeight] = {}
+        self._stored: dict[str, StoredWeight] = {}
         self._calls: dict[tuple[str, bool], _Call] = {}  # by the name of a digit, and whether integer kernels take it
         self._products: dict[str, tuple[str, ...]] = {}
 
-    def found(self) -> tuple[StoredWeight, ...]:
-        return tuple(self._found.values())
+    def all(self) -> tuple[StoredWeight, ...]:
+        return tuple(self._stored.values())
 
     def made(self, call: _Call) -> None:
         """By one of our functions. From the same digits it makes a weight for floats and for integer kernels only."""
         digits, is_kernel = call.tensors(DIGITS + HALVES), call.kernel is not None
         others = [made for name in digits if (made := self._calls.get((name, not is_kernel))) is not None]
-        if any((name, is_kernel) in self._calls for name in digits) or not all(self._is_one(call, o) for o in others):
+        if any((name, is_kernel) in self._calls for name in digits) or not all(self._is_same(call, o) for o in others):
             raise FileNotAudited(f"weight {call.name}: another weight is made from its digits {', '.join(digits)}")
         self._calls.update(((name, is_kernel), call) for name in digits)
         if others:
             return
-        if call.name in self._found:
+        if call.name in self._stored:
             raise FileNotAudited(f"several weights are called {call.name}")
-        self._found[call.name] = call.weight()
+        self._stored[call.name] = call.weight()
 
-    def _is_one(self, call: _Call, other: _Call) -> bool:
+    def _is_same(self, call: _Call, other: _Call) -> bool:
         """Whether the two forms, one of them for integer kernels, have the same digits and scales."""
         kernel, plain = (other, call) if call.kernel is None else (call, other)
         if (kernel.tensors(DIGITS), kernel.format) != (plain.tensors(DIGITS), plain.format) or kernel.kernel is None:
@@ -164,16 +164,16 @@ class _Weights:
     def multiplied(self, node: onnx.NodeProto) -> None:
         """By an operator that takes it as it is packed."""
         weight, names = _multiplied(node, self._tensors), tuple(name for name in node.input[1:4] if name)
-        if self._products.setdefault(weight.name, names) != names or self._found.get(weight.name, weight) != weight:
+        if self._products.setdefault(weight.name, names) != names or self._stored.get(weight.name, weight) != weight:
             raise FileNotAudited(f"weight {weight.name}: {node.name} reads it with other scales or as another format")
-        self._found[weight.name] = weight
+        self._stored[weight.name] = weight
 
     def read(self, node: onnx.NodeProto) -> None:
         """As a float initializer."""
         for name in (node.input[place] for place in _WEIGHT_INPUTS.get(node.op_type, ()) if place < len(node.input)):
             tensor = self._tensors.get(name)
-            if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT and name not in self._found:
-                self._found[name] = _plain(tensor)
+            if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT and name not in self._stored:
+                self._stored[name] = _plain(tensor)
 
 
 def rounded_activations(graph: onnx.GraphProto) -> Iterator[StoredActivation]:
@@ -239,10 +239,10 @@ def _multiplied(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -
     except ValueError as error:
         raise FileNotAudited(f"weight {name}: {node.name} multiplies in no format: {error}") from error
     for part, called in zip(parts, given, strict=True):
-        found = (tensors[called].data_type, tuple(tensors[called].dims), len(tensors[called].raw_data))
-        if found != (part.data_type, part.dims, part.size_bytes):
+        stored = (tensors[called].data_type, tuple(tensors[called].dims), len(tensors[called].raw_data))
+        if stored != (part.data_type, part.dims, part.size_bytes):
             raise FileNotAudited(
-                f"weight {name}: {called} is of type {found[0]}, shape {found[1]} and {found[2]} bytes, expected "
+                f"weight {name}: {called} is of type {stored[0]}, shape {stored[1]} and {stored[2]} bytes, expected "
                 f"{part.data_type}, {part.dims} and {part.size_bytes}"
             )
     codes, *shared = (part.size_bytes for part in parts)
@@ -284,19 +284,19 @@ def _packed(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], opset
     for format_, axis, is_kernel in itertools.product(candidates, range(max(len(shape), 1)), (False, True)):
         kernel = axis if is_kernel else None
         try:
-            found = storage(format_, shape, axis, kernel, opset)
+            stored = storage(format_, shape, axis, kernel, opset)
         except NotStorable:
             continue
-        if found.function.name == node.op_type and [(part.data_type, part.dims) for part in found.parts] == layout:
+        if stored.function.name == node.op_type and [(part.data_type, part.dims) for part in stored.parts] == layout:
             break
     else:
         raise FileNotAudited(f"weight {name}: its tensors and its call {node.op_type} are those of no format")
-    if list(node.attribute) != list(found.call(node.input, name).attribute):
+    if list(node.attribute) != list(stored.call(node.input, name).attribute):
         raise FileNotAudited(f"weight {name}: its call {node.op_type} has attributes that are never written")
-    for tensor, part in zip(parts, found.parts, strict=True):
+    for tensor, part in zip(parts, stored.parts, strict=True):
         if (size := len(tensor.raw_data)) != part.size_bytes:
             raise FileNotAudited(f"weight {name}: {tensor.name} holds {size} bytes, expected {part.size_bytes}")
-    return _Call(name, tuple(node.input), format_, shape, found, kernel)
+    return _Call(name, tuple(node.input), format_, shape, stored, kernel)
 
 
 def _stated_shape(node: onnx.NodeProto) -> tuple[int, ...]:
@@ -324,9 +324,9 @@ def _all_formats() -> Iterator[WeightFormat]:
 
 def _with_outliers(function: str) -> Iterator[WeightFormat]:
     """The codebooks whose function may be the one of this name: too many to try them all."""
-    if (found := re.fullmatch(r"Code\w*o(\d{1,3})", function)) and int(found[1]) <= MAX_OUTLIERS:
+    if (match := re.fullmatch(r"Code\w*o(\d{1,3})", function)) and int(match[1]) <= MAX_OUTLIERS:
         for bits in range(MIN_BITS, MAX_CODEBOOK_BITS + 1):
-            yield CodebookFormat(bits, int(found[1]))
+            yield CodebookFormat(bits, int(match[1]))
 
 
 def _plain(tensor: onnx.TensorProto) -> StoredWeight:

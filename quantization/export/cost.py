@@ -83,8 +83,8 @@ def _second_forms(network: Network, activations: Mapping[str, UnsignedFormat]) -
     for name, kernel in kernels.items():
         if kernel.others:
             shape, axis = sites[name].shape, sites[name].channel_axis
-            both, one = (_weight_bytes(widest, shape, axis, name, k, network.opset) for k in (kernel, None))
-            total += both - one
+            both, single = (_weight_bytes(widest, shape, axis, name, k, network.opset) for k in (kernel, None))
+            total += both - single
     return total
 
 

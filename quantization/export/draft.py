@@ -82,7 +82,7 @@ class Draft:
         for tensor in self.model.graph.initializer:
             if (missing := self.missing.get(tensor.name)) is None:
                 continue
-            if missing.initializer != initializer:  # the tensors of one follow each other
+            if missing.initializer != initializer:  # its tensors follow each other
                 initializer, held = missing.initializer, values(missing.initializer)
             tensor.raw_data = held[missing.place]
         return bytes(self.model.SerializeToString(deterministic=True))
@@ -100,7 +100,7 @@ def draft_file(
     """The file that stores weights as `layout` says.
 
     Args:
-        biases: by node name, of all uses in the layout that have one.
+        biases: by node name, of all uses in the layout that have a bias.
         halves: other initializers that are stored as float16.
         dropped: initializers that are left out.
 

@@ -44,7 +44,7 @@ def export(
     """The network with `weights` stored at their widths: a file for plain ONNX Runtime, the same bytes every time.
 
     A layer whose input and output are quantized runs as an integer kernel, whatever the width of its weight; every
-    other layer runs on floats, with just the values that were asked for.
+    other layer runs on floats, with just the values of its quantized weight.
 
     Args:
         network: normalised; not changed.
