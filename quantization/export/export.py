@@ -1,6 +1,7 @@
 """The quantized ONNX file, and the float file with the same values.
 
-Memory: beside the network and its quantized weights twice the file. Float weights that are replaced are never copied.
+Memory: beside the network and its quantized weights three times the file. Float weights that are replaced are never
+copied.
 """
 
 from __future__ import annotations
