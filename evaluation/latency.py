@@ -51,17 +51,13 @@ class Timed:
     inputs: Arrays
 
 
-def nothing() -> None:
-    """For callers whose measurement nobody interrupts."""
-
-
 def measure_alternatives(
     timed: Sequence[Timed],
     threads: int,
     *,
     relative_spread: float = 0.01,
     most_seconds: float = 0.5,
-    check: Callable[[], None] = nothing,
+    check: Callable[[], None] = lambda: None,
 ) -> list[Latency]:
     """The latency of every file; they take turns, so that what slows the machine for a while slows all of them.
 

@@ -101,6 +101,11 @@ class Subject:
         """The candidates that round activations, by their place in `changes`."""
         return {k: change for k, change in enumerate(self.changes) if isinstance(change, ActivationChange)}
 
+    @property
+    def weights(self) -> list[str]:
+        """The initializers that candidates round, each once, in the order of the candidates."""
+        return list(dict.fromkeys(change.initializer for change in self.weight_changes.values()))
+
     def take(self, samples: NDArray[np.int64]) -> Subject:
         """The same candidates on these samples only."""
         return replace(self, inputs={name: array[samples] for name, array in self.inputs.items()})

@@ -16,7 +16,7 @@ the network forward (by the double-backward trick of `sensitivity.estimators.dir
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,10 +24,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sensitivity.estimate import Subject, WeightChange
+from sensitivity.estimate import Subject
 from sensitivity.estimators.directional import OutputChanges
 from sensitivity.estimators.linearisation import Linearisation, Linearised, Place, micro_batches, weight_error
-from sensitivity.loss import Loss, transposed_root_times
+from sensitivity.loss import transposed_root_times
 
 
 @dataclass(frozen=True)
@@ -63,38 +63,37 @@ class Eigenvalues:
 
 
 def largest_eigenvalues(
-    subject: Subject,
-    changes: Sequence[WeightChange],
-    generator: torch.Generator,
-    rule: PowerRule,
-    check: Callable[[float], None],
+    subject: Subject, generator: torch.Generator, rule: PowerRule, check: Callable[[float], None]
 ) -> Eigenvalues:
-    """`lambda_max(H_ii)` of every weight that one of `changes` rounds, over all samples of `subject`.
+    """`lambda_max(H_ii)` of every weight of `subject`, over all its samples.
 
     Args:
-        subject: the network, the samples and the loss.
-        changes: which weights; the order of the result is that of `weights_of`.
+        subject: the network, the weights, the samples and the loss; the order of the result is that of its `weights`.
         generator: source of the first vectors.
         rule: when to stop.
         check: called after every iteration with the fraction of the largest number of them.
 
     Raises:
-        ValueError: there are no candidates.
+        ValueError: no candidate rounds a weight.
     """
-    linearisation = Linearisation(subject, changes, Place.WEIGHT)
+    linearisation = Linearisation(subject, list(subject.weight_changes.values()), Place.WEIGHT)
 
-    def products() -> Iterator[_Products]:
+    def parts() -> Iterator[tuple[Linearised, OutputChanges]]:
         for batch in micro_batches(subject):
-            yield _Products(linearisation.at(batch.inputs), subject.loss)
+            linearised = linearisation.at(batch.inputs)
+            yield linearised, OutputChanges(linearised, subject.loss)
 
-    kept = list(products()) if subject.samples <= subject.batch else None  # one batch is linearised once
-    blocks = [_Block(name, subject.network.parameters[name], generator) for name in weights_of(changes)]
+    kept = list(parts()) if subject.samples <= subject.batch else None  # one batch is linearised once
+    blocks = [_Block(name, subject.network.parameters[name], generator) for name in subject.weights]
     iterations = 0
     while iterations < rule.max_iterations and not all(block.converged for block in blocks):
         moving = [block for block in blocks if not block.converged]
-        for product in kept or products():
+        for linearised, changes in kept or parts():
             for block in moving:
-                block.add(*product.times(block.name, block.vector))
+                root = changes.along({block.name: block.vector})
+                weighted = transposed_root_times(subject.loss, root, linearised.outputs.detach())
+                [product] = linearised.gradients(weighted, of=[block.name]).values()
+                block.add(root.flatten(1).double().square().sum(1), product)
         for block in moving:
             block.step(subject.samples, rule.rtol)
         iterations += 1
@@ -106,48 +105,19 @@ def largest_eigenvalues(
     )
 
 
-def weights_of(changes: Sequence[WeightChange]) -> list[str]:
-    """The initializers that the candidates round, each once, in the order of the candidates."""
-    return list(dict.fromkeys(change.initializer for change in changes))
-
-
 def scores_by_size(
-    subject: Subject, curvature: Mapping[str, tuple[float, float]]
+    subject: Subject, curvature: NDArray[np.float64], error: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """`curvature / n_i ||d||^2` of each candidate of `subject` with its standard error; NaN for activations.
 
-    `curvature` has for each initializer a number and its standard error.
+    `curvature` and its standard error `error` have a number for each of the subject's `weights`.
     """
     scores, stderr = np.full((2, len(subject.changes)), np.nan)
     for k, change in subject.weight_changes.items():
+        weight = subject.weights.index(change.initializer)
         mean_square = np.square(weight_error(subject, change)).mean()
-        scores[k], stderr[k] = (number * mean_square for number in curvature[change.initializer])
+        scores[k], stderr[k] = curvature[weight] * mean_square, error[weight] * mean_square
     return scores, stderr
-
-
-class _Products:
-    """Products with the blocks of the Hessian of the summed loss of one micro-batch."""
-
-    def __init__(self, linearised: Linearised, loss: Loss) -> None:
-        self._linearised = linearised
-        self._loss = loss
-        self._changes = OutputChanges(linearised, loss)
-
-    def times(self, name: str, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """`||B J v||^2` of every sample `[samples]`, and `sum_s J_i' B' B J_i v` in the shape of the weight."""
-        root = self._changes.along({name: vector})
-        outputs = self._linearised.outputs
-        if not outputs.requires_grad:
-            return torch.zeros(len(root)), torch.zeros_like(vector)
-        [product] = torch.autograd.grad(
-            outputs,
-            self._linearised.values[name],
-            transposed_root_times(self._loss, root, outputs.detach()),
-            retain_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-        return root.flatten(1).double().square().sum(1), product
 
 
 class _Block:
@@ -163,7 +133,7 @@ class _Block:
         self._product = torch.zeros_like(self.vector, dtype=torch.float64)
 
     def add(self, quotients: Tensor, product: Tensor) -> None:
-        """One micro-batch's part of the product and of the Rayleigh quotient."""
+        """One micro-batch's `||B J v||^2` of every sample `[samples]`, and `sum_s J_i' B' B J_i v`."""
         self._sum += quotients.sum().item()
         self._square += quotients.square().sum().item()
         self._product = self._product + product.double()

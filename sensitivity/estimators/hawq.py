@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 
 from sensitivity.estimate import Estimate, Subject, Unit
-from sensitivity.estimators.eigenvalues import PowerRule, largest_eigenvalues, scores_by_size, weights_of
+from sensitivity.estimators.eigenvalues import PowerRule, largest_eigenvalues, scores_by_size
 
 SAMPLES = 256
 
@@ -27,13 +27,11 @@ def hawq(subject: Subject, rule: PowerRule | None = None) -> Estimate:
         ValueError: no candidate rounds a weight.
     """
     rule = rule or PowerRule()
-    changes = list(subject.weight_changes.values())
     generator = torch.Generator().manual_seed(subject.seed)
     count = min(max(SAMPLES, subject.batch), subject.samples)
     count = count // subject.batch * subject.batch or count  # whole batches, for networks that fix their size
     part = subject.take(torch.randperm(subject.samples, generator=generator)[:count].numpy())
-    eigenvalues = largest_eigenvalues(part, changes, generator, rule, subject.check)
+    eigenvalues = largest_eigenvalues(part, generator, rule, subject.check)
     subject.check(1.0)
-    values = zip(eigenvalues.values, eigenvalues.stderr, strict=True)
-    scores, stderr = scores_by_size(subject, dict(zip(weights_of(changes), values, strict=True)))
+    scores, stderr = scores_by_size(subject, eigenvalues.values, eigenvalues.stderr)
     return Estimate("hawq", Unit.RELATIVE, scores, stderr, part.samples, eigenvalues.note(rule))

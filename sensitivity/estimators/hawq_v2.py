@@ -35,9 +35,8 @@ def hawq_v2(subject: Subject, rule: TraceRule | None = None) -> Estimate:
 
     The standard error is of the traces: the squared error of a weight is known exactly.
     """
-    weights = list(dict.fromkeys(change.initializer for change in subject.weight_changes.values()))
-    if weights:
-        return hawq_v2_with_traces(subject, weights, rule)[0]
+    if subject.weights:
+        return hawq_v2_with_traces(subject, subject.weights, rule)[0]
     scores, stderr = _of_activations(subject, subject.activation_changes, 0.0)
     return Estimate("hawq_v2", Unit.DAMAGE, scores, stderr, subject.samples)
 

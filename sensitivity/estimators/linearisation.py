@@ -100,19 +100,26 @@ class Linearised:
     values: Mapping[str, Tensor]
     recorded: Mapping[str, Tensor]
 
-    def gradients(self, weighted: Tensor, *, differentiable: bool = False) -> dict[str, Tensor]:
-        """`J_v' weighted` of every value v; zero where the first output does not depend on v."""
-        if not self.outputs.requires_grad or not self.values:
-            return {name: torch.zeros_like(value) for name, value in self.values.items()}
+    def gradients(
+        self, weighted: Tensor, *, of: Sequence[str] | None = None, differentiable: bool = False
+    ) -> dict[str, Tensor]:
+        """`J_v' weighted` of every value v; zero where the first output does not depend on v.
+
+        Unless they are `differentiable` or `of` some values only, they can be taken once.
+        """
+        values = self.values if of is None else {name: self.values[name] for name in of}
+        if not self.outputs.requires_grad or not values:
+            return {name: torch.zeros_like(value) for name, value in values.items()}
         gradients = torch.autograd.grad(
             self.outputs,
-            list(self.values.values()),
+            list(values.values()),
             weighted,
+            retain_graph=differentiable or of is not None,
             create_graph=differentiable,
             allow_unused=True,
             materialize_grads=True,
         )
-        return dict(zip(self.values, gradients, strict=True))
+        return dict(zip(values, gradients, strict=True))
 
 
 class Linearisation:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from sensitivity.estimate import Estimate, Subject, Unit
-from sensitivity.estimators.eigenvalues import PowerRule, largest_eigenvalues, scores_by_size, weights_of
+from sensitivity.estimators.eigenvalues import PowerRule, largest_eigenvalues, scores_by_size
 from sensitivity.estimators.sample_layout import batch_is_free
 
 PARTS = 5
@@ -30,7 +30,6 @@ def q_bert(subject: Subject, rule: PowerRule | None = None) -> Estimate:
         ValueError: no candidate rounds a weight, or the samples do not make two parts.
     """
     rule = rule or PowerRule()
-    changes = list(subject.weight_changes.values())
     parts = _parts(subject)
     generator = torch.Generator().manual_seed(subject.seed)
     of_parts = []
@@ -39,15 +38,13 @@ def q_bert(subject: Subject, rule: PowerRule | None = None) -> Estimate:
         def check(fraction: float, number: int = number) -> None:
             subject.check((number + fraction) / len(parts))
 
-        of_parts.append(largest_eigenvalues(part, changes, generator, rule, check))
+        of_parts.append(largest_eigenvalues(part, generator, rule, check))
         check(1.0)
     values = np.stack([eigenvalues.values for eigenvalues in of_parts])
     spread = values.std(0, ddof=1)
     curvature = np.abs(values.mean(0)) + spread
     error = spread * np.sqrt(1 / len(parts) + 1 / (2 * (len(parts) - 1)))
-    scores, stderr = scores_by_size(
-        subject, dict(zip(weights_of(changes), zip(curvature, error, strict=True), strict=True))
-    )
+    scores, stderr = scores_by_size(subject, curvature, error)
     open_parts = sum(not eigenvalues.converged.all() for eigenvalues in of_parts)
     note = f"{len(parts)} parts of {parts[0].samples} samples" + (
         f"; in {open_parts} of them: {next(e for e in of_parts if not e.converged.all()).note(rule)}"
