@@ -132,28 +132,21 @@ def resolution(relaxation: Relaxation) -> FloatArray:
     return steps
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """How one pass treats its states: thinned to `buckets` as soon as there are more than `thin_above`.
+def run(
+    table: Table, relaxation: Relaxation, band: Band, *, buckets: int, thin_above: int, falling: bool
+) -> Points:
+    """One pass over all sites, keeping only states inside the band, thinned to `buckets` above `thin_above` states.
 
     `falling`: sites by falling range of cost. Exact passes want it: the last sites, which multiply the states most,
     then only fill in small steps. Thinned passes want the opposite: the first sites then span a small part of the
     damage, and few buckets.
     """
-
-    buckets: int
-    thin_above: int
-    falling: bool
-
-
-def run(table: Table, relaxation: Relaxation, band: Band, settings: Pass) -> Points:
-    """One pass over all sites, keeping only states inside the band, thinned as the settings say."""
-    order = table.order if settings.falling else table.order[::-1]
+    order = table.order if falling else table.order[::-1]
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     segment_rank = rank[relaxation.sites]
     steps = resolution(relaxation)
-    buckets = _Buckets.of(float(steps.sum()), settings.buckets)
+    scale = _Buckets.of(float(steps.sum()), buckets)
     states = _States(np.zeros(1), np.zeros(1), np.zeros(1, np.int32), np.zeros(1, np.uint8))
     history: list[_States] = []
     thinned = False
@@ -170,8 +163,8 @@ def run(table: Table, relaxation: Relaxation, band: Band, settings: Pass) -> Poi
         )
         states = _extended(states, table.costs[site], table.damages[site], hull, relaxation, band)
         # the last site's states are the frontier itself, no later site multiplies them
-        if len(states.costs) > settings.thin_above and stage < len(order) - 1:
-            kept = buckets.closest(states, hull)
+        if len(states.costs) > thin_above and stage < len(order) - 1:
+            kept = scale.closest(states, hull)
             thinned |= not kept.all()
             states = states.take(kept)
         history.append(states)

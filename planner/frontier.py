@@ -20,7 +20,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.dynamic import Band, Pass, Points, Table, resolution, run
+from planner.dynamic import Band, Points, Table, resolution, run
 from planner.errors import NotApplicable, ProblemInvalid
 from planner.problem import Problem, Quantity
 from planner.relaxation import FloatArray, Relaxation, relax
@@ -61,7 +61,7 @@ def additive_frontier(
         points.costs + (table.cheapest + problem.base(cost)),
         points.damages,
         table.original(points.choices),
-        float(_segment_bounds(points, relaxation, exact).max(initial=0.0)),
+        float(_distances(points, relaxation)[1][~exact].max(initial=0.0)),
     )
 
 
@@ -80,51 +80,40 @@ def _points(
     # the vertices of the relaxation are plans: where nothing better is known, a segment's gap is what it saves
     vertices = Band.of(np.arange(len(relaxation.slopes)), relaxation.drops)
     first = min(wanted, max_states)
-    points = run(table, relaxation, vertices, Pass(buckets=first, thin_above=min(first, _FIRST_STATES), falling=False))
+    points = run(table, relaxation, vertices, buckets=first, thin_above=min(first, _FIRST_STATES), falling=False)
     exact = np.full(len(relaxation.slopes), not points.thinned)
     # when not even the cap suffices everywhere, where the relaxation says little it may still suffice
     for threshold in (tolerance, max(tolerance, _COARSE)):
-        loose = ~exact & (_segment_bounds(points, relaxation, exact) > threshold)
+        gaps, bounds = _distances(points, relaxation)
+        loose = ~exact & (bounds > threshold)
         if not loose.any():
             break
-        band = Band.of(np.flatnonzero(loose), _segment_gaps(points, relaxation)[loose])
-        refined = run(table, relaxation, band, Pass(buckets=max_states, thin_above=max_states, falling=True))
+        band = Band.of(np.flatnonzero(loose), gaps[loose])
+        refined = run(table, relaxation, band, buckets=max_states, thin_above=max_states, falling=True)
         exact |= loose & (not refined.thinned)
         # an exact pass over every segment has found all that the first one did
         points = refined if loose.all() and not refined.thinned else _merged(points, refined)
     return points, exact
 
 
-def _segment_gaps(points: Points, relaxation: Relaxation) -> FloatArray:
-    """[J]: the largest distance between the known frontier (a staircase) and the line of each segment."""
-    costs, known, segments = _corners(points, relaxation)
-    gaps = np.zeros(len(relaxation.slopes))
-    np.maximum.at(gaps, segments, known - relaxation.damage_at(costs))
-    return gaps
+def _distances(points: Points, relaxation: Relaxation) -> tuple[FloatArray, FloatArray]:
+    """[J] each: by how much, and by which fraction, the known damage can exceed the relaxation's in each segment.
 
-
-def _segment_bounds(points: Points, relaxation: Relaxation, exact: NDArray[np.bool_]) -> FloatArray:
-    """[J]: by which fraction the known damage can exceed the exact frontier's in each segment; 0 where it is exact."""
-    costs, known, segments = _corners(points, relaxation)
-    least = relaxation.damage_at(costs)
-    gaps = np.maximum(known - least, 0.0)
-    ratios = np.divide(gaps, least, out=np.full(len(least), np.inf), where=least > 0)
-    ratios[gaps == 0] = 0.0
-    bounds = np.zeros(len(relaxation.slopes))
-    np.maximum.at(bounds, segments, ratios)
-    bounds[exact] = 0.0
-    return bounds
-
-
-def _corners(points: Points, relaxation: Relaxation) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
-    """Costs just below which staircase and relaxation are farthest apart, the staircase there, and the segments.
-
-    Inside a step the staircase is level and the relaxation falls, so the ends of steps and of segments suffice.
+    Inside a step the staircase of known points is level and the relaxation falls, so they are farthest apart just below
+    the ends of steps and of segments.
     """
     costs = np.concatenate([points.costs[1:], relaxation.costs[1:]])
     known = points.damages[np.searchsorted(points.costs, costs, side="left") - 1]
     segments = np.searchsorted(relaxation.costs, costs, side="left") - 1
-    return costs, known, np.clip(segments, 0, max(len(relaxation.slopes) - 1, 0))
+    segments = np.clip(segments, 0, max(len(relaxation.slopes) - 1, 0))
+    least = relaxation.damage_at(costs)
+    excess = np.maximum(known - least, 0.0)
+    fractions = np.divide(excess, least, out=np.full(len(least), np.inf), where=least > 0)
+    fractions[excess == 0] = 0.0
+    gaps, bounds = np.zeros((2, len(relaxation.slopes)))
+    np.maximum.at(gaps, segments, excess)
+    np.maximum.at(bounds, segments, fractions)
+    return gaps, bounds
 
 
 def _merged(first: Points, second: Points) -> Points:

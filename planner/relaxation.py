@@ -52,20 +52,16 @@ def relax(costs: Sequence[FloatArray], damages: Sequence[FloatArray]) -> Relaxat
     order = np.argsort(-slopes, kind="stable")
     run_array, drop_array = run_array[order], drop_array[order]
     cheapest = sum(float(site_costs[0]) for site_costs in costs)
-    worst = sum(float(site_damages[0]) for site_damages in damages)
     best = sum(float(site_damages[-1]) for site_damages in damages)
     # from the small end: the last vertices keep their relative precision even when damages span many decades
     remaining = np.append(np.cumsum(drop_array[::-1])[::-1], 0.0)
-    vertex_damages = best + remaining
-    if len(vertex_damages) == 1:
-        vertex_damages[0] = worst
     return Relaxation(
         slopes[order],
         run_array,
         drop_array,
         np.array(sites, dtype=np.int64)[order],
         cheapest + np.append(0.0, np.cumsum(run_array)),
-        vertex_damages,
+        best + remaining,
     )
 
 

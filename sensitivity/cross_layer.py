@@ -204,35 +204,28 @@ def changed_names(change: Change) -> tuple[str, ...]:
     return tuple(change.tensors)
 
 
+@dataclass(eq=False)
 class _Passes:
     """The passes over one group of samples, given in batches; targets must come in the order of their cuts."""
 
-    def __init__(
-        self,
-        segments: SegmentedNetwork,
-        output: str,
-        batches: list[Values],
-        loss: Loss,
-        sketch: int,
-        seed: tuple[int, int],
-        cores: SideBySide,
-    ) -> None:
-        self._cores = cores
-        self._segments = segments
-        self._output = output
-        self._inputs = batches
-        self._loss = loss
-        self._sketch = sketch
-        self._seed = seed
-        self._live = batches
+    segments: SegmentedNetwork
+    output: str
+    batches: list[Values]
+    loss: Loss
+    sketch: int
+    seed: tuple[int, int]
+    cores: SideBySide
+
+    def __post_init__(self) -> None:
+        self._live = self.batches
         self._cut = 0
         self._target: _Target | None = None
         self._chain: list[tuple[tuple[str, ...], Segment]] = []
 
     @cached_property
     def _float_outputs(self) -> list[NDArray[np.float32]]:
-        whole = self._segments.after(0)
-        return self._cores.map(lambda values: _floats(whole.run(values)[self._output]), self._inputs)
+        whole = self.segments.after(0)
+        return self.cores.map(lambda values: _floats(whole.run(values)[self.output]), self.batches)
 
     def rows(self, target: _Target, change: Change) -> Rows:
         """For each sample one row `[samples, outputs or sketch + 3]`.
@@ -246,23 +239,23 @@ class _Passes:
 
         def part(index: int) -> Rows:
             outputs = self._run({**self._live[index], **fixed}, change)
-            root = root_times(self._loss, outputs, float_outputs[index])
+            root = root_times(self.loss, outputs, float_outputs[index])
             damage = 0.5 * np.square(root).sum(1)
-            lost = sample_loss(self._loss, outputs, float_outputs[index])
-            sketched = np.full(len(root), float(root.shape[1] > self._sketch))
+            lost = sample_loss(self.loss, outputs, float_outputs[index])
+            sketched = np.full(len(root), float(root.shape[1] > self.sketch))
             return np.column_stack([self._compress(root, index), sketched, damage, lost]).astype(np.float32)
 
-        return np.concatenate(self._cores.map(part, range(len(self._live))))
+        return np.concatenate(self.cores.map(part, range(len(self._live))))
 
     def _advance(self, target: _Target) -> None:
         """Run up to the target's first cut, and make the chain of segments that lie behind its cuts."""
         cuts = list(target.cuts)
         if cuts[0] > self._cut:
-            segment = self._segments.between(self._cut, cuts[0])
-            self._live = self._cores.map(segment.run, self._live)
+            segment = self.segments.between(self._cut, cuts[0])
+            self._live = self.cores.map(segment.run, self._live)
             self._cut = cuts[0]
-        parts = [self._segments.between(*pair) for pair in pairwise(cuts)]
-        parts.append(self._segments.after(cuts[-1], (target.weight,) if target.weight else ()))
+        parts = [self.segments.between(*pair) for pair in pairwise(cuts)]
+        parts.append(self.segments.after(cuts[-1], (target.weight,) if target.weight else ()))
         self._chain = list(zip(target.cuts.values(), parts, strict=True))
         self._target = target
 
@@ -271,21 +264,21 @@ class _Passes:
             if isinstance(change, ActivationChange):
                 values = {**values, **{name: _floats(change.rounded(name, values[name])) for name in names}}
             values = segment.run(values)
-        return _floats(values[self._output])
+        return _floats(values[self.output])
 
     def _compress(self, root: NDArray[np.float64], batch_index: int) -> NDArray[np.float64]:
         """A count sketch of the columns of `root`, which is overwritten; the same for every candidate, so that inner
         products survive. The buckets are those of the batch; signs of its own make each sample's error independent.
         """
         samples, width = root.shape
-        if width <= self._sketch:
+        if width <= self.sketch:
             return root
-        generator = np.random.default_rng([*self._seed, batch_index])
-        buckets = generator.integers(self._sketch, size=width)
+        generator = np.random.default_rng([*self.seed, batch_index])
+        buckets = generator.integers(self.sketch, size=width)
         bits = np.frombuffer(generator.bytes(-(-samples * width // 8)), dtype=np.uint8)
         flipped = np.unpackbits(bits, count=samples * width).view(np.bool_).reshape(samples, width)
         np.negative(root, out=root, where=flipped)
-        projection = csr_array((np.ones(width), (np.arange(width), buckets)), shape=(width, self._sketch))
+        projection = csr_array((np.ones(width), (np.arange(width), buckets)), shape=(width, self.sketch))
         return np.asarray(root @ projection)
 
 
