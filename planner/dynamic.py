@@ -132,9 +132,7 @@ def resolution(relaxation: Relaxation) -> FloatArray:
     return steps
 
 
-def run(
-    table: Table, relaxation: Relaxation, band: Band, *, buckets: int, thin_above: int, falling: bool
-) -> Points:
+def run(table: Table, relaxation: Relaxation, band: Band, *, buckets: int, thin_above: int, falling: bool) -> Points:
     """One pass over all sites, keeping only states inside the band, thinned to `buckets` above `thin_above` states.
 
     `falling`: sites by falling range of cost. Exact passes want it: the last sites, which multiply the states most,

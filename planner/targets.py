@@ -28,9 +28,8 @@ class Target:
     """What a target supports, widths in bits, ascending.
 
     `unpacks` says that weights are turned back into floats or 8-bit codes before they are multiplied, so that every
-    format of storage is one. `activation_bits` is empty where activations stay float32. `integer_kernels` are the
-    pairs of a weight's and an activation's width that run as integer kernels; other pairs run in float. `opset` is the
-    newest that the target takes.
+    format of storage is one. `activation_bits` is empty where activations stay float32. `opset` is the newest that the
+    target takes.
     """
 
     name: str
@@ -39,7 +38,6 @@ class Target:
     granularities: tuple[Granularity, ...]
     unpacks: bool
     activation_bits: tuple[int, ...]
-    integer_kernels: frozenset[tuple[int, int]]
     opset: int
 
     def __post_init__(self) -> None:
@@ -52,14 +50,8 @@ class Target:
                 raise ValueError(f"target {self.name}: widths must ascend, each once, got {widths}")
         if not self.weight_bits or not self.granularities:
             raise ValueError(f"target {self.name} needs at least one weight width and one granularity")
-        unknown = {pair for pair in self.integer_kernels if not self._has(*pair)}
-        if unknown:
-            raise ValueError(f"target {self.name}: kernels for widths that it does not have: {sorted(unknown)}")
         if self.opset not in OPSETS:
             raise ValueError(f"target {self.name}: opset {self.opset}, expected {OPSETS[0]} to {OPSETS[-1]}")
-
-    def _has(self, weight: int, activation: int) -> bool:
-        return weight in self.weight_bits and activation in self.activation_bits
 
     def opset_for(self, requested: int | None) -> int:
         """The opset of the result: the requested one, or else the newest that the target takes.
@@ -145,7 +137,6 @@ def target(name: str) -> Target:
         tuple(Granularity(granularity) for granularity in weights["granularities"]),
         weights["unpacks"],
         tuple(activations["bits"]),
-        frozenset((weight, activation) for weight, activation in profile["integer_kernels"]),
         profile["opset"],
     )
 

@@ -18,7 +18,7 @@ from quantization.formats import (
     parse_format,
 )
 
-NARROW = Target("narrow", "for tests", (4, 8), (Granularity.CHANNEL,), False, (8,), frozenset({(4, 8), (8, 8)}), 21)
+NARROW = Target("narrow", "for tests", (4, 8), (Granularity.CHANNEL,), False, (8,), 21)
 
 
 @pytest.mark.parametrize("name", target_names())
@@ -127,7 +127,6 @@ def test_what_is_named_in_place_of_a_format_is_one_of_the_target(name, block):
         {"weight_bits": (8, 4)},
         {"weight_bits": ()},
         {"activation_bits": (3,)},
-        {"integer_kernels": frozenset({(2, 8)})},
         {"opset": 17},
         {"opset": 26},
     ],
@@ -138,7 +137,6 @@ def test_a_profile_that_makes_no_sense_is_refused(fields):
         "granularities": (Granularity.CHANNEL,),
         "unpacks": False,
         "activation_bits": (8,),
-        "integer_kernels": frozenset(),
         "opset": 25,
     }
     Target("right", "for tests", **good)
