@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.dataset import Dataset, DatasetLimits, Splits, read_dataset, split, synthesize
+from evaluation.dataset import Dataset, Splits, read_dataset, split, synthesize
 from network.graph import Network, TensorSpec
 from network.memory import estimate_memory
 from network.normalise import load
@@ -81,7 +81,8 @@ class Workspace:
         def read() -> Dataset:
             if path is None:
                 return synthesize(specs, SYNTHETIC_SAMPLES, seed)
-            return read_dataset(path, specs, dataset_limits(self._job.machine))
+            # half of the memory that the worker may use
+            return read_dataset(path, specs, (self._job.machine.memory_limit_bytes or 8 * GIB) // 2)
 
         # shapes are those of the data, and with an upload the seed changes nothing
         names = tuple((spec.name, spec.dtype) for spec in specs)
@@ -153,11 +154,6 @@ class Workspace:
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]  # type: ignore[no-any-return]
-
-
-def dataset_limits(machine: Machine) -> DatasetLimits:
-    """A dataset may take half of the memory that the worker may use."""
-    return DatasetLimits(max_total_bytes=(machine.memory_limit_bytes or 8 * GIB) // 2)
 
 
 @dataclass(frozen=True)
