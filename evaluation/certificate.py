@@ -50,6 +50,12 @@ class Certificate:
     statement: str
     synthetic: bool = False
 
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.looks < 1:
+            raise ValueError(f"samples and looks must be at least 1, got {self.samples} and {self.looks}")
+        if not self.low <= self.high:
+            raise ValueError(f"a certificate needs low <= high, got {self.low} and {self.high}")
+
 
 def certify(
     measurement: Measurement,

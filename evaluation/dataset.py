@@ -22,11 +22,8 @@ from evaluation.errors import (
     DatasetTooFewSamples,
     DatasetWrongNames,
 )
-from evaluation.splits import Splits, split
 from network.errors import ShapesNotFixed
 from network.graph import TensorSpec
-
-__all__ = ["Dataset", "Splits", "check_labels", "read_dataset", "split", "synthesize"]
 
 LABELS = "labels"
 TARGETS = "targets"

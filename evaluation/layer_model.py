@@ -59,13 +59,13 @@ def layer_model(
         activation: of what the layer reads and writes; None leaves it float.
         products: how layers multiply with weights in blocks.
     """
-    single = _single(network, layer, inputs)
+    fed = {f"x{index}": np.asarray(inputs[name]) for index, name in enumerate(inputs_of(network, layer))}
+    single = _single(network, layer, fed)
     site = next(site for site in single.sites if site.weight == WEIGHT)
     weights = {}  # what neither an integer kernel nor MatMulNBits takes is unpacked at load, and runs as float
     packed = packed_products(single, {WEIGHT: format_}, products)
     if isinstance(format_, IntegerFormat) and (format_.has_kernel or packed):
         weights[WEIGHT] = _made_up(format_, site.shape, site.channel_axis)
-    fed = {f"x{index}": np.asarray(inputs[name]) for index, name in enumerate(inputs_of(network, layer))}
     if activation is None:
         return Timed(export(single, weights, {}, products=products), fed)
     middle = (activation.highest_code + 1) // 2
@@ -82,11 +82,11 @@ def digest(timed: Timed) -> str:
     return hashlib.sha256(timed.model).hexdigest()
 
 
-def _single(network: Network, layer: Layer, inputs: Arrays) -> Network:
-    """The layer alone, as a network with fixed shapes."""
+def _single(network: Network, layer: Layer, fed: Arrays) -> Network:
+    """The layer alone, as a network with the fixed shapes of what it is fed."""
     node = onnx.NodeProto()
     node.CopyFrom(network.nodes[layer.name])
-    names = {name: f"x{index}" for index, name in enumerate(inputs_of(network, layer))} | {layer.weight: WEIGHT}
+    names = dict(zip(inputs_of(network, layer), fed, strict=True)) | {layer.weight: WEIGHT}
     constants = [name for name in dict.fromkeys(node.input) if name and name not in names]
     names |= {name: f"c{index}" for index, name in enumerate(constants)}
     node.name, node.doc_string = "layer", ""
@@ -101,8 +101,8 @@ def _single(network: Network, layer: Layer, inputs: Arrays) -> Network:
         [node],
         "layer",
         [
-            helper.make_tensor_value_info(names[name], helper.np_dtype_to_tensor_dtype(array.dtype), list(array.shape))
-            for name, array in ((name, np.asarray(inputs[name])) for name in inputs_of(network, layer))
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), list(array.shape))
+            for name, array in fed.items()
         ],
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, None)],
         [_made_up_tensor(tensor, names[tensor.name]) for tensor in tensors],

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.control_variate import Estimate, Scores, difference_estimate
-from evaluation.metrics import CONTRIBUTION_BOUNDS, DropKind, Measurement, Metric
+from evaluation.control_variate import Estimate, difference_estimate
+from evaluation.metrics import CONTRIBUTION_BOUNDS, DropKind, Measurement, Metric, Scores
 from evaluation.sequential import SequentialTest, Verdict
 
 # before that many samples a standard error says little, and nothing is stopped

@@ -8,9 +8,9 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.control_variate import Scores, margins, predicted_losses
+from evaluation.control_variate import margins, predicted_losses
 from evaluation.expected_drop import ExpectedDrop
-from evaluation.metrics import DropKind, Measurement, Metric, are_probabilities, measure
+from evaluation.metrics import DropKind, Measurement, Metric, Scores, are_probabilities, measure
 from evaluation.runner import OnnxRunner
 from evaluation.sampling import Sampling
 from evaluation.sequential import Verdict

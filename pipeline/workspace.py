@@ -14,7 +14,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.dataset import Dataset, Splits, read_dataset, split, synthesize
+from evaluation.dataset import Dataset, read_dataset, synthesize
+from evaluation.splits import Splits, split
 from network.graph import Network, TensorSpec
 from network.memory import estimate_memory
 from network.normalise import load

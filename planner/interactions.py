@@ -100,18 +100,12 @@ def own_damages(problem: Problem) -> Problem:
     """
     if problem.interactions is None:
         raise NotApplicable("the problem has no interactions; use the additive frontier or the integer program")
-    diagonal = np.diag(problem.interactions)
-    sites = tuple(
-        replace(
-            site,
-            candidates=tuple(
-                replace(candidate, damage=float(damage))
-                for candidate, damage in zip(site.candidates, diagonal[start:], strict=False)
-            ),
-        )
-        for site, start in zip(problem.sites, problem.offsets[:-1], strict=True)
-    )
-    return replace(problem, sites=sites, interactions=None)
+    diagonal = iter(np.diag(problem.interactions).tolist())
+    sites = [
+        replace(site, candidates=tuple(replace(candidate, damage=next(diagonal)) for candidate in site.candidates))
+        for site in problem.sites
+    ]
+    return replace(problem, sites=tuple(sites), interactions=None)
 
 
 def _part(frontier: Frontier, index: NDArray[np.int64]) -> Frontier:

@@ -33,24 +33,20 @@ MOST_COMBINATIONS = 1024
 
 @dataclass(frozen=True, slots=True)
 class JointFormat:
-    """The formats of several sites that are decided together, in the order of the group."""
+    """The formats of several sites that are decided together, in the order of the group.
 
-    parts: tuple[Format, ...]
+    `name` is such as `int4/channel+int8/tensor`; `bits` are those of all parts: of a weight and an activation what one
+    multiplication reads.
+    """
+
+    name: str
+    bits: int
 
     @classmethod
     def of(cls, candidates: tuple[Candidate, ...]) -> Format:
         """That of these candidates. No format of any weight: solvers and plans read only its name and its bits."""
-        return cast(Format, cls(tuple(candidate.format for candidate in candidates)))
-
-    @property
-    def name(self) -> str:
-        """`int4/channel+int8/tensor`."""
-        return "+".join(part.name for part in self.parts)
-
-    @property
-    def bits(self) -> int:
-        """The bits of all parts together: of a weight and an activation what one multiplication reads."""
-        return sum(part.bits for part in self.parts)
+        parts = [candidate.format for candidate in candidates]
+        return cast(Format, cls("+".join(part.name for part in parts), sum(part.bits for part in parts)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,5 +55,4 @@ def directional(subject: Subject) -> Estimate:
             root = changes.along(linearisation.deltas(change, linearised))
             draws.add(k, 0.5 * root.flatten(1).double().square().sum(1), batch.samples)
             subject.check(batch.before + (batch.after - batch.before) * (k + 1) / len(subject.changes))
-    scores, stderr = draws.mean_and_stderr()
-    return Estimate("directional", Unit.DAMAGE, scores, stderr, subject.samples)
+    return Estimate("directional", Unit.DAMAGE, *draws.mean_and_stderr(), subject.samples)

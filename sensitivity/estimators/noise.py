@@ -43,8 +43,7 @@ def noise(subject: Subject) -> Estimate:
             lost = sample_loss(subject.loss, outputs, reference)
             draws.add(k, torch.tensor([lost.sum()]), batch.samples)
             subject.check(batch.before + (batch.after - batch.before) * (k + 1) / len(subject.changes))
-    scores, stderr = draws.mean_and_stderr()
-    return Estimate("noise", Unit.DAMAGE, scores, stderr, subject.samples)
+    return Estimate("noise", Unit.DAMAGE, *draws.mean_and_stderr(), subject.samples)
 
 
 def _outputs(

@@ -16,6 +16,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from sensitivity.estimate import ActivationChange, Estimate, Subject, Unit
@@ -31,8 +32,7 @@ def quantization_error(subject: Subject) -> Estimate:
         scores[k] = _over(np.sqrt(np.square(weight_error(subject, change)).mean()), largest)
     activations = subject.activation_changes
     if activations:
-        columns = _of_activations(subject, list(activations.values()))
-        scores[list(activations)], stderr[list(activations)] = columns
+        scores[list(activations)], stderr[list(activations)] = _of_activations(subject, list(activations.values()))
     subject.check(1.0)
     return Estimate("quantization_error", Unit.RELATIVE, scores, stderr, subject.samples)
 
@@ -56,17 +56,14 @@ def _of_activations(subject: Subject, changes: list[ActivationChange]) -> tuple[
             subject.network.run(batch.inputs, through={n: partial(measure, n, batch.samples) for n in largest})
         subject.check(batch.after)
     mean, error = draws.mean_and_stderr()
-    scores, stderr = [], []
-    for change in changes:
-        rows = [row for row, (other, _) in enumerate(pairs) if other is change]
-        ranges = [largest[pairs[row][1]] for row in rows]
-        roots = [float(np.sqrt(mean[row])) for row in rows]
-        scores.append(float(np.mean([_over(root, r) for root, r in zip(roots, ranges, strict=True)])))
-        parts = [_over(_over(error[row], 2 * x), r) for row, x, r in zip(rows, roots, ranges, strict=True)]
-        stderr.append(float(np.mean(parts)))
+    roots, ranges = np.sqrt(mean), np.array([largest[name] for _, name in pairs])
+    normalised = _over(roots, ranges), _over(_over(error, 2 * roots), ranges)
+    rows = [[row for row, (other, _) in enumerate(pairs) if other is change] for change in changes]
+    scores, stderr = ([float(values[own].mean()) for own in rows] for values in normalised)
     return scores, stderr
 
 
-def _over(part: float, whole: float) -> float:
+def _over(part: ArrayLike, whole: ArrayLike) -> NDArray[np.float64]:
     """Their ratio; 0 of a tensor that is all zero, which has no error either."""
-    return part / whole if whole > 0 else 0.0
+    whole = np.asarray(whole, dtype=np.float64)
+    return np.asarray(np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0))

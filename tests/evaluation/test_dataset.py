@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.dataset import Dataset, check_labels, read_dataset, split, synthesize
+from evaluation.dataset import Dataset, check_labels, read_dataset, synthesize
 from evaluation.errors import (
     DatasetError,
     DatasetInvalid,
@@ -22,6 +22,7 @@ from evaluation.errors import (
     DatasetTooLarge,
     DatasetWrongNames,
 )
+from evaluation.splits import split
 from network.errors import ShapesNotFixed
 from network.graph import TensorSpec
 

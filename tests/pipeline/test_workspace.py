@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from evaluation.dataset import Dataset, split
+from evaluation.dataset import Dataset
+from evaluation.splits import split
 from network.graph import Network
 from network.normalise import normalise
 from pipeline.config import KEPT_SHARE, RUN_SHARE, SampleConfig
