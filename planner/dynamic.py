@@ -43,14 +43,14 @@ class Table:
 
     @classmethod
     def of(cls, problem: Problem, cost: Quantity) -> Table:
-        all_costs, all_damages = problem.values(cost), problem.values(Quantity.DAMAGE)
         costs, damages, indices = [], [], []
         cheapest = 0.0
-        for begin, end in zip(problem.offsets[:-1], problem.offsets[1:], strict=True):
-            kept = undominated(all_costs[begin:end], all_damages[begin:end])
-            least = float(all_costs[begin + kept[0]])
-            costs.append(all_costs[begin + kept] - least)
-            damages.append(all_damages[begin + kept])
+        of_sites = (np.split(problem.values(quantity), problem.offsets[1:-1]) for quantity in (cost, Quantity.DAMAGE))
+        for own_costs, own_damages in zip(*of_sites, strict=True):
+            kept = undominated(own_costs, own_damages)
+            least = float(own_costs[kept[0]])
+            costs.append(own_costs[kept] - least)
+            damages.append(own_damages[kept])
             indices.append(kept)
             cheapest += least
         order = np.argsort([-site_costs[-1] for site_costs in costs], kind="stable")

@@ -84,7 +84,7 @@ def evolve(
     mutation = _Mutation(problem, cost, allowed, generator)
     measured = _Measured(fitness, samples, max_evaluations, expired)
     parent = start
-    start_fitness = least = measured.first(start)
+    start_fitness = least = measured.value(start, samples)
     generations = 0
     while children := mutation.children(parent):
         survivor = _survivor(children, measured)
@@ -112,29 +112,27 @@ def _survivor(children: Sequence[Plan], measured: _Measured) -> tuple[float, Pla
     return values[0], children[0]
 
 
+@dataclass(eq=False)
 class _Measured:
     """The fitness with its means: evaluations and time."""
 
-    def __init__(self, fitness: Fitness, samples: int, most: float, expired: Callable[[], bool]) -> None:
-        self._fitness = fitness
-        self._samples = samples
-        self._most = most
-        self._expired = expired
-        self.evaluations = 0.0
-
-    def first(self, plan: Plan) -> float:
-        return self._value(plan, self._samples)
+    fitness: Fitness
+    samples: int
+    most: float
+    expired: Callable[[], bool]
+    evaluations: float = 0.0
 
     def __call__(self, plan: Plan, share: float) -> float | None:
         """The fitness on this share of the samples; None when there are no means for it."""
-        samples = max(1, math.ceil(share * self._samples))
-        if self.evaluations + samples / self._samples > self._most or self._expired():
+        samples = max(1, math.ceil(share * self.samples))
+        if self.evaluations + samples / self.samples > self.most or self.expired():
             return None
-        return self._value(plan, samples)
+        return self.value(plan, samples)
 
-    def _value(self, plan: Plan, samples: int) -> float:
-        self.evaluations += samples / self._samples
-        value = float(self._fitness(plan, samples))
+    def value(self, plan: Plan, samples: int) -> float:
+        """The fitness on so many samples, whatever is left."""
+        self.evaluations += samples / self.samples
+        value = float(self.fitness(plan, samples))
         return math.inf if math.isnan(value) else value
 
 
@@ -150,8 +148,7 @@ class _Mutation:
     ) -> None:
         self._allowed = allowed
         self._generator = generator
-        values = problem.values(cost)
-        costs = [values[a:b] for a, b in zip(problem.offsets[:-1], problem.offsets[1:], strict=True)]
+        costs = np.split(problem.values(cost), problem.offsets[1:-1])
         self._levels = [np.argsort(own, kind="stable").tolist() for own in costs]
         self._rank = [np.argsort(levels).tolist() for levels in self._levels]
         ladders = [np.sort(own) for own in costs]

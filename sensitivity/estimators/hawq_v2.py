@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sensitivity.estimate import ActivationChange, Estimate, Subject, Unit
+from sensitivity.estimate import Estimate, Subject, Unit
 from sensitivity.estimators.draws import Draws
 from sensitivity.estimators.linearisation import Linearisation, Place, joined, weight_error
 from sensitivity.hutchinson import TraceEstimate, TraceRule
@@ -37,7 +37,7 @@ def hawq_v2(subject: Subject, rule: TraceRule | None = None) -> Estimate:
     """
     if subject.weights:
         return hawq_v2_with_traces(subject, subject.weights, rule)[0]
-    scores, stderr = _of_activations(subject, subject.activation_changes, 0.0)
+    scores, stderr = _of_activations(subject, 0.0)
     return Estimate("hawq_v2", Unit.DAMAGE, scores, stderr, subject.samples)
 
 
@@ -51,7 +51,7 @@ def hawq_v2_with_traces(
         weights: at least one initializer; all that a candidate changes are among them.
         rule: when the traces are known well enough.
     """
-    changes, activations = subject.weight_changes, subject.activation_changes
+    changes, activations = subject.weight_changes, list(subject.activation_changes)
     share = len(changes) / len(subject.changes)  # of the progress; the two parts cost about as much for a candidate
     traces = hessian_traces(
         subject.network,
@@ -69,16 +69,17 @@ def hawq_v2_with_traces(
     scores[list(changes)] = 0.5 * (traces.trace_mean[rows] * squared)
     stderr[list(changes)] = 0.5 * (traces.trace_stderr[rows] * squared)
     if activations:
-        scores[list(activations)], stderr[list(activations)] = _of_activations(subject, activations, share)
+        scores[activations], stderr[activations] = _of_activations(subject, share)
     subject.check(1.0)  # the traces may have ended early
     return Estimate("hawq_v2", Unit.DAMAGE, scores, stderr, subject.samples), traces
 
 
-def _of_activations(subject: Subject, changes: dict[int, ActivationChange], done: float) -> tuple[Floats, Floats]:
-    linearisation = Linearisation(subject, list(changes.values()), Place.OUTPUT)
+def _of_activations(subject: Subject, done: float) -> tuple[Floats, Floats]:
+    changes = list(subject.activation_changes.values())
+    linearisation = Linearisation(subject, changes, Place.OUTPUT)
     draws = Draws(len(changes))
     for batch, linearised, gradients in linearisation.probed():
-        for row, change in enumerate(changes.values()):
+        for row, change in enumerate(changes):
             parts = []
             for name, delta in linearisation.deltas(change, linearised).items():
                 g, d = (linearisation.rows(name, value, batch.samples) for value in (gradients[name], delta))
