@@ -34,7 +34,7 @@ _PATTERN = 4099
 
 
 def inputs_of(network: Network, layer: Layer) -> tuple[str, ...]:
-    """The tensors that a layer reads beside its weight and other initializers."""
+    """The tensors that a layer reads besides its weight and other initializers."""
     node = _node(network, layer)
     return tuple(dict.fromkeys(name for name in node.input if name and name not in network.initializers))
 
@@ -81,8 +81,8 @@ def digest(timed: Timed) -> str:
 
 
 def _node(network: Network, layer: Layer) -> onnx.NodeProto:
-    found: onnx.NodeProto = next(node for node in network.proto.graph.node if node.name == layer.name)
-    return found
+    node: onnx.NodeProto = next(node for node in network.proto.graph.node if node.name == layer.name)
+    return node
 
 
 def _single(network: Network, layer: Layer, inputs: Arrays) -> Network:
