@@ -105,7 +105,7 @@ def check_labels(labels: NDArray[np.int64], classes: int) -> None:
     """Labels must be classes of the network, 0 to `classes - 1`.
 
     Raises:
-        DatasetLabelsOutOfRange: names the first label that is none.
+        DatasetLabelsOutOfRange: names the first label that is not.
     """
     wrong = (labels < 0) | (labels >= classes)
     if not wrong.any():

@@ -73,7 +73,7 @@ Formats = Annotated[
 ]
 Keep = Annotated[list[str] | None, typer.Option(help="A layer that stays float32; may be given several times.")]
 Deadline = Annotated[
-    float | None, typer.Option(help="Seconds after which the best plan found so far is taken.", show_default="none")
+    float | None, typer.Option(help="Seconds after which the best plan so far is taken.", show_default="none")
 ]
 Opset = Annotated[
     int | None,
@@ -93,14 +93,13 @@ Request = Annotated[
 ]
 
 
-Asked = TypeVar("Asked")
+Options = TypeVar("Options")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class AppliedOptions:
-    """What may be said of a job that applies a plan; None: not given, so the service's default or the request file
-    decides."""
+    """Options of a job that applies a plan; None: not given, so the request file or the service's default decides."""
 
     max_drop: MaxDrop = None
     metric: MetricOption = None
@@ -115,11 +114,11 @@ class AppliedOptions:
         """The request's JSON, without the ids of the uploads.
 
         Raises:
-            Refused: the request file is no JSON object; widths cannot be read.
+            Refused: the request file is not a JSON object; widths cannot be read.
         """
-        return merged({} if self.request is None else read_object(self.request), self._said())
+        return merged({} if self.request is None else read_object(self.request), self._given())
 
-    def _said(self) -> dict[str, Any]:
+    def _given(self) -> dict[str, Any]:
         kind = "relative" if self.relative else None
         budget = {"max_drop": self.max_drop, "metric": self.metric, "kind": kind, "confidence": self.confidence}
         return {"budget": budget, "weights": {"rounding": self.rounding}, "opset": self.opset, "seed": self.seed}
@@ -127,7 +126,7 @@ class AppliedOptions:
 
 @dataclass(frozen=True, slots=True)
 class JobOptions(AppliedOptions):
-    """What may be said of a job that searches for its plan."""
+    """Options of a job that searches for its plan."""
 
     objective: ObjectiveOption = None
     bits: Bits = None
@@ -137,13 +136,13 @@ class JobOptions(AppliedOptions):
     keep: Keep = None
     deadline: Deadline = None
 
-    def _said(self) -> dict[str, Any]:
-        said = AppliedOptions._said(self)
+    def _given(self) -> dict[str, Any]:
+        given = AppliedOptions._given(self)
         bits = None if self.bits is None else parse_bits(self.bits)
         widths = None if self.activation_bits is None else parse_bits(self.activation_bits, option="--activation-bits")
-        return said | {
+        return given | {
             "weights": {
-                **said["weights"],
+                **given["weights"],
                 "bits": bits,
                 "granularity": self.granularity,
                 "formats": self.formats or None,
@@ -155,10 +154,10 @@ class JobOptions(AppliedOptions):
         }
 
 
-def merged(body: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """`body` with what is `said` over it, member by member; None says nothing."""
+def merged(body: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`body` with the members that are `given` in place of its own; None is not given."""
     result = dict(body)
-    for name, value in said.items():
+    for name, value in given.items():
         if isinstance(value, Mapping):
             value = {member: inner for member, inner in value.items() if inner is not None}
             value = {**(result.get(name) or {}), **value} if value else None
@@ -167,22 +166,22 @@ def merged(body: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def takes(kind: type[Asked]) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """Give a command, in place of its parameter `asked`, one option for each field of the dataclass `kind`."""
+def takes(kind: type[Options]) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Give a command, in place of its parameter `given`, one option for each field of the dataclass `kind`."""
 
     def decorate(command: Callable[..., Result]) -> Callable[..., Result]:
         names = list(get_type_hints(kind))
 
-        def run(**given: Any) -> Result:
-            return command(asked=kind(**{name: given.pop(name) for name in names}), **given)
+        def run(**values: Any) -> Result:
+            return command(given=kind(**{name: values.pop(name) for name in names}), **values)
 
         parameters: list[inspect.Parameter] = []
         for parameter in inspect.signature(command, eval_str=True).parameters.values():
             of_kind = inspect.signature(kind, eval_str=True).parameters.values()
-            found = of_kind if parameter.name == "asked" else [parameter]
-            parameters += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in found]
+            replaced = of_kind if parameter.name == "given" else [parameter]
+            parameters += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in replaced]
         run.__name__, run.__doc__ = command.__name__, command.__doc__
-        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        run.__annotations__ = {option.name: option.annotation for option in parameters}
         # typer reads both, and makes the options from them
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return run
@@ -212,7 +211,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        Refused: there is none in it.
+        Refused: it holds something else.
     """
     try:
         value = json.loads(path.read_bytes())

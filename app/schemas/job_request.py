@@ -82,7 +82,7 @@ class Budget(Strict):
 
 
 class Limits(Strict):
-    """Upper bounds that the plan must keep, beside the budget."""
+    """Upper bounds that the plan must keep, besides the budget."""
 
     max_size_bytes: Annotated[int, Field(gt=0)] | None = None
     max_bit_operations: Annotated[int, Field(gt=0)] | None = None
@@ -232,17 +232,17 @@ class JobRequest(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @model_validator(mode="after")
-    def _nothing_to_search_for_beside_a_plan(self) -> Self:
+    def _no_search_with_a_plan(self) -> Self:
         fields = type(self).model_fields
-        asked = [name for name in OF_A_SEARCH if getattr(self, name) != fields[name].default]
+        given = [name for name in OF_A_SEARCH if getattr(self, name) != fields[name].default]
         of_weights = type(self.weights).model_fields
-        asked += [f"weights.{n}" for n in OF_CANDIDATES if getattr(self.weights, n) != of_weights[n].default]
-        asked += ["activations.bits"] * (self.activations.bits is not None)
-        if self.plan is not None and asked:
+        given += [f"weights.{n}" for n in OF_CANDIDATES if getattr(self.weights, n) != of_weights[n].default]
+        given += ["activations.bits"] * (self.activations.bits is not None)
+        if self.plan is not None and given:
             refuse(
                 "request_invalid",
-                f"plan says what every layer gets, which leaves nothing to decide by {', '.join(asked)}; leave these "
-                "out to apply the plan, or send plan null to search for one",
+                f"plan decides what every layer gets, so {', '.join(given)} cannot be given with it; leave these out "
+                "to apply the plan, or send plan null to search for one",
             )
         return self
 

@@ -83,7 +83,7 @@ def _flat_enough(value: Any) -> bool:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _path(location: Sequence[str | int]) -> str:
