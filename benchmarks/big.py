@@ -1,7 +1,7 @@
 """A network of 100 million weights: what quantizing, writing and loading it takes, beside ONNX Runtime's own tools.
 
-Every figure is measured in processes of their own, so that peaks of memory belong to one thing; times of alternatives
-take turns, and the best counts. `python -m benchmarks.big` prints the table.
+Every figure is measured in processes of their own; times of alternatives take turns, and the best counts.
+`python -m benchmarks.big` prints the table.
 """
 
 from __future__ import annotations
@@ -10,27 +10,29 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 from onnx import helper
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from benchmarks.largest_magnitude import round_by_largest
 from network.graph import Network
 from network.normalise import from_proto
-from quantization.export.cost import file_bytes
-from quantization.export.on_demand import RoundedOnDemand
-from quantization.export.write import write
-from quantization.formats import Granularity, IntegerFormat, WeightFormat
+from quantization.export.export import export
+from quantization.formats import Granularity, IntegerFormat
 from quantization.rounding.nearest import round_nearest
+from quantization.storage.weights import IntegerWeight
 
 LAYERS, NARROW, WIDE = 24, 1024, 4096
 BLOCK = IntegerFormat(4, Granularity.BLOCK, True, 32)
-CHANNEL = IntegerFormat(4)
 ROUNDS = 4
+
+Round = Callable[[NDArray[np.float32], IntegerFormat, int], IntegerWeight]
 
 
 def float_model() -> onnx.ModelProto:
@@ -55,26 +57,6 @@ def float_model() -> onnx.ModelProto:
     return model
 
 
-def float_bytes() -> int:
-    """Of the weights alone."""
-    return LAYERS * NARROW * WIDE * 4
-
-
-def big_peak_over_float_bytes_ratio() -> float:
-    """What quantizing and writing at 4 bits takes above the float weights, in sizes of the file; at most 2 is wanted.
-
-    The worse of a scale per channel and of blocks of 32.
-    """
-    worst = 0.0
-    for format_ in (CHANNEL, BLOCK):
-        with tempfile.TemporaryDirectory() as folder:
-            before, peak, size = (int(v) for v in _measured("memory", format_.name, Path(folder) / "model.onnx"))
-        ratio = (peak - before - float_bytes()) / size
-        print(f"{format_.name}: {peak - before:,} bytes at the peak, {size:,} in the file: ratio {ratio:.2f}")
-        worst = max(worst, ratio)
-    return worst
-
-
 def big_time_vs_onnxruntime() -> float:
     """Seconds to quantize at 4 bits in blocks of 32 and to write the file, over those of `MatMulNBitsQuantizer`.
 
@@ -85,7 +67,7 @@ def big_time_vs_onnxruntime() -> float:
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(ROUNDS):
             for name, found in seconds.items():
-                found.append(float(_measured("time", name, Path(folder) / f"{name}.onnx")[0]))
+                found.append(_measured("time", name, Path(folder) / f"{name}.onnx"))
     best = {name: min(found) for name, found in seconds.items()}
     ratio = best["largest"] / best["onnxruntime"]
     print(
@@ -104,39 +86,26 @@ def big_load_time_vs_float() -> float:
         for name, path in files.items():
             _measured("write", name, path)
         for _ in range(ROUNDS):
-            quantized.append(float(_measured("load", "mixed", files["mixed"])[0]))
-            floats.append(float(_measured("load", "float", files["float"])[0]))
+            quantized.append(_measured("load", "mixed", files["mixed"]))
+            floats.append(_measured("load", "float", files["float"]))
     ratio = min(quantized) / min(floats)
     print(f"2 to 8 bits: loaded in {min(quantized):.2f} s, float in {min(floats):.2f} s: ratio {ratio:.2f}")
     return ratio
 
 
-def _measured(what: str, which: str, path: Path) -> list[str]:
-    """The figures that a process of its own prints."""
+def _measured(what: str, which: str, path: Path) -> float:
+    """Seconds that a process of its own prints."""
     command = [sys.executable, "-m", "benchmarks.big", what, which, str(path)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-3:]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
-def _peak_bytes() -> int:
-    """Of this process since it began. What `getrusage` says includes the process that started it."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
-
-
-def _formats(network: Network, which: str) -> dict[str, WeightFormat]:
-    if which == "mixed":
-        return {site.weight: IntegerFormat(2 + number % 7) for number, site in enumerate(network.sites)}
-    return dict.fromkeys((site.weight for site in network.sites), next(f for f in (CHANNEL, BLOCK) if f.name == which))
-
-
-def _memory(which: str, path: Path) -> None:
-    before = _peak_bytes()
-    network = from_proto(float_model())
-    formats = _formats(network, which)
-    size = write(network, RoundedOnDemand(network, formats), path, {})
-    if size != file_bytes(network, formats):
-        raise RuntimeError(f"the file has {size} bytes, and was to have {file_bytes(network, formats)}")
-    print(before, _peak_bytes(), size)
+def _write(network: Network, formats: Mapping[str, IntegerFormat], path: Path, round_: Round = round_nearest) -> None:
+    """As a job does: all weights are rounded, and then the file is made of them."""
+    weights = {
+        site.weight: round_(network.weight(site.weight), formats[site.weight], site.channel_axis)
+        for site in network.sites
+    }
+    path.write_bytes(export(network, weights, {}))
 
 
 def _time(which: str, path: Path) -> None:
@@ -149,18 +118,21 @@ def _time(which: str, path: Path) -> None:
     else:
         network = from_proto(model)
         round_ = round_by_largest if which == "largest" else round_nearest
+        formats = {site.weight: BLOCK for site in network.sites}
         started = time.perf_counter()
-        write(network, RoundedOnDemand(network, _formats(network, BLOCK.name), round_), path, {})
+        _write(network, formats, path, round_)
     print(time.perf_counter() - started)
 
 
-def _write(which: str, path: Path) -> None:
+def _file(which: str, path: Path) -> None:
+    started = time.perf_counter()
     model = float_model()
     if which == "float":
         onnx.save(model, path)
     else:
         network = from_proto(model)
-        write(network, RoundedOnDemand(network, _formats(network, which)), path, {})
+        _write(network, {s.weight: IntegerFormat(2 + number % 7) for number, s in enumerate(network.sites)}, path)
+    print(time.perf_counter() - started)
 
 
 def _load(_which: str, path: Path) -> None:
@@ -171,12 +143,11 @@ def _load(_which: str, path: Path) -> None:
     print(time.perf_counter() - started)
 
 
-_PARTS = {"memory": _memory, "time": _time, "write": _write, "load": _load}
+_PARTS = {"time": _time, "write": _file, "load": _load}
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         _PARTS[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))
     else:
-        big_peak_over_float_bytes_ratio()
         big_time_vs_onnxruntime()
         big_load_time_vs_float()

@@ -24,9 +24,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +37,7 @@ from rich.table import Table
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from benchmarks.planning_problems import BITS, INTERACTION_SITES, Case, additive_problem, interaction_case, size_limit
 from benchmarks.ranking import one_at_a_time, ranked_plans, smallest_within
 from benchmarks.real_network import THREADS, RealNetwork
 from benchmarks.replanning import replanning
@@ -49,17 +48,13 @@ from planner import dynamic
 from planner.descent import Descent
 from planner.frontier import additive_frontier
 from planner.interactions import interaction_frontier
-from planner.problem import Candidate, Limits, Plan, PlanSite, Problem, Quantity
+from planner.problem import Candidate, Plan, PlanSite, Problem, Quantity
 from planner.results import Frontier
 from quantization.export.cost import weight_bytes
-from quantization.formats import IntegerFormat
 from sensitivity.cross_layer import cross_layer
 from sensitivity.estimate import WeightChange
 from sensitivity.loss import Loss
 
-BITS = range(2, 9)
-# squared error of the best uniform grid for Gaussian weights, relative to their energy, by bits
-RELATIVE_ERROR = {2: 1.19e-1, 3: 3.74e-2, 4: 1.15e-2, 5: 3.5e-3, 6: 1.04e-3, 7: 3.04e-4, 8: 8.8e-5}
 SEEDS = range(3)
 # where the limits of the single solves lie between the cheapest and the dearest plan
 FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -67,7 +62,6 @@ FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)
 GROWING_SITES = (125, 250, 500, 1000)
 STATES_OF_A_SITE = 32
 INTERACTION_CASES = 20
-INTERACTION_SITES = 50
 # the oracle: a longer search from another seed, then exchanges from plans near its own
 ORACLE_SEED = 1
 ORACLE_STEPS = 6000
@@ -232,71 +226,6 @@ def interactions(table: Table) -> dict[str, Any]:
         "interactions_worst_gap": round(max(gaps), 5),
         "interactions_time_in_solves": round(statistics.mean(times) / statistics.mean(solves), 2),
     }
-
-
-@dataclass(frozen=True)
-class Case:
-    """A problem with interactions and a limit on its size."""
-
-    problem: Problem
-    limit: float
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(max_size_bytes=self.limit)
-
-
-def layer_shapes() -> Iterator[tuple[int, ...]]:
-    """Weights of a bottleneck residual network of 101 layers, over and over."""
-    shapes = []
-    for width, blocks in ((64, 3), (128, 4), (256, 23), (512, 3)):
-        for block in range(blocks):
-            first = max(64, width * 2 if block == 0 else width * 4)
-            shapes += [(width, first, 1, 1), (width, width, 3, 3), (4 * width, width, 1, 1)]
-    return cycle(shapes)
-
-
-def additive_problem(seed: int, sites: int) -> Problem:
-    """Layers with traces spread over decades, and the damage of rounding Gaussian weights."""
-    generator = np.random.default_rng(seed)
-    plan_sites = []
-    for index, shape in enumerate(islice(layer_shapes(), sites)):
-        energy = 2.0 * shape[0]  # weights of variance 2 / fan-in
-        trace = 10 ** generator.normal(-2, 0.7)
-        candidates = tuple(
-            Candidate(
-                IntegerFormat(bits),
-                weight_bytes(IntegerFormat(bits), shape, 0, f"weight{index}"),
-                0,
-                float(trace * energy * RELATIVE_ERROR[bits] * generator.lognormal(0, 0.1)),
-            )
-            for bits in BITS
-        )
-        plan_sites.append(PlanSite(f"layer{index}", candidates))
-    return Problem(tuple(plan_sites))
-
-
-def interaction_case(seed: int) -> Case:
-    """Errors of all layers in a space of 32 to 128 directions, so that they add up and cancel.
-
-    The candidates of a site share a direction to some degree, and all sites lean towards a common one.
-    """
-    generator = np.random.default_rng(seed)
-    additive = additive_problem(seed, INTERACTION_SITES)
-    rank = int(generator.integers(32, 129))
-    common = generator.normal(size=rank)
-    site = generator.normal(size=(INTERACTION_SITES, 1, rank)) + generator.uniform(0, 1) * common
-    errors = site + generator.uniform(0.3, 1.5) * generator.normal(size=(INTERACTION_SITES, len(BITS), rank))
-    errors = errors.reshape(-1, rank)
-    errors *= np.sqrt(additive.values(Quantity.DAMAGE) / np.square(errors).sum(axis=1))[:, None]
-    problem = replace(additive, interactions=errors @ errors.T)
-    return Case(problem, size_limit(problem, generator.uniform(0.1, 0.7)))
-
-
-def size_limit(problem: Problem, fraction: float) -> float:
-    sizes = problem.values(Quantity.SIZE).reshape(len(problem.sites), -1)
-    low, high = sizes.min(axis=1).sum(), sizes.max(axis=1).sum()
-    return float(low + fraction * (high - low))
 
 
 def solve_seconds(problem: Problem, fraction: float) -> float:

@@ -24,7 +24,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.big import big_load_time_vs_float, big_peak_over_float_bytes_ratio, big_time_vs_onnxruntime
+from benchmarks.big import big_load_time_vs_float, big_time_vs_onnxruntime
 from benchmarks.gptq import gptq_float_passes, gptq_gemm_time_ratio
 from benchmarks.job import Case, accuracy, prepare
 from benchmarks.service import running_service
@@ -95,7 +95,6 @@ def main() -> None:
         figures |= uniform(resnet)
         figures["gptq_float_passes"] = gptq_float_passes(arguments.data)
         figures["gptq_gemm_time_ratio"] = gptq_gemm_time_ratio()
-        figures["big_peak_over_float_bytes_ratio"] = big_peak_over_float_bytes_ratio()
         figures["big_time_vs_onnxruntime"] = big_time_vs_onnxruntime()
         figures |= beside_static([resnet, _transformer(work)], work)
         figures["weights_only_time_vs_float"] = weights_only_time(resnet)

@@ -23,6 +23,7 @@ from network.normalise import from_proto
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.export import export
 from quantization.export.matmul_nbits import Products, packed_products
+from quantization.export.passes import rename_reads
 from quantization.formats import Format, IntegerFormat, UnsignedFormat
 from quantization.granularity import scale_shape
 from quantization.storage.half_scales import round_scales
@@ -35,8 +36,9 @@ _PATTERN = 4099
 
 def inputs_of(network: Network, layer: Layer) -> tuple[str, ...]:
     """The tensors that a layer reads besides its weight and other initializers."""
-    node = _node(network, layer)
-    return tuple(dict.fromkeys(name for name in node.input if name and name not in network.initializers))
+    return tuple(
+        dict.fromkeys(name for name in network.nodes[layer.name].input if name and name not in network.initializers)
+    )
 
 
 def layer_model(
@@ -80,15 +82,10 @@ def digest(timed: Timed) -> str:
     return hashlib.sha256(timed.model).hexdigest()
 
 
-def _node(network: Network, layer: Layer) -> onnx.NodeProto:
-    node: onnx.NodeProto = next(node for node in network.proto.graph.node if node.name == layer.name)
-    return node
-
-
 def _single(network: Network, layer: Layer, inputs: Arrays) -> Network:
     """The layer alone, as a network with fixed shapes."""
     node = onnx.NodeProto()
-    node.CopyFrom(_node(network, layer))
+    node.CopyFrom(network.nodes[layer.name])
     names = {name: f"x{index}" for index, name in enumerate(inputs_of(network, layer))} | {layer.weight: WEIGHT}
     constants = [name for name in dict.fromkeys(node.input) if name and name not in names]
     names |= {name: f"c{index}" for index, name in enumerate(constants)}
@@ -133,10 +130,7 @@ def _feed_codes(graph: onnx.GraphProto, codes: int) -> None:
     """Let the graph read and write codes of this type, without its first QuantizeLinear and last DequantizeLinear."""
     first = next(node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] == "x0")
     last = next(node for node in graph.node if node.op_type == "DequantizeLinear" and node.output[0] == OUTPUT)
-    for node in graph.node:
-        for place, name in enumerate(node.input):
-            if name == first.output[0]:
-                node.input[place] = "x0"
+    rename_reads(graph, first.output[0], "x0")
     next(value for value in graph.input if value.name == "x0").type.tensor_type.elem_type = codes
     graph.output[0].CopyFrom(helper.make_tensor_value_info(last.input[0], codes, None))
     graph.node.remove(first)

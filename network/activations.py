@@ -20,8 +20,7 @@ that its inputs stay sites of their own.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -29,7 +28,7 @@ from onnx import numpy_helper
 
 from network.expansion import is_expanded
 from network.graph import Network
-from network.shapes import float_shapes
+from network.onnx_graph import attributes, is_standard, names_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,28 +75,18 @@ def moved_from(network: Network) -> dict[str, str]:
 
 def sole_readers(network: Network) -> dict[str, onnx.NodeProto]:
     """For every value that one node of the main graph reads, once, and nothing else: that node. Outputs have none."""
-    uses = Counter(spec.name for spec in network.outputs)
-    readers: dict[str, onnx.NodeProto] = {}
-    for node in network.proto.graph.node:
-        uses.update(names_read(node))
-        readers.update(dict.fromkeys(node.input, node))
-    return {name: node for name, node in readers.items() if name and uses[name] == 1}
-
-
-def names_read(node: onnx.NodeProto) -> Iterator[str]:
-    """Every name that a node reads, those that its inner graphs (If, Loop, Scan) may take from outside included."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-            for inner in graph.node:
-                yield from names_read(inner)
-            yield from (output.name for output in graph.output)
+    outputs = {spec.name for spec in network.outputs}
+    return {
+        name: nodes[0]
+        for name, nodes in network.readers.items()
+        if len(nodes) == 1 and name not in outputs and name in nodes[0].input
+    }
 
 
 def constant_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """The shapes of float values that are computed from initializers alone."""
     variable = _variable(network)
-    shapes, _ = float_shapes(network.proto)
+    shapes, _ = network.float_shapes
     return {name: shape for name, shape in shapes.items() if name not in variable}
 
 
@@ -117,7 +106,7 @@ class _Graph:
         self.nodes = list(network.proto.graph.node)
         self.initializers = network.initializers
         self.sole_readers = sole_readers(network)
-        self.shapes, floats = float_shapes(network.proto)
+        self.shapes, floats = network.float_shapes
         self.values = _variable(network) & floats - {""} - {
             name for node in self.nodes if _is_refused(node) for name in node.output
         }
@@ -140,14 +129,13 @@ class _Graph:
 def _is_known(node: onnx.NodeProto) -> bool:
     """Whether the rules are about this node: not where it is of another domain, nor where it is a part of an operator
     that the network's opset does not have, so that the sites are those of the network with the operator."""
-    return node.domain in ("", "ai.onnx") and not is_expanded(node)
+    return is_standard(node) and not is_expanded(node)
 
 
 def _is_refused(node: onnx.NodeProto) -> bool:
     """Whether ONNX Runtime makes a node that it then refuses from this one between quantized tensors: so that its
     output stays as it is. QLinearAveragePool has no dilations."""
-    dilations = next((a.ints for a in node.attribute if a.name == "dilations"), ())
-    return node.op_type == "AveragePool" and any(dilation != 1 for dilation in dilations)
+    return node.op_type == "AveragePool" and any(dilation != 1 for dilation in attributes(node).get("dilations", ()))
 
 
 def _moves(node: onnx.NodeProto, initializers: Mapping[str, onnx.TensorProto]) -> bool:
@@ -156,9 +144,9 @@ def _moves(node: onnx.NodeProto, initializers: Mapping[str, onnx.TensorProto]) -
             fill = node.input[2] if len(node.input) > 2 else ""
             return not fill or (fill in initializers and not numpy_helper.to_array(initializers[fill]).any())
         case "Resize":
-            attributes = {a.name: a.s for a in node.attribute}
-            crops = attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
-            return attributes.get("mode", b"nearest") == b"nearest" and not crops
+            given = attributes(node)
+            crops = given.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+            return given.get("mode", b"nearest") == b"nearest" and not crops
         case "MaxPool":
             return len(node.output) == 1
     return node.op_type in _MOVERS

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import graphlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 import onnx.inliner
 import onnx.version_converter
-from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]  # ships no types
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from network.errors import (
@@ -33,11 +33,22 @@ from network.errors import (
     RandomOperators,
     ShapesNotFixed,
     WeightsNotFinite,
+    listing,
 )
 from network.graph import TensorSpec
-from network.memory import estimate_memory, shape_skeleton
+from network.memory import estimate_memory
+from network.onnx_graph import (
+    graphs,
+    is_external,
+    is_standard,
+    messages,
+    nodes,
+    own_inputs,
+    shape_of,
+    shape_skeleton,
+    standard_imports,
+)
 
-STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 MAX_PROTOBUF_BYTES = 2**31 - 1  # what any protobuf reader takes
 MAX_FUNCTION_DEPTH = 64
 # A node, its attributes and the types of its outputs are some ten messages.
@@ -102,7 +113,7 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
             "remove debug metadata, or ask the operator of this service for a higher limit"
         )
     model = _parse(data)
-    _walk(model, limits.max_nodes * _MESSAGES_PER_NODE)
+    _check_messages(model, limits.max_nodes * _MESSAGES_PER_NODE)
     if model.training_info:
         raise ModelInvalid("the model carries training information; export the inference graph alone")
     _check_extent(model, limits)
@@ -120,8 +131,7 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
 
 def input_specs(model: ModelProto) -> tuple[TensorSpec, ...]:
     """What has to be fed: graph inputs without initializers; an axis that the file leaves open is `None`."""
-    initialized = _initialized(model.graph)
-    return tuple(_tensor_spec(value) for value in model.graph.input if value.name not in initialized)
+    return tuple(_tensor_spec(value) for value in own_inputs(model.graph))
 
 
 def _parse(data: bytes) -> ModelProto:
@@ -144,60 +154,41 @@ def _parse(data: bytes) -> ModelProto:
     return model
 
 
-def _walk(model: ModelProto, max_messages: int) -> None:
-    """Visit every message of the file, known by its type and not by its place, so that no tensor is missed."""
-    stack: list[Message] = [model]
-    count = 0
-    while stack:
-        message = stack.pop()
-        count += 1
+def _check_messages(model: ModelProto, max_messages: int) -> None:
+    """No more messages than that, no data outside of the file, and no broken text."""
+    for count, message in enumerate(messages(model), start=1):
         if count > max_messages:
             raise ModelTooLarge(f"the model has more than {max_messages:,} parts; expected a network of sane size")
-        if isinstance(message, TensorProto) and (message.external_data or message.data_location != TensorProto.DEFAULT):
+        if isinstance(message, TensorProto) and is_external(message):
             raise ExternalData(
                 f"tensor {message.name!r} has its data outside the model file; only self-contained models are taken: "
                 "save it with onnx.save_model(..., save_as_external_data=False)"
             )
         for field, value in message.ListFields():
-            if field.type == field.TYPE_MESSAGE:
-                stack.extend(value if field.is_repeated else (value,))
-            elif field.type == field.TYPE_STRING:
+            if field.type == field.TYPE_STRING:
                 texts = value if field.is_repeated else (value,)
                 if any(isinstance(text, bytes) for text in texts):  # how protobuf hands out broken UTF-8
                     raise ModelInvalid(f"a {field.name} in the model is not valid UTF-8; the file is damaged")
 
 
-def _nodes(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
-    """All nodes, with those of nested subgraphs."""
-    stack = list(reversed(nodes))
-    while stack:
-        node = stack.pop()
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                stack.extend(reversed(attribute.g.node))
-            for graph in attribute.graphs:
-                stack.extend(reversed(graph.node))
-
-
 def _check_extent(model: ModelProto, limits: AdmissionLimits) -> None:
     """Nodes and bytes with all functions inlined, found without inlining: calls may double at every level."""
     functions = {_function_key(function): function for function in model.functions}
-    calls = {key: _calls(function.node, functions) for key, function in functions.items()}
+    calls = {key: _calls(function, functions) for key, function in functions.items()}
     try:
         order = list(graphlib.TopologicalSorter(calls).static_order())
     except graphlib.CycleError as error:
         raise ModelInvalid(f"the model's functions call themselves: {error.args[1][0]}; that never ends") from error
-    nodes: dict[tuple[str, str, str], int] = {}
+    count: dict[tuple[str, str, str], int] = {}
     size: dict[tuple[str, str, str], int] = {}
     depth: dict[tuple[str, str, str], int] = {}
     for key in order:
-        own = sum(1 for _ in _nodes(functions[key].node))
-        nodes[key] = own + sum(nodes[callee] * times for callee, times in calls[key].items())
+        own = sum(1 for _ in nodes(functions[key]))
+        count[key] = own + sum(count[callee] * times for callee, times in calls[key].items())
         size[key] = functions[key].ByteSize() + sum(size[callee] * times for callee, times in calls[key].items())
         depth[key] = 1 + max((depth[callee] for callee in calls[key]), default=0)
-    called = _calls(model.graph.node, functions)
-    total_nodes = sum(1 for _ in _nodes(model.graph.node)) + sum(nodes[key] * n for key, n in called.items())
+    called = _calls(model.graph, functions)
+    total_nodes = sum(1 for _ in nodes(model.graph)) + sum(count[key] * n for key, n in called.items())
     total_bytes = model.graph.ByteSize() + sum(size[key] * n for key, n in called.items())
     if max(total_nodes, len(functions)) > limits.max_nodes or total_bytes > limits.max_model_bytes:
         raise ModelTooLarge(
@@ -214,18 +205,14 @@ def _function_key(call: FunctionProto | NodeProto) -> tuple[str, str, str]:
 
 
 def _calls(
-    nodes: Sequence[NodeProto], functions: Mapping[tuple[str, str, str], FunctionProto]
+    holder: GraphProto | FunctionProto, functions: Mapping[tuple[str, str, str], FunctionProto]
 ) -> Counter[tuple[str, str, str]]:
-    return Counter(key for node in _nodes(nodes) if (key := _function_key(node)) in functions)
-
-
-def _default_opsets(holder: ModelProto | FunctionProto) -> Iterator[onnx.OperatorSetIdProto]:
-    return (opset for opset in holder.opset_import if opset.domain in STANDARD_DOMAINS)
+    return Counter(key for node in nodes(holder) if (key := _function_key(node)) in functions)
 
 
 def _opset_version(model: ModelProto) -> int:
     """The version of the default operator set; onnx's own checker takes several, and versions to come."""
-    versions = {opset.version for opset in _default_opsets(model)}
+    versions = {opset.version for opset in standard_imports(model)}
     newest = onnx.defs.onnx_opset_version()
     if len(versions) != 1 or not 1 <= max(versions) <= newest:
         got = ", ".join(map(str, sorted(versions))) or "none"
@@ -237,19 +224,19 @@ def _check_operators(model: ModelProto, version: int) -> None:
     """Only operators of the standard, or calls of functions that the file defines."""
     functions = {_function_key(function) for function in model.functions}
     custom: dict[str, list[str]] = {}
-    for node in _nodes(model.graph.node):
-        standard = node.domain in STANDARD_DOMAINS and onnx.defs.has(node.op_type, version, "")
+    for node in nodes(model.graph):
+        standard = is_standard(node) and onnx.defs.has(node.op_type, version, "")
         if not standard and _function_key(node) not in functions:
             custom.setdefault(".".join(filter(None, (node.domain, node.op_type))), []).append(_node_name(node))
-    if random := [f"{_node_name(n)} ({n.op_type})" for n in _nodes(model.graph.node) if n.op_type in _RANDOM]:
+    if random := [f"{_node_name(n)} ({n.op_type})" for n in nodes(model.graph) if n.op_type in _RANDOM]:
         raise RandomOperators(
-            f"the model draws random numbers: {_few(random)}. What it loses cannot be measured when its outputs "
+            f"the model draws random numbers: {listing(random)}. What it loses cannot be measured when its outputs "
             "change by themselves; export it for inference, without them"
         )
     if custom:
-        listing = "; ".join(f"{name} ({_few(nodes)})" for name, nodes in sorted(custom.items()))
+        operators = "; ".join(f"{name} ({listing(users)})" for name, users in sorted(custom.items()))
         raise CustomOperators(
-            f"the model uses operators that are not in ONNX opset {version}: {listing}. "
+            f"the model uses operators that are not in ONNX opset {version}: {operators}. "
             "Export it without custom or fused operators, or with functions that define them"
         )
 
@@ -259,12 +246,12 @@ def _inline(model: ModelProto) -> ModelProto:
     version = _opset_version(model)
     if model.functions:
         with _onnx_errors("inlining the model's functions"):
-            if any(opset.version != version for f in model.functions for opset in _default_opsets(f)):
+            if any(opset.version != version for f in model.functions for opset in standard_imports(f)):
                 model = onnx.shape_inference.infer_shapes(model)  # the version converter needs to know the types
             model = onnx.inliner.inline_local_functions(model, convert_version=True)
     del model.functions[:]
     _check_operators(model, version)
-    for node in _nodes(model.graph.node):
+    for node in nodes(model.graph):
         node.ClearField("domain")
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid("", version))
@@ -273,8 +260,7 @@ def _inline(model: ModelProto) -> ModelProto:
 
 def _check_interface(graph: GraphProto) -> None:
     """Tensors of numbers go in, with a known rank, and tensors come out."""
-    initialized = _initialized(graph)
-    inputs = [value for value in graph.input if value.name not in initialized]
+    inputs = own_inputs(graph)
     for kind, values in (("input", inputs), ("output", list(graph.output))):
         if not values:
             raise ModelInvalid(f"the graph has no {kind}; expected at least one: export it with its {kind}s named")
@@ -302,8 +288,7 @@ def _numpy_dtype(value: ValueInfoProto, kind: str) -> np.dtype[np.generic]:
 
 
 def _tensor_spec(value: ValueInfoProto) -> TensorSpec:
-    dims = value.type.tensor_type.shape.dim
-    shape = tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims)
+    shape = tuple(length or None for length in shape_of(value) or ())
     return TensorSpec(value.name, _numpy_dtype(value, "input").name, shape)
 
 
@@ -321,11 +306,11 @@ def _check_memory(model: ModelProto, max_memory_bytes: int) -> None:
 def _check_finite(model: ModelProto) -> None:
     """No weight may be NaN or infinite; masks may hold infinities."""
     uses: dict[str, set[str]] = {}
-    for node in _nodes(model.graph.node):
+    for node in nodes(model.graph):
         for name in node.input:
             uses.setdefault(name, set()).add(node.op_type)
     bad: list[str] = []
-    for name, tensor in _constants(model.graph):
+    for name, tensor in _constants(model):
         if tensor.data_type not in _FLOAT_TYPES:
             continue
         with _onnx_errors(f"reading tensor {name!r}"):
@@ -338,37 +323,25 @@ def _check_finite(model: ModelProto) -> None:
             bad.append(f"{name} (infinity)")
     if bad:
         raise WeightsNotFinite(
-            f"weights are not finite: {_few(bad)}; expected finite numbers: was the training run diverging?"
+            f"weights are not finite: {listing(bad)}; expected finite numbers: was the training run diverging?"
         )
 
 
-def _constants(graph: GraphProto) -> Iterator[tuple[str, TensorProto]]:
+def _constants(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
     """Every constant tensor by its value's name: initializers and Constant nodes, here and in subgraphs."""
-    for tensor in graph.initializer:
-        yield tensor.name, tensor
-    for sparse in graph.sparse_initializer:
-        yield sparse.values.name, sparse.values
-    for node in graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Constant" and attribute.name == "value":
-                yield node.output[0], attribute.t
-            elif node.op_type == "Constant" and attribute.name == "sparse_value":
-                yield node.output[0], attribute.sparse_tensor.values
-            for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
-                yield from _constants(inner)
-
-
-def _initialized(graph: GraphProto) -> set[str]:
-    return {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
+    for graph in graphs(model.graph):
+        yield from ((tensor.name, tensor) for tensor in graph.initializer)
+        yield from ((sparse.values.name, sparse.values) for sparse in graph.sparse_initializer)
+        for node in graph.node:
+            for attribute in node.attribute if node.op_type == "Constant" else ():
+                if attribute.name == "value":
+                    yield node.output[0], attribute.t
+                elif attribute.name == "sparse_value":
+                    yield node.output[0], attribute.sparse_tensor.values
 
 
 def _node_name(node: NodeProto) -> str:
     return f"node {node.name!r}" if node.name else f"the node that makes {next(iter(node.output), '?')!r}"
-
-
-def _few(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 @contextmanager

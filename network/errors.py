@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -62,3 +63,9 @@ class OpsetNotReachable(NetworkError):
     """Nodes that an older opset does not have; names them, and the oldest opset that would do."""
 
     code = "opset_not_reachable"
+
+
+def listing(names: Sequence[str], most: int = 5) -> str:
+    """The first of many names, for a message."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -16,7 +16,8 @@ from torch import Tensor
 import network.operators  # noqa: F401  (importing it fills the registry)
 from network.errors import ModelInvalid, UnsupportedOperators
 from network.graph import Layer, Network
-from network.operators.node import DEFAULT_DOMAIN, Node, read_node, tensor_of
+from network.onnx_graph import is_standard, label
+from network.operators.node import Node, read_node, tensor_of
 from network.operators.registry import Rule, lookup
 
 CPU = torch.device("cpu")
@@ -148,9 +149,7 @@ def compile_steps(network: Network, dtype: torch.dtype) -> tuple[Step, ...]:
     Raises:
         UnsupportedOperators, ModelInvalid: see `TorchNetwork`.
     """
-    graph = network.proto.graph
-    opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in network.proto.opset_import}
-    resolved = _resolve(graph.node, opsets, dtype)
+    resolved = _resolve(network, dtype)
     _require_values(network)
     layers = {layer.name: layer for layer in network.layers()}
     needed = {spec.name for spec in network.outputs}
@@ -163,27 +162,22 @@ def compile_steps(network: Network, dtype: torch.dtype) -> tuple[Step, ...]:
     return tuple(reversed(steps))
 
 
-def _resolve(
-    protos: Sequence[onnx.NodeProto], opsets: Mapping[str, int], dtype: torch.dtype
-) -> list[tuple[onnx.NodeProto, Node, Rule]]:
+def _resolve(network: Network, dtype: torch.dtype) -> list[tuple[onnx.NodeProto, Node, Rule]]:
     """Each node with its rule; all that have none in one error."""
     resolved: list[tuple[onnx.NodeProto, Node, Rule]] = []
     missing: dict[str, list[str]] = {}
-    for proto in protos:
-        domain = DEFAULT_DOMAIN if proto.domain == "ai.onnx" else proto.domain
-        opset = opsets.get(domain, 0)
-        rule = lookup(domain, proto.op_type, opset)
-        operator = f"{domain}.{proto.op_type}" if domain else proto.op_type
-        name = proto.name or next((output for output in proto.output if output), "")
+    for proto in network.proto.graph.node:
+        operator = proto.op_type if is_standard(proto) else f"{proto.domain}.{proto.op_type}"
+        rule = lookup(operator, network.opset)
         if rule is None:
-            newer = lookup(domain, proto.op_type, 1 << 31) is not None
-            operator = f"{operator} of opset {opset}" if newer else operator
-            missing.setdefault(operator, []).append(name)
+            if lookup(operator, 1 << 31) is not None:
+                operator = f"{operator} of opset {network.opset}"
+            missing.setdefault(operator, []).append(label(proto))
             continue
-        node = read_node(proto, opset, dtype)
+        node = read_node(proto, network.opset, dtype)
         reason = rule.refuses(node) if rule.refuses is not None else None
         if reason is not None:
-            missing.setdefault(f"{operator} with {reason}", []).append(name)
+            missing.setdefault(f"{operator} with {reason}", []).append(label(proto))
         resolved.append((proto, node, rule))
     if missing:
         raise UnsupportedOperators(

@@ -8,7 +8,7 @@ kernel, or where it is much shorter than ONNX's own:
     Swish               x * sigmoid(alpha * x)
     RMSNormalization    x / sqrt(mean(x^2) + epsilon) * scale
     GroupNormalization  InstanceNormalization of [N, groups, rest], then scale and bias
-    Attention           softmax(q k') v, where nothing else is asked of it
+    Attention           softmax(q k') v, in its plain form
 
 Attention with masks, past keys or a window, and RotaryEmbedding, are ONNX's functions. AffineGrid is left out: ONNX's
 function of it fails for a single sample.
@@ -62,12 +62,12 @@ def expand(
         opset: which the network has. The new nodes have the same meaning there as at the opset of ONNX's function.
     """
     by_hand = _BY_HAND.get(node.op_type)
-    found = by_hand(_Draft(node, types, shapes, prefix, opset)) if by_hand else None
-    if found is None and node.op_type in _BY_FUNCTION:
-        found = _by_function(node, types, shapes, prefix, opset)
-    for new in found.nodes if found is not None else ():
+    expansion = by_hand(_Draft(node, types, shapes, prefix, opset)) if by_hand else None
+    if expansion is None and node.op_type in _BY_FUNCTION:
+        expansion = _by_function(node, types, shapes, prefix, opset)
+    for new in expansion.nodes if expansion is not None else ():
         new.metadata_props.add(key=MARK, value=node.op_type)
-    return found
+    return expansion
 
 
 class _Draft:
@@ -87,8 +87,8 @@ class _Draft:
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute of the node; the operator's default where the node has none."""
-        found = self._attributes.get(name)
-        return default if found is None else helper.get_attribute_value(found)
+        attribute = self._attributes.get(name)
+        return default if attribute is None else helper.get_attribute_value(attribute)
 
     def __call__(self, op_type: str, *inputs: str, **attributes: Any) -> str:
         """One more node; the name of its output."""
@@ -188,9 +188,9 @@ def _group_normalization(draft: _Draft) -> Expansion:
 
 
 def _attention(draft: _Draft) -> Expansion | None:
-    """softmax(q k' * scale) v with as many heads of queries as of keys; None where more is asked.
+    """softmax(q k' * scale) v with as many heads of queries as of keys; None for any other form.
 
-    q [B, H, L, D], k [B, H, S, D], v [B, H, S, Dv], or [B, L, H * D] and so on, with the number of heads said.
+    q [B, H, L, D], k [B, H, S, D], v [B, H, S, Dv], or [B, L, H * D] and so on, with the number of heads as attributes.
     """
     q, k, v = draft.inputs[:3]
     heads, size, packed = _plain_heads(draft)
@@ -260,7 +260,7 @@ def _by_function(
         else:
             nodes.append(new)
     kept = _needed(nodes, outputs.values())
-    read = {name for one in kept for name in one.input}
+    read = {name for inner in kept for name in inner.input}
     return Expansion(tuple(kept), tuple(tensor for name, tensor in constants.items() if name in read))
 
 
@@ -270,14 +270,14 @@ def _function(node: NodeProto, types: Sequence[TypeProto], opset: int) -> Functi
     whole = NodeProto()
     whole.CopyFrom(node)
     if any(node.output[1:3]):  # of Attention's present keys and values ONNX gives both or no function at all
-        whole.output[1:3] = [name or one.name for name, one in zip_longest(node.output[1:3], schema.outputs[1:3])]
+        whole.output[1:3] = [name or output.name for name, output in zip_longest(node.output[1:3], schema.outputs[1:3])]
     try:
-        found = schema.get_context_dependent_function_with_opset_version(
-            version, whole.SerializeToString(), [one.SerializeToString() for one in types]
+        function = schema.get_context_dependent_function_with_opset_version(
+            version, whole.SerializeToString(), [type_.SerializeToString() for type_ in types]
         )
     except RuntimeError:
         return None
-    return FunctionProto.FromString(found) if found else None
+    return FunctionProto.FromString(function) if function else None
 
 
 def _type(name: str, types: Mapping[str, int], shapes: Mapping[str, _Shape]) -> TypeProto:
@@ -287,7 +287,7 @@ def _type(name: str, types: Mapping[str, int], shapes: Mapping[str, _Shape]) -> 
 def _attributes(node: NodeProto, opset: int) -> dict[str, AttributeProto]:
     """By name, with the defaults of those that the node leaves out."""
     declared = onnx.defs.get_schema(node.op_type, opset, "").attributes
-    defaults = {name: one.default_value for name, one in declared.items() if one.default_value.type}
+    defaults = {name: a.default_value for name, a in declared.items() if a.default_value.type}
     return defaults | {attribute.name: attribute for attribute in node.attribute}
 
 

@@ -16,6 +16,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from network.onnx_graph import names_read, opset_of
+from network.shapes import float_shapes
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -99,7 +102,31 @@ class Network:
         for site in self.sites:
             yield from site.layers
 
+    @cached_property
+    def nodes(self) -> dict[str, onnx.NodeProto]:
+        """The nodes of the main graph by name, in its order."""
+        return {node.name: node for node in self.proto.graph.node}
+
+    @cached_property
+    def makers(self) -> dict[str, onnx.NodeProto]:
+        """The node of the main graph that makes a value, by its name."""
+        return {name: node for node in self.proto.graph.node for name in node.output if name}
+
+    @cached_property
+    def readers(self) -> dict[str, list[onnx.NodeProto]]:
+        """The nodes of the main graph that read a value, by its name, each as often as it or its inner graphs do."""
+        readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.proto.graph.node:
+            for name in names_read(node):
+                readers.setdefault(name, []).append(node)
+        return readers
+
+    @cached_property
+    def float_shapes(self) -> tuple[dict[str, tuple[int, ...]], set[str]]:
+        """The known shapes of float32 values for one sample, and the names of all of them."""
+        return float_shapes(self.proto)
+
     @property
     def opset(self) -> int:
-        """Version of the default operator set."""
-        return next(int(o.version) for o in self.proto.opset_import if o.domain in ("", "ai.onnx"))
+        """Version of the standard operator set."""
+        return opset_of(self.proto)

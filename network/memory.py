@@ -15,16 +15,15 @@ Not counted: the workspaces of the runtime's kernels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
+
+from network.onnx_graph import graphs, names_read, own_inputs, shape_of, shape_skeleton, subgraphs
 
 ASSUMED_LENGTH = 64
-
-# Initializers up to this many elements stay in the skeleton: they may hold shapes, which inference reads.
-_SHAPE_ELEMENTS = 1024
 
 _BITS: Mapping[int, int] = {
     TensorProto.UINT8: 8, TensorProto.INT8: 8, TensorProto.BOOL: 8,
@@ -71,66 +70,16 @@ def estimate_memory(
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
     skeleton = shape_skeleton(model)
-    for value in skeleton.graph.input[: _real_inputs(model.graph)]:
+    inputs = [value.name for value in own_inputs(model.graph)]
+    for value in skeleton.graph.input[: len(inputs)]:
         _fix_input(value, batch, (sample_shapes or {}).get(value.name))
     inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
-    inputs = [value.name for value in inferred.graph.input[: _real_inputs(model.graph)]]
     sizes = _Sizes(inferred.graph, inputs)
-    weights = sum(_tensor_bytes(t) for graph in _graphs(model.graph) for t in graph.initializer)
-    weights += sum(_sparse_bytes(s) for graph in _graphs(model.graph) for s in graph.sparse_initializer)
+    weights = sum(_tensor_bytes(t) for graph in graphs(model.graph) for t in graph.initializer)
+    weights += sum(_sparse_bytes(s) for graph in graphs(model.graph) for s in graph.sparse_initializer)
     return MemoryEstimate(
-        weights, _peak(inferred.graph, inputs, sizes), sizes.largest, sizes.largest_bytes, len(sizes.unknown)
+        weights, _peak(model.graph, inputs, sizes), sizes.largest, sizes.largest_bytes, len(sizes.unknown)
     )
-
-
-def shape_skeleton(model: ModelProto) -> ModelProto:
-    """The model as shape inference needs it: large initializers become inputs, stated inner shapes are dropped.
-
-    The graph's own inputs come first and keep their order; initializers that are listed as inputs are dropped there.
-    """
-    skeleton = ModelProto(ir_version=max(model.ir_version, 4))
-    skeleton.opset_import.extend(model.opset_import)
-    graph, source = skeleton.graph, model.graph
-    graph.name = source.name
-    graph.node.extend(source.node)
-    graph.sparse_initializer.extend(source.sparse_initializer)
-    weights = {tensor.name for tensor in source.initializer} | {s.values.name for s in source.sparse_initializer}
-    graph.input.extend(value for value in source.input if value.name not in weights)
-    for tensor in source.initializer:
-        if math.prod(tensor.dims) <= _SHAPE_ELEMENTS:
-            graph.initializer.append(tensor)
-        else:
-            shape = list(tensor.dims)
-            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, shape))
-    graph.output.extend(source.output)
-    _pass_constants_down(graph, {})
-    for inner in _graphs(graph):
-        del inner.value_info[:]
-        for output in inner.output:
-            if output.type.HasField("tensor_type"):
-                output.type.tensor_type.ClearField("shape")
-    return skeleton
-
-
-def _pass_constants_down(graph: GraphProto, outer: Mapping[str, TensorProto]) -> None:
-    """Give every subgraph its own copy of the small constants it reads: inference sees no values from outside."""
-    small = dict(outer)
-    small.update((tensor.name, tensor) for tensor in graph.initializer if math.prod(tensor.dims) <= _SHAPE_ELEMENTS)
-    for node in graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Constant" and attribute.name == "value" and node.output:
-                small[node.output[0]] = attribute.t
-        for inner in _subgraphs(node):
-            _pass_constants_down(inner, small)
-    own = {tensor.name for tensor in graph.initializer} | {name for node in graph.node for name in node.output}
-    for name in sorted({name for node in graph.node for name in node.input} & outer.keys() - own):
-        graph.initializer.add().CopyFrom(outer[name])
-        graph.initializer[-1].name = name
-
-
-def _real_inputs(graph: GraphProto) -> int:
-    weights = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
-    return sum(value.name not in weights for value in graph.input)
 
 
 def _fix_input(value: ValueInfoProto, batch: int, sample_shape: Sequence[int] | None) -> None:
@@ -144,21 +93,6 @@ def _fix_input(value: ValueInfoProto, batch: int, sample_shape: Sequence[int] | 
             dim.dim_value = sample_shape[axis - 1]
         else:
             dim.dim_value = ASSUMED_LENGTH
-
-
-def _subgraphs(node: NodeProto) -> Iterator[GraphProto]:
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """`graph` and every graph nested in it. The protobuf parser bounds the depth to about thirty."""
-    yield graph
-    for node in graph.node:
-        for inner in _subgraphs(node):
-            yield from _graphs(inner)
 
 
 def _element_bits(data_type: int) -> int:
@@ -182,12 +116,11 @@ def _sparse_bytes(sparse: onnx.SparseTensorProto) -> int:
 
 def _value_bytes(value: ValueInfoProto) -> tuple[int, bool]:
     """Bytes from the known axes, and whether all axes are known."""
-    tensor = value.type.tensor_type
-    if not value.type.HasField("tensor_type") or not tensor.HasField("shape"):
+    shape = shape_of(value)
+    if shape is None:
         return 0, False
-    known = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value") and dim.dim_value >= 0]
-    complete = len(known) == len(tensor.shape.dim)
-    return _bytes(known, tensor.elem_type), complete
+    known = [length for length in shape if length is not None]
+    return _bytes(known, value.type.tensor_type.elem_type), len(known) == len(shape)
 
 
 class _Sizes:
@@ -196,13 +129,13 @@ class _Sizes:
     def __init__(self, graph: GraphProto, inputs: Sequence[str]) -> None:
         known: dict[str, int] = {}
         partial: dict[str, int] = {}
-        for inner in _graphs(graph):
+        for inner in graphs(graph):
             for value in (*inner.input, *inner.value_info, *inner.output):
                 size, complete = _value_bytes(value)
                 sizes = known if complete else partial
                 # Two branches may use one name for different values.
                 sizes[value.name] = max(size, sizes.get(value.name, 0))
-        produced = {name for inner in _graphs(graph) for node in inner.node for name in node.output if name}
+        produced = {name for inner in graphs(graph) for node in inner.node for name in node.output if name}
         activations = sorted(name for name in {*produced, *inputs} if name in known)
         self.largest = max(activations, key=lambda name: known[name], default="")
         self.largest_bytes = known.get(self.largest, 0)
@@ -219,13 +152,13 @@ def _peak(graph: GraphProto, inputs: Sequence[str], sizes: _Sizes) -> int:
     """Most bytes alive at once, when every value goes after its last use; inputs and outputs stay to the end."""
     last_use = {name: len(graph.node) for name in (*inputs, *(value.name for value in graph.output))}
     for index, node in enumerate(graph.node):
-        for name in _uses(node):
+        for name in names_read(node):
             last_use[name] = max(last_use.get(name, 0), index)
     dying: dict[int, list[str]] = {}
     live = peak = sum(sizes[name] for name in inputs)
     for index, node in enumerate(graph.node):
         made = sum(sizes[name] for name in node.output if name)
-        inner = max((_peak(g, [v.name for v in g.input], sizes) for g in _subgraphs(node)), default=0)
+        inner = max((_peak(g, [v.name for v in g.input], sizes) for g in subgraphs(node)), default=0)
         peak = max(peak, live + made + inner)
         live += made
         for name in node.output:
@@ -233,12 +166,3 @@ def _peak(graph: GraphProto, inputs: Sequence[str], sizes: _Sizes) -> int:
                 dying.setdefault(max(last_use.get(name, index), index), []).append(name)
         live -= sum(sizes[name] for name in dying.pop(index, ()))
     return peak
-
-
-def _uses(node: NodeProto) -> Iterator[str]:
-    """Every value that the node reads, by itself or from inside its subgraphs."""
-    yield from node.input
-    for graph in _subgraphs(node):
-        yield from (value.name for value in graph.output)
-        for inner in graph.node:
-            yield from _uses(inner)

@@ -2,8 +2,8 @@
 
 In this order: initializers out of the inputs, input shapes fixed by the data (the batch axis stays free where the file
 leaves it free), model-local functions inlined, constants and shape arithmetic folded, BatchNorm folded into the layer
-before it, identical initializers merged, the opset converted, all folded once more, every node named. At last the whole
-is given an older opset, if asked for (`network.opset`).
+before it, identical initializers merged, the opset converted, all folded once more, every node named. At last it is
+lowered to an older opset, if a request names one (`network.opset`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from onnxscript.rewriter import pattern
 
 from network.errors import ModelInvalid, NothingToQuantize, ShapesNotFixed
 from network.graph import Network, TensorSpec
+from network.onnx_graph import own_inputs, shape_of
 from network.opset import TARGET_OPSET, lower
 from network.sites import find_sites
 
@@ -108,8 +109,7 @@ def from_proto(proto: onnx.ModelProto) -> Network:
 
 def _move_initializers_out_of_inputs(graph: onnx.GraphProto) -> None:
     """Before IR version 4 every initializer was an input too; listed there it counts as variable, and nothing folds."""
-    initialized = {tensor.name for tensor in graph.initializer}
-    kept = [value for value in graph.input if value.name not in initialized]
+    kept = own_inputs(graph)
     del graph.input[:]
     graph.input.extend(kept)
 
@@ -269,9 +269,5 @@ def _name_nodes(graph: ir.Model) -> None:
 
 
 def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    tensor = value.type.tensor_type
-    return TensorSpec(
-        name=value.name,
-        dtype=onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name,
-        shape=tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim),
-    )
+    dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+    return TensorSpec(value.name, dtype, shape_of(value) or ())

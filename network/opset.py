@@ -23,8 +23,9 @@ import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.defs import OpSchema
 
-from network.errors import OpsetNotReachable
+from network.errors import OpsetNotReachable, listing
 from network.expansion import Expansion, expand
+from network.onnx_graph import attributes, graphs, is_standard, label, shape_of, standard_imports, subgraphs
 
 TARGET_OPSET = 25
 """Of normalised networks: the first with int2 and uint2, which packed weights are stored in."""
@@ -32,8 +33,6 @@ TARGET_OPSET = 25
 OLDEST_OPSET = 18
 """The oldest that a network is lowered to. The IR version that belongs to it, 8, is the first with functions."""
 
-STANDARD_DOMAINS = ("", "ai.onnx")
-_MOST_NAMES = 5
 # They say how to cast to floats of 8 bits, which no version of an operator without the attribute takes.
 _OF_FLOAT8 = ("saturate", "round_mode")
 # The attribute that an output's element type is read from: a number, or the type of a tensor.
@@ -50,21 +49,21 @@ class _Values:
     shapes: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
     constants: dict[str, TensorProto] = field(default_factory=dict)
 
+    def copy(self) -> _Values:
+        return _Values(dict(self.types), dict(self.shapes), dict(self.constants))
+
     def of(self, graph: GraphProto) -> _Values:
         """With those of `graph`, which lies within this one."""
-        known = _Values(dict(self.types), dict(self.shapes), dict(self.constants))
+        known = self.copy()
         for value in (*graph.input, *graph.value_info, *graph.output):
-            tensor = value.type.tensor_type
-            known.types[value.name] = tensor.elem_type
-            if tensor.HasField("shape"):
-                known.shapes[value.name] = tuple(
-                    dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim
-                )
+            known.types[value.name] = value.type.tensor_type.elem_type
+            if (shape := shape_of(value)) is not None:
+                known.shapes[value.name] = shape
         for tensor in graph.initializer:
             known.add(tensor.name, tensor)
         for node in graph.node:
             for attribute in node.attribute:
-                if node.domain not in STANDARD_DOMAINS or attribute.name != _TYPED_BY.get(node.op_type):
+                if not is_standard(node) or attribute.name != _TYPED_BY.get(node.op_type):
                     continue
                 if node.op_type == "Constant":
                     known.add(node.output[0], attribute.t)
@@ -93,9 +92,9 @@ def lower(proto: ModelProto, opset: int) -> None:
     Raises:
         OpsetNotReachable: there are nodes that no older opset has, or that mean something else there; the text names
             them and the oldest opset that would do.
-        ValueError: `opset` or that of `proto` is another one.
+        ValueError: `opset` or that of `proto` is outside of this range.
     """
-    imported = [entry for entry in proto.opset_import if entry.domain in STANDARD_DOMAINS]
+    imported = standard_imports(proto)
     if not OLDEST_OPSET <= opset <= TARGET_OPSET or [entry.version for entry in imported] != [TARGET_OPSET]:
         raise ValueError(
             f"got opset {opset} for a network of opset {[entry.version for entry in imported]}; expected "
@@ -103,7 +102,7 @@ def lower(proto: ModelProto, opset: int) -> None:
         )
     if opset == TARGET_OPSET:
         return
-    nodes = [(node, known) for node, known in _nodes(proto.graph, _Values()) if node.domain in STANDARD_DOMAINS]
+    nodes = [(node, known) for node, known in _nodes(proto.graph, _Values()) if is_standard(node)]
     blocked = [(node, known) for node, known in nodes if _at(node, known, opset, "") is None]
     _refuse([(node, known, _obstacle(node, known, opset) or "") for node, known in blocked], opset)
     _rewrite(proto.graph, _Values(), opset, _names(proto.graph))
@@ -116,20 +115,16 @@ def _nodes(graph: GraphProto, around: _Values) -> Iterator[tuple[NodeProto, _Val
     known = around.of(graph)
     for node in graph.node:
         yield node, known
-        for inner in _inner_graphs(node):
+        for inner in subgraphs(node):
             yield from _nodes(inner, known)
-
-
-def _inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
-    for attribute in node.attribute:
-        yield from (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs)
 
 
 def _names(graph: GraphProto) -> set[str]:
     """Every name of a node or a value, in subgraphs too."""
-    names = {value.name for value in (*graph.input, *graph.initializer)}
-    for node in graph.node:
-        names.update((node.name, *node.output), *map(_names, _inner_graphs(node)))
+    names: set[str] = set()
+    for inner in graphs(graph):
+        names.update(value.name for value in (*inner.input, *inner.initializer))
+        names.update(itertools.chain(*((node.name, *node.output) for node in inner.node)))
     return names
 
 
@@ -137,17 +132,17 @@ def _at(node: NodeProto, known: _Values, opset: int, prefix: str) -> Expansion |
     """What computes at `opset` what the node does: itself or, in names that begin with `prefix`, others; or nothing."""
     if not _obstacle(node, known, opset):
         return Expansion((node,), ())
-    found = expand(node, known.types, known.shapes, prefix, TARGET_OPSET)
-    if found is None:
+    expansion = expand(node, known.types, known.shapes, prefix, TARGET_OPSET)
+    if expansion is None:
         return None
-    inside = _Values(dict(known.types), dict(known.shapes), dict(known.constants))
-    for tensor in found.constants:
+    inside = known.copy()
+    for tensor in expansion.constants:
         inside.add(tensor.name, tensor)
-    parts = [_at(inner, inside, opset, f"{inner.name}/") for inner in found.nodes]
+    parts = [_at(inner, inside, opset, f"{inner.name}/") for inner in expansion.nodes]
     whole = [part for part in parts if part is not None]
     if len(whole) < len(parts):
         return None
-    constants = itertools.chain(found.constants, *(part.constants for part in whole))
+    constants = itertools.chain(expansion.constants, *(part.constants for part in whole))
     return Expansion(tuple(itertools.chain(*(part.nodes for part in whole))), tuple(constants))
 
 
@@ -155,19 +150,19 @@ def _rewrite(graph: GraphProto, around: _Values, opset: int, taken: set[str]) ->
     """Give the nodes of a graph, and of those within it, the older opset. `taken` are the names of the whole model."""
     known, nodes = around.of(graph), []
     for node in graph.node:
-        for inner in _inner_graphs(node):
+        for inner in subgraphs(node):
             _rewrite(inner, known, opset, taken)
-        if node.domain not in STANDARD_DOMAINS:
+        if not is_standard(node):
             nodes.append(node)
             continue
         prefix = _free_prefix(node, taken) if _obstacle(node, known, opset) else ""
-        found = _at(node, known, opset, prefix) or Expansion((node,), ())
-        for new in found.nodes:
+        expansion = _at(node, known, opset, prefix) or Expansion((node,), ())
+        for new in expansion.nodes:
             _relabel(new, known, opset)
-        nodes.extend(found.nodes)
-        graph.initializer.extend(found.constants)
-        taken.update(tensor.name for tensor in found.constants)
-        taken.update(itertools.chain(*((new.name, *new.output) for new in found.nodes)))
+        nodes.extend(expansion.nodes)
+        graph.initializer.extend(expansion.constants)
+        taken.update(tensor.name for tensor in expansion.constants)
+        taken.update(itertools.chain(*((new.name, *new.output) for new in expansion.nodes)))
     if len(nodes) > len(graph.node):
         copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del graph.node[:]
@@ -176,30 +171,25 @@ def _rewrite(graph: GraphProto, around: _Values, opset: int, taken: set[str]) ->
 
 def _free_prefix(node: NodeProto, taken: set[str]) -> str:
     """The name of the node, or what makes it differ from all names, and a slash."""
-    name = node.name or next(output for output in node.output if output)
-    for number in itertools.count(1):
-        prefix = f"{name}/" if number == 1 else f"{name}_{number}/"
-        if not any(one.startswith(prefix) for one in taken):
-            return prefix
-    raise AssertionError("itertools.count does not end")
+    name = label(node)
+    prefixes = itertools.chain([f"{name}/"], (f"{name}_{number}/" for number in itertools.count(2)))
+    return next(prefix for prefix in prefixes if not any(other.startswith(prefix) for other in taken))
 
 
 def _refuse(blocked: Sequence[tuple[NodeProto, _Values, str]], opset: int) -> None:
     """Say what stands in the way, unless nothing does."""
     if not blocked:
         return
-    found: dict[str, list[str]] = {}
+    users: dict[str, list[str]] = {}
     for node, _, why in blocked:
-        found.setdefault(f"{node.op_type} {why}", []).append(repr(node.name or next(iter(node.output), "?")))
+        users.setdefault(f"{node.op_type} {why}", []).append(repr(label(node)))
     newer = range(opset + 1, TARGET_OPSET + 1)
     oldest = max(next(o for o in newer if _at(node, known, o, "")) for node, known, _ in blocked)
-    listing = "; ".join(
-        f"{what} ({'node' if len(names) == 1 else 'nodes'} {', '.join(names[:_MOST_NAMES])}"
-        f"{f' and {len(names) - _MOST_NAMES} more' if len(names) > _MOST_NAMES else ''})"
-        for what, names in found.items()
+    obstacles = "; ".join(
+        f"{what} ({'node' if len(names) == 1 else 'nodes'} {listing(names)})" for what, names in users.items()
     )
     raise OpsetNotReachable(
-        f"the network cannot have opset {opset}: {listing}. The oldest opset that it can have is {oldest}: set opset "
+        f"the network cannot have opset {opset}: {obstacles}. The oldest opset that it can have is {oldest}: set opset "
         f"to {oldest} or above, with a target that takes it, or export the network without these operators"
     )
 
@@ -233,7 +223,7 @@ def _relabel(node: NodeProto, known: _Values, opset: int) -> None:
     older = _schema(node.op_type, opset)
     if older is None:
         return
-    for attribute in [one for one in node.attribute if one.name not in older.attributes]:
+    for attribute in [a for a in node.attribute if a.name not in older.attributes]:
         node.attribute.remove(attribute)
     if node.op_type == "GridSample" and opset < _CHANGED["GridSample"][0]:
         for attribute in node.attribute:
@@ -291,18 +281,13 @@ def _unknown_type(node: NodeProto, known: _Values, older: OpSchema) -> str | Non
                 return f"with {name!r} of type {written}"
             same = variables.setdefault(parameter.type_str, type_) if parameter.is_homogeneous else type_
             if same != type_:
-                return f"with {name!r} of type {written} beside {TensorProto.DataType.Name(same).lower()}"
+                return f"with {name!r} of type {written} and others of type {TensorProto.DataType.Name(same).lower()}"
     return None
-
-
-def _attributes(node: NodeProto) -> dict[str, AttributeProto]:
-    return {attribute.name: attribute for attribute in node.attribute}
 
 
 def _has_mode(name: str, mode: bytes) -> Callable[[NodeProto, _Values], str | None]:
     def refuses(node: NodeProto, _known: _Values) -> str | None:
-        found = _attributes(node).get(name)
-        return f"with {name} = {mode.decode()}" if found is not None and found.s == mode else None
+        return f"with {name} = {mode.decode()}" if attributes(node).get(name) == mode else None
 
     return refuses
 
@@ -314,14 +299,14 @@ def _starts_behind_the_input(node: NodeProto, _known: _Values) -> str | None:
     the first that does not lie within the padded input ends at most `stride` behind it: it starts in the input if
     padding at the end + stride <= extent. `auto_pad` pads so much that the last window ends with the padding.
     """
-    found = _attributes(node)
-    padding = found["auto_pad"].s if "auto_pad" in found else b"NOTSET"
-    if "ceil_mode" not in found or not found["ceil_mode"].i:
+    given = attributes(node)
+    if not given.get("ceil_mode"):
         return None
-    kernel = list(found["kernel_shape"].ints)
-    ones, zeros = [1] * len(kernel), [0] * len(kernel)
-    strides, dilations = (list(found[name].ints) if name in found else ones for name in ("strides", "dilations"))
-    pads = list(found["pads"].ints)[len(kernel) :] if "pads" in found and padding == b"NOTSET" else zeros
+    kernel = given["kernel_shape"]
+    strides, dilations = (given.get(name, [1] * len(kernel)) for name in ("strides", "dilations"))
+    pads = [0] * len(kernel)
+    if "pads" in given and given.get("auto_pad", b"NOTSET") == b"NOTSET":
+        pads = given["pads"][len(kernel) :]
     axes = zip(kernel, strides, dilations, pads, strict=True)
     late = any(pad + stride > dilation * (size - 1) + 1 for size, stride, dilation, pad in axes)
     return "with ceil_mode = 1 and windows that may start behind the input" if late else None

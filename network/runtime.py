@@ -21,7 +21,7 @@ class SideBySide:
 
     Threads within an operator wait for each other at the end of every operator. Two cores that run samples of their own
     take two thirds of the time of two that share every operator of a ResNet20 (a half where other work disturbs them),
-    for the same bits, and no more memory: the parts together are one batch.
+    for the same bits, and no more memory: the parts make up one batch.
     """
 
     runs: int

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from network.graph import Network
+from network.onnx_graph import names_read, shape_skeleton
 from network.runtime import session_of
-from network.shapes import without_weights
 
 Values = dict[str, NDArray[np.generic]]
 
@@ -38,7 +38,7 @@ class SegmentedNetwork:
         self._network = network
         self._threads = threads
         self._nodes = list(network.proto.graph.node)
-        self._reads = [names_read(node) for node in self._nodes]
+        self._reads = [set(names_read(node)) for node in self._nodes]
         self._inputs = [value.name for value in network.inputs]
         self._outputs = [output.name for output in network.outputs]
         self._types = _value_types(network.proto)
@@ -136,24 +136,6 @@ class SegmentedNetwork:
         return Segment(session, fed, computed, outputs)
 
 
-def names_read(node: onnx.NodeProto) -> set[str]:
-    """Every value that `node` reads: its inputs, and what its inner graphs take from outside by name."""
-    names = {name for name in node.input if name}
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):  # an attribute that is no graph has an empty one
-            names |= _captured(graph)
-    return names
-
-
-def _captured(graph: onnx.GraphProto) -> set[str]:
-    made = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    captured: set[str] = set()
-    for node in graph.node:
-        captured |= names_read(node) - made
-        made.update(node.output)
-    return captured | ({value.name for value in graph.output} - made)
-
-
 class Segment:
     """One part of a network, ready to run."""
 
@@ -180,7 +162,7 @@ class Segment:
 
 def _value_types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
     """The type of every value and initializer, without its shape."""
-    known = without_weights(proto)
+    known = shape_skeleton(proto)
     known.graph.value_info.extend(proto.graph.value_info)
     inferred = onnx.shape_inference.infer_shapes(known, data_prop=True).graph
     types: dict[str, onnx.TypeProto] = {}

@@ -12,6 +12,7 @@ import onnx
 
 from network.expansion import is_expanded
 from network.graph import Layer, Site
+from network.onnx_graph import attributes, is_standard
 from network.shapes import float_shapes
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
@@ -27,7 +28,7 @@ def find_sites(proto: onnx.ModelProto) -> tuple[Site, ...]:
 
     A weight that several nodes use is one site, and one without numbers is none. A site is called like its weight
     without `.weight`; where the exporter made the weight's name up, like the module it says the node came from, else
-    like the node. The two weights of a recurrent node are told apart by `.W` (of the inputs) and `.R` (of the hidden
+    like the node. The two weights of a recurrent node are distinguished by `.W` (of the inputs) and `.R` (of the hidden
     states) behind that.
     """
     graph = proto.graph
@@ -79,17 +80,13 @@ _Shapes = Mapping[str, tuple[int, ...]]
 
 
 def _layers(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> tuple[Layer, ...]:
-    if node.domain not in ("", "ai.onnx") or is_expanded(node):
+    if not is_standard(node) or is_expanded(node):
         return ()
     if node.op_type in RECURRENT:
         return _recurrent(node, weights, shapes)
     rule = _RULES.get(node.op_type)
     layer = rule(node, weights, shapes) if rule else None
     return () if layer is None else (layer,)
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((int(a.i) for a in node.attribute if a.name == name), default)
 
 
 def _elements(shapes: _Shapes, name: str) -> int:
@@ -106,14 +103,14 @@ def _convolution(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> La
         channel_axis, positions = 0, _elements(shapes, node.output[0]) * math.prod(shape[1:])
     else:  # [C_in, C_out / group, *kernel]
         channel_axis, positions = 1, _elements(shapes, node.input[0]) * math.prod(shape[1:])
-    return Layer(node.name, node.op_type, weight, channel_axis, positions, _attribute(node, "group", 1))
+    return Layer(node.name, node.op_type, weight, channel_axis, positions, attributes(node).get("group", 1))
 
 
 def _gemm(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> Layer | None:
     weight = node.input[1]
     if weight not in weights:
         return None
-    transposed = _attribute(node, "transB", 0) == 1
+    transposed = attributes(node).get("transB", 0) == 1
     reduction = weights[weight][1 if transposed else 0]
     macs = _elements(shapes, node.output[0]) * reduction
     return Layer(node.name, node.op_type, weight, 0 if transposed else 1, macs)
@@ -132,7 +129,7 @@ def _matmul(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> Layer |
 
 def _embedding(node: onnx.NodeProto, weights: _Weights, _shapes: _Shapes) -> Layer | None:
     table = node.input[0]
-    if table not in weights or len(weights[table]) != 2 or _attribute(node, "axis", 0) != 0:
+    if table not in weights or len(weights[table]) != 2 or attributes(node).get("axis", 0) != 0:
         return None
     return Layer(node.name, node.op_type, table, 0, 0)
 
@@ -142,10 +139,13 @@ def _recurrent(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> tupl
 
     Every step of X `[steps, samples, inputs]` takes every weight once.
     """
-    found = [name for name in node.input[1:3] if name in weights]
     inputs = shapes.get(node.input[0], (1, 1, 1))
     steps = math.prod(inputs[:2])
-    return tuple(Layer(node.name, node.op_type, name, 1, steps * math.prod(weights[name])) for name in found)
+    return tuple(
+        Layer(node.name, node.op_type, name, 1, steps * math.prod(weights[name]))
+        for name in node.input[1:3]
+        if name in weights
+    )
 
 
 _RULES: Mapping[str, Callable[[onnx.NodeProto, _Weights, _Shapes], Layer | None]] = {

@@ -12,8 +12,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from network.activations import names_read
 from network.graph import Network
+from network.onnx_graph import names_read
 from network.runtime import session_of
 
 Visit = Callable[[str, NDArray[np.generic]], None]
@@ -57,9 +57,9 @@ class Taps:
         """
         values: dict[str, NDArray[np.generic]] = dict(inputs)
         if self._session is not None:
-            found = self._session.run(self._computed, {name: inputs[name] for name in self._fed})
-            values.update(zip(self._computed, found, strict=True))
-            del found  # so that each may be freed after its visit
+            outputs = self._session.run(self._computed, {name: inputs[name] for name in self._fed})
+            values.update(zip(self._computed, outputs, strict=True))
+            del outputs  # so that each may be freed after its visit
         for name in self._tensors:
             visit(name, values.pop(name))
 

@@ -100,7 +100,7 @@ class Coupling:
             if site.name in self._planned
             for tensor in site.tensors
         }
-        nodes = {node.name: node for node in self._network.proto.graph.node}
+        nodes = self._network.nodes
         operands = {layer: read_by(nodes[layer.name], layer.weight)[0] for layer in self._network.layers()}
         return {
             layer: site_of[name]

@@ -90,7 +90,7 @@ def audit(file: str | Path | bytes) -> dict[str, Any]:
         FileNotAudited: it is not an ONNX file, or stores a weight in a way that is not known.
         OSError: it cannot be read.
     """
-    contents = stored_contents(file if isinstance(file, bytes) else Path(file))
+    contents = stored_contents(file if isinstance(file, bytes) else Path(file).read_bytes())
     weights = [
         {
             "name": weight.name,

@@ -228,8 +228,8 @@ class Inputs:
             return Loss.SQUARED_ERROR
         output = self.network.outputs[0]
         if self.dataset.labels is not None or (len(output.shape) == 2 and (output.shape[1] or 2) >= 2):
-            made_by = {name: node.op_type for node in self.network.proto.graph.node for name in node.output}
-            return Loss.KL_PROBABILITIES if made_by.get(output.name) == "Softmax" else Loss.KL
+            maker = self.network.makers.get(output.name)
+            return Loss.KL_PROBABILITIES if maker is not None and maker.op_type == "Softmax" else Loss.KL
         return Loss.SQUARED_ERROR
 
     def take(self, indices: NDArray[np.int64]) -> Arrays:

@@ -39,18 +39,18 @@ class LimitUnreachable(PlannerError):
 
 
 class LatencyTableInvalid(PlannerError):
-    """A table of latencies lacks what may be planned, or names what there is not."""
+    """A table of latencies lacks what may be planned, or names something that does not exist."""
 
     code = "latency_table_invalid"
 
 
 class MethodNotApplicable(PlannerError):
-    """The sensitivity method that was asked for says nothing about some candidates; the text says which ones do."""
+    """The requested sensitivity method says nothing about some candidates; the text says which methods do."""
 
     code = "sensitivity_not_applicable"
 
 
 class NotApplicable(PlannerError):
-    """A solver was asked for something that it does not solve; the text says which one does."""
+    """A solver does not solve this kind of problem; the text says which one does."""
 
     code = "plan_solver_not_applicable"

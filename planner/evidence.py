@@ -123,7 +123,7 @@ class Evidence:
         safety: standard errors that are added to a drop before it is compared with the budget.
         max_evaluations: full evaluations' worth of samples, at least 1, may be infinite; an evaluation counts its
             fraction.
-        expired: asked before every evaluation but the first; True ends the search.
+        expired: called before every evaluation but the first; True ends the search.
 
     Raises:
         ProblemInvalid: `max_evaluations` below 1.

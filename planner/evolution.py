@@ -71,10 +71,10 @@ def evolve(
         fitness: see `Fitness`; a value that is not a number counts as infinite.
         samples: all of them, at least 1.
         cost: what a switch leaves as it is.
-        allowed: asked of every child; one for which it is False is not measured.
+        allowed: called with every child; a child for which it is False is not measured.
         max_evaluations: in evaluations on all samples; one is for the start.
         generator: of the switches.
-        expired: asked before every other measurement; True ends the evolution.
+        expired: called before every other measurement; True ends the evolution.
 
     Raises:
         ProblemInvalid: `samples` below 1.

@@ -128,7 +128,7 @@ def _with(limits: Limits, cost: Quantity, level: float) -> Limits:
 
 
 def unreachable(problem: Problem, limits: Limits) -> LimitUnreachable:
-    """What is said of limits that no plan keeps together: for each the least value that the others leave."""
+    """The error for limits that no plan keeps together; it names for each the least value that the others leave."""
     reachable = []
     for quantity, limit in limits.items():
         others = replace(limits, **{limit_name(quantity): None})

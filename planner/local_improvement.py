@@ -2,8 +2,8 @@
 
 A frontier is a sample of plans, and the search ends between two of them. Narrowing one site of its answer gives plans
 in between. The step that the map from predicted damage to measured drop expects to keep the budget, and that saves the
-most, is measured; if it meets the budget, by its own measurement and by the word of the refitted map, the next one
-starts from there. The step that fails says something about the map, so the next one is chosen anew.
+most, is measured; if it meets the budget, by its own measurement and on the refitted map, the next one starts from
+there. The step that fails says something about the map, so the next one is chosen anew.
 
 A measurement alone would not do: of twenty steps that each break the budget a little, some measure lucky (the winner's
 curse). So what the map does not expect to keep the budget is not even tried.

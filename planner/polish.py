@@ -64,7 +64,7 @@ def polish(
         samples: all that `fitness` has.
         cost: what makes plans one group.
         generator: of the switches.
-        expired: asked between measurements.
+        expired: called between measurements.
     """
     priced = functools.cache(priced)  # where few switches are allowed, the same plans are drawn again and again
     current = start

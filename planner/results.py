@@ -1,4 +1,4 @@
-"""What solvers return."""
+"""Frontiers of plans, and which points are on one."""
 
 from __future__ import annotations
 

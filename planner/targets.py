@@ -61,47 +61,47 @@ class Target:
     def _has(self, weight: int, activation: int) -> bool:
         return weight in self.weight_bits and activation in self.activation_bits
 
-    def opset_for(self, asked: int | None) -> int:
-        """The opset of the result: the one that was asked for, or else the newest that the target takes.
+    def opset_for(self, requested: int | None) -> int:
+        """The opset of the result: the requested one, or else the newest that the target takes.
 
         Raises:
             ConstraintImpossible: the target does not take one as new.
         """
-        if asked is not None and asked > self.opset:
+        if requested is not None and requested > self.opset:
             raise ConstraintImpossible(
-                f"opset asks for {asked}, and the target {self.name} takes {self.opset} at most; take that or an older "
-                "one, or name another target"
+                f"opset asks for {requested}, and the target {self.name} takes {self.opset} at most; take that or an "
+                "older one, or name another target"
             )
-        return self.opset if asked is None else asked
+        return self.opset if requested is None else requested
 
-    def check_activation_bits(self, bits: int, asked_by: str, opset: int) -> None:
+    def check_activation_bits(self, bits: int, field: str, opset: int) -> None:
         """Refuse a width of activations that the target does not have, or not at the opset of the result; otherwise
         like `check_weight_format`."""
         if not self.activation_bits:
             raise ConstraintImpossible(
-                f"{asked_by} asks for {bits} bits, but on the target {self.name} activations stay float32; leave it "
+                f"{field} asks for {bits} bits, but on the target {self.name} activations stay float32; leave it "
                 "null, or name another target"
             )
-        self._check(bits, self.activation_bits, "activations", asked_by)
+        self._check(bits, self.activation_bits, "activations", field)
         if opset < FIRST_OPSET_OF_BITS.get(bits, opset):
             raise ConstraintImpossible(
-                f"{asked_by} asks for {bits} bits, which ONNX has from opset {FIRST_OPSET_OF_BITS[bits]} on, and the "
+                f"{field} asks for {bits} bits, which ONNX has from opset {FIRST_OPSET_OF_BITS[bits]} on, and the "
                 f"result is to have opset {opset}; take 8 bits, or set opset to {FIRST_OPSET_OF_BITS[bits]} or above"
             )
 
-    def check_weight_format(self, format_: WeightFormat, asked_by: str) -> None:
+    def check_weight_format(self, format_: WeightFormat, field: str) -> None:
         """Refuse a format of weights that the target does not have.
 
         Args:
             format_: the format.
-            asked_by: the field of the request, for the text.
+            field: of the request, for the text.
 
         Raises:
             ConstraintImpossible: the text names the nearest format that is supported.
         """
         if not self.unpacks and not (isinstance(format_, IntegerFormat) and format_.has_kernel):
             raise ConstraintImpossible(
-                f"{asked_by} asks for {format_.name}, and the target {self.name} multiplies symmetric integers with "
+                f"{field} asks for {format_.name}, and the target {self.name} multiplies symmetric integers with "
                 f"one scale per {' or '.join(self.granularities)}; take "
                 f"int{_nearest(format_.bits, self.weight_bits)}/{self.granularities[0]}"
             )
@@ -109,15 +109,15 @@ class Target:
             return
         if format_.granularity not in self.granularities:
             raise ConstraintImpossible(
-                f"{asked_by} asks for a scale per {format_.granularity}, which the target {self.name} does not "
+                f"{field} asks for a scale per {format_.granularity}, which the target {self.name} does not "
                 f"support; take {' or '.join(self.granularities)}"
             )
-        self._check(format_.bits, self.weight_bits, "weights", asked_by)
+        self._check(format_.bits, self.weight_bits, "weights", field)
 
-    def _check(self, bits: int, supported: tuple[int, ...], what: str, asked_by: str) -> None:
+    def _check(self, bits: int, supported: tuple[int, ...], what: str, field: str) -> None:
         if bits not in supported:
             raise ConstraintImpossible(
-                f"{asked_by} asks for {bits} bits, which the target {self.name} does not support; the nearest is "
+                f"{field} asks for {bits} bits, which the target {self.name} does not support; the nearest is "
                 f"{_nearest(bits, supported)}, and it has {what} in {', '.join(map(str, supported))} bits"
             )
 

@@ -104,7 +104,9 @@ def _check(predicted: Floats, measured: Floats) -> None:
     if len(measured) < FEWEST_PLANS:
         raise ValueError(f"agreement needs at least {FEWEST_PLANS} plans to mean anything, got {len(measured)}")
     if not (np.isfinite(predicted).all() and np.isfinite(measured).all()):
-        raise ValueError("predicted and measured damages must be finite; leave out a method that covers not every site")
+        raise ValueError(
+            "predicted and measured damages must be finite; leave out a method that does not cover every site"
+        )
 
 
 def _resamples(plans: int, seed: int) -> NDArray[np.int64]:

@@ -51,7 +51,7 @@ SAMPLES_AT_ONCE = 64
 
 @dataclass(frozen=True, eq=False)
 class CrossLayer:
-    """The matrix and what its passes also measured, one row for each candidate, in the order of the changes asked for.
+    """The matrix and what its passes also measured, one row for each candidate, in the order of the changes.
 
     `matrix` is G `[candidates, candidates]` in the loss's units (nats for kl); `sketch_stderr`, of the same shape, the
     largest standard deviation that the sketch can give its entries, 0 when nothing was sketched; `damage_stderr` the
@@ -123,12 +123,12 @@ def cross_layer(
     done = 0
     for index, start in enumerate(starts):
         stop = min(start + group, samples)
-        chosen = [
+        batches = [
             {name: array[part] for name, array in inputs.items()}
             for first in range(start, stop, batch)
             for part in cores.parts(first, min(first + batch, stop))
         ]
-        passes = _Passes(segments, network.outputs[0].name, chosen, loss, sketch, (seed, index), cores)
+        passes = _Passes(segments, network.outputs[0].name, batches, loss, sketch, (seed, index), cores)
         for target in targets:
 
             def compute(target: _Target = target, done: int = done, passes: _Passes = passes) -> Rows:
@@ -176,7 +176,7 @@ def _targets(changes: Sequence[Change], segments: SegmentedNetwork) -> list[_Tar
         if len(names) > 1:
             raise ValueError(
                 f"the candidates of site {site!r} change {sorted(map(sorted, names))}; expected all to change the same "
-                "weight or values: give what is decided apart a site of its own"
+                "weight or values: make two sites of what is decided apart"
             )
         first = own[0]
         cuts: dict[int, tuple[str, ...]] = {}
@@ -205,7 +205,7 @@ def changed_names(change: Change) -> tuple[str, ...]:
 
 
 class _Passes:
-    """The passes over one group of samples, given in batches; targets must be asked for in the order of their cuts."""
+    """The passes over one group of samples, given in batches; targets must come in the order of their cuts."""
 
     def __init__(
         self,

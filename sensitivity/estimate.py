@@ -1,4 +1,4 @@
-"""What an estimator of sensitivity is asked, and what it answers: one predicted damage for each candidate.
+"""The input and the result of an estimator of sensitivity: a predicted damage for each candidate.
 
 Shapes: `K` candidates, in the order of `Subject.changes`.
 """
@@ -102,7 +102,7 @@ class Subject:
         return {k: change for k, change in enumerate(self.changes) if isinstance(change, ActivationChange)}
 
     def take(self, samples: NDArray[np.int64]) -> Subject:
-        """The same question on these samples only."""
+        """The same candidates on these samples only."""
         return replace(self, inputs={name: array[samples] for name, array in self.inputs.items()})
 
 
@@ -115,7 +115,7 @@ class Unit(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """One method's answer.
+    """The result of one method.
 
     `scores` `[K]` is the predicted damage of each candidate alone, NaN where the method does not cover its kind;
     `stderr` `[K]` is the standard error over draws or samples (0 where nothing is random, infinite where a single draw

@@ -84,23 +84,23 @@ class MeasuredPlans:
         Raises:
             ValueError: two candidates change the same weight or value.
         """
-        chosen = [self._changes[place] for place in plan]
-        require_compatible(chosen)
+        changes = [self._changes[place] for place in plan]
+        require_compatible(changes)
         weights = {
             change.initializer: np.asarray(change.values(), dtype=np.float32)
-            for change in chosen
+            for change in changes
             if isinstance(change, WeightChange)
         }
         batches = None if samples is None else math.ceil(samples / self._batch)
         rounding = {
-            name: change for change in chosen if isinstance(change, ActivationChange) for name in change.tensors
+            name: change for change in changes if isinstance(change, ActivationChange) for name in change.tensors
         }
         parts = self._parts(weights)
-        found = [
+        losses = [
             sample_loss(self._loss, self._run(parts, values, rounding), reference)
             for values, reference in itertools.islice(zip(self._batches, self._float_outputs, strict=True), batches)
         ]
-        return np.concatenate(found)
+        return np.concatenate(losses)
 
     def _parts(self, weights: Mapping[str, NDArray[np.float32]]) -> list[Segment]:
         """The network from cut to cut, with these weights in place of its own."""
@@ -116,9 +116,9 @@ class MeasuredPlans:
                 values = part.run({**values, **rounded})
             return np.asarray(values[self._output], dtype=np.float32)
 
-        found = self._cores.map(outputs, batch)
+        parts_of_outputs = self._cores.map(outputs, batch)
         self._check()
-        return np.concatenate(found)
+        return np.concatenate(parts_of_outputs)
 
 
 def require_compatible(plan: Sequence[Change]) -> None:

@@ -34,7 +34,7 @@ class Prediction:
             )
 
     def damages(self, plans: NDArray[np.int64]) -> Floats:
-        """[P]: the predicted damage of each plan, `plans` being [P, S]; NaN where the method covers not every site."""
+        """[P]: the predicted damage of each plan of `plans` [P, S]; NaN where the method does not cover every site."""
         if self.interactions is None:
             return np.asarray(self.own[plans].sum(axis=1))
         return np.array([self.interactions[np.ix_(plan, plan)].sum() for plan in plans])

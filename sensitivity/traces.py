@@ -76,9 +76,11 @@ def hessian_traces(
             def product(u: Tensor, outputs: Tensor = outputs, done: int = probe + 1) -> Sequence[Tensor]:
                 weighted = transposed_root_times(loss, u.to(outputs), outputs.detach())
                 # Weights that the first output does not depend on have trace zero, hence allow_unused.
-                found = torch.autograd.grad(outputs, parameters, weighted, allow_unused=True, materialize_grads=True)
+                gradients = torch.autograd.grad(
+                    outputs, parameters, weighted, allow_unused=True, materialize_grads=True
+                )
                 check(done / rule.max_probes)
-                return found
+                return gradients
 
             yield Root(outputs.shape, product)
 

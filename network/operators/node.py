@@ -13,8 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from network.errors import UnsupportedOperators
-
-DEFAULT_DOMAIN = ""
+from network.onnx_graph import label
 
 # Every floating type is computed in the one dtype that the network is run in: a float64 run of a float16 file
 # is float64 throughout. The 8-bit floats are not here: casting to them rounds visibly, so it is refused.
@@ -37,13 +36,12 @@ _EXACT: Mapping[int, torch.dtype] = {
 class Node:
     """A frozen view of an `onnx.NodeProto`.
 
-    `attributes` are Python values; tensor-valued ones are torch tensors on the CPU. `opset` is the version of the
-    operator set that the node belongs to, `float_dtype` what stands for every floating ONNX type.
+    `attributes` are Python values; tensor-valued ones are torch tensors on the CPU. `opset` is the version of
+    its operator set, `float_dtype` what stands for every floating ONNX type.
     """
 
     name: str
     op_type: str
-    domain: str
     opset: int
     attributes: Mapping[str, Any]
     output_count: int
@@ -110,9 +108,7 @@ def read_node(proto: onnx.NodeProto, opset: int, float_dtype: torch.dtype) -> No
         UnsupportedOperators: an attribute is a tensor whose element type has no counterpart in torch.
     """
     attributes = {a.name: _attribute_value(a, float_dtype) for a in proto.attribute}
-    domain = DEFAULT_DOMAIN if proto.domain == "ai.onnx" else proto.domain
-    name = proto.name or next((output for output in proto.output if output), "")
-    return Node(name, proto.op_type, domain, opset, attributes, len(proto.output), float_dtype)
+    return Node(label(proto), proto.op_type, opset, attributes, len(proto.output), float_dtype)
 
 
 def _attribute_value(attribute: onnx.AttributeProto, float_dtype: torch.dtype) -> Any:

@@ -1,4 +1,4 @@
-"""Which rule computes an operator: keyed by domain, operator and the opset that introduced the rule's meaning."""
+"""Which rule computes an operator of ONNX: keyed by operator and the opset that introduced the rule's meaning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from network.operators.node import DEFAULT_DOMAIN, Node
+from network.operators.node import Node
 
 Compute = Callable[..., Tensor | tuple[Tensor, ...]]
 Refusal = Callable[[Node], str | None]
@@ -24,7 +24,6 @@ class Rule:
     """
 
     op_type: str
-    domain: str
     since: int
     compute: Compute
     host: frozenset[int]
@@ -35,14 +34,13 @@ class Rule:
         return (outputs,) if isinstance(outputs, Tensor) else outputs
 
 
-_RULES: dict[tuple[str, str], dict[int, Rule]] = {}
+_RULES: dict[str, dict[int, Rule]] = {}
 
 
 def operator(
     op_type: str,
     *,
     since: int = 1,
-    domain: str = DEFAULT_DOMAIN,
     host: Sequence[int] = (),
     refuses: Refusal | None = None,
 ) -> Callable[[Compute], Compute]:
@@ -52,22 +50,22 @@ def operator(
     element types or optional inputs needs no rule of its own.
 
     Raises:
-        ValueError: another rule has the same key.
+        ValueError: another rule of the operator begins at the same opset.
     """
 
     def register(compute: Compute) -> Compute:
-        versions = _RULES.setdefault((domain, op_type), {})
+        versions = _RULES.setdefault(op_type, {})
         if since in versions:
-            raise ValueError(f"operator {op_type!r} of domain {domain!r} has two rules since opset {since}")
-        versions[since] = Rule(op_type, domain, since, compute, frozenset(host), refuses)
+            raise ValueError(f"operator {op_type!r} has two rules since opset {since}")
+        versions[since] = Rule(op_type, since, compute, frozenset(host), refuses)
         return compute
 
     return register
 
 
-def lookup(domain: str, op_type: str, opset: int) -> Rule | None:
+def lookup(op_type: str, opset: int) -> Rule | None:
     """The rule with the highest `since` that is at most `opset`, or None."""
-    versions = _RULES.get((domain, op_type), {})
+    versions = _RULES.get(op_type, {})
     since = max((version for version in versions if version <= opset), default=None)
     return None if since is None else versions[since]
 

@@ -141,12 +141,11 @@ class _Rounding:
         The inputs of all are tapped: what is a graph output is not fused away, so that a job that goes on after a kill
         sees the same numbers, to the bit.
         """
-        nodes = {node.name: node for node in self._inputs.network.proto.graph.node}
         readers: dict[str, list[tuple[Layer, InputStatistics]]] = {}
         for site in sites:
             own = statistics.get(site.name)
             for layer in site.layers:
-                for tensor in read_by(nodes[layer.name], layer.weight):
+                for tensor in read_by(self._inputs.network.nodes[layer.name], layer.weight):
                     if tensor in self._inputs.network.initializers:  # a constant state, mostly zeros
                         continue
                     reading = readers.setdefault(tensor, [])

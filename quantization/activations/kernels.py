@@ -15,13 +15,12 @@ Read from the optimiser of ONNX Runtime 1.31 (CPU) and tested against it:
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 
-from network.activations import constant_shapes, names_read, sole_readers
+from network.activations import constant_shapes, sole_readers
 from network.graph import Network
 from quantization.formats import Format, IntegerFormat, UnsignedFormat
 
@@ -72,11 +71,10 @@ def weight_kernels(network: Network, uses: Sequence[KernelUse]) -> dict[str, Wei
         if use.integer:
             nodes.setdefault(use.weight, set()).add(use.node)
             axes[use.weight] = use.axis
-    reads = Counter(spec.name for spec in network.outputs)
-    for node in network.proto.graph.node:
-        reads.update(set(names_read(node)))
+    readers = {weight: {node.name for node in network.readers[weight]} for weight in nodes}
+    outputs = {spec.name for spec in network.outputs}
     return {
-        weight: WeightKernel(frozenset(names), axes[weight], reads[weight] > len(names))
+        weight: WeightKernel(frozenset(names), axes[weight], weight in outputs or readers[weight] > names)
         for weight, names in nodes.items()
     }
 

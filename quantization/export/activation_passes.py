@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from network.onnx_graph import names_read, opset_of, own_inputs
 from quantization.activations.biases import exact_codes
 from quantization.activations.kernels import Bias, KernelUse
 from quantization.activations.quantized import QuantizedActivation
@@ -17,11 +18,9 @@ from quantization.errors import QuantizationError
 from quantization.export.passes import (
     ACTIVATION_LETTERS,
     BIAS_LETTERS,
-    Pass,
     add_functions,
-    graphs,
     insert_nodes,
-    opset_of,
+    rename_reads,
     short_names,
 )
 from quantization.storage.dequantize import BIAS, bias_call, bias_function
@@ -30,7 +29,9 @@ SCALE, ZERO_POINT, CODES, CAPPED, RAW, VALUES, CAP = tuple(ACTIVATION_LETTERS)
 BIAS_CODES, BIAS_SCALE, BIAS_VALUES = tuple(BIAS_LETTERS)
 
 
-class QuantizeTensors(Pass):
+def quantize_tensors(
+    draft: onnx.ModelProto, activations: Mapping[str, QuantizedActivation], moved: Mapping[str, str]
+) -> dict[str, str]:
     """QuantizeLinear and DequantizeLinear on tensors; whoever reads the tensor then reads the dequantized one.
 
     Codes are uint8, for 16 bits uint16. A tensor of 4 bits is uint8 with its codes capped at 15: ONNX Runtime has no
@@ -42,124 +43,102 @@ class QuantizeTensors(Pass):
     Args:
         activations: by tensor name.
         moved: for tensors whose values are moved from another, that one.
+
+    Returns:
+        The names of the initializers that hold the scales, by tensor name.
+
+    Raises:
+        QuantizationError: a tensor is neither an input of the graph nor made by a node of it, or what is moved does not
+            agree with what it is moved from.
     """
-
-    def __init__(self, activations: Mapping[str, QuantizedActivation], moved: Mapping[str, str]) -> None:
-        self._activations = activations
-        self._moved = moved
-        self.scales: dict[str, str] = {}
-        """Names of the initializers that hold the scales, by tensor name; filled by `call`."""
-
-    def requires(self, draft: onnx.ModelProto) -> None:
-        """Every tensor is an input of the graph or made by a node of it; what is moved agrees with what it is from."""
-        there = {value.name for value in draft.graph.input} | {n for node in draft.graph.node for n in node.output if n}
-        there -= {tensor.name for tensor in draft.graph.initializer}
-        if unknown := [name for name in self._activations if name not in there]:
-            raise QuantizationError(f"activations {', '.join(unknown)} are no values of the network's main graph")
-        for name, activation in self._activations.items():
-            source = self._activations.get(self._moved.get(name, ""))
-            if source is not None and source != activation:
-                raise QuantizationError(
-                    f"activation {name} only moves values of {self._moved[name]}, quantized as {source}, and must have "
-                    f"the same parameters; got {activation}"
-                )
-
-    def call(self, draft: onnx.ModelProto) -> None:
-        graph, names = draft.graph, short_names(draft.graph)
-        made_by = {output: index for index, node in enumerate(graph.node) for output in node.output}
-        cap = ""
-        if any(_is_capped(activation) for activation in self._activations.values()):
-            cap = CAP + next(names)
-            graph.initializer.append(numpy_helper.from_array(np.array(15, dtype=np.uint8), cap))
-        behind: dict[int, list[onnx.NodeProto]] = {}
-        for name in [*(value.name for value in graph.input), *made_by]:
-            if name not in self._activations:
+    graph, names = draft.graph, short_names(draft.graph)
+    made_by = {output: index for index, node in enumerate(graph.node) for output in node.output if output}
+    inputs = [value.name for value in own_inputs(graph)]
+    _check(activations, moved, {*inputs, *made_by})
+    scales: dict[str, str] = {}
+    cap = ""
+    if any(_is_capped(activation) for activation in activations.values()):
+        cap = CAP + next(names)
+        graph.initializer.append(numpy_helper.from_array(np.array(15, dtype=np.uint8), cap))
+    behind: dict[int, list[onnx.NodeProto]] = {}
+    for name in [*inputs, *made_by]:
+        if name not in activations:
+            continue
+        activation, source = activations[name], moved.get(name, "")
+        is_moved = source in scales
+        if is_moved:
+            scales[name] = scales[source]
+            if activation.format.bits > 8:
                 continue
-            activation, source = self._activations[name], self._moved.get(name, "")
-            is_moved = source in self.scales
-            if is_moved:
-                self.scales[name] = self.scales[source]
-                if activation.format.bits > 8:
-                    continue
-            suffix = next(names)
-            if not is_moved:
-                self.scales[name] = SCALE + suffix
-                graph.initializer.extend(_parameters(activation, suffix))
-            if name in made_by:
-                values, read = RAW + suffix, name
-                _rename_output(graph.node[made_by[name]], name, values)
-            else:
-                values, read = name, VALUES + suffix
-                _rename_inputs(graph, name, read)
-            capped = cap if _is_capped(activation) and not is_moved else ""
-            nodes = _pair(self.scales[name], suffix, values, read, capped)
-            behind.setdefault(made_by.get(name, -1), []).extend(nodes)
-        insert_nodes(graph, behind)
-
-    def ensures(self, draft: onnx.ModelProto) -> None:
-        """Every tensor that was asked for has its parameters in the file."""
-        there = {tensor.name for tensor in draft.graph.initializer}
-        if missing := [name for name in self._activations if self.scales.get(name) not in there]:
-            raise QuantizationError(f"the draft lacks the scales of {', '.join(missing)}")
+        suffix = next(names)
+        if not is_moved:
+            scales[name] = SCALE + suffix
+            graph.initializer.extend(_parameters(activation, suffix))
+        if name in made_by:
+            values, read = RAW + suffix, name
+            outputs = graph.node[made_by[name]].output
+            outputs[list(outputs).index(name)] = values
+        else:
+            values, read = name, VALUES + suffix
+            rename_reads(graph, name, read)
+        capped = cap if _is_capped(activation) and not is_moved else ""
+        behind.setdefault(made_by.get(name, -1), []).extend(_pair(scales[name], suffix, values, read, capped))
+    insert_nodes(graph, behind)
+    return scales
 
 
-class StoreBiases(Pass):
+def _check(activations: Mapping[str, QuantizedActivation], moved: Mapping[str, str], values: Container[str]) -> None:
+    if unknown := [name for name in activations if name not in values]:
+        raise QuantizationError(f"activations {', '.join(unknown)} are no values of the network's main graph")
+    for name, activation in activations.items():
+        source = activations.get(moved.get(name, ""))
+        if source is not None and source != activation:
+            raise QuantizationError(
+                f"activation {name} only moves values of {moved[name]}, quantized as {source}, and must have "
+                f"the same parameters; got {activation}"
+            )
+
+
+def store_biases(
+    draft: onnx.ModelProto,
+    uses: Iterable[KernelUse],
+    biases: Mapping[str, NDArray[Any]],
+    scales: Mapping[str, tuple[str, str]],
+) -> None:
     """Give layers with quantized inputs the bias that keeps them on integers, or that keeps them off.
 
     Args:
         uses: from `quantization.activations.kernels`.
         biases: by node name, for every use that has a `bias`: int32 codes where `scales` names the node, else float32.
         scales: the names of the scales of input and weight, by node name.
+
+    Raises:
+        QuantizationError: a bias is not finite.
     """
-
-    def __init__(
-        self, uses: Sequence[KernelUse], biases: Mapping[str, NDArray[Any]], scales: Mapping[str, tuple[str, str]]
-    ) -> None:
-        self._places = [
-            (use.node, use.bias)
-            for use in uses
-            if use.bias is not None and (use.bias.initializer is not None or use.node not in scales)
-        ]
-        self._biases = biases
-        self._scales = scales
-
-    def requires(self, draft: onnx.ModelProto) -> None:
-        """Every bias is where it was, and finite."""
-        nodes = {node.name: node for node in draft.graph.node}
-        for layer, bias in self._places:
-            node = nodes.get(bias.node)
-            found = node.input[bias.place] if node is not None and len(node.input) > bias.place else ""
-            if node is None or (found or None) != bias.initializer:
-                raise QuantizationError(f"node {bias.node} has no bias {bias.initializer} as its input {bias.place}")
-            if not np.isfinite(self._biases[layer]).all():
-                raise QuantizationError(f"the bias of {layer} is not finite; export the network again")
-
-    def call(self, draft: onnx.ModelProto) -> None:
-        names = short_names(draft.graph)
-        nodes = {node.name: node for node in draft.graph.node}
-        made = []
-        for layer, bias in self._places:
-            suffix = next(names)
-            if layer in self._scales:
-                draft.graph.initializer.append(numpy_helper.from_array(self._biases[layer], BIAS_CODES + suffix))
-                made.append(bias_call([BIAS_CODES + suffix, *self._scales[layer]], BIAS_VALUES + suffix))
-            else:
-                made.append(_exact(draft.graph, bias, self._biases[layer], suffix))
-            inputs = nodes[bias.node].input
-            inputs.extend([""] * (bias.place + 1 - len(inputs)))
-            inputs[bias.place] = BIAS_VALUES + suffix
-        insert_nodes(draft.graph, {-1: made})
-        if any(layer in self._scales for layer, _ in self._places):
-            add_functions(draft, {BIAS: bias_function(opset_of(draft))})
-        _drop_unread(draft.graph, {bias.initializer for _, bias in self._places if bias.initializer})
-
-    def ensures(self, draft: onnx.ModelProto) -> None:
-        """Every layer reads a bias that a node makes."""
-        made = {output for node in draft.graph.node for output in node.output}
-        nodes = {node.name: node for node in draft.graph.node}
-        for layer, bias in self._places:
-            if nodes[bias.node].input[bias.place] not in made:
-                raise QuantizationError(f"layer {layer} lost its bias")
+    graph, names = draft.graph, short_names(draft.graph)
+    nodes = {node.name: node for node in graph.node}
+    made, replaced = [], set()
+    for use in uses:
+        layer, bias = use.node, use.bias
+        if bias is None or (bias.initializer is None and layer in scales):
+            continue
+        if not np.isfinite(biases[layer]).all():
+            raise QuantizationError(f"the bias of {layer} is not finite; export the network again")
+        suffix = next(names)
+        if layer in scales:
+            graph.initializer.append(numpy_helper.from_array(biases[layer], BIAS_CODES + suffix))
+            made.append(bias_call([BIAS_CODES + suffix, *scales[layer]], BIAS_VALUES + suffix))
+        else:
+            made.append(_exact(graph, bias, biases[layer], suffix))
+        if bias.initializer:
+            replaced.add(bias.initializer)
+        inputs = nodes[bias.node].input
+        inputs.extend([""] * (bias.place + 1 - len(inputs)))
+        inputs[bias.place] = BIAS_VALUES + suffix
+    insert_nodes(graph, {-1: made})
+    if any(node.op_type == BIAS for node in made):
+        add_functions(draft, {BIAS: bias_function(opset_of(draft))})
+    _drop_unread(graph, replaced)
 
 
 def _exact(graph: onnx.GraphProto, bias: Bias, values: NDArray[np.float32], suffix: str) -> onnx.NodeProto:
@@ -195,23 +174,11 @@ def _parameters(activation: QuantizedActivation, suffix: str) -> list[onnx.Tenso
     ]
 
 
-def _rename_output(node: onnx.NodeProto, old: str, new: str) -> None:
-    node.output[list(node.output).index(old)] = new
-
-
-def _rename_inputs(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """All readers of a graph input, inner graphs and outputs that are passed through included, read `new`."""
-    for inner in graphs(graph):
-        for node in inner.node:
-            for place, name in enumerate(node.input):
-                if name == old:
-                    node.input[place] = new
-
-
 def _drop_unread(graph: onnx.GraphProto, initializers: set[str]) -> None:
     """Remove those of `initializers` that nothing reads any more."""
-    read = {name for inner in graphs(graph) for node in inner.node for name in node.input}
-    read |= {value.name for inner in graphs(graph) for value in inner.output}
+    if not initializers:
+        return
+    read = {name for node in graph.node for name in names_read(node)} | {value.name for value in graph.output}
     kept = [tensor for tensor in graph.initializer if tensor.name not in initializers or tensor.name in read]
     del graph.initializer[:]
     graph.initializer.extend(kept)

@@ -8,18 +8,16 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from network.onnx_graph import is_standard, nodes, opset_of
 from network.sites import RECURRENT
 from quantization.errors import FileNotAudited
-from quantization.export.ambiguity import STANDARD, check_unambiguous
-from quantization.export.external_data import check_outside, is_outside, values_bytes, values_size
+from quantization.export.ambiguity import check_unambiguous
 from quantization.export.matmul_nbits import DOMAIN as RUNTIME
-from quantization.export.matmul_nbits import INTEGER_PRODUCTS, OPERATOR, product_parts
-from quantization.export.passes import graphs
+from quantization.export.matmul_nbits import OPERATOR, product_parts
 from quantization.formats import (
     BLOCK_SIZES,
     MAX_BITS,
@@ -83,37 +81,31 @@ class StoredActivation:
 @dataclass(frozen=True, slots=True)
 class Audit:
     """Every weight of a file, in the order of the nodes that make or use them, every activation that is rounded, in
-    graph order, and the size of the whole file, with that of the values beside it."""
+    graph order, and the size of the file."""
 
     weights: tuple[StoredWeight, ...]
     activations: tuple[StoredActivation, ...]
     total_bytes: int
 
 
-def audit(file: bytes | Path) -> Audit:
-    """What a file written by `quantization.export.export` or `quantization.export.write` stores, from its tensors
-    alone: no name is believed.
-
-    Args:
-        file: its bytes, or its path; values outside of it are looked for beside that path only.
+def audit(file: bytes) -> Audit:
+    """What a file written by `quantization.export.export` stores, from its tensors alone: no name is believed.
 
     Raises:
         FileNotAudited: a call is not to the function that its tensors need, the function is not ours to the byte, a
-            tensor does not hold what its type and shape say or two weights share it, or a name stands for two things.
+            tensor does not hold what its type and shape say, lies outside of the file or is shared by two weights, or a
+            name stands for two things.
     """
-    data = file.read_bytes() if isinstance(file, Path) else file
     try:
-        model = onnx.ModelProto.FromString(data)
+        model = onnx.ModelProto.FromString(file)
     except DecodeError as error:
         raise FileNotAudited("these bytes are no ONNX file") from error
     check_unambiguous(model)
-    folder = file.parent if isinstance(file, Path) else None
-    outside = check_outside(model, folder)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     functions = {f.name: f.SerializeToString(deterministic=True) for f in model.functions if f.domain == DOMAIN}
-    opset = next((o.version for o in model.opset_import if o.domain in STANDARD), 0)
-    weights = _Weights(tensors, folder, opset)
-    for node in (node for graph in graphs(model.graph) for node in graph.node):
+    opset = opset_of(model)
+    weights = _Weights(tensors, opset)
+    for node in nodes(model.graph):
         if node.domain == DOMAIN and not node.output:
             raise FileNotAudited(f"node {node.name} calls {node.op_type} and has no output")
         if node.op_type == BIAS and node.domain == DOMAIN:
@@ -128,64 +120,60 @@ def audit(file: bytes | Path) -> Audit:
             weights.made(call)
         elif node.op_type == OPERATOR and node.domain == RUNTIME:
             weights.multiplied(node)
-        elif node.domain in STANDARD:
+        elif is_standard(node):
             weights.read(node)
-    return Audit(weights.found(), tuple(rounded_activations(model.graph)), len(data) + outside)
+    return Audit(weights.all(), tuple(rounded_activations(model.graph)), len(file))
 
 
 class _Weights:
-    """The weights that were found so far, each once."""
+    """The weights of the nodes so far, each once."""
 
-    def __init__(self, tensors: Mapping[str, onnx.TensorProto], folder: Path | None, opset: int) -> None:
+    def __init__(self, tensors: Mapping[str, onnx.TensorProto], opset: int) -> None:
         self._tensors = tensors
-        self._folder = folder
         self._opset = opset
-        self._found: dict[str, StoredWeight] = {}
+        self._stored: dict[str, StoredWeight] = {}
         self._calls: dict[tuple[str, bool], _Call] = {}  # by the name of a digit, and whether integer kernels take it
         self._products: dict[str, tuple[str, ...]] = {}
 
-    def found(self) -> tuple[StoredWeight, ...]:
-        return tuple(self._found.values())
+    def all(self) -> tuple[StoredWeight, ...]:
+        return tuple(self._stored.values())
 
     def made(self, call: _Call) -> None:
         """By one of our functions. From the same digits it makes a weight for floats and for integer kernels only."""
         digits, is_kernel = call.tensors(DIGITS + HALVES), call.kernel is not None
         others = [made for name in digits if (made := self._calls.get((name, not is_kernel))) is not None]
-        if any((name, is_kernel) in self._calls for name in digits) or not all(self._is_one(call, o) for o in others):
+        if any((name, is_kernel) in self._calls for name in digits) or not all(self._is_same(call, o) for o in others):
             raise FileNotAudited(f"weight {call.name}: another weight is made from its digits {', '.join(digits)}")
         self._calls.update(((name, is_kernel), call) for name in digits)
         if others:
             return
-        if call.name in self._found:
+        if call.name in self._stored:
             raise FileNotAudited(f"several weights are called {call.name}")
-        self._found[call.name] = call.weight()
+        self._stored[call.name] = call.weight()
 
-    def _is_one(self, call: _Call, other: _Call) -> bool:
+    def _is_same(self, call: _Call, other: _Call) -> bool:
         """Whether the two forms, one of them for integer kernels, have the same digits and scales."""
         kernel, plain = (other, call) if call.kernel is None else (call, other)
         if (kernel.tensors(DIGITS), kernel.format) != (plain.tensors(DIGITS), plain.format) or kernel.kernel is None:
             return False
         if storage(kernel.format, kernel.shape, kernel.kernel, opset=self._opset).parts != plain.storage.parts:
             return False
-        kept = [[self._values(name) for name in form.tensors(SCALE)] for form in (kernel, plain)]
+        kept = [[self._tensors[name].raw_data for name in form.tensors(SCALE)] for form in (kernel, plain)]
         return kept[0] == kept[1]
-
-    def _values(self, name: str) -> bytes:
-        return values_bytes(self._tensors[name], self._folder)
 
     def multiplied(self, node: onnx.NodeProto) -> None:
         """By an operator that takes it as it is packed."""
         weight, names = _multiplied(node, self._tensors), tuple(name for name in node.input[1:4] if name)
-        if self._products.setdefault(weight.name, names) != names or self._found.get(weight.name, weight) != weight:
+        if self._products.setdefault(weight.name, names) != names or self._stored.get(weight.name, weight) != weight:
             raise FileNotAudited(f"weight {weight.name}: {node.name} reads it with other scales or as another format")
-        self._found[weight.name] = weight
+        self._stored[weight.name] = weight
 
     def read(self, node: onnx.NodeProto) -> None:
         """As a float initializer."""
         for name in (node.input[place] for place in _WEIGHT_INPUTS.get(node.op_type, ()) if place < len(node.input)):
             tensor = self._tensors.get(name)
-            if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT and name not in self._found:
-                self._found[name] = _plain(tensor)
+            if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT and name not in self._stored:
+                self._stored[name] = _plain(tensor)
 
 
 def rounded_activations(graph: onnx.GraphProto) -> Iterator[StoredActivation]:
@@ -221,7 +209,7 @@ def rounded_activations(graph: onnx.GraphProto) -> Iterator[StoredActivation]:
 
 def _number(tensor: onnx.TensorProto) -> float:
     """The one that the tensor holds."""
-    if math.prod(tensor.dims) == 1 and not is_outside(tensor):
+    if math.prod(tensor.dims) == 1:
         with suppress(ValueError, TypeError, KeyError):  # of values that are not as type and shape say
             return float(onnx.numpy_helper.to_array(tensor).reshape(()))
     raise FileNotAudited(f"tensor {tensor.name} must hold a number that an activation is rounded by, and does not")
@@ -237,8 +225,7 @@ def _multiplied(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -
         raise FileNotAudited(f"weight {name}: {', '.join(missing)} is no tensor of the file")
     if any(node.input[4:5]):
         raise FileNotAudited(f"weight {name}: {node.name} reads its rows in an order of their own, {node.input[4]}")
-    accuracy = numbers.get("accuracy_level", INTEGER_PRODUCTS)
-    if accuracy != INTEGER_PRODUCTS or len(numbers) < len(node.attribute) or not numbers.keys() <= _PRODUCT_NUMBERS:
+    if len(numbers) < len(node.attribute) or not numbers.keys() <= _PRODUCT_NUMBERS:
         raise FileNotAudited(
             f"weight {name}: {node.name} has attributes that are never written, among "
             f"{', '.join(f'{a.name} = {a.i}' for a in node.attribute)}"
@@ -252,10 +239,10 @@ def _multiplied(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -
     except ValueError as error:
         raise FileNotAudited(f"weight {name}: {node.name} multiplies in no format: {error}") from error
     for part, called in zip(parts, given, strict=True):
-        found = (tensors[called].data_type, tuple(tensors[called].dims), values_size(tensors[called]))
-        if found != (part.data_type, part.dims, part.size_bytes):
+        stored = (tensors[called].data_type, tuple(tensors[called].dims), len(tensors[called].raw_data))
+        if stored != (part.data_type, part.dims, part.size_bytes):
             raise FileNotAudited(
-                f"weight {name}: {called} is of type {found[0]}, shape {found[1]} and {found[2]} bytes, expected "
+                f"weight {name}: {called} is of type {stored[0]}, shape {stored[1]} and {stored[2]} bytes, expected "
                 f"{part.data_type}, {part.dims} and {part.size_bytes}"
             )
     codes, *shared = (part.size_bytes for part in parts)
@@ -297,19 +284,19 @@ def _packed(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], opset
     for format_, axis, is_kernel in itertools.product(candidates, range(max(len(shape), 1)), (False, True)):
         kernel = axis if is_kernel else None
         try:
-            found = storage(format_, shape, axis, kernel, opset)
+            stored = storage(format_, shape, axis, kernel, opset)
         except NotStorable:
             continue
-        if found.function.name == node.op_type and [(part.data_type, part.dims) for part in found.parts] == layout:
+        if stored.function.name == node.op_type and [(part.data_type, part.dims) for part in stored.parts] == layout:
             break
     else:
         raise FileNotAudited(f"weight {name}: its tensors and its call {node.op_type} are those of no format")
-    if list(node.attribute) != list(found.call(node.input, name).attribute):
+    if list(node.attribute) != list(stored.call(node.input, name).attribute):
         raise FileNotAudited(f"weight {name}: its call {node.op_type} has attributes that are never written")
-    for tensor, part in zip(parts, found.parts, strict=True):
-        if (size := values_size(tensor)) != part.size_bytes:
+    for tensor, part in zip(parts, stored.parts, strict=True):
+        if (size := len(tensor.raw_data)) != part.size_bytes:
             raise FileNotAudited(f"weight {name}: {tensor.name} holds {size} bytes, expected {part.size_bytes}")
-    return _Call(name, tuple(node.input), format_, shape, found, kernel)
+    return _Call(name, tuple(node.input), format_, shape, stored, kernel)
 
 
 def _stated_shape(node: onnx.NodeProto) -> tuple[int, ...]:
@@ -337,19 +324,17 @@ def _all_formats() -> Iterator[WeightFormat]:
 
 def _with_outliers(function: str) -> Iterator[WeightFormat]:
     """The codebooks whose function may be the one of this name: too many to try them all."""
-    if (found := re.fullmatch(r"Code\w*o(\d{1,3})", function)) and int(found[1]) <= MAX_OUTLIERS:
+    if (match := re.fullmatch(r"Code\w*o(\d{1,3})", function)) and int(match[1]) <= MAX_OUTLIERS:
         for bits in range(MIN_BITS, MAX_CODEBOOK_BITS + 1):
-            yield CodebookFormat(bits, int(found[1]))
+            yield CodebookFormat(bits, int(match[1]))
 
 
 def _plain(tensor: onnx.TensorProto) -> StoredWeight:
     shape = tuple(tensor.dims)
     size = 4 * math.prod(shape)
-    if is_outside(tensor) and (found := values_size(tensor)) != size:
-        raise FileNotAudited(f"weight {tensor.name} holds {found} bytes, expected {size}")
     return StoredWeight(tensor.name, shape, FloatFormat(), size, 0)
 
 
 _PRODUCT_INPUTS = range(3, 7)  # B and its scales; zero points, order of rows and bias may be left out
-_PRODUCT_NUMBERS = {"K", "N", "bits", "block_size", "accuracy_level"}
+_PRODUCT_NUMBERS = {"K", "N", "bits", "block_size"}
 _FORMATS = tuple(_all_formats())

@@ -7,29 +7,22 @@ something else stay as they are: coordinates, masks and the like may need all th
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from functools import partial
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from network.activations import names_read
 from network.graph import Network
 from network.sites import RECURRENT
 from quantization.errors import QuantizationError
-from quantization.export.passes import Pass, insert_nodes, short_names, without_values
-from quantization.export.write_fields import Payload
+from quantization.export.messages import without_values
+from quantization.export.passes import Missing, insert_nodes, short_names
 from quantization.storage.parts import HALVES
 
 LARGEST = float(np.finfo(np.float16).max)
 """Of the values that float16 holds."""
-
-SMALL = 1 << 16
-"""Bytes. The values of larger initializers are not copied into a draft."""
 
 # inputs of these operators that are parameters: that are added, and that multiply
 _ADDED: Mapping[str, int] = {
@@ -53,22 +46,22 @@ _SMALLEST = 2.0**-14  # below it float16 has fewer digits, and at last none
 def leftovers(network: Network) -> frozenset[str]:
     """The float32 initializers that a file may store as float16, by name: parameters of the network that are no weight
     of a site, that float16 can hold, and that are smaller so."""
-    made_by = {name: node.op_type for node in network.proto.graph.node for name in node.output}
     weights = {site.weight for site in network.sites}
-    reads = Counter(spec.name for spec in network.outputs)
+    outputs = {spec.name for spec in network.outputs}
     parameters: dict[str, list[bool]] = {}
     for node in network.proto.graph.node:
-        reads.update(names_read(node))
-        for name, is_factor in _parameters(network, node, made_by):
+        for name, is_factor in _parameters(network, node):
             parameters.setdefault(name, []).append(is_factor)
     return frozenset(
         name
         for name, uses in parameters.items()
-        if name not in weights and len(uses) == reads[name] and _fits(network, network.initializers[name], any(uses))
+        if name not in weights | outputs
+        and len(uses) == len(network.readers[name])
+        and _fits(network, network.initializers[name], any(uses))
     )
 
 
-def _parameters(network: Network, node: onnx.NodeProto, made_by: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
+def _parameters(network: Network, node: onnx.NodeProto) -> Iterator[tuple[str, bool]]:
     """The initializers that the node takes as parameters, and whether they multiply or divide."""
     tensors = network.initializers
     for places, is_factor in ((_ADDED, False), (_FACTORS, True)):
@@ -80,7 +73,9 @@ def _parameters(network: Network, node: onnx.NodeProto, made_by: Mapping[str, st
     for name, other in ((node.input[0], node.input[1]), (node.input[1], node.input[0])):
         if name in tensors and other not in tensors:
             is_vector = sum(length > 1 for length in tensors[name].dims) == 1
-            if is_vector or (node.op_type == "Add" and made_by.get(other) in _LAYERS):
+            if is_vector or (
+                node.op_type == "Add" and other in network.makers and network.makers[other].op_type in _LAYERS
+            ):
                 yield name, _ELEMENTWISE[node.op_type]
 
 
@@ -97,88 +92,45 @@ def _fits(network: Network, tensor: TensorProto, is_factor: bool) -> bool:
     return largest == 0 or (least >= _SMALLEST and largest <= LARGEST)
 
 
-class StoreHalves(Pass):
+def store_halves(draft: onnx.ModelProto, names: Collection[str]) -> dict[str, Missing]:
     """Store those of `names` that the draft still has as float16, and cast them back under their own names.
 
-    Args:
-        tensors: the network's initializers, with their values.
-        small: bytes of float32 up to which the draft gets the values; `payloads` has the others.
+    Returns:
+        What is missing of the tensors, by their names (`halves`).
     """
-
-    def __init__(self, names: Collection[str], tensors: Mapping[str, TensorProto], small: int = SMALL) -> None:
-        self._names = names
-        self._tensors = tensors
-        self._small = small
-        self.stored: dict[str, str] = {}
-        """The names of the tensors that have float16, by those that they had; filled by `call`."""
-
-    def requires(self, draft: onnx.ModelProto) -> None:
-        """All of them are float32, and float16 holds their values."""
-        for tensor in draft.graph.initializer:
-            if tensor.name in self._names and not np.isfinite(_halves(self._tensors[tensor.name])).all():
-                raise QuantizationError(f"{tensor.name} has values that float16 does not hold; store it as float32")
-
-    def call(self, draft: onnx.ModelProto) -> None:
-        suffixes, casts = short_names(draft.graph), []
-        for tensor in draft.graph.initializer:
-            if tensor.name not in self._names:
-                continue
+    suffixes, casts, missing = short_names(draft.graph), [], {}
+    for tensor in draft.graph.initializer:
+        if tensor.name in names:
             old, new = tensor.name, HALVES + next(suffixes)
             tensor.CopyFrom(_stored(new, tensor))
-            if not self._is_large(old):
-                tensor.raw_data = _halves(self._tensors[old]).tobytes()
             casts.append(_cast(new, old))
-            self.stored[old] = new
-        insert_nodes(draft.graph, {-1: casts})
-
-    def ensures(self, draft: onnx.ModelProto) -> None:
-        """Each is made by one node of what is stored for it."""
-        made = Counter(output for node in draft.graph.node for output in node.output)
-        tensors = {tensor.name: tensor.data_type for tensor in draft.graph.initializer}
-        for old, new in self.stored.items():
-            if made[old] != 1 or old in tensors or tensors.get(new) != TensorProto.FLOAT16:
-                raise QuantizationError(f"{old} is not made once of float16")
-
-    def payloads(self) -> dict[str, Payload]:
-        """By name of the large tensors, which have no values in the draft."""
-        return {
-            new: Payload(2 * _elements(self._tensors[old]), partial(_half_bytes, self._tensors[old]))
-            for old, new in self.stored.items()
-            if self._is_large(old)
-        }
-
-    def _is_large(self, name: str) -> bool:
-        return len(self._tensors[name].raw_data) > self._small
+            missing[new] = Missing(old, 0, 2 * _elements(tensor))
+    insert_nodes(draft.graph, {-1: casts})
+    return missing
 
 
-class RoundHalves(Pass):
-    """Give those of `names` that the draft still has the values that `StoreHalves` leaves them, as float32."""
+def round_halves(draft: onnx.ModelProto, names: Collection[str]) -> None:
+    """Give those of `names` that the draft still has the values that `store_halves` leaves them, as float32.
 
-    def __init__(self, names: Collection[str]) -> None:
-        self._names = names
-
-    def requires(self, draft: onnx.ModelProto) -> None:
-        """Nothing."""
-
-    def call(self, draft: onnx.ModelProto) -> None:
-        for tensor in draft.graph.initializer:
-            if tensor.name in self._names:
-                tensor.CopyFrom(numpy_helper.from_array(_halves(tensor).astype(np.float32), tensor.name))
-
-    def ensures(self, draft: onnx.ModelProto) -> None:
-        """float16 holds all of their values."""
-        for tensor in draft.graph.initializer:
-            if tensor.name in self._names and not np.isfinite(numpy_helper.to_array(tensor)).all():
-                raise QuantizationError(f"{tensor.name} has values that float16 does not hold; store it as float32")
+    Raises:
+        QuantizationError: as `halves`.
+    """
+    for tensor in draft.graph.initializer:
+        if tensor.name in names:
+            tensor.CopyFrom(numpy_helper.from_array(halves(tensor).astype(np.float32), tensor.name))
 
 
-def _halves(tensor: TensorProto) -> NDArray[Any]:
+def halves(tensor: TensorProto) -> NDArray[np.float16]:
+    """The values of a tensor as float16.
+
+    Raises:
+        QuantizationError: float16 does not hold them.
+    """
     with np.errstate(over="ignore"):  # which is looked for
-        return numpy_helper.to_array(tensor).astype(np.float16)
-
-
-def _half_bytes(tensor: TensorProto) -> bytes:
-    return _halves(tensor).tobytes()
+        values = numpy_helper.to_array(tensor).astype(np.float16)
+    if not np.isfinite(values).all():
+        raise QuantizationError(f"{tensor.name} has values that float16 does not hold; store it as float32")
+    return values
 
 
 def _elements(tensor: TensorProto) -> int:

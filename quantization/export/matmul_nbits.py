@@ -14,7 +14,7 @@ Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -23,11 +23,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from network.activations import names_read
 from network.graph import Network
-from quantization.activations.kernels import KernelUse
-from quantization.errors import QuantizationError
-from quantization.export.passes import Packed, Pass, short_names, without_values
+from network.onnx_graph import attributes
+from quantization.export.messages import without_values
+from quantization.export.passes import Missing, short_names
 from quantization.formats import Format, Granularity, IntegerFormat
 from quantization.storage.packing import pack_unsigned
 from quantization.storage.parts import SCALE, ZERO_POINT, Part
@@ -36,27 +35,20 @@ from quantization.storage.weights import IntegerWeight
 DOMAIN = "com.microsoft"
 OPERATOR = "MatMulNBits"
 WEIGHT = ""  # what the names of B begin with: it has the weight's own name
-INTEGER_PRODUCTS = 4  # of the operator's accuracy levels
+BITS = 4
+"""Of weights that are multiplied packed. ONNX Runtime 1.31 has no kernel for 2 and 8 bits in floats: it makes the whole
+weight at every run, at 20 times the time."""
 
 
 class Products(StrEnum):
     """How layers multiply with weights in blocks.
 
     `FLOAT`: as float32 weights, made at load: exact, and plain ONNX.
-    `PACKED`: MatMulNBits on 4-bit weights, in float32: the same products, summed in another order.
-    `PACKED_INTEGERS`: MatMulNBits on weights of 2, 4 and 8 bits, which rounds what the layer reads to 8 bits, block by
-    block, and multiplies integers: faster, with other results.
+    `PACKED`: MatMulNBits on weights of `BITS` bits, in float32: the same products, summed in another order.
     """
 
     FLOAT = "float"
     PACKED = "packed"
-    PACKED_INTEGERS = "packed_integers"
-
-    @property
-    def bits(self) -> Collection[int]:
-        """Of weights that are multiplied packed. In floats ONNX Runtime 1.31 has no kernel for 2 and 8 bits: it makes
-        the whole weight at every run, at 20 times the time."""
-        return {Products.FLOAT: (), Products.PACKED: (4,), Products.PACKED_INTEGERS: (2, 4, 8)}[self]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,34 +64,24 @@ class Product:
 def packed_products(network: Network, formats: Mapping[str, Format], products: Products) -> dict[str, Product]:
     """The weights that are multiplied packed, by initializer name: those that only MatMul, and Gemm with at most a
     vector added, read, as the right factor."""
-    if not any(_is_packed(format_, products) for format_ in formats.values()):
+    if products is Products.FLOAT:
         return {}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in network.proto.graph.node:
-        for name in dict.fromkeys(names_read(node)):
-            readers.setdefault(name, []).append(node)
-    outputs = {value.name for value in network.proto.graph.output}
-    found = {}
+    outputs = {spec.name for spec in network.outputs}
+    packed = {}
     for site in network.sites:
-        nodes = readers.get(site.weight, [])
-        kinds = {_transposed(network, node, site.weight) for node in nodes}
-        if not _is_packed(formats.get(site.weight), products) or site.weight in outputs or len(site.shape) != 2:
+        nodes = network.readers.get(site.weight, ())
+        if not _is_packed(formats.get(site.weight)) or site.weight in outputs or len(site.shape) != 2:
             continue
+        kinds = {_transposed(network, node, site.weight) for node in nodes}
         if len(kinds) == 1 and (transposed := kinds.pop()) is not None:
             rows, columns = site.shape[::-1] if transposed else site.shape
             if site.channel_axis == (0 if transposed else 1):
-                found[site.weight] = Product(frozenset(node.name for node in nodes), rows, columns, transposed)
-    return found
+                packed[site.weight] = Product(frozenset(node.name for node in nodes), rows, columns, transposed)
+    return packed
 
 
-def without_products(uses: Sequence[KernelUse], products: Mapping[str, Product]) -> tuple[KernelUse, ...]:
-    """The uses of other weights: ONNX Runtime rounds nothing of a layer that multiplies packed."""
-    return tuple(use for use in uses if use.weight not in products)
-
-
-def _is_packed(format_: Format | None, products: Products) -> bool:
-    is_block = isinstance(format_, IntegerFormat) and format_.granularity is Granularity.BLOCK
-    return is_block and format_ is not None and format_.bits in products.bits
+def _is_packed(format_: Format | None) -> bool:
+    return isinstance(format_, IntegerFormat) and (format_.granularity, format_.bits) == (Granularity.BLOCK, BITS)
 
 
 def _transposed(network: Network, node: onnx.NodeProto, weight: str) -> bool | None:
@@ -108,12 +90,10 @@ def _transposed(network: Network, node: onnx.NodeProto, weight: str) -> bool | N
         return None
     if node.op_type == "MatMul":
         return False
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    if node.op_type != "Gemm" or attributes.get("transA", 0):
+    given = attributes(node)
+    if node.op_type != "Gemm" or given.get("transA", 0) or given.get("alpha", 1) != 1 or given.get("beta", 1) != 1:
         return None
-    if attributes.get("alpha", 1) != 1 or attributes.get("beta", 1) != 1:
-        return None
-    transposed = bool(attributes.get("transB", 0))
+    transposed = bool(given.get("transB", 0))
     if len(node.input) > 2 and node.input[2]:
         bias = network.initializers.get(node.input[2])
         columns = network.initializers[weight].dims[0 if transposed else 1]
@@ -146,10 +126,10 @@ def product_values(weight: IntegerWeight, product: Product) -> list[bytes]:
     by_column = (lambda array: array) if product.transposed else np.transpose
     bits = weight.format.bits
     shares = (product.columns, -1) if product.transposed else (-1, product.columns)
-    found = [_packed(by_column(weight.codes), bits), by_column(weight.scale.reshape(shares)).tobytes()]
+    values = [_packed(by_column(weight.codes), bits), by_column(weight.scale.reshape(shares)).tobytes()]
     if weight.zero_point is not None:
-        found.append(_packed(by_column(weight.zero_point.reshape(shares)), bits))
-    return found
+        values.append(_packed(by_column(weight.zero_point.reshape(shares)), bits))
+    return values
 
 
 def _packed(codes: NDArray[np.int8], bits: int) -> bytes:
@@ -162,61 +142,36 @@ def _packed(codes: NDArray[np.int8], bits: int) -> bytes:
     return pack_unsigned(np.ascontiguousarray(from_zero).reshape(-1), bits)
 
 
-class StoreProducts(Pass):
+def store_products(
+    draft: onnx.ModelProto, formats: Mapping[str, IntegerFormat], products: Mapping[str, Product]
+) -> dict[str, Missing]:
     """Give the graph tensors for weights that are multiplied packed, and turn their layers into the operator.
 
-    The tensors lack their values: `packed` says which those are (`product_values`).
-
     Args:
+        draft: without the weights.
         formats: by initializer name, of the weights of `products`.
         products: by initializer name.
-        how: which accuracy the operator has.
+
+    Returns:
+        What is missing of the tensors, by their names (`product_values`).
     """
-
-    def __init__(self, formats: Mapping[str, IntegerFormat], products: Mapping[str, Product], how: Products) -> None:
-        self._formats = formats
-        self._products = products
-        self._how = how
-        self.packed: dict[str, Packed] = {}
-        """By tensor name; filled by `call`."""
-
-    def requires(self, draft: onnx.ModelProto) -> None:
-        """Every layer is there, and none of the weights."""
-        names = {node.name for node in draft.graph.node}
-        if missing := [n for product in self._products.values() for n in product.nodes if n not in names]:
-            raise QuantizationError(f"the draft lacks the layers {', '.join(sorted(missing))}")
-        if present := self._products.keys() & {t.name for t in draft.graph.initializer}:
-            raise QuantizationError(f"the draft still holds the weights {', '.join(sorted(present))}")
-
-    def call(self, draft: onnx.ModelProto) -> None:
-        if not self._products:
-            return
-        suffixes = short_names(draft.graph)
-        for weight, product in self._products.items():
-            suffix = next(suffixes)
-            names = []
-            for place, part in enumerate(product_parts(self._formats[weight], product.rows, product.columns)):
-                names.append(part.letter + suffix if part.letter else weight)
-                draft.graph.initializer.append(without_values(names[-1], part.data_type, part.dims))
-                self.packed[names[-1]] = Packed(weight, place, part.size_bytes)
-            for node in draft.graph.node:
-                if node.name in product.nodes:
-                    node.CopyFrom(operator(node, product, self._formats[weight], names, self._how))
-        if not any(o.domain == DOMAIN for o in draft.opset_import):
-            draft.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-
-    def ensures(self, draft: onnx.ModelProto) -> None:
-        """Every layer is the operator, on tensors that are there."""
-        nodes, tensors = {node.name: node for node in draft.graph.node}, {t.name for t in draft.graph.initializer}
-        for weight, product in self._products.items():
-            for name in product.nodes:
-                if nodes[name].op_type != OPERATOR or not {weight, nodes[name].input[2]} <= tensors:
-                    raise QuantizationError(f"layer {name} does not multiply with {weight} as it is stored")
+    suffixes, missing = short_names(draft.graph), {}
+    for weight, product in products.items():
+        suffix = next(suffixes)
+        names = []
+        for place, part in enumerate(product_parts(formats[weight], product.rows, product.columns)):
+            names.append(part.letter + suffix if part.letter else weight)
+            draft.graph.initializer.append(without_values(names[-1], part.data_type, part.dims))
+            missing[names[-1]] = Missing(weight, place, part.size_bytes)
+        for node in draft.graph.node:
+            if node.name in product.nodes:
+                node.CopyFrom(operator(node, product, formats[weight], names))
+    if products and not any(o.domain == DOMAIN for o in draft.opset_import):
+        draft.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    return missing
 
 
-def operator(
-    node: onnx.NodeProto, product: Product, format_: IntegerFormat, names: Sequence[str], how: Products
-) -> onnx.NodeProto:
+def operator(node: onnx.NodeProto, product: Product, format_: IntegerFormat, names: Sequence[str]) -> onnx.NodeProto:
     """The operator in place of a layer, with the tensors called `names`."""
     bias = node.input[2] if len(node.input) > 2 else ""
     inputs = [node.input[0], *names, *([""] if format_.symmetric else []), "", bias]  # "": no indices of groups
@@ -232,5 +187,4 @@ def operator(
         N=product.columns,
         bits=format_.bits,
         block_size=format_.block,
-        accuracy_level=INTEGER_PRODUCTS if how is Products.PACKED_INTEGERS else None,
     )

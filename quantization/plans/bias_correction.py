@@ -15,7 +15,6 @@ than the mean error: the correction would then be lost or overshoot (`BiasSteps`
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -25,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from network.activations import names_read, sole_readers
+from network.activations import sole_readers
 from network.graph import Layer, Network
 from quantization.activations.biases import kernel_codes, kernel_scale
 from quantization.activations.kernels import kernel_uses, with_kernels
@@ -87,15 +86,12 @@ class Biases:
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._nodes = {node.name: node for node in network.proto.graph.node}
         self._readers = sole_readers(network)
-        self._reads = Counter(spec.name for spec in network.outputs)
-        for node in network.proto.graph.node:
-            self._reads.update(names_read(node))
+        self._outputs = {spec.name for spec in network.outputs}
 
     def of(self, layer: Layer) -> LayerBias | None:
         """The bias of `layer`; None where it has none, or one that others read or that is no vector of its channels."""
-        node = self._nodes[layer.name]
+        node = self._network.nodes[layer.name]
         factor, end, name = 1.0, node.output[0], node.input[2] if len(node.input) > 2 else ""
         match node.op_type:
             case "Conv" | "ConvTranspose":
@@ -121,7 +117,7 @@ class Biases:
         Args:
             quantized: the values that the weight has in the quantized network.
         """
-        view = reduction(self._nodes[use.layer.name], use.site.weight, use.site.shape)
+        view = reduction(self._network.nodes[use.layer.name], use.site.weight, use.site.shape)
         if self.of(use.layer) is None or isinstance(view, NotReducible):
             return None
         weight = view.to_matrix(self._network.weight(use.site.weight)).astype(np.float64)
@@ -140,11 +136,12 @@ class Biases:
 
     def _is_own_vector(self, name: str, layer: Layer) -> bool:
         tensor = self._network.initializers.get(name)
-        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or self._reads[name] != 1 or not tensor.dims:
+        is_shared = name in self._outputs or len(self._network.readers.get(name, ())) != 1
+        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or is_shared or not tensor.dims:
             return False
         channels = self._network.initializers[layer.weight].dims[layer.channel_axis]
         if layer.op_type == "ConvTranspose":
-            channels *= next((a.i for a in self._nodes[layer.name].attribute if a.name == "group"), 1)
+            channels *= next((a.i for a in self._network.nodes[layer.name].attribute if a.name == "group"), 1)
         return bool(tensor.dims[-1] == channels == np.prod(tensor.dims))
 
 

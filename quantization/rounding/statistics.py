@@ -177,10 +177,9 @@ def input_statistics(
     network: Network, site: Site, positions_per_sample: int = POSITIONS_PER_SAMPLE
 ) -> InputStatistics | NotReducible:
     """Empty statistics for the weight of `site`, or why its input has no second moments that GPTQ could use."""
-    nodes = {node.name: node for node in network.proto.graph.node}
     reductions: dict[str, Reduction] = {}
     for layer in site.layers:
-        view = reduction(nodes[layer.name], site.weight, site.shape)
+        view = reduction(network.nodes[layer.name], site.weight, site.shape)
         if isinstance(view, NotReducible):
             return NotReducible(f"layer {layer.name}: {view.reason}")
         reductions[layer.name] = view

@@ -32,8 +32,8 @@ def hawq(subject: Subject, rule: PowerRule | None = None) -> Estimate:
     count = min(max(SAMPLES, subject.batch), subject.samples)
     count = count // subject.batch * subject.batch or count  # whole batches, for networks that fix their size
     part = subject.take(torch.randperm(subject.samples, generator=generator)[:count].numpy())
-    found = largest_eigenvalues(part, changes, generator, rule, subject.check)
+    eigenvalues = largest_eigenvalues(part, changes, generator, rule, subject.check)
     subject.check(1.0)
-    values = zip(found.values, found.stderr, strict=True)
+    values = zip(eigenvalues.values, eigenvalues.stderr, strict=True)
     scores, stderr = scores_by_size(subject, dict(zip(weights_of(changes), values, strict=True)))
-    return Estimate("hawq", Unit.RELATIVE, scores, stderr, part.samples, found.note(rule))
+    return Estimate("hawq", Unit.RELATIVE, scores, stderr, part.samples, eigenvalues.note(rule))

@@ -104,7 +104,7 @@ class Linearised:
         """`J_v' weighted` of every value v; zero where the first output does not depend on v."""
         if not self.outputs.requires_grad or not self.values:
             return {name: torch.zeros_like(value) for name, value in self.values.items()}
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             self.outputs,
             list(self.values.values()),
             weighted,
@@ -112,7 +112,7 @@ class Linearised:
             allow_unused=True,
             materialize_grads=True,
         )
-        return dict(zip(self.values, found, strict=True))
+        return dict(zip(self.values, gradients, strict=True))
 
 
 class Linearisation:
@@ -196,10 +196,10 @@ class Linearisation:
             error = torch.from_numpy(weight_error(self._subject, change)).to(weight)
             if self._place is Place.WEIGHT:
                 return {change.initializer: error}
-            found: dict[str, Tensor] = {}
+            deltas: dict[str, Tensor] = {}
             for step in self._uses[change.initializer]:
-                found |= self._change_of_outputs(step, change.initializer, error, linearised.recorded)
-            return {name: delta for name, delta in found.items() if delta.is_floating_point()}
+                deltas |= self._change_of_outputs(step, change.initializer, error, linearised.recorded)
+            return {name: delta for name, delta in deltas.items() if delta.is_floating_point()}
 
     def _change_of_outputs(
         self, step: Step, weight: str, error: Tensor, recorded: Mapping[str, Tensor]

@@ -33,24 +33,26 @@ def q_bert(subject: Subject, rule: PowerRule | None = None) -> Estimate:
     changes = list(subject.weight_changes.values())
     parts = _parts(subject)
     generator = torch.Generator().manual_seed(subject.seed)
-    found = []
+    of_parts = []
     for number, part in enumerate(parts):
 
         def check(fraction: float, number: int = number) -> None:
             subject.check((number + fraction) / len(parts))
 
-        found.append(largest_eigenvalues(part, changes, generator, rule, check))
+        of_parts.append(largest_eigenvalues(part, changes, generator, rule, check))
         check(1.0)
-    values = np.stack([eigenvalues.values for eigenvalues in found])
+    values = np.stack([eigenvalues.values for eigenvalues in of_parts])
     spread = values.std(0, ddof=1)
     curvature = np.abs(values.mean(0)) + spread
     error = spread * np.sqrt(1 / len(parts) + 1 / (2 * (len(parts) - 1)))
     scores, stderr = scores_by_size(
         subject, dict(zip(weights_of(changes), zip(curvature, error, strict=True), strict=True))
     )
-    open_parts = sum(not eigenvalues.converged.all() for eigenvalues in found)
+    open_parts = sum(not eigenvalues.converged.all() for eigenvalues in of_parts)
     note = f"{len(parts)} parts of {parts[0].samples} samples" + (
-        f"; in {open_parts} of them: {next(e for e in found if not e.converged.all()).note(rule)}" if open_parts else ""
+        f"; in {open_parts} of them: {next(e for e in of_parts if not e.converged.all()).note(rule)}"
+        if open_parts
+        else ""
     )
     samples = sum(part.samples for part in parts)
     return Estimate("q_bert", Unit.RELATIVE, scores, stderr, samples, note)

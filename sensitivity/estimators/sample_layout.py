@@ -52,9 +52,9 @@ def sample_layouts(
     if not names or not batch_is_free(network):
         return {}
     pair = [0, _another(inputs)]
-    first, second, both = (_values(network, inputs, chosen, names) for chosen in (pair[:1], pair[1:], pair))
-    found = {name: _layout(first[name], second[name], both[name]) for name in names}
-    return {name: layout for name, layout in found.items() if layout is not None}
+    first, second, both = (_values(network, inputs, samples, names) for samples in (pair[:1], pair[1:], pair))
+    layouts = {name: _layout(first[name], second[name], both[name]) for name in names}
+    return {name: layout for name, layout in layouts.items() if layout is not None}
 
 
 def _another(inputs: Mapping[str, NDArray[np.generic]]) -> int:
@@ -65,7 +65,7 @@ def _another(inputs: Mapping[str, NDArray[np.generic]]) -> int:
 
 
 def _values(
-    network: TorchNetwork, inputs: Mapping[str, NDArray[np.generic]], chosen: list[int], names: Collection[str]
+    network: TorchNetwork, inputs: Mapping[str, NDArray[np.generic]], samples: list[int], names: Collection[str]
 ) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
 
@@ -74,7 +74,7 @@ def _values(
         return value
 
     with torch.no_grad():
-        tensors = tensors_of(network, {name: array[chosen] for name, array in inputs.items()})
+        tensors = tensors_of(network, {name: array[samples] for name, array in inputs.items()})
         network.run(tensors, through={name: partial(record, name) for name in names})
     return seen
 

@@ -112,15 +112,15 @@ def test_a_deadline_ends_it_with_the_best_so_far():
 
 
 def test_only_the_safest_plan_is_read_to_the_end():
-    asked = {}
+    read_whole = {}
 
     def evaluate(point, to_the_end):
-        asked[point.plan.choices[0]] = to_the_end
+        read_whole[point.plan.choices[0]] = to_the_end
         return exact(point)
 
     result = searched(frontier(50), evaluate, 1e-9)
     assert result.status is SearchStatus.NOT_MET
-    assert {index for index, to_the_end in asked.items() if to_the_end} == {49}
+    assert {index for index, to_the_end in read_whole.items() if to_the_end} == {49}
 
 
 def test_the_least_drop_is_looked_for_at_the_safe_end():

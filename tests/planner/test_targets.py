@@ -70,7 +70,7 @@ def test_an_opset_is_refused_with_the_newest_that_the_target_takes():
         ConstraintImpossible, match="opset asks for 22, and the target narrow takes 21 at most; take that"
     ):
         NARROW.opset_for(22)
-    assert [NARROW.opset_for(asked) for asked in (None, 18, 21)] == [21, 18, 21]
+    assert [NARROW.opset_for(requested) for requested in (None, 18, 21)] == [21, 18, 21]
     assert target("onnxruntime-cpu").opset_for(None) == target("storage-only").opset_for(None) == TARGET_OPSET
 
 

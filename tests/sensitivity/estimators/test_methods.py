@@ -152,7 +152,7 @@ def test_values_of_another_shape_are_refused(method, mlp):
 def test_activations_that_do_not_exist_or_change_shape_are_refused(method, mlp):
     with pytest.raises(ValueError, match="no value is called"):
         METHODS[method](subject_of(mlp, changes=(ActivationChange("s", "f", {"missing": rounded}),)))
-    with pytest.raises(ValueError, match=r"rounding .* gave the shape"):
+    with pytest.raises(ValueError, match="gave the shape"):
         METHODS[method](subject_of(mlp, changes=(ActivationChange("s", "f", {"t": lambda a: a[:, :2]}),)))
 
 

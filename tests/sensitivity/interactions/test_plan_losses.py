@@ -27,22 +27,22 @@ def test_more_cores_change_no_loss_and_no_whole_batch(mlp, perturbations, sample
     assert len(three.losses(plan, 6)) == 10
 
 
-def test_whoever_runs_plans_is_asked_after_every_batch(mlp, perturbations, samples_of):
+def test_check_is_called_after_every_batch(mlp, perturbations, samples_of):
     """So that a plan on many samples can be stopped before it has run on all of them."""
 
     class Cancelled(Exception):
         pass
 
-    asked = 0
+    calls = 0
 
     def check():
-        nonlocal asked
-        asked += 1
-        if asked == 5:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
             raise Cancelled
 
     measured = MeasuredPlans(mlp, perturbations(mlp, 0.2, count=1), samples_of(mlp, 12), Loss.KL, batch=5, check=check)
-    assert asked == 3
+    assert calls == 3
     with pytest.raises(Cancelled):
         measured.losses([0])
-    assert asked == 5
+    assert calls == 5

@@ -1,0 +1,75 @@
+"""Protobuf messages of ONNX, without the large values that they may hold: copies, and sizes with the values.
+
+Source of the encoding and of the numbers: https://protobuf.dev/programming-guides/encoding, onnx/onnx.proto.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import TypeVar
+
+import onnx
+
+LARGEST_MESSAGE = (1 << 31) - 1
+"""Bytes that a protobuf message may have."""
+
+# numbers of fields
+GRAPH, FUNCTIONS = 7, 25  # of ModelProto
+NODE, INITIALIZER = 1, 5  # of GraphProto
+RAW_DATA = 9  # of TensorProto
+
+_Message = TypeVar("_Message", onnx.ModelProto, onnx.GraphProto)
+
+
+def draft_without(
+    model: onnx.ModelProto, initializers: Container[str], valueless: Container[str] = frozenset()
+) -> onnx.ModelProto:
+    """A copy of `model` that lacks some initializers, and the values of those in `valueless`, made without copying
+    either."""
+    copy = onnx.ModelProto()
+    _copy_fields(model, copy, lambda number: number != GRAPH)
+    _copy_fields(model.graph, copy.graph, lambda number: number != INITIALIZER)
+    for tensor in model.graph.initializer:
+        if tensor.name in valueless:
+            copy.graph.initializer.append(without_values(tensor.name, tensor.data_type, tensor.dims))
+        elif tensor.name not in initializers:
+            copy.graph.initializer.append(tensor)
+    return copy
+
+
+def without_values(name: str, data_type: int, dims: Sequence[int]) -> onnx.TensorProto:
+    """A tensor that gets its values as `raw_data` later."""
+    return onnx.TensorProto(name=name, data_type=data_type, dims=dims)
+
+
+def file_size(model: onnx.ModelProto, missing: Mapping[str, int]) -> int:
+    """Bytes of the file once the initializers named in `missing` have so many bytes of values."""
+    graph = int(model.graph.ByteSize())
+    rest = int(model.ByteSize()) - field_size(GRAPH, graph)
+    for tensor in model.graph.initializer:
+        if tensor.name in missing:
+            header = int(tensor.ByteSize())
+            whole = header + field_size(RAW_DATA, missing[tensor.name])
+            graph += field_size(INITIALIZER, whole) - field_size(INITIALIZER, header)
+    return rest + field_size(GRAPH, graph)
+
+
+def field_size(number: int, length: int) -> int:
+    """Bytes of a field of `length` bytes: its number, its length as a varint, and itself."""
+    return _varint_size(number << 3) + _varint_size(length) + length
+
+
+def _varint_size(value: int) -> int:
+    return max(1, math.ceil(value.bit_length() / 7))
+
+
+def _copy_fields(source: _Message, target: _Message, wanted: Callable[[int], bool]) -> None:
+    """Add the fields of `source` whose numbers are wanted to `target`."""
+    for field, value in source.ListFields():
+        if not wanted(field.number):
+            continue
+        if isinstance(value, (str, bytes, int, float, bool)):
+            setattr(target, field.name, value)
+        else:
+            getattr(target, field.name).MergeFrom(value)
