@@ -31,32 +31,11 @@ _ENCRYPTED = 1
 # Integers, booleans, and floats of 16, 32 and 64 bits; never objects, strings or records.
 _KINDS = frozenset({"b", "i", "u", "f"})
 _MOST_DIMENSIONS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetLimits:
-    """What an archive may cost.
-
-    Args:
-        max_total_bytes: all arrays together, expanded.
-        max_ratio: expanded bytes per byte of the file, counted once the arrays exceed `ratio_from_bytes`: constant
-            masks and labels compress a thousandfold and harm nobody while they are small.
-        max_arrays: arrays in the archive.
-        min_samples: fewer samples cannot be split into calibration, search and held-out.
-    """
-
-    max_total_bytes: int = 4 << 30
-    max_ratio: float = 100.0
-    ratio_from_bytes: int = 64 << 20
-    max_arrays: int = 64
-    min_samples: int = 48
-
-    def __post_init__(self) -> None:
-        for name in ("max_total_bytes", "max_ratio", "max_arrays", "min_samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.ratio_from_bytes < 0:
-            raise ValueError(f"ratio_from_bytes must not be negative, got {self.ratio_from_bytes}")
+_MOST_ARRAYS = 64
+# Expanded bytes per byte of the file, counted once the arrays exceed `_RATIO_FROM_BYTES`: constant masks and labels
+# compress a thousandfold and harm nobody while they are small.
+_MOST_RATIO = 100
+_RATIO_FROM_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +65,24 @@ class _Window(BufferedReader):
 
 
 class Archive:
-    """An open .npz whose headers have been read and found within `limits`. Use it as a context manager.
+    """An open .npz whose headers have been read and checked. Use it as a context manager.
+
+    Args:
+        max_bytes: of all arrays together, expanded.
 
     Raises:
         DatasetInvalid: not an .npz, damaged, or an array of a type that is not taken.
-        DatasetTooLarge: more arrays or bytes than `limits` allows.
+        DatasetTooLarge: more arrays, bytes or compression than is allowed.
     """
 
-    def __init__(self, path: Path | str, limits: DatasetLimits) -> None:
+    def __init__(self, path: Path | str, max_bytes: int) -> None:
         file_bytes = os.stat(path).st_size
         self._file = _Window(FileIO(os.fspath(path)))
         try:
             with _zip_errors("the data"):
                 self._zip = _open_index(self._file, path)
-                self._members = _members(self._zip, limits)
-            _check_size(sum(info.file_size for info in self._members.values()), file_bytes, limits)
+                self._members = _members(self._zip)
+            _check_size(sum(info.file_size for info in self._members.values()), file_bytes, max_bytes)
             self.headers = {name: self._header(name) for name in self._members}
         except BaseException:
             self._file.close()
@@ -168,10 +150,10 @@ def _open_index(file: _Window, path: Path | str) -> zipfile.ZipFile:
     return archive
 
 
-def _members(archive: zipfile.ZipFile, limits: DatasetLimits) -> dict[str, zipfile.ZipInfo]:
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     infos = archive.infolist()
-    if len(infos) > limits.max_arrays:
-        raise DatasetTooLarge(f"the .npz holds {len(infos):,} arrays, at most {limits.max_arrays} are allowed")
+    if len(infos) > _MOST_ARRAYS:
+        raise DatasetTooLarge(f"the .npz holds {len(infos):,} arrays, at most {_MOST_ARRAYS} are allowed")
     members: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
         if not info.filename.endswith(_SUFFIX):
@@ -192,16 +174,16 @@ def _members(archive: zipfile.ZipFile, limits: DatasetLimits) -> dict[str, zipfi
     return members
 
 
-def _check_size(total: int, file_bytes: int, limits: DatasetLimits) -> None:
-    if total > limits.max_total_bytes:
+def _check_size(total: int, file_bytes: int, max_bytes: int) -> None:
+    if total > max_bytes:
         raise DatasetTooLarge(
-            f"the arrays take {total:,} bytes, at most {limits.max_total_bytes:,} are allowed: send fewer samples "
+            f"the arrays take {total:,} bytes, at most {max_bytes:,} are allowed: send fewer samples "
             "(a few thousand are plenty), or ask the operator of this service for more"
         )
-    if total > limits.ratio_from_bytes and total > limits.max_ratio * file_bytes:
+    if total > _RATIO_FROM_BYTES and total > _MOST_RATIO * file_bytes:
         raise DatasetTooLarge(
             f"the .npz of {file_bytes:,} bytes expands to {total:,}, {total / max(file_bytes, 1):.0f} times as much; "
-            f"at most {limits.max_ratio:g} times are allowed: save it with numpy.savez, uncompressed"
+            f"at most {_MOST_RATIO} times are allowed: save it with numpy.savez, uncompressed"
         )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.archive import Archive, ArrayHeader, DatasetLimits
+from evaluation.archive import Archive, ArrayHeader
 from evaluation.errors import (
     DatasetInvalid,
     DatasetLabelsOutOfRange,
@@ -26,10 +26,12 @@ from evaluation.splits import Splits, split
 from network.errors import ShapesNotFixed
 from network.graph import TensorSpec
 
-__all__ = ["Dataset", "DatasetLimits", "Splits", "check_labels", "read_dataset", "split", "synthesize"]
+__all__ = ["Dataset", "Splits", "check_labels", "read_dataset", "split", "synthesize"]
 
 LABELS = "labels"
 TARGETS = "targets"
+MIN_SAMPLES = 48
+"""Fewer cannot be split into calibration, search and held-out samples."""
 _CHUNK_ELEMENTS = 1 << 22
 
 
@@ -68,8 +70,8 @@ class Dataset:
         )
 
 
-def read_dataset(path: Path | str, inputs: Sequence[TensorSpec], limits: DatasetLimits) -> Dataset:
-    """The samples in the .npz at `path`, for a graph with these `inputs`.
+def read_dataset(path: Path | str, inputs: Sequence[TensorSpec], max_bytes: int) -> Dataset:
+    """The samples in the .npz at `path`, for a graph with these `inputs`; all arrays take at most `max_bytes`.
 
     Rules:
         Names: every graph input has its array and there is no other array but `labels` or `targets`; with one graph
@@ -83,16 +85,16 @@ def read_dataset(path: Path | str, inputs: Sequence[TensorSpec], limits: Dataset
         DatasetError: its subclass says which rule was broken.
         OSError: the file cannot be opened.
     """
-    with Archive(path, limits) as archive:
+    with Archive(path, max_bytes) as archive:
         headers = archive.headers
         names, truth = _roles(headers, inputs)
         for spec in inputs:
             _check_shape(headers[names[spec.name]], spec)
         used = {name: headers[name].shape for name in (*names.values(), *truth)}
         samples = _check_counts(used)
-        if samples < limits.min_samples:
+        if samples < MIN_SAMPLES:
             raise DatasetTooFewSamples(
-                f"the data hold {samples} samples, at least {limits.min_samples} are needed: they are split into "
+                f"the data hold {samples} samples, at least {MIN_SAMPLES} are needed: they are split into "
                 "calibration, search and held-out samples; a few thousand give a sharp certificate"
             )
         arrays = {spec.name: _convert(archive.read(names[spec.name]), names[spec.name], spec) for spec in inputs}

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.dataset import Dataset, DatasetLimits, Splits, read_dataset, split, synthesize
+from evaluation.dataset import Dataset, Splits, read_dataset, split, synthesize
 from network.graph import Network, TensorSpec
 from network.memory import estimate_memory
 from network.normalise import load
@@ -81,7 +81,7 @@ class Workspace:
         def read() -> Dataset:
             if path is None:
                 return synthesize(specs, SYNTHETIC_SAMPLES, seed)
-            return read_dataset(path, specs, dataset_limits(self._job.machine))
+            return read_dataset(path, specs, most_dataset_bytes(self._job.machine))
 
         # shapes are those of the data, and with an upload the seed changes nothing
         names = tuple((spec.name, spec.dtype) for spec in specs)
@@ -155,9 +155,9 @@ class Workspace:
         return self._kept[key]  # type: ignore[no-any-return]
 
 
-def dataset_limits(machine: Machine) -> DatasetLimits:
+def most_dataset_bytes(machine: Machine) -> int:
     """A dataset may take half of the memory that the worker may use."""
-    return DatasetLimits(max_total_bytes=(machine.memory_limit_bytes or 8 * GIB) // 2)
+    return (machine.memory_limit_bytes or 8 * GIB) // 2
 
 
 @dataclass(frozen=True)

@@ -6,37 +6,14 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
 from app.cli.output import Refused
-
-
-class Metric(StrEnum):
-    TOP1 = "top1"
-    AGREEMENT = "agreement"
-    KL = "kl"
-    COSINE = "cosine"
-
-
-class Objective(StrEnum):
-    SIZE = "size"
-    BIT_OPERATIONS = "bit_operations"
-    LATENCY = "latency"
-
-
-class Rounding(StrEnum):
-    GPTQ = "gptq"
-    NEAREST = "nearest"
-
-
-class Granularity(StrEnum):
-    CHANNEL = "channel"
-    TENSOR = "tensor"
-
+from app.schemas.job_request import MetricName, Objective
+from app.schemas.weights import Granularity, Rounding
 
 Model = Annotated[Path, typer.Argument(help="The network, an ONNX file.", exists=True, dir_okay=False)]
 Data = Annotated[
@@ -51,7 +28,7 @@ Data = Annotated[
 MaxDrop = Annotated[
     float | None, typer.Option(help="Accuracy that may be spent, a fraction: 0.01 is one point.", show_default="0.01")
 ]
-MetricOption = Annotated[Metric | None, typer.Option(help="What accuracy means; by default what the data allow.")]
+MetricOption = Annotated[MetricName | None, typer.Option(help="What accuracy means; by default what the data allow.")]
 Relative = Annotated[bool, typer.Option("--relative", help="--max-drop is a fraction of the float network's value.")]
 Confidence = Annotated[
     float | None, typer.Option(help="The budget must hold for the upper end of the drop's interval at this level.")

@@ -42,6 +42,8 @@ def _supported_metric(value: Any) -> Any:
 
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+MetricName = Literal["top1", "agreement", "kl", "cosine"]
+Objective = Literal["size", "bit_operations", "latency", "accuracy"]
 Milliseconds = Annotated[float, Field(ge=0)]
 # The files of `planner/profiles`; the service reads none of them, so that it needs no library.
 TargetName = Literal["onnxruntime-cpu", "storage-only", "integer-w8-a8", "integer-w4w8-a8", "integer-w2w4w8-a4a8"]
@@ -53,7 +55,7 @@ WIDTHS_OF_TARGETS = {"integer-w8-a8": (8,), "integer-w4w8-a8": (4, 8), "integer-
 class Budget(Strict):
     """The accuracy that may be spent, measured on held-out samples."""
 
-    metric: Annotated[Literal["top1", "agreement", "kl", "cosine"] | None, BeforeValidator(_supported_metric)] = Field(
+    metric: Annotated[MetricName | None, BeforeValidator(_supported_metric)] = Field(
         default=None,
         description="top1 needs class labels; agreement (same class as the float model), kl and cosine need none. "
         "null: top1 with class labels, else agreement for classifiers, else cosine.",
@@ -202,7 +204,7 @@ class JobRequest(Strict):
         default=None, description="Digest of an uploaded dataset; null: inputs are made from the graph's shapes."
     )
     budget: Budget = Budget()
-    objective: Literal["size", "bit_operations", "latency", "accuracy"] = Field(
+    objective: Objective = Field(
         default="size",
         description="What to make small; accuracy: the drop, within at least one limit. The budget then only says "
         "whether the outcome is met.",

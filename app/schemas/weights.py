@@ -58,6 +58,9 @@ FormatList = Annotated[
 ]
 BitsList = Annotated[tuple[Bits, ...], AfterValidator(sorted_once)]
 
+Granularity = Literal["channel", "tensor", "block"]
+Rounding = Literal["nearest", "gptq"]
+
 OF_INTEGERS = ("bits", "granularity", "block_size", "symmetric")
 """Fields of `weights` that its `formats` replaces."""
 
@@ -67,7 +70,7 @@ OF_CANDIDATES = (*OF_INTEGERS, "formats")
 
 class Weights(Strict):
     bits: BitsList = Field(default=ALL_WIDTHS, description="Widths of integers that a weight may get.")
-    granularity: Literal["channel", "tensor", "block"] = Field(
+    granularity: Granularity = Field(
         default="channel", description="What shares one scale; block: block_size weights that one output sums over."
     )
     block_size: Literal[16, 32, 64, 128, 256] = 32
@@ -78,7 +81,7 @@ class Weights(Strict):
         "int8/tensor, int4/block32, int4/channel/asymmetric, float16, codebook3/channel, codebook3/channel/outliers45, "
         "power4/channel, hadamard4/channel.",
     )
-    rounding: Literal["nearest", "gptq"] = "gptq"
+    rounding: Rounding = "gptq"
     refinement: Literal["auto", "none", "sequential"] = Field(
         default="auto",
         description="How the weights of a whole plan are rounded anew before it is measured: sequential, each layer "
