@@ -13,6 +13,7 @@ import typer
 
 from app.cli.output import Refused
 from app.schemas.job_request import MetricName, Objective
+from app.schemas.parsing import merge
 from app.schemas.weights import Granularity, Rounding
 
 Model = Annotated[Path, typer.Argument(help="The network, an ONNX file.", exists=True, dir_okay=False)]
@@ -133,14 +134,12 @@ class JobOptions(AppliedOptions):
 
 def merged(body: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """`body` with the members that are `given` in place of its own; None is not given."""
-    result = dict(body)
-    for name, value in given.items():
-        if isinstance(value, Mapping):
-            value = {member: inner for member, inner in value.items() if inner is not None}
-            value = {**(result.get(name) or {}), **value} if value else None
-        if value is not None:
-            result[name] = value
-    return result
+    members = {name: _members(value) if isinstance(value, Mapping) else value for name, value in given.items()}
+    return dict(merge(body, _members(members)))
+
+
+def _members(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None and value != {}}
 
 
 def takes(kind: type[Options]) -> Callable[[Callable[..., Result]], Callable[..., Result]]:

@@ -20,7 +20,7 @@ from app.errors import AppError
 from app.lifecycle.messages import MessageSender
 from app.lifecycle.states import JobState
 from app.schemas.job_request import FROM_ELSEWHERE, OF_A_SEARCH, WIDTHS_OF_TARGETS, JobRequest
-from app.schemas.parsing import parse_request, without_retired
+from app.schemas.parsing import merge, parse_request, without_retired
 from app.schemas.weights import ALL_WIDTHS, OF_CANDIDATES, OF_INTEGERS
 from app.store import jobs
 from app.store.engine import Sessions, clock
@@ -137,26 +137,6 @@ def _left_by(changes: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str,
     if "target" in changes and tuple(weights["bits"]) == WIDTHS_OF_TARGETS.get(before.get("target", ""), ALL_WIDTHS):
         dropped.add("bits")
     return {**before, "weights": {name: value for name, value in weights.items() if name not in dropped}}
-
-
-def merge(target: Any, patch: Any) -> Any:
-    """JSON merge patch, RFC 7396: objects are merged member by member, null removes, anything else replaces.
-
-    A constraint on a layer is replaced as a whole: it holds exactly one member. So is a plan: what it leaves out is not
-    to come from another.
-    """
-    if not isinstance(patch, Mapping):
-        return patch
-    merged = dict(target) if isinstance(target, Mapping) else {}
-    for name, value in patch.items():
-        if value is None:
-            merged.pop(name, None)
-        elif name == "layers" and isinstance(value, Mapping):
-            layers = {**merged.get("layers", {}), **value}
-            merged["layers"] = {layer: constraint for layer, constraint in layers.items() if constraint is not None}
-        else:
-            merged[name] = value if name == "plan" else merge(merged.get(name), value)
-    return merged
 
 
 def get(sessions: Sessions, job_id: str) -> JobRow:

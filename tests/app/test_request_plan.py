@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from app.errors import AppError
-from app.schemas.parsing import parse_request
-from app.services.jobs import merge
+from app.schemas.parsing import merge, parse_request
 from planner.targets import target_names
 from tests.app.requests import request_of
 
