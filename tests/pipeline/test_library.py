@@ -16,7 +16,7 @@ from app.errors import AppError
 from pipeline.events import PlanEvaluated, Progress, StageEnded
 from pipeline.store import FolderStore, MemoryStore
 
-REQUEST = {"budget": {"metric": "top1", "max_drop": 0.05}, "weights": {"bits": [2, 4, 8], "rounding": "nearest"}}
+REQUEST = {"budget": {"metric": "top1", "max_drop": 0.05}, "weights": {"bits": [4, 8], "rounding": "nearest"}}
 
 WITHOUT_THE_SERVICE = """
 import sys
