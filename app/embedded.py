@@ -1,4 +1,4 @@
-"""Everything beside the HTTP server that the embedded mode runs: one worker, the dispatcher, and the home's lock."""
+"""What the embedded mode runs besides the HTTP server: one worker, the dispatcher, and the home's lock."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def needs_lock(settings: Settings) -> bool:
 
 
 class Embedded:
-    """A worker and the dispatcher beside this process, between `start` and `stop`.
+    """A worker process and the dispatcher, between `start` and `stop`.
 
     Args:
         settings: of a database with the current schema.
@@ -128,7 +128,7 @@ class Embedded:
         return self._lock.holder()
 
     def _worker_ended(self, name: str) -> None:
-        # Its lease would expire in time; but it is known to be dead, and nobody shall wait.
+        # Its lease would expire in time; but the worker is known to be dead, and nobody has to wait.
         self._take_back(owner_prefix(name))
 
     def _take_back(self, prefix: str) -> None:

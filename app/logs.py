@@ -7,7 +7,7 @@ import time
 
 _FORMAT = "%(asctime)sZ %(levelname)s %(name)s[%(process)d]: %(message)s"
 
-# Libraries that say at INFO what nobody asked for, each with the least level that is worth a line.
+# Libraries that log too much at INFO, each with the lowest level that is worth a line.
 _QUIETER = {
     "alembic": logging.WARNING,
     "httpx": logging.WARNING,

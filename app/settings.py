@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "BITBUDGET_"
 TEST_PREFIX = "BITBUDGET_TEST_"
-"""Names with this prefix belong to the test-suite (where its databases are) and are no settings."""
+"""Names with this prefix belong to the test suite (where its databases are); they are not settings."""
 CLIENT_VARIABLES = frozenset({"BITBUDGET_SERVER"})
 """Read by the commands that talk to a server, and by examples/curl.sh; no settings of the service."""
 
@@ -49,8 +49,8 @@ class Settings(BaseSettings):
     """Every setting, its default and its range. Sizes are bytes, durations seconds.
 
     Raises:
-        pydantic.ValidationError: a value is out of range, or the environment holds a `BITBUDGET_` name that is no
-            setting (a misspelt limit that is silently ignored is no limit).
+        pydantic.ValidationError: a value is out of range, or the environment holds a `BITBUDGET_` name that is
+            not a setting (a misspelt limit that is silently ignored is no limit).
     """
 
     model_config = SettingsConfigDict(
@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     allowed_hosts: Annotated[str | None, AfterValidator(_host_names)] = None
-    """Names by which the API may be addressed (`Host`), with commas between them, beside localhost; `*`: any. None:
+    """Names by which the API may be addressed (`Host`), with commas between them, besides localhost; `*`: any. None:
     only localhost if `host` is a loopback address, else any."""
 
     lease_seconds: Annotated[float, Field(gt=0)] = 30.0
@@ -125,12 +125,12 @@ class Settings(BaseSettings):
         return self.home / "broker"
 
     def environment(self) -> dict[str, str]:
-        """These settings as environment variables, for a child process that shall have the same."""
+        """These settings as environment variables, for a child process with the same settings."""
         return {PREFIX + name.upper(): str(value) for name, value in self.model_dump().items() if value is not None}
 
 
 def refuse_unknown_names(environment: Mapping[str, str], fields: Mapping[str, Any]) -> None:
-    """Refuse variables that look like settings and are none.
+    """Refuse variables that look like settings but are not.
 
     Raises:
         ValueError: names them all, each with the setting that was probably meant.

@@ -32,9 +32,9 @@ _ENCRYPTED = 1
 _KINDS = frozenset({"b", "i", "u", "f"})
 _MOST_DIMENSIONS = 32
 _MOST_ARRAYS = 64
-# Expanded bytes per byte of the file, counted from so many bytes on: constant masks and labels compress a thousandfold
-# and harm nobody while they are small.
-_MOST_RATIO = 100.0
+# Expanded bytes per byte of the file, counted once the arrays exceed `_RATIO_FROM_BYTES`: constant masks and labels
+# compress a thousandfold and harm nobody while they are small.
+_MOST_RATIO = 100
 _RATIO_FROM_BYTES = 64 << 20
 
 
@@ -68,22 +68,21 @@ class Archive:
     """An open .npz whose headers have been read and checked. Use it as a context manager.
 
     Args:
-        path: of the file.
-        most_bytes: that all arrays together may take, expanded.
+        max_bytes: of all arrays together, expanded.
 
     Raises:
         DatasetInvalid: not an .npz, damaged, or an array of a type that is not taken.
-        DatasetTooLarge: more arrays or bytes than are allowed.
+        DatasetTooLarge: more arrays, bytes or compression than is allowed.
     """
 
-    def __init__(self, path: Path | str, most_bytes: int) -> None:
+    def __init__(self, path: Path | str, max_bytes: int) -> None:
         file_bytes = os.stat(path).st_size
         self._file = _Window(FileIO(os.fspath(path)))
         try:
             with _zip_errors("the data"):
                 self._zip = _open_index(self._file, path)
                 self._members = _members(self._zip)
-            _check_size(sum(info.file_size for info in self._members.values()), file_bytes, most_bytes)
+            _check_size(sum(info.file_size for info in self._members.values()), file_bytes, max_bytes)
             self.headers = {name: self._header(name) for name in self._members}
         except BaseException:
             self._file.close()
@@ -175,16 +174,16 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return members
 
 
-def _check_size(total: int, file_bytes: int, most_bytes: int) -> None:
-    if total > most_bytes:
+def _check_size(total: int, file_bytes: int, max_bytes: int) -> None:
+    if total > max_bytes:
         raise DatasetTooLarge(
-            f"the arrays take {total:,} bytes, at most {most_bytes:,} are allowed: send fewer samples "
+            f"the arrays take {total:,} bytes, at most {max_bytes:,} are allowed: send fewer samples "
             "(a few thousand are plenty), or ask the operator of this service for more"
         )
     if total > _RATIO_FROM_BYTES and total > _MOST_RATIO * file_bytes:
         raise DatasetTooLarge(
             f"the .npz of {file_bytes:,} bytes expands to {total:,}, {total / max(file_bytes, 1):.0f} times as much; "
-            f"at most {_MOST_RATIO:g} times are allowed: save it with numpy.savez, uncompressed"
+            f"at most {_MOST_RATIO} times are allowed: save it with numpy.savez, uncompressed"
         )
 
 

@@ -25,7 +25,7 @@ class Certificate:
 
     `low` to `high` holds the true drop with confidence `level`, over all `looks` together: each look at the held-out
     samples used `1 - (1 - level) / looks` (Bonferroni). `met` compares `max_drop` with `drop`, or, with `confidence`
-    set, with `high`; that is stricter than asked, since one end of a two-sided interval errs half as often.
+    set, with `high`; that is stricter than needed, since one end of a two-sided interval errs half as often.
     `right_to_wrong` and `wrong_to_right` count samples, for top1 and agreement with one prediction for each sample.
     `resolution` is the smallest drop that this many samples can tell from none; `statement` says all that in words.
     """
@@ -133,10 +133,10 @@ def _interval(measurement: Measurement, kind: DropKind, level: float, seed: int)
     scale = 1 / float(measurement.references.mean()) if relative else 1.0
     bounds = {Metric.TOP1: (-scale, scale), Metric.AGREEMENT: (0.0, scale)}.get(measurement.metric)
     references = measurement.references if relative else None
-    found = bootstrap_interval(measurement.contributions, level, seed, references=references, bounds=bounds)
+    interval = bootstrap_interval(measurement.contributions, level, seed, references=references, bounds=bounds)
     # where few samples differ the bootstrap knows no end
     least, most = (scale * bound for bound in CONTRIBUTION_BOUNDS[measurement.metric])
-    return replace(found, low=max(found.low, least), high=min(found.high, most))
+    return replace(interval, low=max(interval.low, least), high=min(interval.high, most))
 
 
 def _resolution(measurement: Measurement, kind: DropKind, level: float) -> float:

@@ -27,8 +27,8 @@ from network.graph import TensorSpec
 
 LABELS = "labels"
 TARGETS = "targets"
-# fewer cannot be split into calibration, search and held-out samples
-FEWEST_SAMPLES = 48
+MIN_SAMPLES = 48
+"""Fewer cannot be split into calibration, search and held-out samples."""
 _CHUNK_ELEMENTS = 1 << 22
 
 
@@ -67,8 +67,8 @@ class Dataset:
         )
 
 
-def read_dataset(path: Path | str, inputs: Sequence[TensorSpec], most_bytes: int) -> Dataset:
-    """The samples in the .npz at `path`, whose arrays may take so many bytes, for a graph with these `inputs`.
+def read_dataset(path: Path | str, inputs: Sequence[TensorSpec], max_bytes: int) -> Dataset:
+    """The samples in the .npz at `path`, for a graph with these `inputs`; all arrays take at most `max_bytes`.
 
     Rules:
         Names: every graph input has its array and there is no other array but `labels` or `targets`; with one graph
@@ -82,16 +82,16 @@ def read_dataset(path: Path | str, inputs: Sequence[TensorSpec], most_bytes: int
         DatasetError: its subclass says which rule was broken.
         OSError: the file cannot be opened.
     """
-    with Archive(path, most_bytes) as archive:
+    with Archive(path, max_bytes) as archive:
         headers = archive.headers
         names, truth = _roles(headers, inputs)
         for spec in inputs:
             _check_shape(headers[names[spec.name]], spec)
         used = {name: headers[name].shape for name in (*names.values(), *truth)}
         samples = _check_counts(used)
-        if samples < FEWEST_SAMPLES:
+        if samples < MIN_SAMPLES:
             raise DatasetTooFewSamples(
-                f"the data hold {samples} samples, at least {FEWEST_SAMPLES} are needed: they are split into "
+                f"the data hold {samples} samples, at least {MIN_SAMPLES} are needed: they are split into "
                 "calibration, search and held-out samples; a few thousand give a sharp certificate"
             )
         arrays = {spec.name: _convert(archive.read(names[spec.name]), names[spec.name], spec) for spec in inputs}
@@ -104,7 +104,7 @@ def check_labels(labels: NDArray[np.int64], classes: int) -> None:
     """Labels must be classes of the network, 0 to `classes - 1`.
 
     Raises:
-        DatasetLabelsOutOfRange: names the first label that is none.
+        DatasetLabelsOutOfRange: names the first label that is not.
     """
     wrong = (labels < 0) | (labels >= classes)
     if not wrong.any():

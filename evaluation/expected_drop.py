@@ -1,6 +1,6 @@
 """What a network loses of its accuracy, expected from the float network's own probabilities in place of labels.
 
-Where both networks say the same class nothing is lost. Where they differ, a label tells that one of them was right, or
+Where both networks give the same class nothing is lost. Where they differ, a label tells that one of them was right, or
 none, and the drop is a sum of a few such coin tosses, gains and losses. The float network knows how likely each class
 is: with p its calibrated softmax, f its class and q that of the quantized network, a sample is expected to lose
 
@@ -8,7 +8,7 @@ is: with p its calibrated softmax, f its class and q that of the quantized netwo
 
 at least 0, with a mean that is the drop's own where p is calibrated: it is the drop given the images, with the luck of
 the labels averaged out [our derivation]. On ResNet20 at 2 bits its standard error is 0.17 points over 3,000 images,
-that of the drop 0.43; on two sets of images it said 1.92 and 1.93 points, where the labels said 1.23 and 2.03.
+that of the drop 0.43; on two sets of images it gave 1.92 and 1.93 points, where the labels gave 1.23 and 2.03.
 Probabilities are calibrated by one temperature, of least cross entropy (Guo et al., arXiv 1706.04599).
 """
 
@@ -44,14 +44,14 @@ class ExpectedDrop:
         def cross_entropy(log_temperature: float) -> float:
             return -float(log_softmax(logits / np.exp(log_temperature), axis=-1)[rows, labels].mean())
 
-        found = minimize_scalar(cross_entropy, bounds=(np.log(_LEAST), np.log(_MOST)), method="bounded")
-        return cls(np.exp(log_softmax(logits / np.exp(found.x), axis=-1)))
+        fit = minimize_scalar(cross_entropy, bounds=(np.log(_LEAST), np.log(_MOST)), method="bounded")
+        return cls(np.exp(log_softmax(logits / np.exp(fit.x), axis=-1)))
 
     def losses(self, output: NDArray[np.generic], read: NDArray[np.int64]) -> Scores:
         """`[n]`: what a network with this output is expected to lose on the samples of these indices; all that the
-        float network had where the output is no number."""
+        float network had where the output is not a number."""
         known = self.probabilities[read]
         rows = np.arange(len(read))
         finite = np.isfinite(output).all(-1)
-        said = np.where(finite[:, None], output, 0).argmax(-1)
-        return np.asarray(known.max(-1) - np.where(finite, known[rows, said], 0.0))
+        classes = np.where(finite[:, None], output, 0).argmax(-1)
+        return np.asarray(known.max(-1) - np.where(finite, known[rows, classes], 0.0))

@@ -22,7 +22,7 @@ _TOLERANCE = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """`low <= truth <= high` with confidence `level`; `method` names how it was found."""
+    """`low <= truth <= high` with confidence `level`; `method` names how it was computed."""
 
     low: float
     high: float

@@ -6,7 +6,7 @@ for normal noise, from the median absolute deviation:
 
     stderr = sqrt(pi / 2) * 1.4826 * MAD / sqrt(rounds)
 
-Rounds are added until that is small beside the median for every alternative, or the time is up.
+Rounds are added until that is small relative to the median for every alternative, or the time is up.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def measure_alternatives(
     Raises:
         ModelInvalid, ModelTooLarge: ONNX Runtime does not load or run a file.
     """
-    runs = [timed_session(one.model, one.inputs, threads) for one in timed]
+    runs = [timed_session(file.model, file.inputs, threads) for file in timed]
     for run in runs:
         for _ in range(WARM_UP_RUNS):
             run()
@@ -87,11 +87,12 @@ def measure_alternatives(
             rounds[index].append(statistics.median(times))
             counts[index] += len(times)
         check()
-        found = [_latency(medians, count) for medians, count in zip(rounds, counts, strict=True)]
+        latencies = [_latency(medians, count) for medians, count in zip(rounds, counts, strict=True)]
         if len(rounds[0]) >= FEWEST_ROUNDS and (
-            time.perf_counter() >= until or all(one.spread_ms <= relative_spread * one.median_ms for one in found)
+            time.perf_counter() >= until
+            or all(latency.spread_ms <= relative_spread * latency.median_ms for latency in latencies)
         ):
-            return found
+            return latencies
 
 
 def _round(run: Callable[[], None]) -> list[float]:

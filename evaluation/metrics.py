@@ -1,4 +1,4 @@
-"""How well the quantized network does beside the float network, sample by sample.
+"""How well the quantized network does compared with the float network, sample by sample.
 
 | metric    | float value | quantized value | drop (larger is worse) | a relative drop is divided by |
 |-----------|-------------|-----------------|------------------------|-------------------------------|
@@ -32,7 +32,7 @@ Output = NDArray[np.generic]
 Scores = NDArray[np.float64]
 
 UNUSABLE_KL = 100.0
-# A softmax in float32 underflows to zero; what lies below this cannot be told from it.
+# A softmax in float32 underflows to zero; what lies below this cannot be distinguished from it.
 SMALLEST_PROBABILITY = 1e-12
 _CHUNK_ELEMENTS = 1 << 20
 
@@ -105,7 +105,7 @@ class Measurement:
 
     @property
     def right_to_wrong(self) -> int | None:
-        """Samples that the float network had right and the quantized one has wrong, where that can be said."""
+        """Samples that the float network had right and the quantized network has wrong; None unless `counts`."""
         return int((self.contributions > 0).sum()) if self.counts else None
 
     @property
@@ -153,7 +153,7 @@ def measure(
 
     Raises:
         MetricNotApplicable: outputs or labels that the metric is not made for; a float output that is not finite.
-        DatasetLabelsOutOfRange: labels that are no classes of the network.
+        DatasetLabelsOutOfRange: labels that are not classes of the network.
     """
     metric = Metric(metric)
     if float_output.shape != quantized_output.shape:
@@ -210,7 +210,7 @@ def agreement(float_output: Output, quantized_output: Output) -> Measurement:
 def kl(float_output: Output, quantized_output: Output) -> Measurement:
     """Mean `KL(p || q)` in nats, p and q the softmax of the float and the quantized output over the last axis.
 
-    An output that already is a distribution everywhere (not negative, sums of 1) is taken as it is: softmax of a
+    An output that already is a distribution everywhere (not negative, sums of 1) is used unchanged: softmax of a
     softmax would hide most of the damage.
     """
     _require_classes(Metric.KL, float_output)
@@ -274,7 +274,7 @@ def _require_finite_float(metric: Metric, output: Output) -> None:
 
 
 def _classes(output: Output) -> NDArray[np.int64]:
-    """Class of each prediction; -1, which is no class, where the outputs have a NaN or no highest number."""
+    """Class of each prediction; -1, which is not a class, where the outputs have a NaN or no highest number."""
     best = output.argmax(-1)
     unusable = ~(output.max(-1) > -np.inf)
     return np.where(unusable | np.isposinf(output.max(-1)), -1, best)

@@ -8,19 +8,23 @@ No database, no HTTP and no Celery: a worker makes the same call, with a store a
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
+from threadpoolctl import threadpool_limits
 
 from app.schemas.job_request import FROM_ELSEWHERE
-from app.schemas.parsing import parse_request
-from app.schemas.plan import what_decides
+from app.schemas.parsing import merge, parse_request
+from app.schemas.plan import applied_request
 from pipeline.events import Report, silent
 from pipeline.run import run
 from pipeline.stage import JobResult, Machine, Upload
@@ -75,12 +79,13 @@ def apply(
     """The network quantized as `plan` says, without any search, and its certificate.
 
     Args:
-        plan: as a job delivered it, edited or not (`GET /v1/schemas/plan-1.json`).
-        request: as `plan` takes it, without what a search obeys.
+        plan: as a job delivered it, edited or not (`GET /v1/schemas/plan-1.json`). Budget, rounding, target, opset and
+            seed are those of its job.
+        request: what else counts, as `plan` takes it, without what a search obeys.
 
     Otherwise, and for what it raises, see `plan`.
     """
-    return _call(model, data, {**(request or {}), "plan": what_decides(plan)}, cache, progress, machine)
+    return _call(model, data, merge(applied_request(plan), request or {}), cache, progress, machine)
 
 
 def audit(file: str | Path | bytes) -> dict[str, Any]:
@@ -117,12 +122,25 @@ def _call(
     progress: Report,
     machine: Machine | None,
 ) -> JobResult:
-    """A job on files, bytes or arrays; what is no file is written to a folder that goes with the call."""
-    with tempfile.TemporaryDirectory(prefix="bitbudget-") as folder:
+    """A job on files, bytes or arrays; what is not a file is written to a folder that goes with the call."""
+    machine = machine or Machine(threads=len(os.sched_getaffinity(0)))
+    with tempfile.TemporaryDirectory(prefix="bitbudget-") as folder, _threads_of(machine):
         uploads = _model_file(model, Path(folder)), _data_file(data, Path(folder))
         digests = (None if upload is None else upload.sha256 for upload in uploads)
         request = parse_request({**members, **dict(zip(FROM_ELSEWHERE, digests, strict=True))})
         return run(TABLE, request, *uploads, cache=cache, progress=progress, machine=machine)
+
+
+@contextmanager
+def _threads_of(machine: Machine) -> Iterator[None]:
+    """The threads that a worker has: numpy none of its own, whose sums would come in another order, and torch these."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(machine.threads)
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _model_file(model: Model, folder: Path) -> Upload:

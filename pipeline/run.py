@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ def run(
     *,
     cache: str | Path | Store | None = None,
     progress: Report = silent,
-    machine: Machine | None = None,
+    machine: Machine,
     job_id: str | None = None,
     elapsed_seconds: float = 0.0,
 ) -> JobResult:
@@ -34,7 +33,6 @@ def run(
         job_id: a name of the job's own; with it a job that has a deadline finds what an earlier attempt stored.
         elapsed_seconds: what earlier attempts took of the deadline.
     """
-    machine = machine or Machine(threads=len(os.sched_getaffinity(0)))
     config = table.configure(request, machine, job_id or uuid.uuid4().hex)
     stages = table.needed(config)
     context = Context(stages, config, model, dataset, _store(cache), progress, machine, elapsed_seconds)

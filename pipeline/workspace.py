@@ -82,8 +82,7 @@ class Workspace:
         def read() -> Dataset:
             if path is None:
                 return synthesize(specs, SYNTHETIC_SAMPLES, seed)
-            # half of the memory that the worker may use
-            return read_dataset(path, specs, (self._job.machine.memory_limit_bytes or 8 * GIB) // 2)
+            return read_dataset(path, specs, most_dataset_bytes(self._job.machine))
 
         # shapes are those of the data, and with an upload the seed changes nothing
         names = tuple((spec.name, spec.dtype) for spec in specs)
@@ -155,6 +154,11 @@ class Workspace:
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]  # type: ignore[no-any-return]
+
+
+def most_dataset_bytes(machine: Machine) -> int:
+    """A dataset may take half of the memory that the worker may use."""
+    return (machine.memory_limit_bytes or 8 * GIB) // 2
 
 
 @dataclass(frozen=True)

@@ -131,5 +131,5 @@ def wait_until() -> Callable[[Callable[[], object]], None]:
 
 @pytest.fixture
 def let_go(tmp_path: Path) -> Callable[[str], None]:
-    """`let_go(step)`: the job that `tests/workers/held_pipeline.py` holds at this step goes on."""
+    """`let_go(step)`: the job of the fake pipeline that is held at this step goes on."""
     return lambda step: (tmp_path / f"trace.go {step}").touch()

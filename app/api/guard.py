@@ -68,7 +68,7 @@ class RefuseForeign:
         return (
             "origin_refused",
             f"a page of {origin!r} may not change anything at {host!r}: only pages of the same host and port may. Send "
-            "the request from a program, without the header Origin; a proxy in between must pass Host on as it is",
+            "the request from a program, without the header Origin; a proxy in between must pass Host on unchanged",
         )
 
 
@@ -83,7 +83,7 @@ def _is_origin_of(origin: str, host: str) -> bool:
 
 
 def _split(address: str) -> tuple[str, int | None]:
-    """Name, in lower case, and port of an address; an empty name if it is none."""
+    """Name, in lower case, and port of an address; an empty name if it is invalid."""
     try:
         parts: SplitResult = urlsplit(address)
         plain = parts.username is None and not (parts.path or parts.query or parts.fragment)

@@ -146,5 +146,5 @@ def _internal(request: Request, error: Exception) -> JSONResponse:
     number = uuid.uuid4().hex[:12]
     logger.error("error %s answering %s %s", number, request.method, request.url.path, exc_info=error)
     return problem_response(
-        request, "internal", f"the service failed in a way that nobody foresaw; its log has the cause under {number}"
+        request, "internal", f"the service failed because of an internal error; its log has the cause under {number}"
     )

@@ -72,7 +72,7 @@ async def received_file(request: Request, tmp_dir: Path) -> AsyncIterator[Receiv
                 await run_in_threadpool(flush)
         await run_in_threadpool(flush)
         if size_bytes == 0:
-            raise AppError("request_malformed", "the body is empty; send the file as it is, e.g. curl -T FILE")
+            raise AppError("request_malformed", "the body is empty; send the file itself, e.g. curl -T FILE")
         file.seek(0)
         yield Received(file, digest.hexdigest(), size_bytes)
 

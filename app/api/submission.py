@@ -20,7 +20,7 @@ async def received_form(request: Request, service: State) -> JobRequest:
     """Store the parts `model` and `dataset` as uploads; the request of the part `request` about them.
 
     Starlette spools file parts to the system's folder for temporary files (TMPDIR), into files without a name: a
-    client that hangs up leaves nothing. Nothing is stored before the whole request has been read and found valid.
+    client that hangs up leaves nothing. Nothing is stored before the whole request has been read and is valid.
 
     Raises:
         AppError: `payload_too_large`, `request_malformed`, and what is wrong with the request.
@@ -51,9 +51,9 @@ def _store(form: FormData, service: State) -> JobRequest:
         raise AppError("request_malformed", "the part model is missing; send it as a file: curl -F model=@model.onnx")
     dataset = _file(form, "dataset", settings.max_dataset_bytes)
     # Both are hashed, and the request is checked with their digests, before anything is stored.
-    found = {kind: (part, digest_of(part.file)) for kind, part in (("model", model), ("dataset", dataset)) if part}
-    wanted = parse_request({**members, **{f"{kind}_id": received.sha256 for kind, (_, received) in found.items()}})
-    for kind, (part, received) in found.items():
+    files = {kind: (part, digest_of(part.file)) for kind, part in (("model", model), ("dataset", dataset)) if part}
+    wanted = parse_request({**members, **{f"{kind}_id": received.sha256 for kind, (_, received) in files.items()}})
+    for kind, (part, received) in files.items():
         name = part.filename if part.filename and part.filename.isprintable() else None
         contents = received.file, received.sha256, received.size_bytes
         store_upload(service.sessions, kind, *contents, None if name is None else name[-255:])

@@ -35,7 +35,7 @@ _RAW_BODY: dict[str, Any] = {
 
 @router.put("/models", status_code=201, responses={200: {"model": Upload}, **_ERRORS}, openapi_extra=_RAW_BODY)
 async def put_model(request: Request, response: Response, service: Service, name: Name = None) -> Upload:
-    """Upload an ONNX model: 201 if it is new, 200 if it was there. The body is the file as it is."""
+    """Upload an ONNX model: 201 if it is new, 200 if it was there. The body is the file itself."""
     limit = service.settings.max_model_bytes
     return await _put(request, response, service, "model", name, limit, "BITBUDGET_MAX_MODEL_BYTES")
 

@@ -27,7 +27,7 @@ serving.register(app)
 
 
 def main() -> None:
-    """The console script. Exit status: 0 done, 1 an error that was said, 2 wrong usage, 3 budget not met."""
+    """The console script. Exit status: 0 done, 1 an error that was printed, 2 wrong usage, 3 budget not met."""
     try:
         app()
     except ServerProblem as error:

@@ -30,8 +30,8 @@ def audit(file: File, *, as_json: AsJson = False) -> None:
     )
     if done.returncode:
         raise Refused(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{file} cannot be read")
-    found: Mapping[str, Any] = json.loads(done.stdout)
+    result: Mapping[str, Any] = json.loads(done.stdout)
     if as_json:
-        show_json(found)
+        show_json(result)
     else:
-        show_audit(found)
+        show_audit(result)

@@ -72,7 +72,7 @@ class Client:
         return str(_checked(answer).json()["id"])
 
     def submit(self, request: Mapping[str, Any]) -> Job:
-        """Make a job; a lost answer is asked for again and makes no second job."""
+        """Make a job; a repeated request after a lost answer makes no second job."""
         key = uuid.uuid4().hex
         return self._patiently(lambda: self._http.post("/v1/jobs", json=request, headers={"Idempotency-Key": key}))
 

@@ -6,37 +6,15 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
 from app.cli.output import Refused
-
-
-class Metric(StrEnum):
-    TOP1 = "top1"
-    AGREEMENT = "agreement"
-    KL = "kl"
-    COSINE = "cosine"
-
-
-class Objective(StrEnum):
-    SIZE = "size"
-    BIT_OPERATIONS = "bit_operations"
-    LATENCY = "latency"
-
-
-class Rounding(StrEnum):
-    GPTQ = "gptq"
-    NEAREST = "nearest"
-
-
-class Granularity(StrEnum):
-    CHANNEL = "channel"
-    TENSOR = "tensor"
-
+from app.schemas.job_request import MetricName, Objective
+from app.schemas.parsing import merge
+from app.schemas.weights import Granularity, Rounding
 
 Model = Annotated[Path, typer.Argument(help="The network, an ONNX file.", exists=True, dir_okay=False)]
 Data = Annotated[
@@ -51,7 +29,7 @@ Data = Annotated[
 MaxDrop = Annotated[
     float | None, typer.Option(help="Accuracy that may be spent, a fraction: 0.01 is one point.", show_default="0.01")
 ]
-MetricOption = Annotated[Metric | None, typer.Option(help="What accuracy means; by default what the data allow.")]
+MetricOption = Annotated[MetricName | None, typer.Option(help="What accuracy means; by default what the data allow.")]
 Relative = Annotated[bool, typer.Option("--relative", help="--max-drop is a fraction of the float network's value.")]
 Confidence = Annotated[
     float | None, typer.Option(help="The budget must hold for the upper end of the drop's interval at this level.")
@@ -73,7 +51,7 @@ Formats = Annotated[
 ]
 Keep = Annotated[list[str] | None, typer.Option(help="A layer that stays float32; may be given several times.")]
 Deadline = Annotated[
-    float | None, typer.Option(help="Seconds after which the best plan found so far is taken.", show_default="none")
+    float | None, typer.Option(help="Seconds after which the best plan so far is taken.", show_default="none")
 ]
 Opset = Annotated[
     int | None,
@@ -93,14 +71,13 @@ Request = Annotated[
 ]
 
 
-Asked = TypeVar("Asked")
+Options = TypeVar("Options")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class AppliedOptions:
-    """What may be said of a job that applies a plan; None: not given, so the service's default or the request file
-    decides."""
+    """Options of a job that applies a plan; None: not given, so the request file or the service's default decides."""
 
     max_drop: MaxDrop = None
     metric: MetricOption = None
@@ -115,11 +92,11 @@ class AppliedOptions:
         """The request's JSON, without the ids of the uploads.
 
         Raises:
-            Refused: the request file is no JSON object; widths cannot be read.
+            Refused: the request file is not a JSON object; widths cannot be read.
         """
-        return merged({} if self.request is None else read_object(self.request), self._said())
+        return merged({} if self.request is None else read_object(self.request), self._given())
 
-    def _said(self) -> dict[str, Any]:
+    def _given(self) -> dict[str, Any]:
         kind = "relative" if self.relative else None
         budget = {"max_drop": self.max_drop, "metric": self.metric, "kind": kind, "confidence": self.confidence}
         return {"budget": budget, "weights": {"rounding": self.rounding}, "opset": self.opset, "seed": self.seed}
@@ -127,7 +104,7 @@ class AppliedOptions:
 
 @dataclass(frozen=True, slots=True)
 class JobOptions(AppliedOptions):
-    """What may be said of a job that searches for its plan."""
+    """Options of a job that searches for its plan."""
 
     objective: ObjectiveOption = None
     bits: Bits = None
@@ -137,13 +114,13 @@ class JobOptions(AppliedOptions):
     keep: Keep = None
     deadline: Deadline = None
 
-    def _said(self) -> dict[str, Any]:
-        said = AppliedOptions._said(self)
+    def _given(self) -> dict[str, Any]:
+        given = AppliedOptions._given(self)
         bits = None if self.bits is None else parse_bits(self.bits)
         widths = None if self.activation_bits is None else parse_bits(self.activation_bits, option="--activation-bits")
-        return said | {
+        return given | {
             "weights": {
-                **said["weights"],
+                **given["weights"],
                 "bits": bits,
                 "granularity": self.granularity,
                 "formats": self.formats or None,
@@ -155,34 +132,32 @@ class JobOptions(AppliedOptions):
         }
 
 
-def merged(body: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """`body` with what is `said` over it, member by member; None says nothing."""
-    result = dict(body)
-    for name, value in said.items():
-        if isinstance(value, Mapping):
-            value = {member: inner for member, inner in value.items() if inner is not None}
-            value = {**(result.get(name) or {}), **value} if value else None
-        if value is not None:
-            result[name] = value
-    return result
+def merged(body: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`body` with the members that are `given` in place of its own; None is not given."""
+    members = {name: _members(value) if isinstance(value, Mapping) else value for name, value in given.items()}
+    return dict(merge(body, _members(members)))
 
 
-def takes(kind: type[Asked]) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """Give a command, in place of its parameter `asked`, one option for each field of the dataclass `kind`."""
+def _members(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None and value != {}}
+
+
+def takes(kind: type[Options]) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Give a command, in place of its parameter `given`, one option for each field of the dataclass `kind`."""
 
     def decorate(command: Callable[..., Result]) -> Callable[..., Result]:
         names = list(get_type_hints(kind))
 
-        def run(**given: Any) -> Result:
-            return command(asked=kind(**{name: given.pop(name) for name in names}), **given)
+        def run(**values: Any) -> Result:
+            return command(given=kind(**{name: values.pop(name) for name in names}), **values)
 
         parameters: list[inspect.Parameter] = []
         for parameter in inspect.signature(command, eval_str=True).parameters.values():
             of_kind = inspect.signature(kind, eval_str=True).parameters.values()
-            found = of_kind if parameter.name == "asked" else [parameter]
-            parameters += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in found]
+            replaced = of_kind if parameter.name == "given" else [parameter]
+            parameters += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in replaced]
         run.__name__, run.__doc__ = command.__name__, command.__doc__
-        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        run.__annotations__ = {option.name: option.annotation for option in parameters}
         # typer reads both, and makes the options from them
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return run
@@ -212,7 +187,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        Refused: there is none in it.
+        Refused: it holds something else.
     """
     try:
         value = json.loads(path.read_bytes())

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from app.cli.client import Job
 
@@ -25,18 +26,24 @@ ERRORS = Console(stderr=True)
 
 
 class Refused(Exception):
-    """The command cannot do what it was asked to; the text says why and what to do."""
+    """The command cannot do this; the text says why and what to do."""
+
+
+def printable(value: object) -> str:
+    """The text of `value`, with control and other invisible characters as escapes."""
+    shown = (c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "replace").decode() for c in str(value))
+    return "".join(shown)
 
 
 def plain(value: object) -> str:
-    """The text of `value` to print: control and other invisible characters as escapes, markup as it is written."""
-    shown = (c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "replace").decode() for c in str(value))
-    return escape("".join(shown))
+    """The printable text of `value` for a line of markup, its own markup as it is written. No tag may follow it."""
+    return escape(printable(value) + " ")[:-1]  # `escape` would double a backslash at the end
 
 
 def complain(title: str, detail: str = "") -> None:
     """Say on standard error what went wrong."""
-    ERRORS.print(f"[bold red]{plain(title)}[/]" + (f": {plain(detail)}" if detail else ""), soft_wrap=True)
+    text = Text.assemble((printable(title), "bold red"), f": {printable(detail)}" if detail else "")
+    ERRORS.print(text, soft_wrap=True)
 
 
 def show_json(value: Any) -> None:
@@ -81,7 +88,7 @@ def upload_bar(path: Path) -> Iterator[Any]:
 def show_job(job: Job) -> None:
     """One job in a few lines."""
     state = job["state"] if job["outcome"] is None else f"{job['state']} ({job['outcome']})"
-    CONSOLE.print(f"job {plain(job['id'])}: [bold]{plain(state)}[/]", highlight=False)
+    CONSOLE.print(Text.assemble(f"job {printable(job['id'])}: ", (printable(state), "bold")), highlight=False)
     if job["state"] == "running":
         left = _seconds(job["eta_seconds"])
         CONSOLE.print(f"  {plain(job['stage'])}, {job['progress']:.0%}{', ' + left if left else ''}", highlight=False)
@@ -124,10 +131,10 @@ def show_plan(plan: Mapping[str, Any]) -> None:
         CONSOLE.print(plain(_certificate(certificate)), soft_wrap=True, highlight=False)
 
 
-def show_audit(found: Mapping[str, Any]) -> None:
+def show_audit(audit: Mapping[str, Any]) -> None:
     """The weights and activations that a file holds."""
     table = Table("weight", "shape", "format", *(Column(name, justify="right") for name in ("codes", "scales", "bits")))
-    for weight in found["weights"]:
+    for weight in audit["weights"]:
         elements = math.prod(weight["shape"])
         stored = weight["codes_bytes"] + weight["scales_bytes"]
         each = f"{8 * stored / elements:.2f}" if elements else ""
@@ -135,13 +142,14 @@ def show_audit(found: Mapping[str, Any]) -> None:
         cells = (weight["name"], shape, weight["format"], weight["codes_bytes"], weight["scales_bytes"])
         table.add_row(*(plain(f"{cell:,}" if isinstance(cell, int) else cell) for cell in cells), each)
     CONSOLE.print(table)
-    if found["activations"]:
+    if audit["activations"]:
         table = Table("activation", *(Column(name, justify="right") for name in ("bits", "scale", "zero point")))
-        for one in found["activations"]:
-            table.add_row(plain(one["name"]), str(one["bits"]), f"{one['scale']:.6g}", str(one["zero_point"]))
+        for activation in audit["activations"]:
+            scale = f"{activation['scale']:.6g}"
+            table.add_row(plain(activation["name"]), str(activation["bits"]), scale, str(activation["zero_point"]))
         CONSOLE.print(table)
-    of_weights = sum(weight["codes_bytes"] + weight["scales_bytes"] for weight in found["weights"])
-    CONSOLE.print(f"{found['total_bytes']:,} bytes, {of_weights:,} of them weights", highlight=False)
+    of_weights = sum(weight["codes_bytes"] + weight["scales_bytes"] for weight in audit["weights"])
+    CONSOLE.print(f"{audit['total_bytes']:,} bytes, {of_weights:,} of them weights", highlight=False)
 
 
 def _certificate(certificate: Mapping[str, Any]) -> str:
@@ -165,7 +173,7 @@ def _cell(name: str, value: Any) -> str:
 
 
 def _literal(text: str) -> str:
-    # TextColumn formats its text: braces in a file's name are none of its fields.
+    # TextColumn formats its text: braces in a file's name are not its fields.
     return text.replace("{", "{{").replace("}", "}}")
 
 

@@ -42,7 +42,7 @@ def plan(
     *,
     out: Out,
     data: options.Data = None,
-    asked: JobOptions,
+    given: JobOptions,
     as_json: AsJson = False,
     pipeline: Pipeline = None,
 ) -> None:
@@ -51,7 +51,7 @@ def plan(
     The analysis is kept (BITBUDGET_HOME), so that another budget for the same network and data takes little.
     Exit status: 0 the budget is met, 3 it is not and the best effort was written, 1 an error.
     """
-    _run(asked.body(), model, data, out, as_json, pipeline)
+    _run(given.body(), model, data, out, as_json, pipeline)
 
 
 @takes(AppliedOptions)
@@ -61,17 +61,17 @@ def apply(
     *,
     out: Out,
     data: options.Data = None,
-    asked: AppliedOptions,
+    given: AppliedOptions,
     as_json: AsJson = False,
     pipeline: Pipeline = None,
 ) -> None:
     """Quantize one network as a plan says, without any search, and measure the result on held-out samples.
 
     Budget, rounding, ranges of activations, target, opset and seed are those of the job that made the plan, if the
-    file tells them; options override.
+    file has them; options override.
     Exit status: 0 the budget is met, 3 it is not (the file was written all the same), 1 an error.
     """
-    _run(applied_body(read_object(plan), asked), model, data, out, as_json, pipeline)
+    _run(applied_body(read_object(plan), given), model, data, out, as_json, pipeline)
 
 
 def applied_body(plan: Mapping[str, Any], options: AppliedOptions) -> dict[str, Any]:

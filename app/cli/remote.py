@@ -32,12 +32,12 @@ def submit(
     model: options.Model,
     *,
     data: options.Data = None,
-    asked: JobOptions,
+    given: JobOptions,
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
 ) -> None:
     """Upload a network and its data to a server and make a job; prints the job's id."""
-    body = asked.body()
+    body = given.body()
     with Client(server) as client:
         job = submitted(client, body, model, data)
     if as_json:
@@ -114,7 +114,7 @@ def conclude(job: Job) -> None:
     """
     if job["state"] == "succeeded":
         if job["outcome"] != "met":
-            complain("The budget is not met", f"{job['outcome']}; the best plan found was written")
+            complain("The budget is not met", f"{job['outcome']}; the best plan was written")
             raise typer.Exit(NOT_MET)
         return
     error = job["error"]

@@ -52,7 +52,7 @@ def serve(
     ] = None,
     pipeline: Pipeline = None,
 ) -> None:
-    """Serve the API; with one worker beside it, so that nothing else needs to be installed or started."""
+    """Serve the API together with one worker; nothing else needs to be installed or started."""
     configure_logging()
     settings = Settings()
     settings = settings.model_copy(
@@ -151,7 +151,7 @@ def _write_whole(path: Path, text: str) -> None:
 def _terminate_as_exit() -> Iterator[None]:
     """Let SIGTERM and Ctrl-C leave the block as an exit with status 0, so that everything is stopped on the way out.
 
-    uvicorn handles both while it serves, and raises them again afterwards for the handlers that it found.
+    uvicorn handles both while it serves, and raises them again afterwards for the handlers that were set.
     """
 
     def leave(_number: int, _frame: FrameType | None) -> None:

@@ -49,7 +49,7 @@ def claim(sessions: Sessions, job_id: str, owner: str, lease: timedelta) -> Clai
 
 
 def heartbeat(sessions: Sessions, claim: Claim, lease: timedelta, progress: Progress | None = None) -> Heartbeat:
-    """Extend the lease and say how far the job is; tells the worker to stop when the job is no longer its own."""
+    """Extend the lease and store the progress; the answer LOST tells the worker that the job is no longer its own."""
     with sessions.begin() as session:
         now = clock(session)
         values: dict[str, Any] = {"lease_until": now + lease}
@@ -65,7 +65,7 @@ def heartbeat(sessions: Sessions, claim: Claim, lease: timedelta, progress: Prog
 
 
 def record_event(sessions: Sessions, claim: Claim, kind: str, data: Mapping[str, Any]) -> bool:
-    """Tell those who watch the job something, e.g. `("plan", {"size_bytes": …, "drop": …})`; False: the job is lost.
+    """Add an event for those who watch the job, e.g. `("plan", {"size_bytes": …, "drop": …})`; False: the job is lost.
 
     Args:
         kind: 1 to 32 characters; `state`, `stage` and `estimate` are written by the other functions here.
@@ -74,16 +74,16 @@ def record_event(sessions: Sessions, claim: Claim, kind: str, data: Mapping[str,
     if not 1 <= len(kind) <= 32:
         raise ValueError(f"the kind of an event has 1 to 32 characters, got {kind!r}")
     # Writing what is there already takes the lock of the row, and with it the fence holds until the commit.
-    return _tell(sessions, claim, kind, data, {"owner": claim.owner})
+    return _add_event(sessions, claim, kind, data, {"owner": claim.owner})
 
 
 def record_estimate(sessions: Sessions, claim: Claim, estimate: Estimate) -> bool:
     """Show in the job what the stage that begins is expected to take; False: the job is lost."""
     data = asdict(estimate)
-    return _tell(sessions, claim, "estimate", data, {"estimate": data})
+    return _add_event(sessions, claim, "estimate", data, {"estimate": data})
 
 
-def _tell(sessions: Sessions, claim: Claim, kind: str, data: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+def _add_event(sessions: Sessions, claim: Claim, kind: str, data: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
     with sessions.begin() as session:
         job = jobs.change(session, _fence(claim), dict(values))
         if job is None:
@@ -124,13 +124,13 @@ def fail(sessions: Sessions, claim: Claim, code: str, detail: str) -> bool:
 
 
 def cancelled(sessions: Sessions, claim: Claim) -> bool:
-    """End the job because somebody asked for it; False: the job was lost."""
+    """End the job because its cancellation was requested; False: the job was lost."""
     with sessions.begin() as session:
         return _end(session, claim, JobState.CANCELLED, {}) is not None
 
 
 def release(sessions: Sessions, claim: Claim) -> bool:
-    """Give the job back because the worker is asked to stop; does not count as an attempt. False: the job was lost."""
+    """Give the job back because the worker has to stop; does not count as an attempt. False: the job was lost."""
     with sessions.begin() as session:
         now = clock(session)
         values = {

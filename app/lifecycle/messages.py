@@ -36,7 +36,7 @@ def celery_app(settings: Settings) -> Celery:
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,  # results are in the database; there is no result backend
-        task_publish_retry=False,  # the request that announces its job shall not wait for a broker that is away
+        task_publish_retry=False,  # the request that announces its job must not wait for a broker that is away
         broker_connection_timeout=BROKER_SECONDS,
         broker_transport_options=_transport_options(settings),
     )

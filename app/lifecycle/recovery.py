@@ -35,7 +35,7 @@ class Reaped:
 def reap(sessions: Sessions, max_attempts: int, *, now: datetime | None = None) -> Reaped:
     """Take back every job whose lease has expired: queued again, or failed once `max_attempts` workers were lost.
 
-    That is the cap for a model that kills its worker. A job that somebody asked to cancel is cancelled.
+    That is the cap for a model that kills its worker. A job whose cancellation was requested is cancelled.
     """
     with sessions.read() as session:
         now = now or clock(session)
@@ -69,7 +69,7 @@ def _take_back(
 ) -> str | None:
     used_up = and_(~JobRow.cancel_requested, JobRow.attempt - JobRow.released >= max_attempts)
     detail = (
-        f"{max_attempts} workers in turn stopped without a word while they had this job. The usual reason is memory: "
+        f"{max_attempts} workers in turn died while they had this job. The usual reason is memory: "
         "see the workers' logs, then give them more, or send a smaller model or less data."
     )
     with sessions.begin() as session:
@@ -98,7 +98,7 @@ def _take_back(
 def due_for_dispatch(sessions: Sessions, older_than: timedelta, *, now: datetime | None = None) -> tuple[str, ...]:
     """Queued jobs to announce again, oldest first, because the first message may have been lost.
 
-    The waiting time doubles with every announcement, up to a minute: a job that only waits for its turn shall not
+    The waiting time doubles with every announcement, up to a minute: a job that only waits for its turn must not
     fill the broker with messages.
     """
     with sessions.begin() as session:

@@ -74,7 +74,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a stage is expected to take, said before it begins: seconds on this worker, and its peak of memory."""
+    """What a stage is expected to take, before it begins: seconds on this worker, and its peak of memory."""
 
     stage: str
     seconds: float

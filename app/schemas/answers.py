@@ -78,5 +78,5 @@ class Readiness(Answer):
     """Whether jobs that are accepted now would be worked on."""
 
     status: Literal["ready"] = "ready"
-    workers: int = Field(description="Workers that said within the last minute that they are alive.")
+    workers: int = Field(description="Workers that reported within the last minute.")
     oldest_queued_seconds: float | None = Field(description="How long the oldest waiting job has waited.")

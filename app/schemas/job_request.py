@@ -42,6 +42,8 @@ def _supported_metric(value: Any) -> Any:
 
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+MetricName = Literal["top1", "agreement", "kl", "cosine"]
+Objective = Literal["size", "bit_operations", "latency", "accuracy"]
 Milliseconds = Annotated[float, Field(ge=0)]
 # The files of `planner/profiles`; the service reads none of them, so that it needs no library.
 TargetName = Literal["onnxruntime-cpu", "storage-only", "integer-w8-a8", "integer-w4w8-a8", "integer-w2w4w8-a4a8"]
@@ -53,7 +55,7 @@ WIDTHS_OF_TARGETS = {"integer-w8-a8": (8,), "integer-w4w8-a8": (4, 8), "integer-
 class Budget(Strict):
     """The accuracy that may be spent, measured on held-out samples."""
 
-    metric: Annotated[Literal["top1", "agreement", "kl", "cosine"] | None, BeforeValidator(_supported_metric)] = Field(
+    metric: Annotated[MetricName | None, BeforeValidator(_supported_metric)] = Field(
         default=None,
         description="top1 needs class labels; agreement (same class as the float model), kl and cosine need none. "
         "null: top1 with class labels, else agreement for classifiers, else cosine.",
@@ -82,7 +84,7 @@ class Budget(Strict):
 
 
 class Limits(Strict):
-    """Upper bounds that the plan must keep, beside the budget."""
+    """Upper bounds that the plan must keep, besides the budget."""
 
     max_size_bytes: Annotated[int, Field(gt=0)] | None = None
     max_bit_operations: Annotated[int, Field(gt=0)] | None = None
@@ -202,7 +204,7 @@ class JobRequest(Strict):
         default=None, description="Digest of an uploaded dataset; null: inputs are made from the graph's shapes."
     )
     budget: Budget = Budget()
-    objective: Literal["size", "bit_operations", "latency", "accuracy"] = Field(
+    objective: Objective = Field(
         default="size",
         description="What to make small; accuracy: the drop, within at least one limit. The budget then only says "
         "whether the outcome is met.",
@@ -232,17 +234,17 @@ class JobRequest(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @model_validator(mode="after")
-    def _nothing_to_search_for_beside_a_plan(self) -> Self:
+    def _no_search_with_a_plan(self) -> Self:
         fields = type(self).model_fields
-        asked = [name for name in OF_A_SEARCH if getattr(self, name) != fields[name].default]
+        given = [name for name in OF_A_SEARCH if getattr(self, name) != fields[name].default]
         of_weights = type(self.weights).model_fields
-        asked += [f"weights.{n}" for n in OF_CANDIDATES if getattr(self.weights, n) != of_weights[n].default]
-        asked += ["activations.bits"] * (self.activations.bits is not None)
-        if self.plan is not None and asked:
+        given += [f"weights.{n}" for n in OF_CANDIDATES if getattr(self.weights, n) != of_weights[n].default]
+        given += ["activations.bits"] * (self.activations.bits is not None)
+        if self.plan is not None and given:
             refuse(
                 "request_invalid",
-                f"plan says what every layer gets, which leaves nothing to decide by {', '.join(asked)}; leave these "
-                "out to apply the plan, or send plan null to search for one",
+                f"plan decides what every layer gets, so {', '.join(given)} cannot be given with it; leave these out "
+                "to apply the plan, or send plan null to search for one",
             )
         return self
 

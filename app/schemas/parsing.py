@@ -38,6 +38,26 @@ def without_retired(request: Mapping[str, Any]) -> dict[str, Any]:
     return {**request, **({"weights": weights} if "weights" in request else {})}
 
 
+def merge(target: Any, patch: Any) -> Any:
+    """JSON merge patch, RFC 7396: objects are merged member by member, null removes, anything else replaces.
+
+    A constraint on a layer is replaced as a whole: it holds exactly one member. So is a plan: what it leaves out is not
+    to come from another.
+    """
+    if not isinstance(patch, Mapping):
+        return patch
+    merged = dict(target) if isinstance(target, Mapping) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        elif name == "layers" and isinstance(value, Mapping):
+            layers = {**merged.get("layers", {}), **value}
+            merged["layers"] = {layer: constraint for layer, constraint in layers.items() if constraint is not None}
+        else:
+            merged[name] = value if name == "plan" else merge(merged.get(name), value)
+    return merged
+
+
 def parse_object(text: str | bytes) -> dict[str, Any]:
     """The JSON object that `text` holds.
 
@@ -83,7 +103,7 @@ def _flat_enough(value: Any) -> bool:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _path(location: Sequence[str | int]) -> str:

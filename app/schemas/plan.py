@@ -1,7 +1,7 @@
 """The plan as the service publishes it (a JSON Schema), and as a request brings it back.
 
-A request takes the plan that a job delivered as it is, and of that only what decides: a format for each name. So what
-is stored with the job is short, and a plan may as well be written by hand.
+A request takes a delivered plan unchanged and keeps only the members that decide: a format for each name. So the stored
+request is short, and a plan may be written by hand.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _members(definition: str) -> frozenset[str]:
 
 
 def _deciding(value: Any, described: Collection[str], wanted: Collection[str]) -> Any:
-    """`value` without the members that delivered plans have and that decide nothing; what nobody knows stays in it."""
+    """`value` without the members of delivered plans that decide nothing; unknown members stay."""
     if not isinstance(value, Mapping):
         return value
     return {name: member for name, member in value.items() if name in wanted or name not in described}
@@ -51,8 +51,8 @@ def _known_version(value: Any) -> Any:
     if value != PLAN_VERSION or isinstance(value, bool):
         refuse(
             "plan_invalid",
-            f"this service takes plans of version {PLAN_VERSION}, got {json.dumps(value)[:40]}; make the plan anew, or "
-            f"bring it into the shape of GET /v1/schemas/plan-{PLAN_VERSION}.json",
+            f"this service takes plans of version {PLAN_VERSION}, got {json.dumps(value)[:40]}; make a new plan, or "
+            f"convert it to GET /v1/schemas/plan-{PLAN_VERSION}.json",
         )
     return value
 
@@ -61,7 +61,7 @@ class AppliedFormat(Strict):
     """What one weight or activation gets."""
 
     name: LayerName = Field(description="Of the layer (or its weight, or its node) or of the activation.")
-    format: FormatName = Field(description="Such as int4/channel, uint8/tensor, or float32 to leave it as it is.")
+    format: FormatName = Field(description="Such as int4/channel, uint8/tensor, or float32 to leave it unchanged.")
     bits: int | None = Field(default=None, description="Need not be given; if it is, it must be that of the format.")
 
 
@@ -84,7 +84,7 @@ class AppliedPlan(Strict):
     @model_validator(mode="before")
     @classmethod
     def _only_what_decides(cls, plan: Any) -> Any:
-        """Whatever else a delivered plan tells is left out; what it does not have is left in and refused."""
+        """Drop the other members of a delivered plan; members that it cannot have stay, and are refused."""
         return what_decides(plan)
 
     @model_validator(mode="after")
@@ -96,7 +96,7 @@ class AppliedPlan(Strict):
 
 
 def what_decides(plan: Any) -> Any:
-    """A plan as a request needs it; what is no plan at all comes back as it is."""
+    """A plan with only the members that a request keeps; anything that is not a plan comes back unchanged."""
     shortened = _deciding(plan, _members(""), AppliedPlan.model_fields)
     if not isinstance(shortened, dict):
         return plan

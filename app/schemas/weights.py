@@ -40,10 +40,10 @@ def _weight_format(name: str) -> str:
 
 def width_of(name: str) -> int:
     """The bits of the format of weights called `name`."""
-    found = re.search(r"\d+", name)
-    if found is None:
-        raise ValueError(f"{name} is no format of weights")
-    return int(found.group())
+    digits = re.search(r"\d+", name)
+    if digits is None:
+        raise ValueError(f"{name} is not a format of weights")
+    return int(digits.group())
 
 
 def _named_once(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -58,6 +58,9 @@ FormatList = Annotated[
 ]
 BitsList = Annotated[tuple[Bits, ...], AfterValidator(sorted_once)]
 
+Granularity = Literal["channel", "tensor", "block"]
+Rounding = Literal["nearest", "gptq"]
+
 OF_INTEGERS = ("bits", "granularity", "block_size", "symmetric")
 """Fields of `weights` that its `formats` replaces."""
 
@@ -67,18 +70,18 @@ OF_CANDIDATES = (*OF_INTEGERS, "formats")
 
 class Weights(Strict):
     bits: BitsList = Field(default=ALL_WIDTHS, description="Widths of integers that a weight may get.")
-    granularity: Literal["channel", "tensor", "block"] = Field(
+    granularity: Granularity = Field(
         default="channel", description="What shares one scale; block: block_size weights that one output sums over."
     )
     block_size: Literal[16, 32, 64, 128, 256] = 32
-    symmetric: bool = Field(default=True, description="false: integers have a zero point beside every scale.")
+    symmetric: bool = Field(default=True, description="false: integers have a zero point for every scale.")
     formats: FormatList | None = Field(
         default=None,
         description="Every format that a weight may get, by name, in place of the four fields above: int4/channel, "
         "int8/tensor, int4/block32, int4/channel/asymmetric, float16, codebook3/channel, codebook3/channel/outliers45, "
         "power4/channel, hadamard4/channel.",
     )
-    rounding: Literal["nearest", "gptq"] = "gptq"
+    rounding: Rounding = "gptq"
     refinement: Literal["auto", "none", "sequential"] = Field(
         default="auto",
         description="How the weights of a whole plan are rounded anew before it is measured: sequential, each layer "
@@ -86,21 +89,21 @@ class Weights(Strict):
     )
     leftovers: Literal["float16", "float32"] = Field(
         default="float16",
-        description="How what is no weight of a layer is stored: biases and the parameters of normalisations.",
+        description="How floats that are not weights of a layer are stored: biases and parameters of normalisations.",
     )
 
     @model_validator(mode="after")
-    def _said_once(self) -> Self:
+    def _described_once(self) -> Self:
         # by value, not by what was given: a stored request gives every field
         fields = {name: type(self).model_fields[name].default for name in OF_INTEGERS}
-        said = [name for name, default in fields.items() if getattr(self, name) != default]
-        if self.formats is not None and said:
+        given = [name for name, default in fields.items() if getattr(self, name) != default]
+        if self.formats is not None and given:
             refuse(
                 "request_invalid",
-                f"weights.formats names every format, and weights.{said[0]} describes them another way; leave "
-                f"{said[0]} at {json.dumps(fields[said[0]])}, or formats null",
+                f"weights.formats names every format, and weights.{given[0]} describes them another way; leave "
+                f"{given[0]} at {json.dumps(fields[given[0]])}, or formats null",
             )
-        if self.granularity != "block" and "block_size" in said:
+        if self.granularity != "block" and "block_size" in given:
             refuse(
                 "request_invalid",
                 f"weights.block_size is for the granularity block, got {self.granularity}; leave it out, or set "

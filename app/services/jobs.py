@@ -20,7 +20,7 @@ from app.errors import AppError
 from app.lifecycle.messages import MessageSender
 from app.lifecycle.states import JobState
 from app.schemas.job_request import FROM_ELSEWHERE, OF_A_SEARCH, WIDTHS_OF_TARGETS, JobRequest
-from app.schemas.parsing import parse_request, without_retired
+from app.schemas.parsing import merge, parse_request, without_retired
 from app.schemas.weights import ALL_WIDTHS, OF_CANDIDATES, OF_INTEGERS
 from app.store import jobs
 from app.store.engine import Sessions, clock
@@ -98,9 +98,9 @@ def replan(
 ) -> JobRow:
     """A new job with the request of `job_id` and `changes` merged into it (RFC 7396: null means the default).
 
-    Whatever of the analysis does not depend on the changes is found by the worker and not computed again. Changes that
-    bring a plan leave out what the job said about its search; a job that applied a plan applies it again, unless the
-    changes say `{"plan": null}`. Changes that say in another way what weights may get leave out how the job said it.
+    The worker reuses whatever of the analysis does not depend on the changes. Changes with a plan drop the options of a
+    search; a job that applied a plan applies it again, unless the changes hold `{"plan": null}`. Changes that
+    describe in another way what weights may get replace the job's description.
 
     Raises:
         AppError: `not_found`, `request_invalid` and what `submit` raises.
@@ -119,44 +119,24 @@ def replan(
 
 
 def _left_by(changes: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """The request `before` without what `changes` put something else in the place of, though they do not name it.
+    """The request `before` without the fields that `changes` replace without naming them.
 
-    A stored request gives every field: one that nobody set must not stand in the way of a change.
+    A stored request has every field: a default must not stand in the way of a change.
     """
     if changes.get("plan") is not None:
         before = merge(before, dict.fromkeys(OF_A_SEARCH) | {"activations": {"bits": None}})
     weights, changed = before["weights"], changes.get("weights")
     changed = changed if isinstance(changed, Mapping) else {}
-    said = {name for name, value in changed.items() if value is not None}
+    given = {name for name, value in changed.items() if value is not None}
     applies = before.get("plan") is not None or changes.get("plan") is not None
     was_by_name = weights.get("formats") is not None
-    by_name_no_more = was_by_name and ("formats" in changed or said.intersection(OF_INTEGERS))
-    gone = set(OF_CANDIDATES) if applies or "formats" in said or by_name_no_more else set()
+    no_longer_by_name = was_by_name and ("formats" in changed or given.intersection(OF_INTEGERS))
+    dropped = set(OF_CANDIDATES) if applies or "formats" in given or no_longer_by_name else set()
     if changed.get("granularity", "block") != "block":
-        gone.add("block_size")
+        dropped.add("block_size")
     if "target" in changes and tuple(weights["bits"]) == WIDTHS_OF_TARGETS.get(before.get("target", ""), ALL_WIDTHS):
-        gone.add("bits")
-    return {**before, "weights": {name: value for name, value in weights.items() if name not in gone}}
-
-
-def merge(target: Any, patch: Any) -> Any:
-    """JSON merge patch, RFC 7396: objects are merged member by member, null removes, anything else replaces.
-
-    A constraint on a layer is replaced as a whole: it holds exactly one member. So is a plan: what it leaves out is not
-    to come from another.
-    """
-    if not isinstance(patch, Mapping):
-        return patch
-    merged = dict(target) if isinstance(target, Mapping) else {}
-    for name, value in patch.items():
-        if value is None:
-            merged.pop(name, None)
-        elif name == "layers" and isinstance(value, Mapping):
-            layers = {**merged.get("layers", {}), **value}
-            merged["layers"] = {layer: constraint for layer, constraint in layers.items() if constraint is not None}
-        else:
-            merged[name] = value if name == "plan" else merge(merged.get(name), value)
-    return merged
+        dropped.add("bits")
+    return {**before, "weights": {name: value for name, value in weights.items() if name not in dropped}}
 
 
 def get(sessions: Sessions, job_id: str) -> JobRow:
@@ -268,6 +248,6 @@ def _parse_cursor(cursor: str) -> tuple[datetime, str]:
     except (ValueError, binascii.Error) as error:
         raise AppError(
             "request_invalid",
-            f"the cursor {cursor[:100]!r} is none of this service; take next_cursor of the last page, or leave it out",
+            f"the cursor {cursor[:100]!r} is not valid; send next_cursor of the last page, or leave it out",
         ) from error
     return time, job_id

@@ -39,9 +39,9 @@ def find_result(sessions: Sessions, job_id: str, kind: str) -> Result:
     """
     job = jobs.get(sessions, job_id)
     with sessions.read() as session:
-        found = find_artifact(session, job_id, kind)
-    if found is not None:
-        return Result(*found)
+        artifact = find_artifact(session, job_id, kind)
+    if artifact is not None:
+        return Result(*artifact)
     if not JobState(job.state).final:
         raise AppError(
             "job_not_finished",
@@ -50,14 +50,14 @@ def find_result(sessions: Sessions, job_id: str, kind: str) -> Result:
     if kind in OF_A_SEARCH and job.request.get("plan") is not None:
         raise AppError(
             "artifact_missing",
-            f"the job {job_id} applied the plan of its request and searched for none, so that there is no {kind}; "
+            f"the job {job_id} applied the plan of its request, so that there was no search and there is no {kind}; "
             "a job without `plan` in its request has one",
         )
     if job.state == JobState.SUCCEEDED:
         raise AppError(
             "artifact_missing",
-            f"the job {job_id} was finished by a version of this service that made no {kind}; POST "
-            f"/v1/jobs/{job_id}/replan with {{}} makes it anew",
+            f"the job {job_id} was finished by a version of this service that made no {kind}; to make it, POST {{}} "
+            f"to /v1/jobs/{job_id}/replan",
         )
     why = f" ({job.error_code})" if job.error_code else ""
     raise AppError(

@@ -1,4 +1,4 @@
-"""Contents in chunks of 1 MiB, found again by their digest.
+"""Contents in chunks of 1 MiB, by their digest.
 
 Functions here open their own short transactions: a transaction that lasts as long as a client sends, or as 500 MB
 take, would hold back everybody else on SQLite and the cleaning of tables on PostgreSQL.

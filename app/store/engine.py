@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 BUSY_SECONDS = 30.0
 _READS = "bitbudget_reads"
 
-# NaN is no JSON: PostgreSQL would refuse it and SQLite would not, so it is refused before either sees it.
+# NaN is not JSON: PostgreSQL would refuse it and SQLite would not, so it is refused before either sees it.
 _to_json = partial(json.dumps, allow_nan=False)
 
 
@@ -42,7 +42,7 @@ def make_engine(database_url: str) -> Engine:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     # The driver's own transaction control begins transactions late, and never before a SELECT, so that a read
-    # followed by a write is no transaction. None switches it off; `_begin_sqlite` sends the BEGIN.
+    # followed by a write is not one transaction. None switches it off; `_begin_sqlite` sends the BEGIN.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")  # readers and the one writer do not wait for each other

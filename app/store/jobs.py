@@ -83,7 +83,7 @@ def jobs_to_announce(session: Session, now: datetime, limit: int) -> Sequence[Jo
 
 
 def queued_or_cancelled() -> ColumnElement[str]:
-    """State of a job that loses its worker: queued again, unless somebody asked to cancel it."""
+    """State of a job that loses its worker: queued again, unless its cancellation was requested."""
     return case((JobRow.cancel_requested, "cancelled"), else_="queued")
 
 

@@ -20,7 +20,7 @@ def private_folder(path: Path) -> Path:
 
 
 def private_file(path: Path) -> None:
-    """Make the empty file `path` with mode 0600, in a private folder; leave a file with contents as it is."""
+    """Make the empty file `path` with mode 0600, in a private folder; leave a file with contents unchanged."""
     private_folder(path.parent)
     # A database that has contents is not even opened: closing it would drop the locks of SQLite in this process.
     if path.exists() and path.stat().st_size > 0:

@@ -1,4 +1,4 @@
-"""Results of stages, found by a key made of all that they depend on.
+"""Results of stages, by a key made of all that they depend on.
 
 They belong to no job: a retry, a second budget or another job with the same key takes them as they are.
 """

@@ -73,7 +73,7 @@ class BlobRow(Base):
     state: Mapped[str] = mapped_column(String(8))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     touched_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    """Last write of a chunk, or last time that somebody asked for these contents to be stored."""
+    """Last write of a chunk, or last time that these contents were to be stored."""
 
     __table_args__ = (
         CheckConstraint("state IN ('writing', 'complete', 'deleting')", name="state"),
@@ -117,7 +117,7 @@ class UploadRow(Base):
 
 
 class JobRow(Base):
-    """A job: what was asked, who works on it, how far it is, how it ended."""
+    """A job: its request, who works on it, how far it is, how it ended."""
 
     __tablename__ = "jobs"
 
@@ -219,7 +219,7 @@ class IdempotencyRow(Base):
 
 
 class WorkerRow(Base):
-    """A worker that said that it is alive."""
+    """A worker that reported to be alive."""
 
     __tablename__ = "workers"
 

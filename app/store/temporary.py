@@ -1,6 +1,6 @@
 """Folders for work in progress that disappear with the process that made them, even after `kill -9`.
 
-Each folder has a lock file beside it, locked as long as its maker lives: the kernel lets go of the lock when the
+Each folder has a lock file next to it, locked as long as its maker lives: the kernel lets go of the lock when the
 process ends, however it ends, so that whoever gets the lock may remove the folder. Times or process numbers would
 only be guesses about that.
 """

@@ -1,4 +1,4 @@
-"""SQL on the workers that said that they are alive."""
+"""SQL on the workers that reported to be alive."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def test_a_form_of_a_foreign_page_makes_no_job(server: Any, origin: str) -> None
     answer = server.client.post("/v1/jobs", files={"model": b"model"}, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (403, "origin_refused")
     assert answer.headers["content-type"] == "application/problem+json"
-    assert "without the header Origin; a proxy in between must pass Host on as it is" in answer.json()["detail"]
+    assert "without the header Origin; a proxy in between must pass Host on unchanged" in answer.json()["detail"]
     assert server.client.get("/v1/jobs").json()["jobs"] == []
     assert server.sent == []
 

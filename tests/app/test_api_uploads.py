@@ -121,7 +121,7 @@ def test_the_limit_of_all_bodies_holds_for_uploads_too(serve: Callable[..., Any]
 def test_an_empty_body_is_refused(server: Any) -> None:
     answer = server.client.put("/v1/models", content=b"")
     assert (answer.status_code, answer.json()["code"]) == (400, "request_malformed")
-    assert answer.json()["detail"] == "the body is empty; send the file as it is, e.g. curl -T FILE"
+    assert answer.json()["detail"] == "the body is empty; send the file itself, e.g. curl -T FILE"
     assert _counts(server.sessions) == NOTHING
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.text import Text
 
@@ -15,6 +15,8 @@ HOSTILE = "a\x1b]0;owned\x07\x1b[2J\r\x08\x9b31m\u202eb[red]c[/red]{d}\x7f"
 
 
 @given(st.text())
+@example("\\")
+@example("[red]\\")
 def test_what_is_printed_holds_nothing_that_a_terminal_obeys(text: str) -> None:
     printed = Text.from_markup(output.plain(text)).plain
     assert all(c.isprintable() or c == "\n" for c in printed)

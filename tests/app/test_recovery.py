@@ -67,7 +67,7 @@ def test_a_job_that_kills_its_workers_fails_when_the_attempts_are_used_up(sessio
     row = service.get(sessions, job.id)
     assert (row.state, row.error_code, row.attempt) == ("failed", "worker_lost", 3)
     assert row.error_detail is not None
-    assert row.error_detail.startswith("3 workers in turn stopped without a word")
+    assert row.error_detail.startswith("3 workers in turn died")
     assert row.finished_at == now
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.services.jobs import merge
+from app.schemas.parsing import merge
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from app.errors import AppError
-from app.schemas.parsing import parse_request
-from app.services.jobs import merge
+from app.schemas.parsing import merge, parse_request
 from planner.targets import target_names
 from tests.app.requests import request_of
 
@@ -29,7 +28,7 @@ def test_of_a_delivered_plan_only_what_decides_is_kept() -> None:
 @pytest.mark.parametrize(
     ("plan", "code", "says"),
     [
-        ({**PLAN, "version": 2}, "plan_invalid", "this service takes plans of version 1, got 2; make the plan anew"),
+        ({**PLAN, "version": 2}, "plan_invalid", "this service takes plans of version 1, got 2; make a new plan"),
         ({**PLAN, "version": True}, "plan_invalid", "got true"),
         ({"layers": PLAN["layers"]}, "request_invalid", "plan.version: Field required"),
         ({**PLAN, "layers": PLAN["layers"] * 2}, "plan_invalid", "plan.layers names 'conv1' more than once"),
@@ -72,7 +71,7 @@ def test_a_plan_that_is_none_is_refused(plan: Any, code: str, says: str) -> None
     ],
 )
 def test_beside_a_plan_there_is_nothing_to_search_for(of_a_search: dict[str, Any]) -> None:
-    with pytest.raises(AppError, match=f"leaves nothing to decide by {next(iter(of_a_search))}.*; leave these out"):
+    with pytest.raises(AppError, match=f"so {next(iter(of_a_search))}.* cannot be given with it; leave these out"):
         parse_request(request_of(plan=PLAN, **of_a_search))
 
 

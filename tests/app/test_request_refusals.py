@@ -209,7 +209,7 @@ def test_many_wrong_fields_are_not_all_listed() -> None:
         (b"{", "the body is not JSON"),
         (b"\xff", "the body is not JSON"),
         (b"[1]", "must be a JSON object, got list"),
-        (b'{"seed": NaN}', "NaN is no JSON number"),
+        (b'{"seed": NaN}', "NaN is not a JSON number"),
         (b'{"seed": ' + b"9" * 5000 + b"}", "the body is not JSON"),
         (b'{"a":' * 5000 + b"1" + b"}" * 5000, "the body"),
         (b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1), f"more than {MAX_DEPTH} levels deep"),

@@ -11,8 +11,7 @@ import pytest
 
 from app.cli.client import RESULTS
 from app.schemas.job_request import FROM_ELSEWHERE
-from app.schemas.parsing import parse_request
-from app.services.jobs import merge
+from app.schemas.parsing import merge, parse_request
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.options import AppliedOptions, JobOptions, Metric, Objective, Rounding, parse_bits
+from app.cli.options import AppliedOptions, JobOptions, parse_bits
 from app.cli.output import Refused
 from app.cli.planning import applied_body
 from app.embedded import HomeLock
@@ -42,8 +42,8 @@ def test_without_options_the_defaults_of_the_service_hold():
 def test_options_make_a_request_that_the_service_takes():
     body = _options(
         max_drop=0.02,
-        metric=Metric.TOP1,
-        objective=Objective.BIT_OPERATIONS,
+        metric="top1",
+        objective="bit_operations",
         bits="2-4",
         activation_bits="4,8",
         keep=["conv1"],
@@ -94,7 +94,7 @@ def test_a_plan_is_applied_as_the_job_did_that_delivered_it_but_for_the_options(
         "plan": {"version": 1, "layers": [{"name": "fc", "format": "int4/channel"}]},
     }
     parse_request({**body, "model_id": "0" * 64, "dataset_id": "1" * 64})
-    by_hand = applied_body({"version": 1, "layers": layers}, AppliedOptions(rounding=Rounding.GPTQ))
+    by_hand = applied_body({"version": 1, "layers": layers}, AppliedOptions(rounding="gptq"))
     assert by_hand == {"weights": {"rounding": "gptq"}, "plan": body["plan"]}
 
 

@@ -40,7 +40,7 @@ def test_errors_of_the_server_are_said_as_title_and_detail(shared_server, comman
     assert "0.03" in too_much.stderr
     unknown = commands.run("status", "0" * 32, "--server", server.url)
     assert unknown.returncode == 1
-    assert "There is nothing of this name" in unknown.stderr
+    assert "Not found" in unknown.stderr
     waiting = server.submit(fake_model.write(hold=["admit"]))
     early = commands.run("download", waiting, "--out", "out", "--server", server.url)
     assert early.returncode == 1

@@ -26,7 +26,7 @@ from evaluation.splits import split
 from network.errors import ShapesNotFixed
 from network.graph import TensorSpec
 
-MOST_BYTES = 4 << 30
+MOST = 1 << 30
 IMAGE = (TensorSpec("image", "float32", (None, 3, 4)),)
 TEXT = (TensorSpec("ids", "int64", (None, None)), TensorSpec("mask", "bool", (None, None)))
 N = 60
@@ -38,9 +38,9 @@ def save(tmp_path: Path, **arrays: Any) -> Path:
     return path
 
 
-def refusal(path: Path, inputs: tuple[TensorSpec, ...], error: type[DatasetError], most_bytes: int = MOST_BYTES) -> str:
+def refusal(path: Path, inputs: tuple[TensorSpec, ...], error: type[DatasetError], max_bytes: int = MOST) -> str:
     with pytest.raises(error) as caught:
-        read_dataset(path, inputs, most_bytes)
+        read_dataset(path, inputs, max_bytes)
     assert caught.type is error
     return str(caught.value)
 
@@ -51,7 +51,7 @@ def images() -> np.ndarray:
 
 
 def test_one_input_takes_its_array_under_any_name(tmp_path: Path, images: np.ndarray) -> None:
-    dataset = read_dataset(save(tmp_path, pictures=images, labels=np.arange(N)), IMAGE, MOST_BYTES)
+    dataset = read_dataset(save(tmp_path, pictures=images, labels=np.arange(N)), IMAGE, MOST)
     np.testing.assert_array_equal(dataset.inputs["image"], images)
     assert dataset.labels is not None
     assert dataset.labels.dtype == np.int64
@@ -66,7 +66,7 @@ def test_compressed_and_fortran_ordered_and_foreign_byte_order_arrays_are_read(
 ) -> None:
     path = tmp_path / "data.npz"
     np.savez_compressed(path, image=np.asfortranarray(images.astype(">f8")))
-    array = read_dataset(path, IMAGE, MOST_BYTES).inputs["image"]
+    array = read_dataset(path, IMAGE, MOST).inputs["image"]
     assert array.dtype == np.dtype("float32")
     assert array.flags.c_contiguous
     np.testing.assert_array_equal(array, images)
@@ -74,7 +74,7 @@ def test_compressed_and_fortran_ordered_and_foreign_byte_order_arrays_are_read(
 
 def test_several_inputs_go_by_name_and_the_data_fix_open_axes(tmp_path: Path) -> None:
     ids, mask = np.ones((N, 7), np.int32), np.ones((N, 7), bool)
-    dataset = read_dataset(save(tmp_path, mask=mask, ids=ids), TEXT, MOST_BYTES)
+    dataset = read_dataset(save(tmp_path, mask=mask, ids=ids), TEXT, MOST)
     assert dataset.inputs["ids"].dtype == np.int64
     assert dataset.inputs["mask"].dtype == np.bool_
     assert {name: array.shape for name, array in dataset.inputs.items()} == {"ids": (N, 7), "mask": (N, 7)}
@@ -82,7 +82,7 @@ def test_several_inputs_go_by_name_and_the_data_fix_open_axes(tmp_path: Path) ->
 
 def test_an_input_may_be_called_labels(tmp_path: Path) -> None:
     spec = (TensorSpec("labels", "float32", (None, 2)),)
-    dataset = read_dataset(save(tmp_path, labels=np.ones((N, 2))), spec, MOST_BYTES)
+    dataset = read_dataset(save(tmp_path, labels=np.ones((N, 2))), spec, MOST)
     assert list(dataset.inputs) == ["labels"]
     assert dataset.labels is None
 
@@ -114,13 +114,13 @@ def test_shapes_must_fit(tmp_path: Path, shape: tuple[int, ...]) -> None:
 
 def test_a_batch_size_that_the_graph_fixes_does_not_limit_the_samples(tmp_path: Path, images: np.ndarray) -> None:
     spec = (TensorSpec("image", "float32", (8, 3, 4)),)
-    assert read_dataset(save(tmp_path, image=images), spec, MOST_BYTES).samples == N
+    assert read_dataset(save(tmp_path, image=images), spec, MOST).samples == N
 
 
 def test_too_few_samples(tmp_path: Path, images: np.ndarray) -> None:
     text = refusal(save(tmp_path, image=images[:47]), IMAGE, DatasetTooFewSamples)
     assert "47 samples, at least 48" in text
-    assert read_dataset(save(tmp_path, image=images[:48]), IMAGE, MOST_BYTES).samples == 48
+    assert read_dataset(save(tmp_path, image=images[:48]), IMAGE, MOST).samples == 48
     refusal(save(tmp_path, image=images[:0]), IMAGE, DatasetSampleCounts)
 
 
@@ -159,7 +159,7 @@ def test_only_numbers_are_read(tmp_path: Path, array: np.ndarray) -> None:
 
 
 def test_labels_are_whole_numbers(tmp_path: Path, images: np.ndarray) -> None:
-    dataset = read_dataset(save(tmp_path, image=images, labels=np.arange(N, dtype=np.float64)), IMAGE, MOST_BYTES)
+    dataset = read_dataset(save(tmp_path, image=images, labels=np.arange(N, dtype=np.float64)), IMAGE, MOST)
     assert dataset.labels is not None
     assert dataset.labels.dtype == np.int64
     half = np.arange(N) + 0.5
@@ -170,7 +170,7 @@ def test_labels_are_whole_numbers(tmp_path: Path, images: np.ndarray) -> None:
 
 
 def test_targets_are_finite_floats(tmp_path: Path, images: np.ndarray) -> None:
-    dataset = read_dataset(save(tmp_path, image=images, targets=np.ones((N, 2))), IMAGE, MOST_BYTES)
+    dataset = read_dataset(save(tmp_path, image=images, targets=np.ones((N, 2))), IMAGE, MOST)
     assert dataset.targets is not None
     assert dataset.targets.dtype == np.float32
     text = refusal(save(tmp_path, image=images, targets=np.full((N, 2), np.inf)), IMAGE, DatasetNotFinite)
@@ -194,7 +194,7 @@ def test_labels_out_of_range(labels: list[int], hint: str) -> None:
 
 
 def test_too_many_bytes_are_refused_before_they_are_read(tmp_path: Path, images: np.ndarray) -> None:
-    text = refusal(save(tmp_path, image=images), IMAGE, DatasetTooLarge, most_bytes=1000)
+    text = refusal(save(tmp_path, image=images), IMAGE, DatasetTooLarge, 1000)
     assert "1,000 are allowed" in text
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 
 import pipeline
 from app.errors import AppError
 from pipeline.events import PlanEvaluated, Progress, StageEnded
 from pipeline.store import FolderStore, MemoryStore
 
-REQUEST = {"budget": {"metric": "top1", "max_drop": 0.05}, "weights": {"bits": [2, 4, 8], "rounding": "nearest"}}
+REQUEST = {"budget": {"metric": "top1", "max_drop": 0.05}, "weights": {"bits": [4, 8], "rounding": "nearest"}}
 
 WITHOUT_THE_SERVICE = """
 import sys
@@ -31,9 +32,9 @@ import pipeline
 folder = sys.argv[1]
 request = {"budget": {"metric": "top1", "max_drop": 0.05}, "weights": {"bits": [4, 8], "rounding": "nearest"}}
 result = pipeline.plan(f"{folder}/model.onnx", f"{folder}/data.npz", request)
-request["weights"] = {"rounding": "nearest"}
-applied = pipeline.apply(f"{folder}/model.onnx", result.plan, f"{folder}/data.npz", request)
+applied = pipeline.apply(f"{folder}/model.onnx", result.plan, f"{folder}/data.npz")
 assert applied.model == result.model
+assert applied.certificate["max_drop"] == 0.05
 assert {weight["bits"] for weight in pipeline.audit(result.model)["weights"]} <= {4, 8}
 print(result.outcome)
 """
@@ -132,6 +133,12 @@ def test_without_samples_they_are_made(model):
     result = pipeline.plan(model, request={"weights": {"bits": [8], "rounding": "nearest"}})
     assert result.certificate["synthetic"]
     assert result.outcome == "met"
+
+
+def test_the_threads_of_the_caller_are_as_before(model, samples):
+    before = torch.get_num_threads()
+    pipeline.plan(model, samples, {"weights": {"bits": [8]}}, machine=pipeline.Machine(before + 1))
+    assert torch.get_num_threads() == before
 
 
 def test_a_folder_keeps_the_first_of_two_results_and_drops_chunks_alone(tmp_path):

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -213,9 +212,3 @@ def alive() -> Callable[[int], bool]:
         return state != "Z"
 
     return alive
-
-
-@pytest.fixture
-def elapsed() -> Callable[[], float]:
-    start = time.monotonic()
-    return lambda: time.monotonic() - start

@@ -1,7 +1,8 @@
 """A pipeline of four tiny numeric stages, in which a test can choose what goes wrong, and where.
 
-The "model" is a JSON object: `values`, the numbers to work on; `pause`, seconds that each step takes; `trace`, a file
-that gets a line `stage pid` when a step begins; `trouble`, a stage to what happens in it.
+The "model" is a JSON object: `values`, the numbers to work on; `trace`, a file that gets a line `stage pid` when a step
+begins; `hold`, steps at which the job waits, and listens, until there is a file `<trace>.go <step>`, which the fixture
+`let_go` makes; `trouble`, a stage to what happens in it.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def _step(context: Context, stage: str, step: str = "") -> None:
     with Path(model["trace"]).open("a") as trace:
         trace.write(f"{stage}{step} {os.getpid()}\n")
     _trouble(context, model.get("trouble", {}).get(stage))
-    end = time.monotonic() + model.get("pause", 0.0)
-    while time.monotonic() < end:
+    gate = Path(f"{model['trace']}.go {stage}{step}")
+    while f"{stage}{step}" in model.get("hold", ()) and not gate.exists():
         context.check()
         time.sleep(0.01)
 
