@@ -139,7 +139,6 @@ def decisions(
         computing = [weights[name] for name in formats if name in weights]
         latencies = [ms for site in computing if (ms := coupling.latency_ms(site, formats)) is not None]
         return JointCost(
-            size_bytes=sum(part.size_bytes for part in parts),
             bit_operations=sum(coupling.bit_operations(site, formats) for site in computing),
             latency_ms=math.fsum(latencies) if shared.problem.has_latency else None,
         )

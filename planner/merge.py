@@ -51,9 +51,8 @@ class JointFormat:
 
 @dataclass(frozen=True, slots=True)
 class JointCost:
-    """What the candidates of a group cost together."""
+    """What the candidates of a group cost together, but for their bytes, which always add up."""
 
-    size_bytes: int
     bit_operations: int
     latency_ms: float | None = None
 
@@ -147,9 +146,8 @@ def _merged(
             parts = tuple(site.candidates[choice] for site, choice in zip(sites, row, strict=True))
             costs = cost(sites, parts)
             damage = math.fsum(part.damage for part in parts)
-            candidates.append(
-                Candidate(format_of(parts), costs.size_bytes, costs.bit_operations, damage, costs.latency_ms)
-            )
+            size = sum(part.size_bytes for part in parts)
+            candidates.append(Candidate(format_of(parts), size, costs.bit_operations, damage, costs.latency_ms))
         return PlanSite("+".join(site.name for site in sites), tuple(candidates))
 
     interactions = None
@@ -162,11 +160,8 @@ def _merged(
 
 def _sum_of_costs(_sites: tuple[PlanSite, ...], parts: tuple[Candidate, ...]) -> JointCost:
     latencies = [part.latency_ms for part in parts if part.latency_ms is not None]
-    return JointCost(
-        sum(part.size_bytes for part in parts),
-        sum(part.bit_operations for part in parts),
-        sum(latencies) if len(latencies) == len(parts) else None,
-    )
+    operations = sum(part.bit_operations for part in parts)
+    return JointCost(operations, sum(latencies) if len(latencies) == len(parts) else None)
 
 
 def _members(problem: Problem, groups: Sequence[Sequence[str]]) -> tuple[tuple[int, ...], ...]:

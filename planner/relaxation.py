@@ -39,29 +39,19 @@ class Relaxation:
 
 def relax(costs: Sequence[FloatArray], damages: Sequence[FloatArray]) -> Relaxation:
     """The relaxation of sites whose candidates are efficient and cost ascending (one array per site)."""
-    runs: list[float] = []
-    drops: list[float] = []
-    sites: list[int] = []
-    for site, (site_costs, site_damages) in enumerate(zip(costs, damages, strict=True)):
-        hull = _lower_hull(site_costs, site_damages)
-        runs.extend(np.diff(site_costs[hull]).tolist())
-        drops.extend((-np.diff(site_damages[hull])).tolist())
-        sites.extend([site] * (len(hull) - 1))
-    run_array, drop_array = np.array(runs), np.array(drops)
-    slopes = drop_array / run_array
+    hulls = [_lower_hull(*site) for site in zip(costs, damages, strict=True)]
+    runs = np.concatenate([np.diff(own[hull]) for own, hull in zip(costs, hulls, strict=True)])
+    drops = np.concatenate([-np.diff(own[hull]) for own, hull in zip(damages, hulls, strict=True)])
+    sites = np.repeat(np.arange(len(hulls)), [len(hull) - 1 for hull in hulls])
+    slopes = drops / runs
     order = np.argsort(-slopes, kind="stable")
-    run_array, drop_array = run_array[order], drop_array[order]
+    runs, drops = runs[order], drops[order]
     cheapest = sum(float(site_costs[0]) for site_costs in costs)
     best = sum(float(site_damages[-1]) for site_damages in damages)
     # from the small end: the last vertices keep their relative precision even when damages span many decades
-    remaining = np.append(np.cumsum(drop_array[::-1])[::-1], 0.0)
+    remaining = np.append(np.cumsum(drops[::-1])[::-1], 0.0)
     return Relaxation(
-        slopes[order],
-        run_array,
-        drop_array,
-        np.array(sites, dtype=np.int64)[order],
-        cheapest + np.append(0.0, np.cumsum(run_array)),
-        best + remaining,
+        slopes[order], runs, drops, sites[order], cheapest + np.append(0.0, np.cumsum(runs)), best + remaining
     )
 
 

@@ -18,7 +18,7 @@ def product_cost(sites, parts) -> JointCost:
     """Bytes add up; bit operations are the product of the widths, times MACs that the names stand for."""
     macs = sum(int(site.name.removeprefix("site")) + 1 for site in sites)
     operations = macs * int(np.prod([part.format.bits for part in parts]))
-    return JointCost(sum(part.size_bytes for part in parts), operations)
+    return JointCost(operations)
 
 
 def coupled_operations(problem: Problem, groups: list[list[int]], choices: np.ndarray) -> np.ndarray:
@@ -111,7 +111,7 @@ def test_two_steps_are_one(random_problem, every_plan, groups):
     names = [[tied.problem.sites[site].name for site in group] for group in groups]
 
     def cost(sites, parts) -> JointCost:
-        return JointCost(sum(part.size_bytes for part in parts), 0)
+        return JointCost(0)
 
     merged = merge_sites(tied.problem, names, cost)
     both = tied.then(merged)
