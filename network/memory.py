@@ -19,20 +19,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
+import onnx_ir as ir
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
 from network.onnx_graph import graphs, names_read, own_inputs, shape_of, shape_skeleton, subgraphs
 
 ASSUMED_LENGTH = 64
 
-_BITS: Mapping[int, int] = {
-    TensorProto.UINT8: 8, TensorProto.INT8: 8, TensorProto.BOOL: 8,
-    TensorProto.UINT16: 16, TensorProto.INT16: 16, TensorProto.FLOAT16: 16, TensorProto.BFLOAT16: 16,
-    TensorProto.DOUBLE: 64, TensorProto.INT64: 64, TensorProto.UINT64: 64, TensorProto.COMPLEX64: 64,
-    TensorProto.COMPLEX128: 128, TensorProto.STRING: 256,
-    TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4,
-    TensorProto.INT2: 2, TensorProto.UINT2: 2,
-}  # fmt: skip
+# Bits of types whose elements have no fixed length, and of 6-bit floats, which runtimes keep as bytes.
+_BITS: Mapping[int, int] = {TensorProto.STRING: 256, TensorProto.FLOAT6E2M3: 8, TensorProto.FLOAT6E3M2: 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +92,10 @@ def _fix_input(value: ValueInfoProto, batch: int, sample_shape: Sequence[int] | 
 
 def _element_bits(data_type: int) -> int:
     """Bits of one element; a type we do not know counts as 32."""
-    name = TensorProto.DataType.Name(data_type) if data_type in TensorProto.DataType.values() else ""
-    return 8 if name.startswith(("FLOAT8", "FLOAT6")) else _BITS.get(data_type, 32)
+    try:
+        return _BITS.get(data_type) or int(ir.DataType(data_type).bitwidth)
+    except (TypeError, ValueError):
+        return 32
 
 
 def _bytes(shape: Iterable[int], data_type: int) -> int:
