@@ -211,16 +211,13 @@ def _convert_opset(graph: ir.Model) -> ir.Model:
         if version < OLDEST_CONVERTED_OPSET:
             graph = ir.serde.deserialize_model(_converted_by_onnx(ir.serde.serialize_model(graph)))
         version_converter.convert_version(graph, TARGET_OPSET)
+        if graph.opset_imports.get("") != TARGET_OPSET:
+            raise ValueError(f"the conversion ends at opset {graph.opset_imports.get('')}")
     except (ValueError, RuntimeError, onnx.version_converter.ConvertError) as error:
         raise ModelInvalid(
             f"opset {version} cannot be converted to {TARGET_OPSET}: {error}; export the model with a newer opset "
             f"({OLDEST_CONVERTED_OPSET} or above)"
         ) from error
-    if graph.opset_imports.get("") != TARGET_OPSET:
-        raise ModelInvalid(
-            f"opset {version} cannot be converted to {TARGET_OPSET}; export the model with opset "
-            f"{OLDEST_CONVERTED_OPSET} or above"
-        )
     return graph
 
 
