@@ -70,8 +70,9 @@ def estimate_memory(
         _fix_input(value, batch, (sample_shapes or {}).get(value.name))
     inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
     sizes = _Sizes(inferred.graph, inputs)
-    weights = sum(_tensor_bytes(t) for graph in graphs(model.graph) for t in graph.initializer)
-    weights += sum(_sparse_bytes(s) for graph in graphs(model.graph) for s in graph.sparse_initializer)
+    weights = sum(_bytes(t.dims, t.data_type) for graph in graphs(model.graph) for t in graph.initializer)
+    # a sparse initializer counts at its dense size: runtimes expand it
+    weights += sum(_bytes(s.dims, s.values.data_type) for g in graphs(model.graph) for s in g.sparse_initializer)
     return MemoryEstimate(
         weights, _peak(model.graph, inputs, sizes), sizes.largest, sizes.largest_bytes, len(sizes.unknown)
     )
@@ -100,15 +101,6 @@ def _element_bits(data_type: int) -> int:
 
 def _bytes(shape: Iterable[int], data_type: int) -> int:
     return -(-math.prod(map(int, shape)) * _element_bits(data_type) // 8)
-
-
-def _tensor_bytes(tensor: TensorProto) -> int:
-    return _bytes(tensor.dims, tensor.data_type)
-
-
-def _sparse_bytes(sparse: onnx.SparseTensorProto) -> int:
-    """A sparse initializer counts at its dense size: runtimes expand it."""
-    return _bytes(sparse.dims, sparse.values.data_type)
 
 
 def _value_bytes(value: ValueInfoProto) -> tuple[int, bool]:
