@@ -162,12 +162,10 @@ def _wanted(graph: _Graph) -> set[str]:
     """What an integer kernel reads or writes, and what is only moved to get there."""
     wanted: set[str] = set()
     for node in graph.nodes:
-        rule = _KERNELS.get(node.op_type) if _is_known(node) and not _is_refused(node) else None
-        reads = rule.reads(graph, node) if rule else ()
-        if rule is None or not reads:
-            continue
+        rule = _READS.get(node.op_type) if _is_known(node) and not _is_refused(node) else None
+        reads = rule(graph, node) if rule else ()
         wanted.update(reads)
-        if rule.writes:
+        if reads and node.op_type not in _MAY_RETURN_FLOATS:
             wanted.add(graph.end(node.output[0]))
     for node in reversed(graph.nodes):
         source = node.input[0] if node.input else ""
@@ -175,14 +173,6 @@ def _wanted(graph: _Graph) -> set[str]:
         if all(graph.moved.get(name) == source and name in wanted for name in outputs) and source in graph.sole_readers:
             wanted.add(source)
     return wanted & graph.values
-
-
-@dataclass(frozen=True, slots=True)
-class _Kernel:
-    """An integer kernel: which inputs must be quantized (none where it cannot run), and whether the output must."""
-
-    reads: Callable[[_Graph, onnx.NodeProto], tuple[str, ...]]
-    writes: bool
 
 
 def _before_weight(graph: _Graph, node: onnx.NodeProto) -> tuple[str, ...]:
@@ -198,12 +188,10 @@ def _weight_or_all(graph: _Graph, node: onnx.NodeProto) -> tuple[str, ...]:
     return _before_weight(graph, node) or _all(graph, node)
 
 
-_KERNELS: Mapping[str, _Kernel] = {
-    "Conv": _Kernel(_before_weight, writes=True),
-    "Gemm": _Kernel(_before_weight, writes=False),
-    "MatMul": _Kernel(_weight_or_all, writes=False),
-    **{
-        name: _Kernel(_all, writes=True)
-        for name in ("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid")
-    },
-}
+# What an integer kernel must have quantized of its inputs, none where it cannot run.
+_READS: Mapping[str, Callable[[_Graph, onnx.NodeProto], tuple[str, ...]]] = {
+    "Conv": _before_weight,
+    "Gemm": _before_weight,
+    "MatMul": _weight_or_all,
+} | dict.fromkeys(("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid"), _all)
+_MAY_RETURN_FLOATS = ("Gemm", "MatMul")

@@ -21,7 +21,7 @@ import onnx
 import onnx.inliner
 import onnx.version_converter
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from network.errors import (
     CustomOperators,
@@ -130,8 +130,13 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
 
 
 def input_specs(model: ModelProto) -> tuple[TensorSpec, ...]:
-    """What has to be fed: graph inputs without initializers; an axis that the file leaves open is `None`."""
-    return tuple(_tensor_spec(value) for value in own_inputs(model.graph))
+    """What has to be fed to an admitted model: graph inputs without initializers; an axis that the file leaves open is
+    `None`."""
+    specs = []
+    for value in own_inputs(model.graph):
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        specs.append(TensorSpec(value.name, dtype.name, tuple(length or None for length in shape_of(value) or ())))
+    return tuple(specs)
 
 
 def _parse(data: bytes) -> ModelProto:
@@ -268,28 +273,17 @@ def _check_interface(graph: GraphProto) -> None:
             got = value.type.WhichOneof("value") or "no type"
             if got != "tensor_type":
                 raise ModelInvalid(f"{kind} {value.name!r} is of {got}; only tensors of numbers are taken")
-            _numpy_dtype(value, kind)
+            data_type = value.type.tensor_type.elem_type
+            try:
+                dtype = onnx.helper.tensor_dtype_to_np_dtype(data_type)
+            except KeyError as error:
+                raise ModelInvalid(f"{kind} {value.name!r} has the unknown element type {data_type}") from error
+            if dtype.kind not in "fiub":
+                expected = "expected floats, integers or booleans"
+                raise ModelInvalid(f"{kind} {value.name!r} has elements of type {dtype.name}; {expected}")
     for value in inputs:
         if not value.type.tensor_type.HasField("shape"):
             raise ShapesNotFixed(f"input {value.name!r} has no shape; export it with one, at least with its rank")
-
-
-def _numpy_dtype(value: ValueInfoProto, kind: str) -> np.dtype[np.generic]:
-    """The dtype of an input or output; complex numbers, strings and types without a NumPy name are refused."""
-    data_type = value.type.tensor_type.elem_type
-    try:
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(data_type)
-    except KeyError as error:
-        raise ModelInvalid(f"{kind} {value.name!r} has the unknown element type {data_type}") from error
-    if dtype.kind not in "fiub":
-        expected = "expected floats, integers or booleans"
-        raise ModelInvalid(f"{kind} {value.name!r} has elements of type {dtype.name}; {expected}")
-    return dtype
-
-
-def _tensor_spec(value: ValueInfoProto) -> TensorSpec:
-    shape = tuple(length or None for length in shape_of(value) or ())
-    return TensorSpec(value.name, _numpy_dtype(value, "input").name, shape)
 
 
 def _check_memory(model: ModelProto, max_memory_bytes: int) -> None:

@@ -21,14 +21,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import ArrayLike, NDArray
-from onnx import AttributeProto, FunctionProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
+from onnx import AttributeProto, FunctionProto, NodeProto, TensorProto, helper, numpy_helper
 
 MARK = "expanded_from"
 """Key of the metadata of a new node; the value is the operator that it is a part of."""
@@ -61,39 +62,45 @@ def expand(
         prefix: of the names of all new nodes and values; no other name may begin with it.
         opset: which the network has. The new nodes have the same meaning there as at the opset of ONNX's function.
     """
-    by_hand = _BY_HAND.get(node.op_type)
-    expansion = by_hand(_Draft(node, types, shapes, prefix, opset)) if by_hand else None
-    if expansion is None and node.op_type in _BY_FUNCTION:
-        expansion = _by_function(node, types, shapes, prefix, opset)
+    write = _FORMS.get(node.op_type)
+    expansion = write(_Draft(node, types, shapes, prefix, opset)) if write else None
     for new in expansion.nodes if expansion is not None else ():
         new.metadata_props.add(key=MARK, value=node.op_type)
     return expansion
 
 
+@dataclass
 class _Draft:
     """The nodes that stand for `node`, while they are written."""
 
-    def __init__(
-        self, node: NodeProto, types: Mapping[str, int], shapes: Mapping[str, _Shape], prefix: str, opset: int
-    ) -> None:
-        self.node = node
-        self.inputs = [*node.input]
-        self.types = types
-        self.shapes = shapes
-        self._prefix = prefix
-        self._attributes = _attributes(node, opset)
-        self._nodes: list[NodeProto] = []
-        self._constants: list[TensorProto] = []
+    node: NodeProto
+    types: Mapping[str, int]
+    shapes: Mapping[str, _Shape]
+    prefix: str
+    opset: int
+    nodes: list[NodeProto] = field(default_factory=list)
+    constants: list[TensorProto] = field(default_factory=list)
+
+    @property
+    def inputs(self) -> list[str]:
+        return list(self.node.input)
+
+    @cached_property
+    def attributes(self) -> dict[str, AttributeProto]:
+        """By name, with the defaults of those that the node leaves out."""
+        declared = onnx.defs.get_schema(self.node.op_type, self.opset, "").attributes
+        defaults = {name: a.default_value for name, a in declared.items() if a.default_value.type}
+        return defaults | {attribute.name: attribute for attribute in self.node.attribute}
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute of the node; the operator's default where the node has none."""
-        attribute = self._attributes.get(name)
+        attribute = self.attributes.get(name)
         return default if attribute is None else helper.get_attribute_value(attribute)
 
     def __call__(self, op_type: str, *inputs: str, **attributes: Any) -> str:
         """One more node; the name of its output."""
-        name = f"{self._prefix}{op_type}_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(op_type, inputs, [name], name, **attributes))
+        name = f"{self.prefix}{op_type}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op_type, inputs, [name], name, **attributes))
         return name
 
     def integers(self, *values: int) -> str:
@@ -122,13 +129,13 @@ class _Draft:
 
     def done(self) -> Expansion:
         """With the last node's output as that of the node."""
-        self._nodes[-1].output[0] = self.node.output[0]
-        return Expansion(tuple(self._nodes), tuple(self._constants))
+        self.nodes[-1].output[0] = self.node.output[0]
+        return Expansion(tuple(self.nodes), tuple(self.constants))
 
     def _constant(self, values: NDArray[Any], type_: int = 0) -> str:
-        name = f"{self._prefix}constant_{len(self._constants)}"
+        name = f"{self.prefix}constant_{len(self.constants)}"
         values = values.astype(helper.tensor_dtype_to_np_dtype(type_)) if type_ else values
-        self._constants.append(numpy_helper.from_array(values, name))
+        self.constants.append(numpy_helper.from_array(values, name))
         return name
 
 
@@ -188,7 +195,7 @@ def _group_normalization(draft: _Draft) -> Expansion:
 
 
 def _attention(draft: _Draft) -> Expansion | None:
-    """softmax(q k' * scale) v with as many heads of queries as of keys; None for any other form.
+    """softmax(q k' * scale) v with as many heads of queries as of keys; ONNX's function for any other form.
 
     q [B, H, L, D], k [B, H, S, D], v [B, H, S, Dv], or [B, L, H * D] and so on, with the number of heads as attributes.
     """
@@ -199,7 +206,7 @@ def _attention(draft: _Draft) -> Expansion | None:
     extra = any(draft.inputs[3:]) or any(draft.node.output[1:]) or draft.get("is_causal") or draft.get("softcap")
     windows = any(draft.get(f"{side}_window_size", -1) >= 0 for side in ("left", "right"))
     if extra or windows or not single or scale <= 0:
-        return None
+        return _by_function(draft)
     heads_first = (0, 2, 1, 3)
     if packed:
         split = draft.integers(0, 0, heads, -1)
@@ -230,17 +237,14 @@ def _plain_heads(draft: _Draft) -> tuple[int, int, bool]:
     return heads, width // heads if packed else width, packed
 
 
-def _by_function(
-    node: NodeProto, types: Mapping[str, int], shapes: Mapping[str, _Shape], prefix: str, opset: int
-) -> Expansion | None:
+def _by_function(draft: _Draft) -> Expansion | None:
     """ONNX's own function with the node's names in it, constants as initializers, and without what nothing reads.
 
     None where ONNX needs types or shapes for it that are not known.
     """
-    function = _function(node, [_type(name, types, shapes) for name in node.input], opset)
+    function, node = _function(draft), draft.node
     if function is None:
         return None
-    attributes = _attributes(node, opset)
     names = dict.fromkeys(function.input, "") | dict(zip(function.input, node.input, strict=False)) | {"": ""}
     outputs = {inner: outer for inner, outer in zip(function.output, node.output, strict=False) if outer}
     names |= outputs
@@ -250,11 +254,11 @@ def _by_function(
             names[inner.output[0]] = names[inner.input[0]]
             continue
         for name in inner.output:
-            names.setdefault(name, prefix + name)
-        new = NodeProto(op_type=inner.op_type, name=f"{prefix}{inner.op_type}_{position}")
+            names.setdefault(name, draft.prefix + name)
+        new = NodeProto(op_type=inner.op_type, name=f"{draft.prefix}{inner.op_type}_{position}")
         new.input.extend(names[name] for name in inner.input)
         new.output.extend(names[name] for name in inner.output)
-        new.attribute.extend(_resolved(inner.attribute, attributes))
+        new.attribute.extend(_resolved(inner.attribute, draft.attributes))
         if new.op_type == "Constant":
             constants[new.output[0]] = _constant(new)
         else:
@@ -264,8 +268,14 @@ def _by_function(
     return Expansion(tuple(kept), tuple(tensor for name, tensor in constants.items() if name in read))
 
 
-def _function(node: NodeProto, types: Sequence[TypeProto], opset: int) -> FunctionProto | None:
-    schema: Any = onnx.defs.get_schema(node.op_type, opset, "")  # its stubs lack what follows
+def _function(draft: _Draft) -> FunctionProto | None:
+    node = draft.node
+    schema: Any = onnx.defs.get_schema(node.op_type, draft.opset, "")  # its stubs lack what follows
+    known = {name: type_ for name in node.input if (type_ := draft.types.get(name))}
+    types = [
+        helper.make_tensor_type_proto(known[name], draft.shapes.get(name)) if name in known else onnx.TypeProto()
+        for name in node.input
+    ]
     version = max(schema.context_dependent_function_opset_versions)
     whole = NodeProto()
     whole.CopyFrom(node)
@@ -278,17 +288,6 @@ def _function(node: NodeProto, types: Sequence[TypeProto], opset: int) -> Functi
     except RuntimeError:
         return None
     return FunctionProto.FromString(function) if function else None
-
-
-def _type(name: str, types: Mapping[str, int], shapes: Mapping[str, _Shape]) -> TypeProto:
-    return helper.make_tensor_type_proto(types[name], shapes.get(name)) if types.get(name) else TypeProto()
-
-
-def _attributes(node: NodeProto, opset: int) -> dict[str, AttributeProto]:
-    """By name, with the defaults of those that the node leaves out."""
-    declared = onnx.defs.get_schema(node.op_type, opset, "").attributes
-    defaults = {name: a.default_value for name, a in declared.items() if a.default_value.type}
-    return defaults | {attribute.name: attribute for attribute in node.attribute}
 
 
 def _resolved(attributes: Iterable[AttributeProto], outer: Mapping[str, AttributeProto]) -> Iterable[AttributeProto]:
@@ -325,11 +324,11 @@ def _needed(nodes: Sequence[NodeProto], outputs: Iterable[str]) -> list[NodeProt
     return kept[::-1]
 
 
-_BY_HAND: Mapping[str, Callable[[_Draft], Expansion | None]] = {
+_FORMS: Mapping[str, Callable[[_Draft], Expansion | None]] = {
     "Gelu": _gelu,
     "Swish": _swish,
     "RMSNormalization": _rms_normalization,
     "GroupNormalization": _group_normalization,
     "Attention": _attention,
+    "RotaryEmbedding": _by_function,
 }
-_BY_FUNCTION = frozenset({"Attention", "RotaryEmbedding"})

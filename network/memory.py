@@ -19,20 +19,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
+import onnx_ir as ir
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
 from network.onnx_graph import graphs, names_read, own_inputs, shape_of, shape_skeleton, subgraphs
 
 ASSUMED_LENGTH = 64
 
-_BITS: Mapping[int, int] = {
-    TensorProto.UINT8: 8, TensorProto.INT8: 8, TensorProto.BOOL: 8,
-    TensorProto.UINT16: 16, TensorProto.INT16: 16, TensorProto.FLOAT16: 16, TensorProto.BFLOAT16: 16,
-    TensorProto.DOUBLE: 64, TensorProto.INT64: 64, TensorProto.UINT64: 64, TensorProto.COMPLEX64: 64,
-    TensorProto.COMPLEX128: 128, TensorProto.STRING: 256,
-    TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4,
-    TensorProto.INT2: 2, TensorProto.UINT2: 2,
-}  # fmt: skip
+# Bits of types whose elements have no fixed length, and of 6-bit floats, which runtimes keep as bytes.
+_BITS: Mapping[int, int] = {TensorProto.STRING: 256, TensorProto.FLOAT6E2M3: 8, TensorProto.FLOAT6E3M2: 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +70,9 @@ def estimate_memory(
         _fix_input(value, batch, (sample_shapes or {}).get(value.name))
     inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
     sizes = _Sizes(inferred.graph, inputs)
-    weights = sum(_tensor_bytes(t) for graph in graphs(model.graph) for t in graph.initializer)
-    weights += sum(_sparse_bytes(s) for graph in graphs(model.graph) for s in graph.sparse_initializer)
+    weights = sum(_bytes(t.dims, t.data_type) for graph in graphs(model.graph) for t in graph.initializer)
+    # a sparse initializer counts at its dense size: runtimes expand it
+    weights += sum(_bytes(s.dims, s.values.data_type) for g in graphs(model.graph) for s in g.sparse_initializer)
     return MemoryEstimate(
         weights, _peak(model.graph, inputs, sizes), sizes.largest, sizes.largest_bytes, len(sizes.unknown)
     )
@@ -97,21 +93,14 @@ def _fix_input(value: ValueInfoProto, batch: int, sample_shape: Sequence[int] | 
 
 def _element_bits(data_type: int) -> int:
     """Bits of one element; a type we do not know counts as 32."""
-    name = TensorProto.DataType.Name(data_type) if data_type in TensorProto.DataType.values() else ""
-    return 8 if name.startswith(("FLOAT8", "FLOAT6")) else _BITS.get(data_type, 32)
+    try:
+        return _BITS.get(data_type) or int(ir.DataType(data_type).bitwidth)
+    except (TypeError, ValueError):
+        return 32
 
 
 def _bytes(shape: Iterable[int], data_type: int) -> int:
     return -(-math.prod(map(int, shape)) * _element_bits(data_type) // 8)
-
-
-def _tensor_bytes(tensor: TensorProto) -> int:
-    return _bytes(tensor.dims, tensor.data_type)
-
-
-def _sparse_bytes(sparse: onnx.SparseTensorProto) -> int:
-    """A sparse initializer counts at its dense size: runtimes expand it."""
-    return _bytes(sparse.dims, sparse.values.data_type)
 
 
 def _value_bytes(value: ValueInfoProto) -> tuple[int, bool]:

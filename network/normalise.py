@@ -155,27 +155,21 @@ def _gather_of_shape(op: Any, x: ir.Value, index: ir.Value) -> Any:
     return op.Gather(op.Shape(x), index)
 
 
-def _known_dimension(x: ir.Value, index: ir.Value) -> int | None:
+def _constant_dimension(op: Any, x: ir.Value, index: ir.Value, **_: Any) -> Any:
+    """None, which keeps the node, where the dimension is not known."""
     if x.shape is None or index.const_value is None or index.const_value.shape.rank() != 0:
         return None
     position = int(index.const_value.numpy())
     dimension = x.shape[position] if -len(x.shape) <= position < len(x.shape) else None
-    return dimension if isinstance(dimension, int) else None
-
-
-def _is_known(_context: Any, x: ir.Value, index: ir.Value, **_: Any) -> bool:
-    return _known_dimension(x, index) is not None
-
-
-def _constant_dimension(op: Any, x: ir.Value, index: ir.Value, **_: Any) -> Any:
-    return op.Constant(value_int=_known_dimension(x, index))
+    return op.Constant(value_int=dimension) if isinstance(dimension, int) else None
 
 
 def _slice(op: Any, shape: ir.Value, start: ir.Value, end: ir.Value) -> Any:
     return op.Slice(shape, start, end)
 
 
-def _known_dimensions(shape: ir.Value, start: ir.Value, end: ir.Value) -> list[int] | None:
+def _constant_dimensions(op: Any, shape: ir.Value, start: ir.Value, end: ir.Value, **_: Any) -> Any:
+    """None where not all dimensions are known."""
     node = shape.producer()
     if node is None or node.op_type != "Shape" or node.attributes.get_int("start") or "end" in node.attributes:
         return None
@@ -185,23 +179,15 @@ def _known_dimensions(shape: ir.Value, start: ir.Value, end: ir.Value) -> list[i
     first, last = (int(value.const_value.numpy().item()) for value in (start, end) if value.const_value is not None)
     dimensions = list(of.shape)[first:last]
     known = [dimension for dimension in dimensions if isinstance(dimension, int)]
-    return known if known and len(known) == len(dimensions) else None
-
-
-def _are_known(_context: Any, shape: ir.Value, start: ir.Value, end: ir.Value, **_: Any) -> bool:
-    return _known_dimensions(shape, start, end) is not None
-
-
-def _constant_dimensions(op: Any, shape: ir.Value, start: ir.Value, end: ir.Value, **_: Any) -> Any:
-    return op.Constant(value_ints=_known_dimensions(shape, start, end))
+    return op.Constant(value_ints=known) if known and len(known) == len(dimensions) else None
 
 
 # `x.shape[i]` and `x.shape[i:j]` as exporters write them. onnxscript folds the first only for a list of indices and a
 # stated axis; and folding the whole shape first is no way, because the batch axis is not known.
 _ONE_DIMENSION = pattern.RewriteRuleSet(
     [
-        pattern.RewriteRule(_gather_of_shape, _constant_dimension, _is_known, name="one_dimension"),
-        pattern.RewriteRule(_slice, _constant_dimensions, _are_known, name="several_dimensions"),
+        pattern.RewriteRule(_gather_of_shape, _constant_dimension, name="one_dimension"),
+        pattern.RewriteRule(_slice, _constant_dimensions, name="several_dimensions"),
     ]
 )
 
@@ -225,16 +211,13 @@ def _convert_opset(graph: ir.Model) -> ir.Model:
         if version < OLDEST_CONVERTED_OPSET:
             graph = ir.serde.deserialize_model(_converted_by_onnx(ir.serde.serialize_model(graph)))
         version_converter.convert_version(graph, TARGET_OPSET)
+        if graph.opset_imports.get("") != TARGET_OPSET:
+            raise ValueError(f"the conversion ends at opset {graph.opset_imports.get('')}")
     except (ValueError, RuntimeError, onnx.version_converter.ConvertError) as error:
         raise ModelInvalid(
             f"opset {version} cannot be converted to {TARGET_OPSET}: {error}; export the model with a newer opset "
             f"({OLDEST_CONVERTED_OPSET} or above)"
         ) from error
-    if graph.opset_imports.get("") != TARGET_OPSET:
-        raise ModelInvalid(
-            f"opset {version} cannot be converted to {TARGET_OPSET}; export the model with opset "
-            f"{OLDEST_CONVERTED_OPSET} or above"
-        )
     return graph
 
 

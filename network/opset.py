@@ -104,7 +104,8 @@ def lower(proto: ModelProto, opset: int) -> None:
         return
     nodes = [(node, known) for node, known in _nodes(proto.graph, _Values()) if is_standard(node)]
     blocked = [(node, known) for node, known in nodes if _at(node, known, opset, "") is None]
-    _refuse([(node, known, _obstacle(node, known, opset) or "") for node, known in blocked], opset)
+    if blocked:
+        raise _unreachable(blocked, opset)
     _rewrite(proto.graph, _Values(), opset, _names(proto.graph))
     imported[0].version = opset
     proto.ir_version = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
@@ -176,19 +177,17 @@ def _free_prefix(node: NodeProto, taken: set[str]) -> str:
     return next(prefix for prefix in prefixes if not any(other.startswith(prefix) for other in taken))
 
 
-def _refuse(blocked: Sequence[tuple[NodeProto, _Values, str]], opset: int) -> None:
-    """Say what stands in the way, unless nothing does."""
-    if not blocked:
-        return
+def _unreachable(blocked: Sequence[tuple[NodeProto, _Values]], opset: int) -> OpsetNotReachable:
+    """What stands in the way."""
     users: dict[str, list[str]] = {}
-    for node, _, why in blocked:
-        users.setdefault(f"{node.op_type} {why}", []).append(repr(label(node)))
+    for node, known in blocked:
+        users.setdefault(f"{node.op_type} {_obstacle(node, known, opset)}", []).append(repr(label(node)))
     newer = range(opset + 1, TARGET_OPSET + 1)
-    oldest = max(next(o for o in newer if _at(node, known, o, "")) for node, known, _ in blocked)
+    oldest = max(next(o for o in newer if _at(node, known, o, "")) for node, known in blocked)
     obstacles = "; ".join(
         f"{what} ({'node' if len(names) == 1 else 'nodes'} {listing(names)})" for what, names in users.items()
     )
-    raise OpsetNotReachable(
+    return OpsetNotReachable(
         f"the network cannot have opset {opset}: {obstacles}. The oldest opset that it can have is {oldest}: set opset "
         f"to {oldest} or above, with a target that takes it, or export the network without these operators"
     )

@@ -11,6 +11,7 @@ count as inputs of the node.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -24,6 +25,8 @@ from network.onnx_graph import names_read, shape_skeleton
 from network.runtime import session_of
 
 Values = dict[str, NDArray[np.generic]]
+
+_NONE: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 
 
 class SegmentedNetwork:
@@ -78,24 +81,15 @@ class SegmentedNetwork:
         needed = set(self._outputs).union(*self._reads[cut:])
         return [name for name in known if name in needed]
 
-    def between(
-        self,
-        start: int,
-        stop: int,
-        weights: Collection[str] = (),
-        replaced: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
-    ) -> Segment:
+    def between(self, start: int, stop: int, replaced: Mapping[str, NDArray[np.float32]] = _NONE) -> Segment:
         """Nodes `start` to `stop - 1`: from the values live at `start` to those live at `stop`.
 
-        The initializers that are named in `weights` are inputs too; those in `replaced` have the values given there.
+        The initializers that are named in `replaced` have the values given there.
         """
-        return self._segment(start, stop, self.live_values(stop), weights, replaced)
+        return self._segment(start, stop, self.live_values(stop), (), replaced)
 
     def after(
-        self,
-        start: int,
-        weights: Collection[str] = (),
-        replaced: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
+        self, start: int, weights: Collection[str] = (), replaced: Mapping[str, NDArray[np.float32]] = _NONE
     ) -> Segment:
         """Nodes from `start` to the end: from the values live at `start` to the graph outputs, in graph order.
 
@@ -109,7 +103,7 @@ class SegmentedNetwork:
         stop: int,
         outputs: Sequence[str],
         weights: Collection[str],
-        replaced: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
+        replaced: Mapping[str, NDArray[np.float32]],
     ) -> Segment:
         nodes = self._nodes[start:stop]
         used = set[str]().union(*self._reads[start:stop])
@@ -136,28 +130,23 @@ class SegmentedNetwork:
         return Segment(session, fed, computed, outputs)
 
 
+@dataclass(frozen=True, slots=True)
 class Segment:
-    """One part of a network, ready to run."""
+    """One part of a network, ready to run: `session` makes `computed` from `fed`; it is None where there is nothing to
+    compute."""
 
-    def __init__(
-        self,
-        session: onnxruntime.InferenceSession | None,
-        fed: list[str],
-        computed: list[str],
-        outputs: Sequence[str],
-    ) -> None:
-        self._session = session
-        self._fed = fed
-        self._computed = computed
-        self._outputs = outputs
+    session: onnxruntime.InferenceSession | None
+    fed: Sequence[str]
+    computed: Sequence[str]
+    outputs: Sequence[str]
 
     def run(self, values: Mapping[str, NDArray[np.generic]]) -> Values:
         """The segment's outputs; one that the segment only passes on is taken from `values`."""
         results: Values = {}
-        if self._session is not None:
-            arrays = self._session.run(self._computed, {name: values[name] for name in self._fed})
-            results = dict(zip(self._computed, arrays, strict=True))
-        return {name: results[name] if name in results else values[name] for name in self._outputs}
+        if self.session is not None:
+            arrays = self.session.run(self.computed, {name: values[name] for name in self.fed})
+            results = dict(zip(self.computed, arrays, strict=True))
+        return {name: results[name] if name in results else values[name] for name in self.outputs}
 
 
 def _value_types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:

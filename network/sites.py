@@ -98,12 +98,10 @@ def _convolution(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> La
     weight = node.input[1]
     if weight not in weights:
         return None
-    shape = weights[weight]
-    if node.op_type == "Conv":  # [C_out, C_in / group, *kernel]
-        channel_axis, positions = 0, _elements(shapes, node.output[0]) * math.prod(shape[1:])
-    else:  # [C_in, C_out / group, *kernel]
-        channel_axis, positions = 1, _elements(shapes, node.input[0]) * math.prod(shape[1:])
-    return Layer(node.name, node.op_type, weight, channel_axis, positions, attributes(node).get("group", 1))
+    # Conv has [C_out, C_in / group, *kernel], ConvTranspose [C_in, C_out / group, *kernel]
+    channel_axis, positions = (0, node.output[0]) if node.op_type == "Conv" else (1, node.input[0])
+    macs = _elements(shapes, positions) * math.prod(weights[weight][1:])
+    return Layer(node.name, node.op_type, weight, channel_axis, macs, attributes(node).get("group", 1))
 
 
 def _gemm(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> Layer | None:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from network.graph import Network
 from network.onnx_graph import names_read
 from network.runtime import session_of
+from network.segments import Segment
 
 Visit = Callable[[str, NDArray[np.generic]], None]
 
@@ -40,14 +40,11 @@ class Taps:
             raise ValueError(f"expected graph inputs and outputs of nodes, got {', '.join(map(repr, unknown))}")
         if not tensors:
             raise ValueError("expected at least one tensor to look at, got none")
-        self._tensors = tuple(dict.fromkeys(tensors))
-        self._computed = [name for name in self._tensors if name in made]
-        self._session: onnxruntime.InferenceSession | None = None
-        self._fed: list[str] = []
-        if self._computed:
-            model = _cut(network.proto, self._computed)
-            self._fed = [value.name for value in model.graph.input]
-            self._session = session_of(model, threads)
+        shown = list(dict.fromkeys(tensors))
+        computed = [name for name in shown if name in made]
+        model = _cut(network.proto, computed)
+        session = session_of(model, threads) if computed else None
+        self._part = Segment(session, [value.name for value in model.graph.input], computed, shown)
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]], visit: Visit) -> None:
         """One batch: `visit(name, values)` for every tensor, in the order in which they were named.
@@ -55,13 +52,9 @@ class Taps:
         Args:
             inputs: arrays `[samples, ...]` by graph input name.
         """
-        values: dict[str, NDArray[np.generic]] = dict(inputs)
-        if self._session is not None:
-            outputs = self._session.run(self._computed, {name: inputs[name] for name in self._fed})
-            values.update(zip(self._computed, outputs, strict=True))
-            del outputs  # so that each may be freed after its visit
-        for name in self._tensors:
-            visit(name, values.pop(name))
+        values = self._part.run(inputs)
+        for name in list(values):
+            visit(name, values.pop(name))  # so that each may be freed after its visit
 
 
 def output_name(node: onnx.NodeProto, place: int) -> str:

@@ -3,7 +3,7 @@
 Importing this package fills the registry.
 """
 
-from network.operators import (
+from network.operators import (  # noqa: F401  (importing them fills it)
     activation,
     arithmetic,
     attention,
@@ -12,7 +12,6 @@ from network.operators import (
     elementwise,
     indexing,
     linear,
-    logic,
     normalization,
     pooling,
     recurrent,
@@ -20,21 +19,3 @@ from network.operators import (
     resize,
     shape,
 )
-
-__all__ = [
-    "activation",
-    "arithmetic",
-    "attention",
-    "convolution",
-    "creation",
-    "elementwise",
-    "indexing",
-    "linear",
-    "logic",
-    "normalization",
-    "pooling",
-    "recurrent",
-    "reduction",
-    "resize",
-    "shape",
-]

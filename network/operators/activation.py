@@ -16,11 +16,6 @@ SELU_GAMMA = 1.05070102214813232421875
 SOFTPLUS_LINEAR_FROM = 40.0
 
 
-@operator("Relu")
-def relu(_: Node, x: Tensor) -> Tensor:
-    return torch.relu(x)
-
-
 @operator("LeakyRelu", since=6)
 def leaky_relu(node: Node, x: Tensor) -> Tensor:
     return F.leaky_relu(x, node.get("alpha", 0.01))
@@ -53,34 +48,14 @@ def celu(node: Node, x: Tensor) -> Tensor:
     return F.celu(x, node.get("alpha", 1.0))
 
 
-@operator("Sigmoid")
-def sigmoid(_: Node, x: Tensor) -> Tensor:
-    return torch.sigmoid(x)
-
-
 @operator("HardSigmoid")
 def hard_sigmoid(node: Node, x: Tensor) -> Tensor:
     return torch.clamp(x * node.get("alpha", 0.2) + node.get("beta", 0.5), 0.0, 1.0)
 
 
-@operator("HardSwish", since=14)
-def hard_swish(_: Node, x: Tensor) -> Tensor:
-    return F.hardswish(x)
-
-
-@operator("Tanh")
-def tanh(_: Node, x: Tensor) -> Tensor:
-    return torch.tanh(x)
-
-
 @operator("Softplus")
 def softplus(_: Node, x: Tensor) -> Tensor:
     return F.softplus(x, beta=1.0, threshold=SOFTPLUS_LINEAR_FROM)
-
-
-@operator("Softsign")
-def softsign(_: Node, x: Tensor) -> Tensor:
-    return F.softsign(x)
 
 
 @operator("Gelu", since=20)
@@ -92,11 +67,6 @@ def gelu(node: Node, x: Tensor) -> Tensor:
 def swish(node: Node, x: Tensor) -> Tensor:
     alpha = node.get("alpha", 1.0)
     return F.silu(x) if alpha == 1.0 else x * torch.sigmoid(alpha * x)
-
-
-@operator("Mish", since=18)
-def mish(_: Node, x: Tensor) -> Tensor:
-    return F.mish(x)
 
 
 @operator("Shrink", since=9)

@@ -1,4 +1,4 @@
-"""Arithmetic of two or more tensors, broadcast as in numpy; and Clip."""
+"""Arithmetic of tensors, broadcast as in numpy, with attributes or of any number of tensors; and Clip."""
 
 from __future__ import annotations
 
@@ -9,21 +9,6 @@ from torch import Tensor
 
 from network.operators.node import Node
 from network.operators.registry import operator
-
-
-@operator("Add", since=7)
-def add(_: Node, a: Tensor, b: Tensor) -> Tensor:
-    return a + b
-
-
-@operator("Sub", since=7)
-def sub(_: Node, a: Tensor, b: Tensor) -> Tensor:
-    return a - b
-
-
-@operator("Mul", since=7)
-def mul(_: Node, a: Tensor, b: Tensor) -> Tensor:
-    return a * b
 
 
 @operator("Div", since=7)
@@ -74,6 +59,23 @@ def clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None =
     if isinstance(lower, Tensor) or isinstance(upper, Tensor):  # torch takes two tensors or two numbers
         return torch.clamp(x, low, high)
     return x if lower is None and upper is None else torch.clamp(x, lower, upper)
+
+
+@operator("IsInf", since=10)
+def is_inf(node: Node, x: Tensor) -> Tensor:
+    """Where x is infinite, of the signs that `detect_negative` and `detect_positive` ask for."""
+    infinite = torch.isinf(x)
+    if not node.get("detect_negative", 1):
+        infinite = infinite & (x > 0)
+    if not node.get("detect_positive", 1):
+        infinite = infinite & (x < 0)
+    return infinite
+
+
+@operator("BitShift", since=11)
+def bit_shift(node: Node, x: Tensor, bits: Tensor) -> Tensor:
+    """x shifted by `bits` in `direction`."""
+    return x << bits if node.get("direction") == "LEFT" else x >> bits
 
 
 def _number(operand: Tensor, x: Tensor) -> Tensor | int | float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from network.operators.node import Node
 from network.operators.registry import operator
-from network.operators.window import Window, of_rank, pad_spatial, sliding_window, split_padding
+from network.operators.window import Window, of_rank, pad_axes, sliding_window, split_padding
 
 _Convolution = Callable[..., Tensor]
 _CONVOLUTIONS: Mapping[int, _Convolution] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -27,7 +28,7 @@ def conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     window = sliding_window(node, weight.shape[2:], x.shape[2:])
     padding: Sequence[int] = window.begin
     if not window.symmetric:
-        x = pad_spatial(x, window.begin, window.end)
+        x = pad_axes(x, window.begin, window.end)
         padding = (0,) * len(window.kernel)
     return convolution(x, weight, bias, window.strides, padding, window.dilations, node.get("group", 1))
 
@@ -48,7 +49,7 @@ def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = 
     zeros = (0,) * rank
     full = convolution(x, weight, None, window.strides, zeros, zeros, group, window.dilations)
     end = tuple(o - e for o, e in zip(output_padding, window.end, strict=True))
-    result = pad_spatial(full, tuple(-b for b in window.begin), end)
+    result = pad_axes(full, tuple(-b for b in window.begin), end)
     return result if bias is None else result + bias.reshape(-1, *(1,) * rank)
 
 
@@ -56,23 +57,19 @@ def _transposed_window(
     node: Node, kernel: Sequence[int], sizes: Sequence[int], output_padding: Sequence[int]
 ) -> Window:
     """Padding of a transposed convolution: given, or what makes the output `output_shape` or input * stride."""
-    auto_pad = node.get("auto_pad", "NOTSET")
-    rank = len(sizes)
-    strides = tuple(node.get("strides") or (1,) * rank)
-    output_shape = node.get("output_shape")
+    window = sliding_window(node, kernel, sizes)
+    auto_pad, output_shape = node.get("auto_pad", "NOTSET"), node.get("output_shape")
     if output_shape is None and auto_pad in ("NOTSET", "VALID"):
-        return sliding_window(node, kernel, sizes)
-    targets = (
-        [size * stride for size, stride in zip(sizes, strides, strict=True)]
-        if output_shape is None
-        else output_shape[-rank:]
-    )
-    dilations = tuple(node.get("dilations") or (1,) * rank)
+        return window
+    if output_shape is None:
+        targets = [size * stride for size, stride in zip(sizes, window.strides, strict=True)]
+    else:
+        targets = output_shape[-len(sizes) :]
     totals = [
-        stride * (size - 1) + extra + (k - 1) * dilation + 1 - target
-        for stride, size, extra, k, dilation, target in zip(
-            strides, sizes, output_padding, kernel, dilations, targets, strict=True
+        stride * (size - 1) + extra + extent - target
+        for stride, size, extra, extent, target in zip(
+            window.strides, sizes, output_padding, window.extent, targets, strict=True
         )
     ]
     begin, end = split_padding(totals, extra_at_end=auto_pad == "SAME_UPPER")
-    return Window(tuple(kernel), strides, dilations, begin, end)
+    return replace(window, begin=begin, end=end)

@@ -21,13 +21,9 @@ def constant(node: Node) -> Tensor:
     value = node.get("value")
     if isinstance(value, Tensor):
         return value
-    for attribute, dtype in (
-        ("value_float", node.float_dtype),
-        ("value_floats", node.float_dtype),
-        ("value_int", torch.int64),
-        ("value_ints", torch.int64),
-    ):
+    for attribute in ("value_float", "value_floats", "value_int", "value_ints"):
         if attribute in node.attributes:
+            dtype = node.float_dtype if "float" in attribute else torch.int64
             return torch.tensor(node.get(attribute), dtype=dtype)
     raise UnsupportedOperators(f"Constant (node {node.name!r}) has none of the attributes that carry a value")
 

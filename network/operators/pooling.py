@@ -14,7 +14,7 @@ from torch import Tensor
 
 from network.operators.node import Node
 from network.operators.registry import operator
-from network.operators.window import Window, of_rank, pad_spatial, sliding_window
+from network.operators.window import Window, of_rank, pad_axes, sliding_window
 
 _MAX: Mapping[int, Callable[..., Tensor]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE: Mapping[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -33,7 +33,7 @@ def max_pool(node: Node, x: Tensor) -> Tensor:
     overhang = _overhang(node, window, x.shape[2:])
     if any(overhang) or not _native(window):
         end = [e + o for e, o in zip(window.end, overhang, strict=True)]
-        x = pad_spatial(x, window.begin, end, float("-inf"))
+        x = pad_axes(x, window.begin, end, float("-inf"))
         return pool(x, window.kernel, window.strides, 0, window.dilations)
     return pool(x, window.kernel, window.strides, window.begin, window.dilations)
 
@@ -48,10 +48,10 @@ def average_pool(node: Node, x: Tensor) -> Tensor:
     if not any(overhang) and _native(window) and set(window.dilations) <= {1}:
         return pool(x, window.kernel, window.strides, window.begin, False, include_pad)
     ones = torch.ones_like(x[:1, :1])
-    inside = pad_spatial(ones, window.begin, window.end, 1.0 if include_pad else 0.0)
-    counts = _window_sums(pad_spatial(inside, (0,) * len(overhang), overhang), window)
+    inside = pad_axes(ones, window.begin, window.end, 1.0 if include_pad else 0.0)
+    counts = _window_sums(pad_axes(inside, (0,) * len(overhang), overhang), window)
     end = [e + o for e, o in zip(window.end, overhang, strict=True)]
-    return _window_sums(pad_spatial(x, window.begin, end), window) / counts
+    return _window_sums(pad_axes(x, window.begin, end), window) / counts
 
 
 @operator("LpPool", since=2)
@@ -60,7 +60,7 @@ def lp_pool(node: Node, x: Tensor) -> Tensor:
     p: int = node.get("p", 2)
     window = _pooling_window(node, x)
     end = [e + o for e, o in zip(window.end, _overhang(node, window, x.shape[2:]), strict=True)]
-    return _window_sums(pad_spatial(x.abs().pow(p), window.begin, end), window).pow(1 / p)
+    return _window_sums(pad_axes(x.abs().pow(p), window.begin, end), window).pow(1 / p)
 
 
 @operator("GlobalAveragePool")

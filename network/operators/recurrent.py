@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 
 from network.operators.node import Node
-from network.operators.registry import operator
+from network.operators.registry import Compute, operator
 
 Activation = Callable[[Tensor], Tensor]
 States = tuple[Tensor, ...]
-Cell = Callable[[Tensor, States], States]
-"""One step: what the inputs give to the gates `[samples, gates * hidden]`, and the states before; the states after it,
-that which is the output first."""
+Step = Callable[[Tensor, States], States]
+"""What the inputs and their bias give to the gates `[samples, gates * hidden]`, and the states before; the states after
+it, that which is the output first."""
+Cell = Callable[[Node, Sequence[Activation], Tensor, Tensor, Tensor | None], Step]
+"""The step of one direction, from the activations, R' `[hidden, gates * hidden]`, the bias that comes with the states
+`[gates * hidden]`, and the peepholes `[3 * hidden]`."""
 
 _ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
     {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
@@ -43,142 +46,105 @@ def _refuses(node: Node) -> str | None:
     return "layout=1" if node.get("layout", 0) else None
 
 
-@operator("LSTM", since=7, refuses=_refuses)
-def lstm(
-    node: Node,
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None = None,
-    lengths: Tensor | None = None,
-    hidden: Tensor | None = None,
-    cells: Tensor | None = None,
-    peepholes: Tensor | None = None,
-) -> tuple[Tensor, ...]:
-    """Y, the last hidden states, the last cell states. Gates lie in the order input, output, forget, cell."""
-    size = r.shape[2]
+def _lstm(
+    _: Node, activations: Sequence[Activation], recurrent: Tensor, bias: Tensor, peepholes: Tensor | None
+) -> Step:
+    """Gates lie in the order input, output, forget, cell; the states are the hidden ones and the cells."""
+    squash, candidate, shown = activations
+    size = len(recurrent)
+    look = None if peepholes is None else torch.split(peepholes, size)
 
-    def cell(direction: int) -> Cell:
-        squash, candidate, shown = _activations(node, direction)
-        recurrent, (input_bias, bias) = r[direction].mT, _biases(b, direction, w)
-        look = None if peepholes is None else torch.split(peepholes[direction], size)
+    def step(given: Tensor, states: States) -> States:
+        state, memory = states
+        i, o, f, c = torch.split(given + state @ recurrent + bias, size, dim=1)
+        if look is not None:
+            i, f = i + look[0] * memory, f + look[2] * memory
+        memory = squash(f) * memory + squash(i) * candidate(c)
+        if look is not None:
+            o = o + look[1] * memory
+        return squash(o) * shown(memory), memory
 
-        def step(given: Tensor, states: States) -> States:
-            state, memory = states
-            i, o, f, c = torch.split(given + input_bias + state @ recurrent + bias, size, dim=1)
-            if look is not None:
-                i, f = i + look[0] * memory, f + look[2] * memory
-            memory = squash(f) * memory + squash(i) * candidate(c)
-            if look is not None:
-                o = o + look[1] * memory
-            return squash(o) * shown(memory), memory
-
-        return step
-
-    return _unrolled(node, x, w, cell, lengths, (_initial(hidden, x, r), _initial(cells, x, r)))
+    return step
 
 
-@operator("GRU", since=7, refuses=_refuses)
-def gru(
-    node: Node,
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None = None,
-    lengths: Tensor | None = None,
-    hidden: Tensor | None = None,
-) -> tuple[Tensor, ...]:
-    """Y and the last hidden states. Gates lie in the order update, reset, hidden."""
-    size = r.shape[2]
+def _gru(
+    node: Node, activations: Sequence[Activation], recurrent: Tensor, bias: Tensor, _peepholes: Tensor | None
+) -> Step:
+    """Gates lie in the order update, reset, hidden."""
+    squash, candidate = activations
+    size = len(recurrent)
+    gates, hidden_gate = torch.split(recurrent, [2 * size, size], dim=1)
     resets_product = bool(node.get("linear_before_reset", 0))
 
-    def cell(direction: int) -> Cell:
-        squash, candidate = _activations(node, direction)
-        gates, hidden_gate = torch.split(r[direction].mT, [2 * size, size], dim=1)
-        input_bias, bias = _biases(b, direction, w)
+    def step(given: Tensor, states: States) -> States:
+        (state,) = states
+        wanted, new = torch.split(given, [2 * size, size], dim=1)
+        update, reset = torch.split(squash(wanted + state @ gates + bias[: 2 * size]), size, dim=1)
+        if resets_product:
+            new = candidate(new + reset * (state @ hidden_gate + bias[2 * size :]))
+        else:
+            new = candidate(new + (reset * state) @ hidden_gate + bias[2 * size :])
+        return ((1 - update) * new + update * state,)
 
-        def step(given: Tensor, states: States) -> States:
-            (state,) = states
-            wanted, new = torch.split(given + input_bias, [2 * size, size], dim=1)
-            update, reset = torch.split(squash(wanted + state @ gates + bias[: 2 * size]), size, dim=1)
-            if resets_product:
-                new = candidate(new + reset * (state @ hidden_gate + bias[2 * size :]))
-            else:
-                new = candidate(new + (reset * state) @ hidden_gate + bias[2 * size :])
-            return ((1 - update) * new + update * state,)
-
-        return step
-
-    return _unrolled(node, x, w, cell, lengths, (_initial(hidden, x, r),))
+    return step
 
 
-@operator("RNN", since=7, refuses=_refuses)
-def rnn(
-    node: Node,
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None = None,
-    lengths: Tensor | None = None,
-    hidden: Tensor | None = None,
-) -> tuple[Tensor, ...]:
-    """Y and the last hidden states."""
+def _rnn(
+    _: Node, activations: Sequence[Activation], recurrent: Tensor, bias: Tensor, _peepholes: Tensor | None
+) -> Step:
+    (activation,) = activations
+    return lambda given, states: (activation(given + states[0] @ recurrent + bias),)
 
-    def cell(direction: int) -> Cell:
-        (activation,) = _activations(node, direction)
-        recurrent, (input_bias, bias) = r[direction].mT, _biases(b, direction, w)
-        return lambda given, states: (activation(given + input_bias + states[0] @ recurrent + bias),)
 
-    return _unrolled(node, x, w, cell, lengths, (_initial(hidden, x, r),))
+def _unrolled(cell: Cell, state_kinds: int) -> Compute:
+    """Y, and of each kind of state the last one: a sample's states rest beyond its length, and its outputs are 0."""
+
+    def compute(
+        node: Node,
+        x: Tensor,
+        w: Tensor,
+        r: Tensor,
+        b: Tensor | None = None,
+        lengths: Tensor | None = None,
+        hidden: Tensor | None = None,
+        cells: Tensor | None = None,
+        peepholes: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        zeros = x.new_zeros((r.shape[0], x.shape[1], r.shape[2]))
+        initial = [zeros if state is None else state for state in (hidden, cells)[:state_kinds]]
+        biases = w.new_zeros(w.shape[0], 2 * w.shape[1]) if b is None else b
+        outputs: list[Tensor] = []
+        ends: list[States] = []
+        for direction, backwards in enumerate(_BACKWARDS[node.get("direction", "forward")]):
+            input_bias, bias = biases[direction].chunk(2)
+            look = None if peepholes is None else peepholes[direction]
+            step = cell(node, _activations(node, direction), r[direction].mT, bias, look)
+            given = x @ w[direction].mT
+            states: States = tuple(state[direction] for state in initial)
+            shown: list[Tensor] = []
+            for place in reversed(range(len(x))) if backwards else range(len(x)):
+                after = step(given[place] + input_bias, states)
+                output = after[0]
+                if lengths is not None:
+                    lasts = (place < lengths)[:, None]
+                    after = tuple(torch.where(lasts, new, old) for new, old in zip(after, states, strict=True))
+                    output = torch.where(lasts, output, torch.zeros_like(output))
+                states = after
+                shown.append(output)
+            outputs.append(torch.stack(shown[::-1] if backwards else shown))
+            ends.append(states)
+        return torch.stack(outputs, 1), *(torch.stack(kind) for kind in zip(*ends, strict=True))
+
+    return compute
 
 
 def _activations(node: Node, direction: int) -> Sequence[Activation]:
+    """Those of a direction: two directions that name none of their own have the same."""
     defaults = _DEFAULTS[node.op_type]
-    names = node.get("activations") or defaults * len(_backwards(node))
-    own = names[direction * len(defaults) : (direction + 1) * len(defaults)]
+    names = node.get("activations")
+    own = names[direction * len(defaults) : (direction + 1) * len(defaults)] if names else defaults
     return [_ACTIVATIONS[name.lower()] for name in own]
 
 
-def _backwards(node: Node) -> tuple[bool, ...]:
-    return _BACKWARDS[node.get("direction", "forward")]
-
-
-def _biases(b: Tensor | None, direction: int, w: Tensor) -> tuple[Tensor, Tensor]:
-    """Those that come with the inputs and with the states, `[gates * hidden]` each."""
-    if b is None:
-        return w.new_zeros(w.shape[1]), w.new_zeros(w.shape[1])
-    of_inputs, of_states = b[direction].chunk(2)
-    return of_inputs, of_states
-
-
-def _initial(given: Tensor | None, x: Tensor, r: Tensor) -> Tensor:
-    return x.new_zeros((r.shape[0], x.shape[1], r.shape[2])) if given is None else given
-
-
-def _unrolled(
-    node: Node,
-    x: Tensor,
-    w: Tensor,
-    cell: Callable[[int], Cell],
-    lengths: Tensor | None,
-    initial: States,
-) -> tuple[Tensor, ...]:
-    """Y, and of each kind of state the last one: a sample's states rest beyond its length, and its outputs are 0."""
-    outputs: list[Tensor] = []
-    ends: list[States] = []
-    for direction, backwards in enumerate(_backwards(node)):
-        step, given = cell(direction), x @ w[direction].mT
-        states: States = tuple(state[direction] for state in initial)
-        shown: list[Tensor] = []
-        for place in reversed(range(len(x))) if backwards else range(len(x)):
-            after = step(given[place], states)
-            output = after[0]
-            if lengths is not None:
-                lasts = (place < lengths)[:, None]
-                after = tuple(torch.where(lasts, new, old) for new, old in zip(after, states, strict=True))
-                output = torch.where(lasts, output, torch.zeros_like(output))
-            states = after
-            shown.append(output)
-        outputs.append(torch.stack(shown[::-1] if backwards else shown))
-        ends.append(states)
-    return torch.stack(outputs, 1), *(torch.stack(kind) for kind in zip(*ends, strict=True))
+for _name, _cell, _state_kinds in (("LSTM", _lstm, 2), ("GRU", _gru, 1), ("RNN", _rnn, 1)):
+    operator(_name, since=7, refuses=_refuses)(_unrolled(_cell, _state_kinds))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,44 +12,30 @@ from network.operators.node import Node
 from network.operators.registry import operator
 
 # What a reduction does over the given axes, which are never empty.
-_Reduce = Callable[[Tensor, Sequence[int], bool], Tensor]
+_Reduce = Callable[[Tensor, list[int], bool], Tensor]
 _Elementwise = Callable[[Tensor], Tensor]
 
 
-def _sum(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+def _sum(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     return x.sum(tuple(axes), keepdim=keep, dtype=x.dtype)  # torch would widen int32 to int64
 
 
-def _mean(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+def _mean(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     if x.is_floating_point():
         return x.mean(tuple(axes), keepdim=keep)
-    count = 1
-    for axis in axes:
-        count *= x.shape[axis]
+    count = math.prod(x.shape[axis] for axis in axes)
     return torch.div(_sum(x, axes, keep), count, rounding_mode="trunc")
 
 
-def _max(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
-    return x.amax(tuple(axes), keepdim=keep)
-
-
-def _min(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
-    return x.amin(tuple(axes), keepdim=keep)
-
-
-def _product(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+def _product(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     for axis in sorted((axis % x.dim() for axis in axes), reverse=True):
         x = x.prod(axis, keepdim=keep, dtype=x.dtype)
     return x
 
 
-def _l2(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+def _l2(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(x, dim=tuple(axes), keepdim=keep)
     return norm
-
-
-def _log_sum_exp(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
-    return torch.logsumexp(x, tuple(axes), keepdim=keep)
 
 
 def _identity(x: Tensor) -> Tensor:
@@ -60,14 +47,14 @@ def _identity(x: Tensor) -> Tensor:
 _REDUCTIONS: tuple[tuple[str, _Elementwise, _Reduce, _Elementwise], ...] = (
     ("ReduceSum", _identity, _sum, _identity),
     ("ReduceMean", _identity, _mean, _identity),
-    ("ReduceMax", _identity, _max, _identity),
-    ("ReduceMin", _identity, _min, _identity),
+    ("ReduceMax", _identity, torch.amax, _identity),
+    ("ReduceMin", _identity, torch.amin, _identity),
     ("ReduceProd", _identity, _product, _identity),
     ("ReduceL1", torch.abs, _sum, _identity),
     ("ReduceSumSquare", torch.square, _sum, _identity),
     ("ReduceLogSum", _identity, _sum, torch.log),
     ("ReduceL2", torch.abs, _l2, _identity),
-    ("ReduceLogSumExp", _identity, _log_sum_exp, _identity),
+    ("ReduceLogSumExp", _identity, torch.logsumexp, _identity),
 )
 
 

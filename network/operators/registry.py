@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -34,7 +34,8 @@ class Rule:
         return (outputs,) if isinstance(outputs, Tensor) else outputs
 
 
-_RULES: dict[str, dict[int, Rule]] = {}
+RULES: dict[str, dict[int, Rule]] = {}
+"""By operator and first opset, in order of registration."""
 
 
 def operator(
@@ -54,7 +55,7 @@ def operator(
     """
 
     def register(compute: Compute) -> Compute:
-        versions = _RULES.setdefault(op_type, {})
+        versions = RULES.setdefault(op_type, {})
         if since in versions:
             raise ValueError(f"operator {op_type!r} has two rules since opset {since}")
         versions[since] = Rule(op_type, since, compute, frozenset(host), refuses)
@@ -65,12 +66,6 @@ def operator(
 
 def lookup(op_type: str, opset: int) -> Rule | None:
     """The rule with the highest `since` that is at most `opset`, or None."""
-    versions = _RULES.get(op_type, {})
+    versions = RULES.get(op_type, {})
     since = max((version for version in versions if version <= opset), default=None)
     return None if since is None else versions[since]
-
-
-def registered() -> Iterator[Rule]:
-    """Every rule, in order of registration."""
-    for versions in _RULES.values():
-        yield from versions.values()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from network.operators.node import Node
 from network.operators.registry import operator
+from network.operators.window import pad_axes
 
 
 @operator("Reshape", since=5, host=(1,))
@@ -125,10 +125,7 @@ def pad(
         end[axis] = counts[position + len(along)]
     mode = node.get("mode", "constant")
     if mode == "constant":
-        # torch lists the last axis first
-        flat = [count for pair in zip(reversed(begin), reversed(end), strict=True) for count in pair]
-        constant = node.get("value", 0.0) if value is None else value.item()
-        return F.pad(x, flat, value=constant)
+        return pad_axes(x, begin, end, node.get("value", 0.0) if value is None else value.item())
     for axis, (before, after) in enumerate(zip(begin, end, strict=True)):
         if before or after:
             x = x.index_select(axis, _pad_sources(x.shape[axis], before, after, mode).to(x.device))

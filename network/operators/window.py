@@ -61,7 +61,7 @@ def split_padding(totals: Sequence[int], *, extra_at_end: bool) -> tuple[tuple[i
     return (smaller, larger) if extra_at_end else (larger, smaller)
 
 
-def pad_spatial(x: Tensor, begin: Sequence[int], end: Sequence[int], value: float = 0.0) -> Tensor:
+def pad_axes(x: Tensor, begin: Sequence[int], end: Sequence[int], value: float = 0.0) -> Tensor:
     """`x` with its last `len(begin)` axes padded by `value`; a negative count crops."""
     if not any(begin) and not any(end):
         return x

@@ -20,16 +20,15 @@ import onnx
 from onnx import TensorProto, helper
 
 from network.graph import Network
-from quantization.activations.kernels import WeightKernel, kernel_uses, made_for, weight_kernels
+from quantization.activations.kernels import WeightKernel, kernel_uses, weight_kernels
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.draft import Draft, Layout, draft_file
 from quantization.export.matmul_nbits import Product, Products, operator, product_parts
 from quantization.export.messages import FUNCTIONS, INITIALIZER, NODE, RAW_DATA, field_size
-from quantization.export.passes import KERNEL_LETTER, SUFFIX_LENGTH, StoredAs
+from quantization.export.passes import SUFFIX_LENGTH, StoredAs, store_packed
 from quantization.formats import FloatFormat, Format, IntegerFormat, UnsignedFormat
 from quantization.storage.dequantize import bias_function
 from quantization.storage.packing import NATIVE_OPSET
-from quantization.storage.parts import DIGITS, storage
 from quantization.storage.unpacking import DOMAIN, DOMAIN_VERSION
 
 _NO_ACTIVATIONS: Mapping[str, UnsignedFormat] = MappingProxyType({})
@@ -125,18 +124,14 @@ def _weight_bytes(
         return _initializer_bytes(name, TensorProto.FLOAT, shape, 4 * math.prod(shape))
     if isinstance(format_, UnsignedFormat):
         raise TypeError(f"{format_.name} is a format of activations, and {name} is a weight")
-    total = 0
-    for number, axis in enumerate(made_for(kernel)):
-        stored = storage(format_, shape, channel_axis, axis, opset)
-        names = [part.letter + _SUFFIX for part in stored.parts]
-        total += sum(
-            _initializer_bytes(part_name, part.data_type, part.dims, part.size_bytes)
-            for part, part_name in zip(stored.parts, names, strict=True)
-            if number == 0 or part.letter not in DIGITS
-        )
-        made = KERNEL_LETTER + _SUFFIX if axis is not None and kernel is not None and kernel.others else name
-        total += field_size(NODE, stored.call(names, made).ByteSize())
-    return total
+    draft = onnx.ModelProto(opset_import=[helper.make_opsetid("", opset)])
+    kernels = {} if kernel is None else {name: kernel}
+    missing = store_packed(draft, {name: StoredAs(format_, shape, channel_axis)}, kernels).missing
+    initializers = sum(
+        _initializer_bytes(tensor.name, tensor.data_type, tuple(tensor.dims), missing[tensor.name].size_bytes)
+        for tensor in draft.graph.initializer
+    )
+    return initializers + sum(field_size(NODE, node.ByteSize()) for node in draft.graph.node)
 
 
 def _skeleton(network: Network, activations: Mapping[str, UnsignedFormat], halves: Collection[str]) -> int:

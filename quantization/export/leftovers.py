@@ -7,6 +7,7 @@ something else stay as they are: coordinates, masks and the like may need all th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
@@ -83,8 +84,9 @@ def _fits(network: Network, tensor: TensorProto, is_factor: bool) -> bool:
     """Whether it gets smaller and keeps its digits: each value of a factor, and of summands the largest."""
     if tensor.data_type != TensorProto.FLOAT:
         return False
-    stored, cast = _stored(HALVES + "00", tensor), _cast(HALVES + "00", tensor.name)
-    if 2 * _elements(tensor) + stored.ByteSize() + cast.ByteSize() + 4 > tensor.ByteSize():
+    stored = without_values(HALVES + "00", TensorProto.FLOAT16, tensor.dims)
+    cast = _cast(HALVES + "00", tensor.name)
+    if 2 * math.prod(tensor.dims) + stored.ByteSize() + cast.ByteSize() + 4 > tensor.ByteSize():
         return False
     magnitudes = np.abs(network.weight(tensor.name))
     largest = float(magnitudes.max())  # which is not finite where a value is not
@@ -102,9 +104,9 @@ def store_halves(draft: onnx.ModelProto, names: Collection[str]) -> dict[str, Mi
     for tensor in draft.graph.initializer:
         if tensor.name in names:
             old, new = tensor.name, HALVES + next(suffixes)
-            tensor.CopyFrom(_stored(new, tensor))
+            tensor.CopyFrom(without_values(new, TensorProto.FLOAT16, tensor.dims))
             casts.append(_cast(new, old))
-            missing[new] = Missing(old, 0, 2 * _elements(tensor))
+            missing[new] = Missing(old, 0, 2 * math.prod(tensor.dims))
     insert_nodes(draft.graph, {-1: casts})
     return missing
 
@@ -131,15 +133,6 @@ def halves(tensor: TensorProto) -> NDArray[np.float16]:
     if not np.isfinite(values).all():
         raise QuantizationError(f"{tensor.name} has values that float16 does not hold; store it as float32")
     return values
-
-
-def _elements(tensor: TensorProto) -> int:
-    return int(np.prod(tensor.dims, dtype=np.int64))
-
-
-def _stored(name: str, tensor: TensorProto) -> TensorProto:
-    """`tensor` as float16 under another name, without its values."""
-    return without_values(name, TensorProto.FLOAT16, tensor.dims)
 
 
 def _cast(name: str, output: str) -> onnx.NodeProto:

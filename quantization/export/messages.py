@@ -6,10 +6,10 @@ Source of the encoding and of the numbers: https://protobuf.dev/programming-guid
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Container, Mapping, Sequence
 
 import onnx
+from google.protobuf.message import Message  # type: ignore[import-untyped]  # ships no types
 
 LARGEST_MESSAGE = (1 << 31) - 1
 """Bytes that a protobuf message may have."""
@@ -19,8 +19,6 @@ GRAPH, FUNCTIONS = 7, 25  # of ModelProto
 NODE, INITIALIZER = 1, 5  # of GraphProto
 RAW_DATA = 9  # of TensorProto
 
-_Message = TypeVar("_Message", onnx.ModelProto, onnx.GraphProto)
-
 
 def draft_without(
     model: onnx.ModelProto, initializers: Container[str], valueless: Container[str] = frozenset()
@@ -28,8 +26,8 @@ def draft_without(
     """A copy of `model` that lacks some initializers, and the values of those in `valueless`, made without copying
     either."""
     copy = onnx.ModelProto()
-    _copy_fields(model, copy, lambda number: number != GRAPH)
-    _copy_fields(model.graph, copy.graph, lambda number: number != INITIALIZER)
+    _copy_fields(model, copy, GRAPH)
+    _copy_fields(model.graph, copy.graph, INITIALIZER)
     for tensor in model.graph.initializer:
         if tensor.name in valueless:
             copy.graph.initializer.append(without_values(tensor.name, tensor.data_type, tensor.dims))
@@ -64,10 +62,10 @@ def _varint_size(value: int) -> int:
     return max(1, math.ceil(value.bit_length() / 7))
 
 
-def _copy_fields(source: _Message, target: _Message, wanted: Callable[[int], bool]) -> None:
-    """Add the fields of `source` whose numbers are wanted to `target`."""
+def _copy_fields(source: Message, target: Message, left_out: int) -> None:
+    """Add the fields of `source` to `target`, but for the one of that number."""
     for field, value in source.ListFields():
-        if not wanted(field.number):
+        if field.number == left_out:
             continue
         if isinstance(value, (str, bytes, int, float, bool)):
             setattr(target, field.name, value)

@@ -26,13 +26,13 @@ from quantization.storage.unpacking import DOMAIN, DOMAIN_VERSION
 from quantization.storage.weights import QuantizedWeight
 
 # The names that an export gives: one letter, which says what it is, and a suffix. Those of weights are in `storage`.
-KERNEL_LETTER = "i"  # the weight for integer kernels, where others read it too
+_KERNEL_LETTER = "i"  # the weight for integer kernels, where others read it too
 ACTIVATION_LETTERS = "xyqkrdt"  # scale, zero point, codes, capped codes, values before and behind them; the cap
 BIAS_LETTERS = "efg"  # codes, scale, values
 SUFFIX_LENGTH = 2
 # the first IR versions with model-local functions, and with the types that opset 25 stores
 _IR_OF_FUNCTIONS, _IR_OF_NATIVE = 8, 13
-_LETTERS = LETTERS + KERNEL_LETTER + ACTIVATION_LETTERS + BIAS_LETTERS
+_LETTERS = LETTERS + _KERNEL_LETTER + ACTIVATION_LETTERS + BIAS_LETTERS
 _ALPHABET = string.digits + string.ascii_letters
 
 
@@ -115,7 +115,7 @@ def store_packed(
                 if number == 0 or part.letter not in DIGITS:
                     draft.graph.initializer.append(without_values(called, part.data_type, part.dims))
                     packed.missing[called] = Missing(name, place, part.size_bytes)
-            made = KERNEL_LETTER + own if shared else name
+            made = _KERNEL_LETTER + own if shared else name
             calls.append(stored.call(names, made))
             functions |= stored.function.bodies()
             if form is not None and kernel is not None:
