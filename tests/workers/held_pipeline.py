@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import fake_pipeline
-from fake_pipeline import deliver
-
-__all__ = ["STAGES", "deliver"]
 
 _begin = fake_pipeline._step
 
@@ -31,4 +28,7 @@ def _begin_and_wait(context: Any, stage: str, step: str = "") -> None:
 
 fake_pipeline._step = _begin_and_wait
 # No stage runs out of time while it is held.
-STAGES = tuple(replace(stage, time_limit=timedelta(days=1)) for stage in fake_pipeline.STAGES)
+TABLE = replace(
+    fake_pipeline.TABLE,
+    stages=tuple(replace(stage, time_limit=timedelta(days=1)) for stage in fake_pipeline.TABLE.stages),
+)

@@ -13,10 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from pipeline.table import STAGES as TABLE
-from pipeline.table import deliver
-
-__all__ = ["STAGES", "deliver"]
+from pipeline import table
 
 
 def _run_and_wait(run: Callable[..., bytes], *inputs: object) -> bytes:
@@ -30,6 +27,10 @@ def _run_and_wait(run: Callable[..., bytes], *inputs: object) -> bytes:
     return result
 
 
-STAGES = tuple(
-    replace(stage, run=partial(_run_and_wait, stage.run)) if stage.name == "plan" else stage for stage in TABLE
+TABLE = replace(
+    table.TABLE,
+    stages=tuple(
+        replace(stage, run=partial(_run_and_wait, stage.run)) if stage.name == "plan" else stage
+        for stage in table.STAGES
+    ),
 )
