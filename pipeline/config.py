@@ -17,7 +17,7 @@ from typing import Any
 
 from app.schemas.job_request import JobRequest
 from app.schemas.job_request import LayerConstraint as LayerConstraintModel
-from app.schemas.plan import AppliedFormat
+from app.schemas.plan import AppliedPlan
 from evaluation.latency import machine as processor
 from evaluation.metrics import DropKind, Metric
 from pipeline.methods import DEAR
@@ -83,28 +83,6 @@ NO_CONSTRAINT = LayerConstraint()
 
 
 @dataclass(frozen=True, slots=True)
-class PlanRow:
-    """What a plan that the request brings says of one weight or activation; formats by name, not yet checked."""
-
-    name: str
-    format: str
-    bits: int | None = None
-    rounded_with: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, row: AppliedFormat) -> PlanRow:
-        return cls(row.name, row.format, row.bits, tuple(getattr(row, "rounded_with", None) or ()))
-
-
-@dataclass(frozen=True, slots=True)
-class GivenPlan:
-    """A plan that the request brings, so that nothing is searched for."""
-
-    layers: tuple[PlanRow, ...]
-    activations: tuple[PlanRow, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class FormatConfig:
     """The formats that the request allows.
 
@@ -118,7 +96,7 @@ class FormatConfig:
     activations: tuple[int, ...] | None
     layers: Mapping[str, LayerConstraint]
     target: str
-    plan: GivenPlan | None
+    plan: AppliedPlan | None
 
     def of_width(self, bits: int) -> list[WeightFormat]:
         """The requested formats of so many bits, or integers where there is none."""
@@ -340,16 +318,13 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
 
 
 def _formats(request: JobRequest) -> FormatConfig:
-    weights, activations, plan = request.weights, request.activations.bits, request.plan
+    weights, activations = request.weights, request.activations.bits
     block = weights.block_size if weights.granularity == "block" else 0
     integer = IntegerFormat(weights.bits[0], Granularity(weights.granularity), weights.symmetric, block)
     if weights.formats is None:
         requested: Iterable[WeightFormat] = (replace(integer, bits=bits) for bits in weights.bits)
     else:
         requested = map(weight_format, weights.formats)
-    given = None
-    if plan is not None:
-        given = GivenPlan(tuple(map(PlanRow.of, plan.layers)), tuple(map(PlanRow.of, plan.activations)))
     return FormatConfig(
         weights=tuple(requested),
         integer=integer,
@@ -357,7 +332,7 @@ def _formats(request: JobRequest) -> FormatConfig:
         activations=None if activations is None else tuple(activations),
         layers={name: LayerConstraint.of(constraint) for name, constraint in request.layers.items()},
         target=request.target,
-        plan=given,
+        plan=request.plan,
     )
 
 

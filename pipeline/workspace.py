@@ -208,6 +208,10 @@ class Inputs:
         half = max(1, len(self.splits.search) // 2)
         return self.splits.search[: max(min(SENSITIVITY_SAMPLES, half), self.static_batch or 0)]
 
+    def last_of_search(self, most: int) -> NDArray[np.int64]:
+        """The last samples of the search, at most `most` and no more than may be alive at once, or one batch."""
+        return self.splits.search[-max(min(most, self.group), self.static_batch or 0) :]
+
     @property
     def range_samples(self) -> NDArray[np.int64]:
         """The calibration samples that ranges of activations are taken from: `RANGE_SAMPLES`, or one batch."""

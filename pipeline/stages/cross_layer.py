@@ -29,8 +29,7 @@ def run(context: Context, config: AnalysisConfig) -> bytes:
     changes, sites = candidates.changes(inputs.network), candidates.format_names(inputs.network)
     loss = inputs.loss(config.squared_error)
     passes = float_passes("measured", inputs.network, candidates.counts)
-    expected = forecast_passes(inputs, passes, len(changes), context.machine.threads)
-    context.estimate(expected.seconds, expected.memory_bytes)
+    context.event(forecast_passes(inputs, passes, len(changes), context.machine.threads))
     matrix = _measured(context, inputs, changes, loss)
     facts = {"unit": Unit.DAMAGE.value, "samples": matrix.samples, "float_passes": passes, "note": ""}
     return pack(

@@ -25,6 +25,7 @@ from pipeline.config import LatencyConfig, TimingConfig
 from pipeline.context import Context
 from pipeline.latency_table import LatencyTable, entry, feeders, unsigned
 from pipeline.results import pack
+from pipeline.site_names import sites_named
 from pipeline.timing import Timing
 from planner.errors import LatencyTableInvalid
 from quantization.formats import FloatFormat, UnsignedFormat, parse_format
@@ -160,17 +161,11 @@ def _is_noise(one: Latency, other: Latency) -> bool:
 def _given(network: Network, allowed: Allowed, config: LatencyConfig) -> dict[str, Any]:
     """The request's own table, complete."""
     entries: dict[str, Mapping[str, float]] = {}
-    for name, times in (config.given or {}).items():
-        sites_of = network.sites_by_name.get(name, [])
-        if len(sites_of) != 1:
-            kind = "names several layers" if sites_of else "is no layer that can be planned"
-            raise LatencyTableInvalid(
-                f"latency_table.{name} {kind}; the layers are {', '.join(site.name for site in network.sites)}"
-            )
-        site = sites_of[0].name
-        if site in entries:
-            raise LatencyTableInvalid(f"latency_table names {site!r} twice, once as {name!r}; say it once")
-        entries[site] = times
+    given = config.given or {}
+    for name, site in sites_named(network, given, "latency_table", LatencyTableInvalid, LatencyTableInvalid).items():
+        if site.name in entries:
+            raise LatencyTableInvalid(f"latency_table names {site.name!r} twice, once as {name!r}; say it once")
+        entries[site.name] = given[name]
     columns = _read(network, allowed)
     planned = {
         site.name: [entry(name, activation) for activation in columns[site.name] for name in allowed[site.name]]
