@@ -43,15 +43,15 @@ def run(context: Context, config: CertifyConfig) -> bytes:
     looks: list[tuple[Plan, Measurement, ExportedPlan]] = []
     for plan in _to_certify(context, config, space):
         model = export_plan(context, inputs, space, plan, rounds_whole_plans=config.rounds_whole_plans)
-        looks.append((plan, compare(model.file), model))
-        if _certificate(config, inputs, looks[-1][1], len(looks)).met:
+        measurement = compare(model.file)
+        looks.append((plan, measurement, model))
+        certificate = _certificate(config, inputs, measurement, len(looks))
+        if certificate.met:
             break
         context.progress(len(looks) / MOST_LOOKS)
-    # The last look is the one that met the budget; without one, the least drop is the best effort.
-    kind = config.budget.kind
-    met = _certificate(config, inputs, looks[-1][1], len(looks)).met
-    plan, measurement, model = looks[-1] if met else min(looks, key=lambda look: look[1].drop(kind))
-    certificate = _certificate(config, inputs, measurement, len(looks))
+    else:  # the least drop is the best effort
+        plan, measurement, model = min(looks, key=lambda look: look[1].drop(config.budget.kind))
+        certificate = _certificate(config, inputs, measurement, len(looks))
     document = {
         "choices": list(plan.choices),
         "audit": check_file(context, inputs, model, space.formats_of_weights(plan), space.halves),
