@@ -13,7 +13,6 @@ from typing import Any
 
 from network.activations import ActivationSite
 from network.graph import Network
-from pipeline.methods import CandidateCounts
 from pipeline.results import Arrays, pack, unpack
 from quantization.activations.quantized import QuantizedActivation
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format, weight_format
@@ -59,12 +58,10 @@ class Candidates:
         return cls(weights_from_arrays(document, arrays), activations, document["methods"])
 
     @property
-    def counts(self) -> CandidateCounts:
-        """How many candidates there are, for the cost of the methods."""
-        return CandidateCounts(
-            of_a_weight=max(map(len, self.weights.values())),
-            of_activations=sum(len(site.formats) for site in self.activations.values()),
-        )
+    def count(self) -> int:
+        """How many candidates there are, every weight counted with the most that one has."""
+        activations = sum(len(site.formats) for site in self.activations.values())
+        return len(self.weights) * max(map(len, self.weights.values())) + activations
 
     def format_names(self, network: Network) -> dict[str, list[str]]:
         """Format names of the candidates by site."""

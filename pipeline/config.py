@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.schemas.job_request import JobRequest
+from app.schemas.job_request import JobRequest, LatencyTable
 from app.schemas.job_request import LayerConstraint as LayerConstraintModel
 from app.schemas.plan import AppliedPlan
 from evaluation.latency import machine as processor
@@ -171,13 +171,11 @@ class ResolveConfig:
 
 @dataclass(frozen=True, slots=True)
 class LatencyConfig:
-    """Either `given` times, with what the rest of the network takes under `base_ms`, or `timing` to measure them."""
+    """`times`: those of the request, or how to measure them."""
 
     samples: SampleConfig
     space: SpaceConfig
-    given: Mapping[str, Mapping[str, float]] | None
-    base_ms: float
-    timing: TimingConfig | None
+    times: LatencyTable | TimingConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,13 +226,12 @@ class PlanConfig:
 
 @dataclass(frozen=True, slots=True)
 class CertifyConfig:
-    """`given`: the one plan to look at is that of the request. `timing`: both files are timed here at the end."""
+    """`timing`: both files are timed here at the end."""
 
     samples: SampleConfig
     space: SpaceConfig
     budget: BudgetConfig
     rounds_whole_plans: bool
-    given: bool
     timing: TimingConfig | None
 
 
@@ -277,13 +274,11 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
     formats, space, budget = _formats(request), _space(request), _budget(request)
     method, weights = request.sensitivity.method, request.weights
     squared_error = request.budget.metric == "cosine"
-    table = request.latency_table
-    measures = _wants_latency(request) and table is None
-    timing = TimingConfig(processor(), machine.threads) if measures else None
+    searches, timing = request.plan is None, TimingConfig(processor(), machine.threads)
     latency = None
-    if _wants_latency(request) and request.plan is None:
-        given = None if table is None else dict(table.__pydantic_extra__)
-        latency = LatencyConfig(samples, space, given, 0.0 if table is None else table.base_ms, timing)
+    if _wants_latency(request) and searches:
+        latency = LatencyConfig(samples, space, request.latency_table or timing)
+    measures = latency is not None and latency.times is timing
     whole = weights.refinement == "sequential" or (weights.refinement == "auto" and weights.rounding == "gptq")
     search = request.search
     analysis = AnalysisConfig(samples, squared_error)
@@ -299,7 +294,6 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
         deadline_seconds=search.deadline_seconds,
         deadline_of=None if search.deadline_seconds is None else job_id,
     )
-    searches = request.plan is None
     metric = None if request.budget.metric is None else Metric(request.budget.metric)
     ranges = RangeMethod(request.activations.ranges)
     return JobConfig(
@@ -312,7 +306,7 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
         sensitivity=SensitivityConfig(samples, squared_error, dear) if searches else None,
         agreement=analysis if searches else None,
         plan=plan if searches else None,
-        certify=CertifyConfig(samples, space, budget, whole, not searches, timing if searches else None),
+        certify=CertifyConfig(samples, space, budget, whole, timing if measures else None),
         report=ReportConfig(space, method, request.model_dump(mode="json")),
     )
 

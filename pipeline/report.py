@@ -87,7 +87,7 @@ def _foreign_plans(
     uploaded = UploadedTensors.read(context.model_path)
     return {
         "ort": _json(tensor_overrides(network, document, weights, activations, uploaded)),
-        "aimet": _json(aimet_encodings(network, document, weights, activations, uploaded)),
+        "aimet": _json(aimet_encodings(network, weights, activations, uploaded)),
     }
 
 

@@ -175,11 +175,10 @@ class Inputs:
         """The batch size that the graph fixes, None where it leaves it free."""
         return self.network.inputs[0].shape[0]
 
-    @cached_property
+    @property
     def sample_bytes(self) -> int:
         """The activations of one sample that are alive at once."""
-        batch = self.static_batch or 1
-        return estimate_memory(self.network.proto, batch).activation_bytes // batch
+        return self._batch_bytes // (self.static_batch or 1)
 
     @property
     def batch(self) -> int:

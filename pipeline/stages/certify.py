@@ -41,7 +41,7 @@ def run(context: Context, config: CertifyConfig) -> bytes:
     space = context.workspace.space(config.space)
     compare = Comparison(context, inputs, inputs.splits.held_out, Metric(context.workspace.resolved()["metric"]))
     looks: list[tuple[Plan, Measurement, ExportedPlan]] = []
-    for plan in _to_certify(context, config, space):
+    for plan in _to_certify(context, space):
         model = export_plan(context, inputs, space, plan, rounds_whole_plans=config.rounds_whole_plans)
         measurement = compare(model.file)
         looks.append((plan, measurement, model))
@@ -62,10 +62,10 @@ def run(context: Context, config: CertifyConfig) -> bytes:
     return pack(document, {"model": _bytes(model.file), "weights": _bytes(_packed_weights(space, model))})
 
 
-def _to_certify(context: Context, config: CertifyConfig, space: SearchSpace) -> list[Plan]:
+def _to_certify(context: Context, space: SearchSpace) -> list[Plan]:
     """The plans to look at, the chosen one first."""
-    if config.given:
-        return [Plan((0,) * len(space.problem.sites))]  # one format is allowed to each site
+    if not context.has("plan"):  # the request brings one, which allows one format to each site
+        return [Plan((0,) * len(space.problem.sites))]
     document, _ = unpack(context.read("plan"))
     return [Plan(tuple(choices)) for choices in document["to_certify"]]
 

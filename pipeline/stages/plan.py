@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from evaluation.metrics import Metric
 from evaluation.splits import Splits
-from pipeline.config import PlanConfig, SpaceConfig
+from pipeline.config import PlanConfig
 from pipeline.context import Context
 from pipeline.plan_evaluation import Evaluator
 from pipeline.polishing import MeasuredLoss, elapsed_progress, polished
@@ -55,10 +55,12 @@ def run(context: Context, config: PlanConfig) -> bytes:
         fitness = MeasuredLoss(context, inputs, space, inputs.loss(config.squared_error), report)
         searched, polish = polished(context, space, config, searched, evidence, fitness)
     result = space.single_result(searched)
-    points = [space.single(point) for point in points]
+    points, chosen = [space.single(point) for point in points], result.chosen.point
+    # who asks for the least drop gets one look: another plan is not expected to do better
+    looks = [chosen] if config.space.least_drop else to_certify(points, chosen)
     return pack(
         {
-            "to_certify": [list(point.plan.choices) for point in _looks(config.space, points, result)],
+            "to_certify": [list(point.plan.choices) for point in looks],
             "search": {
                 "status": result.status.value,
                 "samples": len(inputs.splits.search),
@@ -113,12 +115,6 @@ def to_certify(points: Sequence[PlanPoint], chosen: PlanPoint) -> list[PlanPoint
         if len(chain) < MOST_LOOKS - 1 and point.damage <= SAFER * chain[-1].damage:
             chain.append(point)
     return [*chain, *dearer[-1:]]
-
-
-def _looks(config: SpaceConfig, points: Sequence[PlanPoint], result: SearchResult) -> list[PlanPoint]:
-    """What to certify. Who asks for the least drop gets one look: another plan is not expected to do better."""
-    chosen = result.chosen.point
-    return [chosen] if config.least_drop else to_certify(points, chosen)
 
 
 def _evaluated(problem: Problem, plan: EvaluatedPlan) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def run(context: Context, config: SensitivityConfig) -> bytes:
         network = differentiable(inputs.network)
     except UnsupportedOperators as error:
         return pack({**document, "unavailable": dict.fromkeys(methods, str(error))}, arrays)
-    passes = {name: float_passes(name, inputs.network, candidates.counts) for name in methods}
+    passes = {name: float_passes(name, inputs.network, candidates.count) for name in methods}
     with_another = list(AT_OUTPUTS)[1:]  # they take the passes of the first
     expected = sum(own for name, own in passes.items() if name not in with_another)
     context.event(forecast_gradients(inputs, expected, context.machine.threads))
