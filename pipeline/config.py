@@ -201,11 +201,9 @@ class AnalysisConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class SensitivityConfig:
+class SensitivityConfig(AnalysisConfig):
     """`dear`: a method that costs as much as all others and therefore runs only when a request names it."""
 
-    samples: SampleConfig
-    squared_error: bool
     dear: str | None
 
 

@@ -110,7 +110,7 @@ class Evaluator:
         self._config = config
         self._compare = Comparison(context, inputs, inputs.splits.search, metric)
         self._float = self._compare.of_float()
-        self._margins = _Margins.of(self._compare, metric) if self._float.counts else None
+        self._margins = _Margins(self._compare, metric) if self._float.counts else None
         self._expected = None
         if metric is Metric.TOP1 and self._compare.labels is not None:
             self._expected = ExpectedDrop.of(self._compare.float_output, self._compare.labels)
@@ -171,22 +171,16 @@ class Evaluator:
 class _Margins:
     """The margins of the float network and of evaluated plans on all search samples, NaN where a plan was not run."""
 
-    def __init__(self, classes: NDArray[np.int64], probabilities: bool, float_margins: Scores) -> None:
-        self._classes = classes
-        self._probabilities = probabilities
-        self._float = float_margins
+    def __init__(self, compare: Comparison, metric: Metric) -> None:
+        output = compare.float_output
+        # the right class is the label, or for the agreement the float network's own
+        labels = compare.labels if metric is Metric.TOP1 else None
+        self._classes = np.asarray(output.argmax(-1)) if labels is None else labels
+        self._probabilities = are_probabilities(output)
+        self._float = self.of_output(output, _ALL)
         self._known: list[tuple[float, Scores]] = []
 
-    @classmethod
-    def of(cls, compare: Comparison, metric: Metric) -> _Margins:
-        """The right class is the label, or for the agreement the float network's own."""
-        output = compare.float_output
-        labels = compare.labels if metric is Metric.TOP1 else None
-        classes = np.asarray(output.argmax(-1)) if labels is None else labels
-        probabilities = are_probabilities(output)
-        return cls(classes, probabilities, margins(output, classes, probabilities))
-
-    def of_output(self, output: NDArray[np.generic], read: NDArray[np.int64]) -> Scores:
+    def of_output(self, output: NDArray[np.generic], read: NDArray[np.int64] | slice) -> Scores:
         return margins(output, self._classes[read], self._probabilities)
 
     def remember(self, damage: float, plan: Scores) -> None:
