@@ -110,7 +110,7 @@ def _compared_outputs(context: Context, inputs: Inputs, model: ExportedPlan, hal
     rounds float ones: together they may not be further from the simulated plan than that is from the float network.
     """
     part = inputs.dataset.take(inputs.splits.held_out[: max(SAMPLES, inputs.static_batch or 0)])
-    simulated = simulate(model.network, model.weights, model.activations, halves=halves)
+    simulated = simulate(model.network, model.rounded.weights, model.activations, halves=halves)
     outputs, expected = (_run(context, file, part.inputs, inputs.batch) for file in (model.file, simulated))
     finite = np.isfinite(expected)  # a plan may break the network, and is measured all the same
     difference, size = _rms((outputs - expected)[finite]), _rms(expected[finite])

@@ -52,12 +52,13 @@ def run(context: Context, config: CertifyConfig) -> bytes:
     else:  # the least drop is the best effort
         plan, measurement, model = min(looks, key=lambda look: look[1].drop(config.budget.kind))
         certificate = _certificate(config, inputs, measurement, len(looks))
+    kept = model.rounded.kept
     document = {
         "choices": list(plan.choices),
         "audit": check_file(context, inputs, model, space.formats_of_weights(plan), space.halves),
         "certificate": asdict(certificate),
         "latency": None if config.timing is None else _timed(context, inputs, model.file, config.timing),
-        "kept": {site.name: model.kept[site.weight] for site in inputs.network.sites if site.weight in model.kept},
+        "kept": {site.name: kept[site.weight] for site in inputs.network.sites if site.weight in kept},
     }
     return pack(document, {"model": _bytes(model.file), "weights": _bytes(_packed_weights(space, model))})
 
@@ -93,9 +94,10 @@ def _timed(context: Context, inputs: Inputs, model: bytes, config: TimingConfig)
 
 def _packed_weights(space: SearchSpace, model: ExportedPlan) -> bytes:
     """The weights as they are stored, by site name, and of those that were rounded anew how."""
-    weights = stored_weights(model.network, model.weights, model.activations, products=space.config.export.products)
+    rounded, products = model.rounded, space.config.export.products
+    weights = stored_weights(model.network, rounded.weights, model.activations, products=products)
     sites = [site for site in space.network.sites if site.weight in weights]
-    methods = {site.name: model.notes[site.weight] for site in sites if site.weight in model.notes}
+    methods = {site.name: rounded.notes[site.weight] for site in sites if site.weight in rounded.notes}
     return pack_candidates({site.name: [weights[site.weight]] for site in sites}, methods)
 
 
