@@ -9,8 +9,9 @@ from network.graph import Network, Site
 from pipeline.config import NO_CONSTRAINT, FormatConfig, LayerConstraint
 from pipeline.given_plan import given_formats
 from pipeline.reach import planned_activations, unmeasured_sites
+from pipeline.site_names import sites_named
 from pipeline.ties import shared_formats, tied_groups
-from planner.errors import ConstraintImpossible, UnknownLayer
+from planner.errors import ConstraintImpossible
 from planner.targets import target
 from quantization.formats import (
     ACTIVATION_BITS,
@@ -53,15 +54,14 @@ def allowed_formats(network: Network, config: FormatConfig) -> tuple[Allowed, li
             "network with the output that counts first"
         )
     layers = {name: constraint for name, constraint in config.layers.items() if name not in activations}
-    known = network.sites_by_name
-    constraints = _by_site(layers, known, network)
+    constraints = _by_site(layers, network)
     allowed = {site.name: _names(_allowed_to(config, site, constraints)) for site in network.sites}
     if nothing := [name for name, formats in allowed.items() if not formats]:
         raise ConstraintImpossible(
             f"layers.{nothing[0]} asks for at least {constraints[nothing[0]].min_bits} bits, and weights has no "
             'format of as many; allow wider weights, or keep the layer in float32 with {"keep": true}'
         )
-    tied = tied_groups(network.sites, known, constraints)
+    tied = tied_groups(network, constraints)
     candidates = candidate_formats(config, activations)
     rounded = {site.name: _names(fitting(site, candidates)) for site in network.sites}
     allowed = shared_formats(tied, constraints, allowed, rounded)
@@ -172,28 +172,15 @@ def _activation_formats(widths: tuple[int, ...], name: str, constraint: LayerCon
     return [UnsignedFormat(width).name for width in sorted(chosen)]
 
 
-def _by_site(
-    layers: Mapping[str, LayerConstraint], known: Mapping[str, Sequence[Site]], network: Network
-) -> dict[str, LayerConstraint]:
-    """The constraints of `layers` by site name, whichever of its `known` names the request takes.
+def _by_site(layers: Mapping[str, LayerConstraint], network: Network) -> dict[str, LayerConstraint]:
+    """The constraints of `layers` by site name, whichever of its names the request takes.
 
     Raises:
         UnknownLayer, ConstraintImpossible: as `allowed_formats`.
     """
-    unknown = [name for name in layers if name not in known]
-    if unknown:
-        raise UnknownLayer(
-            f"no layer is called {', '.join(map(repr, unknown))}; the layers that can be planned are "
-            f"{', '.join(site.name for site in network.sites)}"
-        )
     constraints: dict[str, LayerConstraint] = {}
-    for name, constraint in layers.items():
-        if len(known[name]) > 1:
-            raise ConstraintImpossible(
-                f"layers names {name!r}, which is a node or a weight of several layers: "
-                f"{', '.join(site.name for site in known[name])}; say which by these names"
-            )
-        site = known[name][0]
+    for name, site in sites_named(network, layers, "layers").items():
+        constraint = layers[name]
         if constraints.setdefault(site.name, constraint) != constraint:
             raise ConstraintImpossible(
                 f"layers names the weight {site.weight!r} twice with different constraints, {name!r} being one "

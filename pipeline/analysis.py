@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from pipeline.methods import scores_of
 from pipeline.results import Arrays
 from planner.errors import MethodNotApplicable
-from quantization.formats import Format
 from sensitivity.estimate import Unit
 from sensitivity.prediction import Prediction, augmented, cross_layer_prediction
 
@@ -37,23 +37,21 @@ class Scores:
         methods = {**document["methods"], **further_document["methods"]}
         return cls({**document, **further_document, "methods": methods}, {**arrays, **further_arrays})
 
-    def index(self, site: str, format_: Format) -> int:
-        """Position of the candidate in the arrays."""
-        position = 0
-        for name, formats in zip(self.document["sites"], self.document["formats"], strict=True):
-            if name == site:
-                return position + int(formats.index(format_.name))
-            position += len(formats)
-        raise KeyError(site)
+    @cached_property
+    def places(self) -> dict[tuple[str, str], int]:
+        """Position of every candidate in the arrays, by site and format name."""
+        sites = zip(self.document["sites"], self.document["formats"], strict=True)
+        candidates = ((site, format_) for site, formats in sites for format_ in formats)
+        return {candidate: place for place, candidate in enumerate(candidates)}
 
     def predictions(self) -> list[Prediction]:
         """What can predict whole plans, the preferred method first."""
         matrix = self.arrays["matrix"]
-        found = [augmented(self.arrays["score/measured"], matrix), cross_layer_prediction(matrix)]
+        every = [augmented(self.arrays["score/measured"], matrix), cross_layer_prediction(matrix)]
         alone = [name for name in self.document["methods"] if name != "cross_layer"]
-        found += [Prediction(name, self.arrays[f"score/{name}"]) for name in alone]
+        every += [Prediction(name, self.arrays[f"score/{name}"]) for name in alone]
         # a method that does not cover every candidate says nothing about whole plans
-        return [one for one in found if np.isfinite(one.own if one.interactions is None else one.interactions).all()]
+        return [own for own in every if np.isfinite(own.own if own.interactions is None else own.interactions).all()]
 
 
 @dataclass(frozen=True)
@@ -63,35 +61,35 @@ class Analysis:
     scores: Scores
     agreement: Mapping[str, Any]
 
-    def method(self, asked: str) -> str:
-        """The method that predicts: the one asked for, or for `auto` the one that agreed best."""
-        return str(self.agreement["chosen"]) if asked == "auto" else asked
+    def method(self, requested: str) -> str:
+        """The method that predicts: the requested one, or for `auto` the one that agreed best."""
+        return str(self.agreement["chosen"]) if requested == "auto" else requested
 
-    def stderr(self, asked: str) -> NDArray[np.float64]:
+    def stderr(self, requested: str) -> NDArray[np.float64]:
         """[K]: the standard error of each candidate's own damage by that method."""
-        method = self.method(asked)
+        method = self.method(requested)
         return np.asarray(self._scale(method) * self.scores.arrays[f"stderr/{scores_of(method)}"])
 
-    def prediction(self, asked: str) -> Prediction:
+    def prediction(self, requested: str) -> Prediction:
         """How that method predicts the damage of plans; scores that only order are scaled to damages.
 
         Raises:
             MethodNotApplicable: the method did not run on this network, or covers not every candidate.
         """
-        method = self.method(asked)
-        found = {prediction.method: prediction for prediction in self.scores.predictions()}
-        if method not in found:
+        method = self.method(requested)
+        predictions = {prediction.method: prediction for prediction in self.scores.predictions()}
+        if method not in predictions:
             why = self.scores.document["unavailable"].get(method, "it does not cover every candidate")
             raise MethodNotApplicable(
-                f"sensitivity.method {method} cannot plan this network: {why}; take auto, or {', '.join(found)}"
+                f"sensitivity.method {method} cannot plan this network: {why}; take auto, or {', '.join(predictions)}"
             )
-        return found[method].times(self._scale(method))
+        return predictions[method].times(self._scale(method))
 
     def _scale(self, method: str) -> float:
         """What makes damages of scores that only order: by the measured plans, or, without, by the measured damages."""
         if self.scores.document["methods"].get(method, {}).get("unit") != Unit.RELATIVE:
             return 1.0
-        ratio = next((one["ratio"] for one in self.agreement["methods"] if one["method"] == method), None)
+        ratio = next((own["ratio"] for own in self.agreement["methods"] if own["method"] == method), None)
         if ratio:
             return float(ratio)
         total = float(self.scores.arrays[f"score/{method}"].sum())

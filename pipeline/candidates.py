@@ -7,16 +7,12 @@ bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from network.activations import ActivationSite
 from network.graph import Network
-from pipeline.methods import CandidateCounts
 from pipeline.results import Arrays, pack, unpack
 from quantization.activations.quantized import QuantizedActivation
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format, weight_format
@@ -25,7 +21,6 @@ from quantization.storage.weights import QuantizedWeight
 from sensitivity.estimate import ActivationChange, Change, WeightChange
 
 Weights = dict[str, list[QuantizedWeight]]
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +41,6 @@ class ActivationCandidates:
                 return dict.fromkeys(self.site.tensors, activation)
         raise KeyError(f"activation {self.site.name} was not calibrated as {format_.name}")
 
-    def changes(self, format_: UnsignedFormat) -> dict[str, Callable[[Floats], Floats]]:
-        """What rounding does to the values, by tensor name: the first tensor's alone, which the others only move.
-
-        Raises:
-            KeyError: the site was not calibrated in this format.
-        """
-        return {self.site.name: self.quantized(format_)[self.site.name].apply}
-
 
 @dataclass(frozen=True)
 class Candidates:
@@ -67,17 +54,14 @@ class Candidates:
     def unpack(cls, blob: bytes) -> Candidates:
         """What `pack_candidates` was given, in its order."""
         document, arrays = unpack(blob)
-        activations = [_activation(entry) for entry in document["activations"]]
-        weights = weights_from_arrays(document, arrays)
-        return cls(weights, {one.site.name: one for one in activations}, dict(document["methods"]))
+        activations = {entry["tensors"][0]: _activation(entry) for entry in document["activations"]}
+        return cls(weights_from_arrays(document, arrays), activations, document["methods"])
 
     @property
-    def counts(self) -> CandidateCounts:
-        """How many candidates there are, for the cost of the methods."""
-        return CandidateCounts(
-            of_a_weight=max(map(len, self.weights.values())),
-            of_activations=sum(len(site.formats) for site in self.activations.values()),
-        )
+    def count(self) -> int:
+        """How many candidates there are, every weight counted with the most that one has."""
+        activations = sum(len(site.formats) for site in self.activations.values())
+        return len(self.weights) * max(map(len, self.weights.values())) + activations
 
     def format_names(self, network: Network) -> dict[str, list[str]]:
         """Format names of the candidates by site."""
@@ -93,7 +77,7 @@ class Candidates:
             for weight in self.weights[site.name]
         ]
         activations = [
-            ActivationChange(name, own.format.name, site.changes(own.format))
+            ActivationChange(name, own.format.name, {name: own.apply})  # its other tensors only move these values
             for name, site in self.activations.items()
             for own in site.formats
         ]
@@ -133,18 +117,18 @@ def pack_candidates(
         "methods": dict(methods),
         "activations": [
             {
-                "tensors": list(one.site.tensors),
-                "elements": one.site.elements,
-                "formats": [[own.format.name, own.scale, own.zero_point] for own in one.formats],
+                "tensors": list(activation.site.tensors),
+                "elements": activation.site.elements,
+                "formats": [[own.format.name, own.scale, own.zero_point] for own in activation.formats],
             }
-            for one in activations
+            for activation in activations
         ],
     }
     return pack(document, arrays)
 
 
 def weights_to_arrays(rounded: Mapping[str, Sequence[QuantizedWeight]]) -> tuple[dict[str, Any], Arrays]:
-    """`rounded` by name, as a document and arrays that `pipeline.results.pack` takes, with others beside."""
+    """`rounded` by name, as a document and arrays that `pipeline.results.pack` takes, with others if need be."""
     arrays: Arrays = {}
     for index, weights in enumerate(rounded.values()):
         for weight in weights:

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.schemas.job_request import JobRequest
+from app.schemas.job_request import JobRequest, LatencyTable
 from app.schemas.job_request import LayerConstraint as LayerConstraintModel
-from app.schemas.plan import AppliedFormat
+from app.schemas.plan import AppliedPlan
 from evaluation.latency import machine as processor
 from evaluation.metrics import DropKind, Metric
 from pipeline.methods import DEAR
@@ -83,28 +83,6 @@ NO_CONSTRAINT = LayerConstraint()
 
 
 @dataclass(frozen=True, slots=True)
-class PlanRow:
-    """What a plan that the request brings says of one weight or activation; formats by name, not yet checked."""
-
-    name: str
-    format: str
-    bits: int | None = None
-    rounded_with: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, row: AppliedFormat) -> PlanRow:
-        return cls(row.name, row.format, row.bits, tuple(getattr(row, "rounded_with", None) or ()))
-
-
-@dataclass(frozen=True, slots=True)
-class GivenPlan:
-    """A plan that the request brings, so that nothing is searched for."""
-
-    layers: tuple[PlanRow, ...]
-    activations: tuple[PlanRow, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class FormatConfig:
     """The formats that the request allows.
 
@@ -118,7 +96,7 @@ class FormatConfig:
     activations: tuple[int, ...] | None
     layers: Mapping[str, LayerConstraint]
     target: str
-    plan: GivenPlan | None
+    plan: AppliedPlan | None
 
     def of_width(self, bits: int) -> list[WeightFormat]:
         """The requested formats of so many bits, or integers where there is none."""
@@ -193,13 +171,11 @@ class ResolveConfig:
 
 @dataclass(frozen=True, slots=True)
 class LatencyConfig:
-    """Either `given` times, with what the rest of the network takes under `base_ms`, or `timing` to measure them."""
+    """`times`: those of the request, or how to measure them."""
 
     samples: SampleConfig
     space: SpaceConfig
-    given: Mapping[str, Mapping[str, float]] | None
-    base_ms: float
-    timing: TimingConfig | None
+    times: LatencyTable | TimingConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,11 +201,9 @@ class AnalysisConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class SensitivityConfig:
+class SensitivityConfig(AnalysisConfig):
     """`dear`: a method that costs as much as all others and therefore runs only when a request names it."""
 
-    samples: SampleConfig
-    squared_error: bool
     dear: str | None
 
 
@@ -250,13 +224,12 @@ class PlanConfig:
 
 @dataclass(frozen=True, slots=True)
 class CertifyConfig:
-    """`given`: the one plan to look at is that of the request. `timing`: both files are timed here at the end."""
+    """`timing`: both files are timed here at the end."""
 
     samples: SampleConfig
     space: SpaceConfig
     budget: BudgetConfig
     rounds_whole_plans: bool
-    given: bool
     timing: TimingConfig | None
 
 
@@ -299,13 +272,11 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
     formats, space, budget = _formats(request), _space(request), _budget(request)
     method, weights = request.sensitivity.method, request.weights
     squared_error = request.budget.metric == "cosine"
-    table = request.latency_table
-    measures = _wants_latency(request) and table is None
-    timing = TimingConfig(processor(), machine.threads) if measures else None
+    searches, timing = request.plan is None, TimingConfig(processor(), machine.threads)
     latency = None
-    if _wants_latency(request) and request.plan is None:
-        given = None if table is None else dict(table.__pydantic_extra__)
-        latency = LatencyConfig(samples, space, given, 0.0 if table is None else table.base_ms, timing)
+    if _wants_latency(request) and searches:
+        latency = LatencyConfig(samples, space, request.latency_table or timing)
+    measures = latency is not None and latency.times is timing
     whole = weights.refinement == "sequential" or (weights.refinement == "auto" and weights.rounding == "gptq")
     search = request.search
     analysis = AnalysisConfig(samples, squared_error)
@@ -321,7 +292,6 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
         deadline_seconds=search.deadline_seconds,
         deadline_of=None if search.deadline_seconds is None else job_id,
     )
-    searches = request.plan is None
     metric = None if request.budget.metric is None else Metric(request.budget.metric)
     ranges = RangeMethod(request.activations.ranges)
     return JobConfig(
@@ -334,22 +304,19 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
         sensitivity=SensitivityConfig(samples, squared_error, dear) if searches else None,
         agreement=analysis if searches else None,
         plan=plan if searches else None,
-        certify=CertifyConfig(samples, space, budget, whole, not searches, timing if searches else None),
+        certify=CertifyConfig(samples, space, budget, whole, timing if measures else None),
         report=ReportConfig(space, method, request.model_dump(mode="json")),
     )
 
 
 def _formats(request: JobRequest) -> FormatConfig:
-    weights, activations, plan = request.weights, request.activations.bits, request.plan
+    weights, activations = request.weights, request.activations.bits
     block = weights.block_size if weights.granularity == "block" else 0
     integer = IntegerFormat(weights.bits[0], Granularity(weights.granularity), weights.symmetric, block)
     if weights.formats is None:
         requested: Iterable[WeightFormat] = (replace(integer, bits=bits) for bits in weights.bits)
     else:
         requested = map(weight_format, weights.formats)
-    given = None
-    if plan is not None:
-        given = GivenPlan(tuple(map(PlanRow.of, plan.layers)), tuple(map(PlanRow.of, plan.activations)))
     return FormatConfig(
         weights=tuple(requested),
         integer=integer,
@@ -357,7 +324,7 @@ def _formats(request: JobRequest) -> FormatConfig:
         activations=None if activations is None else tuple(activations),
         layers={name: LayerConstraint.of(constraint) for name, constraint in request.layers.items()},
         target=request.target,
-        plan=given,
+        plan=request.plan,
     )
 
 

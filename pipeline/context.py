@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pipeline.events import Estimate, Event, Progress, Report, StageBegan, StageEnded
+from pipeline.events import Event, Progress, Report, StageBegan, StageEnded
 from pipeline.stage import UPLOADS, Machine, Stage, Upload
 from pipeline.store import Store
 
@@ -61,17 +61,14 @@ class Context:
         key = self.keys[stage.name]
         if ran := not self._store.exists(key):
             self._stage = stage
-            self._clock.enter(stage)
             self._report(StageBegan(stage.name, stage.time_limit))
             self.progress(0.0)
             data = stage.run(self, getattr(self._config, stage.name))
             self.check()
             self._store.store(key, data)
             self._store.drop(f"{key}/")
-            self._clock.leave()
             self._stage = None
-        else:
-            self._clock.skip(stage)
+        self._clock.end(stage, ran)
         self._report(StageEnded(stage.name, ran))
         return ran
 
@@ -81,7 +78,7 @@ class Context:
         Raises:
             LookupError: the running stage does not name it in `reads`.
         """
-        self._check_reads(stage)
+        self.check_reads((stage,))
         return stage in self.keys
 
     def read(self, stage: str) -> bytes:
@@ -102,7 +99,11 @@ class Context:
     def check_reads(self, stages: Iterable[str]) -> None:
         """Raise `LookupError` unless the running stage may read what all of these wrote."""
         for stage in stages:
-            self._check_reads(stage)
+            if self._stage is not None and stage not in self._stage.reads:
+                raise LookupError(
+                    f"the stage {self._stage.name} reads {stage}, which its `reads` do not name: its key would not "
+                    "depend on it"
+                )
 
     def chunk(self, name: str, compute: Callable[[], bytes]) -> bytes:
         """`compute()`, or what an earlier attempt stored for this chunk of the running stage."""
@@ -114,7 +115,7 @@ class Context:
 
     def progress(self, fraction: float) -> None:
         """Report progress within the stage, 0 to 1; also a check."""
-        self._progress = self._clock.progress(min(max(fraction, 0.0), 1.0))
+        self._progress = self._clock.progress(self._running, min(max(fraction, 0.0), 1.0))
         self._report(self._progress)
 
     def check(self) -> None:
@@ -125,10 +126,6 @@ class Context:
     def event(self, event: Event) -> None:
         """Report something that is no progress."""
         self._report(event)
-
-    def estimate(self, seconds: float, memory_bytes: int) -> None:
-        """Report what the running stage is expected to take."""
-        self._report(Estimate(self._running.name, seconds, memory_bytes))
 
     def time_used(self, deadline_seconds: float | None) -> float:
         """The share of the job's deadline that is used up, from its first start: 0 without one, at most 1."""
@@ -141,13 +138,6 @@ class Context:
         if self._stage is None:
             raise RuntimeError("this belongs to a stage, and none is running")
         return self._stage
-
-    def _check_reads(self, stage: str) -> None:
-        if self._stage is not None and stage not in self._stage.reads:
-            raise LookupError(
-                f"the stage {self._stage.name} reads {stage}, which its `reads` do not name: its key would not depend "
-                "on it"
-            )
 
     def _stored(self, key: str, compute: Callable[[], bytes]) -> bytes:
         self.check()
@@ -179,30 +169,20 @@ class ProgressClock:
         self._started = now()
         self._skipped = 0.0
         self._ran = 0.0
-        self._stage: Stage | None = None
 
-    def skip(self, stage: Stage) -> None:
-        """The result of `stage` is there."""
-        self._skipped += stage.weight
+    def end(self, stage: Stage, ran: bool) -> None:
+        """The result of `stage` is there; whether it `ran`, or was stored already."""
+        if ran:
+            self._ran += stage.weight
+        else:
+            self._skipped += stage.weight
 
-    def enter(self, stage: Stage) -> None:
-        """`stage` begins."""
-        self._stage = stage
-
-    def leave(self) -> None:
-        """The stage that began has ended."""
-        if self._stage is not None:
-            self._ran += self._stage.weight
-            self._stage = None
-
-    def progress(self, fraction: float) -> Progress:
-        """Progress of the job when `fraction` of the running stage is done."""
-        if self._stage is None:
-            raise RuntimeError("no stage is running")
-        ran = self._ran + fraction * self._stage.weight
+    def progress(self, stage: Stage, fraction: float) -> Progress:
+        """Progress of the job when `fraction` of `stage`, which runs, is done."""
+        ran = self._ran + fraction * stage.weight
         done = min((self._skipped + ran) / self._total, 1.0)
         left = max(self._total - self._skipped - ran, 0.0)
         # The first percent of the work is start-up more than work; an estimate from it would be far off.
         known = ran > 0.01 * self._total
         eta = (self._now() - self._started) / ran * left if known else None
-        return Progress(self._stage.name, done, eta)
+        return Progress(stage.name, done, eta)

@@ -73,7 +73,7 @@ class Coupling:
             feeder = self._feeders.get(site.name, "")
             read = [{feeder: format_} for format_ in self._planned.get(feeder, ())] or [{}]
             own = [{site.name: parse_format(name)} for name in self._allowed[site.name]]
-            if len({self.latency_ms(site, {**one, **other}) for one in own for other in read}) > 1:
+            if len({self.latency_ms(site, {**weight, **other}) for weight in own for other in read}) > 1:
                 return False
         return True
 

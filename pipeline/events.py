@@ -35,7 +35,8 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a stage is expected to take, before its expensive part: seconds on this machine, and its peak of memory."""
+    """What a stage is expected to take, before its expensive part: seconds on this machine, and the peak of the whole
+    process's memory."""
 
     stage: str
     seconds: float

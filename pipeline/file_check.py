@@ -94,13 +94,13 @@ def _check_activations(contents: Audit, network: Network, activations: Mapping[s
             raise FileNotAsPlanned(f"activation {name} is not rounded to {bits} bits at scale {scale}")
         rounded[planned] -= 1
     # a network may come with some of its own, whose values may have got another name
-    own = Counter(replace(one, name="") for one in rounded_activations(network.proto.graph))
-    for one in rounded.elements():
-        if not own[replace(one, name="")]:
+    own = Counter(replace(stored, name="") for stored in rounded_activations(network.proto.graph))
+    for stored in rounded.elements():
+        if not own[replace(stored, name="")]:
             raise FileNotAsPlanned(
-                f"activation {one.name} is rounded to {one.bits} bits, and the plan leaves it float32"
+                f"activation {stored.name} is rounded to {stored.bits} bits, and the plan leaves it float32"
             )
-        own[replace(one, name="")] -= 1
+        own[replace(stored, name="")] -= 1
 
 
 def _compared_outputs(context: Context, inputs: Inputs, model: ExportedPlan, halves: frozenset[str]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _compared_outputs(context: Context, inputs: Inputs, model: ExportedPlan, hal
     rounds float ones: together they may not be further from the simulated plan than that is from the float network.
     """
     part = inputs.dataset.take(inputs.splits.held_out[: max(SAMPLES, inputs.static_batch or 0)])
-    simulated = simulate(model.network, model.weights, model.activations, halves=halves)
+    simulated = simulate(model.network, model.rounded.weights, model.activations, halves=halves)
     outputs, expected = (_run(context, file, part.inputs, inputs.batch) for file in (model.file, simulated))
     finite = np.isfinite(expected)  # a plan may break the network, and is measured all the same
     difference, size = _rms((outputs - expected)[finite]), _rms(expected[finite])

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import resource
 import time
-from dataclasses import dataclass
 
 from evaluation.runner import OnnxRunner
 from network.memory import estimate_memory
 from network.normalise import dump
+from pipeline.events import Estimate
 from pipeline.workspace import ACTIVATIONS_PER_PEAK, Inputs
 
 SKETCHED_OUTPUTS = 256
@@ -21,16 +21,8 @@ FLOAT32_BYTES = 4
 FLOAT64_BYTES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """What a stage is expected to take; the memory is that of the whole process."""
-
-    seconds: float
-    memory_bytes: int
-
-
-def forecast_passes(inputs: Inputs, passes: float, candidates: int, threads: int) -> Forecast:
-    """Of `passes` float passes in ONNX Runtime that keep the outputs of all `candidates`."""
+def forecast_passes(inputs: Inputs, passes: float, candidates: int, threads: int) -> Estimate:
+    """Of `cross_layer`: `passes` float passes in ONNX Runtime that keep the outputs of all `candidates`."""
     samples, of_sample = len(inputs.sensitivity_samples), inputs.sample_bytes
     width = math.prod(n or 1 for n in inputs.network.outputs[0].shape[1:])
     rows = candidates * samples * min(width, SKETCHED_OUTPUTS) * FLOAT32_BYTES
@@ -38,14 +30,14 @@ def forecast_passes(inputs: Inputs, passes: float, candidates: int, threads: int
     # two cuts of a group are alive while it moves on, and the rows a second time, in parts, while the matrix is made
     held = (2 * min(inputs.group, samples) + inputs.batch) * of_sample + 2 * rows + matrices
     weights = estimate_memory(inputs.network.proto, 1).weight_bytes
-    return Forecast(_pass_seconds(inputs, threads) * passes, _used_bytes() + weights + held)
+    return Estimate("cross_layer", _pass_seconds(inputs, threads) * passes, _used_bytes() + weights + held)
 
 
-def forecast_gradients(inputs: Inputs, passes: float, threads: int) -> Forecast:
-    """Of as much work as `passes` float passes, by backward passes in torch."""
+def forecast_gradients(inputs: Inputs, passes: float, threads: int) -> Estimate:
+    """Of `sensitivity`: as much work as `passes` float passes, by backward passes in torch."""
     weights = estimate_memory(inputs.network.proto, 1).weight_bytes  # a copy, their gradients, and one candidate
     held = 3 * weights + inputs.backward_batch * inputs.sample_bytes * ACTIVATIONS_PER_PEAK
-    return Forecast(_pass_seconds(inputs, threads) * passes, _used_bytes() + held)
+    return Estimate("sensitivity", _pass_seconds(inputs, threads) * passes, _used_bytes() + held)
 
 
 def _pass_seconds(inputs: Inputs, threads: int) -> float:

@@ -25,7 +25,7 @@ from onnx import numpy_helper
 from network.graph import Layer, Network, Site
 from network.sites import RECURRENT
 from quantization.activations.quantized import QuantizedActivation
-from quantization.formats import FloatFormat, Granularity, HalfFormat, parse_format
+from quantization.formats import FloatFormat, Granularity, HalfFormat
 from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
 Weights = Mapping[str, QuantizedWeight]
@@ -91,23 +91,25 @@ def tensor_overrides(
 
     Args:
         plan: as delivered.
-        weights: rounded, by initializer name.
+        weights: rounded, by initializer name; the others stay float32.
         activations: by tensor name.
     """
     notes: Notes = []
-    sites = {site.weight: site for site in network.sites}
     overrides: dict[str, list[dict[str, Any]]] = {}
-    for row in plan["layers"]:
-        if not _is_float(row):
-            site, weight = sites[row["weight"]], weights[row["weight"]]
-            overrides |= _weight_override(site, weight, uploaded.has_weight(network, site.weight), uploaded, notes)
-    for tensor, found in activations.items():
+    kept: list[str] = []
+    for site in network.sites:
+        weight = weights.get(site.weight)
+        if weight is None or isinstance(weight.format, HalfFormat):
+            kept += [layer.name for layer in site.layers]
+        else:
+            same = uploaded.has_weight(network, site.weight)
+            overrides |= _weight_override(site, weight, same, uploaded, notes)
+    for tensor, own in activations.items():
         if tensor not in uploaded.values:
             notes.append(_note(tensor, "the uploaded file has no tensor of this name: left out"))
             continue
-        type_ = ACTIVATION_TYPES[found.format.bits]
-        overrides[tensor] = [{"quant_type": type_, "scale": found.scale, "zero_point": found.zero_point}]
-    kept = [node for row in plan["layers"] if _is_float(row) for node in row["nodes"]]
+        type_ = ACTIVATION_TYPES[own.format.bits]
+        overrides[tensor] = [{"quant_type": type_, "scale": own.scale, "zero_point": own.zero_point}]
     notes += [
         _note(node, "the uploaded file has no node of this name, so that it cannot be excluded")
         for node in kept
@@ -150,7 +152,7 @@ def _weight_override(
 
 
 def _activation_notes(plan: Mapping[str, Any]) -> Notes:
-    floats = [row["name"] for row in plan["activations"] if _is_float(row)]
+    floats = [row["name"] for row in plan["activations"] if row["format"] == FloatFormat().name]
     text = "float32 in the plan; quantize_static gives what its quantized nodes read or write the activation_type"
     if not plan["activations"]:
         return [_note("", f"activations are {text}")]
@@ -158,11 +160,7 @@ def _activation_notes(plan: Mapping[str, Any]) -> Notes:
 
 
 def aimet_encodings(
-    network: Network,
-    plan: Mapping[str, Any],
-    weights: Weights,
-    activations: Activations,
-    uploaded: UploadedTensors,
+    network: Network, weights: Weights, activations: Activations, uploaded: UploadedTensors
 ) -> dict[str, Any]:
     """AIMET's encodings of version 1.0.0: `value = scale * (code + offset)`, codes 0 to `2**bw - 1`.
 
@@ -170,18 +168,16 @@ def aimet_encodings(
     without one stays that. A single tensor that AIMET does not know would make it refuse all: it is left out.
 
     Args:
-        plan: as delivered.
-        weights: rounded, by initializer name.
+        weights: rounded, by initializer name; the others stay float32.
         activations: by tensor name.
     """
     notes: Notes = []
     params = []
-    sites = {site.weight: site for site in network.sites}
-    for row in plan["layers"]:
-        name = row["weight"]
-        if isinstance(parse_format(row["format"]), FloatFormat):
+    for site in network.sites:
+        name = site.weight
+        if name not in weights:
             continue
-        encoding = _weight_encoding(sites[name], weights[name], uploaded)
+        encoding = _weight_encoding(site, weights[name], uploaded)
         if isinstance(encoding, str):
             notes.append(_note(name, f"{encoding}: left out"))
             continue
@@ -241,7 +237,7 @@ def _activation_encodings(
     nodes = network.proto.graph.node
     kept = {node.output[0] for node in nodes if node.op_type == "BatchNormalization"}
     recurrent = {name for node in nodes if node.op_type in RECURRENT for name in node.output}
-    for tensor, found in activations.items():
+    for tensor, own in activations.items():
         name = tensor if tensor in kept else uploaded.normalised.get(tensor, tensor)
         if tensor in recurrent:
             notes.append(_note(tensor, "AIMET would give what the recurrent layer reads the same scale: left out"))
@@ -253,15 +249,11 @@ def _activation_encodings(
             "name": name,
             "enc_type": "PER_TENSOR",
             "dtype": "INT",
-            "bw": found.format.bits,
+            "bw": own.format.bits,
             "is_sym": False,
-            "scale": [found.scale],
-            "offset": [-found.zero_point],
+            "scale": [own.scale],
+            "offset": [-own.zero_point],
         }
-
-
-def _is_float(row: Mapping[str, Any]) -> bool:
-    return parse_format(row["format"]).kind == "float"
 
 
 def _grid(weight: QuantizedWeight) -> IntegerWeight | None:

@@ -41,11 +41,6 @@ class LatencyTable:
     def base_ms(self) -> float:
         return float(self.document["base_ms"])
 
-    @property
-    def measured(self) -> bool:
-        """Whether it is of this machine, so that what it says can be compared with what is measured here."""
-        return bool(self.document["source"] == "measured")
-
     def ms(self, site: str, format_name: str, activation: UnsignedFormat | None = None) -> float:
         """Milliseconds of one run of all layers of a site.
 
@@ -62,5 +57,5 @@ class LatencyTable:
 
 def unsigned(format_name: str) -> UnsignedFormat | None:
     """The format of an activation by its name; None where it stays float."""
-    format_ = parse_format(format_name) if format_name else None
+    format_ = parse_format(format_name)
     return format_ if isinstance(format_, UnsignedFormat) else None

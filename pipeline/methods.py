@@ -1,12 +1,10 @@
 """The methods that a job may plan with: which run always, which when asked for, and what each costs.
 
 Costs are counted in float passes, so that they are the same on every machine: one is the float network over the
-samples of the analysis, forward. Backward passes count by what they take beside it.
+samples of the analysis, forward. Backward passes count by what they take in addition.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from network.graph import Network
 from sensitivity.estimators import METHODS
@@ -47,15 +45,7 @@ def needs_gradients(method: str) -> bool:
     return method in CHEAP or method in DEAR
 
 
-@dataclass(frozen=True, slots=True)
-class CandidateCounts:
-    """How many candidates each weight has at most, and how many all activations have together."""
-
-    of_a_weight: int
-    of_activations: int = 0
-
-
-def float_passes(method: str, network: Network, candidates: CandidateCounts) -> float:
+def float_passes(method: str, network: Network, candidates: int) -> float:
     """What a method takes by itself, in float passes over the samples of the analysis.
 
     An activation's candidate counts like the mean of those of weights: it lies somewhere in the network too.
@@ -63,18 +53,17 @@ def float_passes(method: str, network: Network, candidates: CandidateCounts) -> 
     Args:
         method: any but `auto`.
         network: its multiply-accumulates say how much of a pass lies behind each weight's first use.
-        candidates: what is scored.
+        candidates: how many are scored.
     """
     sites = len(network.sites)
-    together = candidates.of_a_weight * sites + candidates.of_activations
     if method in MEASURED:
-        return together * sum(remaining_shares(network)) / sites
+        return candidates * sum(remaining_shares(network)) / sites
     if method in ("hawq", "q_bert"):
         return 2 * GRADIENT_PASSES * POWER_ITERATIONS * sites
     if method in ("noise", "directional"):
-        return together * (1.0 if method == "noise" else GRADIENT_PASSES)
+        return candidates * (1.0 if method == "noise" else GRADIENT_PASSES)
     if method in ("fisher_outputs", "m_fac"):
-        return GRADIENT_PASSES + together / sites  # each layer's own forward pass once for each of its candidates
+        return GRADIENT_PASSES + candidates / sites  # each layer's own forward pass once for each of its candidates
     return 0.0 if method == "quantization_error" else GRADIENT_PASSES
 
 

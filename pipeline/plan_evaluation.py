@@ -32,7 +32,8 @@ _ALL = slice(None)
 
 
 class Comparison:
-    """The float network and its quantized versions on one part of the samples."""
+    """The float network, whose first output is `float_output` `[samples, ...]`, and its quantized versions on one part
+    of the samples."""
 
     def __init__(self, context: Context, inputs: Inputs, samples: NDArray[np.int64], metric: Metric) -> None:
         self._context = context
@@ -45,16 +46,8 @@ class Comparison:
             return pack({}, {"output": self._output(runner, _ALL)})
 
         _, arrays = unpack(context.chunk("float_output", compute))
-        self._float_output = arrays["output"]
-
-    @property
-    def float_output(self) -> NDArray[np.generic]:
-        """The float network's first output, `[samples, ...]`."""
-        return self._float_output
-
-    @property
-    def labels(self) -> NDArray[np.int64] | None:
-        return self._part.labels
+        self.float_output = arrays["output"]
+        self.labels = self._part.labels
 
     def __call__(self, model: bytes) -> Measurement:
         """`model` measured against the float network on all samples."""
@@ -62,7 +55,7 @@ class Comparison:
 
     def of_float(self) -> Measurement:
         """The float network against itself: what there is to lose, sample by sample."""
-        return self._measured(self._float_output, _ALL)
+        return self._measured(self.float_output, _ALL)
 
     def in_order(
         self, model: bytes, order: NDArray[np.int64]
@@ -85,8 +78,8 @@ class Comparison:
         return output
 
     def _measured(self, output: NDArray[np.generic], samples: NDArray[np.int64] | slice) -> Measurement:
-        labels = None if self._part.labels is None else self._part.labels[samples]
-        return measure(self._metric, self._float_output[samples], output, labels)
+        labels = None if self.labels is None else self.labels[samples]
+        return measure(self._metric, self.float_output[samples], output, labels)
 
 
 class Evaluator:
@@ -98,7 +91,7 @@ class Evaluator:
 
     Args:
         space: points are plans of its `problem`.
-        report: called after every evaluation with how many there were.
+        report: called after every evaluation.
     """
 
     def __init__(
@@ -109,7 +102,7 @@ class Evaluator:
         metric: Metric,
         config: PlanConfig,
         *,
-        report: Callable[[int], None],
+        report: Callable[[], None],
     ) -> None:
         self._context = context
         self._inputs = inputs
@@ -117,20 +110,18 @@ class Evaluator:
         self._config = config
         self._compare = Comparison(context, inputs, inputs.splits.search, metric)
         self._float = self._compare.of_float()
-        self._margins = _Margins.of(self._compare, metric) if self._float.counts else None
+        self._margins = _Margins(self._compare, metric) if self._float.counts else None
         self._expected = None
         if metric is Metric.TOP1 and self._compare.labels is not None:
             self._expected = ExpectedDrop.of(self._compare.float_output, self._compare.labels)
         self._report = report
-        self._done = 0
 
     def __call__(self, point: PlanPoint, to_the_end: bool) -> Evaluation:
         name = "evaluated/" + "-".join(map(str, point.plan.choices))
         document, arrays = unpack(self._context.chunk(name, lambda: self._measured(point, to_the_end)))
         if self._margins is not None:
             self._margins.remember(point.damage, arrays["margins"])
-        self._done += 1
-        self._report(self._done)
+        self._report()
         return Evaluation(**document)
 
     def _measured(self, point: PlanPoint, to_the_end: bool) -> bytes:
@@ -180,22 +171,16 @@ class Evaluator:
 class _Margins:
     """The margins of the float network and of evaluated plans on all search samples, NaN where a plan was not run."""
 
-    def __init__(self, classes: NDArray[np.int64], probabilities: bool, float_margins: Scores) -> None:
-        self._classes = classes
-        self._probabilities = probabilities
-        self._float = float_margins
+    def __init__(self, compare: Comparison, metric: Metric) -> None:
+        output = compare.float_output
+        # the right class is the label, or for the agreement the float network's own
+        labels = compare.labels if metric is Metric.TOP1 else None
+        self._classes = np.asarray(output.argmax(-1)) if labels is None else labels
+        self._probabilities = are_probabilities(output)
+        self._float = self.of_output(output, _ALL)
         self._known: list[tuple[float, Scores]] = []
 
-    @classmethod
-    def of(cls, compare: Comparison, metric: Metric) -> _Margins:
-        """The right class is the label, or for the agreement the float network's own."""
-        output = compare.float_output
-        labels = compare.labels if metric is Metric.TOP1 else None
-        classes = np.asarray(output.argmax(-1)) if labels is None else labels
-        probabilities = are_probabilities(output)
-        return cls(classes, probabilities, margins(output, classes, probabilities))
-
-    def of_output(self, output: NDArray[np.generic], read: NDArray[np.int64]) -> Scores:
+    def of_output(self, output: NDArray[np.generic], read: NDArray[np.int64] | slice) -> Scores:
         return margins(output, self._classes[read], self._probabilities)
 
     def remember(self, damage: float, plan: Scores) -> None:

@@ -18,23 +18,17 @@ from quantization.activations.quantized import QuantizedActivation
 from quantization.export.export import export
 from quantization.export.leftovers import LARGEST
 from quantization.plans.bias_correction import with_biases
-from quantization.storage.weights import QuantizedWeight
+from quantization.plans.sequential import RoundedPlan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExportedPlan:
-    """The file of a plan and what it was made from.
-
-    `notes` says of each weight that was rounded anew how, `kept` of the others why they were not; both are empty where
-    no weights were to be rounded anew.
-    """
+    """The file of a plan and what it was made from; `rounded` has no notes where no weights were rounded anew."""
 
     file: bytes
     network: Network
-    weights: Mapping[str, QuantizedWeight]
+    rounded: RoundedPlan
     activations: Mapping[str, QuantizedActivation]
-    notes: Mapping[str, str]
-    kept: Mapping[str, str]
 
 
 def export_plan(
@@ -53,7 +47,7 @@ def export_plan(
     products = space.config.export.products
     provenance = space.provenance(plan)
     file = export(network, rounded.weights, provenance, activations, products=products, halves=halves)
-    return ExportedPlan(file, network, rounded.weights, activations, rounded.notes, rounded.kept)
+    return ExportedPlan(file, network, rounded, activations)
 
 
 def _within_float16(bias: NDArray[np.float32]) -> NDArray[np.float32]:

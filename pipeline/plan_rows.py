@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis import Scores
+from pipeline.analysis import Analysis
 from pipeline.candidates import Candidates
 from pipeline.reach import unmeasured_sites
 from pipeline.results import number
@@ -23,58 +24,64 @@ UNMEASURED_IN_A_PLAN = "the first output does not depend on it, so nothing measu
 
 
 @dataclass(frozen=True, eq=False)
-class PlanFacts:
-    """A plan with what is known of its candidates; `stderr` `[K]` is that of their damages.
+class Search:
+    """What the search for a plan leaves behind: the `document` of the stage `plan`, and what predicted damages."""
 
-    Nothing is known of the damages of a plan that was applied: `scores` and `stderr` are then None.
-    """
+    document: Mapping[str, Any]
+    analysis: Analysis
+    method: str
+
+    @cached_property
+    def stderr(self) -> NDArray[np.float64]:
+        """[K]: the standard error of every candidate's damage."""
+        return self.analysis.stderr(self.method)
+
+
+@dataclass(frozen=True, eq=False)
+class PlanFacts:
+    """A plan with what is known of its candidates; nothing is known of their damages where it was applied, without a
+    search."""
 
     space: SearchSpace
     plan: Plan
-    scores: Scores | None
-    stderr: NDArray[np.float64] | None
+    search: Search | None
 
     def candidates(self) -> Iterator[tuple[str, Candidate, float | None]]:
         """Site, chosen candidate and standard error of its damage; None where it stays float, or is not known."""
         for site, choice in zip(self.space.problem.sites, self.plan.choices, strict=True):
             candidate = site.candidates[choice]
             stderr = None
-            if self.scores is not None and self.stderr is not None and not isinstance(candidate.format, FloatFormat):
-                stderr = number(self.stderr[self.scores.index(site.name, candidate.format)])
+            if self.search is not None and not isinstance(candidate.format, FloatFormat):
+                place = self.search.analysis.scores.places[site.name, candidate.format.name]
+                stderr = number(self.search.stderr[place])
             yield site.name, candidate, stderr
 
     def damage(self, candidate: Candidate) -> float | None:
         """What is predicted of the candidate alone; None where nothing is."""
-        return None if self.scores is None else candidate.damage
+        return None if self.search is None else candidate.damage
 
     def trace(self, name: str, index: int) -> float | None:
         """Entry `index` of the array `name`, of the weight of that number; None where no traces were taken."""
-        return None if self.scores is None else number(self.scores.arrays[name][index])
+        return None if self.search is None else number(self.search.analysis.scores.arrays[name][index])
 
 
-@dataclass(frozen=True, slots=True)
-class Rounding:
-    """How weights were rounded, by site name.
+def layer_rows(
+    facts: PlanFacts, candidates: Candidates, anew: Mapping[str, str], kept: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """One row for each weight, in graph order.
 
-    `alone` says of each how by itself; `anew` how with the others, of those that were, and `kept` why not, of those
-    that were not although others were.
+    Args:
+        anew: by site name how weights were rounded with the others of the plan, of those that were.
+        kept: why not, of those that were not although others were.
     """
-
-    alone: Mapping[str, str]
-    anew: Mapping[str, str]
-    kept: Mapping[str, str]
-
-
-def layer_rows(facts: PlanFacts, candidates: Candidates, rounding: Rounding) -> list[dict[str, Any]]:
-    """One row for each weight, in graph order."""
-    notes = _notes(facts, rounding)
+    notes = _notes(facts, kept)
     chosen = {name: (candidate, stderr) for name, candidate, stderr in facts.candidates()}
     formats = facts.space.problem.formats(facts.plan)
     coupling = facts.space.coupling
     rows = []
     for index, site in enumerate(facts.space.network.sites):
         candidate, stderr = chosen[site.name]
-        method = None if isinstance(candidate.format, FloatFormat) else rounding.alone[site.name]
+        method = None if isinstance(candidate.format, FloatFormat) else candidates.methods[site.name]
         rounded_with = [weight.format.name for weight in candidates.weights[site.name]]
         rows.append(
             {
@@ -94,7 +101,7 @@ def layer_rows(facts: PlanFacts, candidates: Candidates, rounding: Rounding) -> 
                 "damage_stderr": stderr,
                 "trace_mean": facts.trace("trace_mean", index),
                 "trace_stderr": facts.trace("trace_stderr", index),
-                "rounding": method if method is None else rounding.anew.get(site.name, method),
+                "rounding": method if method is None else anew.get(site.name, method),
                 "rounded_with": rounded_with if method is not None and method.startswith("gptq") else None,
                 "note": "; ".join(notes[site.name]) or None,
             }
@@ -102,15 +109,15 @@ def layer_rows(facts: PlanFacts, candidates: Candidates, rounding: Rounding) -> 
     return rows
 
 
-def _notes(facts: PlanFacts, rounding: Rounding) -> dict[str, list[str]]:
-    """What is to be said of each weight beside its figures."""
+def _notes(facts: PlanFacts, kept: Mapping[str, str]) -> dict[str, list[str]]:
+    """What the figures of each weight do not say."""
     unmeasured = unmeasured_sites(facts.space.network)
-    of_unmeasured = UNMEASURED_IN_A_PLAN if facts.scores is None else UNMEASURED
+    of_unmeasured = UNMEASURED_IN_A_PLAN if facts.search is None else UNMEASURED
     notes: dict[str, list[str]] = {}
     for site in facts.space.network.sites:
         notes[site.name] = [of_unmeasured] if site.name in unmeasured else []
-        if site.name in rounding.kept:
-            notes[site.name].append(f"{KEPT}: {rounding.kept[site.name]}")
+        if site.name in kept:
+            notes[site.name].append(f"{KEPT}: {kept[site.name]}")
     return notes
 
 

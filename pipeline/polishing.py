@@ -11,11 +11,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.config import PlanConfig
 from pipeline.context import Context
-from pipeline.results import number, pack, unpack
+from pipeline.plan_losses import PlanLosses
 from pipeline.search_space import SearchSpace
 from pipeline.workspace import Inputs
 from planner.evidence import Evidence, PlanPoint, SearchResult, SearchStatus
@@ -24,7 +23,6 @@ from planner.polish import polish
 from planner.problem import Plan, Quantity
 from quantization.formats import FloatFormat
 from sensitivity.loss import Loss
-from sensitivity.plan_losses import MeasuredPlans
 
 # the first stage of `planner.evolution` reads a sixteenth of the samples: a batch is not to be more
 PARTS = 16
@@ -88,22 +86,15 @@ def better(before: SearchResult, after: SearchResult) -> SearchResult:
     return replace(after, status=before.status)
 
 
-class Elapsed:
-    """Progress of a stage that goes on until the deadline: the share of the time that is used up."""
+def elapsed_progress(context: Context, deadline_seconds: float | None) -> Callable[[], None]:
+    """What reports the progress of a stage that goes on until the deadline: the share of the time that is used up."""
+    begun = context.time_used(deadline_seconds)
 
-    def __init__(self, context: Context, deadline_seconds: float | None) -> None:
-        self._context = context
-        self._deadline_seconds = deadline_seconds
-        self._begun = context.time_used(deadline_seconds)
+    def report() -> None:
+        left, used = 1.0 - begun, context.time_used(deadline_seconds)
+        context.progress((used - begun) / left if left > 0 else 1.0)
 
-    def report(self, _done: int) -> None:
-        left, used = 1.0 - self._begun, self._context.time_used(self._deadline_seconds)
-        self._context.progress((used - self._begun) / left if left > 0 else 1.0)
-
-
-def fitness_samples(inputs: Inputs) -> NDArray[np.int64]:
-    """The last samples of the search, no more than may be alive at once, or one batch."""
-    return inputs.splits.search[-max(min(MOST_SAMPLES, inputs.group), inputs.static_batch or 0) :]
+    return report
 
 
 class MeasuredLoss:
@@ -114,55 +105,28 @@ class MeasuredLoss:
 
     Args:
         space: plans are of its `joint` problem.
-        report: called after every value with how many there were.
+        report: called after every value.
     """
 
     def __init__(
-        self, context: Context, inputs: Inputs, space: SearchSpace, loss: Loss, report: Callable[[int], None]
+        self, context: Context, inputs: Inputs, space: SearchSpace, loss: Loss, report: Callable[[], None]
     ) -> None:
-        self._context = context
-        self._inputs = inputs
+        samples = inputs.take(inputs.last_of_search(MOST_SAMPLES))
+        self.samples = len(next(iter(samples.values())))
+        batch = inputs.static_batch or min(inputs.batch, math.ceil(self.samples / PARTS))
+        self._losses = PlanLosses(context, inputs, samples, loss, batch)
+        changes = context.workspace.candidates().changes(inputs.network)
+        self._places = {(change.site, change.format): place for place, change in enumerate(changes)}
         self._space = space
-        self._loss = loss
         self._report = report
-        self._done = 0
-        self._arrays = inputs.take(fitness_samples(inputs))
-        self._runs: MeasuredPlans | None = None
-        self._places: dict[tuple[str, str], int] = {}
-
-    @property
-    def samples(self) -> int:
-        return len(next(iter(self._arrays.values())))
 
     def __call__(self, plan: Plan, samples: int) -> float:
         original = self._space.joint.original(plan)
-        name = f"loss/{samples}/" + "-".join(map(str, original.choices))
-        document, _ = unpack(self._context.chunk(name, lambda: self._measured(original, samples)))
-        self._done += 1
-        self._report(self._done)
-        return math.inf if document["loss"] is None else float(document["loss"])
-
-    def _measured(self, plan: Plan, samples: int) -> bytes:
-        if self._runs is None:  # made when the first value is not there yet
-            self._runs = self._prepared()
         places = [
             self._places[name, format_.name]
-            for name, format_ in self._space.problem.formats(plan).items()
+            for name, format_ in self._space.problem.formats(original).items()
             if not isinstance(format_, FloatFormat)
         ]
-        return pack({"loss": number(float(self._runs.losses(places, samples).mean()))})
-
-    def _prepared(self) -> MeasuredPlans:
-        inputs = self._inputs
-        changes = self._context.workspace.candidates().changes(inputs.network)
-        self._places = {(change.site, change.format): place for place, change in enumerate(changes)}
-        batch = inputs.static_batch or min(inputs.batch, math.ceil(self.samples / PARTS))
-        return MeasuredPlans(
-            inputs.network,
-            changes,
-            self._arrays,
-            self._loss,
-            threads=self._context.machine.threads,
-            batch=batch,
-            check=self._context.check,
-        )
+        loss = self._losses.mean(f"loss/{samples}/" + "-".join(map(str, original.choices)), places, samples)
+        self._report()
+        return math.inf if math.isnan(loss) else loss

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from app.schemas.plan import PLAN_VERSION
@@ -15,7 +14,7 @@ from pipeline.config import ReportConfig
 from pipeline.context import Context
 from pipeline.foreign_plans import UploadedTensors, aimet_encodings, tensor_overrides
 from pipeline.methods import scores_of
-from pipeline.plan_rows import PlanFacts, Rounding, activation_rows, layer_rows
+from pipeline.plan_rows import PlanFacts, Search, activation_rows, layer_rows
 from pipeline.results import number, unpack
 from pipeline.search_space import SearchSpace
 from pipeline.stage import JobResult
@@ -24,37 +23,18 @@ from planner.problem import Plan, Quantity, whole_steps
 NOTHING_FASTER = "no format that the request allows is faster than another: latency does not tell plans apart"
 
 
-@dataclass(frozen=True)
-class _Search:
-    """What a search leaves behind, besides the plan."""
-
-    document: Mapping[str, Any]
-    analysis: Analysis
-    method: str
-
-    @classmethod
-    def read(cls, context: Context, method: str) -> _Search | None:
-        """From its stages; None for a job that applied a plan."""
-        if not context.has("plan"):
-            return None
-        document, _ = unpack(context.read("plan"))
-        return cls(document, context.workspace.analysis(), method)
-
-    def artifacts(self) -> dict[str, bytes]:
-        sensitivity = sensitivity_of(self.analysis, self.method)
-        return {"frontier": _json(self.document["frontier"]), "sensitivity": _json(sensitivity)}
-
-
 def report(context: Context, config: ReportConfig) -> JobResult:
     """The plan in its forms, the model, the summary of the job, and of a search its frontier and its sensitivity."""
     certified, arrays = unpack(context.read("certify"))
-    search = _Search.read(context, config.method)
-    facts = _facts(context.workspace.space(config.space), search, Plan(tuple(certified["choices"])))
+    space, search = context.workspace.space(config.space), _search(context, config.method)
+    if search is not None:
+        space = space.predicted(search.analysis, search.method)
+    facts = PlanFacts(space, Plan(tuple(certified["choices"])), search)
     candidates, delivered = context.workspace.candidates(), Candidates.unpack(arrays["weights"].tobytes())
     model = arrays["model"].tobytes()
     certificate = certified["certificate"]
     outcome = _outcome(certificate, search)
-    layers = layer_rows(facts, candidates, Rounding(candidates.methods, delivered.methods, certified["kept"]))
+    layers = layer_rows(facts, candidates, delivered.methods, certified["kept"])
     document = {
         "version": PLAN_VERSION,
         "outcome": outcome,
@@ -65,8 +45,8 @@ def report(context: Context, config: ReportConfig) -> JobResult:
         "float_size_bytes": context.model_path.stat().st_size,
         "size_bytes": len(model),
         "bit_operations": sum(layer["bit_operations"] for layer in layers),
-        "latency": _latency(facts.space, layers, certified["latency"]),
-        "predicted_damage": None if search is None else facts.space.problem.total(Quantity.DAMAGE, facts.plan),
+        "latency": _latency(space, layers, certified["latency"]),
+        "predicted_damage": None if search is None else space.problem.total(Quantity.DAMAGE, facts.plan),
         "certificate": certificate,
         "audit": certified["audit"],
         "search": None if search is None else search.document["search"],
@@ -81,14 +61,20 @@ def report(context: Context, config: ReportConfig) -> JobResult:
         "evaluations": 0 if search is None else len(search.document["search"]["evaluated"]),
     }
     artifacts = {"plan": _json(document), "model": model, **_foreign_plans(context, facts, document, delivered)}
-    return JobResult(outcome, summary, artifacts if search is None else artifacts | search.artifacts())
+    if search is not None:
+        artifacts |= {
+            "frontier": _json(search.document["frontier"]),
+            "sensitivity": _json(sensitivity_of(search.analysis, search.method)),
+        }
+    return JobResult(outcome, summary, artifacts)
 
 
-def _facts(space: SearchSpace, search: _Search | None, plan: Plan) -> PlanFacts:
-    if search is None:
-        return PlanFacts(space, plan, None, None)
-    analysis, method = search.analysis, search.method
-    return PlanFacts(space.predicted(analysis, method), plan, analysis.scores, analysis.stderr(method))
+def _search(context: Context, method: str) -> Search | None:
+    """What a search left behind; None for a job that applied a plan."""
+    if not context.has("plan"):
+        return None
+    document, _ = unpack(context.read("plan"))
+    return Search(document, context.workspace.analysis(), method)
 
 
 def _foreign_plans(
@@ -101,17 +87,17 @@ def _foreign_plans(
     uploaded = UploadedTensors.read(context.model_path)
     return {
         "ort": _json(tensor_overrides(network, document, weights, activations, uploaded)),
-        "aimet": _json(aimet_encodings(network, document, weights, activations, uploaded)),
+        "aimet": _json(aimet_encodings(network, weights, activations, uploaded)),
     }
 
 
-def _outcome(certificate: Mapping[str, Any], search: _Search | None) -> str:
+def _outcome(certificate: Mapping[str, Any], search: Search | None) -> str:
     if certificate["met"]:
         return "met"
     return "deadline" if search is not None and search.document["search"]["status"] == "deadline" else "not_met"
 
 
-def _reason(outcome: str, certificate: Mapping[str, Any], search: _Search | None) -> str | None:
+def _reason(outcome: str, certificate: Mapping[str, Any], search: Search | None) -> str | None:
     """Why the budget was not met, by how much, and what can be reached."""
     if outcome == "met":
         return None
@@ -155,45 +141,43 @@ def _latency(
     return document
 
 
-def sensitivity_of(analysis: Analysis, asked: str) -> dict[str, Any]:
+def sensitivity_of(analysis: Analysis, requested: str) -> dict[str, Any]:
     """Every candidate's score by each method, with standard errors, the traces, and which method agrees best."""
     arrays, document = analysis.scores.arrays, analysis.scores.document
-    sites = []
-    row = 0
+    places = analysis.scores.places
     traces = zip(arrays["trace_mean"], arrays["trace_stderr"], strict=True)  # of weights, which come first
-    for site, formats in zip(document["sites"], document["formats"], strict=True):
-        candidates = []
-        for format_ in formats:
-            scores = {
-                name: _scored(arrays[f"score/{name}"][row], arrays[f"stderr/{name}"][row])
-                for name in document["methods"]
-            }
-            candidates.append(
-                {"format": format_, "squared_error": number(arrays["squared_error"][row]), "scores": scores}
-            )
-            row += 1
-        trace = _scored(*next(traces, (math.nan, math.nan)))
-        sites.append({"name": site, "trace_mean": trace, "candidates": candidates})
+
+    def candidate(site: str, format_: str) -> dict[str, Any]:
+        row = places[site, format_]
+        scores = {
+            name: _scored(arrays[f"score/{name}"][row], arrays[f"stderr/{name}"][row]) for name in document["methods"]
+        }
+        return {"format": format_, "squared_error": number(arrays["squared_error"][row]), "scores": scores}
+
+    sites = [
+        {
+            "name": site,
+            "trace_mean": _scored(*next(traces, (math.nan, math.nan))),
+            "candidates": [candidate(site, format_) for format_ in formats],
+        }
+        for site, formats in zip(document["sites"], document["formats"], strict=True)
+    ]
     return {
         "loss": document["loss"],
         "samples": document["samples"],
-        **compared(analysis, asked),
+        **compared(analysis, requested),
         "unavailable": document["unavailable"],
         "traces": document["traces"],
         "sites": sites,
         "interactions": {
-            "candidates": [
-                f"{site}:{format_}"
-                for site, formats in zip(document["sites"], document["formats"], strict=True)
-                for format_ in formats
-            ],
+            "candidates": [f"{site}:{format_}" for site, format_ in places],
             "matrix": [[float(f"{value:.6g}") for value in line] for line in arrays["matrix"]],
             "sketch_error": document["sketch_error"],
         },
     }
 
 
-def compared(analysis: Analysis, asked: str) -> dict[str, Any]:
+def compared(analysis: Analysis, requested: str) -> dict[str, Any]:
     """The method in use, and how every method's predictions agree with the random plans that were measured.
 
     What a method took is given in float passes, the same on every machine: the same input gives the same bytes.
@@ -205,7 +189,7 @@ def compared(analysis: Analysis, asked: str) -> dict[str, Any]:
         names = ("samples", "float_passes", "unit", *(["note"] if facts["note"] else []))
         methods.append({**compared_method, **{name: facts[name] for name in names}})
     shared = {key: agreement[key] for key in ("plans", "samples", "lambda", "note")}
-    return {"method": analysis.method(asked), "agreement": {**shared, "methods": methods}}
+    return {"method": analysis.method(requested), "agreement": {**shared, "methods": methods}}
 
 
 def _scored(score: float, stderr: float) -> dict[str, float | None]:

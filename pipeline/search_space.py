@@ -70,14 +70,15 @@ class SearchSpace:
         """The space with sizes and bit operations; damages are 0 and there are no latencies."""
         halves = _halves(network, config)
         coupling = Coupling(network, allowed)
+        formats = {name: [parse_format(format_) for format_ in names] for name, names in allowed.items()}
         sites = [
-            PlanSite(site.name, _candidates(allowed[site.name], _weight_costs(network, config, coupling, site)))
+            PlanSite(site.name, tuple(_weight(network, config, coupling, site, own) for own in formats[site.name]))
             for site in network.sites
         ]
         sites += [
-            PlanSite(site.name, _candidates(allowed[site.name], _activation_costs(network, site, halves)))
+            PlanSite(site.name, tuple(_activation(network, site, halves, own) for own in formats[site.name]))
             for site in planned_activations(network)
-            if site.name in allowed
+            if site.name in formats
         ]
         quantized = any(isinstance(own.format, UnsignedFormat) for site in sites for own in site.candidates)
         size = skeleton_bytes(network, activations=quantized, halves=halves)
@@ -112,7 +113,7 @@ class SearchSpace:
         def damaged(site: PlanSite, candidate: Candidate) -> Candidate:
             row = None
             if not isinstance(candidate.format, FloatFormat):
-                row = analysis.scores.index(site.name, candidate.format)
+                row = analysis.scores.places[site.name, candidate.format.name]
             rows.append(row)
             return replace(candidate, damage=0.0 if row is None else float(prediction.own[row]))
 
@@ -272,32 +273,17 @@ class SearchSpace:
             raise size_unreachable(limits.max_size_bytes, least)
 
 
-Costs = Callable[[Format], Candidate]
+def _weight(network: Network, config: SpaceConfig, coupling: Coupling, site: Site, format_: Format) -> Candidate:
+    product = packed_products(network, {site.weight: format_}, config.export.products).get(site.weight)
+    size = weight_bytes(format_, site.shape, site.channel_axis, site.weight, product, network.opset)
+    # with the widest of what is read; exact once that is the same decision (`pipeline.coupling.decisions`)
+    return Candidate(format_, size, coupling.bit_operations(site, {site.name: format_}), damage=0.0)
 
 
-def _candidates(names: Sequence[str], costs: Costs) -> tuple[Candidate, ...]:
-    return tuple(costs(parse_format(name)) for name in names)
-
-
-def _weight_costs(network: Network, config: SpaceConfig, coupling: Coupling, site: Site) -> Costs:
-    def costs(format_: Format) -> Candidate:
-        product = packed_products(network, {site.weight: format_}, config.export.products).get(site.weight)
-        size = weight_bytes(format_, site.shape, site.channel_axis, site.weight, product, network.opset)
-        # with the widest of what is read; exact once that is the same decision (`pipeline.coupling.decisions`)
-        return Candidate(format_, size, coupling.bit_operations(site, {site.name: format_}), damage=0.0)
-
-    return costs
-
-
-def _activation_costs(network: Network, site: ActivationSite, halves: frozenset[str]) -> Costs:
-    def costs(format_: Format) -> Candidate:
-        size = 0
-        if isinstance(format_, UnsignedFormat):
-            size = activation_bytes(network, site.tensors, format_, halves)
-        # what it costs to compute with is counted where it is read
-        return Candidate(format_, size, bit_operations=0, damage=0.0)
-
-    return costs
+def _activation(network: Network, site: ActivationSite, halves: frozenset[str], format_: Format) -> Candidate:
+    size = activation_bytes(network, site.tensors, format_, halves) if isinstance(format_, UnsignedFormat) else 0
+    # what it costs to compute with is counted where it is read
+    return Candidate(format_, size, bit_operations=0, damage=0.0)
 
 
 def _halves(network: Network, config: SpaceConfig) -> frozenset[str]:

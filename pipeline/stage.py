@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 if TYPE_CHECKING:
     from app.schemas.job_request import JobRequest
 
@@ -76,7 +78,7 @@ class Stage:
 
 
 def digest_of(value: object) -> str:
-    """Hex SHA-256 of a value made of dataclasses, enumerations, mappings, sequences and plain JSON.
+    """Hex SHA-256 of a value made of dataclasses, models, enumerations, mappings, sequences and plain JSON.
 
     Values that are equal have equal digests. A field of a dataclass that does not count for its equality does not count
     here either.
@@ -85,6 +87,8 @@ def digest_of(value: object) -> str:
 
 
 def _plain(value: object) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
     if is_dataclass(value):
         members = {field.name: _plain(getattr(value, field.name)) for field in fields(value) if field.compare}
         return {"type": type(value).__name__, **members}

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from network.graph import Site
+from network.graph import Network
 from pipeline.config import NO_CONSTRAINT, LayerConstraint
-from planner.errors import ConstraintImpossible, UnknownLayer
+from pipeline.site_names import sites_named
+from planner.errors import ConstraintImpossible
 
 Constraints = Mapping[str, LayerConstraint]
 Formats = Mapping[str, Sequence[str]]
 
 
-def tied_groups(
-    sites: Sequence[Site], known: Mapping[str, Sequence[Site]], constraints: Constraints
-) -> list[list[str]]:
+def tied_groups(network: Network, constraints: Constraints) -> list[list[str]]:
     """Names of the sites that share a format, in groups of at least two, everything in graph order.
 
     Args:
-        sites: of the network.
-        known: the sites that each name may mean.
         constraints: by site name.
 
     Raises:
         UnknownLayer: `same_as` names no layer; the text lists what there is.
         ConstraintImpossible: it names several layers, or the layer itself.
     """
-    leader = {site.name: site.name for site in sites}
+    leader = {site.name: site.name for site in network.sites}
 
     def root(name: str) -> str:
         while leader[name] != name:
@@ -35,29 +32,17 @@ def tied_groups(
 
     for name, constraint in constraints.items():
         if constraint.same_as is not None:
-            other = _tied_to(name, constraint.same_as, sites, known)
+            same = constraint.same_as
+            other = sites_named(network, [same], f"layers.{name}.same_as")[same].name
+            if other == name:
+                raise ConstraintImpossible(
+                    f"layers.{name}.same_as names the layer itself, as {same!r}; name another one"
+                )
             leader[root(name)] = root(other)
     groups: dict[str, list[str]] = {}
-    for site in sites:
+    for site in network.sites:
         groups.setdefault(root(site.name), []).append(site.name)
     return [group for group in groups.values() if len(group) > 1]
-
-
-def _tied_to(name: str, other: str, sites: Sequence[Site], known: Mapping[str, Sequence[Site]]) -> str:
-    sites_of = known.get(other, ())
-    if not sites_of:
-        raise UnknownLayer(
-            f"layers.{name}.same_as names {other!r}, which is no layer; the layers that can be planned are "
-            f"{', '.join(site.name for site in sites)}"
-        )
-    if len(sites_of) > 1:
-        raise ConstraintImpossible(
-            f"layers.{name}.same_as names {other!r}, which is a node or a weight of several layers: "
-            f"{', '.join(site.name for site in sites_of)}; say which by these names"
-        )
-    if sites_of[0].name == name:
-        raise ConstraintImpossible(f"layers.{name}.same_as names the layer itself, as {other!r}; name another one")
-    return sites_of[0].name
 
 
 def shared_formats(

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import onnx
@@ -45,16 +46,13 @@ class Timing:
         """The files in turns, unless all of them are known; each has one latency for all jobs."""
         measured: list[Latency] = []
 
-        def compute(index: int) -> Callable[[], bytes]:
-            def computed() -> bytes:
-                if not measured:
-                    measured.extend(self.measured(timed))
-                return _packed(measured[index])
+        def compute(index: int) -> bytes:
+            if not measured:
+                measured.extend(self.measured(timed))
+            return _packed(measured[index])
 
-            return computed
-
-        stored = [self._context.cached(f"{self._key}/{digest(one)}", compute(index)) for index, one in enumerate(timed)]
-        return [_unpacked(blob) for blob in stored]
+        keys = [f"{self._key}/{digest(file)}" for file in timed]
+        return [_unpacked(self._context.cached(key, partial(compute, index))) for index, key in enumerate(keys)]
 
     def measured(self, timed: Sequence[Timed], most_seconds: float = 0.5) -> list[Latency]:
         """The files in turns, now.
@@ -65,15 +63,15 @@ class Timing:
         """
         unit_ms = self._unit_ms()
         turns = [self._nothing, self._yardstick, *timed]
-        nothing, yardstick, *found = self._measure(turns, 0.01, most_seconds)
+        nothing, yardstick, *latencies = self._measure(turns, 0.01, most_seconds)
         scale = unit_ms / (yardstick.median_ms - nothing.median_ms)
         return [
             replace(
-                one,
-                median_ms=scale * max(one.median_ms - nothing.median_ms, 0.0),
-                spread_ms=scale * math.hypot(one.spread_ms, nothing.spread_ms),
+                latency,
+                median_ms=scale * max(latency.median_ms - nothing.median_ms, 0.0),
+                spread_ms=scale * math.hypot(latency.spread_ms, nothing.spread_ms),
             )
-            for one in found
+            for latency in latencies
         ]
 
     def _unit_ms(self) -> float:

@@ -176,11 +176,10 @@ class Inputs:
         """The batch size that the graph fixes, None where it leaves it free."""
         return self.network.inputs[0].shape[0]
 
-    @cached_property
+    @property
     def sample_bytes(self) -> int:
         """The activations of one sample that are alive at once."""
-        batch = self.static_batch or 1
-        return estimate_memory(self.network.proto, batch).activation_bytes // batch
+        return self._batch_bytes // (self.static_batch or 1)
 
     @property
     def batch(self) -> int:
@@ -208,6 +207,10 @@ class Inputs:
         """
         half = max(1, len(self.splits.search) // 2)
         return self.splits.search[: max(min(SENSITIVITY_SAMPLES, half), self.static_batch or 0)]
+
+    def last_of_search(self, most: int) -> NDArray[np.int64]:
+        """The last samples of the search, at most `most` and no more than may be alive at once, or one batch."""
+        return self.splits.search[-max(min(most, self.group), self.static_batch or 0) :]
 
     @property
     def range_samples(self) -> NDArray[np.int64]:

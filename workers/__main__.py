@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Run a worker until it is told to stop."""
+    """Run a worker until it has to stop."""
     arguments = _parse(sys.argv[1:])
     configure_logging()
     if arguments.watched:
@@ -48,7 +48,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--grace",
         type=float,
         default=STOP_SECONDS,
-        help="seconds that a job may go on once told to stop, before its process is ended (default: %(default)s)",
+        help="seconds that a job may go on once it has to stop, before its process is ended (default: %(default)s)",
     )
     parser.add_argument(
         "--watched", action="store_true", help="end at once, with all children, when standard input ends"

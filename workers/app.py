@@ -15,7 +15,7 @@ JOB_SECONDS = 24 * 3600.0
 """The longest job; stages have limits of their own in `pipeline.table`, this one is behind them all."""
 
 STOP_SECONDS = 10.0
-"""How long a job may go on once it was told to stop, before its process is ended."""
+"""How long a job may go on once it has to stop, before its process is ended."""
 
 JOBS_PER_PROCESS = 8
 

@@ -72,8 +72,9 @@ def failure(error: Exception, stage: str, memory_limit_bytes: int | None) -> Fai
         )
     return Failure(
         "internal",
-        f"The stage {stage} failed by a fault of the service ({type(error).__name__}), not of the request. The log of "
-        "the worker has the details under the id of this job; the uploads are kept, so the job can be sent again.",
+        f"The stage {stage} failed because of an internal error ({type(error).__name__}), not because of the request. "
+        "The log of the worker has the details under the id of this job; the uploads are kept, so the job can be sent "
+        "again.",
         fault=True,
     )
 

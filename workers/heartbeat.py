@@ -73,8 +73,9 @@ class Heartbeat:
         self._end_process = end_process
         self._interruption: Interruption | None = None
         self._interrupted_at = 0.0
-        self._stage: tuple[str, timedelta, float] | None = None
+        self._limit: tuple[StageTimeLimit, float] | None = None
         self._progress: Progress | None = None
+        self._beating = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -88,13 +89,13 @@ class Heartbeat:
 
     def enter_stage(self, stage: str, limit: timedelta) -> None:
         """The stage begins now and may take `limit`."""
-        self._stage = (stage, limit, time.monotonic() + limit.total_seconds())
+        self._limit = (StageTimeLimit(stage, limit), time.monotonic() + limit.total_seconds())
 
     def leave_stage(self) -> None:
         """No stage runs, and no limit counts; what was reported last is written, however short the stage was."""
-        self._stage = None
+        self._limit = None
         with suppress(SQLAlchemyError):  # it is there to be seen, and what comes next asks the database again
-            self._beat(self._progress)
+            self._beat()
 
     def report(self, progress: Progress) -> None:
         """Write this progress with one of the next heartbeats."""
@@ -117,8 +118,8 @@ class Heartbeat:
         """
         if self._interruption is not None:
             raise Interrupted(self._interruption)
-        if self._stage is not None and time.monotonic() > self._stage[2]:
-            raise StageTimeLimit(self._stage[0], self._stage[1])
+        if self._limit is not None and time.monotonic() > self._limit[1]:
+            raise self._limit[0]
 
     def settle(self, reason: Interruption) -> None:
         """Write down how a job ends that stopped for this reason."""
@@ -131,31 +132,33 @@ class Heartbeat:
         written: Progress | None = None
         beat_at = time.monotonic() + self._interval
         while not self._closing.wait(min(TICK_SECONDS, self._interval)):
-            progress = self._progress
-            if progress is not written or time.monotonic() >= beat_at:
+            if self._progress is not written or time.monotonic() >= beat_at:
                 try:
-                    self._beat(progress)
+                    written = self._beat()
                 except SQLAlchemyError as error:
                     # The job goes on: a database that restarts is back before the lease ends, or the fence holds.
                     logger.warning("job %s: no heartbeat, the database does not answer: %s", self._claim.job_id, error)
                 else:
-                    written = progress
                     beat_at = time.monotonic() + self._interval
             if self._overdue():
                 self._end()
 
-    def _beat(self, progress: Progress | None) -> None:
-        answer = claims.heartbeat(self._sessions, self._claim, self._lease, progress)
+    def _beat(self) -> Progress | None:
+        """Extend the lease and write the last progress, which is given."""
+        with self._beating:  # both threads do: an older progress must not be written over a newer one
+            progress = self._progress
+            answer = claims.heartbeat(self._sessions, self._claim, self._lease, progress)
         if answer is Answer.LOST:
             self.interrupt(Interruption.LOST)
         elif answer is Answer.CANCEL_REQUESTED:
             self.interrupt(Interruption.CANCELLED)
+        return progress
 
     def _overdue(self) -> bool:
         now = time.monotonic()
         if self._interruption is not None:
             return now > self._interrupted_at + self._grace
-        return self._stage is not None and now > self._stage[2] + self._grace
+        return self._limit is not None and now > self._limit[1] + self._grace
 
     def _end(self) -> None:
         """End the job and the process, because the job's thread does not come back."""
@@ -166,10 +169,10 @@ class Heartbeat:
             if self._interruption is not None:
                 logger.warning("job %s: does not stop (%s), ending its process", job_id, self._interruption)
                 self.settle(self._interruption)
-            elif self._stage is not None:
-                stage, limit, _ = self._stage
-                logger.warning("job %s: stage %s runs past its limit, ending its process", job_id, stage)
-                over = failure(StageTimeLimit(stage, limit), stage, None)
+            elif self._limit is not None:
+                error, _ = self._limit
+                logger.warning("job %s: stage %s runs past its limit, ending its process", job_id, error.stage)
+                over = failure(error, error.stage, None)
                 claims.fail(self._sessions, self._claim, over.code, over.detail)
         except SQLAlchemyError:
             logger.exception("job %s: could not be ended in the database; its lease will expire", job_id)

@@ -204,13 +204,13 @@ class _Run:
         return End.CANCELLED if reason is Interruption.CANCELLED else End.GIVEN_BACK
 
     def _failed(self, error: Exception) -> End:
-        said = failure(error, self._observer.stage, self._worker.settings.worker_memory_bytes)
+        over = failure(error, self._observer.stage, self._worker.settings.worker_memory_bytes)
         job_id = self._claim.job_id
-        if said.fault:
+        if over.fault:
             logger.error("job %s: stage %s failed", job_id, self._observer.stage, exc_info=error)
         else:
-            logger.info("job %s: stage %s ended with %s", job_id, self._observer.stage, said.code)
-        failed = patiently(lambda: claims.fail(self._worker.sessions, self._claim, said.code, said.detail), _go_on)
+            logger.info("job %s: stage %s ended with %s", job_id, self._observer.stage, over.code)
+        failed = patiently(lambda: claims.fail(self._worker.sessions, self._claim, over.code, over.detail), _go_on)
         return End.FAILED if failed else End.LOST
 
 

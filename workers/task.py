@@ -1,4 +1,4 @@
-"""The Celery task, and what happens in a child process when it starts, ends, and is told to stop.
+"""The Celery task, and what happens in a child process when it starts, ends, and has to stop.
 
 Celery imports this module in the worker and again in every child, which is a fresh interpreter (spawn); the pipeline,
 and with it torch, is imported in the children only.

@@ -5,10 +5,8 @@ The samples are the last of the search: no method has seen them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +16,12 @@ from pipeline.analysis import Scores
 from pipeline.config import AnalysisConfig
 from pipeline.context import Context
 from pipeline.methods import PREFERRED
-from pipeline.results import number, pack, unpack
+from pipeline.plan_losses import PlanLosses
+from pipeline.results import number, pack
 from pipeline.workspace import Arrays, Inputs
 from sensitivity.agreement import FEWEST_PLANS, agreement, choose, random_plans
 from sensitivity.interaction_weight import fit_lambda
 from sensitivity.loss import Loss
-from sensitivity.plan_losses import MeasuredPlans
 
 PLANS = 20
 SAMPLES = 512
@@ -36,7 +34,8 @@ def run(context: Context, config: AnalysisConfig) -> bytes:
     if len(np.unique(plans, axis=0)) < FEWEST_PLANS:
         few = f"the formats allow too few plans to compare: fewer than {FEWEST_PLANS} of {PLANS} drawn ones differ"
         return pack(_uncompared(few))
-    samples = inputs.take(plan_samples(inputs))
+    half = max(1, len(inputs.splits.search) // 2)  # candidates were scored on the others
+    samples = inputs.take(inputs.last_of_search(min(SAMPLES, half)))
     measured = _measured(context, inputs, samples, plans, inputs.loss(config.squared_error))
     usable = np.isfinite(measured)  # a plan may destroy the network, and then its loss is no number
     if usable.sum() < FEWEST_PLANS:
@@ -49,43 +48,15 @@ def _uncompared(note: str) -> dict[str, Any]:
     return {"chosen": PREFERRED, "note": note, "lambda": None, "methods": [], "plans": 0, "samples": 0}
 
 
-def plan_samples(inputs: Inputs) -> NDArray[np.int64]:
-    """The search samples on which whole plans are measured: no more than may be alive at once, or one batch.
-
-    The last ones: candidates were scored on the first.
-    """
-    half = max(1, len(inputs.splits.search) // 2)
-    return inputs.splits.search[-max(min(SAMPLES, half, inputs.group), inputs.static_batch or 0) :]
-
-
 def _measured(
     context: Context, inputs: Inputs, samples: Arrays, plans: NDArray[np.int64], loss: Loss
 ) -> NDArray[np.float64]:
-    """[P]: the mean loss of every plan, NaN where it is no number; each is a chunk."""
+    """[P]: the mean loss of every plan, NaN where it is no number."""
     count = len(next(iter(samples.values())))
-    runs: list[MeasuredPlans] = []
-
-    def losses(plan: NDArray[np.int64]) -> bytes:
-        if not runs:  # made when the first plan is not there yet
-            changes = context.workspace.candidates().changes(inputs.network)
-            runs.append(
-                MeasuredPlans(
-                    inputs.network,
-                    changes,
-                    samples,
-                    loss,
-                    threads=context.machine.threads,
-                    batch=inputs.batch,
-                    check=context.check,
-                )
-            )
-        return pack({"loss": number(runs[0].losses(plan.tolist()).mean())})
-
+    losses = PlanLosses(context, inputs, samples, loss, inputs.batch)
     measured = []
-    for index, plan in enumerate(plans):
-        name = f"plan/{count}/" + "-".join(map(str, plan))
-        document, _ = unpack(context.chunk(name, partial(losses, plan)))
-        measured.append(math.nan if document["loss"] is None else document["loss"])
+    for index, plan in enumerate(plans.tolist()):
+        measured.append(losses.mean(f"plan/{count}/" + "-".join(map(str, plan)), plan))
         context.progress((index + 1) / len(plans))
     return np.array(measured)
 
@@ -105,7 +76,7 @@ def _compared(scores: Scores, plans: NDArray[np.int64], measured: NDArray[np.flo
         "note": "",
         "plans": len(plans),
         "lambda": weight,
-        "methods": [_all_finite(asdict(one)) for one in agreements],
+        "methods": [_all_finite(asdict(compared)) for compared in agreements],
     }
 
 

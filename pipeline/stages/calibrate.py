@@ -8,7 +8,6 @@ then finds everything here. A plan that the request brings needs its own alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from pipeline.allowed_formats import activation_widths, candidate_formats, fitti
 from pipeline.candidates import ActivationCandidates, Candidates, pack_candidates
 from pipeline.config import CalibrateConfig, FormatConfig
 from pipeline.context import Context
-from pipeline.given_plan import GivenFormats, given_formats
+from pipeline.given_plan import given_formats
 from pipeline.reach import planned_activations
 from pipeline.workspace import Inputs
 from quantization.activations.ranges import Histogram, RangeMethod, calibrated
@@ -37,8 +36,8 @@ STATISTICS_BYTES = 1 << 30
 def run(context: Context, config: CalibrateConfig) -> bytes:
     """Rounded weights and parameters of activations of all candidates (`pipeline.candidates`)."""
     inputs = context.workspace.inputs(config.samples)
-    wanted = _Wanted.of(config.candidates, inputs.network)
-    rounding = _Rounding(context, inputs, wanted.weights)
+    weights, activations = _candidate_formats(config.candidates, inputs.network)
+    rounding = _Rounding(context, inputs, weights)
     if config.gptq:
         for sites in _groups(inputs.network):
             rounding.gptq(sites)
@@ -48,36 +47,25 @@ def run(context: Context, config: CalibrateConfig) -> bytes:
     return pack_candidates(
         {name: rounding.weights[name] for name in names},
         {name: rounding.methods[name] for name in names},
-        _activations(context, inputs, wanted.activations, config.ranges),
+        _activations(context, inputs, activations, config.ranges),
     )
 
 
-@dataclass(frozen=True)
-class _Wanted:
+def _candidate_formats(
+    config: FormatConfig, network: Network
+) -> tuple[Mapping[str, Sequence[WeightFormat]], Mapping[ActivationSite, Sequence[UnsignedFormat]]]:
     """The formats of every weight, by site name, and of every activation; no activations where they stay float32."""
-
-    weights: Mapping[str, Sequence[WeightFormat]]
-    activations: Mapping[ActivationSite, Sequence[UnsignedFormat]]
-
-    @classmethod
-    def of(cls, config: FormatConfig, network: Network) -> _Wanted:
-        sites = {site.name: site for site in planned_activations(network)}
-        if config.plan is not None:
-            return cls._of_plan(given_formats(config.plan, config.target, network), network, sites)
-        if config.activations is None:
-            sites = {}
-        formats = candidate_formats(config, sites)
-        widths = [UnsignedFormat(width) for width in activation_widths(config, sites)]
-        return cls({site.name: fitting(site, formats) for site in network.sites}, dict.fromkeys(sites.values(), widths))
-
-    @classmethod
-    def _of_plan(cls, plan: GivenFormats, network: Network, sites: Mapping[str, ActivationSite]) -> _Wanted:
+    sites = {site.name: site for site in planned_activations(network)}
+    if config.plan is not None:
+        plan = given_formats(config.plan, config.target, network)
         weights = {site.name: plan.rounded_with.get(site.name, ()) for site in network.sites}
-        activations = {
-            sites[name]: [format_] if isinstance(format_, UnsignedFormat) else []
-            for name, format_ in plan.activations.items()
-        }
-        return cls(weights, activations)
+        given = plan.activations.items()
+        return weights, {sites[name]: [own] if isinstance(own, UnsignedFormat) else [] for name, own in given}
+    if config.activations is None:
+        sites = {}
+    formats = candidate_formats(config, sites)
+    widths = [UnsignedFormat(width) for width in activation_widths(config, sites)]
+    return {site.name: fitting(site, formats) for site in network.sites}, dict.fromkeys(sites.values(), widths)
 
 
 def _activations(
@@ -128,7 +116,9 @@ class _Rounding:
             def collected(number: int = number, site: Site = site) -> InputStatistics | NotReducible:
                 if site.name not in statistics:  # the first of the group that no earlier attempt rounded
                     remaining = sites[number:]
-                    statistics.update((one.name, input_statistics(self._inputs.network, one)) for one in remaining)
+                    statistics.update(
+                        (other.name, input_statistics(self._inputs.network, other)) for other in remaining
+                    )
                     self._accumulate(sites, statistics)
                 return statistics.pop(site.name)
 
@@ -165,7 +155,7 @@ class _Rounding:
             self._report(0.5 * len(sites) * (number + 1) / len(batches))
 
     def _add(self, site: Site, statistics: Callable[[], InputStatistics | NotReducible]) -> None:
-        """The rounded weight of a site, computed or found."""
+        """The rounded weight of a site, computed or from an earlier attempt."""
         formats = self._formats[site.name]
         if not formats:
             self.weights[site.name], self.methods[site.name] = [], "none"

@@ -41,31 +41,32 @@ def run(context: Context, config: CertifyConfig) -> bytes:
     space = context.workspace.space(config.space)
     compare = Comparison(context, inputs, inputs.splits.held_out, Metric(context.workspace.resolved()["metric"]))
     looks: list[tuple[Plan, Measurement, ExportedPlan]] = []
-    for plan in _to_certify(context, config, space):
+    for plan in _to_certify(context, space):
         model = export_plan(context, inputs, space, plan, rounds_whole_plans=config.rounds_whole_plans)
-        looks.append((plan, compare(model.file), model))
-        if _certificate(config, inputs, looks[-1][1], len(looks)).met:
+        measurement = compare(model.file)
+        looks.append((plan, measurement, model))
+        certificate = _certificate(config, inputs, measurement, len(looks))
+        if certificate.met:
             break
         context.progress(len(looks) / MOST_LOOKS)
-    # The last look is the one that met the budget; without one, the least drop is the best effort.
-    kind = config.budget.kind
-    met = _certificate(config, inputs, looks[-1][1], len(looks)).met
-    plan, measurement, model = looks[-1] if met else min(looks, key=lambda look: look[1].drop(kind))
-    certificate = _certificate(config, inputs, measurement, len(looks))
+    else:  # the least drop is the best effort
+        plan, measurement, model = min(looks, key=lambda look: look[1].drop(config.budget.kind))
+        certificate = _certificate(config, inputs, measurement, len(looks))
+    kept = model.rounded.kept
     document = {
         "choices": list(plan.choices),
         "audit": check_file(context, inputs, model, space.formats_of_weights(plan), space.halves),
         "certificate": asdict(certificate),
         "latency": None if config.timing is None else _timed(context, inputs, model.file, config.timing),
-        "kept": {site.name: model.kept[site.weight] for site in inputs.network.sites if site.weight in model.kept},
+        "kept": {site.name: kept[site.weight] for site in inputs.network.sites if site.weight in kept},
     }
     return pack(document, {"model": _bytes(model.file), "weights": _bytes(_packed_weights(space, model))})
 
 
-def _to_certify(context: Context, config: CertifyConfig, space: SearchSpace) -> list[Plan]:
+def _to_certify(context: Context, space: SearchSpace) -> list[Plan]:
     """The plans to look at, the chosen one first."""
-    if config.given:
-        return [Plan((0,) * len(space.problem.sites))]  # one format is allowed to each site
+    if not context.has("plan"):  # the request brings one, which allows one format to each site
+        return [Plan((0,) * len(space.problem.sites))]
     document, _ = unpack(context.read("plan"))
     return [Plan(tuple(choices)) for choices in document["to_certify"]]
 
@@ -93,9 +94,10 @@ def _timed(context: Context, inputs: Inputs, model: bytes, config: TimingConfig)
 
 def _packed_weights(space: SearchSpace, model: ExportedPlan) -> bytes:
     """The weights as they are stored, by site name, and of those that were rounded anew how."""
-    weights = stored_weights(model.network, model.weights, model.activations, products=space.config.export.products)
+    rounded, products = model.rounded, space.config.export.products
+    weights = stored_weights(model.network, rounded.weights, model.activations, products=products)
     sites = [site for site in space.network.sites if site.weight in weights]
-    methods = {site.name: model.notes[site.weight] for site in sites if site.weight in model.notes}
+    methods = {site.name: rounded.notes[site.weight] for site in sites if site.weight in rounded.notes}
     return pack_candidates({site.name: [weights[site.weight]] for site in sites}, methods)
 
 

@@ -28,9 +28,8 @@ def run(context: Context, config: AnalysisConfig) -> bytes:
     inputs, candidates = context.workspace.inputs(config.samples), context.workspace.candidates()
     changes, sites = candidates.changes(inputs.network), candidates.format_names(inputs.network)
     loss = inputs.loss(config.squared_error)
-    passes = float_passes("measured", inputs.network, candidates.counts)
-    expected = forecast_passes(inputs, passes, len(changes), context.machine.threads)
-    context.estimate(expected.seconds, expected.memory_bytes)
+    passes = float_passes("measured", inputs.network, candidates.count)
+    context.event(forecast_passes(inputs, passes, len(changes), context.machine.threads))
     matrix = _measured(context, inputs, changes, loss)
     facts = {"unit": Unit.DAMAGE.value, "samples": matrix.samples, "float_passes": passes, "note": ""}
     return pack(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.schemas.job_request import LatencyTable as RequestedTable
 from evaluation.latency import Latency, Timed
 from evaluation.layer_model import inputs_of, layer_model
 from network.graph import Layer, Network, Site
@@ -25,6 +26,7 @@ from pipeline.config import LatencyConfig, TimingConfig
 from pipeline.context import Context
 from pipeline.latency_table import LatencyTable, entry, feeders, unsigned
 from pipeline.results import pack
+from pipeline.site_names import sites_named
 from pipeline.timing import Timing
 from planner.errors import LatencyTableInvalid
 from quantization.formats import FloatFormat, UnsignedFormat, parse_format
@@ -49,10 +51,10 @@ def run(context: Context, config: LatencyConfig) -> bytes:
         LimitUnreachable: no plan keeps the limits; the text names the nearest values.
     """
     space = context.workspace.untimed_space(config.space)
-    if config.timing is None:
-        document = _given(space.network, space.allowed, config)
+    if isinstance(config.times, TimingConfig):
+        document = _Measuring(context, config, config.times).table(space.allowed)
     else:
-        document = _Measuring(context, config, config.timing).table(space.allowed)
+        document = _given(space.network, space.allowed, config.times)
     space.completed(LatencyTable(document)).check()
     return pack(document)
 
@@ -77,11 +79,11 @@ class _Measuring:
         values = self._values()
         columns = _read(self._network, allowed)
         for number, site in enumerate(self._network.sites):
-            found = [
+            formats = [
                 self._formats(site, layer, values, allowed[site.name], columns[site.name]) for layer in site.layers
             ]
-            sites[site.name] = {key: _entry(found, key) for key in found[0]}
-            in_float += sum(one[FLOAT].median_ms for one in found)
+            sites[site.name] = {key: _entry(formats, key) for key in formats[0]}
+            in_float += sum(layer[FLOAT].median_ms for layer in formats)
             self._context.progress((number + 1) / len(self._network.sites))
         return {
             "source": "measured",
@@ -114,27 +116,27 @@ class _Measuring:
         """One layer in all formats, and in float."""
         pairs = [(name, a) for a in dict.fromkeys([None, *activations]) for name in dict.fromkeys([FLOAT, *allowed])]
         some = max(LOADED_BYTES // (4 * site.size), 2)
-        found: list[Latency] = []
+        latencies: list[Latency] = []
         for start in range(0, len(pairs), some):
             timed = [
                 layer_model(self._network, layer, values, parse_format(name), activation, self._products)
                 for name, activation in pairs[start : start + some]
             ]
-            found += self._timing.known(timed)
+            latencies += self._timing.known(timed)
         # both weights of a recurrent node stand for half of its time
         parts = sum(other.name == layer.name for other in self._network.layers())
         return {
             entry(*pair): replace(latency, median_ms=latency.median_ms / parts, spread_ms=latency.spread_ms / parts)
-            for pair, latency in zip(pairs, found, strict=True)
+            for pair, latency in zip(pairs, latencies, strict=True)
         }
 
 
 def _entry(of_layers: Sequence[Mapping[str, Latency]], key: str) -> dict[str, float]:
     """One format of a site whose layers' latencies add up; `ms` is what plans count."""
     return {
-        "ms": math.fsum(_counted(one, key) for one in of_layers),
-        "median_ms": math.fsum(one[key].median_ms for one in of_layers),
-        "spread_ms": math.hypot(*(one[key].spread_ms for one in of_layers)),
+        "ms": math.fsum(_counted(layer, key) for layer in of_layers),
+        "median_ms": math.fsum(layer[key].median_ms for layer in of_layers),
+        "spread_ms": math.hypot(*(layer[key].spread_ms for layer in of_layers)),
     }
 
 
@@ -151,26 +153,20 @@ def _counted(layer: Mapping[str, Latency], key: str) -> float:
     return _counted(layer, reference) if _is_noise(layer[key], layer[reference]) else layer[key].median_ms
 
 
-def _is_noise(one: Latency, other: Latency) -> bool:
-    difference = abs(one.median_ms - other.median_ms)
-    errors = math.hypot(one.spread_ms, other.spread_ms)
+def _is_noise(latency: Latency, other: Latency) -> bool:
+    difference = abs(latency.median_ms - other.median_ms)
+    errors = math.hypot(latency.spread_ms, other.spread_ms)
     return difference <= max(NOISE_ERRORS * errors, NOISE_SHARE * other.median_ms, NOISE_MS)
 
 
-def _given(network: Network, allowed: Allowed, config: LatencyConfig) -> dict[str, Any]:
+def _given(network: Network, allowed: Allowed, requested: RequestedTable) -> dict[str, Any]:
     """The request's own table, complete."""
     entries: dict[str, Mapping[str, float]] = {}
-    for name, times in (config.given or {}).items():
-        sites_of = network.sites_by_name.get(name, [])
-        if len(sites_of) != 1:
-            kind = "names several layers" if sites_of else "is no layer that can be planned"
-            raise LatencyTableInvalid(
-                f"latency_table.{name} {kind}; the layers are {', '.join(site.name for site in network.sites)}"
-            )
-        site = sites_of[0].name
-        if site in entries:
-            raise LatencyTableInvalid(f"latency_table names {site!r} twice, once as {name!r}; say it once")
-        entries[site] = times
+    given = requested.__pydantic_extra__
+    for name, site in sites_named(network, given, "latency_table", LatencyTableInvalid, LatencyTableInvalid).items():
+        if site.name in entries:
+            raise LatencyTableInvalid(f"latency_table names {site.name!r} twice, once as {name!r}; say it once")
+        entries[site.name] = given[name]
     columns = _read(network, allowed)
     planned = {
         site.name: [entry(name, activation) for activation in columns[site.name] for name in allowed[site.name]]
@@ -183,7 +179,7 @@ def _given(network: Network, allowed: Allowed, config: LatencyConfig) -> dict[st
             f"{'; ...' if len(missing) > 20 else ''}; add them, or allow fewer formats"
         )
     sites = {name: {key: {"ms": ms} for key, ms in times.items()} for name, times in entries.items() if name in planned}
-    return {"source": "given", "base_ms": config.base_ms, "sites": sites}
+    return {"source": "given", "base_ms": requested.base_ms, "sites": sites}
 
 
 def _read(network: Network, allowed: Allowed) -> dict[str, list[UnsignedFormat | None]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from scipy.stats import norm
 
 from evaluation.metrics import Metric
 from evaluation.splits import Splits
-from pipeline.config import PlanConfig, SpaceConfig
+from pipeline.config import PlanConfig
 from pipeline.context import Context
 from pipeline.plan_evaluation import Evaluator
-from pipeline.polishing import Elapsed, MeasuredLoss, polished
+from pipeline.polishing import MeasuredLoss, elapsed_progress, polished
 from pipeline.results import pack
 from pipeline.search_space import SearchSpace
 from planner.evidence import MOST_EVALUATIONS, EvaluatedPlan, Evidence, PlanPoint, SearchResult
@@ -39,32 +40,27 @@ def run(context: Context, config: PlanConfig) -> bytes:
     space = work.space(config.space).predicted(work.analysis(), config.method)
     points = space.frontier()
     context.check()
-    elapsed = Elapsed(context, config.deadline_seconds) if config.search == "evolution" else None
-    expected = len(points).bit_length() + 3
-    evaluator = Evaluator(
-        context,
-        inputs,
-        space,
-        Metric(work.resolved()["metric"]),
-        config,
-        report=elapsed.report if elapsed else lambda done: context.progress(min(1.0, done / expected)),
-    )
+    evolves = config.search == "evolution"  # which ends with the time
+    report = elapsed_progress(context, config.deadline_seconds) if evolves else _counted_progress(context, len(points))
+    evaluator = Evaluator(context, inputs, space, Metric(work.resolved()["metric"]), config, report=report)
     evidence = Evidence(
         lambda point, to_the_end: evaluator(space.single(point), to_the_end),
         config.budget.max_drop,
         safety=safety_of(config.budget.confidence, inputs.splits),
-        max_evaluations=math.inf if elapsed else MOST_EVALUATIONS,  # evolution ends with the time
+        max_evaluations=math.inf if evolves else MOST_EVALUATIONS,
         expired=lambda: context.time_used(config.deadline_seconds) >= 1,
     )
     searched, polish = _searched(space, config.search, points, evidence), None
-    if elapsed:
-        fitness = MeasuredLoss(context, inputs, space, inputs.loss(config.squared_error), elapsed.report)
+    if evolves:
+        fitness = MeasuredLoss(context, inputs, space, inputs.loss(config.squared_error), report)
         searched, polish = polished(context, space, config, searched, evidence, fitness)
     result = space.single_result(searched)
-    points = [space.single(point) for point in points]
+    points, chosen = [space.single(point) for point in points], result.chosen.point
+    # who asks for the least drop gets one look: another plan is not expected to do better
+    looks = [chosen] if config.space.least_drop else to_certify(points, chosen)
     return pack(
         {
-            "to_certify": [list(point.plan.choices) for point in _looks(config.space, points, result)],
+            "to_certify": [list(point.plan.choices) for point in looks],
             "search": {
                 "status": result.status.value,
                 "samples": len(inputs.splits.search),
@@ -76,6 +72,12 @@ def run(context: Context, config: PlanConfig) -> bytes:
             "frontier": _frontier_document(space.problem, config.space.cost, points, result),
         }
     )
+
+
+def _counted_progress(context: Context, points: int) -> Callable[[], None]:
+    """What reports progress when a plan was evaluated: a bisection takes about the logarithm of the points."""
+    evaluations, expected = itertools.count(1), points.bit_length() + 3
+    return lambda: context.progress(next(evaluations) / expected)
 
 
 def safety_of(confidence: float | None, splits: Splits) -> float:
@@ -113,12 +115,6 @@ def to_certify(points: Sequence[PlanPoint], chosen: PlanPoint) -> list[PlanPoint
         if len(chain) < MOST_LOOKS - 1 and point.damage <= SAFER * chain[-1].damage:
             chain.append(point)
     return [*chain, *dearer[-1:]]
-
-
-def _looks(config: SpaceConfig, points: Sequence[PlanPoint], result: SearchResult) -> list[PlanPoint]:
-    """What to certify. Who asks for the least drop gets one look: another plan is not expected to do better."""
-    chosen = result.chosen.point
-    return [chosen] if config.least_drop else to_certify(points, chosen)
 
 
 def _evaluated(problem: Problem, plan: EvaluatedPlan) -> dict[str, Any]:

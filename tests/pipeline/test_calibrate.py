@@ -101,12 +101,14 @@ def test_what_an_earlier_attempt_rounded_is_not_rounded_again(model, samples, ca
 def test_activations_are_calibrated_where_the_request_asks(model, samples, calibration):
     with_activations = calibration(model, samples, activations={"bits": [8, 4]})
     blob = with_activations.result_of("calibrate")
-    found = tuple(Candidates.unpack(blob).activations.values())
+    unpacked = Candidates.unpack(blob)
+    found = tuple(unpacked.activations.values())
     inputs = with_activations.context.workspace.inputs(with_activations.config.calibrate.samples)
     network = inputs.network
     assert tuple(candidates.site for candidates in found) == find_activations(network)
     assert [candidates.site.tensors for candidates in found] == [("image",), ("r1",), ("r2", "f")]
     images = samples["image"][inputs.range_samples]
+    changes = {(change.site, change.format): change for change in unpacked.changes(network)}
     seen: dict[str, np.ndarray] = {}
     Taps(network, ["image", "r1", "r2"], 1).run({"image": images}, lambda name, values: seen.update({name: values}))
     for candidates in found:
@@ -114,7 +116,7 @@ def test_activations_are_calibrated_where_the_request_asks(model, samples, calib
         values = seen[candidates.site.name]
         errors = []
         for activation in candidates.formats:
-            ((name, change),) = candidates.changes(activation.format).items()
+            ((name, change),) = changes[candidates.site.name, activation.format.name].tensors.items()
             assert name == candidates.site.name
             errors.append(np.square(change(values) - values).mean() / np.square(values).mean())
             quantized = candidates.quantized(activation.format)

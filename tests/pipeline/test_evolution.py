@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from evaluation.splits import split
 from pipeline.events import PlanEvaluated
-from pipeline.polishing import fitness_samples
+from pipeline.polishing import MOST_SAMPLES
+from pipeline.workspace import Inputs
 
 WIDTH, LAYERS = 16, 8
 FORMATS = {"weights": {"bits": [2, 4, 6, 8], "refinement": "none"}, "sensitivity": {"method": "quantization_error"}}
@@ -133,6 +134,6 @@ def test_the_least_drop_within_a_limit_is_polished_too(planned):
 def test_no_held_out_sample_is_looked_at():
     splits = split(600, 0, None)
     inputs = SimpleNamespace(splits=splits, static_batch=None, group=1024)
-    samples = fitness_samples(inputs)
+    samples = Inputs.last_of_search(inputs, MOST_SAMPLES)
     assert set(samples) <= set(splits.search)
     assert not set(samples) & {*splits.held_out, *splits.calibration}

@@ -197,7 +197,10 @@ def test_the_user_gives_the_table_of_another_device(ask, machine):
     ("change", "text"),
     [
         ({"conv2": {"int4/channel": 1.0}}, "lacks 2 of the formats .*: conv2: int2/channel; conv2: int8/channel; add"),
-        ({"conv9": {}}, "latency_table.conv9 is no layer that can be planned; the layers are conv1, conv2, fc"),
+        (
+            {"conv9": {}},
+            "latency_table names 'conv9', which is no layer; the layers that can be planned are conv1, conv2, fc",
+        ),
         ({"fc": TABLE["fc.weight"]}, "latency_table names 'fc' twice"),
     ],
 )

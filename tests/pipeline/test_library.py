@@ -120,7 +120,7 @@ def test_bad_requests_are_refused_with_the_codes_of_the_api(model, samples):
     with pytest.raises(AppError, match="max_drop is a fraction") as refused:
         pipeline.plan(model, samples, {"budget": {"max_drop": 5}})
     assert refused.value.code == "budget_invalid"
-    with pytest.raises(ValueError, match="no layer is called 'conv9'") as unknown:
+    with pytest.raises(ValueError, match="layers names 'conv9', which is no layer") as unknown:
         pipeline.plan(model, samples, {"layers": {"conv9": {"keep": True}}})
     assert unknown.value.code == "layers_unknown"
     with pytest.raises(FileNotFoundError):

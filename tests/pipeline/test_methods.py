@@ -12,7 +12,6 @@ from pipeline.methods import (
     CHEAP,
     DEAR,
     MEASURED,
-    CandidateCounts,
     float_passes,
     methods_to_run,
     remaining_shares,
@@ -41,14 +40,15 @@ def test_what_is_left_of_a_pass_shrinks_from_layer_to_layer(network: Network) ->
 
 
 def test_the_passes_of_the_matrix_begin_where_a_weight_is_used_first(network: Network) -> None:
-    assert float_passes("measured", network, CandidateCounts(7)) == pytest.approx(7 * sum(remaining_shares(network)))
-    assert float_passes("measured", network, CandidateCounts(7)) < 7 * len(network.sites)
+    candidates = 7 * len(network.sites)
+    assert float_passes("measured", network, candidates) == pytest.approx(7 * sum(remaining_shares(network)))
+    assert float_passes("measured", network, candidates) < candidates
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_has_its_cost(network: Network, method: str) -> None:
-    assert float_passes(method, network, CandidateCounts(7)) >= 0
-    assert float_passes(method, network, CandidateCounts(14, 3)) >= float_passes(method, network, CandidateCounts(7))
+    assert float_passes(method, network, 21) >= 0
+    assert float_passes(method, network, 45) >= float_passes(method, network, 21)
 
 
 def test_dear_methods_run_only_when_they_are_asked_for() -> None:
