@@ -6,7 +6,7 @@ value and have a stable name, which is how plans, tables and keys refer to them.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
@@ -17,6 +17,11 @@ ACTIVATION_BITS = (4, 8, 16)
 MAX_CODEBOOK_BITS = 4
 MAX_OUTLIERS = 200
 BLOCK_SIZES = (16, 32, 64, 128, 256)
+
+
+def _check_bits(bits: int) -> None:
+    if not MIN_BITS <= bits <= MAX_BITS:
+        raise ValueError(f"bits must be {MIN_BITS} to {MAX_BITS}, got {bits}")
 
 
 class Granularity(StrEnum):
@@ -44,8 +49,7 @@ class IntegerFormat:
     kind: ClassVar[str] = "int"
 
     def __post_init__(self) -> None:
-        if not MIN_BITS <= self.bits <= MAX_BITS:
-            raise ValueError(f"bits must be {MIN_BITS} to {MAX_BITS}, got {self.bits}")
+        _check_bits(self.bits)
         object.__setattr__(self, "granularity", Granularity(self.granularity))
         if self.granularity is Granularity.BLOCK and self.block not in BLOCK_SIZES:
             raise ValueError(f"a block has {', '.join(map(str, BLOCK_SIZES))} weights, got {self.block}")
@@ -78,10 +82,7 @@ class FloatFormat:
 
     bits: ClassVar[int] = 32
     kind: ClassVar[str] = "float"
-
-    @property
-    def name(self) -> str:
-        return "float32"
+    name: ClassVar[str] = "float32"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -90,10 +91,7 @@ class HalfFormat:
 
     bits: ClassVar[int] = 16
     kind: ClassVar[str] = "float"
-
-    @property
-    def name(self) -> str:
-        return "float16"
+    name: ClassVar[str] = "float16"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -122,47 +120,40 @@ class CodebookFormat:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class PowerFormat:
+class _ChannelFormat:
+    """Codes of 2 to 8 bits with one scale for each output channel."""
+
+    bits: int
+
+    kind: ClassVar[str]
+    granularity: ClassVar[Granularity] = Granularity.CHANNEL
+    block: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        _check_bits(self.bits)
+
+    @property
+    def name(self) -> str:
+        """`power4/channel`, `hadamard4/channel`."""
+        return f"{self.kind}{self.bits}/channel"
+
+
+class PowerFormat(_ChannelFormat):
     """Integers on a power grid, 2 to 8 bits: `value = scale * sign(code) * |code|**(1/a)`, NUPES, arXiv 2308.05600.
 
     One scale for each output channel. The exponent `a` belongs to the weight, which stores the grid as a table.
     """
 
-    bits: int
-
+    __slots__ = ()
     kind: ClassVar[str] = "power"
-    granularity: ClassVar[Granularity] = Granularity.CHANNEL
-    block: ClassVar[int] = 0
-
-    def __post_init__(self) -> None:
-        if not MIN_BITS <= self.bits <= MAX_BITS:
-            raise ValueError(f"bits must be {MIN_BITS} to {MAX_BITS}, got {self.bits}")
-
-    @property
-    def name(self) -> str:
-        """`power4/channel`."""
-        return f"power{self.bits}/channel"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class HadamardFormat:
+class HadamardFormat(_ChannelFormat):
     """Symmetric integers, one scale per output channel, of the weight rotated by a Hadamard matrix along what an output
     sums over (QuEST, arXiv 2502.05003): the rotation spreads outliers, and unpacking turns it back."""
 
-    bits: int
-
+    __slots__ = ()
     kind: ClassVar[str] = "hadamard"
-    granularity: ClassVar[Granularity] = Granularity.CHANNEL
-    block: ClassVar[int] = 0
-
-    def __post_init__(self) -> None:
-        if not MIN_BITS <= self.bits <= MAX_BITS:
-            raise ValueError(f"bits must be {MIN_BITS} to {MAX_BITS}, got {self.bits}")
-
-    @property
-    def name(self) -> str:
-        """`hadamard4/channel`."""
-        return f"hadamard{self.bits}/channel"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -175,7 +166,6 @@ class UnsignedFormat:
     bits: int
 
     kind: ClassVar[str] = "uint"
-    granularity: ClassVar[Granularity] = Granularity.TENSOR
 
     def __post_init__(self) -> None:
         if self.bits not in ACTIVATION_BITS:
@@ -184,7 +174,7 @@ class UnsignedFormat:
     @property
     def name(self) -> str:
         """`uint8/tensor`: unique, stable, and what `parse_format` reads."""
-        return f"uint{self.bits}/{self.granularity}"
+        return f"uint{self.bits}/tensor"
 
     @property
     def highest_code(self) -> int:
@@ -195,10 +185,6 @@ ScaledFormat = IntegerFormat | PowerFormat | HadamardFormat
 WeightFormat = IntegerFormat | FloatFormat | HalfFormat | CodebookFormat | PowerFormat | HadamardFormat
 Format = WeightFormat | UnsignedFormat
 
-_NAME = re.compile(
-    r"(int|uint|float|codebook|power|hadamard)(\d{1,2})(?:/([a-z]+)(\d*))?(?:/(asymmetric|outliers\d{1,3}))?"
-)
-
 
 def parse_format(name: str) -> Format:
     """The format called `name`, the inverse of `Format.name`.
@@ -206,8 +192,8 @@ def parse_format(name: str) -> Format:
     Raises:
         ValueError: no format has this name.
     """
-    if (match := _NAME.fullmatch(name)) and (format_ := _parsed(*match.groups())) and format_.name == name:
-        return format_
+    if name in _BY_NAME:
+        return _BY_NAME[name]
     raise ValueError(
         f"no format is called {name!r}; expected a name such as float32, float16, int4/channel, int8/tensor, "
         "int4/block32, int4/channel/asymmetric, codebook3/channel/outliers45, power4/channel, hadamard4/channel, or "
@@ -227,20 +213,19 @@ def weight_format(name: str) -> WeightFormat:
     return format_
 
 
-def _parsed(kind: str, digits: str, shared: str | None, block: str | None, more: str | None) -> Format | None:
-    bits = int(digits)
-    try:
-        match kind:
-            case "int":
-                return IntegerFormat(bits, Granularity(shared or ""), more is None, int(block or 0))
-            case "uint":
-                return UnsignedFormat(bits)
-            case "float":
-                return FloatFormat() if bits == FloatFormat.bits else HalfFormat()
-            case "codebook":
-                return CodebookFormat(bits, int((more or "outliers0").removeprefix("outliers")))
-            case "power":
-                return PowerFormat(bits)
-        return HadamardFormat(bits)
-    except ValueError:
-        return None
+def _all_formats() -> Iterator[Format]:
+    yield FloatFormat()
+    yield HalfFormat()
+    yield from (UnsignedFormat(bits) for bits in ACTIVATION_BITS)
+    for bits in range(MIN_BITS, MAX_BITS + 1):
+        yield PowerFormat(bits)
+        yield HadamardFormat(bits)
+        for symmetric in (True, False):
+            yield IntegerFormat(bits, Granularity.TENSOR, symmetric)
+            yield IntegerFormat(bits, Granularity.CHANNEL, symmetric)
+            yield from (IntegerFormat(bits, Granularity.BLOCK, symmetric, block) for block in BLOCK_SIZES)
+    for bits in range(MIN_BITS, MAX_CODEBOOK_BITS + 1):
+        yield from (CodebookFormat(bits, outliers) for outliers in range(MAX_OUTLIERS + 1))
+
+
+_BY_NAME = {format_.name: format_ for format_ in _all_formats()}

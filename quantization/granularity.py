@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,17 +43,12 @@ Element = TypeVar("Element", bound=np.generic)
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Fold:
+class Fold(NamedTuple):
     """The shape `[outer, reduced, inner]`."""
 
     outer: int
     reduced: int
     inner: int
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.outer, self.reduced, self.inner
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,16 +53,6 @@ class QuantizedActivation:
             scale = np.nextafter(scale, np.float32(0))
         return cls(format_, float(scale), zero_point)
 
-    @property
-    def low(self) -> float:
-        """The lowest value of the grid."""
-        return -self.zero_point * self.scale
-
-    @property
-    def high(self) -> float:
-        """The highest value of the grid."""
-        return (self.format.highest_code - self.zero_point) * self.scale
-
     def apply(self, values: Floats) -> Floats:
         """`values` rounded to the grid, ties to even: what QuantizeLinear and DequantizeLinear of ONNX Runtime make,
         bit for bit, for all but NaN."""

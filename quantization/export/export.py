@@ -27,7 +27,6 @@ from quantization.export.leftovers import round_halves
 from quantization.export.matmul_nbits import Products, product_values
 from quantization.export.messages import LARGEST_MESSAGE, draft_without
 from quantization.export.passes import StoredAs, drop_debris, store_floats
-from quantization.storage.families import lies_along
 from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
 _NO_ACTIVATIONS: Mapping[str, QuantizedActivation] = MappingProxyType({})
@@ -206,7 +205,7 @@ def _channel_axis(name: str, weight: QuantizedWeight, usual: int) -> int:
     """The axis along which the weight was rounded, `usual` where it may be that."""
     axes: list[int] = [usual, *range(len(weight.shape))]
     for axis in axes:
-        if lies_along(weight, axis):
+        if weight.lies_along(axis):
             return axis
     raise QuantizationError(
         f"weight {name} of shape {weight.shape} shares its scales as {weight.format.name} does along none of its axes; "

@@ -42,11 +42,10 @@ Doubles = NDArray[np.float64]
 @dataclass(frozen=True, slots=True)
 class LayerBias:
     """The vector `initializer` that a layer, and nothing else, adds to its outputs: `factor * (W x) + bias`, all times
-    what a later operation makes of it. `end` is the value with the bias in it."""
+    what a later operation makes of it."""
 
     initializer: str
     factor: float
-    end: str
 
 
 class BiasSteps:
@@ -92,7 +91,7 @@ class Biases:
     def of(self, layer: Layer) -> LayerBias | None:
         """The bias of `layer`; None where it has none, or one that others read or that is no vector of its channels."""
         node = self._network.nodes[layer.name]
-        factor, end, name = 1.0, node.output[0], node.input[2] if len(node.input) > 2 else ""
+        factor, name = 1.0, node.input[2] if len(node.input) > 2 else ""
         match node.op_type:
             case "Conv" | "ConvTranspose":
                 pass
@@ -102,13 +101,13 @@ class Biases:
                     return None
                 factor = attributes.get("alpha", 1.0) / attributes.get("beta", 1.0)
             case "MatMul" if node.input[1] == layer.weight:
-                add = self._readers.get(end)
+                add = self._readers.get(node.output[0])
                 if add is None or add.op_type != "Add":
                     return None
-                name, end = add.input[1 - list(add.input).index(end)], add.output[0]
+                name = add.input[1 - list(add.input).index(node.output[0])]
             case _:
                 return None
-        return LayerBias(name, factor, end) if self._is_own_vector(name, layer) else None
+        return LayerBias(name, factor) if self._is_own_vector(name, layer) else None
 
     def mean_error(self, use: Use, lockstep: Lockstep, quantized: Floats) -> Doubles | None:
         """By how much the mean of each output of one use, `W x` `[channels]`, is off where the networks stand; None

@@ -39,35 +39,28 @@ def round_to_formats(
     Raises:
         ValueError: the weight is not finite float32, the axis is not one of its axes, or a format is float32.
     """
-    if isinstance(statistics, NotReducible):
-        return _each_alone(weight, formats, channel_axis, check), f"nearest: {statistics.reason}"
-    integers = [format_ for format_ in formats if isinstance(format_, IntegerFormat)]
-    codebooks = [format_ for format_ in formats if isinstance(format_, CodebookFormat)]
-    powers = [format_ for format_ in formats if isinstance(format_, PowerFormat)]
-    turned = [format_ for format_ in formats if isinstance(format_, HadamardFormat)]
     quantized: dict[WeightFormat, QuantizedWeight] = {}
-    note = ""
-    if integers or powers or codebooks:
-        prepared = prepare(weight, statistics)
-        note = prepared.note
-        if integers:
-            quantized |= zip(integers, gptq(prepared, integers, channel_axis), strict=True)
+    if isinstance(statistics, NotReducible):
+        note = f"nearest: {statistics.reason}"
+    else:
+        note = "gptq"
+        integers = [format_ for format_ in formats if isinstance(format_, IntegerFormat)]
+        codebooks = [format_ for format_ in formats if isinstance(format_, CodebookFormat)]
+        powers = [format_ for format_ in formats if isinstance(format_, PowerFormat)]
+        turned = [format_ for format_ in formats if isinstance(format_, HadamardFormat)]
+        if integers or powers or codebooks:
+            prepared = prepare(weight, statistics)
+            note += f": {prepared.note}" if prepared.note else ""
+            if integers:
+                quantized |= zip(integers, gptq(prepared, integers, channel_axis), strict=True)
+            check()
+            quantized |= zip(powers, power_gptq(prepared, powers, channel_axis), strict=True)
+            quantized |= zip(codebooks, codebook_gptq(prepared, codebooks, channel_axis, check), strict=True)
         check()
-        quantized |= zip(powers, power_gptq(prepared, powers, channel_axis), strict=True)
-        quantized |= zip(codebooks, codebook_gptq(prepared, codebooks, channel_axis, check), strict=True)
-    check()
-    if turned:
-        quantized |= zip(turned, hadamard_gptq(weight, turned, channel_axis, statistics), strict=True)
-    others = [format_ for format_ in formats if format_ not in quantized]
-    quantized |= zip(others, _each_alone(weight, others, channel_axis, check), strict=True)
-    return [quantized[format_] for format_ in formats], f"gptq: {note}" if note else "gptq"
-
-
-def _each_alone(
-    weight: NDArray[np.float32], formats: Sequence[WeightFormat], channel_axis: int, check: Callable[[], None]
-) -> list[QuantizedWeight]:
-    quantized = []
+        if turned:
+            quantized |= zip(turned, hadamard_gptq(weight, turned, channel_axis, statistics), strict=True)
     for format_ in formats:
-        check()
-        quantized.append(round_nearest(weight, format_, channel_axis))
-    return quantized
+        if format_ not in quantized:
+            check()
+            quantized[format_] = round_nearest(weight, format_, channel_axis)
+    return [quantized[format_] for format_ in formats], note

@@ -167,14 +167,10 @@ class _Shared:
         else:
             scale, codes = optimal_affine(prepared.target, format_, channel_axis)
             zero_point = codes.astype(np.float32)
-        if format_.block:
-            scales, zero_points = (
-                prepared.reduction.to_matrix(spread(shared, format_, prepared.target.shape))
-                for shared in (scale, zero_point)
-            )
-            return cls(format_, scale, zero_point, scales, zero_points, None)
-        owner = prepared.owner(scale.shape)
-        scales, zero_points = (shared.ravel()[owner][:, :, None] for shared in (scale, zero_point))
+        owner = None if format_.block else prepared.owner(scale.shape)
+        every = (spread(shared, format_, prepared.target.shape) for shared in (scale, zero_point))
+        own = prepared.matrix.shape[2] if format_.block else 1
+        scales, zero_points = (prepared.reduction.to_matrix(shared)[:, :, :own] for shared in every)
         return cls(format_, scale, zero_point, scales, zero_points, owner)
 
     def refitted(self, prepared: Prepared, moments: NDArray[np.float64]) -> Floats:

@@ -127,32 +127,26 @@ def _round_lanes(factor: Factor, weights: Floats, tables: Floats, kept: NDArray[
     """`weights` `[groups, reduced, lanes]` at tables that begin as `tables`, ascending, and `kept` ones beside."""
     rounding = GridRounding(tables, weights.shape[1])
     columns = round_columns(factor, weights, rounding, kept if kept.any() else None)
-    return _refitted(factor, _Entries.of(rounding.codes, kept, tables.shape), tables, columns)
+    return _refitted(factor, _Entries(rounding.codes, kept, tables.shape), tables, columns)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Entries:
-    """Which entry of its table every weight uses: `places` `[groups, reduced, lanes]` in the flat tables of `shape`
-    `[groups, lanes, levels]`, behind their end for a weight that uses none."""
+    """Which entry of its table, of `shape` `[groups, lanes, levels]`, every weight uses; none where it is `kept`."""
 
-    places: NDArray[np.intp]
-    shape: tuple[int, ...]
-
-    @classmethod
-    def of(cls, codes: NDArray[np.integer], kept: NDArray[np.bool_], shape: tuple[int, ...]) -> _Entries:
-        groups, lanes, levels = shape
+    def __init__(self, codes: NDArray[np.integer], kept: NDArray[np.bool_], shape: tuple[int, ...]) -> None:
+        groups, lanes, levels = self._shape = shape
         first = np.arange(groups * lanes).reshape(groups, 1, lanes) * levels
-        return cls(np.where(kept, groups * lanes * levels, first + codes), shape)
+        self._places = np.where(kept, groups * lanes * levels, first + codes)  # in the flat tables, or behind their end
 
     def spread(self, tables: NDArray[np.floating]) -> Floats:
         """For every weight its entry; 0 for one that uses none."""
-        return np.append(tables, 0).astype(np.float32)[self.places]
+        return np.append(tables, 0).astype(np.float32)[self._places]
 
     def sums(self, values: Floats) -> Doubles:
         """Over all weights that use an entry, `[groups, lanes, levels]`."""
-        size = math.prod(self.shape)
-        sums = np.bincount(self.places.ravel(), values.ravel(), size + 1)[:size]
-        return np.asarray(sums, dtype=np.float64).reshape(self.shape)
+        size = math.prod(self._shape)
+        sums = np.bincount(self._places.ravel(), values.ravel(), size + 1)[:size]
+        return np.asarray(sums, dtype=np.float64).reshape(self._shape)
 
 
 def _refitted(factor: Factor, entries: _Entries, tables: Floats, columns: Columns) -> _Rounded:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,20 +32,13 @@ def chunks(shape: tuple[int, int, int], formats: int) -> Iterator[slice]:
 
 
 class Rounding(ABC):
-    """How the values of some lanes are rounded; writes the codes into an array of its own."""
+    """How the values of some lanes are rounded; `codes` are `[groups, reduced, lanes]`, of the columns so far."""
+
+    codes: NDArray[Any]
 
     @abstractmethod
     def column(self, column: int, values: Floats, rounded: Floats) -> None:
         """Round `values` `[groups, lanes]` of one column, write what their codes stand for into `rounded`."""
-
-    @abstractmethod
-    def nearest(self, weights: Floats) -> tuple[NDArray[np.integer], Floats]:
-        """Codes of `weights` `[groups, reduced, lanes]`, each rounded by itself, and what they stand for."""
-
-    @property
-    @abstractmethod
-    def codes(self) -> NDArray[np.integer]:
-        """`[groups, reduced, lanes]`, of the columns rounded so far."""
 
 
 class IntegerRounding(Rounding):
@@ -59,7 +53,7 @@ class IntegerRounding(Rounding):
         groups, own, lanes = scales.shape
         self._scales, self._lowest, self._highest, self._zero_point = scales, lowest, highest, zero_point
         self._shared = self._of(0) if own == 1 else None
-        self._codes = np.empty((groups, reduced, lanes), dtype=np.int8)
+        self.codes = np.empty((groups, reduced, lanes), dtype=np.int8)
         self._code = np.empty((groups, lanes), dtype=np.float32)
 
     def column(self, column: int, values: Floats, rounded: Floats) -> None:
@@ -69,25 +63,15 @@ class IntegerRounding(Rounding):
         np.maximum(rounded, lowest, out=rounded)
         np.minimum(rounded, highest, out=rounded)
         if self._zero_point is None:
-            self._codes[:, column] = rounded
+            self.codes[:, column] = rounded
         else:
             zero_point = self._zero_point[:, 0 if self._shared else column]
-            self._codes[:, column] = np.add(rounded, zero_point, out=self._code)
+            self.codes[:, column] = np.add(rounded, zero_point, out=self._code)
         rounded *= scale
 
     def _of(self, column: int) -> tuple[Floats, Floats, Floats]:
         """Scales and bounds `[groups, lanes]` of one column."""
         return self._scales[:, column], self._lowest[:, column], self._highest[:, column]
-
-    def nearest(self, weights: Floats) -> tuple[NDArray[np.integer], Floats]:
-        values = np.rint(weights / self._scales)
-        np.minimum(np.maximum(values, self._lowest, out=values), self._highest, out=values)
-        codes = values if self._zero_point is None else values + self._zero_point
-        return codes.astype(np.int8), values * self._scales
-
-    @property
-    def codes(self) -> NDArray[np.integer]:
-        return self._codes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,13 +158,17 @@ def _round_one_by_one(columns: Columns, kept: Mask | None, start: int, stop: int
 
 def _keep_nearest_where_better(columns: Columns, kept: Mask | None) -> None:
     """Give a lane its nearest codes where they have the smaller error `|L' d|**2`."""
-    codes, values = columns.rounding.nearest(columns.weights)
+    rounding, weights = columns.rounding, columns.weights
+    codes, values, value = rounding.codes.copy(), np.empty_like(weights), np.empty_like(weights[:, 0])
+    for column in range(weights.shape[1]):
+        rounding.column(column, weights[:, column], value)
+        values[:, column] = value
     if kept is not None:
-        np.copyto(values, columns.weights, where=kept)
-    values -= columns.weights
+        np.copyto(values, weights, where=kept)
+    values -= weights
     errors = columns.factor.upper @ values
     squares = np.square(columns.factor.diagonal)[:, :, None]
     better = ((np.square(errors) * squares).sum(axis=1) < (np.square(columns.errors) * squares).sum(axis=1))[:, None]
     np.copyto(columns.errors, errors, where=better)
     np.copyto(columns.deltas, values, where=better)
-    np.copyto(columns.rounding.codes, codes, where=better)
+    np.copyto(rounding.codes, codes, where=~better)

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from quantization.formats import PowerFormat
 from quantization.rounding.gptq import Prepared, ratios, round_rows
@@ -58,7 +57,7 @@ class GridRounding(Rounding):
     def __init__(self, tables: Floats, reduced: int) -> None:
         groups, lanes, levels = tables.shape
         middles = (tables[:, :, 1:].astype(np.float64) + tables[:, :, :-1]) / 2
-        self._codes = np.empty((groups, reduced, lanes), dtype=np.uint8)
+        self.codes = np.empty((groups, reduced, lanes), dtype=np.uint8)
         self._few = levels <= _COMPARE_ALL
         self._place = np.empty((groups, lanes), dtype=np.intp)
         self._lane = np.arange(groups * lanes).reshape(groups, lanes)
@@ -81,22 +80,6 @@ class GridRounding(Rounding):
         self._next = np.empty((groups, lanes), dtype=np.intp)
 
     def column(self, column: int, values: Floats, rounded: Floats) -> None:
-        self._codes[:, column] = self._round(values, rounded)
-
-    def nearest(self, weights: Floats) -> tuple[NDArray[np.integer], Floats]:
-        codes, values = np.empty_like(self._codes), np.empty_like(weights)
-        rounded = np.empty_like(weights[:, 0])
-        for column in range(weights.shape[1]):
-            codes[:, column] = self._round(weights[:, column], rounded)
-            values[:, column] = rounded
-        return codes, values
-
-    @property
-    def codes(self) -> NDArray[np.integer]:
-        return self._codes
-
-    def _round(self, values: Floats, rounded: Floats) -> NDArray[np.integer]:
-        """Codes of `values` `[groups, lanes]`, which stand for `rounded`."""
         place = self._place
         if self._few:
             np.greater(values, self._middles, out=self._above)
@@ -104,7 +87,8 @@ class GridRounding(Rounding):
             np.multiply(self._count, place.size, out=place, dtype=np.intp)
             place += self._lane
             self._values.take(place, out=rounded, mode="clip")  # the mode that does not buffer
-            return self._count
+            self.codes[:, column] = self._count
+            return
         np.copyto(place, self._lane)
         step = self._size // 2
         while step:
@@ -115,5 +99,4 @@ class GridRounding(Rounding):
             place += self._next
             step //= 2
         self._values.take(place, out=rounded, mode="clip")
-        place -= self._lane
-        return place
+        self.codes[:, column] = np.subtract(place, self._lane, out=place)

@@ -39,7 +39,9 @@ def round_nearest(weight: Floats, format_: WeightFormat, channel_axis: int) -> Q
         storage(format_, weight.shape, channel_axis)  # raises
     match format_:
         case IntegerFormat():
-            return round_integers(weight, format_, channel_axis)
+            if format_.symmetric:
+                return round_to_scale(weight, format_, optimal_scales(weight, format_, channel_axis))
+            return round_to_scale(weight, format_, *optimal_affine(weight, format_, channel_axis))
         case HalfFormat():
             return HalfWeight(format_, finite_float32(weight).clip(-_LARGEST_HALF, _LARGEST_HALF).astype(np.float16))
         case CodebookFormat():
@@ -51,17 +53,6 @@ def round_nearest(weight: Floats, format_: WeightFormat, channel_axis: int) -> Q
     raise ValueError(f"{format_.name} keeps the weight as it is; there is nothing to round")
 
 
-def round_integers(weight: Floats, format_: IntegerFormat, channel_axis: int) -> IntegerWeight:
-    """`round_nearest` to integers.
-
-    Raises:
-        ValueError: the weight is not finite float32, the axis is not one of its axes, or no blocks fit.
-    """
-    if format_.symmetric:
-        return round_to_scale(weight, format_, optimal_scales(weight, format_, channel_axis))
-    return round_to_scale(weight, format_, *optimal_affine(weight, format_, channel_axis))
-
-
 def round_rotated(weight: Floats, format_: HadamardFormat, channel_axis: int) -> HadamardWeight:
     """`round_nearest` of the rotated weight.
 
@@ -69,7 +60,8 @@ def round_rotated(weight: Floats, format_: HadamardFormat, channel_axis: int) ->
         ValueError: the weight is not finite float32, the axis is not one of its axes, or no rotation fits.
     """
     turned = rotation(finite_float32(weight).shape, scale_shape(format_, weight.shape, channel_axis))
-    integers = round_integers(turned.turn(weight) / np.float32(turned.block), IntegerFormat(format_.bits), channel_axis)
+    values, plain = turned.turn(weight) / np.float32(turned.block), IntegerFormat(format_.bits)
+    integers = round_to_scale(values, plain, optimal_scales(values, plain, channel_axis))
     return HadamardWeight(format_, integers.codes, integers.scale)
 
 

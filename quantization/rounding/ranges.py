@@ -96,14 +96,11 @@ def ends(groups: Floats, axis: int) -> tuple[Floats, Floats]:
     return np.min(groups, axis=axis, initial=0.0), np.max(groups, axis=axis, initial=0.0)
 
 
-def _unit(lowest: Floats, highest: Floats, format_: IntegerFormat) -> Floats:
-    """The scale of the larger magnitude on the lowest code."""
-    return np.asarray(np.where(highest > -lowest, -highest, -lowest) * np.float32(2.0 ** (1 - format_.bits)))
-
-
 def _fitted(groups: Floats, axis: int, room: Room, format_: IntegerFormat) -> Floats:
     """The scale of each of `groups`, whose elements lie along `axis`: `[groups]`; 1 for zeros."""
-    unit = _unit(*ends(groups, axis), format_)
+    low, high = ends(groups, axis)
+    # the scale of the larger magnitude on the lowest code
+    unit = np.asarray(np.where(high > -low, -high, -low) * np.float32(2.0 ** (1 - format_.bits)))
     # scales are kept to normal float32, of which every product with a code is exact to half an ulp
     alive = np.abs(unit) * _SMALLEST_RATIO >= np.finfo(np.float32).tiny
     if not alive.any():

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from network.onnx_graph import attributes as attributes_of
 from network.sites import RECURRENT
 from network.taps import output_name
 
@@ -100,19 +101,15 @@ class MatrixReduction(Reduction):
         return np.ascontiguousarray(np.moveaxis(matrix[0], -1, self.reduced_axis)).reshape(shape)
 
     def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
-        return (math.prod(self._positions(shape)),)
+        others = list(shape)
+        del others[self.input_axis]
+        return (math.prod(others[1:]),)  # the first of them counts samples
 
     def columns(self, inputs: Tensor, starts: Sequence[int], steps: Sequence[int]) -> Tensor:
         last = inputs.movedim(self.input_axis, -1)
         samples = 1 if last.ndim == 1 else last.shape[0]
         rows = last.reshape(samples, -1, last.shape[-1])[:, starts[0] :: steps[0]]
         return rows.reshape(1, -1, last.shape[-1]).mT
-
-    def _positions(self, shape: Sequence[int]) -> list[int]:
-        """Every axis but the reduced one and the first of the others, which counts samples."""
-        others = list(shape)
-        del others[self.input_axis]
-        return others[1:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +292,7 @@ def read_by(node: onnx.NodeProto, weight: str) -> tuple[str, ...]:
 
 def reduction(node: onnx.NodeProto, weight: str, shape: tuple[int, ...]) -> Reduction | NotReducible:
     """How `node` uses the initializer called `weight`, which has `shape`."""
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    attributes = attributes_of(node)
     position = list(node.input).index(weight)
     match node.op_type:
         case "Conv" | "ConvTranspose" if position == 1:
@@ -305,19 +302,17 @@ def reduction(node: onnx.NodeProto, weight: str, shape: tuple[int, ...]) -> Redu
                 return MatrixReduction(1 if attributes.get("transB", 0) else 0, 0 if attributes.get("transA", 0) else 1)
             if position == 0:
                 return MatrixReduction(0 if attributes.get("transA", 0) else 1, 1 if attributes.get("transB", 0) else 0)
+        case "MatMul" if len(shape) == 2:
+            return MatrixReduction(0, -1) if position == 1 else MatrixReduction(1, -2)
         case "MatMul":
-            return _matmul(position, shape)
+            return NotReducible(
+                f"MatMul with a weight of shape {shape}: only one matrix meets every column of the input"
+            )
         case "LSTM" | "GRU" | "RNN" if position in (1, 2):
             return _recurrent(node, attributes, position)
         case "Gather":
             return NotReducible("Gather copies rows of its table; it multiplies no input, so each is rounded by itself")
     return NotReducible(f"{node.op_type} has no matrix product with its input {position} of shape {shape}")
-
-
-def _matmul(position: int, shape: tuple[int, ...]) -> Reduction | NotReducible:
-    if len(shape) != 2:
-        return NotReducible(f"MatMul with a weight of shape {shape}: only one matrix meets every column of the input")
-    return MatrixReduction(0, -1) if position == 1 else MatrixReduction(1, -2)
 
 
 def _recurrent(node: onnx.NodeProto, attributes: Mapping[str, Any], position: int) -> RecurrentReduction | NotReducible:

@@ -45,19 +45,16 @@ class CodebookWeight(QuantizedWeight):
     values: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        codes, table, half = self.codes, self.table, 1 << (self.format.bits - 1)
+        codes, table = self.codes, self.table
         if codes.dtype != np.int8 or table.dtype != np.float16:
             raise ValueError(f"codes must be int8 and the table float16, got {codes.dtype} and {table.dtype}")
-        if not any(has_table(self.format, codes.shape, axis, table.shape) for axis in range(codes.ndim)):
+        if not any(self.lies_along(axis) for axis in range(codes.ndim)):
             raise ValueError(f"a table of {table.shape} is not that of {self.format.name} for codes of {codes.shape}")
         if not np.isfinite(table).all():
             raise ValueError("the values of the table must be finite")
         if self.factor.dtype != np.float32 or self.factor.shape != () or not 0 < self.factor < np.inf:
             raise ValueError(f"the factor must be one positive float32 number, got {self.factor!r}")
-        if codes.size and not (-half <= codes.min() and codes.max() < half):
-            raise ValueError(
-                f"{self.format.name} holds codes {-half} to {half - 1}, got {codes.min()} to {codes.max()}"
-            )
+        self._check_range("codes", codes)
         self._check_outliers()
 
     def _check_outliers(self) -> None:
@@ -79,6 +76,12 @@ class CodebookWeight(QuantizedWeight):
     def shape(self) -> tuple[int, ...]:
         return self.codes.shape
 
+    def lies_along(self, channel_axis: int) -> bool:
+        try:
+            return table_shape(self.format, self.shape, channel_axis) == self.table.shape
+        except ValueError:
+            return False
+
     def dequantize(self) -> Floats:
         """The table at the codes, and the values kept: what the exported file looks up."""
         outer, _, inner = self.table.shape
@@ -89,11 +92,7 @@ class CodebookWeight(QuantizedWeight):
 
     def tensors(self, opset: int = NATIVE_OPSET) -> list[onnx.TensorProto]:
         """Digits, table, factor, and if the format keeps outliers their positions and values."""
-        outer, levels, inner = self.table.shape
-        arrays: list[NDArray[Any]] = [
-            self.table.reshape(stored_table_shape((outer, levels, inner))),
-            self.factor,
-        ]
+        arrays: list[NDArray[Any]] = [self.table.reshape(stored_table_shape(self.table.shape)), self.factor]
         if self.format.outliers:
             arrays += [self.positions, self.values]
         return [*pack(self.codes, self.format.bits, opset), *(onnx.numpy_helper.from_array(array) for array in arrays)]
@@ -123,15 +122,7 @@ def table_numbers(table: tuple[int, int, int], shape: tuple[int, ...]) -> NDArra
     return np.broadcast_to(numbers, (outer, math.prod(shape) // (outer * inner), inner)).reshape(shape)
 
 
-def stored_table_shape(shape: tuple[int, int, int]) -> tuple[int, ...]:
+def stored_table_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The table's shape in the file: without a last axis of 1, because ONNX Runtime gathers along a last axis in two
     thirds of the time."""
     return shape[:2] if shape[2] == 1 else shape
-
-
-def has_table(format_: CodebookFormat, shape: tuple[int, ...], axis: int, table: tuple[int, ...]) -> bool:
-    """Whether a weight with its output channels on this axis has tables of this shape."""
-    try:
-        return table_shape(format_, shape, axis) == table
-    except ValueError:
-        return False

@@ -10,7 +10,7 @@ How digits become codes says `quantization.storage.unpacking`; the one rounding 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -56,15 +56,16 @@ def integers(bits: int, opset: int, *, block: int = 0, symmetric: bool = True, k
     """
     layout = Layout(bits, opset)
     name = f"Int{layout.name}" + (f"b{block}" if block else "") + ("" if symmetric else "z")
-    name += "" if kernel is None else f"q{kernel}"
-    return Function(name, partial(_integers, name, layout, block, symmetric, kernel), layout.takes_shape)
+    shared = ("s", *(["m"] if block else []), *([] if symmetric else ["zp"]))
+    if kernel is not None:
+        return _function(f"{name}q{kernel}", layout, shared, _dequantized, kernel)
+    return _function(name, layout, shared, _scaled, block, None if symmetric else zero_point_digit(bits, opset))
 
 
 def powers(bits: int, opset: int) -> Function:
     """`table[code] * scale` from digits, highest first, scale, and one float16 table, negative codes at its end."""
     layout = Layout(bits, opset)
-    name = f"Power{layout.name}"
-    return Function(name, partial(_powers, name, layout), layout.takes_shape)
+    return _function(f"Power{layout.name}", layout, ("s", "p"), _powers)
 
 
 def codebook(bits: int, opset: int, outliers: int) -> Function:
@@ -80,8 +81,9 @@ def codebook(bits: int, opset: int, outliers: int) -> Function:
             the few of a small weight stand for.
     """
     layout = Layout(bits, opset)
-    name = f"Code{layout.name}" + (f"o{outliers}" if outliers else "")
-    return Function(name, partial(_codebook, name, layout, outliers > 0), layout.takes_shape)
+    if outliers:
+        return _function(f"Code{layout.name}o{outliers}", layout, ("l", "m", "j", "o"), _codebook, outliers > 0)
+    return _function(f"Code{layout.name}", layout, ("l", "m"), _codebook, outliers > 0)
 
 
 def rotated(bits: int, opset: int, block: int, *, inner: bool) -> Function:
@@ -93,7 +95,7 @@ def rotated(bits: int, opset: int, block: int, *, inner: bool) -> Function:
     """
     layout = Layout(bits, opset)
     name = f"Turn{layout.name}r{block}" + ("i" if inner else "")
-    return Function(name, partial(_rotated, name, layout, block, inner), layout.takes_shape)
+    return _function(name, layout, ("s",), _rotated, block, inner)
 
 
 def halves(opset: int) -> Function:
@@ -118,18 +120,22 @@ def bias_function(opset: int) -> bytes:
     return bytes(made.SerializeToString(deterministic=True))
 
 
-def _made(
-    name: str,
-    inputs: Sequence[str],
-    nodes: Sequence[onnx.NodeProto],
-    layout: Layout,
-    zero_points: Digit | None = None,
+def _function(
+    name: str, layout: Layout, shared: tuple[str, ...], build: Callable[..., list[onnx.NodeProto]], *args: Hashable
+) -> Function:
+    """The function of digits and inputs called `shared`; `build(codes, *args)` gives the nodes that make `w`."""
+    return Function(name, partial(_bodies, name, layout, shared, build, *args), layout.takes_shape)
+
+
+@cache
+def _bodies(
+    name: str, layout: Layout, shared: tuple[str, ...], build: Callable[..., list[onnx.NodeProto]], *args: Hashable
 ) -> Mapping[str, bytes]:
-    """The function that makes `w` of codes that lie so, and those that unpack them and `zero_points`."""
-    packed = [digit for digit in (*layout.digits, zero_points) if digit is not None and digit.is_packed]
+    digits, nodes, codes = unpacked(layout)
+    nodes += build(codes, *args)
     attributes = [SHAPE] if layout.takes_shape else []
-    made = serialized(name, inputs, nodes, layout.opset, attributes, calls=bool(packed))
-    return {name: made, **unpacking_functions(packed, layout.opset)}
+    made = serialized(name, [*digits, *shared], nodes, layout.opset, attributes)
+    return {name: made, **unpacking_functions(nodes, layout.opset)}
 
 
 @cache
@@ -137,37 +143,17 @@ def _halves(opset: int) -> Mapping[str, bytes]:
     return {"Half": serialized("Half", ["h"], [helper.make_node("Cast", ["h"], ["w"], to=TensorProto.FLOAT)], opset)}
 
 
-@cache
-def _integers(name: str, layout: Layout, block: int, symmetric: bool, kernel: int | None) -> Mapping[str, bytes]:
-    zero_points = None if symmetric else zero_point_digit(layout.bits, layout.opset)
-    inputs, nodes, codes = unpacked(layout, as_int8=kernel is not None)
-    inputs += ["s", *(["m"] if block else []), *([] if symmetric else ["zp"])]
-    if kernel is not None:
-        nodes += _dequantized(codes, kernel)
-    elif block or not symmetric:
-        nodes += _shifted_and_scaled(codes, block, zero_points)
-    else:
-        nodes += _scaled(codes)
-    return _made(name, inputs, nodes, layout, zero_points)
-
-
-@cache
-def _powers(name: str, layout: Layout) -> Mapping[str, bytes]:
-    inputs, nodes, codes = unpacked(layout, as_int8=False)
-    nodes += [
+def _powers(codes: str) -> list[onnx.NodeProto]:
+    return [
         helper.make_node("Cast", [codes], ["j"], to=TensorProto.INT32),
         helper.make_node("Cast", ["p"], ["pf"], to=TensorProto.FLOAT),
         helper.make_node("Gather", ["pf", "j"], ["v"]),  # which counts negative places from the end
         helper.make_node("Mul", ["v", "s"], ["w"]),
     ]
-    return _made(name, [*inputs, "s", "p"], nodes, layout)
 
 
-@cache
-def _codebook(name: str, layout: Layout, outliers: bool) -> Mapping[str, bytes]:
-    inputs, nodes, codes = unpacked(layout, as_int8=False)
-    inputs += ["l", "m", *(["j", "o"] if outliers else [])]
-    nodes += [
+def _codebook(codes: str, outliers: bool) -> list[onnx.NodeProto]:
+    nodes = [
         helper.make_node("Cast", [codes], ["ci"], to=TensorProto.INT32),
         helper.make_node("Cast", ["l"], ["lh"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["lh", "m"], ["lf"]),
@@ -185,14 +171,11 @@ def _codebook(name: str, layout: Layout, outliers: bool) -> Mapping[str, bytes]:
             helper.make_node("ScatterElements", ["vk", "j", "o"], ["vo"]),
         ]
         values = "vo"
-    nodes += [helper.make_node("Shape", ["ci"], ["hv"]), helper.make_node("Reshape", [values, "hv"], ["w"])]
-    return _made(name, inputs, nodes, layout)
+    return [*nodes, helper.make_node("Shape", ["ci"], ["hv"]), helper.make_node("Reshape", [values, "hv"], ["w"])]
 
 
-@cache
-def _rotated(name: str, layout: Layout, block: int, inner: bool) -> Mapping[str, bytes]:
-    inputs, nodes, codes = unpacked(layout, as_int8=False)
-    nodes += [
+def _rotated(codes: str, block: int, inner: bool) -> list[onnx.NodeProto]:
+    nodes = [
         *_hadamard(block),
         helper.make_node("Cast", [codes], ["v"], to=TensorProto.FLOAT),
         constant("k", np.array([-1, block], dtype=np.int64)),
@@ -204,14 +187,14 @@ def _rotated(name: str, layout: Layout, block: int, inner: bool) -> Mapping[str,
             helper.make_node("Concat", ["k", "o"], ["ko"], axis=0),
         ]
         folded = "ko"
-    nodes += [
+    return [
+        *nodes,
         helper.make_node("Reshape", ["v", folded], ["b"]),
         helper.make_node("MatMul", ["R", "b"] if inner else ["b", "R"], ["rb"]),
         helper.make_node("Shape", ["v"], ["hv"]),
         helper.make_node("Reshape", ["rb", "hv"], ["rv"]),
         helper.make_node("Mul", ["rv", "s"], ["w"]),
     ]
-    return _made(name, [*inputs, "s"], nodes, layout)
 
 
 def _hadamard(block: int) -> list[onnx.NodeProto]:
@@ -237,16 +220,9 @@ def _hadamard(block: int) -> list[onnx.NodeProto]:
     ]
 
 
-def _scaled(codes: str) -> list[onnx.NodeProto]:
-    """`codes * s` in nodes that are folded at load."""
-    return [
-        helper.make_node("Cast", [codes], ["v"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["v", "s"], ["w"]),
-    ]
-
-
-def _shifted_and_scaled(codes: str, block: int, zero_points: Digit | None) -> list[onnx.NodeProto]:
-    """`(codes - zp) * s` in nodes that are folded at load; for blocks with `s` in 16 bits, times `m`."""
+def _scaled(codes: str, block: int, zero_points: Digit | None) -> list[onnx.NodeProto]:
+    """`(codes - zp) * s`, or without `zp`, in nodes that are folded at load; for blocks with `s` in 16 bits, times
+    `m`."""
     nodes = [helper.make_node("Cast", [codes], ["v"], to=TensorProto.FLOAT)]
     values, scale, made = "v", "s", "w"
     if block:  # scales are [blocks, 1, inner], and so the weight becomes [blocks, block, inner]
@@ -286,8 +262,9 @@ def _dequantized(codes: str, axis: int) -> list[onnx.NodeProto]:
     The zero points `[channels]` are all 0 and say nothing, but ONNX Runtime makes no QGemm without them.
     """
     return [
+        helper.make_node("Cast", [codes], ["k8"], to=TensorProto.INT8),  # ONNX Runtime 1.31 would give it less
         constant("o", np.float32(0)),
         helper.make_node("Mul", ["s", "o"], ["e"]),
         helper.make_node("Cast", ["e"], ["p"], to=TensorProto.INT8),
-        helper.make_node("DequantizeLinear", [codes, "s", "p"], ["w"], axis=axis),
+        helper.make_node("DequantizeLinear", ["k8", "s", "p"], ["w"], axis=axis),
     ]

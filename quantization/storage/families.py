@@ -8,12 +8,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from quantization.formats import CodebookFormat, HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
-from quantization.granularity import is_scale_shape
-from quantization.storage.codebooks import CodebookWeight, has_table
+from quantization.storage.codebooks import CodebookWeight
 from quantization.storage.halves import HalfWeight
 from quantization.storage.powers import PowerWeight
 from quantization.storage.rotations import HadamardWeight
-from quantization.storage.weights import IntegerWeight, QuantizedWeight, ScaledWeight
+from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
 _CLASSES: Mapping[type, type[QuantizedWeight]] = {
     IntegerFormat: IntegerWeight,
@@ -33,12 +32,3 @@ def quantized_weight(format_: WeightFormat, arrays: Mapping[str, NDArray[Any]]) 
     if type(format_) not in _CLASSES:
         raise ValueError(f"{format_.name} keeps the weight as it is; there is nothing to round")
     return _CLASSES[type(format_)](format_, **arrays)
-
-
-def lies_along(weight: QuantizedWeight, channel_axis: int) -> bool:
-    """Whether what `weight` shares among its values has the shape that it has for output channels on this axis."""
-    if isinstance(weight, ScaledWeight):
-        return is_scale_shape(weight.scale.shape, weight.format, weight.shape, channel_axis)
-    return not isinstance(weight, CodebookWeight) or has_table(
-        weight.format, weight.shape, channel_axis, weight.table.shape
-    )

@@ -21,6 +21,7 @@ DOMAIN = "bitbudget"
 DOMAIN_VERSION = 1
 SHAPE = "h"
 """The attribute with the weight's shape, of calls that need it."""
+_UNPACKING = {4: "Bits4", 2: "Bits2", 1: "Bits1"}  # functions by the width of the digits that they unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +47,10 @@ class Layout:
         return "".join(str(digit.width) for digit in (self.digits if highest.is_packed else lower))
 
 
-def unpacked(layout: Layout, *, as_int8: bool) -> tuple[list[str], list[onnx.NodeProto], str]:
-    """The inputs that are digits, nodes that put them together, and the name of the codes: as int8 where `as_int8`."""
+def unpacked(layout: Layout) -> tuple[list[str], list[onnx.NodeProto], str]:
+    """The inputs that are digits, nodes that put them together, and the name of the codes."""
     names = [f"d{place}" for place in range(len(layout.digits))]
     nodes, total = (_of_bytes if layout.takes_shape else _of_digits)(layout, names)
-    if as_int8:  # an integer kernel takes int8, and ONNX Runtime 1.31 would give it less
-        nodes.append(helper.make_node("Cast", [total], ["k8"], to=TensorProto.INT8))
-        total = "k8"
     return names, nodes, total
 
 
@@ -109,24 +107,20 @@ def centred(name: str, bits: int, output: str) -> list[onnx.NodeProto]:
 
 def unpacking_call(digit: Digit, name: str, output: str, shape: str) -> onnx.NodeProto:
     """The node that unpacks a packed digit to uint8 in `shape`."""
-    return helper.make_node(_unpacking(digit), [name, shape], [output], domain=DOMAIN)
+    return helper.make_node(_UNPACKING[digit.width], [name, shape], [output], domain=DOMAIN)
 
 
-def unpacking_functions(packed: Sequence[Digit], opset: int) -> Mapping[str, bytes]:
-    """The functions that unpack these digits, by name, serialized."""
-    return {_unpacking(digit): _body(digit, opset) for digit in packed}
-
-
-def _unpacking(digit: Digit) -> str:
-    """The name of the function that unpacks the digit."""
-    return f"Bits{digit.width}"
+def unpacking_functions(nodes: Sequence[onnx.NodeProto], opset: int) -> Mapping[str, bytes]:
+    """The functions that unpack digits which `nodes` call, by name, serialized."""
+    called = {node.op_type for node in nodes if node.domain == DOMAIN}
+    return {name: _body(width, opset) for width, name in _UNPACKING.items() if name in called}
 
 
 @cache
-def _body(digit: Digit, opset: int) -> bytes:
+def _body(bits: int, opset: int) -> bytes:
     """A function of bytes that `quantization.storage.packing.pack_halves` gives, and of a shape."""
     nodes, last, width = [], "d", 8
-    while width > digit.width:  # what is above the lower half goes last
+    while width > bits:  # what is above the lower half goes last
         width //= 2
         nodes += [
             constant(f"s{width}", np.uint8(width)),
@@ -139,10 +133,10 @@ def _body(digit: Digit, opset: int) -> bytes:
         helper.make_node("ReduceProd", ["h"], ["n"]),
         helper.make_node("Slice", [last, "z", "n"], ["c"]),
         helper.make_node("Reshape", ["c", "h"], ["b"]),
-        constant("m", np.uint8((1 << digit.width) - 1)),
+        constant("m", np.uint8((1 << bits) - 1)),
         helper.make_node("BitwiseAnd", ["b", "m"], ["w"]),
     ]
-    return serialized(_unpacking(digit), ["d", "h"], nodes, opset)
+    return serialized(_UNPACKING[bits], ["d", "h"], nodes, opset)
 
 
 def serialized(
@@ -151,11 +145,11 @@ def serialized(
     nodes: Sequence[onnx.NodeProto],
     opset: int,
     attributes: Sequence[str] = (),
-    *,
-    calls: bool = False,
 ) -> bytes:
-    """A function of our domain that makes `w`; `calls` says that it calls another."""
-    imports = [helper.make_opsetid("", opset), *([helper.make_opsetid(DOMAIN, DOMAIN_VERSION)] if calls else [])]
+    """A function of our domain that makes `w`."""
+    imports = [helper.make_opsetid("", opset)]
+    if any(node.domain == DOMAIN for node in nodes):
+        imports.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
     made = helper.make_function(DOMAIN, name, inputs, ["w"], nodes, imports, attributes=attributes)
     return bytes(made.SerializeToString(deterministic=True))
 

@@ -37,6 +37,17 @@ class QuantizedWeight(ABC):
     def tensors(self, opset: int = NATIVE_OPSET) -> list[onnx.TensorProto]:
         """What a file of this opset holds: nameless tensors, as `quantization.storage.parts` says of the format."""
 
+    def lies_along(self, channel_axis: int) -> bool:  # noqa: ARG002 - what shares nothing lies along any
+        """Whether what the weight's values share has the shape that it has for output channels on this axis."""
+        return True
+
+    def _check_range(self, name: str, values: NDArray[np.int8]) -> None:
+        half = 1 << (self.format.bits - 1)
+        if values.size and not (-half <= values.min() and values.max() < half):
+            raise ValueError(
+                f"{self.format.name} holds {name} {-half} to {half - 1}, got {values.min()} to {values.max()}"
+            )
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays by the names of their fields; `quantization.storage.families.quantized_weight` takes them."""
         arrays = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "format"}
@@ -63,7 +74,7 @@ class ScaledWeight(QuantizedWeight):
         codes, scale, format_ = self.codes, self.scale, self.format
         if codes.dtype != np.int8 or scale.dtype != np.float32:
             raise ValueError(f"codes must be int8 and scale float32, got {codes.dtype} and {scale.dtype}")
-        if not any(is_scale_shape(scale.shape, format_, codes.shape, axis) for axis in range(codes.ndim)):
+        if not any(self.lies_along(axis) for axis in range(codes.ndim)):
             raise ValueError(f"scale of shape {scale.shape} is not that of {format_.name} for codes of {codes.shape}")
         if not (np.isfinite(scale).all() and scale.all()):
             raise ValueError("every scale must be finite and other than 0; a channel of zeros takes scale 1")
@@ -74,16 +85,12 @@ class ScaledWeight(QuantizedWeight):
             )
         self._check_range("codes", codes)
 
-    def _check_range(self, name: str, values: NDArray[np.int8]) -> None:
-        half = 1 << (self.format.bits - 1)
-        if values.size and not (-half <= values.min() and values.max() < half):
-            raise ValueError(
-                f"{self.format.name} holds {name} {-half} to {half - 1}, got {values.min()} to {values.max()}"
-            )
-
     @property
     def shape(self) -> tuple[int, ...]:
         return self.codes.shape
+
+    def lies_along(self, channel_axis: int) -> bool:
+        return is_scale_shape(self.scale.shape, self.format, self.shape, channel_axis)
 
     def tensors(self, opset: int = NATIVE_OPSET) -> list[onnx.TensorProto]:
         """Digits, scale, for blocks the one factor of all scales."""

@@ -65,8 +65,11 @@ def test_a_range_holds_zero_exactly_and_from_there_never_passes_its_upper_end(
     if activation.scale == 1.0 and high - low < 1e-30:
         return
     # the zero point is rounded to a code, by half a step at most
-    assert abs(activation.high - high) <= 0.51 * activation.scale
-    assert abs(activation.low - low) <= 0.51 * activation.scale
+    lowest, highest = (
+        (code - activation.zero_point) * activation.scale for code in (0, activation.format.highest_code)
+    )
+    assert abs(highest - high) <= 0.51 * activation.scale
+    assert abs(lowest - low) <= 0.51 * activation.scale
     if low == 0 < high:
         assert activation.zero_point == 0
         assert np.float32(activation.scale) * np.float32(format_.highest_code) <= np.float32(high)

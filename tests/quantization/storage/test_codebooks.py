@@ -111,10 +111,10 @@ def test_every_value_is_at_the_nearest_of_its_own_table(shape: tuple[int, ...], 
     values = found.dequantize()
     kept = np.zeros(weight.size, dtype=np.bool_)
     kept[found.positions] = True
-    kept = kept.reshape(folded.shape)
+    kept = kept.reshape(folded)
     for outer, inner in np.ndindex(folded.outer, folded.inner):
-        x = weight.reshape(folded.shape)[outer, :, inner]
-        got = values.reshape(folded.shape)[outer, :, inner]
+        x = weight.reshape(folded)[outer, :, inner]
+        got = values.reshape(folded)[outer, :, inner]
         distances = np.abs(x[:, None] - found.table[outer, :, inner] * found.factor)
         least = np.where(kept[outer, :, inner], 0, distances.min(axis=1))
         np.testing.assert_allclose(np.abs(x - got), least, atol=1e-7)
