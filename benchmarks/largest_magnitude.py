@@ -13,9 +13,9 @@ import numpy as np
 
 from quantization.formats import IntegerFormat
 from quantization.granularity import groups, scale_shape
-from quantization.rounding.nearest import Floats, round_to_scale
+from quantization.rounding.nearest import round_to_scale
 from quantization.rounding.ranges import ends, finite_float32
-from quantization.rounding.tiles import Room, by_tiles
+from quantization.rounding.tiles import Floats, Room, by_tiles
 from quantization.storage.half_scales import round_scales
 from quantization.storage.weights import IntegerWeight
 

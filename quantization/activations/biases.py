@@ -12,15 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from quantization.storage.weights import IntegerWeight
+from quantization.storage.weights import Floats, IntegerWeight
 
 # The sum of products adds to the code: 2**30 leaves it room for 32,768 products of 8-bit codes.
 LARGEST_CODE = 1 << 30
 _CODE_OF_A_DEAD_CHANNEL = 1 << 20
 _FLOAT_DIGITS = 24
 _SMALLEST = 2.0**-100  # below it the scale of an exact code would leave float32
-
-Floats = NDArray[np.float32]
 
 
 def exact_codes(values: Floats) -> tuple[NDArray[np.int32], Floats]:

@@ -22,6 +22,7 @@ import onnx
 
 from network.activations import constant_shapes, sole_readers
 from network.graph import Network
+from network.onnx_graph import attributes
 from quantization.formats import Format, IntegerFormat, UnsignedFormat
 
 _GUARDED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -120,7 +121,7 @@ def kernel_uses(
         else:
             continue
         axis = layer.channel_axis if layer is not None else _channel_axis(node, len(shape))
-        group = next((a.i for a in node.attribute if a.name == "group"), 1) if node.op_type == "ConvTranspose" else 1
+        group = attributes(node).get("group", 1) if node.op_type == "ConvTranspose" else 1
         bias, output = _bias(network, node, shape[axis] * group, readers, activations)
         integer = (
             layer is not None
@@ -142,7 +143,7 @@ def _channel_axis(node: onnx.NodeProto, rank: int) -> int:
         case "Conv":
             return 0
         case "Gemm":
-            return 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
+            return 0 if attributes(node).get("transB", 0) else 1
         case "MatMul":
             return rank - 1
     return 1
@@ -180,10 +181,10 @@ def _vector(tensors: Mapping[str, onnx.TensorProto], node: str, place: int, name
 
 def _is_plain(node: onnx.NodeProto, rank: int) -> bool:
     """Whether an integer kernel computes this node's operator with these attributes."""
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    given = attributes(node)
     match node.op_type:
         case "Gemm":
-            return attributes.get("alpha", 1) == attributes.get("beta", 1) == 1 and not attributes.get("transA", 0)
+            return given.get("alpha", 1) == given.get("beta", 1) == 1 and not given.get("transA", 0)
         case "MatMul":
             return rank == 2
     return node.op_type == "Conv"

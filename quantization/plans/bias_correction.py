@@ -26,6 +26,7 @@ from onnx import numpy_helper
 
 from network.activations import sole_readers
 from network.graph import Layer, Network
+from network.onnx_graph import attributes
 from quantization.activations.biases import kernel_codes, kernel_scale
 from quantization.activations.kernels import kernel_uses, with_kernels
 from quantization.activations.quantized import QuantizedActivation
@@ -86,7 +87,6 @@ class Biases:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._readers = sole_readers(network)
-        self._outputs = {spec.name for spec in network.outputs}
 
     def of(self, layer: Layer) -> LayerBias | None:
         """The bias of `layer`; None where it has none, or one that others read or that is no vector of its channels."""
@@ -96,10 +96,10 @@ class Biases:
             case "Conv" | "ConvTranspose":
                 pass
             case "Gemm":
-                attributes = {a.name: a.f for a in node.attribute}
-                if not attributes.get("beta", 1.0):
+                given = attributes(node)
+                if not given.get("beta", 1.0):
                     return None
-                factor = attributes.get("alpha", 1.0) / attributes.get("beta", 1.0)
+                factor = given.get("alpha", 1.0) / given.get("beta", 1.0)
             case "MatMul" if node.input[1] == layer.weight:
                 add = self._readers.get(node.output[0])
                 if add is None or add.op_type != "Add":
@@ -135,12 +135,11 @@ class Biases:
 
     def _is_own_vector(self, name: str, layer: Layer) -> bool:
         tensor = self._network.initializers.get(name)
-        is_shared = name in self._outputs or len(self._network.readers.get(name, ())) != 1
-        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or is_shared or not tensor.dims:
+        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or name not in self._readers or not tensor.dims:
             return False
         channels = self._network.initializers[layer.weight].dims[layer.channel_axis]
         if layer.op_type == "ConvTranspose":
-            channels *= next((a.i for a in self._network.nodes[layer.name].attribute if a.name == "group"), 1)
+            channels *= layer.group
         return bool(tensor.dims[-1] == channels == np.prod(tensor.dims))
 
 

@@ -19,15 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantization.plans.coordinate_descent import SWEEPS, sweep
+from quantization.plans.coordinate_descent import SWEEPS, Doubles, sweep
 from quantization.rounding.codebook_tables import LARGEST, folded_tables, nearest_places
 from quantization.rounding.reduction import Reduction
 from quantization.rounding.tiles import parts
 from quantization.storage.codebooks import CodebookWeight, table_numbers
 
 _AT_ONCE = 1 << 21  # elements of `[rows, levels, reduced]`
-
-Doubles = NDArray[np.float64]
 
 
 def row_tables(weight: CodebookWeight, reduction: Reduction) -> NDArray[np.int32] | None:

@@ -11,7 +11,7 @@ Values that are to be quantized are rounded when they come into being, in the qu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from network.activations import moved_from
 from network.graph import Network
-from network.segments import Segment, SegmentedNetwork, Values
+from network.segments import SegmentedNetwork, Values
 from network.taps import Taps
 from quantization.activations.quantized import QuantizedActivation
 
@@ -87,14 +87,10 @@ class Lockstep:
         parts = [(stop, self._segments.between(start, stop, replaced=replaced)) for start, stop in pairwise(cuts)]
         for index in range(len(self._float)):
             self._float[index] = exact.run(self._float[index])
-            self._quantized[index] = self._through(parts, self._quantized[index])
+            for stop, segment in parts:
+                self._quantized[index] = self._with_quantized(segment.run(self._quantized[index]), stop)
             yield index
         self.cut = cut
-
-    def _through(self, parts: Sequence[tuple[int, Segment]], values: Values) -> Values:
-        for stop, segment in parts:
-            values = self._with_quantized(segment.run(values), stop)
-        return values
 
     def _with_quantized(self, values: Values, cut: int) -> Values:
         """`values` with those that come into being at `cut` quantized."""

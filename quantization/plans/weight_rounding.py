@@ -23,10 +23,7 @@ from quantization.rounding.gptq_rotations import prepare_rotated, runs_along_inp
 from quantization.rounding.reduction import Reduction
 from quantization.rounding.statistics import InputStatistics
 from quantization.storage.codebooks import CodebookWeight
-from quantization.storage.weights import QuantizedWeight
-
-Floats = NDArray[np.float32]
-Check = Callable[[], None]
+from quantization.storage.weights import Floats, QuantizedWeight
 
 
 def reason_to_keep(weight: QuantizedWeight, reduction: Reduction) -> str:
@@ -49,7 +46,7 @@ def round_anew(
     statistics: InputStatistics,
     damping: float,
     sweeps: int = SWEEPS,
-    check: Check = lambda: None,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[QuantizedWeight, str]:
     """`weight` in `format_`, for `statistics` and towards what `quantization.rounding.gptq.prepare` says; GPTQ's note.
 

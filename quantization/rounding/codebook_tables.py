@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from quantization.formats import CodebookFormat
 from quantization.rounding.kmeans import centers
 from quantization.rounding.ranges import finite_float32
-from quantization.rounding.tiles import parts
+from quantization.rounding.tiles import Floats, parts
 from quantization.storage.codebooks import CodebookWeight, outlier_count, table_numbers, table_shape
 
 _MOST_ROUNDS = 3
@@ -35,7 +35,6 @@ _AT_ONCE = 1 << 18  # weights that are worked on together
 _LOWEST_POWER = -100
 LARGEST = float(np.finfo(np.float16).max)
 
-Floats = NDArray[np.float32]
 Element = TypeVar("Element", bound=np.generic)
 
 

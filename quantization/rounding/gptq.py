@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from quantization.formats import IntegerFormat
 from quantization.granularity import facing, spread
 from quantization.rounding.affine_ranges import optimal_affine
-from quantization.rounding.gptq_columns import IntegerRounding, Rounding, chunks, round_columns
+from quantization.rounding.gptq_columns import Floats, IntegerRounding, Rounding, chunks, round_columns
 from quantization.rounding.gptq_factor import HIGHEST_DAMPING, Factor, factorise
 from quantization.rounding.ranges import finite_float32, optimal_scales
 from quantization.rounding.reduction import Reduction
@@ -53,7 +53,6 @@ DAMPING = 0.01
 _REFIT_COLUMNS, _REFIT_BITS = 1024, 3  # beyond both scales are not refitted; see point 3
 _SMALLEST_RATIO = 1 / 16
 
-Floats = NDArray[np.float32]
 Rotate = Callable[[NDArray[Any]], NDArray[Any]]
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from quantization.formats import CodebookFormat
 from quantization.rounding.codebook_tables import LARGEST, FittedTables, codebook, fit_tables, power_of_two
 from quantization.rounding.gptq import Prepared
-from quantization.rounding.gptq_columns import Columns, chunks, round_columns
+from quantization.rounding.gptq_columns import Columns, Floats, chunks, round_columns
 from quantization.rounding.gptq_factor import Factor
 from quantization.rounding.gptq_grids import GridRounding
 from quantization.storage.codebooks import CodebookWeight
@@ -33,7 +33,6 @@ from quantization.storage.codebooks import CodebookWeight
 _ROUNDS = 2
 _MOST_STEPS = 8  # of conjugate gradients
 
-Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 

@@ -52,26 +52,22 @@ class IntegerRounding(Rounding):
     ) -> None:
         groups, own, lanes = scales.shape
         self._scales, self._lowest, self._highest, self._zero_point = scales, lowest, highest, zero_point
-        self._shared = self._of(0) if own == 1 else None
+        self._is_shared = own == 1
         self.codes = np.empty((groups, reduced, lanes), dtype=np.int8)
         self._code = np.empty((groups, lanes), dtype=np.float32)
 
     def column(self, column: int, values: Floats, rounded: Floats) -> None:
-        scale, lowest, highest = self._shared or self._of(column)
+        own = 0 if self._is_shared else column
+        scale = self._scales[:, own]
         np.divide(values, scale, out=rounded)
         np.rint(rounded, out=rounded)
-        np.maximum(rounded, lowest, out=rounded)
-        np.minimum(rounded, highest, out=rounded)
+        np.maximum(rounded, self._lowest[:, own], out=rounded)
+        np.minimum(rounded, self._highest[:, own], out=rounded)
         if self._zero_point is None:
             self.codes[:, column] = rounded
         else:
-            zero_point = self._zero_point[:, 0 if self._shared else column]
-            self.codes[:, column] = np.add(rounded, zero_point, out=self._code)
+            self.codes[:, column] = np.add(rounded, self._zero_point[:, own], out=self._code)
         rounded *= scale
-
-    def _of(self, column: int) -> tuple[Floats, Floats, Floats]:
-        """Scales and bounds `[groups, lanes]` of one column."""
-        return self._scales[:, column], self._lowest[:, column], self._highest[:, column]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,18 +10,14 @@ from numpy.typing import NDArray
 from quantization.formats import CodebookFormat, HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
 from quantization.granularity import facing, scale_shape
 from quantization.rounding.affine_ranges import optimal_affine
-from quantization.rounding.codebook_tables import codebook
+from quantization.rounding.codebook_tables import LARGEST, codebook
 from quantization.rounding.power_grids import round_power
 from quantization.rounding.ranges import finite_float32, optimal_scales
-from quantization.rounding.tiles import TILE, Room, on_cores, parts
+from quantization.rounding.tiles import TILE, Floats, Room, on_cores, parts
 from quantization.storage.halves import HalfWeight
 from quantization.storage.parts import storage
 from quantization.storage.rotations import HadamardWeight, rotation
 from quantization.storage.weights import IntegerWeight, QuantizedWeight
-
-_LARGEST_HALF = np.finfo(np.float16).max
-
-Floats = NDArray[np.float32]
 
 
 def round_nearest(weight: Floats, format_: WeightFormat, channel_axis: int) -> QuantizedWeight:
@@ -43,7 +39,7 @@ def round_nearest(weight: Floats, format_: WeightFormat, channel_axis: int) -> Q
                 return round_to_scale(weight, format_, optimal_scales(weight, format_, channel_axis))
             return round_to_scale(weight, format_, *optimal_affine(weight, format_, channel_axis))
         case HalfFormat():
-            return HalfWeight(format_, finite_float32(weight).clip(-_LARGEST_HALF, _LARGEST_HALF).astype(np.float16))
+            return HalfWeight(format_, finite_float32(weight).clip(-LARGEST, LARGEST).astype(np.float16))
         case CodebookFormat():
             return codebook(weight, format_, channel_axis)
         case PowerFormat():

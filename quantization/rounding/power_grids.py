@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from quantization.formats import PowerFormat
 from quantization.granularity import groups, scale_shape
 from quantization.rounding.ranges import finite_float32
-from quantization.rounding.tiles import parts
+from quantization.rounding.tiles import Floats, parts
 from quantization.storage.powers import PowerWeight, ascending
 
 EXPONENTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
@@ -38,7 +38,6 @@ _ALTERNATIONS = 2
 _AT_ONCE = 1 << 20  # weights, or thresholds, that are worked on together
 _ROUNDED_AT_ONCE = 1 << 16  # weights
 
-Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 

@@ -98,9 +98,11 @@ def rotated(bits: int, opset: int, block: int, *, inner: bool) -> Function:
     return _function(name, layout, ("s",), _rotated, block, inner)
 
 
+@cache
 def halves(opset: int) -> Function:
     """A float16 weight as float32."""
-    return Function("Half", partial(_halves, opset))
+    cast = helper.make_node("Cast", ["h"], ["w"], to=TensorProto.FLOAT)
+    return Function("Half", partial(dict, Half=serialized("Half", ["h"], [cast], opset)))
 
 
 def bias_call(inputs: Sequence[str], output: str) -> onnx.NodeProto:
@@ -136,11 +138,6 @@ def _bodies(
     attributes = [SHAPE] if layout.takes_shape else []
     made = serialized(name, [*digits, *shared], nodes, layout.opset, attributes)
     return {name: made, **unpacking_functions(nodes, layout.opset)}
-
-
-@cache
-def _halves(opset: int) -> Mapping[str, bytes]:
-    return {"Half": serialized("Half", ["h"], [helper.make_node("Cast", ["h"], ["w"], to=TensorProto.FLOAT)], opset)}
 
 
 def _powers(codes: str) -> list[onnx.NodeProto]:

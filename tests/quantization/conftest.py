@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from network.graph import Layer, Network, Site, TensorSpec
+from network.onnx_graph import attributes
 
 CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1, "Gather": 0, "Identity": 0}
 
@@ -57,7 +58,8 @@ def make_network() -> Callable[..., Network]:
             for name in node.input:
                 if name in initializers and name.startswith("w"):
                     axis = axes.setdefault(name, _channel_axis(node, initializers[name]))
-                    uses.setdefault(name, []).append(Layer(node.name, node.op_type, name, axis, 1))
+                    group = attributes(node).get("group", 1)
+                    uses.setdefault(name, []).append(Layer(node.name, node.op_type, name, axis, 1, group))
         sites = tuple(
             Site(name, name, tuple(layers), initializers[name].shape, axes[name]) for name, layers in uses.items()
         )
