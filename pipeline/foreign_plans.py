@@ -141,7 +141,7 @@ def _weight_override(
     if grid.scale.ndim:
         first["axis"] = site.channel_axis
     if bits != grid.format.bits:
-        notes.append(_note(site.weight, f"its widths do not include {grid.format.bits} bits: the nearest wider, {bits}"))
+        notes.append(_note(site.weight, f"it has no width of {grid.format.bits} bits: the nearest wider, {bits}"))
     elif not same:
         notes.append(_note(site.weight, "the uploaded file has other values here, so that its range is found anew"))
     else:
