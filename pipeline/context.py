@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Context:
-    """One job in this process.
+    """One job in this process; it keeps nothing of the request, so that a stage has its own slice alone.
 
     Args:
         stages: those that the request needs, in order.
-        config: their slices, attributes by the names of the stages.
+        config: their slices, attributes by the names of the stages; only their keys are made from it.
         elapsed_seconds: what earlier attempts at the job took; its deadline counts from the first.
     """
 
@@ -39,7 +39,6 @@ class Context:
         self.machine = machine
         self.model_path = model.path
         self.dataset_path = None if dataset is None else dataset.path
-        self._config = config
         self._store = store
         self._report = report
         self._started = time.monotonic() - elapsed_seconds
@@ -55,15 +54,15 @@ class Context:
 
         return Workspace(self)
 
-    def run(self, stage: Stage) -> bool:
-        """Run `stage`, or find its result in the store; True if it ran."""
+    def run(self, stage: Stage, config: object) -> bool:
+        """Run `stage` with its slice, or find its result in the store; True if it ran."""
         self.check()
         key = self.keys[stage.name]
         if ran := not self._store.exists(key):
             self._stage = stage
             self._report(StageBegan(stage.name, stage.time_limit))
             self.progress(0.0)
-            data = stage.run(self, getattr(self._config, stage.name))
+            data = stage.run(self, config)
             self.check()
             self._store.store(key, data)
             self._store.drop(f"{key}/")

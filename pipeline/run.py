@@ -37,7 +37,7 @@ def run(
     stages = table.needed(config)
     context = Context(stages, config, model, dataset, _store(cache), progress, machine, elapsed_seconds)
     for stage in stages:
-        context.run(stage)
+        context.run(stage, getattr(config, stage.name))
     return table.report(context, config.report)
 
 

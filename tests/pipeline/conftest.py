@@ -163,7 +163,7 @@ class LocalJob:
 
     def run(self) -> JobResult:
         for stage in TABLE.needed(self.config):
-            if self.context.run(stage):
+            if self.context.run(stage, getattr(self.config, stage.name)):
                 self.ran.append(stage.name)
         result = TABLE.report(self.context, self.config.report)
         Draft202012Validator(json.loads(plan_schema_text())).validate(result.plan)
@@ -171,7 +171,8 @@ class LocalJob:
 
     def result_of(self, name: str) -> bytes:
         """What the stage of this name writes; what it reads must be there."""
-        self.context.run(next(stage for stage in TABLE.stages if stage.name == name))
+        stage = next(stage for stage in TABLE.stages if stage.name == name)
+        self.context.run(stage, getattr(self.config, name))
         return self.results[self.keys[name]]
 
     def of_kind(self, kind: type[Event]) -> list[Any]:

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from app.errors import AppError
+from app.schemas.job_request import JobRequest
 from app.schemas.parsing import parse_request
 from pipeline.config import JobConfig, SampleConfig, configure
-from pipeline.context import Context, stage_keys
+from pipeline.context import stage_keys
 from pipeline.stage import Machine
 from pipeline.table import TABLE
 from planner.errors import PlannerError
@@ -93,13 +94,29 @@ def test_keys_are_equal_where_slices_are_and_nowhere_else(pair):
 
 
 @pytest.mark.parametrize("stage", TABLE.stages, ids=lambda stage: stage.name)
-def test_a_stage_takes_its_slice_and_the_context_has_no_request(stage):
+def test_a_stage_takes_its_slice(stage):
     parameters = list(inspect.signature(stage.run).parameters.values())
     assert len(parameters) == 2
     assert parameters[0].annotation == "Context"
     slices = {field.name: field.type for field in dataclasses.fields(JobConfig)}
     assert parameters[1].annotation == slices[stage.name].removesuffix(" | None")
-    assert not [name for name in vars(Context) if "request" in name or "config" in name]
+
+
+def test_the_context_of_a_stage_holds_nothing_of_the_request(job, model, samples):
+    """Not even in what it keeps for itself: nothing that can be reached from it is a part of the request."""
+    run = job(model, samples, {"budget": {"max_drop": 0.123}, "search": {"deadline_seconds": 4567.0}})
+    held, seen = [run.context], set()
+    while held:
+        value = held.pop()
+        if id(value) in seen or isinstance(value, type(run)):
+            continue
+        seen.add(id(value))
+        assert not isinstance(value, (JobConfig, JobRequest)), "a stage could read what its key lacks"
+        assert not (isinstance(value, float) and value in (0.123, 4567.0))
+        held += list(vars(value).values()) if hasattr(value, "__dict__") and not callable(value) else []
+        held += list(value.values()) if isinstance(value, dict) else []
+        held += list(value) if isinstance(value, (list, tuple, set)) else []
+    assert len(seen) > 10
 
 
 def test_facts_of_the_machine_are_in_the_slices_that_depend_on_them():

@@ -74,7 +74,7 @@ def test_a_stage_sees_only_what_it_names(job, model, samples) -> None:
     run = job(model, samples, {"weights": {"bits": [8], "rounding": "nearest"}})
     run.run()
     workspace_of_job = run.context.workspace
-    asked = {
+    readers = {
         "calibrate": workspace_of_job.candidates,
         "resolve": workspace_of_job.resolved,
         "cross_layer": workspace_of_job.scores,
@@ -82,6 +82,6 @@ def test_a_stage_sees_only_what_it_names(job, model, samples) -> None:
         "normalise": workspace_of_job.network,
     }
     run.context._stage = replace(TABLE.stages[0], reads=())
-    for ask in asked.values():
+    for read in readers.values():
         with pytest.raises(LookupError, match="which its `reads` do not name"):
-            ask()
+            read()
