@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 
 from evaluation.errors import MetricNotApplicable
 from evaluation.metrics.measurement import DropKind, Measurement, Outputs, Scores
+from evaluation.metrics.null_outputs import mean_outputs
 from evaluation.metrics.pair import Pair
 from evaluation.metrics.registry import metric_of
 from evaluation.metrics.truth import Truth
@@ -63,6 +64,11 @@ class Measured:
     claims: tuple[Claim, ...]
     parts: tuple[tuple[Measurement, ...], ...]
 
+    @classmethod
+    def of(cls, measurement: Measurement) -> Self:
+        """One metric of one output."""
+        return cls((Claim(measurement.metric, ("output",)),), ((measurement,),))
+
     @property
     def every(self) -> list[tuple[Claim, Measurement]]:
         return [(claim, part) for claim, parts in zip(self.claims, self.parts, strict=True) for part in parts]
@@ -91,14 +97,29 @@ class Measured:
         return float(self.drops(kind, max_drop).max())
 
 
-def measure(claims: Sequence[Claim], before: Outputs, after: Outputs, truth: Truth) -> Measured:
+def measure(
+    claims: Sequence[Claim], before: Outputs, after: Outputs, truth: Truth, kind: DropKind = DropKind.ABSOLUTE
+) -> Measured:
     """All claims of both networks' outputs on the same samples.
+
+    Args:
+        kind: of drop that will be asked for; `of_null` measures the mean outputs, too.
 
     Raises:
         MetricNotApplicable: outputs or labels that a metric is not made for; a float output that is not finite.
         DatasetLabelsOutOfRange: labels that are no classes of the network.
     """
-    return Measured(tuple(claims), tuple(tuple(claim.measure(before, after, truth)) for claim in claims))
+    parts = [claim.measure(before, after, truth) for claim in claims]
+    if kind is DropKind.OF_NULL:
+        null = mean_outputs(before)
+        parts = [
+            [
+                replace(part, references=np.full(part.samples, nothing.drop()))
+                for part, nothing in zip(own, claim.measure(before, null, truth), strict=True)
+            ]
+            for claim, own in zip(claims, parts, strict=True)
+        ]
+    return Measured(tuple(claims), tuple(map(tuple, parts)))
 
 
 def scale_of(claim: Claim, max_drop: float) -> float:

@@ -35,10 +35,10 @@ def top1(pair: Pair) -> list[Measurement]:
     """
     before, after = _outputs("top1", pair)
     labels = labels_of("top1", pair, before)
-    counted = labels >= 0
-    right = [np.where(counted, classes_of(output) == labels, False) for output in (before, after)]
+    counted: NDArray[np.bool_] = np.asarray(labels >= 0)
+    right = [np.asarray(counted & (classes_of(output) == labels)) for output in (before, after)]
     shares = [_share(each, counted) for each in right]
-    valid = counted.reshape(len(labels), -1).any(1)
+    valid: NDArray[np.bool_] = np.asarray(counted.reshape(len(labels), -1).any(1))
     scale = len(valid) / max(int(valid.sum()), 1)  # the mean over the samples that have any label
     shares = [np.where(valid, share, 0.0) * scale for share in shares]
     counts = before.ndim == 2 and bool(valid.all())
@@ -62,9 +62,7 @@ def agreement(pair: Pair) -> list[Measurement]:
     require_classes_finite("agreement", pair.name, before)
     same = over_samples(classes_of(before) == classes_of(after))
     return [
-        Measurement(
-            "agreement", 1.0, float(same.mean()), 1.0 - same, np.ones_like(same), before.ndim == 2, (0.0, 1.0)
-        )
+        Measurement("agreement", 1.0, float(same.mean()), 1.0 - same, np.ones_like(same), before.ndim == 2, (0.0, 1.0))
     ]
 
 

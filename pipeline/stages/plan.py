@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from evaluation.metrics import Metric
 from evaluation.splits import Splits
 from pipeline.config import PlanConfig
 from pipeline.context import Context
@@ -42,7 +41,7 @@ def run(context: Context, config: PlanConfig) -> bytes:
     context.check()
     evolves = config.search == "evolution"  # which ends with the time
     report = elapsed_progress(context, config.deadline_seconds) if evolves else _counted_progress(context, len(points))
-    evaluator = Evaluator(context, inputs, space, Metric(work.resolved()["metric"]), config, report=report)
+    evaluator = Evaluator(context, inputs, space, config, report=report)
     evidence = Evidence(
         lambda point, to_the_end: evaluator(space.single(point), to_the_end),
         config.budget.max_drop,
