@@ -370,8 +370,17 @@ def _space(request: JobRequest) -> SpaceConfig:
 
 
 def _claims(request: JobRequest, samples: SampleConfig, budget: BudgetConfig) -> ClaimsConfig:
+    outputs = {
+        name: OutputChoice(
+            output.weight,
+            None if output.metric is None else MetricChoice(output.metric, output.options.model_dump()),
+            output.max_drop,
+        )
+        for name, output in request.outputs.items()
+    }
     metric = request.budget.metric
-    return ClaimsConfig(samples, budget, None if metric is None else MetricChoice(metric), {})
+    chosen = None if metric is None else MetricChoice(metric, request.budget.options.model_dump())
+    return ClaimsConfig(samples, budget, chosen, outputs)
 
 
 def _budget(request: JobRequest) -> BudgetConfig:
