@@ -50,7 +50,8 @@ class Job(Protocol):
     """What a workspace reads from: the context of a job."""
 
     machine: Machine
-    dataset_path: Path | None
+
+    def path_of(self, kind: str) -> Path | None: ...
 
     def has(self, stage: str) -> bool: ...
 
@@ -79,7 +80,7 @@ class Workspace:
 
     def dataset(self, specs: tuple[TensorSpec, ...], seed: int) -> Dataset:
         """The uploaded samples for these graph inputs, or without any those that are made from their shapes."""
-        path = self._job.dataset_path
+        path = self._job.path_of("dataset")
 
         def read() -> Dataset:
             if path is None:
@@ -97,7 +98,7 @@ class Workspace:
             network = self.network(opset)
             dataset = self.dataset(tuple(network.inputs), config.seed)
             splits = split(dataset.samples, config.seed, dataset.labels)
-            return Inputs(network, dataset, splits, config, self._job.dataset_path is None)
+            return Inputs(network, dataset, splits, config, self._job.path_of("dataset") is None)
 
         return self._once(("inputs", config, opset), ("normalise", "dataset"), read)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from app.schemas.strict import MAX_NAME, Strict, refuse
 
@@ -62,6 +62,10 @@ class MetricOptions(Strict):
     classes: OutputName | None = Field(default=None, description="Detection: the output with classes.")
     box_format: Literal["xyxy", "cxcywh", "yxyx", "xywh"] | None = Field(default=None, description="Detection.")
     higher_is_better: bool | None = Field(default=None, description="A metric of your own; null: yes.")
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_given(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if value is not None}
 
 
 class OutputBudget(Strict):

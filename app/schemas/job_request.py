@@ -184,6 +184,12 @@ class JobRequest(Strict):
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
+    @property
+    def uploads(self) -> dict[str, str]:
+        """The digests of the uploads that the job reads, by what they are to it."""
+        given = {"model": self.model_id, "dataset": self.dataset_id, "metric": self.budget.metric_id}
+        return {kind: digest for kind, digest in given.items() if digest is not None}
+
     @model_validator(mode="after")
     def _no_search_with_a_plan(self) -> Self:
         fields = type(self).model_fields
@@ -245,6 +251,11 @@ class JobRequest(Strict):
                     f'allow wider weights, or keep the layer in float32 with {{"keep": true}}',
                 )
         return self
+
+
+def uploaded_as(kind: str) -> str:
+    """What an upload of a job was sent as: every ONNX file is a model."""
+    return "dataset" if kind == "dataset" else "model"
 
 
 OF_A_SEARCH = ("objective", "limits", "sensitivity", "search", "layers", "latency_table")
