@@ -177,7 +177,7 @@ def test_labels_are_whole_numbers(tmp_path: Path, images: np.ndarray) -> None:
     assert dataset.labels.dtype == np.int64
     half = np.arange(N) + 0.5
     assert "targets" in refusal(save(tmp_path, image=images, labels=half), IMAGE, DatasetInvalid)
-    refusal(save(tmp_path, image=images, labels=np.array(3)), IMAGE, DatasetShapeMismatch)
+    refusal(save(tmp_path, image=images, labels=np.array(3)), IMAGE, DatasetSampleCounts)
     refusal(save(tmp_path, image=images, labels=np.full(N, np.nan)), IMAGE, DatasetNotFinite)
 
 
