@@ -170,7 +170,8 @@ def filled_up(arrays: Sequence[NDArray[np.generic]], shape: Sequence[int]) -> ND
     padding = {"f": np.nan, "i": -1}.get(dtype.kind, 0)
     stacked = np.full((len(arrays), *map(int, shape)), padding, dtype)
     for index, array in enumerate(arrays):
-        stacked[(index, *map(slice, array.shape))] = array
+        place: tuple[int | slice, ...] = (index, *(slice(length) for length in array.shape))
+        stacked[place] = array
     return stacked
 
 

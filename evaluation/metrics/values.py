@@ -49,11 +49,15 @@ def cosine(pair: Pair) -> list[Measurement]:
 def explained(pair: Pair) -> list[Measurement]:
     """The share of the variance of each channel group that the quantized network explains, one part for each group.
 
-    Means and variances are those of the float network on these samples. A channel that is the same for all samples
-    cannot be explained; its error is measured against the mean square of its values.
+    The variance is the error of the mean output, the float network's on these samples, position by position. Places
+    where nothing changed in any sample count in neither: a cache holds copies of its input, which explain nothing. A
+    channel that is the same for all samples cannot be explained; its error is measured against the mean square of its
+    values.
     """
     before, after = pair.single
     require_floats("explained", pair.name, before)
+    if pair.options.get("padded"):  # rows that one sample has more of than another
+        before, after = (np.nan_to_num(output, nan=0.0) for output in (before, after))
     require_finite_float("explained", pair.name, before)
     channels = Channels.of(before, pair.options.get("axis"))
     errors, variances = unexplained(before, after, channels)
@@ -74,19 +78,27 @@ def explained(pair: Pair) -> list[Measurement]:
 
 
 def unexplained(before: Output, after: Output, channels: Channels) -> tuple[Scores, Scores]:
-    """`[samples, groups]` each: the mean square error of each sample over the variance of its channel group, and the
-    square of its distance from the mean outputs over the same, whose mean over the samples is 1."""
+    """`[samples, groups]` each: the square error of each sample over the variance of its channel group, and the square
+    of its distance from the mean output over the same, whose mean over the samples is 1; both where anything changed.
+    """
+    changed = np.zeros(before.shape[1:], dtype=bool)
+    for first, second in chunks(before, after):
+        changed |= ~(first == second).all(0)
     errors, variances = [], []
     for first, second in chunks(before, after):
         spread = channels.spread_like(first)
         with np.errstate(invalid="ignore", over="ignore"):
             error = channels.mean_by_group(np.square((second - first) / spread))
-            variance = channels.mean_by_group(np.square((first - channels.mean_like(first)) / spread))
+            deviation = np.where(changed, (first - channels.mean) / spread, 0.0)
+            variance = channels.mean_by_group(np.square(deviation))
         errors.append(np.where(np.isfinite(error), np.minimum(error, MOST_UNEXPLAINED), MOST_UNEXPLAINED))
         variances.append(variance)
-    constant = channels.constant_groups
-    return np.concatenate(errors), np.where(constant, 1.0, np.concatenate(variances))
+    error, variance = np.concatenate(errors), np.concatenate(variances)
+    whole = np.where(channels.constant_groups, 1.0, variance.mean(0))
+    # where all that changed never varied, its size is all there is to compare with
+    whole = np.where(whole > 0, whole, 1.0)
+    return error / whole, np.where(channels.constant_groups, 1.0, variance / whole)
 
 
 COSINE = Metric("cosine", cosine, generic=True)
-EXPLAINED = Metric("explained", explained, generic=True, options=("axis",))
+EXPLAINED = Metric("explained", explained, generic=True, options=("axis", "padded"))
