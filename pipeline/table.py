@@ -58,7 +58,7 @@ STAGES = (
     Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=MINUTES, version=4),
     Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=HOURS, version=2),
     Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=HOURS, version=5),
-    Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=DAY, version=4),
+    Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=DAY, version=5),
     Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=DAY, version=3),
     Stage(
         "agreement", (*ANALYSED, "cross_layer", "sensitivity"), agreement.run, weight=10, time_limit=HOURS, version=5

@@ -27,7 +27,7 @@ from pipeline.latency_table import LatencyTable
 from pipeline.results import unpack
 from pipeline.search_space import SearchSpace
 from pipeline.stage import Machine
-from sensitivity.loss import Loss
+from sensitivity.loss import Kind, Loss
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[np.generic]]
@@ -223,18 +223,23 @@ class Inputs:
         return self.take(self.splits.search[: self.static_batch or 1])
 
     def loss(self, squared_error: bool) -> Loss:
-        """Which loss's rise is the damage: KL for classifiers, squared error for everything else, or where asked for.
+        """The loss whose rise is the damage, of the first output.
+
+        KL for classifiers, squared error for everything else, or where asked for.
 
         A network is taken for a classifier when the data has labels, and, without labels or targets, when its output
         is one row of at least two numbers for each sample.
         """
+        return Loss.of(self._kind(squared_error), self.network.outputs[0].name)
+
+    def _kind(self, squared_error: bool) -> Kind:
         if self.dataset.targets is not None or squared_error:
-            return Loss.SQUARED_ERROR
+            return Kind.SQUARED_ERROR
         output = self.network.outputs[0]
         if self.dataset.labels is not None or (len(output.shape) == 2 and (output.shape[1] or 2) >= 2):
             maker = self.network.makers.get(output.name)
-            return Loss.KL_PROBABILITIES if maker is not None and maker.op_type == "Softmax" else Loss.KL
-        return Loss.SQUARED_ERROR
+            return Kind.KL_PROBABILITIES if maker is not None and maker.op_type == "Softmax" else Kind.KL
+        return Kind.SQUARED_ERROR
 
     def take(self, indices: NDArray[np.int64]) -> Arrays:
         """The input arrays of these samples; with a fixed batch size only as many as fill whole batches."""
