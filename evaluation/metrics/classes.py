@@ -84,7 +84,7 @@ def kl(pair: Pair) -> list[Measurement]:
     probabilities = are_probabilities(before)
     divergences, entropies = [], []
     for first, second in chunks(before, after):
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             log_p, log_q = (log_softmax(logits_of(part, probabilities), axis=-1) for part in (first, second))
             p = np.exp(log_p)
             # 0 log 0 is 0: a class that the float network rules out costs nothing.

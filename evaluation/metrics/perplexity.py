@@ -16,6 +16,9 @@ from evaluation.metrics.pair import Metric, Pair, are_probabilities, chunks, cla
 from evaluation.metrics.predictions import class_axis, classes_of, require_class, require_samples, wrong_labels
 from evaluation.metrics.ratios import ratio
 
+MOST_NATS = 30.0
+"""A mean above counts as this: a perplexity of 1e13, above any vocabulary, that still leaves digits to the others."""
+
 
 def perplexity(pair: Pair) -> list[Measurement]:
     """`exp(mean -log q(next token))` over all counted positions, q the softmax of outputs `[samples, ..., tokens]`.
@@ -47,6 +50,12 @@ def perplexity(pair: Pair) -> list[Measurement]:
         probabilities = are_probabilities(before)
         nats = [_nats(each, fitting, known, probabilities) for each in (before, after)]
         positions = known.reshape(len(known), -1).sum(1).astype(np.float64)
+    if nats[0].sum() >= MOST_NATS * positions.sum():
+        raise MetricNotApplicable(
+            f"the float network gives the labels of output {pair.name!r} a mean of {nats[0].sum() / positions.sum():.4g} "
+            f"nats, expected below {MOST_NATS:g}: labels are the next token at each position, check that they belong "
+            "to this network"
+        )
     values = [_exponential(ratio(each, positions)) for each in nats]
     return [
         Measurement.of_set("perplexity", values[0], values[1], pair.samples, higher_is_better=False, unit=Unit.NONE)
@@ -69,7 +78,7 @@ def _nats(output: Output, labels: NDArray[np.int64], known: NDArray[np.bool_], p
 
 
 def _exponential(value: Weighted) -> Weighted:
-    return lambda weights: np.exp(value(weights))
+    return lambda weights: np.exp(np.minimum(value(weights), MOST_NATS))
 
 
 PERPLEXITY = Metric("perplexity", perplexity, ("labels",), unit=Unit.NONE, options=("axis",))

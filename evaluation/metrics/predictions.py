@@ -50,7 +50,7 @@ class Predictions:
         before, after = pair.single
         require_samples(metric, pair.name, before)
         labels = pair.truth.labels(pair.name)
-        if before.dtype.kind in "iub" and after.dtype.kind in "iub":
+        if before.dtype.kind in "iub":
             return cls._known(metric, pair.name, before.astype(np.int64), after.astype(np.int64), labels, None)
         require_floats(metric, pair.name, before)
         axis = class_axis(metric, pair, labels, last=last)
@@ -145,7 +145,7 @@ def classes_of(output: Output) -> Classes:
 
 def above(output: NDArray[Any], threshold: float) -> Classes:
     """1 above the threshold, 0 elsewhere; `NO_CLASS` for what is not finite."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         return np.where(np.isfinite(output), (output > threshold).astype(np.int64), NO_CLASS)
 
 
