@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from evaluation.errors import MetricNotApplicable
-from evaluation.metrics.classes import UNUSABLE_KL, kl
+from evaluation.metrics.classes import UNUSABLE_KL, kl, require_classes_finite
 from evaluation.metrics.labels import counted, fitted
 from evaluation.metrics.measurement import Measurement, Output, Scores, Unit, Weighted
 from evaluation.metrics.pair import Metric, Pair, are_probabilities, chunks, classes_last, logits_of, require_floats
@@ -38,6 +38,7 @@ def perplexity(pair: Pair) -> list[Measurement]:
             f"in {pair.name!r}; name the axis of the tokens, or use flips"
         )
     if labels is None:
+        require_classes_finite("perplexity", pair.name, classes_last(output, axis))
         divergences = kl(replace(pair, options={"axis": axis}))[0].contributions
         nats, positions = [np.zeros(pair.samples), divergences], np.ones(pair.samples)
     else:
@@ -50,11 +51,11 @@ def perplexity(pair: Pair) -> list[Measurement]:
         probabilities = are_probabilities(before)
         nats = [_nats(each, fitting, known, probabilities) for each in (before, after)]
         positions = known.reshape(len(known), -1).sum(1).astype(np.float64)
-    if nats[0].sum() >= MOST_NATS * positions.sum():
+    mean = nats[0].sum() / positions.sum()
+    if mean >= MOST_NATS:
         raise MetricNotApplicable(
-            f"the float network gives the labels of output {pair.name!r} a mean of {nats[0].sum() / positions.sum():.4g} "
-            f"nats, expected below {MOST_NATS:g}: labels are the next token at each position, check that they belong "
-            "to this network"
+            f"the float network gives the labels of output {pair.name!r} a mean of {mean:.4g} nats, expected below "
+            f"{MOST_NATS:g}: labels are the next token at each position, check that they belong to this network"
         )
     values = [_exponential(ratio(each, positions)) for each in nats]
     return [

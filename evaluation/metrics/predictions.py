@@ -1,8 +1,8 @@
 """Which class the networks give at each position, and which is right.
 
 The axis of the classes is found, unless the option `axis` names it: from the shape of the labels, from where the output
-sums to 1, else the one that separates meanings (`evaluation.channels`). An output without such an axis has two classes,
-above and below the option `threshold`; one of integers holds the classes themselves.
+sums to 1, else from its shape alone, so that all parts of the data agree. An output without such an axis has two
+classes, above and below the option `threshold`; one of integers holds the classes themselves.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.channels import separating_axis
 from evaluation.errors import MetricNotApplicable
 from evaluation.metrics.labels import counted, fitted
 from evaluation.metrics.measurement import Output
@@ -113,7 +112,18 @@ def class_axis(metric: str, pair: Pair, labels: Classes | None, *, last: bool = 
         return None
     with np.errstate(invalid="ignore", over="ignore"):
         sums = [k for k in long if are_probabilities(classes_last(output, k))]
-        return sums[0] if len(sums) == 1 else separating_axis(np.where(np.isfinite(output), output, 0))
+    return sums[0] if len(sums) == 1 else _first_or_last(lengths)
+
+
+def _first_or_last(lengths: tuple[int, ...]) -> int:
+    """Axis 1 or the last of `[samples, ..., ...]`: the one that the space between leaves, as its sides are mostly equal
+    and longer. `[N, 21, 64, 64]` -> 1, `[N, 64, 64, 21]` -> 3, `[N, 48, 64, 21]` -> 3.
+    """
+    last = len(lengths) - 1
+    square = [len(set(lengths[2:])) == 1 and last > 2, len(set(lengths[1:-1])) == 1 and last > 2]
+    if square[0] != square[1]:
+        return 1 if square[0] else last
+    return 1 if lengths[1] <= lengths[-1] else last
 
 
 def checked_axis(metric: str, name: str, output: Output, axis: int) -> int:
