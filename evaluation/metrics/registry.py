@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from evaluation.errors import MetricNotApplicable
-from evaluation.metrics.classes import AGREEMENT, KL, TOP1
+from evaluation.metrics.classes import AGREEMENT, KL, TOP1, TOP5
+from evaluation.metrics.ctc import CTC
+from evaluation.metrics.decisions import AUC, FLIPS
 from evaluation.metrics.pair import Metric
+from evaluation.metrics.perplexity import PERPLEXITY
+from evaluation.metrics.positions import ACCURACY, NEXT_TOKEN
+from evaluation.metrics.same import SAME
+from evaluation.metrics.segmentation import MIOU
 from evaluation.metrics.values import COSINE, EXPLAINED
 
-METRICS = {metric.name: metric for metric in (TOP1, AGREEMENT, KL, COSINE, EXPLAINED)}
+_CLASSES = (TOP1, TOP5, ACCURACY, AGREEMENT, KL, MIOU, NEXT_TOKEN, PERPLEXITY, CTC, SAME)
+_SCORES = (FLIPS, AUC)
+_VALUES = (COSINE, EXPLAINED)
+METRICS = {metric.name: metric for metric in (*_CLASSES, *_SCORES, *_VALUES)}
 
 
 def metric_of(name: str) -> Metric:
