@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evaluation.errors import MetricNotApplicable
 from evaluation.metrics.classes import AGREEMENT, KL, TOP1
+from evaluation.metrics.detection import DETECTION_F1, DETECTION_MAP
 from evaluation.metrics.embeddings import RANK_CORRELATION, RECALL_AT_K
 from evaluation.metrics.pair import Metric
 from evaluation.metrics.residuals import MAE, MSE, R2, SQNR_DB
@@ -12,7 +13,8 @@ from evaluation.metrics.values import COSINE, EXPLAINED
 _CLASSES = (TOP1, AGREEMENT, KL)
 _VALUES = (COSINE, EXPLAINED, MSE, MAE, R2, SQNR_DB)
 _EMBEDDINGS = (RANK_CORRELATION, RECALL_AT_K)
-METRICS = {metric.name: metric for metric in (*_CLASSES, *_VALUES, *_EMBEDDINGS)}
+_DETECTIONS = (DETECTION_F1, DETECTION_MAP)
+METRICS = {metric.name: metric for metric in (*_CLASSES, *_VALUES, *_EMBEDDINGS, *_DETECTIONS)}
 
 
 def metric_of(name: str) -> Metric:
