@@ -14,6 +14,8 @@
 | sqnr_db   | 100, or dB to targets | dB    | float - quantized      | the float value               |
 | rank_correlation | 1, or rho with targets | rho | float - quantized | the float value               |
 | recall_at_k | 1, or recall by labels | recall | float - quantized  | the float value               |
+| detection_f1 | 1, or F1 by boxes | F1     | float - quantized      | the float value               |
+| detection_map | 1, or mean AP by boxes | AP | float - quantized    | the float value               |
 
 Every value is a mean over samples of per-sample numbers, or a function of weighted samples, so that differences are
 paired and intervals are known.
