@@ -60,12 +60,17 @@ class Detector:
     options: Mapping[str, Any]
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def find_detection(outputs: Outputs) -> Detector | None:
     """Whether float outputs are surely detections; None where they may be something else.
 
     Numbers that could be boxes are not enough: a name says so, or corners are in their order everywhere, or boxes lie
-    inside a frame at places that belong to their candidates more than to the images.
+    inside a frame at places that belong to their candidates more than to the images. Outputs without the samples of
+    most others, such as constants, are left aside.
     """
+    lengths = [len(output) for output in outputs.values() if output.ndim]
+    samples = max(set(lengths), key=lengths.count, default=0)
+    outputs = {name: output for name, output in outputs.items() if output.ndim and len(output) == samples}
     try:
         layout = layout_of("detection_map", outputs, {})
     except MetricNotApplicable:
@@ -82,6 +87,7 @@ def find_detection(outputs: Outputs) -> Detector | None:
     return Detector(layout.names, options)
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def layout_of(metric: str, outputs: Outputs, options: Mapping[str, Any]) -> Layout:
     """The layout of detections in float outputs.
 

@@ -16,10 +16,8 @@ _ROUNDING = 1e-3
 def run_of_scores(candidates: Output) -> int:
     """How many numbers `[N, A, numbers]` from the fifth on lie within 0 and 1 everywhere."""
     values = candidates[..., 4:]
-    with np.errstate(invalid="ignore"):
-        outside = np.asarray(values.min((0, 1)) < -_ROUNDING) | np.asarray(values.max((0, 1)) > 1 + _ROUNDING)
-    outside |= ~np.isfinite(values.sum((0, 1), dtype=np.float64))
-    return int(np.argmax(outside)) if outside.any() else values.shape[-1]
+    within = np.asarray(values.min((0, 1)) >= -_ROUNDING) & np.asarray(values.max((0, 1)) <= 1 + _ROUNDING)
+    return values.shape[-1] if within.all() else int(np.argmin(within))
 
 
 def has_objectness(scores: Output, numbers_last: bool) -> bool:
