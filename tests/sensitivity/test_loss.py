@@ -183,7 +183,9 @@ def test_several_terms_add_up(rng):
 def test_what_a_network_that_knows_nothing_loses_is_about_one(kind, rng):
     """Mean outputs and outputs of other samples, of outputs in any unit: comparable between kinds."""
     samples, width = 4000, 6
-    reference = 3 * rng.normal(size=(samples, 5, width)) * (1 if kind is not Kind.SQUARED_ERROR else 10.0 ** np.arange(6))
+    reference = (
+        3 * rng.normal(size=(samples, 5, width)) * (1 if kind is not Kind.SQUARED_ERROR else 10.0 ** np.arange(6))
+    )
     if kind in PROBABILITIES:
         reference = softmax(reference, -1) if kind is Kind.KL_PROBABILITIES else expit(reference)
     scales = tuple(reference.std((0, 1))) if kind is Kind.SQUARED_ERROR else ()
