@@ -56,11 +56,11 @@ def explained(pair: Pair) -> list[Measurement]:
     values.
     """
     if pair.options.get("padded"):  # rows that one sample has more of than another
-        filled = (tuple(np.nan_to_num(output, nan=0.0) for output in outputs) for outputs in (pair.before, pair.after))
-        pair = replace(pair, **dict(zip(("before", "after"), filled, strict=True)))
-    before, after = require_values("explained", pair)
-    channels = Channels.of(before, axis_of_channels(pair))
-    errors, variances = unexplained(before, after, channels)
+        before, after = (tuple(np.nan_to_num(o, nan=0.0) for o in outputs) for outputs in (pair.before, pair.after))
+        pair = replace(pair, before=before, after=after)
+    output, changed = require_values("explained", pair)
+    channels = Channels.of(output, axis_of_channels(pair))
+    errors, variances = unexplained(output, changed, channels)
     drops = errors.mean(0)
     # the variance is an estimate too, and what one sample adds to both is what it contributes to their ratio
     contributions = errors + drops * (1 - variances)
@@ -172,4 +172,4 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 COSINE = Metric("cosine", cosine, generic=True)
-EXPLAINED = Metric("explained", explained, generic=True, options=("axis", "padded"))
+EXPLAINED = Metric("explained", explained, generic=True, options=("axis",))
