@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from network.errors import ModelInvalid, ModelTooLarge
-from network.runtime import SideBySide
+from network.errors import ModelInvalid
+from network.runtime import FATAL, SideBySide, runtime_errors
 
 Arrays = Mapping[str, NDArray[np.generic]]
-
-_FATAL = 4  # of ONNX Runtime's log severities: what matters is raised, not printed
-_FAILURES = (
-    native.EPFail,
-    native.Fail,
-    native.InvalidArgument,
-    native.InvalidGraph,
-    native.InvalidProtobuf,
-    native.NoSuchFile,
-    native.NotImplemented,
-    native.RuntimeException,
-    RuntimeError,
-)
 
 
 class OnnxRunner:
@@ -82,7 +67,7 @@ class OnnxRunner:
         output: NDArray[np.generic] = np.empty(0)
 
         def run(feed: Arrays) -> Any:
-            with _runtime_errors("run"):
+            with runtime_errors("run"):
                 return self._session.run([self._output], feed)[0]
 
         start = 0
@@ -145,7 +130,7 @@ def timed_session(model: bytes, inputs: Arrays, threads: int) -> Callable[[], No
     feed = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
 
     def run() -> None:
-        with _runtime_errors("run"):
+        with runtime_errors("run"):
             session.run(None, feed)
 
     return run
@@ -155,24 +140,10 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = _FATAL
+    options.log_severity_level = FATAL
     return options
 
 
 def _session(model: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    with _runtime_errors("load"):
+    with runtime_errors("load"):
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-@contextmanager
-def _runtime_errors(doing: str) -> Iterator[None]:
-    """What ONNX Runtime raises, as our own errors; it wraps a failed allocation into a RuntimeException."""
-    try:
-        yield
-    except (MemoryError, *_FAILURES) as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, MemoryError) or "bad_alloc" in reason or "Failed to allocate memory" in reason:
-            raise ModelTooLarge(
-                f"ONNX Runtime takes more memory to {doing} the network than this process may use: {reason[:200]}"
-            ) from error
-        raise ModelInvalid(f"ONNX Runtime does not {doing} the network: {reason[:400]}; export it again") from error
