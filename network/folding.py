@@ -130,7 +130,6 @@ def _passes(folding: Folding) -> ir.passes.Sequential:
         rounds.append(RewritePass(RULES))
     rounds += [
         common_passes.RemoveUnusedNodesPass(),
-        common_passes.RemoveUnusedFunctionsPass(),
         common_passes.RemoveUnusedOpsetsPass(),
     ]
     merged = [common_passes.DeduplicateInitializersPass(), common_passes.CommonSubexpressionEliminationPass()]

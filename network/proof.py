@@ -141,6 +141,7 @@ def first_change(before: onnx.ModelProto, after: onnx.ModelProto, feed: Feed, th
         values = [dict(zip(run.outputs, run(feed.arrays), strict=True)) for run in (one, other)]
     except ModelInvalid:
         return None
+    node: onnx.NodeProto
     for node in before.graph.node:
         if any(name in kept and unlike(values[0][name], values[1][name], []) for name in node.output):
             return node
@@ -164,9 +165,8 @@ def unlike(expected: NDArray[Any], result: NDArray[Any], again: Sequence[NDArray
         unstable = np.logical_or.reduce([np.zeros(expected.shape, bool), *(run != expected for run in again)])
         share = np.mean((result != expected) & ~unstable)
         return f"differs in {share:.2%} of its elements" if share > FLIPPED_SHARE else None
-    return _unlike_floats(
-        *(_computable(run) for run in (expected, result)), [_computable(run) for run in again], expected
-    )
+    tolerance = TOLERANCE_HALF if expected.dtype == np.float16 else TOLERANCE
+    return _unlike_floats(_computable(expected), _computable(result), [_computable(run) for run in again], tolerance)
 
 
 def _unlike_floats(
@@ -218,14 +218,14 @@ def _kind(values: NDArray[Any]) -> NDArray[np.int8]:
 
 def _changed(arrays: Arrays) -> dict[str, NDArray[np.generic]]:
     """Floats changed in their last digits, upwards and downwards by turns."""
-    changed = {}
+    changed: dict[str, NDArray[np.generic]] = {}
     for name, array in arrays.items():
         if array.dtype.kind != "f":
             changed[name] = array
             continue
         digits = LAST_DIGITS if array.dtype != np.float16 else 2.0**-10
         factors = 1 + digits * np.where(np.arange(array.size) % 2, 1, -1)
-        changed[name] = (array * factors.reshape(array.shape)).astype(array.dtype)
+        changed[name] = np.multiply(array, factors.reshape(array.shape), dtype=np.float64).astype(array.dtype)
     return changed
 
 

@@ -321,12 +321,12 @@ _FORMS: Mapping[str, tuple[int, Callable[[_Old], None]]] = {
 """Operators whose form changed: from which opset on it is the one of opset 18, and what writes it."""
 
 _ALWAYS = (
-    "Abs Add And ArgMax ArgMin AveragePool Cast Ceil Compress Concat Constant Conv ConvTranspose CumSum DepthToSpace "
+    "Abs Add ArgMax ArgMin AveragePool Cast Ceil Compress Concat Constant Conv ConvTranspose CumSum DepthToSpace "
     "DequantizeLinear Div Equal Erf Exp Expand Flatten Floor GRU Gather GatherElements GatherND Gemm Greater "
     "GreaterOrEqual Identity If IsNaN LRN LSTM LeakyRelu Less LessOrEqual Log Loop LpPool MatMul Max MaxPool MaxUnpool "
     "Mean MeanVarianceNormalization Min Mod Mul Neg NegativeLogLikelihoodLoss NonMaxSuppression NonZero OneHot "
-    "OptionalGetElement OptionalHasElement Or PRelu Pow QuantizeLinear RNN Reciprocal Relu Reshape ScatterElements "
-    "ScatterND Shape Sigmoid Sign Size SoftmaxCrossEntropyLoss SpaceToDepth Sqrt Sub Sum Tanh Tile Transpose Where Xor"
+    "OptionalGetElement OptionalHasElement PRelu Pow QuantizeLinear RNN Reciprocal Relu Reshape ScatterElements "
+    "ScatterND Shape Sigmoid Sign Size SoftmaxCrossEntropyLoss SpaceToDepth Sqrt Sub Sum Tanh Tile Transpose Where"
 )
 _SAME: Mapping[str, int] = {**dict.fromkeys(_ALWAYS.split(), FIRST_OPSET), "Scan": 9}
 """Operators that mean at opset 18 what they meant before: from which opset on. Scan had a batch axis of its own."""
