@@ -25,7 +25,7 @@ Arrays = Mapping[str, NDArray[np.generic]]
 TOLERANCE = 1e-4
 """Of a value and of the root mean square around it: rounding of float32, which no wrong operator stays below."""
 TOLERANCE_HALF = 2e-2
-FLOOR = 1e-6
+FLOOR = 1e-7
 """Of the largest value of an output: what nothing looks below."""
 OF_OWN_ROUNDING = 30
 """Times what the uploaded file's own rounding makes."""
@@ -125,7 +125,7 @@ class Reference:
                     if why := unlike(output, result, [run[index] for run in again]):
                         return f"output {self._interface.outputs[index][0]!r} {why} on {feed.name}"
         except ModelInvalid as error:
-            return str(error)
+            return str(error).removesuffix("; export it again")
         return None
 
 
