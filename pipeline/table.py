@@ -10,7 +10,7 @@ A request that brings a plan has nothing to search for, and runs the stages with
 | stage | writes |
 |---|---|
 | admit | the shape of one sample, after everything that may be wrong with the uploads was looked at |
-| normalise | the network as one ONNX dialect |
+| normalise | the network as one ONNX dialect, proved to have the outputs of the uploaded file |
 | resolve | the metric, and the formats that the request leaves to each site |
 | latency * | what every layer takes in every format; only where the request asks for latencies |
 | calibrate | every weight rounded to every candidate format, or to the one of the request's plan |
