@@ -56,26 +56,31 @@ def faithful(
 
     Raises:
         NotReproduced: the outputs change however little is rewritten.
-        ModelInvalid: ONNX Runtime does not run the uploaded file.
+        ModelInvalid: ONNX Runtime does not run the uploaded file, or its opset has no newer form.
         ShapesNotFixed, NothingToQuantize: see `network.normalise.normalise`.
     """
     batches = {value.name: (shape_of(value) or (None,))[0] or None for value in own_inputs(model.graph)}
-    reference = Reference(uploaded, feeds(samples, batches), threads)
+    given = feeds(samples, batches)
+    reference: Reference | None = None
     reasons: list[str] = []
     network: Network | None = None
+    refused: ModelInvalid | None = None
     for opset, folding in _ladder(opset_of(model)):
         try:
             network = normalise(model, input_shapes, opset, converted=opset, folding=folding)
         except ModelInvalid as error:
             reasons.append(str(error))
+            refused = refused or error
             continue
+        reference = reference or Reference(uploaded, given, threads)
         why = reference.difference(network.proto.SerializeToString())
         if why is None:
-            if reasons:
-                _mark(network, Undone(opset, folding, reasons[0]))
+            _mark(network, Undone(opset, folding, reasons[0]) if reasons else None)
             return network
         reasons.append(why)
-    raise NotReproduced(_text(model, network, reference.feeds[0], reasons[0], threads))
+    if network is None and refused is not None:
+        raise refused
+    raise NotReproduced(_text(model, network, given[0], reasons[0], threads))
 
 
 def undone(network: Network) -> Undone | None:
@@ -94,9 +99,14 @@ def _ladder(own: int) -> Iterator[tuple[int, Folding]]:
             yield opset, folding
 
 
-def _mark(network: Network, what: Undone) -> None:
-    said = {"opset": what.opset, "folding": what.folding.name, "why": what.why}
-    network.proto.metadata_props.add(key=MARK, value=json.dumps(said, sort_keys=True))
+def _mark(network: Network, what: Undone | None) -> None:
+    """In place of what the uploaded file may say of itself."""
+    entries = network.proto.metadata_props
+    for entry in [entry for entry in entries if entry.key == MARK]:
+        entries.remove(entry)
+    if what is not None:
+        said = {"opset": what.opset, "folding": what.folding.name, "why": what.why}
+        entries.add(key=MARK, value=json.dumps(said, sort_keys=True))
 
 
 def _text(model: onnx.ModelProto, network: Network | None, feed: Feed, why: str, threads: int) -> str:

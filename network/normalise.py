@@ -53,7 +53,7 @@ def normalise(
     Raises:
         ShapesNotFixed: an input has a dynamic axis besides the batch axis, and `input_shapes` does not fix it.
         NothingToQuantize: no weight of the graph can be quantized.
-        ModelInvalid: the file cannot be brought to the opset `converted`.
+        ModelInvalid: the file cannot be brought to the opset `converted`, or not be folded.
         OpsetNotReachable: it cannot be brought back from there to `opset`.
     """
     proto = onnx.ModelProto()
@@ -67,9 +67,9 @@ def normalise(
     upgrade(proto)
     graph = ir.serde.deserialize_model(proto)
     common_passes.InlinePass()(graph)
-    fold(graph, folding)
+    _fold(graph, folding)
     _convert_opset(graph, converted)
-    fold(graph, folding)
+    _fold(graph, folding)
     common_passes.TopologicalSortPass()(graph)
     _name_nodes(graph)
     graph.ir_version = helper.find_min_ir_version_for([helper.make_opsetid("", converted)])
@@ -139,6 +139,14 @@ def _fix_shape(value: onnx.ValueInfoProto, sample_shape: tuple[int, ...] | None)
             )
         dim.Clear()
         dim.dim_value = sample_shape[axis - 1]
+
+
+def _fold(graph: ir.Model, folding: Folding) -> None:
+    """What fails in the library on a graph of an odd kind is no reason to refuse it: less may be folded."""
+    try:
+        fold(graph, folding)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelInvalid(f"folding constants fails: {error}; export the model with constants folded") from error
 
 
 def _convert_opset(graph: ir.Model, opset: int) -> None:

@@ -91,17 +91,19 @@ class Reference:
 
     def __init__(self, uploaded: bytes, given: Sequence[Feed], threads: int) -> None:
         self._threads = threads
-        session, plain = (_session(uploaded, threads, optimised) for optimised in (True, False))
-        self._interface = _interface(session)
         self._expected: list[tuple[Feed, list[list[NDArray[Any]]]]] = []
+        session = _session(uploaded, threads, True)
+        self._interface = _interface(session)
         for feed in given:
             try:
-                runs = [run(feed.arrays) for run in (session, plain)] + [session(_changed(feed.arrays))]
+                self._expected.append((feed, [session(feed.arrays), session(_changed(feed.arrays))]))
             except ModelInvalid:
-                if feed.edge:
-                    continue
-                raise
-            self._expected.append((feed, runs))
+                if not feed.edge:
+                    raise
+        del session  # a large network would not fit into memory twice
+        plain = _session(uploaded, threads, False)
+        for feed, runs in self._expected:
+            runs.append(plain(feed.arrays))
 
     @property
     def feeds(self) -> list[Feed]:

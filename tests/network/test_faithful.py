@@ -15,7 +15,7 @@ from network import folding, normalise
 from network.admission import AdmissionLimits, admit
 from network.errors import ModelInvalid, NotReproduced, UnsupportedOperators
 from network.execution import TorchNetwork, differentiable
-from network.faithful import Undone, faithful, undone
+from network.faithful import MARK, Undone, faithful, undone
 from network.folding import Folding
 from network.graph import Network
 from network.normalise import dump, from_proto, load
@@ -84,6 +84,19 @@ def test_nothing_is_undone_of_what_stays_the_same() -> None:
     assert dump(network) == dump(normalise.normalise(onnx.ModelProto.FromString(RELU), {"x": (3, 8, 8)}))
 
 
+def test_what_a_file_says_of_itself_is_not_taken() -> None:
+    model = onnx.ModelProto.FromString(RELU)
+    model.metadata_props.add(key=MARK, value="no JSON")
+    assert undone(brought(model.SerializeToString())) is None
+
+
+def test_an_opset_without_newer_form_is_refused_as_such() -> None:
+    nodes = [node("Scan", ["", "x"], ["y"], "scan", num_scan_inputs=1, body=helper.make_graph([], "b", [], []))]
+    model = onnx.ModelProto.FromString(made(nodes, 8, ["N", 3, 8, 8]))
+    with pytest.raises(ModelInvalid, match=r"opset 8 cannot be converted to 18 with scan \(Scan\)"):
+        faithful(model.SerializeToString(), model, IMAGES, {"x": (3, 8, 8)})
+
+
 def test_an_operator_without_kernel_at_the_newest_opset_stays_at_an_older_one() -> None:
     for uploaded, opset, operator in ((ROI_ALIGN, 21, "RoiAlign"), (SWISH, 24, "Swish")):
         network = brought(uploaded)
@@ -124,6 +137,21 @@ def test_folding_that_changes_values_is_undone(monkeypatch: pytest.MonkeyPatch) 
     said = undone(brought(SMALL))
     assert said is not None
     assert (said.opset, said.folding) == (TARGET_OPSET, Folding.NOTHING)
+
+
+def test_folding_that_fails_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = folding.fold
+
+    def failing(graph: Any, how: Folding) -> None:
+        if how is not Folding.NOTHING:
+            raise RuntimeError("Error during constant folding for node 'c'")
+        whole(graph, how)
+
+    monkeypatch.setattr(normalise, "fold", failing)
+    said = undone(brought(RELU))
+    assert said is not None
+    assert said.folding is Folding.NOTHING
+    assert said.why.startswith("folding constants fails: Error during constant folding for node 'c'")
 
 
 def test_what_changes_however_little_is_rewritten_is_refused_by_its_first_node(
