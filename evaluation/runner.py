@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from evaluation.metrics.padding import filled_up
-from network.errors import ModelInvalid, ModelTooLarge
-from network.runtime import SideBySide
+from network.errors import ModelInvalid
+from network.runtime import FATAL, SideBySide, runtime_errors
 
 Arrays = Mapping[str, NDArray[np.generic]]
-
-_FATAL = 4  # of ONNX Runtime's log severities: what matters is raised, not printed
-_FAILURES = (
-    native.EPFail,
-    native.Fail,
-    native.InvalidArgument,
-    native.InvalidGraph,
-    native.InvalidProtobuf,
-    native.NoSuchFile,
-    native.NotImplemented,
-    native.RuntimeException,
-    RuntimeError,
-)
 
 
 class OnnxRunner:
@@ -108,7 +93,7 @@ class OnnxRunner:
         return outputs
 
     def _run(self, names: list[str], feed: Arrays) -> list[NDArray[np.generic]]:
-        with _runtime_errors("run"):
+        with runtime_errors("run"):
             results = self._session.run(names, dict(feed))
         for name, result in zip(names, results, strict=True):
             if not isinstance(result, np.ndarray):
@@ -175,7 +160,7 @@ def timed_session(model: bytes, inputs: Arrays, threads: int) -> Callable[[], No
     feed = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
 
     def run() -> None:
-        with _runtime_errors("run"):
+        with runtime_errors("run"):
             session.run(None, feed)
 
     return run
@@ -185,24 +170,10 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = _FATAL
+    options.log_severity_level = FATAL
     return options
 
 
 def _session(model: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    with _runtime_errors("load"):
+    with runtime_errors("load"):
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-@contextmanager
-def _runtime_errors(doing: str) -> Iterator[None]:
-    """What ONNX Runtime raises, as our own errors; it wraps a failed allocation into a RuntimeException."""
-    try:
-        yield
-    except (MemoryError, *_FAILURES) as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, MemoryError) or "bad_alloc" in reason or "Failed to allocate memory" in reason:
-            raise ModelTooLarge(
-                f"ONNX Runtime takes more memory to {doing} the network than this process may use: {reason[:200]}"
-            ) from error
-        raise ModelInvalid(f"ONNX Runtime does not {doing} the network: {reason[:400]}; export it again") from error

@@ -10,7 +10,7 @@ A request that brings a plan has nothing to search for, and runs the stages with
 | stage | writes |
 |---|---|
 | admit | the shape of one sample, after everything that may be wrong with the uploads was looked at |
-| normalise | the network as one ONNX dialect |
+| normalise | the network as one ONNX dialect, proved to have the outputs of the uploaded file |
 | reference | the outputs of the uploaded file on the search samples, and what they are |
 | resolve | the formats that the request leaves to each site |
 | claims | the metrics that the certificate is about, and what they cannot see |
@@ -59,7 +59,7 @@ MEASURED = (*SPACE, "reference", "claims")
 
 STAGES = (
     Stage("admit", ("model", "dataset"), admit.run, weight=1, time_limit=MINUTES),
-    Stage("normalise", ("model", "admit"), normalise.run, weight=1, time_limit=MINUTES),
+    Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=MINUTES, version=2),
     Stage("reference", ("model", "normalise", "dataset"), reference.run, weight=1, time_limit=HOURS),
     Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=MINUTES, version=5),
     Stage("claims", ("normalise", "reference", "dataset"), claims.run, weight=1, time_limit=HOURS),
