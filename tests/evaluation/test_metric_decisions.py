@@ -99,7 +99,8 @@ def test_any_growing_function_leaves_the_area():
 
 def test_two_columns_are_the_classes_of_a_softmax():
     before, after, labels = scores(200, 0.7, 6)
-    logits = [np.concatenate([-each, each], axis=1) / 2 for each in (before, after)]
+    shift = np.random.default_rng(0).normal(size=before.shape)
+    logits = [np.concatenate([shift - each / 2, shift + each / 2], axis=1) for each in (before, after)]
     probabilities = [np.stack([1 - sigmoid(each[:, 0]), sigmoid(each[:, 0])], axis=1) for each in (before, after)]
     for name in ("auc", "flips"):
         expected = measure(name, before, after, labels).drop()
