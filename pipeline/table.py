@@ -54,7 +54,7 @@ SPACE = ("normalise", "resolve", "latency", "calibrate", "dataset")
 
 STAGES = (
     Stage("admit", ("model", "dataset"), admit.run, weight=1, time_limit=MINUTES),
-    Stage("normalise", ("model", "admit"), normalise.run, weight=1, time_limit=MINUTES),
+    Stage("normalise", ("model", "admit"), normalise.run, weight=1, time_limit=MINUTES, version=2),
     Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=MINUTES, version=4),
     Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=HOURS, version=2),
     Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=HOURS, version=5),
