@@ -86,6 +86,18 @@ def sole_readers(network: Network) -> dict[str, onnx.NodeProto]:
     }
 
 
+def ranges_at_other_lengths(network: Network) -> dict[str, tuple[float, float]]:
+    """By tensor name the lowest and highest value that it may have, where samples of one length do not show them.
+
+    A Softmax over ten keys stays far below 1, over the first key alone it is 1. Empty where no axis besides the batch
+    axis is free.
+    """
+    if not network.sample_shapes:
+        return {}
+    nodes = [node for node in network.proto.graph.node if node.op_type == "Softmax" and is_standard(node)]
+    return {node.output[0]: (0.0, 1.0) for node in nodes}
+
+
 def constant_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """The shapes of float values that are computed from initializers alone."""
     variable = _dependent(network)
