@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import ModelProto, StringStringEntryProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from network.activations import find_activations
+from network.activations import find_activations, ranges_at_other_lengths
 from network.errors import ShapesNotFixed
 from network.execution import TorchNetwork
 from network.memory import normalised_memory
@@ -172,3 +172,60 @@ def test_an_axis_that_no_data_fixes_is_an_error():
     for shapes in (None, {}, {"x": (4,)}):
         with pytest.raises(ShapesNotFixed, match=r"axis 1 of input 'x' is dynamic \(time\) and no data fixes it"):
             normalise(model, shapes)
+
+
+def test_what_is_made_for_a_length_is_no_activation():
+    """A mask of infinities, and positions, both from the lengths alone; as constants they were none either."""
+    nodes = [
+        node("Shape", ["x"], ["shape"], start=1, end=2),
+        node("Concat", ["shape", "shape"], ["square"], axis=0),
+        node("ConstantOfShape", ["square"], ["full"], value=numpy_helper.from_array(np.array([-np.inf], np.float32))),
+        node("Trilu", ["full", "above"], ["mask"]),
+        node("MatMul", ["x", "w"], ["h"]),
+        node("Transpose", ["h"], ["t"], perm=[0, 2, 1]),
+        node("MatMul", ["h", "t"], ["scores"]),
+        node("Add", ["scores", "mask"], ["masked"]),
+        node("Softmax", ["masked"], ["p"]),
+        node("MatMul", ["p", "h"], ["y"]),
+    ]
+    weights = {"w": floats(4, 4), "above": np.array(1)}
+    model = model_of(nodes, [value("x", F, ["batch", "time", 4])], [value("y", F, None)], weights)
+    network = normalise(model, {"x": (6, 4)})
+    assert "mask" in network.makers
+    assert [site.name for site in find_activations(network)] == ["x", "h", "p"]
+    assert ranges_at_other_lengths(network) == {"p": (0.0, 1.0)}
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 6
+    assert not ranges_at_other_lengths(normalise(model))
+
+
+@pytest.mark.parametrize("opset", [18, 21, 23])
+def test_an_older_opset_takes_every_length_too(opset):
+    """Operators that it does not have are written without the lengths of the samples in them."""
+    nodes = [
+        *(node("MatMul", ["x", f"w{letter}"], [letter]) for letter in "qkv"),
+        node(
+            "Attention",
+            ["q", "k", "v", "", "past_k", "past_v"],
+            ["a", "present_k", "present_v"],
+            q_num_heads=2,
+            kv_num_heads=1,
+            is_causal=1,
+        ),
+        node("RMSNormalization", ["a", "scale"], ["n"], axis=2),
+        node("MatMul", ["n", "wo"], ["o"]),
+        node("Transpose", ["o"], ["c"], perm=[0, 2, 1]),
+        node("GroupNormalization", ["c", "ones", "zeros"], ["g"], num_groups=2),
+        node("Gelu", ["g"], ["y"]),
+    ]
+    cache = [value(name, F, ["batch", 1, "past", 4]) for name in ("past_k", "past_v")]
+    outputs = [value("y", F, ["batch", 8, "time"])]
+    outputs += [value(name, F, ["batch", 1, "all", 4]) for name in ("present_k", "present_v")]
+    weights = {"wq": floats(8, 8), "wk": floats(8, 4), "wv": floats(8, 4), "wo": floats(8, 8)}
+    weights |= {"scale": np.abs(floats(8)), "ones": floats(8), "zeros": floats(8)}
+    model = model_of(nodes, [value("x", F, ["batch", "time", 8]), *cache], outputs, weights, opset=23)
+    network = load(dump(normalise(model, {"x": (5, 8), "past_k": (1, 3, 4), "past_v": (1, 3, 4)})), opset)
+    assert [axes(v) for v in network.proto.graph.output] == [axes(v) for v in outputs]
+    for time, past in ((5, 3), (1, 0), (1, 9), (12, 2)):
+        arrays = {"x": floats(2, time, 8), "past_k": floats(2, 1, past, 4), "past_v": floats(2, 1, past, 4)}
+        for found, expected in zip(run(dump(network), **arrays), run(model, **arrays), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
