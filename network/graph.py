@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from network.onnx_graph import names_read, opset_of
-from network.shapes import SampleShapes, float_shapes
+from network.shapes import SampleShapes, float_shapes, inferred_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Network:
     @cached_property
     def float_shapes(self) -> tuple[dict[str, tuple[int, ...]], set[str]]:
         """The known shapes of float32 values for one sample, and the names of all of them."""
-        return float_shapes(self.proto, self.sample_shapes)
+        return float_shapes(self.proto, inferred_values(self.proto, 1, self.sample_shapes))
 
     @property
     def opset(self) -> int:

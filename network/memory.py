@@ -75,7 +75,7 @@ def estimate_memory(
 def normalised_memory(proto: ModelProto, batch: int, sample_shapes: SampleShapes) -> MemoryEstimate:
     """As `estimate_memory`, of a normalised network whose samples have these shapes.
 
-    Shapes that the network computes from free axes are known too; what only computes them does not count.
+    Shapes that the network computes from free axes are known too.
     """
     if not sample_shapes:
         return estimate_memory(proto, batch)

@@ -29,7 +29,7 @@ from network.graph import Network, TensorSpec
 from network.interface import Interface
 from network.onnx_graph import own_inputs, shape_of
 from network.opset import TARGET_OPSET, lower
-from network.shapes import SampleShapes, inferred_values, known_shapes
+from network.shapes import SampleShapes, float_shapes, inferred_values, known_shapes
 from network.sites import find_sites
 
 OLDEST_CONVERTED_OPSET = 18  # onnxscript converts from here on; what is older goes through onnx's own converter first
@@ -122,13 +122,13 @@ def from_proto(proto: onnx.ModelProto, sample_shapes: SampleShapes = MappingProx
         proto: kept, not copied.
         sample_shapes: by graph input the shape of one sample, without the batch axis; none where `proto` fixes them.
     """
-    is_open = sample_shapes or any(None in (shape_of(value) or ())[1:] for value in proto.graph.output)
-    shapes = known_shapes(inferred_values(proto, 1, sample_shapes)) if is_open else {}
+    values = inferred_values(proto, 1, sample_shapes)
+    shapes = known_shapes(values)
     return Network(
         proto=proto,
         inputs=tuple(_tensor_spec(value, shapes) for value in proto.graph.input),
         outputs=tuple(_tensor_spec(value, shapes) for value in proto.graph.output),
-        sites=find_sites(proto, sample_shapes),
+        sites=find_sites(proto, float_shapes(proto, values)[0]),
         sample_shapes=sample_shapes,
     )
 

@@ -1,7 +1,8 @@
 """Shapes of the values of a network for one sample, by inference.
 
-Where axes besides the batch axis are free, shapes may be computed from them by the graph itself (Shape, Gather, Concat,
-Reshape). The samples' shapes make them constants: they are folded first, in a copy without large weights.
+Where axes besides the batch axis are free, the graph may compute shapes from them (Shape, Gather, Concat, Reshape).
+With the shapes of the samples these are constants, and can be folded where inference does not follow them, in a copy
+without large weights.
 """
 
 from __future__ import annotations
@@ -34,13 +35,19 @@ def inferred_values(proto: onnx.ModelProto, batch: int, sample_shapes: SampleSha
         # onnx infers nothing for it, nor then for what reads it; it keeps type and shape
         if node.op_type == "GroupNormalization" and is_standard(node):
             node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output))
-    if sample_shapes:
-        model = ir.serde.deserialize_model(skeleton)
-        optimizer.fold_constants(
-            model, onnx_shape_inference=True, input_size_limit=_LARGEST_FOLDED, output_size_limit=_LARGEST_FOLDED
-        )
-        skeleton = ir.serde.serialize_model(model)
-    return onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
+    values = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
+    if not sample_shapes or _made(skeleton) <= known_shapes(values).keys():
+        return values
+    # inference follows the usual arithmetic of shapes; folding, which takes much longer, follows all of it
+    model = ir.serde.deserialize_model(skeleton)
+    optimizer.fold_constants(
+        model, onnx_shape_inference=True, input_size_limit=_LARGEST_FOLDED, output_size_limit=_LARGEST_FOLDED
+    )
+    return onnx.shape_inference.infer_shapes(ir.serde.serialize_model(model), data_prop=True).graph
+
+
+def _made(model: onnx.ModelProto) -> set[str]:
+    return {name for node in model.graph.node for name in node.output if name}
 
 
 def fix_axes(value: onnx.ValueInfoProto, lengths: Sequence[int]) -> None:
@@ -61,14 +68,10 @@ def known_shapes(values: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def float_names(values: onnx.GraphProto) -> set[str]:
-    """All float32 values, also weights."""
+def float_shapes(proto: onnx.ModelProto, values: onnx.GraphProto) -> tuple[dict[str, tuple[int, ...]], set[str]]:
+    """Of the inferred `values` of `proto` the known shapes of those that are float32, and the names of all these;
+    without initializers."""
     described = (*values.input, *values.value_info, *values.output)
-    return {value.name for value in described if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
-
-
-def float_shapes(proto: onnx.ModelProto, sample_shapes: SampleShapes) -> tuple[dict[str, tuple[int, ...]], set[str]]:
-    """The known shapes of float32 values when a free batch axis is 1, and the names of all float32 values."""
-    values = inferred_values(proto, 1, sample_shapes)
-    floats = float_names(values) - initializer_names(proto.graph)
+    floats = {value.name for value in described if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    floats -= initializer_names(proto.graph)
     return {name: shape for name, shape in known_shapes(values).items() if name in floats}, floats
