@@ -1,10 +1,13 @@
 """Normalisation: any admitted ONNX file becomes one dialect, so that everything behind it is written once.
 
-In this order: initializers out of the inputs, input shapes fixed by the data (the batch axis stays free where the file
-leaves it free), operators of old opsets written in their newer form (`network.upgrade`), constants and shape arithmetic
-folded, BatchNorm folded into the layer before it, identical initializers merged (`network.folding`), the opset
-converted, all folded once more, every node named. At last it is lowered to an older opset, if a request names one
+In this order: initializers out of the inputs, operators of old opsets written in their newer form (`network.upgrade`),
+model-local functions inlined, constants and shape arithmetic folded, BatchNorm folded into the layer before it,
+identical initializers merged (`network.folding`), the opset converted, all folded once more, every node named, the
+declared interface restored (`network.interface`). At last it is lowered to an older opset, if a request names one
 (`network.opset`).
+
+An axis that the file leaves free stays free, and what depends on its length stays computed. The lengths that the data
+has go beside the network (`Network.sample_shapes`).
 
 Whether the outputs are still those of the file is for `network.faithful` to find out, which asks for less where they
 are not.
@@ -12,7 +15,9 @@ are not.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import onnx
 import onnx_ir as ir
@@ -20,16 +25,19 @@ import onnx_ir.passes.common as common_passes
 from onnx import helper
 from onnxscript import version_converter
 
-from network.errors import ModelInvalid, NothingToQuantize, ShapesNotFixed
+from network.errors import ModelInvalid, NothingToQuantize
 from network.folding import Folding, fold
 from network.graph import Network, TensorSpec
+from network.interface import Interface
 from network.onnx_graph import opset_of, own_inputs, shape_of
 from network.opset import TARGET_OPSET, lower
 from network.outputs import put_back, set_aside
+from network.shapes import SampleShapes, float_shapes, inferred_values, known_shapes
 from network.sites import find_sites
 from network.upgrade import upgrade
 
-BATCH_AXIS = "N"
+SAMPLE_SHAPES_KEY = "bitbudget.sample_shapes"
+"""Of the metadata entry in the bytes of `dump`; no `Network.proto` has it, nor then a delivered file."""
 
 
 def normalise(
@@ -44,14 +52,14 @@ def normalise(
 
     Args:
         model: what `admit` returned; not changed.
-        input_shapes: for each graph input the shape of one sample, without the batch axis, as the data has it. An axis
-            that the file leaves dynamic is fixed by it.
+        input_shapes: for each graph input the shape of one sample, without the batch axis, as the data has it: the
+            lengths of axes that the file leaves dynamic.
         opset: of the network, from 18 on.
         converted: the opset that the file is converted to, from its own on, before it is lowered to `opset`.
         folding: how much is rewritten.
 
     Raises:
-        ShapesNotFixed: an input has a dynamic axis besides the batch axis, and `input_shapes` does not fix it.
+        ShapesNotFixed: an input has a dynamic axis besides the batch axis, and `input_shapes` has no length for it.
         NothingToQuantize: no weight of the graph can be quantized.
         ModelInvalid: the file cannot be brought to the opset `converted`, or not be folded.
         OpsetNotReachable: it cannot be brought back from there to `opset`.
@@ -59,9 +67,10 @@ def normalise(
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
     _move_initializers_out_of_inputs(proto.graph)
-    for value in proto.graph.input:
-        _fix_shape(value, (input_shapes or {}).get(value.name))
-    # What the exporter inferred for other shapes must not survive the shapes just fixed.
+    _pop_metadata(proto, SAMPLE_SHAPES_KEY)
+    interface = Interface.of(proto.graph, input_shapes or {})
+    interface.open(proto.graph)
+    # What the exporter inferred is a claim, and names axes as the file does.
     del proto.graph.value_info[:]
     outputs = set_aside(proto.graph)
     upgrade(proto)
@@ -75,9 +84,10 @@ def normalise(
     graph.ir_version = helper.find_min_ir_version_for([helper.make_opsetid("", converted)])
     normalised = ir.serde.serialize_model(graph)
     put_back(normalised.graph, outputs)
+    interface.restore(normalised.graph)
     if opset < converted:
         lower(normalised, opset)
-    network = from_proto(normalised)
+    network = from_proto(normalised, (input_shapes or {}) if interface.free else {})
     if not network.sites:
         raise NothingToQuantize(
             "no weight can be quantized: expected at least one Conv, ConvTranspose, Gemm, MatMul, Gather, LSTM, GRU or "
@@ -93,24 +103,50 @@ def load(data: bytes, opset: int = TARGET_OPSET) -> Network:
         OpsetNotReachable: it has nodes that `opset` does not have.
     """
     proto = onnx.ModelProto.FromString(data)
+    stored = _pop_metadata(proto, SAMPLE_SHAPES_KEY)
+    sample_shapes = {name: tuple(shape) for name, shape in json.loads(stored or "{}").items()}
     if opset < opset_of(proto):
         lower(proto, opset)
-    return from_proto(proto)
+    return from_proto(proto, sample_shapes)
 
 
 def dump(network: Network) -> bytes:
     """The network as ONNX bytes; the same network gives the same bytes."""
-    return bytes(network.proto.SerializeToString(deterministic=True))
+    data = bytes(network.proto.SerializeToString(deterministic=True))
+    if not network.sample_shapes:
+        return data
+    lengths = {name: list(shape) for name, shape in network.sample_shapes.items()}
+    entry = onnx.StringStringEntryProto(key=SAMPLE_SHAPES_KEY, value=json.dumps(lengths, sort_keys=True))
+    # messages of protobuf that follow each other are one; so the weights are not copied
+    return data + bytes(onnx.ModelProto(metadata_props=[entry]).SerializeToString(deterministic=True))
 
 
-def from_proto(proto: onnx.ModelProto) -> Network:
-    """The network that a normalised `proto` holds, with its sites found."""
+def from_proto(proto: onnx.ModelProto, sample_shapes: SampleShapes = MappingProxyType({})) -> Network:
+    """The network that a normalised `proto` holds, with its sites found.
+
+    Args:
+        proto: kept, not copied.
+        sample_shapes: by graph input the shape of one sample, without the batch axis; none where `proto` fixes them.
+    """
+    values = inferred_values(proto, 1, sample_shapes)
+    shapes = known_shapes(values)
     return Network(
         proto=proto,
-        inputs=tuple(_tensor_spec(value) for value in proto.graph.input),
-        outputs=tuple(_tensor_spec(value) for value in proto.graph.output),
-        sites=find_sites(proto),
+        inputs=tuple(_tensor_spec(value, shapes) for value in proto.graph.input),
+        outputs=tuple(_tensor_spec(value, shapes) for value in proto.graph.output),
+        sites=find_sites(proto, float_shapes(proto, values)[0]),
+        sample_shapes=sample_shapes,
     )
+
+
+def _pop_metadata(proto: onnx.ModelProto, key: str) -> str:
+    """The value of the last entry with this key, empty where there is none; no entry with it is left."""
+    values = [entry.value for entry in proto.metadata_props if entry.key == key]
+    if values:
+        kept = [entry for entry in proto.metadata_props if entry.key != key]
+        del proto.metadata_props[:]
+        proto.metadata_props.extend(kept)
+    return values[-1] if values else ""
 
 
 def _move_initializers_out_of_inputs(graph: onnx.GraphProto) -> None:
@@ -118,27 +154,6 @@ def _move_initializers_out_of_inputs(graph: onnx.GraphProto) -> None:
     kept = own_inputs(graph)
     del graph.input[:]
     graph.input.extend(kept)
-
-
-def _fix_shape(value: onnx.ValueInfoProto, sample_shape: tuple[int, ...] | None) -> None:
-    dims = value.type.tensor_type.shape.dim
-    if not dims:
-        raise ShapesNotFixed(
-            f"input {value.name!r} has no shape or is a scalar; expected a batch axis first: export it with its shape"
-        )
-    if dims[0].dim_value <= 0:  # some exporters write a free axis as 0 or -1
-        dims[0].Clear()
-        dims[0].dim_param = BATCH_AXIS
-    for axis, dim in enumerate(list(dims)[1:], start=1):
-        if dim.HasField("dim_value") and dim.dim_value > 0:
-            continue
-        if sample_shape is None or len(sample_shape) != len(dims) - 1:
-            raise ShapesNotFixed(
-                f"axis {axis} of input {value.name!r} is dynamic ({dim.dim_param or 'unnamed'}) and no data fixes it; "
-                f"add a dataset with an array {value.name!r}, or export the model with this axis fixed"
-            )
-        dim.Clear()
-        dim.dim_value = sample_shape[axis - 1]
 
 
 def _fold(graph: ir.Model, folding: Folding) -> None:
@@ -172,6 +187,13 @@ def _name_nodes(graph: ir.Model) -> None:
         node.name = name
 
 
-def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
+def _tensor_spec(value: onnx.ValueInfoProto, sample_shapes: Mapping[str, tuple[int, ...]]) -> TensorSpec:
+    """`sample_shapes`: by value, with a batch axis of 1."""
     dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
-    return TensorSpec(value.name, dtype, shape_of(value) or ())
+    known = sample_shapes.get(value.name, ())
+    shape = shape_of(value)
+    if shape is None:
+        shape = (None,) * len(known)
+    if len(known) == len(shape):
+        shape = (*shape[:1], *(k if length is None else length for length, k in zip(shape[1:], known[1:], strict=True)))
+    return TensorSpec(value.name, dtype, shape)

@@ -20,7 +20,7 @@ from evaluation.metrics.claim import Claim
 from evaluation.outputs import OutputFacts
 from evaluation.splits import Splits, split
 from network.graph import Network, TensorSpec
-from network.memory import estimate_memory
+from network.memory import normalised_memory
 from network.normalise import load
 from network.opset import TARGET_OPSET
 from pipeline.analysis import Analysis, Scores
@@ -304,7 +304,9 @@ class Inputs:
 
     @cached_property
     def _batch_bytes(self) -> int:
-        return max(estimate_memory(self.network.proto, self.static_batch or 1).activation_bytes, 1)
+        network = self.network
+        estimate = normalised_memory(network.proto, self.static_batch or 1, network.sample_shapes)
+        return max(estimate.activation_bytes, 1)
 
 
 def _clamp(fitting: int, most: int) -> int:
