@@ -257,6 +257,7 @@ class ReportConfig:
     """What the report of the job shows; `request` is the request of the API as it was understood."""
 
     space: SpaceConfig
+    damage: DamageConfig
     method: str
     request: Mapping[str, Any] = field(compare=False)
 
@@ -327,7 +328,7 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
         agreement=analysis if searches else None,
         plan=plan if searches else None,
         certify=CertifyConfig(samples, space, budget, whole, timing if measures else None),
-        report=ReportConfig(space, method, request.model_dump(mode="json")),
+        report=ReportConfig(space, damage, method, request.model_dump(mode="json")),
     )
 
 

@@ -14,6 +14,7 @@ from pipeline.config import ReportConfig
 from pipeline.context import Context
 from pipeline.foreign_plans import UploadedTensors, aimet_encodings, tensor_overrides
 from pipeline.methods import scores_of
+from pipeline.output_rows import output_rows
 from pipeline.plan_rows import PlanFacts, Search, activation_rows, layer_rows
 from pipeline.results import number, unpack
 from pipeline.search_space import SearchSpace
@@ -47,6 +48,7 @@ def report(context: Context, config: ReportConfig) -> JobResult:
         "bit_operations": sum(layer["bit_operations"] for layer in layers),
         "latency": _latency(space, layers, certified["latency"]),
         "predicted_damage": None if search is None else space.problem.total(Quantity.DAMAGE, facts.plan),
+        "outputs": output_rows(context, config.damage),
         "certificate": certificate,
         "audit": certified["audit"],
         "search": None if search is None else search.document["search"],
@@ -102,9 +104,11 @@ def _reason(outcome: str, certificate: Mapping[str, Any], search: Search | None)
     if outcome == "met":
         return None
     measured = certificate["drop"] if certificate["confidence"] is None else certificate["high"]
+    worst = max(certificate["claims"], key=lambda claim: claim["drop"] / (claim["max_drop"] or 1.0))
+    of = "" if len(certificate["claims"]) == worst["parts"] == 1 else f" of {worst['part'] or worst['outputs'][0]}"
     missed = (
         f"misses the budget by {measured - certificate['max_drop']:.4f} on the held-out samples "
-        f"({certificate['metric']} drop {measured:.4f}, allowed {certificate['max_drop']:g})"
+        f"({certificate['metric']} drop{of} {measured:.4f}, allowed {certificate['max_drop']:g})"
     )
     if search is None:
         return (
