@@ -61,6 +61,17 @@ class MetricOptions(Strict):
     scores: OutputName | None = Field(default=None, description="Detection: the output with scores.")
     classes: OutputName | None = Field(default=None, description="Detection: the output with classes.")
     box_format: Literal["xyxy", "cxcywh", "yxyx", "xywh"] | None = Field(default=None, description="Detection.")
+    nms_iou: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="Detection: boxes of a class that overlap more are one."
+    )
+    count: OutputName | None = Field(default=None, description="Detection: the output with numbers of detections.")
+    objectness: bool | None = Field(default=None, description="Detection: whether a score of any object comes first.")
+    activation: Literal["none", "sigmoid", "softmax"] | None = Field(
+        default=None, description="Detection: what makes probabilities from the scores."
+    )
+    background: Literal["none", "first", "last"] | None = Field(
+        default=None, description="Detection: the class that is no object."
+    )
     higher_is_better: bool | None = Field(default=None, description="A metric of your own; null: yes.")
 
     @model_serializer(mode="wrap")
