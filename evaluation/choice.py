@@ -205,7 +205,7 @@ def _options(name: str, given: Mapping[str, Any], fact: OutputFacts, question: Q
     if "threshold" in metric_of(name).options and "threshold" not in options and not fact.class_like:
         # once for the whole job: parts of the samples might look otherwise
         output = question.outputs[fact.name]
-        within = output.dtype.kind == "f" and bool(((output >= 0) & (output <= 1)).all())
+        within = output.dtype.kind == "f" and float(output.min()) >= 0 and float(output.max()) <= 1
         options["threshold"] = 0.5 if within else 0.0
     if "axis" not in metric_of(name).options or "axis" in options or fact.axis is None:
         return options
