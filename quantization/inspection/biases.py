@@ -13,6 +13,7 @@ from quantization.inspection.matching import Match, cosine
 _LEAST_BIAS = 1e-3
 # a weight whose relative error is below this needs no correction of its bias that anybody could see
 _FINE = 0.02
+_SAME = 0.98  # of the cosine
 
 
 def wrong_bias(pair: Match, close: Closeness, rows: NDArray[np.float64] | None) -> Finding | None:
@@ -40,6 +41,8 @@ def wrong_bias(pair: Match, close: Closeness, rows: NDArray[np.float64] | None) 
     if not got.any():
         text = "nothing is added behind this layer; the float network adds a bias: keep it, as int32 or as float"
         return note("bias_missing", name, text) if is_unsure else defect("bias_missing", name, text)
+    if rows is not None and cosine(wanted, got) > _SAME:
+        return None  # the factors of a layer are known up to one for all its channels
     difference = float(np.linalg.norm(got - wanted)) / norm
     multiple = float(np.vdot(got, wanted)) / norm**2
     rest = float(np.linalg.norm(got - multiple * wanted)) / norm

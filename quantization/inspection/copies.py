@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from onnx import ModelProto, TensorProto
 
@@ -86,22 +86,18 @@ def stays_float(
             f"{len(rounded)} weights are stored as float32 ({size / max(total, 1):.0%} of the bytes) and rounded when "
             "the file is loaded: it is as large as the float one; store their codes",
         )
-    done = _kinds(w for w in after if not w.stored.is_float)
-    from_float = {id(p.quantized): p.float for p in pairs}
-    for weight in plain:
-        share = weight.stored.size_bytes / max(total, 1)
-        if share > _MOST_FLOAT and weight.kind in done and not weight.path and id(weight) in from_float:
-            yield defect(
-                code,
-                weight.name,
-                f"this weight alone is {share:.0%} of the file and stays float32, while others of its kind "
-                f"({weight.kind}) are quantized; quantize it too",
-            )
+    done = {w.kind for w in after if not w.stored.is_float}
+    from_float = {id(p.quantized) for p in pairs}
+    left = [w for w in plain if w.kind in done and not w.path and id(w) in from_float]
+    share = sum(w.stored.size_bytes for w in left) / max(total, 1)
+    if share > _MOST_FLOAT:
+        yield defect(
+            code,
+            ", ".join(w.name for w in left[:5]),
+            f"{len(left)} weights stay float32, {share:.0%} of the bytes, while others of their kinds "
+            f"({', '.join(sorted({w.kind for w in left}))}) are quantized; quantize them too",
+        )
     if plain:
         share = sum(w.stored.size_bytes for w in plain) / max(total, 1)
         names = ", ".join(w.name for w in sorted(plain, key=lambda w: -w.stored.size_bytes)[:5])
         yield note(code, names, f"{len(plain)} weights stay float32: {share:.0%} of the bytes")
-
-
-def _kinds(weights: Iterator[Weight]) -> Mapping[str, None]:
-    return dict.fromkeys(weight.kind for weight in weights)

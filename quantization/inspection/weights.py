@@ -36,11 +36,14 @@ _SUFFIXES = re.compile(
     r"(_quantized|_dequantized|_DequantizeLinear(_Output)?|_QuantizeLinear(_Output)?|_qdq|_updated|_dq|_deq|_quant|_int|_q"
     r"|_fp16|_Q\d+\w*|_DQ_Q\d+|_weight_DQ|_MatMul|_transposed?)(_\d+)?$"
 )
+# and what ONNX Runtime puts before the name of one that it folds something into
+_PREFIXES = re.compile(r"^\w+Fusion_(W|B|BN_B)_")
 _MADE_UP = re.compile(r"^(onnx::\w+|val|const|t|fn|_val|_?[Cc]onstant\w*|[A-Z]\w*)?_*\d+$")
 
 
 def plain_name(name: str) -> str:
-    """A name without what tools put behind it."""
+    """A name without what tools put before and behind it."""
+    name = _PREFIXES.sub("", name)
     while (shorter := _SUFFIXES.sub("", name)) and shorter != name:
         name = shorter
     return name
