@@ -80,6 +80,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "calibration_activations_not_finite": ErrorClass(422, "The model gives values that are not finite for these data"),
     "export_too_large": ErrorClass(422, "The quantized file would be larger than ONNX allows"),
     "quantized_file_invalid": ErrorClass(500, "The quantized file does not match the plan"),
+    "quantized_file_not_runnable": ErrorClass(422, "ONNX Runtime does not load the quantized file"),
     "metric_not_applicable": ErrorClass(422, "The metric does not fit the model or the data"),
     # jobs
     "out_of_memory": ErrorClass(507, "The job needs more memory than its worker may use"),
