@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from app.schemas.certificate_request import CertificateRequest
 from app.schemas.job_request import JobRequest, LatencyTable
 from app.schemas.job_request import LayerConstraint as LayerConstraintModel
 from app.schemas.plan import AppliedPlan
@@ -44,11 +45,15 @@ class Nothing:
 
 @dataclass(frozen=True, slots=True)
 class SampleConfig:
-    """How the samples are split, and how much may be alive at once: in one run, and kept at one cut of the network."""
+    """How the samples are split, and how much may be alive at once: in one run, and kept at one cut of the network.
+
+    `as_uploaded`: the network is only run, as it was sent, and nothing is chosen on the samples that splits them.
+    """
 
     seed: int
     run_bytes: int = RUN_BYTES
     kept_bytes: int = KEPT_BYTES
+    as_uploaded: bool = False
 
     @classmethod
     def of(cls, seed: int, memory_limit_bytes: int | None) -> SampleConfig:
@@ -281,7 +286,7 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
         ConstraintImpossible: the target of the request takes no opset as new as it asks for.
     """
     samples = SampleConfig.of(request.seed, machine.memory_limit_bytes)
-    formats, space, budget = _formats(request), _space(request), _budget(request)
+    formats, space, budget = _formats(request), _space(request), budget_of(request)
     method, weights = request.sensitivity.method, request.weights
     squared_error = request.budget.metric == "cosine"
     searches, timing = request.plan is None, TimingConfig(processor(), machine.threads)
@@ -310,7 +315,7 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
         normalise=Nothing(),
         reference=samples,
         resolve=ResolveConfig(samples, formats, space, method),
-        claims=_claims(request, samples, budget),
+        claims=claims_of(request, samples, budget),
         latency=latency,
         calibrate=CalibrateConfig(samples, _candidates(formats), weights.rounding == "gptq", ranges),
         cross_layer=analysis if searches else None,
@@ -369,7 +374,7 @@ def _space(request: JobRequest) -> SpaceConfig:
     return SpaceConfig(request.objective, Limits(**request.limits.model_dump()), export)
 
 
-def _claims(request: JobRequest, samples: SampleConfig, budget: BudgetConfig) -> ClaimsConfig:
+def claims_of(request: JobRequest | CertificateRequest, samples: SampleConfig, budget: BudgetConfig) -> ClaimsConfig:
     outputs = {
         name: OutputChoice(
             output.weight,
@@ -383,7 +388,7 @@ def _claims(request: JobRequest, samples: SampleConfig, budget: BudgetConfig) ->
     return ClaimsConfig(samples, budget, chosen, outputs)
 
 
-def _budget(request: JobRequest) -> BudgetConfig:
+def budget_of(request: JobRequest | CertificateRequest) -> BudgetConfig:
     budget = request.budget
     return BudgetConfig(budget.max_drop, DropKind(budget.kind), budget.confidence)
 
