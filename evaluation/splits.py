@@ -14,7 +14,7 @@ HELD_OUT_SHARE = 0.3
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Indices of the samples of each part, int64, disjoint; together they are all samples.
+    """Indices of the samples of each part, int64, disjoint unless `undivided`; together they are all samples.
 
     `calibration` gives ranges and rounding, `search` the scores of candidates and the accuracy during the search,
     `held_out` the certificate alone.
@@ -56,6 +56,13 @@ def split(samples: int, seed: int, labels: NDArray[np.int64] | None = None) -> S
         search=order[calibration : samples - held_out].copy(),
         held_out=order[samples - held_out :].copy(),
     )
+
+
+def undivided(samples: int) -> Splits:
+    """All samples for the certificate, of a network that was made elsewhere: nothing here is chosen by what it does on
+    them. `search` is the same samples, on which the float network alone is looked at, and `calibration` empty."""
+    every = np.arange(samples, dtype=np.int64)
+    return Splits(calibration=every[:0].copy(), search=every.copy(), held_out=every.copy())
 
 
 def _interleaved(

@@ -1,4 +1,4 @@
-"""One job as a library call: `plan` searches for a plan, `apply` takes one as it is.
+"""One job as a library call: `plan` searches for a plan, `apply` takes one as it is, `certify` a quantized file.
 
     result = pipeline.plan("network.onnx", "samples.npz", {"budget": {"max_drop": 0.01}})
     Path("quantized.onnx").write_bytes(result.model)
@@ -22,7 +22,7 @@ import torch
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
-from app.schemas.parsing import merge, parse_request
+from app.schemas.parsing import merge, parse_certificate_request, parse_request
 from app.schemas.plan import applied_request
 from pipeline.events import Report, silent
 from pipeline.run import run
@@ -87,6 +87,29 @@ def apply(
     return _call(model, data, merge(applied_request(plan), request or {}), cache, progress, machine)
 
 
+def certify(
+    float_model: Model,
+    quantized: Model,
+    data: Data = None,
+    request: Request = None,
+    *,
+    cache: str | Path | Store | None = None,
+    progress: Report = silent,
+    machine: Machine | None = None,
+) -> JobResult:
+    """What a quantized file of anybody's making loses against its float model, and what is wrong with it.
+
+    Both are run as they are, so that any operator of ONNX Runtime may stand in them.
+
+    Args:
+        float_model, quantized: ONNX files, or their bytes, with the same inputs.
+        request: what `POST /v1/certificates` takes, without the ids of the uploads.
+
+    Otherwise, and for what it raises, see `plan`. The result has a `report`, and neither plan nor model.
+    """
+    return _call(float_model, data, request or {}, cache, progress, machine, quantized)
+
+
 def audit(file: str | Path | bytes) -> dict[str, Any]:
     """What a quantized ONNX file, or its bytes, holds: every weight and activation as it is stored.
 
@@ -120,13 +143,18 @@ def _call(
     cache: str | Path | Store | None,
     progress: Report,
     machine: Machine | None,
+    quantized: Model | None = None,
 ) -> JobResult:
     """A job on files, bytes or arrays; what is not a file is written to a folder that goes with the call."""
     machine = machine or Machine(threads=len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory(prefix="bitbudget-") as folder, _threads_of(machine):
-        given = {"model": _model_file(model, Path(folder)), "dataset": _data_file(data, Path(folder))}
+        given = {"model": _model_file(model, Path(folder), "model"), "dataset": _data_file(data, Path(folder))}
+        if quantized is not None:
+            given["quantized"] = _model_file(quantized, Path(folder), "quantized")
         uploads = {kind: upload for kind, upload in given.items() if upload is not None}
-        request = parse_request({**members, **{f"{kind}_id": upload.sha256 for kind, upload in uploads.items()}})
+        ids = {f"{kind}_id": upload.sha256 for kind, upload in uploads.items()}
+        parse = parse_request if quantized is None else parse_certificate_request
+        request = parse({**members, **ids})
         return run(TABLE, request, uploads, cache=cache, progress=progress, machine=machine)
 
 
@@ -142,10 +170,10 @@ def _threads_of(machine: Machine) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _model_file(model: Model, folder: Path) -> Upload:
+def _model_file(model: Model, folder: Path, name: str) -> Upload:
     if not isinstance(model, bytes):
         return Upload.of(Path(model))
-    path = folder / "model.onnx"
+    path = folder / f"{name}.onnx"
     path.write_bytes(model)
     return Upload.of(path)
 
