@@ -19,6 +19,9 @@ Floats = NDArray[np.float64]
 
 # a layer whose values have less in common with the float ones carries next to nothing of them
 _LEAST_COSINE = 0.5
+# so does one whose codes say less than this about a value, unless the float values are as few
+_LEAST_BITS = 1.0
+_MOST_ERROR_OF_FEW = 0.5
 # errors of this many steps (root mean square) are rounding, whatever the row's values are; to nearest leaves 0.29
 _ROUNDING_STEPS = 0.75
 # a mean error of this many steps is a zero point that is off; of codes of 2 bits, the values themselves are skewed
@@ -62,6 +65,14 @@ def wrong_values(pair: Match, close: Closeness) -> Finding | None:
             name,
             f"the dequantized weight has next to nothing of the float one (cosine {close.cosine:.2f}, relative error "
             f"{close.error:.2f}; matched by {pair.by}); expected a cosine near 1: quantize this layer again",
+        )
+    carried = pair.quantized.stored.carried_bits
+    if carried is not None and carried < _LEAST_BITS and close.error > _MOST_ERROR_OF_FEW:
+        return defect(
+            "near_chance_layer",
+            name,
+            f"its codes carry {carried:.2f} bits for each value, stored in {pair.quantized.stored.stored_bits:g}, and "
+            f"leave a relative error of {close.error:.2f}: its scale is too wide, calibrate again",
         )
     rest = float(np.linalg.norm(got - close.multiple * wanted) / np.linalg.norm(wanted))
     if abs(close.multiple - 1) > 0.05 + 1.5 * rest**2:

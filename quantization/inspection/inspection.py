@@ -16,7 +16,7 @@ from quantization.export.audit import audit
 from quantization.formats import CodebookFormat, HadamardFormat, PowerFormat, ScaledFormat
 from quantization.inspection.biases import wrong_bias
 from quantization.inspection.closeness import Closeness, closeness, wrong_values
-from quantization.inspection.copies import all_bytes, stays_float, stored_twice
+from quantization.inspection.copies import all_bytes, float_bytes, stays_float, stored_twice
 from quantization.inspection.equalization import compensated
 from quantization.inspection.findings import Finding, note, warning
 from quantization.inspection.interface import exchanged_outputs, interface_differences, vectors
@@ -99,7 +99,7 @@ def inspect(float_model: ModelProto, quantized_model: ModelProto) -> Inspection:
     findings += _unmatched([f.name for f in floats if id(f) not in matched], unmatched, unreadable)
     findings += slow_kernels(runs)
     by_float = {id(pair.float): pair for pair in pairs}
-    plain = sum(w.stored.size_bytes for w in quantized if w.stored.is_float and w.stored.stored_bits >= 32)
+    plain = float_bytes(w for w in quantized if w.stored.stored_bits >= 32)
     return Inspection(
         weights=tuple(_inspected(f, by_float.get(id(f)), close, f.name in equalized) for f in floats),
         unmatched=tuple(unmatched),
