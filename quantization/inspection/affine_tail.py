@@ -40,8 +40,8 @@ class Tail:
     is_saturated: bool
 
 
-def scale_behind(scope: Scope, node: NodeProto) -> str:
-    """The constant that scales a weight of integers behind the node that reads it, empty where there is none.
+def scale_behind(scope: Scope, node: NodeProto, zero_point: str) -> tuple[str, str]:
+    """The constants that scale and shift a weight of integers behind the node that reads it, empty where none do.
 
     MatMulInteger and ConvInteger give sums of integers, which a Cast and a Mul with the product of two scales follow,
     the input's and the weight's in this order. What a Gather of integers gives is read with its scale beside.
@@ -52,16 +52,18 @@ def scale_behind(scope: Scope, node: NodeProto) -> str:
             kind, places = reader.op_type, list(reader.input)
             if node.op_type != "Gather":
                 if kind == "Mul":
-                    return _scale_of_product(scope, next((n for n in places if n != value), ""), 1)
+                    return _scale_of_product(scope, next((n for n in places if n != value), ""), 1), zero_point
             elif kind == "DequantizeLinear" or kind.startswith("QLinear") or kind == "QGemm":
-                scale = next(iter(places[places.index(value) + 1 :]), "")
+                scale, point = (*places[places.index(value) + 1 :], "", "")[:2]
                 if scope.is_constant(scale):
-                    return str(scale)
+                    return scale, point
             elif kind in ("MatMulInteger", "ConvInteger"):
-                return _scale_of_product(scope, _factor_behind(scope, reader), 0)
+                place = places.index(value)
+                point = (*places[2 + place :], "")[0]
+                return _scale_of_product(scope, _factor_behind(scope, reader), place), point
             if kind in _PASSING | _MOVING and reader.output and len(open_values) < _MOST_FOLLOWED:
                 open_values.append(reader.output[0])
-    return ""
+    return "", ""
 
 
 def _factor_behind(scope: Scope, node: NodeProto) -> str:

@@ -137,7 +137,7 @@ def _wrong_rows(pair: Match, wanted: Floats, got: Floats) -> NDArray[np.intp]:
 def _expected(pair: Match, wanted: Floats) -> float | None:
     """The relative error of rounding to nearest over the range of the tensor, or of each row, at the bits in use."""
     stored = pair.quantized.stored
-    if not stored.granularity or not 1 <= stored.used_bits <= 16 or (pair.step is None and not stored.is_float):
+    if not stored.granularity or not 0.9 < stored.used_bits <= 16 or (pair.step is None and not stored.is_float):
         return None
     largest = np.abs(wanted).max(axis=1, keepdims=True) if stored.granularity != "tensor" else np.abs(wanted).max()
     errors = np.minimum(2 * largest / (2**stored.used_bits - 1) / np.sqrt(12), np.sqrt((wanted**2).mean()))

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 
-from quantization.errors import FileNotAudited
+from network.onnx_graph import is_external, messages
+from quantization.errors import FileNotAudited, FileNotInspected
 from quantization.export.audit import audit
 from quantization.formats import CodebookFormat, HadamardFormat, PowerFormat, ScaledFormat
 from quantization.inspection.biases import wrong_bias
@@ -68,8 +69,9 @@ def inspect(float_model: ModelProto, quantized_model: ModelProto) -> Inspection:
     """Read `quantized_model` against `float_model`; both are left as they are.
 
     Raises:
-        FileNotInspected: ONNX Runtime does not load the quantized file.
+        FileNotInspected: ONNX Runtime does not load the quantized file, or its values lie outside of it.
     """
+    _check_whole(quantized_model)
     runs = kernels(quantized_model)
     before, after = without_functions(float_model), without_functions(quantized_model)
     floats, _ = weights_of(before)
@@ -110,6 +112,16 @@ def inspect(float_model: ModelProto, quantized_model: ModelProto) -> Inspection:
         quantized_bytes=quantized_model.ByteSize(),
         float_share=plain / max(total, 1),
     )
+
+
+def _check_whole(model: ModelProto) -> None:
+    """No values outside of the file: ONNX Runtime would read whatever path it names."""
+    outside = [m.name for m in messages(model) if isinstance(m, TensorProto) and is_external(m)]
+    if outside:
+        raise FileNotInspected(
+            f"{len(outside)} tensors have their values outside of the quantized file, among them {outside[0]}; save it "
+            "as one file, with onnx.save_model(..., save_as_external_data=False)"
+        )
 
 
 def _inspected(weight: Weight, pair: Match | None, close: dict[str, Closeness], is_equalized: bool) -> InspectedWeight:

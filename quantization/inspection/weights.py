@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import numpy as np
@@ -189,7 +189,8 @@ def _grid(scope: Scope, node: NodeProto, operand: Operand, tensors: list[str]) -
         raise ValueError(operand.value)
     is_integer = kind.dtype.kind in "iu" or kind.dtype.name in ("int4", "uint4", "int2", "uint2")
     if operand.integers is Integers.SCALED_BEHIND and is_integer:
-        scale = scale_behind(scope, node)
+        scale, point = scale_behind(scope, node, operand.zero_point)
+        operand = replace(operand, zero_point=point)
         if not scale:
             if operand.kind != "Gather":
                 _fail(operand.value)
@@ -342,8 +343,8 @@ def _is_middle(points: Array, bits: int) -> bool:
 
 
 def _bits_of(codes: Array) -> float:
-    """What the range of the codes that occur needs."""
-    return float(max(1, int(codes.max() - codes.min()).bit_length())) if codes.size else 0.0
+    """What the range of the codes that occur needs: codes from -8 to 7 need 4, from -64 to 64 need 7.01."""
+    return round(float(np.log2(int(codes.max()) - int(codes.min()) + 1)), 2) if codes.size else 0.0
 
 
 def _entropy(codes: Array) -> float:
