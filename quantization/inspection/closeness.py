@@ -107,7 +107,7 @@ def _shifted(pair: Match, wanted: Floats, got: Floats) -> Finding | None:
     steps = (got - wanted) / np.where(step > 0, step, np.inf)
     mean = float(steps.mean())
     few = pair.quantized.stored.used_bits < 3
-    if abs(mean) <= (_MEAN_STEPS_OF_FEW if few else _MEAN_STEPS):
+    if abs(mean) <= (_MEAN_STEPS_OF_FEW if few else _MEAN_STEPS) or float(steps.std()) > max(1.0, abs(mean)):
         return None
     return defect(
         "scale_wrong",

@@ -40,7 +40,7 @@ def zeroed(codes: np.ndarray) -> np.ndarray:
     ("ending", "change", "code", "word"),
     [
         ("c2.weight_scale", lambda scale: 1.3 * scale, "scale_wrong", "1.300 times"),
-        ("c2.weight_scale", lambda scale: scale[::-1], "scale_wrong", "channels|rounding at|times"),
+        ("c2.weight_scale", lambda scale: scale[::-1], "scale_wrong", "channels"),
         ("c2.weight_quantized", zeroed, "scale_wrong", "1 of 16 channels are wrong|first 3;"),
         ("c2.weight_quantized", lambda codes: np.clip(codes, -60, 60), "scale_wrong", "times|rounding at"),
         ("c2.weight_quantized", lambda codes: codes[::-1], "near_chance_layer", "cosine"),
