@@ -124,7 +124,8 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
     with _onnx_errors("onnx.checker"):
         onnx.checker.check_model(model.SerializeToString())
     _check_interface(model.graph)
-    require_inference(model)
+    with _onnx_errors("reading how layers are used"):
+        require_inference(model)
     with _onnx_errors("shape inference"):
         onnx.shape_inference.infer_shapes(shape_skeleton(model), strict_mode=True)
     _check_memory(model, limits.max_memory_bytes)
