@@ -111,8 +111,10 @@ class Reference:
         return [feed for feed, _ in self._expected]
 
     def difference(self, model: bytes) -> str | None:
-        """In what `model`, an ONNX file, differs from the uploaded file: names, types, free axes of inputs, values; None where in
-        nothing."""
+        """In what `model`, an ONNX file, differs from the uploaded file: names, types, free axes of inputs, values.
+
+        None where in nothing.
+        """
         try:
             session = _session(model, self._threads, True)
             if why := _unlike_interface(self._interface, _interface(session)):
