@@ -1,0 +1,1 @@
+"""Whether certificates can be trusted: a zoo of trained networks, an independent check of each, and coverage."""
