@@ -232,7 +232,7 @@ class Attentive(nn.Module):
 @entry
 def transformer() -> Entry:
     """A small transformer with labels; the exporter of torch.export."""
-    network = trained(Attentive, digit_samples, by_class, steps=500)
+    network = trained(Attentive, digit_samples, by_class, steps=1000, rate=8e-3)
     example = {"image": digit_samples(np.random.default_rng(0), 2)["image"]}
     model = exported(network, example, ["logits"], dynamo=True)
     return made(

@@ -99,8 +99,9 @@ PRESENTS = [name.replace("past", "present") for name in PASTS]
 def cached_samples(rng: np.random.Generator, samples: int) -> dict[str, Array]:
     """Four new tokens after eight whose keys and values the network made; `labels.logits` are the tokens after them."""
     ids = text_samples(rng, samples)["text"]
+    network = language_model()
     with torch.no_grad():
-        _, *past = language_model()(torch.from_numpy(ids[:, :PAST]), *empty(samples))
+        _, *past = network(torch.from_numpy(ids[:, :PAST]), *empty(samples))
     return {
         "ids": ids[:, PAST:-1],
         **{name: value.numpy() for name, value in zip(PASTS, past, strict=True)},
@@ -125,7 +126,7 @@ def decoder_cache() -> Entry:
             "presents": max(unexplained(before[p][:, :, PAST:], after[p][:, :, PAST:]) for p in PRESENTS),
         }
 
-    broken = {"changed": 0.15, "accuracy": 0.1, "nats": 0.25, "presents": 0.15}
+    broken = {"changed": 0.15, "accuracy": 0.1, "nats": 0.25, "presents": 0.25}
     return made("decoder_cache", "decoder with cache", model, cached_samples, check, broken, max_drop=0.05, truth=False)
 
 

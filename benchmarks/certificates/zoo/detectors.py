@@ -142,7 +142,7 @@ def yolo() -> Entry:
         x, y = before["output0"], after["output0"]
         return {**against_float(of_one_tensor(x), of_one_tensor(y)), "unexplained": unexplained(x, y, 1)}
 
-    broken = {"detections": 0.15, "unexplained": 0.2}
+    broken = {"detections": 0.15, "unexplained": 0.1}
     return made("yolo", "detector, one output", model, image_samples, check, broken, samples=600)
 
 
@@ -184,7 +184,7 @@ def ssd() -> Entry:
         shares = [unexplained(before[name], after[name], -1) for name in ("boxes", "scores")]
         return {**against_float(read(before), read(after)), "unexplained": max(shares)}
 
-    broken = {"detections": 0.15, "unexplained": 0.2}
+    broken = {"detections": 0.15, "unexplained": 0.1}
     return made("ssd", "detector, several outputs", model, image_samples, check, broken, samples=600)
 
 
@@ -216,7 +216,7 @@ def face() -> Entry:
         shares = [unexplained(before[name], after[name], -1) for name in ("scores", "offsets")]
         return {**against_float(read(before), read(after)), "unexplained": max(shares)}
 
-    broken = {"detections": 0.15, "unexplained": 0.2}
+    broken = {"detections": 0.15, "unexplained": 0.1}
     return made("face", "detector, several outputs", model, image_samples, check, broken, samples=600)
 
 

@@ -105,7 +105,8 @@ def one_number() -> nn.Module:
         ),
         count_samples,
         loss,
-        steps=400,
+        steps=600,
+        rate=8e-3,
     )
 
 
