@@ -39,9 +39,9 @@ def plain_digits(rng: np.random.Generator, samples: int) -> dict[str, Array]:
     return {"image": digits(rng, samples)[0]}
 
 
-def convolutions(first: int = 1, width: int = 16) -> nn.Sequential:
+def convolutions(width: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(first, width, 3, padding=1),
+        nn.Conv2d(1, width, 3, padding=1),
         nn.ReLU(),
         nn.Conv2d(width, width, 3, padding=2, dilation=2),
         nn.ReLU(),
@@ -58,7 +58,7 @@ def by_target(network: nn.Module, batch: Batch) -> Tensor:
 @entry
 def depth() -> Entry:
     """Metres for each pixel, which the job has no truth for."""
-    network = trained(lambda: convolutions(), depth_samples, by_target, steps=300, batch=32)
+    network = trained(lambda: convolutions(8), depth_samples, by_target, steps=300, batch=32)
     model = exported(network, {"image": depth_samples(np.random.default_rng(0), 2)["image"]}, ["depth"])
 
     def check(before: Arrays, after: Arrays, fresh: Arrays) -> dict[str, float]:
@@ -72,7 +72,7 @@ def depth() -> Entry:
 @entry
 def denoiser() -> Entry:
     """With the clean image as the target; the exporter of torch.export."""
-    network = trained(lambda: convolutions(), noisy_samples, by_target, steps=300, batch=32)
+    network = trained(lambda: convolutions(12), noisy_samples, by_target, steps=300, batch=32)
     example = {"image": noisy_samples(np.random.default_rng(0), 2)["image"]}
     model = exported(network, example, ["clean"], dynamo=True)
 
