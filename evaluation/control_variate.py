@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from evaluation.metrics import Scores, logits_of
+from evaluation.metrics.measurement import Scores
+from evaluation.metrics.pair import logits_of
 
 # How far a new plan is expected to move a margin, relative to plans like it, and the spread around that relative to
 # their root mean square change; fitted by hand on ResNet20, where between 0.7 and 1 both hardly matter.

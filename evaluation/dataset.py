@@ -1,12 +1,13 @@
 """The user's samples: read safely, matched with the graph's inputs, checked, and split once.
 
-Arrays lie in an .npz by graph input name, sample axis first, with optional `labels` (classes) or `targets` (values).
+Arrays lie in an .npz by graph input name, sample axis first, with what is right beside them: `labels` (classes),
+`targets` (values) and `boxes`, each also for one output alone (`labels.NAME`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,10 @@ from evaluation.errors import (
     DatasetTooFewSamples,
     DatasetWrongNames,
 )
+from evaluation.metrics.truth import BOXES, LABELS, TARGETS, Truth
 from network.errors import ShapesNotFixed
 from network.graph import TensorSpec
 
-LABELS = "labels"
-TARGETS = "targets"
 MIN_SAMPLES = 48
 """Fewer cannot be split into calibration, search and held-out samples."""
 _CHUNK_ELEMENTS = 1 << 22
@@ -36,23 +36,23 @@ _CHUNK_ELEMENTS = 1 << 22
 class Dataset:
     """Samples of a network: arrays by graph input name, `[samples, ...]`, in the dtypes of the inputs.
 
-    `labels` are classes, int64 `[samples]`, or `[samples, positions]` for sequences; `targets` are floats
-    `[samples, ...]`; at most one of the two is there.
+    `truth` is what the data say is right.
 
     Raises:
         DatasetSampleCounts: the arrays disagree on the number of samples, or there is none.
     """
 
     inputs: Mapping[str, NDArray[np.generic]]
-    labels: NDArray[np.int64] | None = None
-    targets: NDArray[np.floating] | None = None
+    truth: Truth = field(default_factory=Truth)
 
     def __post_init__(self) -> None:
         shapes = {name: array.shape for name, array in self.inputs.items()}
-        for name, truth in (("the labels", self.labels), ("the targets", self.targets)):
-            if truth is not None:
-                shapes[name] = truth.shape
-        _check_counts(shapes)
+        _check_counts(shapes | {name: array.shape for name, array in self.truth.arrays.items()})
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """Classes of the whole network, int64 `[samples, ...]`."""
+        return self.truth.labels()
 
     @property
     def samples(self) -> int:
@@ -60,19 +60,21 @@ class Dataset:
 
     def take(self, indices: NDArray[np.int64]) -> Dataset:
         """The samples at `indices`, in this order."""
-        return Dataset(
-            {name: array[indices] for name, array in self.inputs.items()},
-            None if self.labels is None else self.labels[indices],
-            None if self.targets is None else self.targets[indices],
-        )
+        return Dataset({name: array[indices] for name, array in self.inputs.items()}, self.truth.take(indices))
 
 
-def read_dataset(path: Path | str, inputs: Sequence[TensorSpec], max_bytes: int) -> Dataset:
+def read_dataset(
+    path: Path | str, inputs: Sequence[TensorSpec], max_bytes: int, extra: Collection[str] = ()
+) -> Dataset:
     """The samples in the .npz at `path`, for a graph with these `inputs`; all arrays take at most `max_bytes`.
 
+    Args:
+        extra: names of further arrays that a metric of one's own reads; they are part of the truth as they are.
+
     Rules:
-        Names: every graph input has its array and there is no other array but `labels` or `targets`; with one graph
-        input its array may have any name.
+        Names: every graph input has its array and there is no other array but `labels`, `targets` and `boxes`, each
+        alone or followed by a dot and the name of an output, and those in `extra`; with one graph input its array may
+        have any name.
         Types: floats go to float inputs of any width as long as they do not overflow, integers to integer inputs as
         long as they fit, booleans anywhere. Integers are not taken for a float input: raw pixels would silently
         stand in for normalised ones.
@@ -84,7 +86,7 @@ def read_dataset(path: Path | str, inputs: Sequence[TensorSpec], max_bytes: int)
     """
     with Archive(path, max_bytes) as archive:
         headers = archive.headers
-        names, truth = _roles(headers, inputs)
+        names, truth = _roles(headers, inputs, extra)
         for spec in inputs:
             _check_shape(headers[names[spec.name]], spec)
         used = {name: headers[name].shape for name in (*names.values(), *truth)}
@@ -95,28 +97,29 @@ def read_dataset(path: Path | str, inputs: Sequence[TensorSpec], max_bytes: int)
                 "calibration, search and held-out samples; a few thousand give a sharp certificate"
             )
         arrays = {spec.name: _convert(archive.read(names[spec.name]), names[spec.name], spec) for spec in inputs}
-        labels = _labels(archive.read(LABELS)) if LABELS in truth else None
-        targets = _targets(archive.read(TARGETS)) if TARGETS in truth else None
-    return Dataset(arrays, labels, targets)
+        right = {name: _true(archive.read(name), name) for name in truth}
+    return Dataset(arrays, Truth(right))
 
 
 def check_labels(labels: NDArray[np.int64], classes: int) -> None:
-    """Labels must be classes of the network, 0 to `classes - 1`.
+    """Labels must be classes of the network, 0 to `classes - 1`, or below 0 where a position does not count.
 
     Raises:
-        DatasetLabelsOutOfRange: names the first label that is not.
+        DatasetLabelsOutOfRange: names the first label that is not; or no label counts.
     """
-    wrong = (labels < 0) | (labels >= classes)
+    lowest, highest = int(labels.min()), int(labels.max())
+    if highest < 0:
+        raise DatasetLabelsOutOfRange(
+            f"all labels are below 0, which marks what does not count; expected classes 0 to {classes - 1}"
+        )
+    wrong = labels >= classes
     if not wrong.any():
         return
     first = _first(wrong)
-    lowest, highest = int(labels.min()), int(labels.max())
     if lowest == 1 and highest == classes:
         remedy = "they seem to count from 1: subtract 1"
-    elif lowest < 0:
-        remedy = "remove samples without a class; ignored positions are not known here"
     else:
-        remedy = "check that the labels belong to this network"
+        remedy = "check that the labels belong to this network; what does not count is marked -1"
     raise DatasetLabelsOutOfRange(
         f"labels[{_index(first)}] is {int(labels[first])}, labels go from {lowest} to {highest}; the network has "
         f"{classes} classes, so expected 0 to {classes - 1}: {remedy}"
@@ -156,12 +159,12 @@ def synthesize(inputs: Sequence[TensorSpec], samples: int, seed: int) -> Dataset
     return Dataset(arrays)
 
 
-def _roles(headers: Mapping[str, ArrayHeader], inputs: Sequence[TensorSpec]) -> tuple[dict[str, str], list[str]]:
-    """Which array feeds which graph input, and which holds the truth. A graph input may itself be called `labels`."""
+def _roles(
+    headers: Mapping[str, ArrayHeader], inputs: Sequence[TensorSpec], extra: Collection[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Which array feeds which graph input, and which hold the truth. A graph input may itself be called `labels`."""
     wanted = [spec.name for spec in inputs]
-    truth = [name for name in (LABELS, TARGETS) if name in headers and name not in wanted]
-    if len(truth) > 1:
-        raise DatasetWrongNames("the data hold both labels and targets; keep the one that the metric needs")
+    truth = [name for name in headers if name not in wanted and (_kind(name) is not None or name in extra)]
     given = [name for name in headers if name not in truth]
     if len(wanted) == 1 and len(given) == 1:
         return {wanted[0]: given[0]}, truth
@@ -172,7 +175,7 @@ def _roles(headers: Mapping[str, ArrayHeader], inputs: Sequence[TensorSpec]) -> 
             f"the data hold the arrays {_listing(given)}, the network's inputs are {_listing(wanted)}"
             + (f"; missing: {_listing(missing)}" if missing else "")
             + (f"; not an input: {_listing(foreign)}" if foreign else "")
-            + ". Save one array for each input under its name, and labels or targets beside them"
+            + ". Save one array for each input under its name, and labels, targets or boxes beside them"
         )
     return {name: name for name in wanted}, truth
 
@@ -226,29 +229,45 @@ def _convert(array: NDArray[np.generic], name: str, spec: TensorSpec) -> NDArray
     return np.ascontiguousarray(array.astype(dtype, copy=False))
 
 
-def _labels(array: NDArray[np.generic]) -> NDArray[np.int64]:
-    if array.ndim not in (1, 2):
+def _kind(name: str) -> str | None:
+    """What an array of the truth is, by its name: `labels.boxes` are labels of the output `boxes`."""
+    kind = name.split(".", 1)[0]
+    return kind if kind in (LABELS, TARGETS, BOXES) else None
+
+
+def _true(array: NDArray[np.generic], name: str) -> NDArray[np.generic]:
+    kind = _kind(name)
+    if array.ndim == 0:
+        raise DatasetShapeMismatch(f"{name} is a single number; expected one entry for each sample")
+    if kind == LABELS:
+        return _labels(array, name)
+    if kind == BOXES and (array.ndim != 3 or array.shape[2] != 4):
         raise DatasetShapeMismatch(
-            f"labels have the shape {_shape(array.shape)}; expected [samples], or [samples, positions] for sequences"
+            f"{name} has the shape {_shape(array.shape)}; expected [samples, boxes, 4], filled up to one number of "
+            "boxes, with labels below 0 where there is none"
         )
+    return array if kind is None else _targets(array, name)
+
+
+def _labels(array: NDArray[np.generic], name: str) -> NDArray[np.int64]:
     if array.dtype.kind == "f":
-        _require_finite(array, LABELS)
+        _require_finite(array, name)
         if (array != np.floor(array)).any() or (np.abs(array) > 2**53).any():
             raise DatasetInvalid(
-                "labels hold numbers that are not whole; expected classes 0, 1, 2, ...: "
+                f"{name} hold numbers that are not whole; expected classes 0, 1, 2, ...: "
                 "save values to be predicted under the name targets"
             )
     elif array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
-        raise DatasetInvalid(f"labels hold {array.max()}; expected classes 0, 1, 2, ...")
+        raise DatasetInvalid(f"{name} hold {array.max()}; expected classes 0, 1, 2, ...")
     return array.astype(np.int64)
 
 
-def _targets(array: NDArray[np.generic]) -> NDArray[np.floating]:
+def _targets(array: NDArray[np.generic], name: str) -> NDArray[np.floating]:
     if array.dtype.kind == "f":
-        _require_finite(array, TARGETS)
+        _require_finite(array, name)
         with np.errstate(over="ignore"):
             single = array.astype(np.float32)
-        _require_finite(single, TARGETS, "in float32")
+        _require_finite(single, name, "in float32")
         return single
     return array.astype(np.float32)
 

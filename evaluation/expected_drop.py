@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from evaluation.metrics import Scores, are_probabilities, logits_of
+from evaluation.metrics.measurement import Scores
+from evaluation.metrics.pair import are_probabilities, logits_of
 
 _LEAST, _MOST = 0.1, 20.0  # temperatures
 

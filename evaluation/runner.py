@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -33,7 +32,6 @@ _FAILURES = (
 class OnnxRunner:
     """One ONNX file on ONNX Runtime's CPU provider.
 
-    The first graph output is *the* output, which every metric is about; no other is computed.
     A graph that fixes its batch size runs in that size, whatever `batch` says; the last batch is filled up with copies
     of its last sample, whose results are dropped. The same file, samples, batch and threads give the same bits.
 
@@ -60,7 +58,7 @@ class OnnxRunner:
             options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = _session(model, options)
         self._inputs = [value.name for value in self._session.get_inputs()]
-        self._output = self._session.get_outputs()[0].name
+        self.output_names = [value.name for value in self._session.get_outputs()]
         fixed = {value.shape[0] for value in self._session.get_inputs() if value.shape}
         sizes = {size for size in fixed if isinstance(size, int)}
         if len(sizes) > 1:
@@ -72,36 +70,65 @@ class OnnxRunner:
         self._cores = SideBySide(1 if self.static_batch else runs, threads)
 
     def first_output(self, inputs: Arrays, batch: int) -> NDArray[np.generic]:
-        """The first output, `[samples, ...]`, for samples `[samples, ...]` by input name.
+        """The first output alone, as `outputs` gives it."""
+        name = self.output_names[0]
+        return self.outputs(inputs, batch, [name])[name]
+
+    def outputs(self, inputs: Arrays, batch: int, names: Sequence[str] | None = None) -> dict[str, NDArray[np.generic]]:
+        """The outputs `[samples, ...]` by name, in the order of the file, for samples `[samples, ...]` by input name.
+
+        Where an output has no sample axis, because its length depends on what is found in the samples, all are computed
+        sample by sample; its arrays are filled up to one shape, with NaN, -1, or 0 where the type has neither.
+
+        Args:
+            names: of the outputs that are wanted; None for all. No other is computed.
 
         Raises:
-            ModelInvalid: the network fails on these samples, or the output has no sample axis.
+            ModelInvalid: the network fails on these samples, or has no sample axis though it fixes its batch.
             ModelTooLarge: a batch takes more memory than this process may use.
             ValueError: inputs are missing, or `batch` is not positive.
         """
-        output: NDArray[np.generic] = np.empty(0)
-
-        def run(feed: Arrays) -> Any:
-            with _runtime_errors("run"):
-                return self._session.run([self._output], feed)[0]
-
+        names = self.output_names if names is None else list(names)
+        outputs: dict[str, NDArray[np.generic]] = {}
         start = 0
         for feed, kept in self._batches(inputs, batch):
             parts = self._cores.parts(0, len(feed[self._inputs[0]]))
-            results = self._cores.map(run, [{name: array[part] for name, array in feed.items()} for part in parts])
-            for part, result in zip(parts, results, strict=True):
-                self._check_sample_axis(result, part.stop - part.start)
-                if start == part.start == 0:
-                    output = np.empty((self._samples(inputs), *result.shape[1:]), result.dtype)
-                elif result.shape[1:] != output.shape[1:]:
-                    raise ModelInvalid(
-                        f"output {self._output!r} changes its shape with the samples: {result.shape[1:]} after "
-                        f"{output.shape[1:]}; expected one shape for all"
-                    )
-                stop = min(part.stop, kept)
-                output[start + part.start : start + stop] = result[: stop - part.start]
+            feeds = [{name: array[part] for name, array in feed.items()} for part in parts]
+            for part, results in zip(parts, self._cores.map(lambda f: self._run(names, f), feeds), strict=True):
+                for name, result in zip(names, results, strict=True):
+                    if not _has_sample_axis(result, part.stop - part.start) or (
+                        name in outputs and result.shape[1:] != outputs[name].shape[1:]
+                    ):
+                        return self._by_sample(inputs, names, name, result)
+                    if name not in outputs:
+                        outputs[name] = np.empty((self._samples(inputs), *result.shape[1:]), result.dtype)
+                    outputs[name][start + part.start : start + min(part.stop, kept)] = result[: kept - part.start]
             start += kept
-        return output
+        return outputs
+
+    def _run(self, names: list[str], feed: Arrays) -> list[NDArray[np.generic]]:
+        with _runtime_errors("run"):
+            results = self._session.run(names, dict(feed))
+        for name, result in zip(names, results, strict=True):
+            if not isinstance(result, np.ndarray):
+                raise ModelInvalid(f"output {name!r} is a {type(result).__name__}; expected a tensor")
+        return list(results)
+
+    def _by_sample(
+        self, inputs: Arrays, names: list[str], odd: str, result: NDArray[np.generic]
+    ) -> dict[str, NDArray[np.generic]]:
+        """All outputs, one sample at a time; `odd` with this `result` is why."""
+        if self.static_batch not in (None, 1):
+            raise ModelInvalid(
+                f"output {odd!r} has the shape {list(result.shape)} for {self.static_batch} samples; expected the "
+                "samples along its first axis: export the network with the batch axis first in every output, or with a "
+                "batch of 1"
+            )
+        single = [
+            self._run(names, {name: np.ascontiguousarray(inputs[name][i : i + 1]) for name in self._inputs})
+            for i in range(self._samples(inputs))
+        ]
+        return {name: _stacked([results[index] for results in single]) for index, name in enumerate(names)}
 
     def _samples(self, inputs: Arrays) -> int:
         missing = [name for name in self._inputs if name not in inputs]
@@ -125,14 +152,26 @@ class OnnxRunner:
                 feed = {name: np.concatenate([a, np.repeat(a[-1:], size - kept, axis=0)]) for name, a in feed.items()}
             yield feed, kept
 
-    def _check_sample_axis(self, result: object, fed: int) -> None:
-        if not isinstance(result, np.ndarray):
-            raise ModelInvalid(f"output {self._output!r} is a {type(result).__name__}; expected a tensor")
-        if result.ndim == 0 or len(result) != fed:
-            raise ModelInvalid(
-                f"output {self._output!r} has the shape {list(result.shape)} for {fed} samples; expected the samples "
-                "along its first axis: export the network with the batch axis first in every output"
-            )
+
+def _has_sample_axis(result: NDArray[np.generic], fed: int) -> bool:
+    return result.ndim > 0 and len(result) == fed
+
+
+def _stacked(results: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
+    """`[samples, ...]` of what each sample gave; where their first axis is always 1 that is the sample's."""
+    if all(result.ndim > 0 and len(result) == 1 for result in results):
+        results = [result[0] for result in results]
+    return filled_up(results, np.max([result.shape for result in results], axis=0))
+
+
+def filled_up(arrays: Sequence[NDArray[np.generic]], shape: Sequence[int]) -> NDArray[np.generic]:
+    """`[len(arrays), *shape]`: each array with what lacks to the shape filled up with NaN, -1 or 0, as its type has."""
+    dtype = arrays[0].dtype
+    padding = {"f": np.nan, "i": -1}.get(dtype.kind, 0)
+    stacked = np.full((len(arrays), *map(int, shape)), padding, dtype)
+    for row, array in zip(stacked, arrays, strict=True):
+        row[tuple(slice(length) for length in array.shape)] = array
+    return stacked
 
 
 def timed_session(model: bytes, inputs: Arrays, threads: int) -> Callable[[], None]:

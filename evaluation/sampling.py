@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.control_variate import Estimate, difference_estimate
-from evaluation.metrics import CONTRIBUTION_BOUNDS, DropKind, Measurement, Metric, Scores
+from evaluation.metrics.measurement import DropKind, Measurement, Scores
 from evaluation.sequential import SequentialTest, Verdict
 
 # before that many samples a standard error says little, and nothing is stopped
@@ -23,7 +23,8 @@ class Sampling:
     """What is known of a drop after some of the samples.
 
     Args:
-        population: the float network measured against itself on all samples: metric and references, [N].
+        population: the float network measured against itself on all samples: metric and references, [N]; one that
+            `can_be_sampled`.
         max_drop: the budget, in the unit of `kind`.
         kind: absolute or relative drop.
         predicted: [N], the contributions that are expected, fixed beforehand; None for no prediction.
@@ -84,13 +85,20 @@ class Sampling:
         return Estimate(drop, residual.stderr / per_sample)
 
 
+def can_be_sampled(population: Measurement) -> bool:
+    """Whether an evaluation may stop before the last sample: the drop is a mean over samples of bounded numbers."""
+    return population.weighted is None and population.bounds is not None
+
+
 def _bounds(population: Measurement) -> tuple[Scores, Scores]:
     """The least and the most that each sample can contribute, [N] each.
 
     Where a sample is either right or wrong, one that the float network has right cannot be won, and none of the others
     lost.
     """
-    if population.metric is Metric.TOP1 and population.counts:
+    if population.bounds is None:
+        raise ValueError(f"{population.metric} has no bounds, and cannot be sampled")
+    low, high = population.bounds
+    if population.counts and low < 0:
         return np.minimum(population.references - 1, 0.0), population.references
-    low, high = CONTRIBUTION_BOUNDS[population.metric]
     return np.full(population.samples, low), np.full(population.samples, high)

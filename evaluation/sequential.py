@@ -23,7 +23,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from evaluation.metrics import Scores
+from evaluation.metrics.measurement import Scores
 
 # chance of a wrong answer, for each of the two answers
 ERROR = 0.01

@@ -18,8 +18,9 @@ from typing import Any
 from app.schemas.job_request import JobRequest, LatencyTable
 from app.schemas.job_request import LayerConstraint as LayerConstraintModel
 from app.schemas.plan import AppliedPlan
+from evaluation.choice import MetricChoice, OutputChoice
 from evaluation.latency import machine as processor
-from evaluation.metrics import DropKind, Metric
+from evaluation.metrics.measurement import DropKind
 from pipeline.methods import DEAR
 from pipeline.stage import Machine
 from planner.problem import Limits, Quantity
@@ -145,7 +146,7 @@ class SpaceConfig:
 
 @dataclass(frozen=True, slots=True)
 class BudgetConfig:
-    """The drop that may be spent; the metric is the one that `resolve` found."""
+    """The drop that may be spent, by the metrics that the stage `claims` names."""
 
     max_drop: float
     kind: DropKind
@@ -165,8 +166,17 @@ class ResolveConfig:
     samples: SampleConfig
     formats: FormatConfig
     space: SpaceConfig
-    metric: Metric | None
     method: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimsConfig:
+    """`metric`: for the whole network, None for one that fits each output; `outputs`: what is said of single ones."""
+
+    samples: SampleConfig
+    budget: BudgetConfig
+    metric: MetricChoice | None
+    outputs: Mapping[str, OutputChoice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +258,9 @@ class JobConfig:
 
     admit: Nothing
     normalise: Nothing
+    reference: SampleConfig
     resolve: ResolveConfig
+    claims: ClaimsConfig
     latency: LatencyConfig | None
     calibrate: CalibrateConfig
     cross_layer: AnalysisConfig | None
@@ -292,12 +304,13 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
         deadline_seconds=search.deadline_seconds,
         deadline_of=None if search.deadline_seconds is None else job_id,
     )
-    metric = None if request.budget.metric is None else Metric(request.budget.metric)
     ranges = RangeMethod(request.activations.ranges)
     return JobConfig(
         admit=Nothing(),
         normalise=Nothing(),
-        resolve=ResolveConfig(samples, formats, space, metric, method),
+        reference=samples,
+        resolve=ResolveConfig(samples, formats, space, method),
+        claims=_claims(request, samples, budget),
         latency=latency,
         calibrate=CalibrateConfig(samples, _candidates(formats), weights.rounding == "gptq", ranges),
         cross_layer=analysis if searches else None,
@@ -354,6 +367,20 @@ def _space(request: JobRequest) -> SpaceConfig:
         halves=request.weights.leftovers == "float16",
     )
     return SpaceConfig(request.objective, Limits(**request.limits.model_dump()), export)
+
+
+def _claims(request: JobRequest, samples: SampleConfig, budget: BudgetConfig) -> ClaimsConfig:
+    outputs = {
+        name: OutputChoice(
+            output.weight,
+            None if output.metric is None else MetricChoice(output.metric, output.options.model_dump()),
+            output.max_drop,
+        )
+        for name, output in request.outputs.items()
+    }
+    metric = request.budget.metric
+    chosen = None if metric is None else MetricChoice(metric, request.budget.options.model_dump())
+    return ClaimsConfig(samples, budget, chosen, outputs)
 
 
 def _budget(request: JobRequest) -> BudgetConfig:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.events import Event, Progress, Report, StageBegan, StageEnded
@@ -22,6 +23,7 @@ class Context:
     Args:
         stages: those that the request needs, in order.
         config: their slices, attributes by the names of the stages; only their keys are made from it.
+        uploads: by kind, one of `UPLOADS`; a model is always there.
         elapsed_seconds: what earlier attempts at the job took; its deadline counts from the first.
     """
 
@@ -29,23 +31,36 @@ class Context:
         self,
         stages: Sequence[Stage],
         config: object,
-        model: Upload,
-        dataset: Upload | None,
+        uploads: Mapping[str, Upload],
         store: Store,
         report: Report,
         machine: Machine,
         elapsed_seconds: float = 0.0,
     ) -> None:
         self.machine = machine
-        self.model_path = model.path
-        self.dataset_path = None if dataset is None else dataset.path
+        self._uploads = dict(uploads)
         self._store = store
         self._report = report
         self._started = time.monotonic() - elapsed_seconds
         self._stage: Stage | None = None
         self._progress: Progress | None = None
         self._clock = ProgressClock(stages)
-        self.keys = stage_keys(stages, config, model.sha256, "" if dataset is None else dataset.sha256)
+        self.keys = stage_keys(stages, config, {kind: upload.sha256 for kind, upload in uploads.items()})
+
+    @property
+    def model_path(self) -> Path:
+        """The uploaded network."""
+        return self._uploads["model"].path
+
+    def path_of(self, kind: str) -> Path | None:
+        """The upload of this kind, None where the job has none.
+
+        Raises:
+            LookupError: the running stage does not name it in `reads`.
+        """
+        self.check_reads((kind,))
+        upload = self._uploads.get(kind)
+        return None if upload is None else upload.path
 
     @cached_property
     def workspace(self) -> Workspace:
@@ -148,9 +163,9 @@ class Context:
         return self._store.store(key, data)
 
 
-def stage_keys(stages: Iterable[Stage], config: object, model_sha256: str, dataset_sha256: str) -> dict[str, str]:
-    """The key of every stage; the digests of the uploads stand for what no stage wrote, "" without a dataset."""
-    keys = dict(zip(UPLOADS, (model_sha256, dataset_sha256), strict=True))
+def stage_keys(stages: Iterable[Stage], config: object, digests: Mapping[str, str]) -> dict[str, str]:
+    """The key of every stage; `digests` of the uploads by kind stand for what no stage wrote."""
+    keys = {kind: digests.get(kind, "") for kind in UPLOADS}
     for stage in stages:
         keys[stage.name] = stage.key(getattr(config, stage.name), keys)
     return keys

@@ -22,7 +22,6 @@ import torch
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
-from app.schemas.job_request import FROM_ELSEWHERE
 from app.schemas.parsing import merge, parse_request
 from app.schemas.plan import applied_request
 from pipeline.events import Report, silent
@@ -125,10 +124,10 @@ def _call(
     """A job on files, bytes or arrays; what is not a file is written to a folder that goes with the call."""
     machine = machine or Machine(threads=len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory(prefix="bitbudget-") as folder, _threads_of(machine):
-        uploads = _model_file(model, Path(folder)), _data_file(data, Path(folder))
-        digests = (None if upload is None else upload.sha256 for upload in uploads)
-        request = parse_request({**members, **dict(zip(FROM_ELSEWHERE, digests, strict=True))})
-        return run(TABLE, request, *uploads, cache=cache, progress=progress, machine=machine)
+        given = {"model": _model_file(model, Path(folder)), "dataset": _data_file(data, Path(folder))}
+        uploads = {kind: upload for kind, upload in given.items() if upload is not None}
+        request = parse_request({**members, **{f"{kind}_id": upload.sha256 for kind, upload in uploads.items()}})
+        return run(TABLE, request, uploads, cache=cache, progress=progress, machine=machine)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 
 from evaluation.control_variate import margins, predicted_losses
 from evaluation.expected_drop import ExpectedDrop
-from evaluation.metrics import DropKind, Measurement, Metric, Scores, are_probabilities, measure
+from evaluation.metrics.claim import Claim, Measured, measure, scale_of
+from evaluation.metrics.measurement import DropKind, Measurement, Outputs, Scores
+from evaluation.metrics.pair import are_probabilities
 from evaluation.runner import OnnxRunner
-from evaluation.sampling import Sampling
+from evaluation.sampling import Sampling, can_be_sampled
 from evaluation.sequential import Verdict
-from network.normalise import dump
-from network.runtime import SideBySide
 from pipeline.config import PlanConfig
 from pipeline.context import Context
 from pipeline.events import PlanEvaluated
 from pipeline.plan_export import export_plan
+from pipeline.reference import reference_outputs, runner_of
 from pipeline.results import pack, unpack
 from pipeline.search_space import SearchSpace
 from pipeline.workspace import Inputs
@@ -32,54 +33,61 @@ _ALL = slice(None)
 
 
 class Comparison:
-    """The float network, whose first output is `float_output` `[samples, ...]`, and its quantized versions on one part
-    of the samples."""
+    """The uploaded network and its quantized versions on one part of the samples.
 
-    def __init__(self, context: Context, inputs: Inputs, samples: NDArray[np.int64], metric: Metric) -> None:
+    Args:
+        samples: indices of the part.
+        outputs: of the uploaded network, by name; None has it run.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        inputs: Inputs,
+        samples: NDArray[np.int64],
+        claims: Sequence[Claim],
+        kind: DropKind,
+        outputs: Outputs | None = None,
+    ) -> None:
         self._context = context
         self._inputs = inputs
         self._part = inputs.dataset.take(samples)
-        self._metric = metric
+        self._claims = claims
+        self._kind = kind
+        self.truth = self._part.truth
 
         def compute() -> bytes:
-            runner = self._runner(dump(inputs.network))
-            return pack({}, {"output": self._output(runner, _ALL)})
+            return pack({}, reference_outputs(context, inputs, samples))
 
-        _, arrays = unpack(context.chunk("float_output", compute))
-        self.float_output = arrays["output"]
-        self.labels = self._part.labels
+        self.float_outputs = unpack(context.chunk("float_outputs", compute))[1] if outputs is None else outputs
 
-    def __call__(self, model: bytes) -> Measurement:
-        """`model` measured against the float network on all samples."""
-        return self._measured(self._output(self._runner(model), _ALL), _ALL)
+    def __call__(self, model: bytes) -> Measured:
+        """`model` measured against the uploaded network on all samples."""
+        return self._measured(self._outputs(runner_of(self._context, self._inputs, model), _ALL), _ALL)
 
-    def of_float(self) -> Measurement:
-        """The float network against itself: what there is to lose, sample by sample."""
-        return self._measured(self.float_output, _ALL)
+    def of_float(self) -> Measured:
+        """The uploaded network against itself: what there is to lose, sample by sample."""
+        return self._measured(self.float_outputs, _ALL)
 
-    def in_order(
-        self, model: bytes, order: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.generic], Measurement]]:
+    def in_order(self, model: bytes, order: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Outputs, Measured]]:
         """The samples in `order`, a batch at a time: their indices, `model`'s outputs, the measurement."""
-        runner = self._runner(model)
+        runner = runner_of(self._context, self._inputs, model)
         for start in range(0, len(order), self._inputs.batch):
             read = order[start : start + self._inputs.batch]
-            output = self._output(runner, read)
-            yield read, output, self._measured(output, read)
+            outputs = self._outputs(runner, read)
+            yield read, outputs, self._measured(outputs, read)
 
-    def _runner(self, model: bytes) -> OnnxRunner:
-        cores = SideBySide.of(self._inputs.batch, self._context.machine.threads, self._inputs.static_batch)
-        return OnnxRunner(model, cores.threads, cores.runs)
-
-    def _output(self, runner: OnnxRunner, samples: NDArray[np.int64] | slice) -> NDArray[np.generic]:
+    def _outputs(self, runner: OnnxRunner, samples: NDArray[np.int64] | slice) -> Outputs:
         self._context.check()
-        output = runner.first_output({name: a[samples] for name, a in self._part.inputs.items()}, self._inputs.batch)
+        names = list(dict.fromkeys(name for claim in self._claims for name in claim.outputs))
+        inputs = {name: array[samples] for name, array in self._part.inputs.items()}
+        outputs = runner.outputs(inputs, self._inputs.batch, names)
         self._context.check()
-        return output
+        return outputs
 
-    def _measured(self, output: NDArray[np.generic], samples: NDArray[np.int64] | slice) -> Measurement:
-        labels = None if self.labels is None else self.labels[samples]
-        return measure(self._metric, self.float_output[samples], output, labels)
+    def _measured(self, outputs: Outputs, samples: NDArray[np.int64] | slice) -> Measured:
+        before = {name: self.float_outputs[name][samples] for name in outputs}
+        return measure(self._claims, before, outputs, self.truth.take(samples), self._kind)
 
 
 class Evaluator:
@@ -99,7 +107,6 @@ class Evaluator:
         context: Context,
         inputs: Inputs,
         space: SearchSpace,
-        metric: Metric,
         config: PlanConfig,
         *,
         report: Callable[[], None],
@@ -108,12 +115,22 @@ class Evaluator:
         self._inputs = inputs
         self._space = space
         self._config = config
-        self._compare = Comparison(context, inputs, inputs.splits.search, metric)
+        claims, reference = context.workspace.claims(), context.workspace.reference()
+        search = inputs.splits.search[: reference.samples]
+        self._compare = Comparison(context, inputs, search, claims, config.budget.kind, reference.outputs)
         self._float = self._compare.of_float()
-        self._margins = _Margins(self._compare, metric) if self._float.counts else None
-        self._expected = None
-        if metric is Metric.TOP1 and self._compare.labels is not None:
-            self._expected = ExpectedDrop.of(self._compare.float_output, self._compare.labels)
+        self._margins, self._expected = None, None
+        single = self._float.single
+        self._sampled = single if single is not None and config.budget.kind is not DropKind.OF_NULL else None
+        if self._sampled is not None and not can_be_sampled(self._sampled):
+            self._sampled = None
+        if self._sampled is not None and self._sampled.counts and claims[0].metric in ("top1", "agreement"):
+            name = claims[0].outputs[0]
+            output = self._compare.float_outputs[name]
+            labels = self._compare.truth.labels(name) if claims[0].metric == "top1" else None
+            self._margins = _Margins(output, labels)
+            if labels is not None:
+                self._expected = ExpectedDrop.of(output, labels)
         self._report = report
 
     def __call__(self, point: PlanPoint, to_the_end: bool) -> Evaluation:
@@ -125,19 +142,47 @@ class Evaluator:
         return Evaluation(**document)
 
     def _measured(self, point: PlanPoint, to_the_end: bool) -> bytes:
-        budget = self._config.budget
         whole = self._config.rounds_whole_plans
         model = export_plan(self._context, self._inputs, self._space, point.plan, rounds_whole_plans=whole).file
+        if self._sampled is None:
+            evaluation, seen = self._read_whole(model), np.zeros(0)
+        else:
+            evaluation, seen = self._read_until_certain(model, point, to_the_end, self._sampled)
+        document = asdict(evaluation)
+        self._context.event(PlanEvaluated({"cost": point.cost, "predicted_damage": point.damage, **document}))
+        return pack(document, {"margins": seen})
+
+    def _read_whole(self, model: bytes) -> Evaluation:
+        """All claims on all samples: what is no mean over samples is known at the end alone."""
+        budget, measured = self._config.budget, self._compare(model)
+        worst = measured.worst(budget.kind, budget.max_drop)
+        claim, part = measured.every[worst]
+        return Evaluation(
+            drop=measured.drop(budget.kind, budget.max_drop),
+            stderr=part.stderr(budget.kind) * scale_of(claim, budget.max_drop),
+            samples=measured.samples,
+            size_bytes=len(model),
+        )
+
+    def _read_until_certain(
+        self, model: bytes, point: PlanPoint, to_the_end: bool, population: Measurement
+    ) -> tuple[Evaluation, Scores]:
+        """The only claim on as many samples as it takes; and the margins of those that were read."""
+        budget = self._config.budget
+        claim = self._float.claims[0]
         predicted = None if self._margins is None else self._margins.predicted(point.damage)
-        sampling = Sampling(self._float, budget.max_drop, budget.kind, predicted)
+        max_drop = budget.max_drop if claim.max_drop is None else claim.max_drop
+        scale = scale_of(claim, budget.max_drop)
+        sampling = Sampling(population, max_drop, budget.kind, predicted)
         conclusive = {Verdict.BEYOND} if budget.confidence else {Verdict.BEYOND, Verdict.WITHIN}
         seed = [self._config.samples.seed, *point.plan.choices]
-        order = np.random.default_rng(seed).permutation(self._float.samples)
-        seen = np.full(self._float.samples, np.nan)
-        losses = np.full(self._float.samples, np.nan)
+        order = np.random.default_rng(seed).permutation(population.samples)
+        seen = np.full(population.samples, np.nan)
+        losses = np.full(population.samples, np.nan)
         verdict = Verdict.OPEN
-        for read, output, measurement in self._compare.in_order(model, order):
-            verdict = sampling.add(measurement, read)
+        for read, outputs, measured in self._compare.in_order(model, order):
+            verdict = sampling.add(measured.every[0][1], read)
+            output = outputs[claim.outputs[0]]
             if self._margins is not None:
                 seen[read] = self._margins.of_output(output, read)
             if self._expected is not None:
@@ -148,33 +193,33 @@ class Evaluator:
         early = sampling.fraction < 1 and verdict in conclusive
         estimate = sampling.estimate()
         evaluation = Evaluation(
-            drop=estimate.mean,
-            stderr=estimate.stderr,
+            drop=estimate.mean * scale,
+            stderr=estimate.stderr * scale,
             samples=sampling.samples,
             size_bytes=len(model),
             fraction=sampling.fraction,
             within=verdict is Verdict.WITHIN if early else None,
-            expected_drop=self._expected_drop(losses),
+            expected_drop=self._expected_drop(losses, population, scale),
         )
-        document = asdict(evaluation)
-        self._context.event(PlanEvaluated({"cost": point.cost, "predicted_damage": point.damage, **document}))
-        return pack(document, {"margins": seen})
+        return evaluation, seen
 
-    def _expected_drop(self, losses: NDArray[np.float64]) -> float | None:
+    def _expected_drop(self, losses: Scores, population: Measurement, scale: float) -> float | None:
         """The mean of those that are known, of the budget's kind; None where none is."""
         if self._expected is None:
             return None
         relative = self._config.budget.kind is DropKind.RELATIVE
-        return float(np.nanmean(losses)) / (self._float.float_value if relative else 1.0)
+        return scale * float(np.nanmean(losses)) / (population.float_value if relative else 1.0)
 
 
 class _Margins:
-    """The margins of the float network and of evaluated plans on all search samples, NaN where a plan was not run."""
+    """The margins of the float network and of evaluated plans on all search samples, NaN where a plan was not run.
 
-    def __init__(self, compare: Comparison, metric: Metric) -> None:
-        output = compare.float_output
-        # the right class is the label, or for the agreement the float network's own
-        labels = compare.labels if metric is Metric.TOP1 else None
+    Args:
+        output: of the float network, `[samples, classes]`.
+        labels: the right classes, None for the float network's own.
+    """
+
+    def __init__(self, output: NDArray[np.generic], labels: NDArray[np.int64] | None) -> None:
         self._classes = np.asarray(output.argmax(-1)) if labels is None else labels
         self._probabilities = are_probabilities(output)
         self._float = self.of_output(output, _ALL)

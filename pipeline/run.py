@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 def run(
     table: Table,
     request: JobRequest,
-    model: Upload,
-    dataset: Upload | None,
+    uploads: Mapping[str, Upload],
     *,
     cache: str | Path | Store | None = None,
     progress: Report = silent,
@@ -30,12 +30,13 @@ def run(
     """Run the stages that have no result yet, and report.
 
     Args:
+        uploads: by kind, one of `UPLOADS`: the model, and what else the request names.
         job_id: a name of the job's own; with it a job that has a deadline finds what an earlier attempt stored.
         elapsed_seconds: what earlier attempts took of the deadline.
     """
     config = table.configure(request, machine, job_id or uuid.uuid4().hex)
     stages = table.needed(config)
-    context = Context(stages, config, model, dataset, _store(cache), progress, machine, elapsed_seconds)
+    context = Context(stages, config, uploads, _store(cache), progress, machine, elapsed_seconds)
     for stage in stages:
         context.run(stage, getattr(config, stage.name))
     return table.report(context, config.report)

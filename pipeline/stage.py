@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # Blobs of another release are not taken for those of this one.
 VERSION = version("bitbudget")
 
-UPLOADS = ("model", "dataset")
-"""What stages read that no stage wrote."""
+UPLOADS = ("model", "dataset", "metric", "quantized")
+"""What stages read that no stage wrote: a network, its samples, a metric of one's own, a quantized file to certify."""
 
 
 @dataclass(frozen=True, slots=True)

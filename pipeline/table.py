@@ -1,17 +1,19 @@
 """The job on one page: the ordered stages, what each reads and writes, and how long it may take.
 
-    admit -> normalise -> resolve -> latency -> calibrate -> cross_layer -> sensitivity -> agreement -> plan
-          -> certify
+    admit -> normalise -> reference -> resolve -> claims -> latency -> calibrate -> cross_layer -> sensitivity
+          -> agreement -> plan -> certify
 
 A request that brings a plan has nothing to search for, and runs the stages without a star:
 
-    admit -> normalise -> resolve -> calibrate -> certify
+    admit -> normalise -> reference -> resolve -> claims -> calibrate -> certify
 
 | stage | writes |
 |---|---|
 | admit | the shape of one sample, after everything that may be wrong with the uploads was looked at |
 | normalise | the network as one ONNX dialect |
-| resolve | the metric, and the formats that the request leaves to each site |
+| reference | the outputs of the uploaded file on the search samples, and what they are |
+| resolve | the formats that the request leaves to each site |
+| claims | the metrics that the certificate is about, and what they cannot see |
 | latency * | what every layer takes in every format; only where the request asks for latencies |
 | calibrate | every weight rounded to every candidate format, or to the one of the request's plan |
 | cross_layer * | the measured damage of every candidate, and the matrix of their interactions |
@@ -39,10 +41,12 @@ from pipeline.stages import (
     agreement,
     calibrate,
     certify,
+    claims,
     cross_layer,
     latency,
     normalise,
     plan,
+    reference,
     resolve,
     sensitivity,
 )
@@ -51,11 +55,14 @@ MINUTES, HOURS, DAY = timedelta(minutes=10), timedelta(hours=6), timedelta(hours
 
 ANALYSED = ("normalise", "calibrate", "dataset")
 SPACE = ("normalise", "resolve", "latency", "calibrate", "dataset")
+MEASURED = (*SPACE, "reference", "claims")
 
 STAGES = (
     Stage("admit", ("model", "dataset"), admit.run, weight=1, time_limit=MINUTES),
     Stage("normalise", ("model", "admit"), normalise.run, weight=1, time_limit=MINUTES),
-    Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=MINUTES, version=4),
+    Stage("reference", ("model", "normalise", "dataset"), reference.run, weight=1, time_limit=HOURS),
+    Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=MINUTES, version=5),
+    Stage("claims", ("normalise", "reference", "dataset"), claims.run, weight=1, time_limit=HOURS),
     Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=HOURS, version=2),
     Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=HOURS, version=5),
     Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=DAY, version=4),
@@ -63,8 +70,10 @@ STAGES = (
     Stage(
         "agreement", (*ANALYSED, "cross_layer", "sensitivity"), agreement.run, weight=10, time_limit=HOURS, version=5
     ),
-    Stage("plan", (*SPACE, "cross_layer", "sensitivity", "agreement"), plan.run, weight=25, time_limit=DAY, version=10),
-    Stage("certify", (*SPACE, "plan"), certify.run, weight=5, time_limit=HOURS, version=6),
+    Stage(
+        "plan", (*MEASURED, "cross_layer", "sensitivity", "agreement"), plan.run, weight=25, time_limit=DAY, version=11
+    ),
+    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=HOURS, version=7),
 )
 
 TABLE = Table(STAGES, configure, report)

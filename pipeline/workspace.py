@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.dataset import Dataset, read_dataset, synthesize
+from evaluation.metrics.claim import Claim
+from evaluation.outputs import OutputFacts
 from evaluation.splits import Splits, split
 from network.graph import Network, TensorSpec
 from network.memory import estimate_memory
@@ -48,7 +50,8 @@ class Job(Protocol):
     """What a workspace reads from: the context of a job."""
 
     machine: Machine
-    dataset_path: Path | None
+
+    def path_of(self, kind: str) -> Path | None: ...
 
     def has(self, stage: str) -> bool: ...
 
@@ -77,7 +80,7 @@ class Workspace:
 
     def dataset(self, specs: tuple[TensorSpec, ...], seed: int) -> Dataset:
         """The uploaded samples for these graph inputs, or without any those that are made from their shapes."""
-        path = self._job.dataset_path
+        path = self._job.path_of("dataset")
 
         def read() -> Dataset:
             if path is None:
@@ -95,7 +98,7 @@ class Workspace:
             network = self.network(opset)
             dataset = self.dataset(tuple(network.inputs), config.seed)
             splits = split(dataset.samples, config.seed, dataset.labels)
-            return Inputs(network, dataset, splits, config, self._job.dataset_path is None)
+            return Inputs(network, dataset, splits, config, self._job.path_of("dataset") is None)
 
         return self._once(("inputs", config, opset), ("normalise", "dataset"), read)
 
@@ -123,6 +126,25 @@ class Workspace:
     def resolved(self) -> dict[str, Any]:
         """The document of the stage `resolve`."""
         return self._once("resolved", ("resolve",), lambda: unpack(self._job.read("resolve"))[0])
+
+    def reference(self) -> Reference:
+        """What the stage `reference` found."""
+
+        def read() -> Reference:
+            document, arrays = unpack(self._job.read("reference"))
+            outputs = {name.removeprefix("output/"): array for name, array in arrays.items()}
+            facts = tuple(map(OutputFacts.of_document, document["facts"]))
+            return Reference(facts, outputs, document["samples"])
+
+        return self._once("reference", ("reference",), read)
+
+    def chosen(self) -> dict[str, Any]:
+        """The document of the stage `claims`."""
+        return self._once("claims", ("claims",), lambda: unpack(self._job.read("claims"))[0])
+
+    def claims(self) -> list[Claim]:
+        """What is measured of every plan."""
+        return [Claim.of_document(document) for document in self.chosen()["claims"]]
 
     def space(self, config: SpaceConfig) -> SearchSpace:
         """The search space of the job, with latencies where the request needs them."""
@@ -159,6 +181,16 @@ class Workspace:
 def most_dataset_bytes(machine: Machine) -> int:
     """A dataset may take half of the memory that the worker may use."""
     return (machine.memory_limit_bytes or 8 * GIB) // 2
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the stage `reference` found: facts about each output of the uploaded file, and its `outputs` on the first
+    `samples` of the search samples, `[samples, ...]` by name."""
+
+    facts: tuple[OutputFacts, ...]
+    outputs: dict[str, NDArray[np.generic]]
+    samples: int
 
 
 @dataclass(frozen=True)
@@ -228,7 +260,7 @@ class Inputs:
         A network is taken for a classifier when the data has labels, and, without labels or targets, when its output
         is one row of at least two numbers for each sample.
         """
-        if self.dataset.targets is not None or squared_error:
+        if self.dataset.truth.targets() is not None or squared_error:
             return Loss.SQUARED_ERROR
         output = self.network.outputs[0]
         if self.dataset.labels is not None or (len(output.shape) == 2 and (output.shape[1] or 2) >= 2):

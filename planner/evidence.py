@@ -155,13 +155,16 @@ class Evidence:
         """Whether the plan was evaluated, whatever damage was predicted of it then."""
         return any(point.plan == plan for point in self._known)
 
-    def evaluate(self, point: PlanPoint, *, to_the_end: bool = False) -> bool:
-        """Measure `point` unless it is known; False, and nothing is measured, once samples or time are used up."""
+    def evaluate(self, point: PlanPoint, *, to_the_end: bool = False, beyond_samples: bool = False) -> bool:
+        """Measure `point` unless it is known; False, and nothing is measured, once samples or time are used up.
+
+        `beyond_samples`: a last resort, for which time counts alone.
+        """
         if point in self._known:
             return True
         spent = sum(evaluation.fraction for evaluation in self._known.values())
         self._out_of_time = self._out_of_time or bool(self._known and self._expired())
-        if self._out_of_time or spent + 1 > self._max_evaluations + _ROUNDING:
+        if self._out_of_time or (not beyond_samples and spent + 1 > self._max_evaluations + _ROUNDING):
             return False
         self._known[point] = self._evaluate(point, to_the_end)
         self._out_of_time = self._known[point].cut_short

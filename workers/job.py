@@ -17,6 +17,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from app.errors import AppError
 from app.lifecycle import claims
 from app.lifecycle.states import Artifact, Claim, Outcome
+from app.schemas.job_request import uploaded_as
 from app.schemas.parsing import parse_request, without_retired
 from app.settings import Settings
 from app.store.blobs import open_blob_to_file, write_bytes
@@ -152,13 +153,10 @@ class _Run:
         request = parse_request(without_retired(claim.request))
         machine = Machine(thread_count(settings.worker_threads), settings.worker_memory_bytes)
         with work_folder(settings.tmp_dir) as folder:
-            model = self._fetch("model", claim.model_id, folder)
-            dataset = None if claim.dataset_id is None else self._fetch("dataset", claim.dataset_id, folder)
             result = run(
                 worker.table,
                 request,
-                model,
-                dataset,
+                {kind: self._fetch(kind, digest, folder) for kind, digest in request.uploads.items()},
                 cache=DatabaseStore(worker.sessions, self._heartbeat.check),
                 progress=self._observer,
                 machine=machine,
@@ -170,7 +168,7 @@ class _Run:
     def _fetch(self, kind: str, digest: str, folder: Path) -> Upload:
         def fetch() -> Path:
             with self._worker.sessions.read() as session:
-                blob = upload_blob(session, kind, digest)
+                blob = upload_blob(session, uploaded_as(kind), digest)
             if blob is None:
                 raise AppError("not_found", f"The {kind} {digest} of this job was removed; upload it again.")
             return open_blob_to_file(self._worker.sessions, blob, folder / kind)

@@ -12,7 +12,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from app.cli.output import Refused
-from app.schemas.job_request import MetricName, Objective
+from app.schemas.budget import MetricName
+from app.schemas.job_request import Objective
 from app.schemas.parsing import merge
 from app.schemas.weights import Granularity, Rounding
 

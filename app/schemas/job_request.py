@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -18,31 +17,11 @@ from pydantic import (
     model_validator,
 )
 
+from app.schemas.budget import Budget, OutputBudgets, Sha256, check_budgets, needs_labels
 from app.schemas.plan import AppliedPlan
 from app.schemas.strict import MAX_LAYERS, LayerName, Strict, refuse
 from app.schemas.weights import OF_CANDIDATES, Bits, BitsList, FormatList, Weights, sorted_once
 
-LABEL_METRICS = ("top1",)
-
-
-def _fraction(value: float) -> float:
-    if value > 1:
-        refuse(
-            "budget_invalid",
-            f"max_drop is a fraction, and {value:g} is above 1; you probably mean {value:g} percent: "
-            f"send {value / 100:g}",
-        )
-    return value
-
-
-def _supported_metric(value: Any) -> Any:
-    if value in ("top5", "sqnr_db", "mse"):
-        refuse("option_not_supported", f"the metric {value} is not supported yet; take top1, agreement, kl or cosine")
-    return value
-
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-MetricName = Literal["top1", "agreement", "kl", "cosine"]
 Objective = Literal["size", "bit_operations", "latency", "accuracy"]
 Milliseconds = Annotated[float, Field(ge=0)]
 # The files of `planner/profiles`; the service reads none of them, so that it needs no library.
@@ -50,37 +29,6 @@ TargetName = Literal["onnxruntime-cpu", "storage-only", "integer-w8-a8", "intege
 
 WIDTHS_OF_TARGETS = {"integer-w8-a8": (8,), "integer-w4w8-a8": (4, 8), "integer-w2w4w8-a4a8": (2, 4, 8)}
 """Widths of weights by target, of those that do not have all of them."""
-
-
-class Budget(Strict):
-    """The accuracy that may be spent, measured on held-out samples."""
-
-    metric: Annotated[MetricName | None, BeforeValidator(_supported_metric)] = Field(
-        default=None,
-        description="top1 needs class labels; agreement (same class as the float model), kl and cosine need none. "
-        "null: top1 with class labels, else agreement for classifiers, else cosine.",
-    )
-    max_drop: Annotated[float, Field(ge=0), AfterValidator(_fraction)] = Field(
-        default=0.01, description="A fraction: 0.01 is one percentage point."
-    )
-    kind: Literal["absolute", "relative"] = Field(
-        default="absolute", description="relative: max_drop is a fraction of the float model's own value."
-    )
-    confidence: Annotated[float, Field(ge=0.5, le=0.999)] | None = Field(
-        default=None,
-        description="The budget must hold for the upper end of the drop's interval at this level; null: for the "
-        "measured drop itself.",
-    )
-
-    @model_validator(mode="after")
-    def _kl_has_no_relative(self) -> Self:
-        if self.metric == "kl" and self.kind == "relative":
-            refuse(
-                "budget_invalid",
-                "kind relative has no meaning for the metric kl: the float model's own value is 0, and so is every "
-                "fraction of it; take kind absolute",
-            )
-        return self
 
 
 class Limits(Strict):
@@ -204,6 +152,9 @@ class JobRequest(Strict):
         default=None, description="Digest of an uploaded dataset; null: inputs are made from the graph's shapes."
     )
     budget: Budget = Budget()
+    outputs: OutputBudgets = Field(
+        default={}, description="What single outputs weigh, and by which metric they are measured, by output name."
+    )
     objective: Objective = Field(
         default="size",
         description="What to make small; accuracy: the drop, within at least one limit. The budget then only says "
@@ -233,6 +184,12 @@ class JobRequest(Strict):
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
+    @property
+    def uploads(self) -> dict[str, str]:
+        """The digests of the uploads that the job reads, by what they are to it."""
+        given = {"model": self.model_id, "dataset": self.dataset_id, "metric": self.budget.metric_id}
+        return {kind: digest for kind, digest in given.items() if digest is not None}
+
     @model_validator(mode="after")
     def _no_search_with_a_plan(self) -> Self:
         fields = type(self).model_fields
@@ -259,11 +216,13 @@ class JobRequest(Strict):
 
     @model_validator(mode="after")
     def _labels_come_with_data(self) -> Self:
-        if self.budget.metric in LABEL_METRICS and self.dataset_id is None:
+        check_budgets(self.budget, self.outputs)
+        metric = needs_labels(self.budget, self.outputs)
+        if metric is not None and self.dataset_id is None:
             refuse(
                 "budget_invalid",
-                f"the metric {self.budget.metric} needs labels, and the request names no dataset; upload one with "
-                "PUT /v1/datasets and give its id as dataset_id, or take agreement, kl or cosine",
+                f"the metric {metric} needs labels, and the request names no dataset; upload one with "
+                "PUT /v1/datasets and give its id as dataset_id, or take agreement, kl or explained",
             )
         return self
 
@@ -292,6 +251,11 @@ class JobRequest(Strict):
                     f'allow wider weights, or keep the layer in float32 with {{"keep": true}}',
                 )
         return self
+
+
+def uploaded_as(kind: str) -> str:
+    """What an upload of a job was sent as: every ONNX file is a model."""
+    return "dataset" if kind == "dataset" else "model"
 
 
 OF_A_SEARCH = ("objective", "limits", "sensitivity", "search", "layers", "latency_table")

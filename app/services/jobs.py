@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from app.errors import AppError
 from app.lifecycle.messages import MessageSender
 from app.lifecycle.states import JobState
-from app.schemas.job_request import FROM_ELSEWHERE, OF_A_SEARCH, WIDTHS_OF_TARGETS, JobRequest
+from app.schemas.job_request import FROM_ELSEWHERE, OF_A_SEARCH, WIDTHS_OF_TARGETS, JobRequest, uploaded_as
 from app.schemas.parsing import merge, parse_request, without_retired
 from app.schemas.weights import ALL_WIDTHS, OF_CANDIDATES, OF_INTEGERS
 from app.store import jobs
@@ -208,9 +208,10 @@ def watch(sessions: Sessions, job_id: str, after: int) -> tuple[JobRow, Sequence
 def _insert(
     session: Session, request: JobRequest, stored: dict[str, Any], parent_id: str | None, announce_after: timedelta
 ) -> JobRow:
-    for kind, upload_id in (("model", request.model_id), ("dataset", request.dataset_id)):
-        if upload_id is not None and find_upload(session, kind, upload_id) is None:
-            raise AppError("not_found", f"no {kind} has the id {upload_id}; upload it with PUT /v1/{kind}s")
+    for kind, upload_id in request.uploads.items():
+        sent_as = uploaded_as(kind)
+        if find_upload(session, sent_as, upload_id) is None:
+            raise AppError("not_found", f"no {kind} has the id {upload_id}; upload it with PUT /v1/{sent_as}s")
     now = clock(session)
     job = JobRow(
         id=uuid.uuid4().hex,

@@ -13,9 +13,11 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.certificate import Certificate, certify
+from evaluation.certificate import Certificate
+from evaluation.certifying import Terms, certify
 from evaluation.latency import Timed
-from evaluation.metrics import Measurement, Metric
+from evaluation.metrics.claim import Measured
+from evaluation.nulls import Blind
 from network.normalise import dump
 from pipeline.candidates import pack_candidates
 from pipeline.config import CertifyConfig, TimingConfig
@@ -23,6 +25,7 @@ from pipeline.context import Context
 from pipeline.file_check import check_file
 from pipeline.plan_evaluation import Comparison
 from pipeline.plan_export import ExportedPlan, export_plan
+from pipeline.reference import samples_that_fit
 from pipeline.results import pack, unpack
 from pipeline.search_space import SearchSpace
 from pipeline.stages.plan import MOST_LOOKS
@@ -39,19 +42,21 @@ def run(context: Context, config: CertifyConfig) -> bytes:
     """The certificate, the exported file of the plan that it is about, and why weights were not rounded anew for it."""
     inputs = context.workspace.inputs(config.samples, config.space.export.opset)
     space = context.workspace.space(config.space)
-    compare = Comparison(context, inputs, inputs.splits.held_out, Metric(context.workspace.resolved()["metric"]))
-    looks: list[tuple[Plan, Measurement, ExportedPlan]] = []
+    held_out = inputs.splits.held_out[: samples_that_fit(context, inputs, inputs.splits.held_out)]
+    claims, kind = context.workspace.claims(), config.budget.kind
+    compare = Comparison(context, inputs, held_out, claims, kind)
+    looks: list[tuple[Plan, Measured, ExportedPlan]] = []
     for plan in _to_certify(context, space):
         model = export_plan(context, inputs, space, plan, rounds_whole_plans=config.rounds_whole_plans)
-        measurement = compare(model.file)
-        looks.append((plan, measurement, model))
-        certificate = _certificate(config, inputs, measurement, len(looks))
+        measured = compare(model.file)
+        looks.append((plan, measured, model))
+        certificate = _certificate(context, config, inputs, measured, len(looks))
         if certificate.met:
             break
         context.progress(len(looks) / MOST_LOOKS)
     else:  # the least drop is the best effort
-        plan, measurement, model = min(looks, key=lambda look: look[1].drop(config.budget.kind))
-        certificate = _certificate(config, inputs, measurement, len(looks))
+        plan, measured, model = min(looks, key=lambda look: look[1].drop(kind, config.budget.max_drop))
+        certificate = _certificate(context, config, inputs, measured, len(looks))
     kept = model.rounded.kept
     document = {
         "choices": list(plan.choices),
@@ -71,17 +76,20 @@ def _to_certify(context: Context, space: SearchSpace) -> list[Plan]:
     return [Plan(tuple(choices)) for choices in document["to_certify"]]
 
 
-def _certificate(config: CertifyConfig, inputs: Inputs, measurement: Measurement, looks: int) -> Certificate:
-    budget = config.budget
-    return certify(
-        measurement,
+def _certificate(
+    context: Context, config: CertifyConfig, inputs: Inputs, measured: Measured, looks: int
+) -> Certificate:
+    budget, chosen = config.budget, context.workspace.chosen()
+    terms = Terms(
         budget.max_drop,
-        kind=budget.kind,
-        confidence=budget.confidence,
+        budget.kind,
+        budget.confidence,
         looks=looks,
         seed=config.samples.seed,
         synthetic=inputs.synthetic,
     )
+    unseen = [Blind(**blind) for blind in chosen["blind_to"]]
+    return certify(measured, terms, nulls=chosen["nulls"], blind_to=unseen)
 
 
 def _timed(context: Context, inputs: Inputs, model: bytes, config: TimingConfig) -> dict[str, dict[str, float]]:

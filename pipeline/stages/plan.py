@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from evaluation.metrics import Metric
 from evaluation.splits import Splits
 from pipeline.config import PlanConfig
 from pipeline.context import Context
+from pipeline.last_resort import try_uniform, uniform_points
 from pipeline.plan_evaluation import Evaluator
 from pipeline.polishing import MeasuredLoss, elapsed_progress, polished
 from pipeline.results import pack
@@ -42,7 +42,7 @@ def run(context: Context, config: PlanConfig) -> bytes:
     context.check()
     evolves = config.search == "evolution"  # which ends with the time
     report = elapsed_progress(context, config.deadline_seconds) if evolves else _counted_progress(context, len(points))
-    evaluator = Evaluator(context, inputs, space, Metric(work.resolved()["metric"]), config, report=report)
+    evaluator = Evaluator(context, inputs, space, config, report=report)
     evidence = Evidence(
         lambda point, to_the_end: evaluator(space.single(point), to_the_end),
         config.budget.max_drop,
@@ -57,7 +57,8 @@ def run(context: Context, config: PlanConfig) -> bytes:
     result = space.single_result(searched)
     points, chosen = [space.single(point) for point in points], result.chosen.point
     # who asks for the least drop gets one look: another plan is not expected to do better
-    looks = [chosen] if config.space.least_drop else to_certify(points, chosen)
+    safest = [space.single(point) for point in uniform_points(space)[:1]]
+    looks = [chosen] if config.space.least_drop else to_certify(points, chosen, safest)
     return pack(
         {
             "to_certify": [list(point.plan.choices) for point in looks],
@@ -100,21 +101,23 @@ def _searched(space: SearchSpace, method: str, points: Sequence[PlanPoint], evid
     if evidence.cheapest() is None:  # also where no level keeps the limits, or the budget
         search_frontier(points, evidence)
     improve_locally(space.joint.problem, space.priced, evidence)
+    try_uniform(space, evidence)
     return evidence.result()
 
 
-def to_certify(points: Sequence[PlanPoint], chosen: PlanPoint) -> list[PlanPoint]:
+def to_certify(points: Sequence[PlanPoint], chosen: PlanPoint, safest: Sequence[PlanPoint] = ()) -> list[PlanPoint]:
     """The chosen plan and what to fall back on, at most `MOST_LOOKS` plans, each dearer than the one before.
 
-    Each has at most `SAFER` of the predicted damage of the one before, but for the last: that is the frontier's last
-    plan, so that no budget is called missed that the safest plan would keep.
+    Each has at most `SAFER` of the predicted damage of the one before, but for the last: that is the `safest`, or else
+    the frontier's last plan, so that no budget is called missed that the safest plan would keep.
     """
     chain = [chosen]
     dearer = [point for point in points if point.cost > chosen.cost and point.damage < chosen.damage]
-    for point in dearer[:-1]:
-        if len(chain) < MOST_LOOKS - 1 and point.damage <= SAFER * chain[-1].damage:
+    last = [point for point in (*safest, *dearer[-1:]) if point.cost > chosen.cost and point.plan != chosen.plan][:1]
+    for point in dearer:
+        if len(chain) < MOST_LOOKS - 1 and point.damage <= SAFER * chain[-1].damage and point not in last:
             chain.append(point)
-    return [*chain, *dearer[-1:]]
+    return [*chain, *(point for point in last if point.plan not in [look.plan for look in chain])]
 
 
 def _evaluated(problem: Problem, plan: EvaluatedPlan) -> dict[str, Any]:

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from evaluation.dataset import check_labels
-from evaluation.errors import DatasetTooFewSamples, MetricNotApplicable
-from evaluation.metrics import Metric, default_metric, measure
-from evaluation.runner import OnnxRunner
+from evaluation.errors import DatasetTooFewSamples
 from evaluation.splits import CALIBRATION_SHARE, MOST_CALIBRATION
 from network.execution import differentiable
-from network.normalise import dump
 from pipeline.allowed_formats import allowed_formats
 from pipeline.config import ResolveConfig
 from pipeline.context import Context
@@ -23,7 +17,7 @@ from planner.errors import MethodNotApplicable
 
 
 def run(context: Context, config: ResolveConfig) -> bytes:
-    """The metric, the formats that the request leaves to every site, and the groups of sites that share one."""
+    """The formats that the request leaves to every site, and the groups of sites that share one."""
     inputs = context.workspace.inputs(config.samples, config.space.export.opset)
     allowed, tied = allowed_formats(inputs.network, config.formats)
     context.workspace.build_space(config.space, allowed, tied).check()
@@ -31,8 +25,7 @@ def run(context: Context, config: ResolveConfig) -> bytes:
     _check_method(config, inputs)
     if needs_gradients(config.method):
         differentiable(inputs.network)  # refuses operators without a rule before anything expensive starts
-    metric = _metric(context, config, inputs)
-    return pack({"metric": metric.value, "allowed": allowed, "tied": tied})
+    return pack({"allowed": allowed, "tied": tied})
 
 
 def _check_method(config: ResolveConfig, inputs: Inputs) -> None:
@@ -66,39 +59,3 @@ def _check_batch(inputs: Inputs) -> None:
         f"the network fixes a batch of {batch:,} samples, but of {inputs.dataset.samples:,} only {there:,} are for "
         f"calibration, less than one batch; {remedy}"
     )
-
-
-def _metric(context: Context, config: ResolveConfig, inputs: Inputs) -> Metric:
-    """The metric that was asked for, or else fits the data; tried on one batch of the search samples.
-
-    Raises:
-        MetricNotApplicable: it cannot be computed from the first output, or not with these labels.
-        DatasetLabelsOutOfRange: labels that are no classes of the network.
-        ModelInvalid: the samples do not lie along the first axis of the first output.
-    """
-    part = inputs.dataset.take(inputs.splits.search[: inputs.batch])
-    output = OnnxRunner(dump(inputs.network), context.machine.threads).first_output(part.inputs, inputs.batch)
-    context.check()
-    name = inputs.network.outputs[0].name
-    if output.dtype.kind != "f":
-        raise MetricNotApplicable(
-            f"the first output {name!r} holds {output.dtype}; every metric needs floats such as logits: export the "
-            "network without ArgMax"
-        )
-    labels = inputs.dataset.labels
-    if config.metric is None and labels is not None and (output.ndim < 2 or output.shape[-1] < 2):
-        raise MetricNotApplicable(
-            f"the data have labels, but the first output {name!r} is {list(output.shape)} for {len(output)} samples, "
-            "which is no row of at least 2 classes for each; send `targets` in place of `labels`, or take "
-            "budget.metric cosine"
-        )
-    targets = inputs.dataset.targets is not None
-    metric = config.metric or default_metric(output.shape, labels is not None, targets)
-    if metric is Metric.TOP1 and labels is None:
-        raise MetricNotApplicable(
-            "top1 needs labels and the data have none; add an array `labels`, or take the metric agreement"
-        )
-    measure(metric, output, output, part.labels)
-    if metric is Metric.TOP1:
-        check_labels(np.asarray(labels), output.shape[-1])
-    return metric

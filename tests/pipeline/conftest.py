@@ -112,10 +112,10 @@ class LocalContext(Context):
     """The context of a job that a test watches; its clock is the test's."""
 
     def __init__(self, job: LocalJob, stages: list[Stage], config: JobConfig) -> None:
-        model, dataset = Upload(job.model_path, job.request.model_id), None
+        uploads = {"model": Upload(job.model_path, job.request.model_id)}
         if job.dataset_path is not None:
-            dataset = Upload(job.dataset_path, str(job.request.dataset_id))
-        super().__init__(stages, config, model, dataset, MemoryStore(job.results), job.report, job.machine)
+            uploads["dataset"] = Upload(job.dataset_path, str(job.request.dataset_id))
+        super().__init__(stages, config, uploads, MemoryStore(job.results), job.report, job.machine)
         self._job = job
 
     def time_used(self, deadline_seconds: float | None) -> float:

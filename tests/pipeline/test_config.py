@@ -140,7 +140,7 @@ def test_facts_of_the_machine_are_in_the_slices_that_depend_on_them():
 def test_another_budget_changes_the_keys_of_the_plan_and_what_follows():
     def keys(**request: Any) -> dict[str, str]:
         config = configure(parse_request({"model_id": "a" * 64, **request}), Machine(), "job")
-        return stage_keys(TABLE.needed(config), config, "m", "d")
+        return stage_keys(TABLE.needed(config), config, {"model": "m", "dataset": "d"})
 
     before = keys()
     for request, changed in (

@@ -65,7 +65,7 @@ def test_stages_that_were_found_count_as_done_but_not_for_the_pace():
 
 def test_keys_depend_on_what_a_stage_reads_and_obeys_and_on_nothing_else():
     def keys(config: Config = Config(), model: str = "m", dataset: str = "d") -> dict[str, str]:
-        return stage_keys((A, B, C), config, model, dataset)
+        return stage_keys((A, B, C), config, {"model": model, "dataset": dataset})
 
     def changed(*arguments: object, **changes: str) -> set[str]:
         return {name for name in "abc" if keys()[name] != keys(*arguments, **changes)[name]}
@@ -80,14 +80,16 @@ def test_keys_depend_on_what_a_stage_reads_and_obeys_and_on_nothing_else():
 
 def test_a_raised_version_is_another_key():
     newer = replace(A, version=2)
-    assert stage_keys((A,), Config(), "m", "") != stage_keys((newer,), Config(), "m", "")
+    assert stage_keys((A,), Config(), {"model": "m"}) != stage_keys((newer,), Config(), {"model": "m"})
 
 
 def test_a_stage_without_a_slice_has_no_key_and_its_reader_another():
     table, without = Table((A, B, C), Config, result), Config(b=None)
     assert table.needed(Config()) == [A, B, C]
     assert table.needed(without) == [A, C]
-    keys, every = (stage_keys(table.needed(config), config, "m", "d") for config in (without, Config()))
+    keys, every = (
+        stage_keys(table.needed(config), config, {"model": "m", "dataset": "d"}) for config in (without, Config())
+    )
     assert set(keys) == {"model", "dataset", "a", "c"}
     assert keys["a"] == every["a"]
     assert keys["c"] != every["c"]

@@ -49,7 +49,7 @@ def test_a_search_with_confidence_leaves_the_room_that_the_certificate_takes(con
 
 def keys(job_id: str, **search: object) -> dict[str, str]:
     config = configure(JobRequest(model_id="a" * 64, search=Search(**search)), Machine(), job_id)
-    return stage_keys(TABLE.needed(config), config, "a" * 64, "")
+    return stage_keys(TABLE.needed(config), config, {"model": "a" * 64})
 
 
 def test_what_a_deadline_cut_short_is_found_by_its_own_job_alone():

@@ -40,7 +40,7 @@ def test_the_request_decides_and_else_the_target(members, opset):
 def test_no_analysis_depends_on_it(latency):
     def keys(opset):
         config = configured(opset=opset, **latency)
-        return stage_keys(TABLE.needed(config), config, "m", "d")
+        return stage_keys(TABLE.needed(config), config, {"model": "m", "dataset": "d"})
 
     default, older = keys(None), keys(18)
     changed = {name for name in default if default[name] != older[name]}

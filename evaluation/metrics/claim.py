@@ -1,0 +1,127 @@
+"""Claims: which metric is measured on which outputs, with which budget; a certificate is about all claims of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+
+from evaluation.errors import MetricNotApplicable
+from evaluation.metrics.measurement import DropKind, Measurement, Outputs, Scores
+from evaluation.metrics.null_outputs import mean_outputs
+from evaluation.metrics.pair import Pair
+from evaluation.metrics.registry import metric_of
+from evaluation.metrics.truth import Truth
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That the drop of a metric on these outputs is at most `max_drop`, or the budget of the job where that is None.
+
+    `reason` says in words why this metric is measured here.
+    """
+
+    metric: str
+    outputs: tuple[str, ...]
+    max_drop: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> Self:
+        return cls(**{**document, "outputs": tuple(document["outputs"])})
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def measure(self, before: Outputs, after: Outputs, truth: Truth) -> list[Measurement]:
+        """One measurement for each channel group that the metric looks at.
+
+        Args:
+            before, after: `[samples, ...]` by output name, of the float and of the quantized network.
+        """
+        missing = [name for name in self.outputs if name not in before]
+        if missing:
+            raise MetricNotApplicable(
+                f"the network has no output {missing[0]!r}; its outputs are {', '.join(map(repr, before))}"
+            )
+        pair = Pair(
+            self.outputs,
+            tuple(before[name] for name in self.outputs),
+            tuple(after[name] for name in self.outputs),
+            truth,
+            self.options,
+        )
+        return list(metric_of(self.metric).measure(pair))
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """All claims of a job measured on the same samples: `parts[i]` are those of `claims[i]`."""
+
+    claims: tuple[Claim, ...]
+    parts: tuple[tuple[Measurement, ...], ...]
+
+    @classmethod
+    def of(cls, measurement: Measurement) -> Self:
+        """One metric of one output."""
+        return cls((Claim(measurement.metric, ("output",)),), ((measurement,),))
+
+    @property
+    def every(self) -> list[tuple[Claim, Measurement]]:
+        return [(claim, part) for claim, parts in zip(self.claims, self.parts, strict=True) for part in parts]
+
+    @property
+    def samples(self) -> int:
+        return self.parts[0][0].samples
+
+    @property
+    def single(self) -> Measurement | None:
+        """The measurement, where there is only one."""
+        every = self.every
+        return every[0][1] if len(every) == 1 else None
+
+    def drops(self, kind: DropKind, max_drop: float) -> Scores:
+        """The drop of every part in the unit of the job's budget, `[parts]`: where a claim has a budget of its own,
+        scaled by the ratio of the two."""
+        return np.array([part.drop(kind) * scale_of(claim, max_drop) for claim, part in self.every])
+
+    def worst(self, kind: DropKind, max_drop: float) -> int:
+        """The place in `every` of the part with the largest drop."""
+        return int(self.drops(kind, max_drop).argmax())
+
+    def drop(self, kind: DropKind, max_drop: float) -> float:
+        """That of the worst part."""
+        return float(self.drops(kind, max_drop).max())
+
+
+def measure(
+    claims: Sequence[Claim], before: Outputs, after: Outputs, truth: Truth, kind: DropKind = DropKind.ABSOLUTE
+) -> Measured:
+    """All claims of both networks' outputs on the same samples.
+
+    Args:
+        kind: of drop that will be asked for; `of_null` measures the mean outputs, too.
+
+    Raises:
+        MetricNotApplicable: outputs or labels that a metric is not made for; a float output that is not finite.
+        DatasetLabelsOutOfRange: labels that are no classes of the network.
+    """
+    parts = [claim.measure(before, after, truth) for claim in claims]
+    if kind is DropKind.OF_NULL:
+        null = mean_outputs(before)
+        parts = [
+            [
+                replace(part, references=np.full(part.samples, nothing.drop()))
+                for part, nothing in zip(own, claim.measure(before, null, truth), strict=True)
+            ]
+            for claim, own in zip(claims, parts, strict=True)
+        ]
+    return Measured(tuple(claims), tuple(map(tuple, parts)))
+
+
+def scale_of(claim: Claim, max_drop: float) -> float:
+    """What makes a drop of the claim one in the unit of the job's budget."""
+    return 1.0 if claim.max_drop is None or claim.max_drop == max_drop else max_drop / claim.max_drop

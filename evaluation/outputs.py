@@ -1,0 +1,176 @@
+"""What the outputs of a network are, as its float outputs on samples show: classes, values, codes.
+
+Nothing in an ONNX file says whether ten numbers are logits or ten measurements. What is looked at: labels or targets of
+that shape, an own softmax or sigmoid, and how sure the numbers would be if they were logits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from evaluation.channels import Channels
+from evaluation.metrics.pair import are_probabilities, classes_last
+from evaluation.metrics.truth import Truth
+
+Output = NDArray[np.generic]
+
+# Logits of a trained classifier are this sure of their class on the mean (0: chance, 1: certain), or so much surer
+# than chance; a few measurements of about unit size would be as sure by themselves.
+SURE, FEWEST_CLASSES = 0.5, 5
+SURER_THAN_CHANCE, LEAST_SURE = 20.0, 0.1
+CLASS_NAMES = ("logit", "class", "prob", "label")
+# in nats: a median lead of the first class over the second above that is no softmax anybody trained
+LARGEST_LEAD = 40.0
+_LOOKED_AT = 256  # samples
+
+
+class Meaning(StrEnum):
+    """`classes`: logits along `axis`; `probabilities`: the same past a softmax; `scores`: numbers past a sigmoid, each
+    by itself; `values`: other floats; `codes`: integers or booleans."""
+
+    CLASSES = "classes"
+    PROBABILITIES = "probabilities"
+    SCORES = "scores"
+    VALUES = "values"
+    CODES = "codes"
+
+
+@dataclass(frozen=True)
+class OutputFacts:
+    """One output: its name, type, shape of one sample, what it means and why that is thought.
+
+    Args:
+        axis: of the classes or channels in the array with its sample axis; None for one number per sample.
+        spread: of each channel of floats, what its errors are divided by.
+        constant: how many channels are the same for all samples.
+        padded: its length differs from sample to sample, and what lacks is NaN or -1.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    meaning: Meaning
+    reason: str
+    axis: int | None
+    spread: tuple[float, ...] = ()
+    constant: int = 0
+    padded: bool = False
+
+    @property
+    def class_like(self) -> bool:
+        return self.meaning in (Meaning.CLASSES, Meaning.PROBABILITIES)
+
+    @property
+    def single(self) -> bool:
+        """One number for each sample."""
+        return math.prod(self.shape) == 1
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> Self:
+        fields = dict(document)
+        fields |= {"shape": tuple(fields["shape"]), "spread": tuple(fields["spread"])}
+        return cls(**{**fields, "meaning": Meaning(fields["meaning"])})
+
+
+def facts_of(outputs: Mapping[str, Output], truth: Truth, makers: Mapping[str, str]) -> tuple[OutputFacts, ...]:
+    """What each output is.
+
+    Args:
+        outputs: the float network's, `[samples, ...]` by name.
+        truth: of the same samples.
+        makers: the operator that makes an output, by the output's name.
+    """
+    return tuple(_facts(name, output, truth, makers.get(name, "")) for name, output in outputs.items())
+
+
+def label_axis(name: str, output: Output, truth: Truth) -> int | None:
+    """The axis of classes of an output that the labels have one entry for each prediction of; None where they do not
+    fit."""
+    labels = truth.labels(name)
+    if labels is None or output.ndim < 2:
+        return None
+    for axis in (-1, 1) if output.ndim != 4 else (1, -1):
+        rest = output.shape[:-1] if axis == -1 else (output.shape[0], *output.shape[2:])
+        classes = output.shape[axis]
+        if labels.shape == rest and classes >= 2 and labels.max(initial=0) < classes:
+            return axis % output.ndim
+    return None
+
+
+def _facts(name: str, output: Output, truth: Truth, maker: str) -> OutputFacts:
+    def known(meaning: Meaning, reason: str, axis: int | None, channels: Channels | None = None) -> OutputFacts:
+        spread = () if channels is None else tuple(map(float, channels.spread))
+        constant = 0 if channels is None else int(channels.constant.sum())
+        return OutputFacts(
+            name, output.dtype.name, tuple(output.shape[1:]), meaning, reason, axis, spread, constant, padded
+        )
+
+    padded = False
+    if output.dtype.kind != "f":
+        return known(Meaning.CODES, f"it holds {output.dtype}", None)
+    padded = bool(np.isnan(output).any())
+    some = np.nan_to_num(output[:_LOOKED_AT], nan=0.0, posinf=0.0, neginf=0.0)
+    axis, reason = _classes(name, output, some, truth, maker)
+    if axis is not None and not padded:
+        if are_probabilities(classes_last(some, axis)):
+            return known(Meaning.PROBABILITIES, f"{reason}; past its softmax", axis)
+        return known(Meaning.CLASSES, reason, axis)
+    channels = Channels.of(np.nan_to_num(output, nan=0.0, posinf=0.0, neginf=0.0))
+    if maker == "Sigmoid":
+        return known(Meaning.SCORES, "a Sigmoid makes it", channels.axis, channels)
+    return known(Meaning.VALUES, "numbers without labels, softmax or sigmoid", channels.axis, channels)
+
+
+def _classes(name: str, output: Output, some: Output, truth: Truth, maker: str) -> tuple[int | None, str]:
+    """The axis of classes and why, or None."""
+    labelled = label_axis(name, output, truth)
+    if labelled is not None:
+        return labelled, f"the labels have one class for each of its {output.shape[labelled]}"
+    if truth.targets(name) is not None and truth.targets(name).shape == output.shape:  # type: ignore[union-attr]
+        return None, ""
+    axes = [axis for axis in range(1, output.ndim) if output.shape[axis] >= 2]
+    axes = sorted(axes, key=lambda axis: (axis != (1 if output.ndim >= 4 else output.ndim - 1), axis))
+    if maker in ("Softmax", "LogSoftmax"):
+        for axis in axes:
+            values = classes_last(some, axis)
+            if are_probabilities(np.exp(values) if maker == "LogSoftmax" else values):
+                return axis, f"a {maker} makes it"
+    if not axes or not _plausible_rank(output):
+        return None, ""
+    axis = axes[0]
+    values = classes_last(some, axis)
+    if are_probabilities(values):
+        return axis, "its numbers are probabilities that sum to 1"
+    named = next((word for word in CLASS_NAMES if word in name.lower()), None)
+    if named == "logit":
+        return axis, "its name says that it holds logits"
+    count = values.shape[-1]
+    best, lead = _best_of(values)
+    sure = (best - 1 / count) / (1 - 1 / count)
+    surer = best >= LEAST_SURE and best * count >= SURER_THAN_CHANCE
+    if lead <= LARGEST_LEAD and (sure >= SURE or surer) and (count >= FEWEST_CLASSES or named):
+        return axis, f"as logits its numbers would give the first class a chance of {best:.2f} on the mean"
+    return None, ""
+
+
+def _plausible_rank(output: Output) -> bool:
+    return 2 <= output.ndim <= 5
+
+
+def _best_of(logits: Output) -> tuple[float, float]:
+    """The mean probability of the most likely class, and the median of its lead in nats over the second."""
+    flat = logits.reshape(-1, logits.shape[-1])
+    rows = np.asarray(flat[:: max(1, len(flat) // 4096)], dtype=np.float64)
+    top = np.partition(rows, -2, axis=-1)[:, -2:]
+    return float(softmax(rows, axis=-1).max(-1).mean()), float(np.median(top[:, 1] - top[:, 0]))

@@ -1,0 +1,38 @@
+"""The uploaded file as the reference: its outputs on samples, run in ONNX Runtime as it was sent."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.metrics.measurement import Output
+from evaluation.runner import OnnxRunner
+from network.runtime import SideBySide
+from pipeline.context import Context
+from pipeline.workspace import Inputs
+
+# of the outputs of all samples: those of both networks, and two more arrays of their size while a metric is computed
+COPIES = 4
+FEWEST = 16
+
+
+def runner_of(context: Context, inputs: Inputs, model: bytes) -> OnnxRunner:
+    """A file on all cores of this machine, in the batches that the samples are run in."""
+    cores = SideBySide.of(inputs.batch, context.machine.threads, inputs.static_batch)
+    return OnnxRunner(model, cores.threads, cores.runs)
+
+
+def reference_outputs(context: Context, inputs: Inputs, samples: NDArray[np.int64]) -> dict[str, Output]:
+    """The outputs of the uploaded file on these samples, `[samples, ...]` by name."""
+    context.check()
+    runner = runner_of(context, inputs, context.model_path.read_bytes())
+    outputs = runner.outputs(inputs.dataset.take(samples).inputs, inputs.batch)
+    context.check()
+    return outputs
+
+
+def samples_that_fit(context: Context, inputs: Inputs, samples: NDArray[np.int64]) -> int:
+    """How many of these samples may have all their outputs in memory at once, in both networks; at least `FEWEST`."""
+    first = reference_outputs(context, inputs, samples[: max(1, inputs.static_batch or 1)])
+    of_sample = sum(array.nbytes // len(array) for array in first.values())
+    return min(len(samples), max(FEWEST, inputs.config.kept_bytes // (COPIES * max(of_sample, 1))))

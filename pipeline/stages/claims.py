@@ -1,0 +1,35 @@
+"""Claims: which metric is measured on which outputs, by the request or chosen, so that a certificate can fail."""
+
+from __future__ import annotations
+
+from evaluation.choice import Question, choose
+from evaluation.metrics.claim import measure
+from evaluation.nulls import blind_to, null_drops
+from pipeline.config import ClaimsConfig
+from pipeline.context import Context
+from pipeline.results import pack
+
+
+def run(context: Context, config: ClaimsConfig) -> bytes:
+    """The claims, what each says of networks that know nothing, and what all of them cannot see, on the search
+    samples.
+
+    Raises:
+        MetricNotApplicable: a metric of the request fits no output, or not with these labels.
+        DatasetLabelsOutOfRange: labels that are no classes of the network.
+    """
+    inputs, reference = context.workspace.inputs(config.samples), context.workspace.reference()
+    truth = inputs.dataset.truth.take(inputs.splits.search[: reference.samples])
+    budget = config.budget
+    question = Question(reference.facts, reference.outputs, truth, budget.kind, budget.max_drop)
+    claims = choose(question, config.metric, config.outputs)
+    measure(claims, reference.outputs, reference.outputs, truth, budget.kind).drop(budget.kind, budget.max_drop)
+    nulls = [null_drops(claim, reference.outputs, truth, budget.kind, budget.max_drop) for claim in claims]
+    unseen = blind_to(claims, reference.facts, reference.outputs, truth, budget.kind, budget.max_drop)
+    return pack(
+        {
+            "claims": [claim.document() for claim in claims],
+            "nulls": nulls,
+            "blind_to": [{"null": blind.null, "drop": blind.drop} for blind in unseen],
+        }
+    )
