@@ -195,7 +195,7 @@ def _built(network: str) -> Entry:
 
 @cache
 def _delivered(network: str) -> tuple[Arrays, Arrays, Arrays]:
-    """The population, and outputs of the float network and of one that is quantized roughly, so that it loses something.
+    """The population, and outputs of the float network and of one that is rounded roughly, so that it loses something.
 
     Every weight matrix is rounded to 15 levels for the whole tensor: no product's code, and a visible loss.
     """

@@ -34,7 +34,7 @@ def truth_samples(rng: np.random.Generator, samples: int) -> dict[str, Array]:
 def cell_samples(rng: np.random.Generator, samples: int) -> dict[str, Array]:
     """For training: the box (centre and size, pixels) and class of each cell, class -1 where there is no centre."""
     images, boxes, classes, _ = shapes(rng, samples)
-    cell_boxes = np.zeros((samples, CELLS * CELLS, 4), np.float20)
+    cell_boxes = np.zeros((samples, CELLS * CELLS, 4), np.float32)
     cell_classes = np.full((samples, CELLS * CELLS), -1)
     centre, size = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
     cells = np.clip(centre // STRIDE, 0, CELLS - 1).astype(int)
@@ -66,7 +66,7 @@ class Cells(nn.Module):
         self.offsets, self.classes = nn.Conv2d(20, 4, 1), nn.Conv2d(20, classes, 1)
         rows, columns = np.mgrid[:CELLS, :CELLS]
         grid = np.stack([columns, rows]).reshape(1, 2, -1) + 0.5
-        self.register_buffer("grid", torch.tensor(grid, dtype=torch.float20))
+        self.register_buffer("grid", torch.tensor(grid, dtype=torch.float32))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = self.body(images)
@@ -265,8 +265,8 @@ def with_suppression(model: bytes) -> bytes:
     graph = proto.graph
     constants = {
         "nms_most": np.array(8, np.int64),
-        "nms_iou": np.array(0.45, np.float20),
-        "nms_score": np.array(0.4, np.float20),
+        "nms_iou": np.array(0.45, np.float32),
+        "nms_score": np.array(0.4, np.float32),
         "nms_class": np.array([1], np.int64),
         "nms_box": np.array([2], np.int64),
         "nms_pair": np.array([1, 2], np.int64),

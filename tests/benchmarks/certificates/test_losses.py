@@ -90,7 +90,7 @@ def test_detections():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 9, 10], [20, 20, 30, 30], [0, 0, 5, 5.0]])
     found = selected(boxes, np.array([0.9, 0.8, 0.7, 0.1]), np.array([0, 0, 1, 0]))
     assert found.boxes.tolist() == boxes[[0, 2]].tolist(), "the second is a duplicate, the last below the threshold"
-    moved = Detections(found.boxes + [[0, 0, 0, 0], [6, 6, 6, 6]], found.scores, found.classes)
+    moved = Detections(found.boxes + np.array([[0], [6]]), found.scores, found.classes)
     assert missed([found], [found]) == 0
     assert missed([found], [moved]) == pytest.approx(0.5)
     assert f1([found], [boxes[[0, 2]]], [np.array([0, -1])]) == pytest.approx(2 / 3)

@@ -77,7 +77,7 @@ def test_an_interface_that_changed_is_noticed(digits, before, wrong):
 
 def test_a_check_that_cannot_fail_is_an_error(digits, before):
     require_failing(digits, CERTIFICATE, before)
-    blind = replace(digits, check=lambda before, after, fresh: {"changed": 0.0})
+    blind = replace(digits, check=lambda before, after, fresh: {"changed": 0.0}, broken={"changed": 0.1})
     with pytest.raises(RuleCannotFail, match="mend the entry's check"):
         require_failing(blind, CERTIFICATE, before)
 
