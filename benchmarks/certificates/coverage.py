@@ -259,8 +259,13 @@ def summary(parts: Sequence[Coverage]) -> dict[str, Any]:
         "jobs": sum(part.of for part in jobs),
         "certificate_coverage": share(certificates),
         "certificates": sum(part.of for part in certificates),
+        "least_covered": [part.line() for part in sorted(certificates, key=_share) if part.of][:3],
         "not_covered": sorted({part.kind for part in parts if part.missing}),
     }
+
+
+def _share(part: Coverage) -> float:
+    return part.held / part.of if part.of else 1.0
 
 
 def main() -> None:
