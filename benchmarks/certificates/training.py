@@ -46,7 +46,7 @@ def trained(
         chosen = torch.from_numpy(generator.integers(0, pool, batch))
         value = loss(network, {name: array[chosen] for name, array in arrays.items()})
         optimizer.zero_grad()
-        value.backward()
+        torch.autograd.backward(value)
         optimizer.step()
         schedule.step()
     return network.eval()
@@ -78,7 +78,7 @@ def exported(
             torch.onnx.export(
                 network,
                 arguments,
-                buffer,
+                buffer,  # type: ignore[arg-type]  # the old exporter takes a buffer
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=names,

@@ -253,6 +253,10 @@ def silent_samples(rng: np.random.Generator, samples: int) -> dict[str, Array]:
 class LogMel(nn.Module):
     """Frames, Fourier transform as a product, mel bands, and log(x + 1e-10): digital silence needs the epsilon."""
 
+    real: Tensor
+    imaginary: Tensor
+    bands: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         time, frequency = np.arange(64), np.arange(33)[:, None]

@@ -69,7 +69,8 @@ class WithoutCache(nn.Module):
         self.decoder = decoder
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.decoder(ids, *empty(ids.shape[0]))[0]
+        logits: Tensor = self.decoder(ids, *empty(ids.shape[0]))[0]
+        return logits
 
 
 def empty(samples: int) -> list[Tensor]:

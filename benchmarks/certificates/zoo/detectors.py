@@ -49,6 +49,8 @@ def cell_samples(rng: np.random.Generator, samples: int) -> dict[str, Array]:
 class Cells(nn.Module):
     """Raw outputs of every cell: offsets [N, 4, 36] and class logits [N, classes, 36]."""
 
+    grid: Tensor
+
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
@@ -153,8 +155,8 @@ def yolo_truth() -> Entry:
 
     def check(before: Arrays, after: Arrays, fresh: Arrays) -> dict[str, float]:
         x, y = of_one_tensor(before["output0"]), of_one_tensor(after["output0"])
-        truth = fresh["boxes"], fresh["labels"]
-        return {"true_detections": f1(x, *truth) - f1(y, *truth), **against_float(x, y)}
+        boxes, labels = list(fresh["boxes"]), list(fresh["labels"])
+        return {"true_detections": f1(x, boxes, labels) - f1(y, boxes, labels), **against_float(x, y)}
 
     broken = {"true_detections": 0.1, "detections": 0.25}
     return made("yolo_truth", "detector, one output", model, truth_samples, check, broken, samples=600, max_drop=0.03)
@@ -263,7 +265,7 @@ def with_suppression(model: bytes) -> bytes:
     """One image to what NonMaxSuppression leaves of it: boxes [M, 4], scores [M], classes [M]."""
     proto = onnx.load_from_string(model)
     graph = proto.graph
-    constants = {
+    constants: dict[str, Array] = {
         "nms_most": np.array(8, np.int64),
         "nms_iou": np.array(0.45, np.float32),
         "nms_score": np.array(0.4, np.float32),

@@ -86,7 +86,8 @@ class Decided(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.network(image).argmax(-1)
+        logits: Tensor = self.network(image)
+        return logits.argmax(-1)
 
 
 @entry

@@ -124,7 +124,8 @@ class Variational(nn.Module):
         x = self.encode(image)
         mean, spread = self.mean(x), self.spread(x)
         code = mean + torch.exp(spread / 2) * torch.randn_like(mean) if self.training else mean
-        return self.decode(code), mean, spread
+        again: Tensor = self.decode(code)
+        return again, mean, spread
 
 
 @entry
@@ -134,7 +135,9 @@ def variational() -> Entry:
     def loss(network: nn.Module, batch: Batch) -> Tensor:
         again, mean, spread = network(batch["image"])
         divergence = 0.5 * (mean**2 + torch.exp(spread) - spread - 1).sum(1).mean()
-        return mse_loss(again, batch["image"].flatten(1), reduction="sum") / len(again) / 0.05 + divergence
+        error = mse_loss(again, batch["image"].flatten(1), reduction="sum") / len(again)
+        value: Tensor = error / 0.05 + divergence
+        return value
 
     network = trained(Variational, plain_digits, loss, steps=500)
     model = exported(network, plain_digits(np.random.default_rng(0), 2), ["again", "mean", "log_variance"])

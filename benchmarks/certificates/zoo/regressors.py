@@ -212,6 +212,9 @@ def forecast_samples(rng: np.random.Generator, samples: int) -> dict[str, Array]
 class Forecaster(nn.Module):
     """Past [N, 24, 2] to the next six steps [N, 6, 2], in the units of the series."""
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.recur, self.head = nn.LSTM(2, 20, batch_first=True), nn.Linear(20, FUTURE * 2)
