@@ -10,6 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
+from evaluation.metrics.padding import filled_up
 from network.errors import ModelInvalid, ModelTooLarge
 from network.runtime import SideBySide
 
@@ -162,16 +163,6 @@ def _stacked(results: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
     if all(result.ndim > 0 and len(result) == 1 for result in results):
         results = [result[0] for result in results]
     return filled_up(results, np.max([result.shape for result in results], axis=0))
-
-
-def filled_up(arrays: Sequence[NDArray[np.generic]], shape: Sequence[int]) -> NDArray[np.generic]:
-    """`[len(arrays), *shape]`: each array with what lacks to the shape filled up with NaN, -1 or 0, as its type has."""
-    dtype = arrays[0].dtype
-    padding = {"f": np.nan, "i": -1}.get(dtype.kind, 0)
-    stacked = np.full((len(arrays), *map(int, shape)), padding, dtype)
-    for row, array in zip(stacked, arrays, strict=True):
-        row[tuple(slice(length) for length in array.shape)] = array
-    return stacked
 
 
 def timed_session(model: bytes, inputs: Arrays, threads: int) -> Callable[[], None]:

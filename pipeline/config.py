@@ -34,6 +34,8 @@ from quantization.formats import Granularity, IntegerFormat, WeightFormat, weigh
 RUN_BYTES = 256 << 20
 KEPT_BYTES = 1 << 30
 RUN_SHARE = 1 / 16
+# Who asks for one of these says that the outputs are values, whatever they look like.
+OF_VALUES = frozenset({"cosine", "explained", "mae", "mse", "r2", "rank_correlation", "recall_at_k", "sqnr_db"})
 KEPT_SHARE = 1 / 4
 
 
@@ -203,11 +205,18 @@ class CalibrateConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class AnalysisConfig:
-    """`squared_error`: the damage is the squared error of the outputs, whatever these are."""
+class DamageConfig:
+    """`weights` of outputs that do not count once; `squared_error`: the damage is the squared error of the outputs,
+    whatever these are."""
 
-    samples: SampleConfig
+    weights: tuple[tuple[str, float], ...]
     squared_error: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisConfig:
+    samples: SampleConfig
+    damage: DamageConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +231,7 @@ class PlanConfig:
     """`deadline_of` is the job whose clock decides, where there is a deadline: no other job finds its result."""
 
     samples: SampleConfig
-    squared_error: bool
+    damage: DamageConfig
     space: SpaceConfig
     budget: BudgetConfig
     method: str
@@ -283,7 +292,7 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
     samples = SampleConfig.of(request.seed, machine.memory_limit_bytes)
     formats, space, budget = _formats(request), _space(request), _budget(request)
     method, weights = request.sensitivity.method, request.weights
-    squared_error = request.budget.metric == "cosine"
+    damage = _damage(request)
     searches, timing = request.plan is None, TimingConfig(processor(), machine.threads)
     latency = None
     if _wants_latency(request) and searches:
@@ -291,11 +300,11 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
     measures = latency is not None and latency.times is timing
     whole = weights.refinement == "sequential" or (weights.refinement == "auto" and weights.rounding == "gptq")
     search = request.search
-    analysis = AnalysisConfig(samples, squared_error)
+    analysis = AnalysisConfig(samples, damage)
     dear = method if method in DEAR else None
     plan = PlanConfig(
         samples=samples,
-        squared_error=squared_error,
+        damage=damage,
         space=space,
         budget=budget,
         method=method,
@@ -314,7 +323,7 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
         latency=latency,
         calibrate=CalibrateConfig(samples, _candidates(formats), weights.rounding == "gptq", ranges),
         cross_layer=analysis if searches else None,
-        sensitivity=SensitivityConfig(samples, squared_error, dear) if searches else None,
+        sensitivity=SensitivityConfig(samples, damage, dear) if searches else None,
         agreement=analysis if searches else None,
         plan=plan if searches else None,
         certify=CertifyConfig(samples, space, budget, whole, timing if measures else None),
@@ -367,6 +376,11 @@ def _space(request: JobRequest) -> SpaceConfig:
         halves=request.weights.leftovers == "float16",
     )
     return SpaceConfig(request.objective, Limits(**request.limits.model_dump()), export)
+
+
+def _damage(request: JobRequest) -> DamageConfig:
+    weights = sorted((name, output.weight) for name, output in request.outputs.items() if output.weight != 1)
+    return DamageConfig(tuple(weights), request.budget.metric in OF_VALUES)
 
 
 def _claims(request: JobRequest, samples: SampleConfig, budget: BudgetConfig) -> ClaimsConfig:

@@ -53,7 +53,7 @@ from pipeline.stages import (
 
 MINUTES, HOURS, DAY = timedelta(minutes=10), timedelta(hours=6), timedelta(hours=24)
 
-ANALYSED = ("normalise", "calibrate", "dataset")
+ANALYSED = ("normalise", "reference", "calibrate", "dataset")
 SPACE = ("normalise", "resolve", "latency", "calibrate", "dataset")
 MEASURED = (*SPACE, "reference", "claims")
 
@@ -64,11 +64,11 @@ STAGES = (
     Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=MINUTES, version=5),
     Stage("claims", ("normalise", "reference", "dataset"), claims.run, weight=1, time_limit=HOURS),
     Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=HOURS, version=2),
-    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=HOURS, version=5),
-    Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=DAY, version=4),
-    Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=DAY, version=3),
+    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=HOURS, version=6),
+    Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=DAY, version=5),
+    Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=DAY, version=4),
     Stage(
-        "agreement", (*ANALYSED, "cross_layer", "sensitivity"), agreement.run, weight=10, time_limit=HOURS, version=5
+        "agreement", (*ANALYSED, "cross_layer", "sensitivity"), agreement.run, weight=10, time_limit=HOURS, version=6
     ),
     Stage(
         "plan", (*MEASURED, "cross_layer", "sensitivity", "agreement"), plan.run, weight=25, time_limit=DAY, version=11
