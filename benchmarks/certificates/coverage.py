@@ -233,7 +233,7 @@ def _truth(samples: Arrays) -> Truth:
 def run(jobs: int = 200, sets: int = SETS, processes: int = PROCESSES) -> Iterator[Coverage]:
     """Jobs in equal numbers of each kind, and certificates of every metric, as they come."""
     each = math.ceil(jobs / len(JOBS))
-    chunk = math.ceil(each / 4)
+    chunk = max(1, math.ceil(each / 4))
     calls: list[tuple[Any, ...]] = [
         (of_jobs, kind, first, min(chunk, each - first)) for first in range(0, each, chunk) for kind in JOBS
     ]

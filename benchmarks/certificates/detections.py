@@ -9,7 +9,8 @@ import numpy as np
 
 from benchmarks.certificates.entry import Array
 
-SCORE = 0.4
+SCORE = 0.25
+"""The usual score threshold of detectors."""
 SAME = 0.5
 """Two boxes of one class are the same object from this intersection over union."""
 DUPLICATE = 0.45

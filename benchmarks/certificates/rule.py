@@ -30,8 +30,8 @@ from benchmarks.certificates.running import some
 GROUPS = 20
 ERRORS_ALLOWED = 3.0
 UNITS: dict[str, frozenset[str]] = {
-    "accuracy": frozenset({"top1", "accuracy"}),
-    "changed": frozenset({"agreement", "next_token", "same"}),
+    "accuracy": frozenset({"top1", "accuracy", "next_token"}),
+    "changed": frozenset({"agreement", "same"}),
     "cosine": frozenset({"cosine"}),
     "unexplained": frozenset({"explained"}),
     "unexplained_code": frozenset({"explained"}),
@@ -40,6 +40,7 @@ UNITS: dict[str, frozenset[str]] = {
     "flips": frozenset({"flips"}),
     "auc": frozenset({"auc"}),
     "decisions": frozenset({"flips", "top1", "accuracy"}),
+    "detections": frozenset({"detection_f1"}),
     "true_detections": frozenset({"detection_f1"}),
     "miou": frozenset({"miou"}),
     "ctc": frozenset({"ctc"}),
