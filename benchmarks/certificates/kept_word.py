@@ -24,7 +24,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import pipeline
 from benchmarks.certificates.entry import Entry
 from benchmarks.certificates.networks import NAMES, build
-from benchmarks.certificates.rule import judge, require_failing
+from benchmarks.certificates.rule import Judgement, judge, require_failing
 from benchmarks.certificates.running import outputs_of
 from benchmarks.certificates.twins import would_certify
 
@@ -97,8 +97,12 @@ def run_entry(name: str) -> Report:
 def _judged(made: Entry, result: pipeline.JobResult, training_seconds: float, job_seconds: float) -> Report:
     certificate: dict[str, Any] = dict(result.certificate)
     before = outputs_of(made.model, made.fresh, made.batch_axes)
-    after = outputs_of(result.model, made.fresh, made.batch_axes)
-    judgement = judge(made, certificate, before, after)
+    try:
+        after = outputs_of(result.model, made.fresh, made.batch_axes)
+    except Exception as error:  # noqa: BLE001 - a delivered file that does not run keeps no word
+        judgement = Judgement({}, {}, (f"the delivered file does not run: {error}",))
+    else:
+        judgement = judge(made, certificate, before, after)
     require_failing(made, certificate, before)
     certified = result.outcome == "met"
     vacuous = would_certify(certificate, before, made.fresh) if certified else ()

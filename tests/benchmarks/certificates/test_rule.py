@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from benchmarks.certificates import kept_word
 from benchmarks.certificates.coverage import rounded
 from benchmarks.certificates.kept_word import Report, Word, run_entry, summary
 from benchmarks.certificates.networks import NAMES, build
@@ -113,3 +115,11 @@ def test_a_refusal_keeps_no_word():
     figures = summary([*reports, Report("d", "f", Word.BROKEN, vacuous=("mean",))])
     assert figures["kept_word"] == "2/4"
     assert (figures["not_met"], figures["vacuous"], figures["broken"]) == (1, 1, ["d"])
+
+
+def test_a_delivered_file_that_does_not_run_keeps_no_word(digits):
+    certificate = {**CERTIFICATE, "drop": 0.0, "low": 0.0, "high": 0.0}
+    result = SimpleNamespace(outcome="met", certificate=certificate, model=b"no network", plan={"reason": None})
+    report = kept_word._judged(digits, result, 0.0, 0.0)
+    assert report.word is Word.BROKEN
+    assert "does not run" in report.reasons[0]
