@@ -169,8 +169,8 @@ def filled_up(arrays: Sequence[NDArray[np.generic]], shape: Sequence[int]) -> ND
     dtype = arrays[0].dtype
     padding = {"f": np.nan, "i": -1}.get(dtype.kind, 0)
     stacked = np.full((len(arrays), *map(int, shape)), padding, dtype)
-    for row, array in zip(stacked, arrays, strict=True):
-        row[tuple(slice(length) for length in array.shape)] = array
+    for place, array in enumerate(arrays):
+        stacked[(place, *(slice(length) for length in array.shape))] = array
     return stacked
 
 
