@@ -419,8 +419,6 @@ _HONEST: dict[str, _Make] = {
     "aimet_4_bits": lambda: _aimet(bits=4),
     "aimet_equalized": _equalized,
     "ours_8_bits": lambda: _ours(8),
-    "ours_3_bits": lambda: _ours(3),
-    "ours_2_bits": lambda: _ours(2),
     "ours_mixed_widths": _our_file(convolutional, lambda number: IntegerFormat(3 + number % 4)),
     "ours_opset_18": _our_file(convolutional, IntegerFormat(4), opset=18),
     "ours_transformer": _our_file(transformer, IntegerFormat(5)),

@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 
 # nodes behind which rows cannot be followed, though what comes may still be a bias
 _MOVING = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Concat", "Split", "Slice"})
+_MOST_FOLLOWED = 16
 _PASSING = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast", "Identity", "Dropout"})
 
 
@@ -39,30 +40,50 @@ class Tail:
     is_saturated: bool
 
 
-def scale_behind(scope: Scope, node: NodeProto) -> str:
-    """The constant that scales a weight of integers behind the node that reads it, empty where there is none.
+def scale_behind(scope: Scope, node: NodeProto, zero_point: str) -> tuple[str, str]:
+    """The constants that scale and shift a weight of integers behind the node that reads it, empty where none do.
 
-    ConvInteger and MatMulInteger give sums of integers; a Cast and a Mul with the product of two scales, one of which
-    is dynamic, follow. A Gather of integers is followed by DequantizeLinear.
+    MatMulInteger and ConvInteger give sums of integers, which a Cast and a Mul with the product of two scales follow,
+    the input's and the weight's in this order. What a Gather of integers gives is read with its scale beside.
     """
+    open_values = [node.output[0]]
+    for value in open_values:  # grows by what only moves a value
+        for reader in scope.readers.get(value, []):
+            kind, places = reader.op_type, list(reader.input)
+            if node.op_type != "Gather":
+                if kind == "Mul":
+                    return _scale_of_product(scope, next((n for n in places if n != value), ""), 1), zero_point
+            elif kind == "DequantizeLinear" or kind.startswith("QLinear") or kind == "QGemm":
+                scale, point = (*places[places.index(value) + 1 :], "", "")[:2]
+                if scope.is_constant(scale):
+                    return scale, point
+            elif kind in ("MatMulInteger", "ConvInteger"):
+                place = places.index(value)
+                point = (*places[2 + place :], "")[0]
+                return _scale_of_product(scope, _factor_behind(scope, reader), place), point
+            if kind in _PASSING | _MOVING and reader.output and len(open_values) < _MOST_FOLLOWED:
+                open_values.append(reader.output[0])
+    return "", ""
+
+
+def _factor_behind(scope: Scope, node: NodeProto) -> str:
+    """What the sums of an integer kernel are multiplied with."""
     value = node.output[0]
-    for _ in range(6):
+    for _ in range(4):
         reader = next(iter(scope.readers.get(value, [])), None)
-        if reader is None or not reader.output:
-            return ""
-        if reader.op_type == "DequantizeLinear" and reader.input[0] == value and len(reader.input) > 1:
-            return str(reader.input[1]) if scope.is_constant(reader.input[1]) else ""
-        if reader.op_type == "Mul":
-            other = next((name for name in reader.input if name != value), "")
-            if scope.is_constant(other):
-                return other
-            product = scope.makers.get(other)
-            parts = product.input if product is not None and product.op_type == "Mul" else []
-            return next((str(name) for name in parts if scope.is_constant(name)), "")
-        if reader.op_type not in _PASSING | _MOVING:
-            return ""
+        if reader is None or reader.op_type == "Mul" or not reader.output:
+            return "" if reader is None else next((str(n) for n in reader.input if n != value), "")
         value = reader.output[0]
     return ""
+
+
+def _scale_of_product(scope: Scope, name: str, place: int) -> str:
+    """The scale on one side of a product of two, or the product itself where it is stored as one number."""
+    product = scope.makers.get(name)
+    if product is not None and product.op_type == "Mul" and len(product.input) == 2:
+        parts = [str(part) for part in product.input if scope.is_constant(part)]
+        return parts[min(place, len(parts) - 1)] if parts else ""
+    return name if name and scope.is_constant(name) else ""
 
 
 def tail_of(scope: Scope, node: NodeProto, operand: Operand, rows: int) -> Tail:

@@ -19,6 +19,9 @@ Floats = NDArray[np.float64]
 
 # a layer whose values have less in common with the float ones carries next to nothing of them
 _LEAST_COSINE = 0.5
+# so does one whose codes say less than this about a value, unless the float values are as few
+_LEAST_BITS = 1.0
+_MOST_ERROR_OF_FEW = 0.5
 # errors of this many steps (root mean square) are rounding, whatever the row's values are; to nearest leaves 0.29
 _ROUNDING_STEPS = 0.75
 # a mean error of this many steps is a zero point that is off; of codes of 2 bits, the values themselves are skewed
@@ -63,6 +66,14 @@ def wrong_values(pair: Match, close: Closeness) -> Finding | None:
             f"the dequantized weight has next to nothing of the float one (cosine {close.cosine:.2f}, relative error "
             f"{close.error:.2f}; matched by {pair.by}); expected a cosine near 1: quantize this layer again",
         )
+    carried = pair.quantized.stored.carried_bits
+    if carried is not None and carried < _LEAST_BITS and close.error > _MOST_ERROR_OF_FEW:
+        return defect(
+            "near_chance_layer",
+            name,
+            f"its codes carry {carried:.2f} bits for each value, stored in {pair.quantized.stored.stored_bits:g}, and "
+            f"leave a relative error of {close.error:.2f}: its scale is too wide, calibrate again",
+        )
     rest = float(np.linalg.norm(got - close.multiple * wanted) / np.linalg.norm(wanted))
     if abs(close.multiple - 1) > 0.05 + 1.5 * rest**2:
         return defect(
@@ -96,7 +107,7 @@ def _shifted(pair: Match, wanted: Floats, got: Floats) -> Finding | None:
     steps = (got - wanted) / np.where(step > 0, step, np.inf)
     mean = float(steps.mean())
     few = pair.quantized.stored.used_bits < 3
-    if abs(mean) <= (_MEAN_STEPS_OF_FEW if few else _MEAN_STEPS):
+    if abs(mean) <= (_MEAN_STEPS_OF_FEW if few else _MEAN_STEPS) or float(steps.std()) > max(1.0, abs(mean)):
         return None
     return defect(
         "scale_wrong",
@@ -126,7 +137,7 @@ def _wrong_rows(pair: Match, wanted: Floats, got: Floats) -> NDArray[np.intp]:
 def _expected(pair: Match, wanted: Floats) -> float | None:
     """The relative error of rounding to nearest over the range of the tensor, or of each row, at the bits in use."""
     stored = pair.quantized.stored
-    if not stored.granularity or not 1 <= stored.used_bits <= 16 or (pair.step is None and not stored.is_float):
+    if not stored.granularity or not 0.9 < stored.used_bits <= 16 or (pair.step is None and not stored.is_float):
         return None
     largest = np.abs(wanted).max(axis=1, keepdims=True) if stored.granularity != "tensor" else np.abs(wanted).max()
     errors = np.minimum(2 * largest / (2**stored.used_bits - 1) / np.sqrt(12), np.sqrt((wanted**2).mean()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from onnx import ModelProto, TensorProto
 
@@ -66,6 +66,11 @@ def _is_weight(tensor: TensorProto) -> bool:
     return len(tensor.dims) > 1 and (not content or content.count(content[:1]) < len(content))
 
 
+def float_bytes(weights: Iterable[Weight]) -> int:
+    """What these weights take as floats, each tensor once."""
+    return sum({w.stored.tensors: w.stored.size_bytes for w in weights if w.stored.is_float}.values())
+
+
 def stays_float(
     before: Sequence[Weight], after: Sequence[Weight], pairs: Sequence[Match], total: int
 ) -> Iterator[Finding]:
@@ -79,7 +84,7 @@ def stays_float(
             yield defect(code, "", "no weight is quantized: all are stored as float32; quantize the file")
         return
     if rounded:
-        size = sum(w.stored.size_bytes for w in rounded)
+        size = float_bytes(rounded)
         yield warning(
             code,
             rounded[0].name,
@@ -89,7 +94,7 @@ def stays_float(
     done = {w.kind for w in after if not w.stored.is_float}
     from_float = {id(p.quantized) for p in pairs}
     left = [w for w in plain if w.kind in done and not w.path and id(w) in from_float]
-    share = sum(w.stored.size_bytes for w in left) / max(total, 1)
+    share = float_bytes(left) / max(total, 1)
     if share > _MOST_FLOAT:
         yield defect(
             code,
@@ -98,6 +103,6 @@ def stays_float(
             f"({', '.join(sorted({w.kind for w in left}))}) are quantized; quantize them too",
         )
     if plain:
-        share = sum(w.stored.size_bytes for w in plain) / max(total, 1)
+        share = float_bytes(plain) / max(total, 1)
         names = ", ".join(w.name for w in sorted(plain, key=lambda w: -w.stored.size_bytes)[:5])
         yield note(code, names, f"{len(plain)} weights stay float32: {share:.0%} of the bytes")

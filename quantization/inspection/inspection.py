@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 
-from quantization.errors import FileNotAudited
+from network.onnx_graph import is_external, messages
+from quantization.errors import FileNotAudited, FileNotInspected
 from quantization.export.audit import audit
 from quantization.formats import CodebookFormat, HadamardFormat, PowerFormat, ScaledFormat
 from quantization.inspection.biases import wrong_bias
 from quantization.inspection.closeness import Closeness, closeness, wrong_values
-from quantization.inspection.copies import all_bytes, stays_float, stored_twice
+from quantization.inspection.copies import all_bytes, float_bytes, stays_float, stored_twice
 from quantization.inspection.equalization import compensated
 from quantization.inspection.findings import Finding, note, warning
 from quantization.inspection.interface import exchanged_outputs, interface_differences, vectors
@@ -68,8 +69,9 @@ def inspect(float_model: ModelProto, quantized_model: ModelProto) -> Inspection:
     """Read `quantized_model` against `float_model`; both are left as they are.
 
     Raises:
-        FileNotInspected: ONNX Runtime does not load the quantized file.
+        FileNotInspected: ONNX Runtime does not load the quantized file, or its values lie outside of it.
     """
+    _check_whole(quantized_model)
     runs = kernels(quantized_model)
     before, after = without_functions(float_model), without_functions(quantized_model)
     floats, _ = weights_of(before)
@@ -99,7 +101,7 @@ def inspect(float_model: ModelProto, quantized_model: ModelProto) -> Inspection:
     findings += _unmatched([f.name for f in floats if id(f) not in matched], unmatched, unreadable)
     findings += slow_kernels(runs)
     by_float = {id(pair.float): pair for pair in pairs}
-    plain = sum(w.stored.size_bytes for w in quantized if w.stored.is_float and w.stored.stored_bits >= 32)
+    plain = float_bytes(w for w in quantized if w.stored.stored_bits >= 32)
     return Inspection(
         weights=tuple(_inspected(f, by_float.get(id(f)), close, f.name in equalized) for f in floats),
         unmatched=tuple(unmatched),
@@ -110,6 +112,16 @@ def inspect(float_model: ModelProto, quantized_model: ModelProto) -> Inspection:
         quantized_bytes=quantized_model.ByteSize(),
         float_share=plain / max(total, 1),
     )
+
+
+def _check_whole(model: ModelProto) -> None:
+    """No values outside of the file: ONNX Runtime would read whatever path it names."""
+    outside = [m.name for m in messages(model) if isinstance(m, TensorProto) and is_external(m)]
+    if outside:
+        raise FileNotInspected(
+            f"{len(outside)} tensors have their values outside of the quantized file, among them {outside[0]}; save it "
+            "as one file, with onnx.save_model(..., save_as_external_data=False)"
+        )
 
 
 def _inspected(weight: Weight, pair: Match | None, close: dict[str, Closeness], is_equalized: bool) -> InspectedWeight:

@@ -54,8 +54,8 @@ def exchanged_outputs(before: ModelProto, after: ModelProto, pairs: Sequence[Mat
     in_main = [pair for pair in pairs if not pair.float.path and not pair.quantized.path]
     wanted = _weights_behind(before, [pair.float for pair in in_main])
     got = _weights_behind(after, [pair.quantized for pair in in_main])
-    for name in wanted.keys() & got.keys():
-        if wanted[name] == got[name]:
+    for name in wanted:
+        if name not in got or wanted[name] == got[name]:
             continue
         other = next((n for n in sorted(wanted) if n != name and wanted[n] == got[name]), None)
         if other is not None and wanted[other] != wanted[name]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import numpy as np
@@ -64,9 +64,10 @@ class StoredAs:
     """How a weight is stored.
 
     `stored_bits` are those that the file spends on each value of the weight, without its scales; `used_bits` those
-    that the codes which occur need: an int8 tensor of codes from -8 to 7 stores 8 bits and uses 4. `size_bytes` are
-    those of the codes or values, `scale_bytes` those of scales and zero points. `granularity` is tensor, channel or
-    block, or empty for a weight without scales.
+    that the codes which occur need: an int8 tensor of codes from -8 to 7 stores 8 bits and uses 4. `carried_bits` are
+    the entropy of the codes, None where they are not known. `size_bytes` are those of the codes or values,
+    `scale_bytes` those of scales and zero points. `granularity` is tensor, channel or block, or empty for a weight
+    without scales.
     """
 
     element_type: str
@@ -78,6 +79,7 @@ class StoredAs:
     size_bytes: int
     scale_bytes: int
     tensors: tuple[str, ...]
+    carried_bits: float | None = None
 
     @property
     def is_float(self) -> bool:
@@ -174,7 +176,7 @@ def _packed_grid(scope: Scope, node: NodeProto, operand: Operand) -> _Grid | Non
     size = tensor_bytes(tensor) if tensor is not None else stored.nbytes
     as_stored = StoredAs(
         f"uint{held.bits}", held.bits, _bits_of(held.codes), "block", bool(_is_middle(held.zero_point, held.bits)),
-        scales.size, size, sum(map(tensor_bytes, shared)), (operand.value,),
+        scales.size, size, sum(map(tensor_bytes, shared)), (operand.value,), _entropy(held.codes),
     )  # fmt: skip
     return _Grid(values, np.abs(held.scale), as_stored, operand.value)
 
@@ -187,7 +189,8 @@ def _grid(scope: Scope, node: NodeProto, operand: Operand, tensors: list[str]) -
         raise ValueError(operand.value)
     is_integer = kind.dtype.kind in "iu" or kind.dtype.name in ("int4", "uint4", "int2", "uint2")
     if operand.integers is Integers.SCALED_BEHIND and is_integer:
-        scale = scale_behind(scope, node)
+        scale, point = scale_behind(scope, node, operand.zero_point)
+        operand = replace(operand, zero_point=point)
         if not scale:
             if operand.kind != "Gather":
                 _fail(operand.value)
@@ -313,9 +316,11 @@ def _integer_storage(
     size = tensor_bytes(tensor)
     bits = 8 * size / values.size if _count(tensor) != values.size else float(_BITS[tensor.data_type])
     stored = scope.values([codes])[0]
-    used = bits
+    used, carried = bits, None
     if stored is not None and stored.size == values.size:
-        used = min(bits, _bits_of(stored.astype(np.int64)))
+        used, carried = min(bits, _bits_of(stored.astype(np.int64))), _entropy(stored.astype(np.int64))
+    elif step is not None:
+        carried = _entropy(np.rint(values / np.where(step > 0, step, 1)).astype(np.int64))
     scales = [t for name, t in parts.items() if name != codes and t.data_type in _FLOATS]
     count = max((_count(t) for t in scales), default=1)
     symmetric = True
@@ -323,7 +328,9 @@ def _integer_storage(
         symmetric = bool(_is_middle(np.abs(zero) / np.where(step > 0, step, 1), int(bits)))
     shared = sum(tensor_bytes(t) for name, t in parts.items() if name != codes)
     kind = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
-    return StoredAs(kind, bits, used, _granularity(count, len(values)), symmetric, count, size, shared, (codes,))
+    return StoredAs(
+        kind, bits, used, _granularity(count, len(values)), symmetric, count, size, shared, (codes,), carried
+    )
 
 
 def _granularity(scales: int, rows: int) -> str:
@@ -336,8 +343,14 @@ def _is_middle(points: Array, bits: int) -> bool:
 
 
 def _bits_of(codes: Array) -> float:
-    """What the range of the codes that occur needs."""
-    return float(max(1, int(codes.max() - codes.min()).bit_length())) if codes.size else 0.0
+    """What the range of the codes that occur needs: codes from -8 to 7 need 4, from -64 to 64 need 7.01."""
+    return round(float(np.log2(int(codes.max()) - int(codes.min()) + 1)), 2) if codes.size else 0.0
+
+
+def _entropy(codes: Array) -> float:
+    """Shannon's, in bits for each code."""
+    shares = np.unique(codes, return_counts=True)[1] / max(codes.size, 1)
+    return float(-(shares * np.log2(shares)).sum())
 
 
 def duplicates(model: ModelProto, least_bytes: int) -> Iterator[tuple[str, str, int]]:
