@@ -106,7 +106,7 @@ def _quantized(facts: PlanFacts) -> set[str]:
 def _undone(context: Context) -> dict[str, Any] | None:
     """How the network was analysed other than usual, because its outputs would have changed; None for as usual."""
     found = undone(context.workspace.network())
-    return None if found is None else {"opset": found.opset, "folding": found.folding.value, "why": found.why}
+    return None if found is None else {"opset": found.opset, "folding": found.folding.name.lower(), "why": found.why}
 
 
 def _outcome(certificate: Mapping[str, Any], search: Search | None) -> str:
