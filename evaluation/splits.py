@@ -44,13 +44,9 @@ def split(samples: int, seed: int, labels: NDArray[np.int64] | None = None) -> S
         raise ValueError(f"samples must be at least 3 for three parts, got {samples}")
     if labels is not None and len(labels) != samples:
         raise ValueError(f"expected {samples} labels, got {len(labels)}")
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(samples)
-    if labels is not None and labels.ndim == 1:
-        order = _interleaved(order, labels, generator)
+    order = _in_shares(samples, seed, labels)
     calibration = max(1, min(int(CALIBRATION_SHARE * samples), MOST_CALIBRATION))
     held_out = max(1, round(HELD_OUT_SHARE * samples))
-    order = order.astype(np.int64)
     return Splits(
         calibration=order[:calibration].copy(),
         search=order[calibration : samples - held_out].copy(),
@@ -58,11 +54,20 @@ def split(samples: int, seed: int, labels: NDArray[np.int64] | None = None) -> S
     )
 
 
-def undivided(samples: int) -> Splits:
+def undivided(samples: int, seed: int, labels: NDArray[np.int64] | None = None) -> Splits:
     """All samples for the certificate, of a network that was made elsewhere: nothing here is chosen by what it does on
-    them. `search` is the same samples, on which the float network alone is looked at, and `calibration` empty."""
-    every = np.arange(samples, dtype=np.int64)
-    return Splits(calibration=every[:0].copy(), search=every.copy(), held_out=every.copy())
+    them. `search` is the same samples, on which the float network alone is looked at, and `calibration` empty. The
+    order is that of `split`, so that its first piece stands for all."""
+    order = _in_shares(samples, seed, labels)
+    return Splits(calibration=order[:0].copy(), search=order.copy(), held_out=order.copy())
+
+
+def _in_shares(samples: int, seed: int, labels: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(samples)
+    if labels is not None and labels.ndim == 1:
+        order = _interleaved(order, labels, generator)
+    return order.astype(np.int64)
 
 
 def _interleaved(

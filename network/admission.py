@@ -115,7 +115,8 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
     with onnx_errors("onnx.checker"):
         onnx.checker.check_model(model.SerializeToString())
     check_interface(model.graph)
-    require_inference(model)
+    with onnx_errors("reading how layers are used"):
+        require_inference(model)
     with onnx_errors("shape inference"):
         onnx.shape_inference.infer_shapes(shape_skeleton(model), strict_mode=True)
     check_memory(model, limits.max_memory_bytes)

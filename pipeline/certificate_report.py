@@ -60,7 +60,7 @@ def _reason(certificate: Mapping[str, Any], defects: Sequence[Mapping[str, Any]]
             f"{worst['max_drop']:g})"
         )
     if defects:
-        named = "; ".join(f"{finding['code']} at {finding['where']}" for finding in defects[:_NAMED])
+        named = "; ".join(" at ".join(filter(None, (found["code"], found["where"]))) for found in defects[:_NAMED])
         more = f" and {len(defects) - _NAMED} more" if len(defects) > _NAMED else ""
         reasons.append(f"the file has {'a defect' if len(defects) == 1 else 'defects'}: {named}{more}")
     return "; ".join(reasons) or None

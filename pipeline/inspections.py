@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,8 +12,20 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
-from quantization.inspection.findings import Finding
+from quantization.errors import FileNotInspected
+from quantization.inspection.findings import Finding, defect
 from quantization.inspection.inspection import inspect
+
+logger = logging.getLogger(__name__)
+
+NOTHING_READ: dict[str, Any] = {
+    "weights": [],
+    "unmatched": [],
+    "activations": [],
+    "kernels": {"operators": {}, "slow": []},
+    "float_share": None,
+}
+"""What stands in a certificate where the inspection failed."""
 
 
 def inspected(float_file: bytes, quantized_file: bytes) -> dict[str, Any]:
@@ -21,10 +34,33 @@ def inspected(float_file: bytes, quantized_file: bytes) -> dict[str, Any]:
     Raises:
         FileNotInspected: ONNX Runtime does not load the quantized file.
     """
-    found = inspect(ModelProto.FromString(float_file), ModelProto.FromString(quantized_file))
-    document = _plain(asdict(found))
+    try:
+        document = _plain(asdict(inspect(ModelProto.FromString(float_file), ModelProto.FromString(quantized_file))))
+    except FileNotInspected:
+        raise
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        AttributeError,
+        RuntimeError,
+        NotImplementedError,
+    ) as error:
+        # Files of every make come here, and what was measured stands. But what nobody looked at is not certified.
+        logger.exception("the inspection of a quantized file failed")
+        document = {**NOTHING_READ, "findings": [finding_document(_not_read(error))]}
     # the files themselves, not the messages in memory
     return {**document, "float_bytes": len(float_file), "quantized_bytes": len(quantized_file)}
+
+
+def _not_read(error: Exception) -> Finding:
+    return defect(
+        "not_inspected",
+        "",
+        f"the file cannot be read against its float model ({type(error).__name__}), so that nobody knows whether its "
+        "weights are right; the log of the worker has the details: report it, with both files if you can",
+    )
 
 
 def finding_document(finding: Finding) -> dict[str, Any]:

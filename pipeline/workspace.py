@@ -117,8 +117,8 @@ class Workspace:
         def read() -> Inputs:
             network = as_uploaded(self._uploaded()) if config.as_uploaded else self.network(opset)
             dataset = self.dataset(tuple(network.inputs), config.seed)
-            whole = config.as_uploaded
-            splits = undivided(dataset.samples) if whole else split(dataset.samples, config.seed, dataset.labels)
+            divide = undivided if config.as_uploaded else split
+            splits = divide(dataset.samples, config.seed, dataset.labels)
             return Inputs(network, dataset, splits, config, self._job.path_of("dataset") is None)
 
         source = "model" if config.as_uploaded else "normalise"

@@ -104,6 +104,8 @@ def _show_layers(weights: Sequence[Mapping[str, Any]]) -> None:
 def _show_float(document: Mapping[str, Any]) -> None:
     """What stayed float, and how many bytes of the file that is."""
     inspection = document["inspection"]
+    if inspection["float_share"] is None:
+        return
     floats = [w["name"] for w in inspection["weights"] if w["stored"] is not None and _is_float(w["stored"])]
     values = sum(math.prod(w["shape"]) for w in inspection["weights"] if w["name"] in floats)
     if floats:
