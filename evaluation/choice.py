@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evaluation.errors import DatasetError, MetricNotApplicable
+from evaluation.label_fit import check_labels
 from evaluation.metrics.claim import Claim
 from evaluation.metrics.detection_layout import find_detection
 from evaluation.metrics.measurement import DropKind, Outputs
@@ -60,7 +61,8 @@ def choose(question: Question, metric: MetricChoice | None, outputs: Mapping[str
         outputs: what the request says of single outputs.
 
     Raises:
-        MetricNotApplicable: a metric that fits none of the outputs, an output that is not there, or none is left.
+        MetricNotApplicable: a metric that fits none of the outputs, an output that is not there, or none is left;
+            where a metric is chosen, labels that fit no output.
         DatasetLabelsOutOfRange: labels that are no classes of the network.
     """
     names = [fact.name for fact in question.facts]
@@ -81,6 +83,7 @@ def choose(question: Question, metric: MetricChoice | None, outputs: Mapping[str
     if metric is not None:
         claims += _for_the_network(question, metric, left, outputs, needed=not claims)
     else:
+        check_labels(question.facts, question.outputs, question.truth)
         claims += _defaults(question, left, outputs)
     if not claims:
         raise MetricNotApplicable("no output is left to be measured; give at least one a weight above 0")

@@ -98,14 +98,20 @@ def label_axis(name: str, output: Output, truth: Truth) -> int | None:
     """The axis of classes of an output that the labels have one entry for each prediction of; None where they do not
     fit."""
     labels = truth.labels(name)
-    if labels is None or output.ndim < 2:
+    if labels is None:
         return None
+    axes = axes_of_classes(output, labels)
+    return next((axis for axis in axes if labels.max(initial=0) < output.shape[axis]), None)
+
+
+def axes_of_classes(output: Output, labels: NDArray[np.int64]) -> list[int]:
+    """The axes that may be of classes, the likelier first: `labels` have the shape of the output without that axis."""
+    found = []
     for axis in (-1, 1) if output.ndim != 4 else (1, -1):
         rest = output.shape[:-1] if axis == -1 else (output.shape[0], *output.shape[2:])
-        classes = output.shape[axis]
-        if labels.shape == rest and classes >= 2 and labels.max(initial=0) < classes:
-            return axis % output.ndim
-    return None
+        if output.ndim >= 2 and labels.shape == rest and output.shape[axis] >= 2:
+            found.append(axis % output.ndim)
+    return found
 
 
 def _facts(name: str, output: Output, truth: Truth, maker: str) -> OutputFacts:

@@ -60,6 +60,19 @@ class OnnxRunner:
         name = self.output_names[0]
         return self.outputs(inputs, batch, [name])[name]
 
+    def check_sample_axes(self, inputs: Arrays, names: Sequence[str]) -> None:
+        """Refuse a file that has not the samples along the first axis of these outputs, by runs of 2 and of 3 samples.
+
+        Raises:
+            ModelInvalid: the first axis of an output is another, or the network fails on these samples.
+        """
+        for fed in (2, 3) if self.static_batch is None else (self.static_batch,):
+            rows = np.arange(fed) % self._samples(inputs)
+            results = self._run(list(names), {name: np.ascontiguousarray(inputs[name][rows]) for name in self._inputs})
+            for name, result in zip(names, results, strict=True):
+                if not _has_sample_axis(result, fed):
+                    raise _axis_error(name, result, fed)
+
     def outputs(self, inputs: Arrays, batch: int, names: Sequence[str] | None = None) -> dict[str, NDArray[np.generic]]:
         """The outputs `[samples, ...]` by name, in the order of the file, for samples `[samples, ...]` by input name.
 
@@ -105,11 +118,7 @@ class OnnxRunner:
     ) -> dict[str, NDArray[np.generic]]:
         """All outputs, one sample at a time; `odd` with this `result` is why."""
         if self.static_batch not in (None, 1):
-            raise ModelInvalid(
-                f"output {odd!r} has the shape {list(result.shape)} for {self.static_batch} samples; expected the "
-                "samples along its first axis: export the network with the batch axis first in every output, or with a "
-                "batch of 1"
-            )
+            raise _axis_error(odd, result, self.static_batch)
         single = [
             self._run(names, {name: np.ascontiguousarray(inputs[name][i : i + 1]) for name in self._inputs})
             for i in range(self._samples(inputs))
@@ -141,6 +150,13 @@ class OnnxRunner:
 
 def _has_sample_axis(result: NDArray[np.generic], fed: int) -> bool:
     return result.ndim > 0 and len(result) == fed
+
+
+def _axis_error(name: str, result: NDArray[np.generic], fed: int) -> ModelInvalid:
+    return ModelInvalid(
+        f"output {name!r} has the shape {list(result.shape)} for {fed} samples; expected the samples along its first "
+        "axis: export the network with the batch axis first in every output, or with a batch of 1"
+    )
 
 
 def _stacked(results: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
