@@ -219,7 +219,7 @@ def test_the_request_may_be_a_file_too(server: Any) -> None:
 @pytest.mark.parametrize(
     ("parts", "status", "text"),
     [
-        ({"request": "{}"}, 400, "the part model is missing; send it as a file: curl -F model=@model.onnx"),
+        ({"request": "{}"}, 400, "the part model is missing; send it as a file: curl -F model=@FILE"),
         ({"model": "text"}, 400, "the part model must be a file: curl -F model=@FILE"),
         ({"model": ("m", b"")}, 400, "the part model is empty"),
         ({"model": ("m", b"x"), "data": ("d", b"x")}, 400, "the parts are model, dataset and request, each at most"),
