@@ -111,7 +111,7 @@ def axes_of_classes(output: Output, labels: NDArray[np.int64]) -> list[int]:
         rest = output.shape[:-1] if axis == -1 else (output.shape[0], *output.shape[2:])
         if output.ndim >= 2 and labels.shape == rest and output.shape[axis] >= 2:
             found.append(axis % output.ndim)
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _facts(name: str, output: Output, truth: Truth, maker: str) -> OutputFacts:
