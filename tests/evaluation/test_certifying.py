@@ -1,4 +1,4 @@
-"""Certificates over several claims and parts: which is the worst, whether all keep their budgets, and how sure that is."""
+"""Certificates over several claims and parts: which is the worst, whether all keep their budgets, how sure that is."""
 
 from __future__ import annotations
 
