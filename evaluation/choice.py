@@ -156,9 +156,17 @@ def _detection(question: Question, left: Sequence[OutputFacts]) -> Iterator[Clai
         return
     padded = any(fact.padded for fact in left if fact.name in detector.names)
     reason = "its outputs hold boxes and scores"
-    claim = Claim("detection_f1", detector.names, None, dict(detector.options), reason, padded)
-    if question.sees(claim):
-        yield claim
+    options = dict(detector.options)
+    # what looks like a score of any object may be that of a class that the labels name
+    for further in ({}, {"objectness": False}) if options.get("objectness") else ({},):
+        claim = Claim("detection_f1", detector.names, None, {**options, **further}, reason, padded)
+        try:
+            claim.measure(question.outputs, question.outputs, question.truth)
+        except (MetricNotApplicable, DatasetError):
+            continue
+        if question.sees(claim):
+            yield claim
+        return
 
 
 def _fitting(question: Question, fact: OutputFacts) -> Iterator[Claim]:

@@ -28,6 +28,8 @@ class OnnxRunner:
             that fixes its batch size.
         exact: integer kernels may not saturate between products, as those of x86 processors without VNNI do.
 
+    `without_samples` are the outputs that were found to have no axis of samples, as far as any were computed.
+
     Raises:
         ValueError: `threads` or `runs` is not positive.
         ModelInvalid: ONNX Runtime refuses the file.
@@ -44,6 +46,7 @@ class OnnxRunner:
             options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = _session(model, options)
         self._inputs = [value.name for value in self._session.get_inputs()]
+        self.without_samples: set[str] = set()
         self.output_names = [value.name for value in self._session.get_outputs()]
         fixed = {value.shape[0] for value in self._session.get_inputs() if value.shape}
         sizes = {size for size in fixed if isinstance(size, int)}
@@ -59,19 +62,6 @@ class OnnxRunner:
         """The first output alone, as `outputs` gives it."""
         name = self.output_names[0]
         return self.outputs(inputs, batch, [name])[name]
-
-    def check_sample_axes(self, inputs: Arrays, names: Sequence[str]) -> None:
-        """Refuse a file that has not the samples along the first axis of these outputs, by runs of 2 and of 3 samples.
-
-        Raises:
-            ModelInvalid: the first axis of an output is another, or the network fails on these samples.
-        """
-        for fed in (2, 3) if self.static_batch is None else (self.static_batch,):
-            rows = np.arange(fed) % self._samples(inputs)
-            results = self._run(list(names), {name: np.ascontiguousarray(inputs[name][rows]) for name in self._inputs})
-            for name, result in zip(names, results, strict=True):
-                if not _has_sample_axis(result, fed):
-                    raise _axis_error(name, result, fed)
 
     def outputs(self, inputs: Arrays, batch: int, names: Sequence[str] | None = None) -> dict[str, NDArray[np.generic]]:
         """The outputs `[samples, ...]` by name, in the order of the file, for samples `[samples, ...]` by input name.
@@ -118,12 +108,18 @@ class OnnxRunner:
     ) -> dict[str, NDArray[np.generic]]:
         """All outputs, one sample at a time; `odd` with this `result` is why."""
         if self.static_batch not in (None, 1):
-            raise _axis_error(odd, result, self.static_batch)
+            raise ModelInvalid(
+                f"output {odd!r} has the shape {list(result.shape)} for {self.static_batch} samples; expected the "
+                "samples along its first axis: export the network with the batch axis first in every output, or with a "
+                "batch of 1"
+            )
         single = [
             self._run(names, {name: np.ascontiguousarray(inputs[name][i : i + 1]) for name in self._inputs})
             for i in range(self._samples(inputs))
         ]
-        return {name: _stacked([results[index] for results in single]) for index, name in enumerate(names)}
+        by_name = {name: [results[index] for results in single] for index, name in enumerate(names)}
+        self.without_samples |= {name for name, results in by_name.items() if not _are_samples(results)}
+        return {name: _stacked(results) for name, results in by_name.items()}
 
     def _samples(self, inputs: Arrays) -> int:
         missing = [name for name in self._inputs if name not in inputs]
@@ -152,16 +148,14 @@ def _has_sample_axis(result: NDArray[np.generic], fed: int) -> bool:
     return result.ndim > 0 and len(result) == fed
 
 
-def _axis_error(name: str, result: NDArray[np.generic], fed: int) -> ModelInvalid:
-    return ModelInvalid(
-        f"output {name!r} has the shape {list(result.shape)} for {fed} samples; expected the samples along its first "
-        "axis: export the network with the batch axis first in every output, or with a batch of 1"
-    )
+def _are_samples(results: Sequence[NDArray[np.generic]]) -> bool:
+    """Whether single samples have an axis of length 1 in front, each."""
+    return all(result.ndim > 0 and len(result) == 1 for result in results)
 
 
 def _stacked(results: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
     """`[samples, ...]` of what each sample gave; where their first axis is always 1 that is the sample's."""
-    if all(result.ndim > 0 and len(result) == 1 for result in results):
+    if _are_samples(results):
         results = [result[0] for result in results]
     return filled_up(results, np.max([result.shape for result in results], axis=0))
 

@@ -8,16 +8,12 @@ The last line is one JSON object. `--quick` takes one network of each family, fe
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import json
 import time
-from typing import Any
 
-from benchmarks.certificates import coverage, kept_word
+from benchmarks.certificates import coverage, kept_word, planted
 from benchmarks.certificates.networks import NAMES
 
-DEFECTS = "benchmarks.certificates.defects"
 QUICK = (
     "digits_agreement",
     "unequal_classes",
@@ -33,14 +29,6 @@ QUICK = (
     "gru_step",
     "decoder_cache",
 )
-
-
-def defects() -> dict[str, Any]:
-    """What `certify` finds in files with planted defects, where that part of the benchmark is there."""
-    if importlib.util.find_spec(DEFECTS) is None:
-        return {"planted_defects_caught": None, "false_alarms": None}
-    found: dict[str, Any] = importlib.import_module(DEFECTS).run()
-    return found
 
 
 def main() -> None:
@@ -61,7 +49,7 @@ def main() -> None:
             parts.append(part)
             print(f"{time.perf_counter() - start:.0f} s  {part.line()}", flush=True)
         figures |= coverage.summary(parts)
-        figures |= defects()
+        figures |= planted.run()
     figures["seconds"] = round(time.perf_counter() - start)
     print(json.dumps(figures))
 

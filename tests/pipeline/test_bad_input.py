@@ -227,7 +227,7 @@ def weights_behind_a_choice_only(proto):
         (one_column, True, None, "dataset_labels_out_of_range", ["'value'", "2 classes", "`targets`"]),
         (one_column, False, "kl", "metric_not_applicable", ["at least 2 classes", "use explained"]),
         (one_column, False, "agreement", "metric_not_applicable", ["at least 2 classes", "use explained"]),
-        (classes_first, True, None, "model_invalid", ["batch axis first"]),
+        (classes_first, True, None, "metric_not_applicable", ["batch axis first"]),
         (weights_behind_a_choice_only, False, "cosine", "model_nothing_to_quantize", ["'pooled'", "conv1"]),
     ],
 )
