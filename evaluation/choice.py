@@ -93,10 +93,10 @@ def choose(question: Question, metric: MetricChoice | None, outputs: Mapping[str
 def requested(question: Question, fact: OutputFacts, metric: MetricChoice, max_drop: float | None) -> Claim:
     """The claim of a metric that the request names for an output."""
     options = _options(metric.name, metric.options, fact, question)
-    claim = Claim(metric.name, (fact.name,), max_drop, options, "as requested", fact.padded)
+    claim = Claim(metric.name, (fact.name,), max_drop, options, "as requested", fact.ragged)
     if metric_of(metric.name).several:
         floats = tuple(other.name for other in question.facts if other.meaning is not Meaning.CODES or other.padded)
-        claim = replace(claim, outputs=floats, padded=any(other.padded for other in question.facts))
+        claim = replace(claim, outputs=floats, padded=any(other.ragged for other in question.facts))
     claim.measure(question.outputs, question.outputs, question.truth)  # raises where it does not fit
     return claim
 
@@ -128,7 +128,7 @@ def _defaults(question: Question, left: Sequence[OutputFacts], outputs: Mapping[
     claims = list(_detection(question, left))
     found = {name for claim in claims for name in claim.outputs}
     for fact in left:
-        if fact.padded and fact.name in found:
+        if fact.ragged and fact.name in found:
             continue  # rows of what was found: their number and order are no values
         max_drop = outputs.get(fact.name, OutputChoice()).max_drop
         blind: list[str] = []
@@ -154,7 +154,7 @@ def _detection(question: Question, left: Sequence[OutputFacts]) -> Iterator[Clai
     detector = find_detection(outputs)
     if detector is None:
         return
-    padded = any(fact.padded for fact in left if fact.name in detector.names)
+    padded = any(fact.ragged for fact in left if fact.name in detector.names)
     reason = "its outputs hold boxes and scores"
     options = dict(detector.options)
     # what looks like a score of any object may be that of a class that the labels name
@@ -174,7 +174,7 @@ def _fitting(question: Question, fact: OutputFacts) -> Iterator[Claim]:
     for name, reason in _candidates(question, fact):
         if name not in METRICS:
             continue
-        claim = Claim(name, (fact.name,), None, _options(name, {}, fact, question), reason, fact.padded)
+        claim = Claim(name, (fact.name,), None, _options(name, {}, fact, question), reason, fact.ragged)
         try:
             claim.measure(question.outputs, question.outputs, question.truth)
         except MetricNotApplicable:
