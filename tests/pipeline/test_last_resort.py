@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from pipeline.search_space import SearchSpace
@@ -46,13 +45,13 @@ def uniform(job, model, samples, analysis, bits: int, budget: dict) -> dict:
 @pytest.mark.usefixtures("wrong_on_purpose")
 @pytest.mark.parametrize("method", ["frontier", "bisection"])
 def test_predictions_that_are_wrong_end_with_the_widest_plan(job, model, samples, analysis, method):
-    budget = {"metric": "kl", "max_drop": 0.001}
+    budget = {"metric": "kl", "max_drop": 1e-5}  # 4 bits lose ten times that
     request = {**FORMATS, "budget": budget, "search": {"method": method}}
     delivery = job(model, samples, request, {}).run()
     plan = json.loads(delivery.artifacts["plan"])
     assert [layer["bits"] for layer in plan["layers"]] == [8, 8, 8]
     assert delivery.outcome == "met"
-    assert plan["certificate"]["drop"] <= 0.001
+    assert plan["certificate"]["drop"] <= 1e-5
     cheapest = min(json.loads(delivery.artifacts["frontier"])["points"], key=lambda point: point["cost"])
     assert set(cheapest["bits"].values()) == {2}, "the frontier itself led to nothing wider"
 
@@ -74,9 +73,6 @@ def test_the_file_is_not_larger_than_a_uniform_one_that_keeps_the_budget(job, mo
     plan = json.loads(job(model, samples, {**FORMATS, "budget": budget}, analysis).run().artifacts["plan"])
     assert plan["outcome"] == "met"
     by_hand = {bits: uniform(job, model, samples, analysis, bits, budget) for bits in WIDTHS}
-    keeping = [one["size_bytes"] for one in by_hand.values() if one["search"]["evaluated"][0]["meets_budget"]]
+    keeping = [one["size_bytes"] for one in by_hand.values() if one["outcome"] == "met"]
     assert keeping
     assert plan["size_bytes"] <= min(keeping)
-    sizes = [by_hand[bits]["size_bytes"] for bits in WIDTHS]
-    assert sizes == sorted(sizes)
-    assert np.all(np.diff(sizes) > 0)
