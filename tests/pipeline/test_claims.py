@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from evaluation.errors import DatasetError, MetricNotApplicable
 from network.normalise import dump
 from pipeline.damage import damage_loss
 from pipeline.plan_evaluation import Comparison
@@ -183,9 +184,8 @@ def test_outputs_have_metrics_and_budgets_of_their_own(claimed):
 )
 def test_what_outputs_cannot_have(job, x, request_, words):
     run = job(TWO, {"x": x}, request_)
-    with pytest.raises(ValueError, match=".") as refused:
+    with pytest.raises(MetricNotApplicable) as refused:
         until(run, "claims")
-    assert type(refused.value).code == "metric_not_applicable"
     for word in words:
         assert word in str(refused.value)
 
@@ -290,7 +290,7 @@ def test_labels_of_one_output_alone(claimed, x):
 )
 def test_labels_that_fit_nothing_are_not_left_out_in_silence(job, x, arrays, code, words):
     run = job(TWO, {"x": x, **arrays})
-    with pytest.raises(ValueError, match=".") as refused:
+    with pytest.raises((MetricNotApplicable, DatasetError)) as refused:
         until(run, "claims")
     assert type(refused.value).code == code
     for word in words:

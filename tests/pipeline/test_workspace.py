@@ -27,7 +27,7 @@ READ = Context.read
 @pytest.fixture
 def inputs(model: bytes) -> Inputs:
     network: Network = normalise(ModelProto.FromString(model), {"image": (1, 8, 8)})
-    dataset = Dataset({"image": np.zeros((600, 1, 8, 8), np.float32)}, None, None)
+    dataset = Dataset({"image": np.zeros((600, 1, 8, 8), np.float32)})
     return Inputs(network, dataset, split(600, 0), SampleConfig(0), synthetic=False)
 
 
