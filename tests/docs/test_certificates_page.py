@@ -1,4 +1,4 @@
-"""docs/certificates.md and docs/metrics.md say what the code does: metrics with their truth and options, the example."""
+"""docs/certificates.md and docs/metrics.md say what the code does: metrics, their truth and options, the example."""
 
 from __future__ import annotations
 
