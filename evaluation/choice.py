@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evaluation.errors import DatasetError, MetricNotApplicable
+from evaluation.labelled import label_axis
 from evaluation.metrics.claim import Claim
 from evaluation.metrics.detection_layout import find_detection
 from evaluation.metrics.measurement import DropKind, Outputs
 from evaluation.metrics.registry import METRICS, metric_of
 from evaluation.metrics.truth import Truth
 from evaluation.nulls import sees
-from evaluation.outputs import Meaning, OutputFacts, label_axis
+from evaluation.outputs import Meaning, OutputFacts
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ def _defaults(question: Question, left: Sequence[OutputFacts], outputs: Mapping[
     claims = list(_detection(question, left))
     found = {name for claim in claims for name in claim.outputs}
     for fact in left:
+        if (guess := _guess(question, fact)) is not None:
+            claims.append(replace(guess, max_drop=outputs.get(fact.name, OutputChoice()).max_drop))
         if fact.padded and fact.name in found:
             continue  # rows of what was found: their number and order are no values
         max_drop = outputs.get(fact.name, OutputChoice()).max_drop
@@ -164,6 +167,18 @@ def _detection(question: Question, left: Sequence[OutputFacts]) -> Iterator[Clai
         if question.sees(claim):
             yield claim
         return
+
+
+def _guess(question: Question, fact: OutputFacts) -> Claim | None:
+    """That classes stay, of values that may be logits, beside the share explained: it may be a guess."""
+    if fact.guess is None:
+        return None
+    claim = Claim("agreement", (fact.name,), None, {"axis": fact.guess}, fact.reason)
+    try:
+        claim.measure(question.outputs, question.outputs, question.truth)
+    except MetricNotApplicable:
+        return None
+    return claim if question.sees(claim) else None
 
 
 def _fitting(question: Question, fact: OutputFacts) -> Iterator[Claim]:

@@ -204,11 +204,12 @@ class CalibrateConfig:
 
 @dataclass(frozen=True, slots=True)
 class DamageConfig:
-    """`weights` of outputs that do not count once; `squared_error`: the damage is the squared error of the outputs,
-    whatever these are."""
+    """`weights` of outputs that do not count once; `values`: outputs whose squared error counts, whatever they look
+    like; `all_values`: all of them."""
 
     weights: tuple[tuple[str, float], ...]
-    squared_error: bool
+    values: tuple[str, ...]
+    all_values: bool
 
 
 @dataclass(frozen=True, slots=True)

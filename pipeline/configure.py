@@ -143,7 +143,8 @@ def _space(request: JobRequest) -> SpaceConfig:
 
 def _damage(request: JobRequest) -> DamageConfig:
     weights = sorted((name, output.weight) for name, output in request.outputs.items() if output.weight != 1)
-    return DamageConfig(tuple(weights), request.budget.metric in OF_VALUES)
+    values = sorted(name for name, output in request.outputs.items() if output.metric in OF_VALUES)
+    return DamageConfig(tuple(weights), tuple(values), request.budget.metric in OF_VALUES)
 
 
 def claims_of(request: JobRequest | CertificateRequest, samples: SampleConfig, budget: BudgetConfig) -> ClaimsConfig:

@@ -145,7 +145,15 @@ class Budget(Strict):
     @model_validator(mode="before")
     @classmethod
     def _share_of_null(cls, members: Any) -> Any:
-        if isinstance(members, dict) and "kind" not in members and members.get("metric") in SHARE_OF_NULL:
+        if not isinstance(members, dict):
+            return members
+        if members.get("metric") == "sqnr_db" and "max_drop" not in members and members.get("kind") != "of_null":
+            refuse(
+                "budget_invalid",
+                "the metric sqnr_db needs max_drop, in decibels: what may be missing of 100 dB, such as 60 for a "
+                "ratio of at least 40 dB",
+            )
+        if "kind" not in members and members.get("metric") in SHARE_OF_NULL:
             return {**members, "kind": "of_null"}
         return members
 

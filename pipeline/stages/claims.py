@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from evaluation.choice import Question, choose
 from evaluation.metrics.claim import measure
 from evaluation.nulls import blind_to, null_drops
@@ -24,7 +26,9 @@ def run(context: Context, config: ClaimsConfig) -> bytes:
     question = Question(reference.facts, reference.outputs, truth, budget.kind, budget.max_drop)
     claims = choose(question, config.metric, config.outputs)
     measure(claims, reference.outputs, reference.outputs, truth, budget.kind).drop(budget.kind, budget.max_drop)
-    nulls = [null_drops(claim, reference.outputs, truth, budget.kind, budget.max_drop) for claim in claims]
+    # each in the unit of its claim, as its drop is
+    alone = [replace(claim, max_drop=None) for claim in claims]
+    nulls = [null_drops(claim, reference.outputs, truth, budget.kind, budget.max_drop) for claim in alone]
     unseen = blind_to(claims, reference.facts, reference.outputs, truth, budget.kind, budget.max_drop)
     return pack(
         {
