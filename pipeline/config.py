@@ -21,6 +21,7 @@ from app.schemas.plan import AppliedPlan
 from evaluation.choice import MetricChoice, OutputChoice
 from evaluation.latency import machine as processor
 from evaluation.metrics.measurement import DropKind
+from evaluation.metrics.own import OWN
 from pipeline.methods import DEAR
 from pipeline.stage import Machine
 from planner.problem import Limits, Quantity
@@ -42,6 +43,13 @@ KEPT_SHARE = 1 / 4
 @dataclass(frozen=True, slots=True)
 class Nothing:
     """The result depends on no part of the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitConfig:
+    """`own_metric`: the request has one, which may read further arrays of the dataset."""
+
+    own_metric: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +181,8 @@ class ResolveConfig:
 
 @dataclass(frozen=True, slots=True)
 class ClaimsConfig:
-    """`metric`: for the whole network, None for one that fits each output; `outputs`: what is said of single ones."""
+    """`metric`: for the whole network, None for one that fits each output, `own` for the graph; `outputs`: what
+    is said of single ones."""
 
     samples: SampleConfig
     budget: BudgetConfig
@@ -266,7 +275,7 @@ class ReportConfig:
 class JobConfig:
     """The slice of every stage, by the stage's name; None for a stage that the request does not need."""
 
-    admit: Nothing
+    admit: AdmitConfig
     normalise: Nothing
     reference: SampleConfig
     resolve: ResolveConfig
@@ -316,7 +325,7 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
     )
     ranges = RangeMethod(request.activations.ranges)
     return JobConfig(
-        admit=Nothing(),
+        admit=AdmitConfig(request.budget.metric_id is not None),
         normalise=Nothing(),
         reference=samples,
         resolve=ResolveConfig(samples, formats, space, method),
@@ -393,7 +402,7 @@ def _claims(request: JobRequest, samples: SampleConfig, budget: BudgetConfig) ->
         )
         for name, output in request.outputs.items()
     }
-    metric = request.budget.metric
+    metric = OWN if request.budget.metric_id is not None else request.budget.metric
     chosen = None if metric is None else MetricChoice(metric, request.budget.options.model_dump())
     return ClaimsConfig(samples, budget, chosen, outputs)
 

@@ -22,7 +22,8 @@ import torch
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
-from app.schemas.parsing import merge, parse_request
+from app.errors import AppError
+from app.schemas.parsing import merge, parse_request, with_uploads
 from app.schemas.plan import applied_request
 from pipeline.events import Report, silent
 from pipeline.run import run
@@ -41,6 +42,7 @@ def plan(
     data: Data = None,
     request: Request = None,
     *,
+    metric: Model | None = None,
     cache: str | Path | Store | None = None,
     progress: Report = silent,
     machine: Machine | None = None,
@@ -52,6 +54,7 @@ def plan(
         data: a `.npz`, or arrays by the names of the graph's inputs, samples first, with `labels` or `targets`; None:
             samples are made from the graph's shapes.
         request: what `POST /v1/jobs` takes, without the ids of the uploads.
+        metric: your own metric, an ONNX graph or its bytes, in place of `budget.metric`.
         cache: a folder or a store for the results of stages, so that a second question about the same network repeats
             no analysis and a call that was cut short goes on; None: nothing is kept.
         progress: gets what happens (`pipeline.events`), at least every few seconds; what it raises ends the call.
@@ -62,7 +65,7 @@ def plan(
         ValueError: the network, the data or the constraints do not allow it; `code` is that of the API.
         OSError: a file cannot be read.
     """
-    return _call(model, data, request or {}, cache, progress, machine)
+    return _call(model, data, metric, request or {}, cache, progress, machine)
 
 
 def apply(
@@ -71,6 +74,7 @@ def apply(
     data: Data = None,
     request: Request = None,
     *,
+    metric: Model | None = None,
     cache: str | Path | Store | None = None,
     progress: Report = silent,
     machine: Machine | None = None,
@@ -84,7 +88,7 @@ def apply(
 
     Otherwise, and for what it raises, see `plan`.
     """
-    return _call(model, data, merge(applied_request(plan), request or {}), cache, progress, machine)
+    return _call(model, data, metric, request or {}, cache, progress, machine, applied_request(plan))
 
 
 def audit(file: str | Path | bytes) -> dict[str, Any]:
@@ -116,17 +120,33 @@ def audit(file: str | Path | bytes) -> dict[str, Any]:
 def _call(
     model: Model,
     data: Data,
+    metric: Model | None,
     members: Mapping[str, Any],
     cache: str | Path | Store | None,
     progress: Report,
     machine: Machine | None,
+    base: Mapping[str, Any] | None = None,
 ) -> JobResult:
-    """A job on files, bytes or arrays; what is not a file is written to a folder that goes with the call."""
+    """A job on files, bytes or arrays; what is not a file is written to a folder that goes with the call.
+
+    `members` of the request override those of `base`.
+    """
     machine = machine or Machine(threads=len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory(prefix="bitbudget-") as folder, _threads_of(machine):
-        given = {"model": _model_file(model, Path(folder)), "dataset": _data_file(data, Path(folder))}
+        given = {
+            "model": _model_file(model, Path(folder)),
+            "dataset": _data_file(data, Path(folder)),
+            "metric": None if metric is None else _model_file(metric, Path(folder), "metric.onnx"),
+        }
         uploads = {kind: upload for kind, upload in given.items() if upload is not None}
-        request = parse_request({**members, **{f"{kind}_id": upload.sha256 for kind, upload in uploads.items()}})
+        members = with_uploads(members, {kind: upload.sha256 for kind, upload in uploads.items()})
+        request = parse_request(members if base is None else merge(base, members))
+        if request.budget.metric_id is not None and metric is None:
+            raise AppError(
+                "budget_invalid",
+                "budget.metric_id names a metric graph that this call does not have; give it as the argument metric, "
+                "or name another metric as budget.metric",
+            )
         return run(TABLE, request, uploads, cache=cache, progress=progress, machine=machine)
 
 
@@ -142,10 +162,10 @@ def _threads_of(machine: Machine) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _model_file(model: Model, folder: Path) -> Upload:
+def _model_file(model: Model, folder: Path, name: str = "model.onnx") -> Upload:
     if not isinstance(model, bytes):
         return Upload.of(Path(model))
-    path = folder / "model.onnx"
+    path = folder / name
     path.write_bytes(model)
     return Upload.of(path)
 

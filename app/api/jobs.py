@@ -74,7 +74,7 @@ SCHEMAS = _DEFINITIONS
 
 @router.post("/jobs", status_code=202, responses=_SUBMIT_ERRORS, openapi_extra=_SUBMIT_BODY)
 async def submit(request: Request, response: Response, service: Service, key: Key = None) -> Job:
-    """Make a job. JSON names uploads by id; multipart brings `model`, `dataset` and `request` in one call."""
+    """Make a job. JSON names uploads by id; multipart brings `model`, `dataset`, `metric` and `request` in one call."""
     scoped = None if key is None else jobs.IdempotencyKey("jobs", key)
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         wanted = await received_form(request, service)

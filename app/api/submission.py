@@ -1,6 +1,9 @@
-"""POST /v1/jobs as multipart/form-data: model, data and request in one call, for curl."""
+"""POST /v1/jobs as multipart/form-data: model, data, metric and request in one call, for curl."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
@@ -9,15 +12,15 @@ from starlette.datastructures import FormData, UploadFile
 from app.api.receiving import JSON_BYTES, digest_of, limited
 from app.api.state import State
 from app.errors import AppError
-from app.schemas.job_request import FROM_ELSEWHERE, JobRequest
-from app.schemas.parsing import parse_object, parse_request
+from app.schemas.job_request import FROM_ELSEWHERE, JobRequest, uploaded_as
+from app.schemas.parsing import parse_object, parse_request, with_uploads
 from app.services.uploads import store_upload
 
-PARTS = ("model", "dataset", "request")
+PARTS = ("model", "dataset", "metric", "request")
 
 
 async def received_form(request: Request, service: State) -> JobRequest:
-    """Store the parts `model` and `dataset` as uploads; the request of the part `request` about them.
+    """Store the parts `model`, `dataset` and `metric` as uploads; the request of the part `request` about them.
 
     Starlette spools file parts to the system's folder for temporary files (TMPDIR), into files without a name: a
     client that hangs up leaves nothing. Nothing is stored before the whole request has been read and is valid.
@@ -35,7 +38,7 @@ def _store(form: FormData, service: State) -> JobRequest:
     wrong = sorted({name for name in names if name not in PARTS or names.count(name) > 1})
     if wrong:
         raise AppError(
-            "request_malformed", f"the parts are model, dataset and request, each at most once; got {', '.join(wrong)}"
+            "request_malformed", f"the parts are {', '.join(PARTS)}, each at most once; got {', '.join(wrong)}"
         )
     members = parse_object(_text(form))
     given = [name for name in FROM_ELSEWHERE if name in members]
@@ -49,15 +52,29 @@ def _store(form: FormData, service: State) -> JobRequest:
     model = _file(form, "model", settings.max_model_bytes)
     if model is None:
         raise AppError("request_malformed", "the part model is missing; send it as a file: curl -F model=@model.onnx")
-    dataset = _file(form, "dataset", settings.max_dataset_bytes)
-    # Both are hashed, and the request is checked with their digests, before anything is stored.
-    files = {kind: (part, digest_of(part.file)) for kind, part in (("model", model), ("dataset", dataset)) if part}
-    wanted = parse_request({**members, **{f"{kind}_id": received.sha256 for kind, (_, received) in files.items()}})
+    dataset, metric = (
+        _file(form, "dataset", settings.max_dataset_bytes),
+        _file(form, "metric", settings.max_model_bytes),
+    )
+    if metric is not None and _names_a_metric(members):
+        raise AppError(
+            "request_invalid",
+            "in a multipart request budget.metric_id comes from the part metric; leave it out, or leave out the part",
+        )
+    parts = {"model": model, "dataset": dataset, "metric": metric}
+    # All are hashed, and the request is checked with their digests, before anything is stored.
+    files = {kind: (part, digest_of(part.file)) for kind, part in parts.items() if part}
+    wanted = parse_request(with_uploads(members, {kind: received.sha256 for kind, (_, received) in files.items()}))
     for kind, (part, received) in files.items():
         name = part.filename if part.filename and part.filename.isprintable() else None
         contents = received.file, received.sha256, received.size_bytes
-        store_upload(service.sessions, kind, *contents, None if name is None else name[-255:])
+        store_upload(service.sessions, uploaded_as(kind), *contents, None if name is None else name[-255:])
     return wanted
+
+
+def _names_a_metric(members: Mapping[str, Any]) -> bool:
+    budget = members.get("budget")
+    return isinstance(budget, Mapping) and budget.get("metric_id") is not None
 
 
 def _text(form: FormData) -> str | bytes:
@@ -85,6 +102,6 @@ def _file(form: FormData, name: str, limit_bytes: int) -> UploadFile | None:
         raise AppError(
             "payload_too_large",
             f"the part {name} may have at most {limit_bytes} bytes, got {part.size}; whoever runs the service can "
-            f"raise BITBUDGET_MAX_{name.upper()}_BYTES",
+            f"raise BITBUDGET_MAX_{uploaded_as(name).upper()}_BYTES",
         )
     return part

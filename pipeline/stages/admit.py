@@ -6,22 +6,23 @@ time; nothing of it runs in the API process.
 
 from __future__ import annotations
 
-from network.admission import AdmissionLimits, admit, input_specs
+from network.admission import admit, input_specs
 from network.errors import ModelTooLarge
 from network.memory import estimate_memory
-from pipeline.config import Nothing
+from pipeline.config import AdmitConfig
 from pipeline.context import Context
 from pipeline.results import pack
-from pipeline.stage import Machine
-from pipeline.workspace import GIB
+from pipeline.workspace import admission_limits
 
 
-def run(context: Context, _config: Nothing) -> bytes:
+def run(context: Context, config: AdmitConfig) -> bytes:
     """The shape of one sample of every graph input, and how many samples there are."""
     limits = admission_limits(context.machine)
     model = admit(context.model_path.read_bytes(), limits)
     context.check()
-    dataset = context.workspace.dataset(input_specs(model), seed=0)  # of synthetic samples only the shapes count
+    # what a metric graph reads is known once the outputs are: then the stage `claims` judges further arrays
+    extra = None if config.own_metric else ()
+    dataset = context.workspace.dataset(input_specs(model), 0, extra)  # of synthetic samples only the shapes count
     shapes = {name: list(array.shape[1:]) for name, array in dataset.inputs.items()}
     estimate = estimate_memory(model, 1, shapes)  # now with the axes that only the data fixes
     if estimate.total_bytes > limits.max_memory_bytes:
@@ -31,8 +32,3 @@ def run(context: Context, _config: Nothing) -> bytes:
             "shape, or raise BITBUDGET_WORKER_MEMORY_BYTES"
         )
     return pack({"inputs": shapes, "samples": dataset.samples})
-
-
-def admission_limits(machine: Machine) -> AdmissionLimits:
-    """One sample of the network may take all memory of the worker."""
-    return AdmissionLimits(max_memory_bytes=machine.memory_limit_bytes or 8 * GIB)
