@@ -44,6 +44,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     # states
     "job_not_finished": ErrorClass(409, "The job has not finished yet"),
     "job_finished": ErrorClass(409, "The job has already finished"),
+    "replan_not_applicable": ErrorClass(409, "The job made no plan that could be made anew"),
     "artifact_missing": ErrorClass(404, "The job has no such result"),
     "database_unavailable": ErrorClass(503, "The database does not answer"),
     "not_ready": ErrorClass(503, "The service is not ready"),
@@ -62,6 +63,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "model_nothing_to_quantize": ErrorClass(422, "The model has no weight that can be quantized"),
     "model_not_reproduced": ErrorClass(422, "The model cannot be converted without changing its outputs"),
     "opset_not_reachable": ErrorClass(422, "The model cannot be converted to the requested opset"),
+    "interface_differs": ErrorClass(422, "The quantized file does not take or give what the float model does"),
     # datasets
     "dataset_invalid": ErrorClass(422, "The data are not a readable .npz archive"),
     "dataset_wrong_names": ErrorClass(422, "The arrays do not have the names of the model's inputs"),
@@ -82,6 +84,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "calibration_activations_not_finite": ErrorClass(422, "The model gives values that are not finite for these data"),
     "export_too_large": ErrorClass(422, "The quantized file would be larger than ONNX allows"),
     "quantized_file_invalid": ErrorClass(500, "The quantized file does not match the plan"),
+    "quantized_file_not_runnable": ErrorClass(422, "ONNX Runtime does not load the quantized file"),
     "metric_not_applicable": ErrorClass(422, "The metric does not fit the model or the data"),
     "metric_graph_invalid": ErrorClass(422, "The metric graph is not valid"),
     # jobs

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.api import events, health, jobs, problems, results, schemas, uploads
+from app.api import certificates, events, health, jobs, problems, results, schemas, uploads
 from app.api.guard import RefuseForeign, allowed_hosts
 from app.api.metrics import MeasureRequests, Metrics
 from app.api.state import State
@@ -45,7 +45,7 @@ def create_app(settings: Settings, *, send: MessageSender | None = None) -> Fast
     app.add_middleware(RefuseForeign, hosts=allowed_hosts(settings))
     app.add_middleware(MeasureRequests, metrics=metrics)  # the outer one: what is refused is counted too
     problems.install(app)
-    for module in (uploads, jobs, events, results, schemas, health):
+    for module in (uploads, jobs, certificates, events, results, schemas, health):
         # Declared for every call: 422 takes the place of an answer that FastAPI would promise and nothing here gives.
         app.include_router(
             module.router, responses=problems.problem_answers("request_invalid", "host_refused", "internal")
@@ -60,7 +60,7 @@ def _complete_openapi(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = generate()
         # Bodies that are read by hand refer to schemas that FastAPI does not see.
-        document["components"]["schemas"].update(jobs.SCHEMAS)
+        document["components"]["schemas"].update({**jobs.SCHEMAS, **certificates.SCHEMAS})
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

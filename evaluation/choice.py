@@ -180,9 +180,17 @@ def _detection(question: Question, left: Sequence[OutputFacts]) -> Iterator[Clai
         return
     padded = any(fact.padded for fact in left if fact.name in detector.names)
     reason = "its outputs hold boxes and scores"
-    claim = Claim("detection_f1", detector.names, None, dict(detector.options), reason, padded)
-    if question.sees(claim):
-        yield claim
+    options = dict(detector.options)
+    # what looks like a score of any object may be that of a class that the labels name
+    for further in ({}, {"objectness": False}) if options.get("objectness") else ({},):
+        claim = Claim("detection_f1", detector.names, None, {**options, **further}, reason, padded)
+        try:
+            claim.measure(question.outputs, question.outputs, question.truth)
+        except (MetricNotApplicable, DatasetError):
+            continue
+        if question.sees(claim):
+            yield claim
+        return
 
 
 def _fitting(question: Question, fact: OutputFacts) -> Iterator[Claim]:
@@ -232,7 +240,7 @@ def _options(name: str, given: Mapping[str, Any], fact: OutputFacts, question: Q
     if "threshold" in metric_of(name).options and "threshold" not in options and not fact.class_like:
         # once for the whole job: parts of the samples might look otherwise
         output = question.outputs[fact.name]
-        within = output.dtype.kind == "f" and bool(((output >= 0) & (output <= 1)).all())
+        within = output.dtype.kind == "f" and float(output.min()) >= 0 and float(output.max()) <= 1
         options["threshold"] = 0.5 if within else 0.0
     if "axis" not in metric_of(name).options or "axis" in options or fact.axis is None:
         return options

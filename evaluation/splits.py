@@ -14,7 +14,7 @@ HELD_OUT_SHARE = 0.3
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Indices of the samples of each part, int64, disjoint; together they are all samples.
+    """Indices of the samples of each part, int64, disjoint unless `undivided`; together they are all samples.
 
     `calibration` gives ranges and rounding, `search` the scores of candidates and the accuracy during the search,
     `held_out` the certificate alone.
@@ -44,18 +44,30 @@ def split(samples: int, seed: int, labels: NDArray[np.int64] | None = None) -> S
         raise ValueError(f"samples must be at least 3 for three parts, got {samples}")
     if labels is not None and len(labels) != samples:
         raise ValueError(f"expected {samples} labels, got {len(labels)}")
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(samples)
-    if labels is not None and labels.ndim == 1:
-        order = _interleaved(order, labels, generator)
+    order = _in_shares(samples, seed, labels)
     calibration = max(1, min(int(CALIBRATION_SHARE * samples), MOST_CALIBRATION))
     held_out = max(1, round(HELD_OUT_SHARE * samples))
-    order = order.astype(np.int64)
     return Splits(
         calibration=order[:calibration].copy(),
         search=order[calibration : samples - held_out].copy(),
         held_out=order[samples - held_out :].copy(),
     )
+
+
+def undivided(samples: int, seed: int, labels: NDArray[np.int64] | None = None) -> Splits:
+    """All samples for the certificate, of a network that was made elsewhere: nothing here is chosen by what it does on
+    them. `search` is the same samples, on which the float network alone is looked at, and `calibration` empty. The
+    order is that of `split`, so that its first piece stands for all."""
+    order = _in_shares(samples, seed, labels)
+    return Splits(calibration=order[:0].copy(), search=order.copy(), held_out=order.copy())
+
+
+def _in_shares(samples: int, seed: int, labels: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(samples)
+    if labels is not None and labels.ndim == 1:
+        order = _interleaved(order, labels, generator)
+    return order.astype(np.int64)
 
 
 def _interleaved(

@@ -59,8 +59,14 @@ def find_activations(network: Network) -> tuple[ActivationSite, ...]:
         if site:
             site_of[name] = site
             members.setdefault(site, []).append(name)
+    weights = {site.name for site in network.sites}
     return tuple(
-        ActivationSite(name, tuple(tensors), math.prod(graph.shapes.get(name, (1,))))
+        # a layer and what it makes may have one name in the file; in a plan each needs its own
+        ActivationSite(
+            f"{name} (activation)" if name in weights else name,
+            tuple(tensors),
+            math.prod(graph.shapes.get(name, (1,))),
+        )
         for name, tensors in members.items()
     )
 

@@ -109,6 +109,27 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
         WeightsNotFinite: NaN in a weight, or an infinity anywhere but in a mask.
         ModelInvalid: anything else that breaks the rules of ONNX or that we do not take.
     """
+    model = bounded(data, limits)
+    _check_operators(model, _opset_version(model))
+    model = _inline(model)
+    with onnx_errors("onnx.checker"):
+        onnx.checker.check_model(model.SerializeToString())
+    check_interface(model.graph)
+    with onnx_errors("reading how layers are used"):
+        require_inference(model)
+    with onnx_errors("shape inference"):
+        onnx.shape_inference.infer_shapes(shape_skeleton(model), strict_mode=True)
+    check_memory(model, limits.max_memory_bytes)
+    _check_finite(model)
+    return model
+
+
+def bounded(data: bytes, limits: AdmissionLimits) -> ModelProto:
+    """The model in `data` as it is, once its extent is known; its operators have not been looked at.
+
+    Raises:
+        NotOnnx, ModelTooLarge, ExternalData, ModelInvalid: as `admit`.
+    """
     if len(data) > limits.max_model_bytes:
         raise ModelTooLarge(
             f"the model has {len(data):,} bytes, at most {limits.max_model_bytes:,} are allowed; "
@@ -119,16 +140,6 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
     if model.training_info:
         raise ModelInvalid("the model carries training information; export the inference graph alone")
     _check_extent(model, limits)
-    _check_operators(model, _opset_version(model))
-    model = _inline(model)
-    with _onnx_errors("onnx.checker"):
-        onnx.checker.check_model(model.SerializeToString())
-    _check_interface(model.graph)
-    require_inference(model)
-    with _onnx_errors("shape inference"):
-        onnx.shape_inference.infer_shapes(shape_skeleton(model), strict_mode=True)
-    _check_memory(model, limits.max_memory_bytes)
-    _check_finite(model)
     return model
 
 
@@ -235,12 +246,8 @@ def _check_operators(model: ModelProto, version: int) -> None:
     for node in nodes(model.graph):
         standard = is_standard(node) and onnx.defs.has(node.op_type, version, "")
         if not standard and _function_key(node) not in functions:
-            custom.setdefault(".".join(filter(None, (node.domain, node.op_type))), []).append(_node_name(node))
-    if random := [f"{_node_name(n)} ({n.op_type})" for n in nodes(model.graph) if n.op_type in _RANDOM]:
-        raise RandomOperators(
-            f"the model draws random numbers: {listing(random)}. What it loses cannot be measured when its outputs "
-            "change by themselves; export it for inference, without them"
-        )
+            custom.setdefault(".".join(filter(None, (node.domain, node.op_type))), []).append(node_name(node))
+    check_random(model)
     if custom:
         operators = "; ".join(f"{name} ({listing(users)})" for name, users in sorted(custom.items()))
         raise CustomOperators(
@@ -249,11 +256,20 @@ def _check_operators(model: ModelProto, version: int) -> None:
         )
 
 
+def check_random(model: ModelProto) -> None:
+    """Refuse a model whose outputs change by themselves."""
+    if random := [f"{node_name(n)} ({n.op_type})" for n in nodes(model.graph) if n.op_type in _RANDOM]:
+        raise RandomOperators(
+            f"the model draws random numbers: {listing(random)}. What it loses cannot be measured when its outputs "
+            "change by themselves; export it for inference, without them"
+        )
+
+
 def _inline(model: ModelProto) -> ModelProto:
     """All functions inlined, those written for another opset converted, and "ai.onnx" spelled the usual way: ""."""
     version = _opset_version(model)
     if model.functions:
-        with _onnx_errors("inlining the model's functions"):
+        with onnx_errors("inlining the model's functions"):
             if any(opset.version != version for f in model.functions for opset in standard_imports(f)):
                 model = onnx.shape_inference.infer_shapes(model)  # the version converter needs to know the types
             model = onnx.inliner.inline_local_functions(model, convert_version=True)
@@ -266,7 +282,7 @@ def _inline(model: ModelProto) -> ModelProto:
     return model
 
 
-def _check_interface(graph: GraphProto) -> None:
+def check_interface(graph: GraphProto) -> None:
     """Tensors of numbers go in, with a known rank, and tensors come out."""
     inputs = own_inputs(graph)
     for kind, values in (("input", inputs), ("output", list(graph.output))):
@@ -289,8 +305,8 @@ def _check_interface(graph: GraphProto) -> None:
             raise ShapesNotFixed(f"input {value.name!r} has no shape; export it with one, at least with its rank")
 
 
-def _check_memory(model: ModelProto, max_memory_bytes: int) -> None:
-    with _onnx_errors("shape inference"):
+def check_memory(model: ModelProto, max_memory_bytes: int) -> None:
+    with onnx_errors("shape inference"):
         estimate = estimate_memory(model, batch=1)
     if estimate.total_bytes > max_memory_bytes:
         raise ModelTooLarge(
@@ -310,7 +326,7 @@ def _check_finite(model: ModelProto) -> None:
     for name, tensor in _constants(model):
         if tensor.data_type not in _FLOAT_TYPES:
             continue
-        with _onnx_errors(f"reading tensor {name!r}"):
+        with onnx_errors(f"reading tensor {name!r}"):
             values = numpy_helper.to_array(tensor)
         if np.isfinite(values).all():
             continue
@@ -337,12 +353,12 @@ def _constants(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
                     yield node.output[0], attribute.sparse_tensor.values
 
 
-def _node_name(node: NodeProto) -> str:
+def node_name(node: NodeProto) -> str:
     return f"node {node.name!r}" if node.name else f"the node that makes {next(iter(node.output), '?')!r}"
 
 
 @contextmanager
-def _onnx_errors(doing: str) -> Iterator[None]:
+def onnx_errors(doing: str) -> Iterator[None]:
     """What onnx raises on a bad model, as our own errors: it has several classes and sometimes plain ones."""
     try:
         yield

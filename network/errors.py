@@ -77,6 +77,12 @@ class OpsetNotReachable(NetworkError):
     code = "opset_not_reachable"
 
 
+class InterfaceDiffers(NetworkError):
+    """A quantized file that is not one of its float model: other inputs, or no output in common."""
+
+    code = "interface_differs"
+
+
 def listing(names: Sequence[str], most: int = 5) -> str:
     """The first of many names, for a message."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -110,16 +110,14 @@ class Reference:
         """Those on which the uploaded file runs."""
         return [feed for feed, _ in self._expected]
 
-    def difference(self, model: bytes, *, free_axes: bool = False) -> str | None:
-        """In what `model` differs from the uploaded file, None where in nothing.
+    def difference(self, model: bytes) -> str | None:
+        """In what `model`, an ONNX file, differs from the uploaded file: names, types, free axes of inputs, values.
 
-        Args:
-            model: an ONNX file.
-            free_axes: which axes of inputs and outputs are free counts too.
+        None where in nothing.
         """
         try:
             session = _session(model, self._threads, True)
-            if why := _unlike_interface(self._interface, _interface(session), free_axes):
+            if why := _unlike_interface(self._interface, _interface(session)):
                 return why
             for feed, (expected, *again) in self._expected:
                 results = session(feed.arrays)
@@ -233,7 +231,10 @@ def _changed(arrays: Arrays) -> dict[str, NDArray[np.generic]]:
 
 @dataclass(frozen=True, slots=True)
 class _Interface:
-    """Names and types of inputs and outputs, and which of their axes are free."""
+    """Names and types of inputs and outputs, and which axes of the inputs are free.
+
+    Of outputs ONNX Runtime says what it infers beside what the file declares, which depends on how a graph is written.
+    """
 
     inputs: tuple[tuple[str, str], ...]
     outputs: tuple[tuple[str, str], ...]
@@ -262,16 +263,16 @@ def _interface(run: _Run) -> _Interface:
     return _Interface(
         tuple((value.name, value.type) for value in inputs),
         tuple((value.name, value.type) for value in outputs),
-        tuple(tuple(not isinstance(length, int) for length in value.shape) for value in (*inputs, *outputs)),
+        tuple(tuple(not isinstance(length, int) for length in value.shape) for value in inputs),
     )
 
 
-def _unlike_interface(expected: _Interface, result: _Interface, free_axes: bool) -> str | None:
+def _unlike_interface(expected: _Interface, result: _Interface) -> str | None:
     for kind, one, other in (("input", expected.inputs, result.inputs), ("output", expected.outputs, result.outputs)):
         if one != other:
             return f"the {kind}s are {_listed(other)} in place of {_listed(one)}"
-    if free_axes and expected.free != result.free:
-        names = [name for name, _ in (*expected.inputs, *expected.outputs)]
+    if expected.free != result.free:
+        names = [name for name, _ in expected.inputs]
         changed = next(n for n, one, other in zip(names, expected.free, result.free, strict=True) if one != other)
         return f"other axes of {changed!r} are free"
     return None

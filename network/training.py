@@ -21,7 +21,8 @@ def require_inference(model: ModelProto) -> None:
         TrainingMode: names the nodes.
     """
     opset = opset_of(model)
-    false = _constants_that_are_false(model)
+    asked = {name for node in nodes(model.graph) if node.op_type == "Dropout" for name in node.input[2:]}
+    false = _constants_that_are_false(model, asked)
     training = [node for node in nodes(model.graph) if is_standard(node) and _trains(node, opset, false)]
     if training:
         raise TrainingMode(
@@ -44,13 +45,17 @@ def _trains(node: NodeProto, opset: int, false: set[str]) -> bool:
     return bool(given.get("training_mode", 0)) or (opset < _ATTRIBUTE_SINCE and any(node.output[1:]))
 
 
-def _constants_that_are_false(model: ModelProto) -> set[str]:
-    """Values of one element that no input can change, of initializers and Constant nodes."""
+def _constants_that_are_false(model: ModelProto, names: set[str]) -> set[str]:
+    """Those of `names` that are one element which no input can change, of initializers and Constant nodes."""
     false: set[str] = set()
     for graph in graphs(model.graph):
-        constants = {tensor.name: tensor for tensor in graph.initializer}
+        constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name in names}
         for node in graph.node:
-            if node.op_type == "Constant" and "value" in (given := attributes(node)):
+            if (
+                node.op_type == "Constant"
+                and names.intersection(node.output)
+                and "value" in (given := attributes(node))
+            ):
                 constants[node.output[0]] = given["value"]
         for name, tensor in constants.items():
             if list(tensor.dims) in ([], [1]) and not numpy_helper.to_array(tensor).any():

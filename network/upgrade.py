@@ -61,6 +61,10 @@ class _Old:
     def input(self, index: int) -> str:
         return self.node.input[index] if index < len(self.node.input) else ""
 
+    def is_read(self, name: str) -> bool:
+        """Whether a node reads the value, or a graph returns it."""
+        return name in self._known.read
+
     def made(self, values: ArrayLike, kind: int = TensorProto.INT64) -> str:
         """A constant of that element type."""
         array = np.asarray(values, helper.tensor_dtype_to_np_dtype(kind))
@@ -100,12 +104,15 @@ class _Old:
 
 
 class _Known:
-    """Element types, shapes and constants by name; names are those of the whole model, as ONNX has them unique."""
+    """Element types, shapes and constants by name, and the names that are read; names are those of the whole model, as
+    ONNX has them unique."""
 
     def __init__(self, model: ModelProto) -> None:
         self.types: dict[str, int] = {}
         self.shapes: dict[str, tuple[int | None, ...]] = {}
         self.constants: dict[str, TensorProto] = {}
+        self.read = {name for node in nodes(model.graph) for name in node.input}
+        self.read.update(value.name for graph in graphs(model.graph) for value in graph.output)
         skeleton = shape_skeleton(model)
         inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
         for graph in graphs(inferred):
@@ -206,8 +213,11 @@ def _coerced(old: _Old) -> None:
 
 
 def _dropout(old: _Old) -> None:
-    if any(old.node.output[1:]) and old.opset < 10:
+    """Before opset 10 its mask held floats; exporters of that time named it where nothing read it."""
+    mask = [name for name in old.node.output[1:] if old.is_read(name)]
+    if mask and old.opset < 10:
         raise old.refuse("returns its mask as floats")
+    del old.node.output[1 + len(mask) :]
     old.end("Dropout", old.input(0))
 
 

@@ -1,4 +1,4 @@
-"""One job as a library: `plan`, `apply` and `audit`. No database, no HTTP, no Celery.
+"""One job as a library: `plan`, `apply`, `certify` and `audit`. No database, no HTTP, no Celery.
 
 `pipeline.table` shows the stages on one page, `pipeline.job` the calls.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.job import apply, audit, plan
+    from pipeline.job import apply, audit, certify, plan
     from pipeline.stage import JobResult, Machine
 
-__all__ = ["JobResult", "Machine", "apply", "audit", "plan"]
+__all__ = ["JobResult", "Machine", "apply", "audit", "certify", "plan"]
 
 _HOMES = {"JobResult": "pipeline.stage", "Machine": "pipeline.stage"}
 

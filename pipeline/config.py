@@ -5,38 +5,31 @@ obey what its key lacks: it never sees the request. Facts of the machine that ch
 threads where latencies are measured, and how much may be alive at once where that decides the size of batches.
 `Machine` itself may only make a stage faster, or refuse.
 
-`configure` is the one place that reads the request of the API. A slice that is None belongs to a stage that the request
-does not need.
+`pipeline.configure` is the one place that reads the request of the API. A slice that is None belongs to a stage that
+the request does not need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.schemas.job_request import JobRequest, LatencyTable
+from app.schemas.job_request import LatencyTable
 from app.schemas.job_request import LayerConstraint as LayerConstraintModel
 from app.schemas.plan import AppliedPlan
 from evaluation.choice import MetricChoice, OutputChoice
-from evaluation.latency import machine as processor
 from evaluation.metrics.measurement import DropKind
-from evaluation.metrics.own import OWN
-from pipeline.methods import DEAR
-from pipeline.stage import Machine
 from planner.problem import Limits, Quantity
-from planner.targets import target
 from quantization.activations.ranges import RangeMethod
 from quantization.export.matmul_nbits import Products
-from quantization.formats import Granularity, IntegerFormat, WeightFormat, weight_format
+from quantization.formats import IntegerFormat, WeightFormat, weight_format
 
 # What may be alive at once: small next to any machine, large enough that batches keep every core busy. A worker with
 # little memory takes at most these shares of its limit.
 RUN_BYTES = 256 << 20
 KEPT_BYTES = 1 << 30
 RUN_SHARE = 1 / 16
-# Who asks for one of these says that the outputs are values, whatever they look like.
-OF_VALUES = frozenset({"cosine", "explained", "mae", "mse", "r2", "rank_correlation", "recall_at_k", "sqnr_db"})
 KEPT_SHARE = 1 / 4
 
 
@@ -54,11 +47,15 @@ class AdmitConfig:
 
 @dataclass(frozen=True, slots=True)
 class SampleConfig:
-    """How the samples are split, and how much may be alive at once: in one run, and kept at one cut of the network."""
+    """How the samples are split, and how much may be alive at once: in one run, and kept at one cut of the network.
+
+    `as_uploaded`: the network is only run, as it was sent, and nothing is chosen on the samples that splits them.
+    """
 
     seed: int
     run_bytes: int = RUN_BYTES
     kept_bytes: int = KEPT_BYTES
+    as_uploaded: bool = False
 
     @classmethod
     def of(cls, seed: int, memory_limit_bytes: int | None) -> SampleConfig:
@@ -181,8 +178,8 @@ class ResolveConfig:
 
 @dataclass(frozen=True, slots=True)
 class ClaimsConfig:
-    """`metric`: for the whole network, None for one that fits each output, `own` for the graph; `outputs`: what
-    is said of single ones."""
+    """`metric`: for the whole network, None for one that fits each output, `own` for the graph; `outputs`: what is said
+    of single ones."""
 
     samples: SampleConfig
     budget: BudgetConfig
@@ -288,130 +285,3 @@ class JobConfig:
     plan: PlanConfig | None
     certify: CertifyConfig
     report: ReportConfig
-
-
-def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
-    """The slices of a request on this machine.
-
-    Args:
-        job_id: a name of the job's own, which counts where a deadline does.
-
-    Raises:
-        ConstraintImpossible: the target of the request takes no opset as new as it asks for.
-    """
-    samples = SampleConfig.of(request.seed, machine.memory_limit_bytes)
-    formats, space, budget = _formats(request), _space(request), _budget(request)
-    method, weights = request.sensitivity.method, request.weights
-    damage = _damage(request)
-    searches, timing = request.plan is None, TimingConfig(processor(), machine.threads)
-    latency = None
-    if _wants_latency(request) and searches:
-        latency = LatencyConfig(samples, space, request.latency_table or timing)
-    measures = latency is not None and latency.times is timing
-    whole = weights.refinement == "sequential" or (weights.refinement == "auto" and weights.rounding == "gptq")
-    search = request.search
-    analysis = AnalysisConfig(samples, damage)
-    dear = method if method in DEAR else None
-    plan = PlanConfig(
-        samples=samples,
-        damage=damage,
-        space=space,
-        budget=budget,
-        method=method,
-        search=search.method,
-        rounds_whole_plans=whole,
-        deadline_seconds=search.deadline_seconds,
-        deadline_of=None if search.deadline_seconds is None else job_id,
-    )
-    ranges = RangeMethod(request.activations.ranges)
-    return JobConfig(
-        admit=AdmitConfig(request.budget.metric_id is not None),
-        normalise=Nothing(),
-        reference=samples,
-        resolve=ResolveConfig(samples, formats, space, method),
-        claims=_claims(request, samples, budget),
-        latency=latency,
-        calibrate=CalibrateConfig(samples, _candidates(formats), weights.rounding == "gptq", ranges),
-        cross_layer=analysis if searches else None,
-        sensitivity=SensitivityConfig(samples, damage, dear) if searches else None,
-        agreement=analysis if searches else None,
-        plan=plan if searches else None,
-        certify=CertifyConfig(samples, space, budget, whole, timing if measures else None),
-        report=ReportConfig(space, damage, method, request.model_dump(mode="json")),
-    )
-
-
-def _formats(request: JobRequest) -> FormatConfig:
-    weights, activations = request.weights, request.activations.bits
-    block = weights.block_size if weights.granularity == "block" else 0
-    integer = IntegerFormat(weights.bits[0], Granularity(weights.granularity), weights.symmetric, block)
-    if weights.formats is None:
-        requested: Iterable[WeightFormat] = (replace(integer, bits=bits) for bits in weights.bits)
-    else:
-        requested = map(weight_format, weights.formats)
-    return FormatConfig(
-        weights=tuple(requested),
-        integer=integer,
-        by_name=weights.formats is not None,
-        activations=None if activations is None else tuple(activations),
-        layers={name: LayerConstraint.of(constraint) for name, constraint in request.layers.items()},
-        target=request.target,
-        plan=request.plan,
-    )
-
-
-def _candidates(formats: FormatConfig) -> FormatConfig:
-    """`formats` as calibration sees them: constraints that add no candidate are left out."""
-    activations = formats.activations
-    if formats.plan is not None:
-        return replace(formats, layers={}, weights=(), integer=IntegerFormat(8), by_name=False)
-    if activations is None:
-        added = (format_ for constraint in formats.layers.values() for format_ in formats.named(constraint))
-        every = sorted({*formats.weights, *added}, key=lambda format_: format_.name)
-        return replace(formats, weights=tuple(every), integer=IntegerFormat(8), by_name=False, layers={}, target="")
-    both = {format_.bits for format_ in formats.weights}.intersection(activations)
-    layers = {
-        name: constraint
-        for name, constraint in formats.layers.items()
-        if constraint.formats or not both.issuperset(constraint.bits)
-    }
-    return replace(formats, layers=layers, by_name=False, target="")
-
-
-def _space(request: JobRequest) -> SpaceConfig:
-    export = ExportConfig(
-        model_sha256=request.model_id,
-        opset=target(request.target).opset_for(request.opset),
-        products=Products.PACKED if _wants_latency(request) else Products.FLOAT,
-        halves=request.weights.leftovers == "float16",
-    )
-    return SpaceConfig(request.objective, Limits(**request.limits.model_dump()), export)
-
-
-def _damage(request: JobRequest) -> DamageConfig:
-    weights = sorted((name, output.weight) for name, output in request.outputs.items() if output.weight != 1)
-    return DamageConfig(tuple(weights), request.budget.metric in OF_VALUES)
-
-
-def _claims(request: JobRequest, samples: SampleConfig, budget: BudgetConfig) -> ClaimsConfig:
-    outputs = {
-        name: OutputChoice(
-            output.weight,
-            None if output.metric is None else MetricChoice(output.metric, output.options.model_dump()),
-            output.max_drop,
-        )
-        for name, output in request.outputs.items()
-    }
-    metric = OWN if request.budget.metric_id is not None else request.budget.metric
-    chosen = None if metric is None else MetricChoice(metric, request.budget.options.model_dump())
-    return ClaimsConfig(samples, budget, chosen, outputs)
-
-
-def _budget(request: JobRequest) -> BudgetConfig:
-    budget = request.budget
-    return BudgetConfig(budget.max_drop, DropKind(budget.kind), budget.confidence)
-
-
-def _wants_latency(request: JobRequest) -> bool:
-    limited = request.limits.max_latency_ms is not None
-    return request.objective == "latency" or limited or request.latency_table is not None

@@ -62,6 +62,17 @@ class Context:
         upload = self._uploads.get(kind)
         return None if upload is None else upload.path
 
+    def bytes_of(self, kind: str) -> bytes:
+        """The contents of an upload that the job has.
+
+        Raises:
+            LookupError: as `path_of`, or the job has none.
+        """
+        path = self.path_of(kind)
+        if path is None:
+            raise LookupError(f"the job has no upload of the kind {kind}")
+        return path.read_bytes()
+
     @cached_property
     def workspace(self) -> Workspace:
         """What stages share in this process."""

@@ -1,4 +1,4 @@
-"""One job as a library call: `plan` searches for a plan, `apply` takes one as it is.
+"""One job as a library call: `plan` searches for a plan, `apply` takes one as it is, `certify` a quantized file.
 
     result = pipeline.plan("network.onnx", "samples.npz", {"budget": {"max_drop": 0.01}})
     Path("quantized.onnx").write_bytes(result.model)
@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
 from app.errors import AppError
-from app.schemas.parsing import merge, parse_request, with_uploads
+from app.schemas.parsing import merge, parse_certificate_request, parse_request, with_uploads
 from app.schemas.plan import applied_request
 from pipeline.events import Report, silent
 from pipeline.run import run
@@ -65,7 +65,7 @@ def plan(
         ValueError: the network, the data or the constraints do not allow it; `code` is that of the API.
         OSError: a file cannot be read.
     """
-    return _call(model, data, metric, request or {}, cache, progress, machine)
+    return _call(Files(model, data, metric), request or {}, cache, progress, machine)
 
 
 def apply(
@@ -88,7 +88,31 @@ def apply(
 
     Otherwise, and for what it raises, see `plan`.
     """
-    return _call(model, data, metric, request or {}, cache, progress, machine, applied_request(plan))
+    return _call(Files(model, data, metric), request or {}, cache, progress, machine, applied_request(plan))
+
+
+def certify(
+    float_model: Model,
+    quantized: Model,
+    data: Data = None,
+    request: Request = None,
+    *,
+    metric: Model | None = None,
+    cache: str | Path | Store | None = None,
+    progress: Report = silent,
+    machine: Machine | None = None,
+) -> JobResult:
+    """What a quantized file of anybody's making loses against its float model, and what is wrong with it.
+
+    Both are run as they are, so that any operator of ONNX Runtime may stand in them.
+
+    Args:
+        float_model, quantized: ONNX files, or their bytes, with the same inputs.
+        request: what `POST /v1/certificates` takes, without the ids of the uploads.
+
+    Otherwise, and for what it raises, see `plan`. The result has a `report`, and neither plan nor model.
+    """
+    return _call(Files(float_model, data, metric, quantized), request or {}, cache, progress, machine)
 
 
 def audit(file: str | Path | bytes) -> dict[str, Any]:
@@ -117,10 +141,25 @@ def audit(file: str | Path | bytes) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What a call is about: `quantized` is a file to certify, `metric` a metric graph."""
+
+    model: Model
+    data: Data = None
+    metric: Model | None = None
+    quantized: Model | None = None
+
+    def uploads(self, folder: Path) -> dict[str, Upload]:
+        """By kind; what is not a file is written to `folder`."""
+        given = {"model": self.model, "quantized": self.quantized, "metric": self.metric}
+        found = {kind: _model_file(file, folder, kind) for kind, file in given.items() if file is not None}
+        data = _data_file(self.data, folder)
+        return found if data is None else {**found, "dataset": data}
+
+
 def _call(
-    model: Model,
-    data: Data,
-    metric: Model | None,
+    files: Files,
     members: Mapping[str, Any],
     cache: str | Path | Store | None,
     progress: Report,
@@ -129,19 +168,15 @@ def _call(
 ) -> JobResult:
     """A job on files, bytes or arrays; what is not a file is written to a folder that goes with the call.
 
-    `members` of the request override those of `base`.
+    The `members` of the request override those of `base`.
     """
     machine = machine or Machine(threads=len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory(prefix="bitbudget-") as folder, _threads_of(machine):
-        given = {
-            "model": _model_file(model, Path(folder)),
-            "dataset": _data_file(data, Path(folder)),
-            "metric": None if metric is None else _model_file(metric, Path(folder), "metric.onnx"),
-        }
-        uploads = {kind: upload for kind, upload in given.items() if upload is not None}
+        uploads = files.uploads(Path(folder))
         members = with_uploads(members, {kind: upload.sha256 for kind, upload in uploads.items()})
-        request = parse_request(members if base is None else merge(base, members))
-        if request.budget.metric_id is not None and metric is None:
+        parse = parse_request if files.quantized is None else parse_certificate_request
+        request = parse(members if base is None else merge(base, members))
+        if request.budget.metric_id is not None and files.metric is None:
             raise AppError(
                 "budget_invalid",
                 "budget.metric_id names a metric graph that this call does not have; give it as the argument metric, "
@@ -162,10 +197,10 @@ def _threads_of(machine: Machine) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _model_file(model: Model, folder: Path, name: str = "model.onnx") -> Upload:
+def _model_file(model: Model, folder: Path, name: str) -> Upload:
     if not isinstance(model, bytes):
         return Upload.of(Path(model))
-    path = folder / name
+    path = folder / f"{name}.onnx"
     path.write_bytes(model)
     return Upload.of(path)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.schemas.plan import PLAN_VERSION
+from network.faithful import undone
 from pipeline.analysis import Analysis
 from pipeline.candidates import Candidates
 from pipeline.config import ReportConfig
@@ -19,6 +20,7 @@ from pipeline.plan_rows import PlanFacts, Search, activation_rows, layer_rows
 from pipeline.results import number, unpack
 from pipeline.search_space import SearchSpace
 from pipeline.stage import JobResult
+from pipeline.stays_float import stays_float
 from planner.problem import Plan, Quantity, whole_steps
 
 NOTHING_FASTER = "no format that the request allows is faster than another: latency does not tell plans apart"
@@ -48,6 +50,8 @@ def report(context: Context, config: ReportConfig) -> JobResult:
         "bit_operations": sum(layer["bit_operations"] for layer in layers),
         "latency": _latency(space, layers, certified["latency"]),
         "predicted_damage": None if search is None else space.problem.total(Quantity.DAMAGE, facts.plan),
+        "stays_float": stays_float(space.network, _quantized(facts)),
+        "undone": _undone(context),
         "outputs": output_rows(context, config.damage),
         "certificate": certificate,
         "audit": certified["audit"],
@@ -91,6 +95,18 @@ def _foreign_plans(
         "ort": _json(tensor_overrides(network, document, weights, activations, uploaded)),
         "aimet": _json(aimet_encodings(network, weights, activations, uploaded)),
     }
+
+
+def _quantized(facts: PlanFacts) -> set[str]:
+    """The initializers that the plan stores in fewer bits than float32."""
+    formats = facts.space.formats_of_weights(facts.plan)
+    return {name for name, format_ in formats.items() if format_.bits < 32}
+
+
+def _undone(context: Context) -> dict[str, Any] | None:
+    """How the network was analysed other than usual, because its outputs would have changed; None for as usual."""
+    found = undone(context.workspace.network())
+    return None if found is None else {"opset": found.opset, "folding": found.folding.name.lower(), "why": found.why}
 
 
 def _outcome(certificate: Mapping[str, Any], search: Search | None) -> str:

@@ -13,12 +13,13 @@ from pipeline.stage import JobResult, Machine, Table, Upload
 from pipeline.store import FolderStore, MemoryStore, Store
 
 if TYPE_CHECKING:
+    from app.schemas.certificate_request import CertificateRequest
     from app.schemas.job_request import JobRequest
 
 
 def run(
     table: Table,
-    request: JobRequest,
+    request: JobRequest | CertificateRequest,
     uploads: Mapping[str, Upload],
     *,
     cache: str | Path | Store | None = None,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
+    from app.schemas.certificate_request import CertificateRequest
     from app.schemas.job_request import JobRequest
 
 # Blobs of another release are not taken for those of this one.
@@ -104,7 +105,7 @@ class Table:
     """The stages of a job in order, what gives each its slice, and what makes the result from what they wrote."""
 
     stages: Sequence[Stage]
-    configure: Callable[[JobRequest, Machine, str], Any]
+    configure: Callable[[JobRequest | CertificateRequest, Machine, str], Any]
     report: Callable[[Any, Any], JobResult]
 
     def __post_init__(self) -> None:
@@ -118,8 +119,8 @@ class Table:
             known.add(stage.name)
 
     def needed(self, config: object) -> list[Stage]:
-        """The stages that have a slice, in order."""
-        return [stage for stage in self.stages if getattr(config, stage.name) is not None]
+        """The stages that have a slice, in order; a job of another kind has none for some."""
+        return [stage for stage in self.stages if getattr(config, stage.name, None) is not None]
 
 
 OUTCOMES = frozenset({"met", "not_met", "deadline"})
@@ -141,14 +142,22 @@ class JobResult:
             raise ValueError(f"outcome must be one of {', '.join(sorted(OUTCOMES))}, got {self.outcome!r}")
 
     @cached_property
-    def plan(self) -> dict[str, Any]:
-        """A format for every weight and activation, with what is known of each; `GET /v1/schemas/plan-1.json`."""
-        return dict(json.loads(self.artifacts["plan"]))
+    def plan(self) -> dict[str, Any] | None:
+        """A format for every weight and activation, with what is known of each; `GET /v1/schemas/plan-1.json`. None
+        where a file of another tool was certified."""
+        return self._document("plan")
 
     @property
     def certificate(self) -> dict[str, Any]:
-        """What was measured on held-out samples with the exported file."""
-        return dict(self.plan["certificate"])
+        """What was measured with the quantized file on samples that chose nothing."""
+        document = self._document("plan") or self._document("certificate") or {}
+        return dict(document["certificate"])
+
+    @cached_property
+    def report(self) -> dict[str, Any] | None:
+        """What is said of a quantized file that was certified: its certificate, every other metric that fits, its
+        findings and how it stores each weight. None where the file was made here."""
+        return self._document("certificate")
 
     @cached_property
     def frontier(self) -> dict[str, Any] | None:
@@ -162,7 +171,11 @@ class JobResult:
 
     @property
     def model(self) -> bytes:
-        """The quantized network, an ONNX file."""
+        """The quantized network, an ONNX file.
+
+        Raises:
+            KeyError: the job made none, but certified one.
+        """
         return self.artifacts["model"]
 
     def _document(self, kind: str) -> dict[str, Any] | None:

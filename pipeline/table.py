@@ -7,6 +7,10 @@ A request that brings a plan has nothing to search for, and runs the stages with
 
     admit -> normalise -> reference -> resolve -> claims -> calibrate -> certify
 
+A request to certify a quantized file has stages of its own, and shares two:
+
+    admit_pair -> reference -> claims -> inspect -> compare
+
 | stage | writes |
 |---|---|
 | admit | the shape of one sample, after everything that may be wrong with the uploads was looked at |
@@ -21,6 +25,9 @@ A request that brings a plan has nothing to search for, and runs the stages with
 | agreement * | which method predicts measured plans best |
 | plan * | the frontier, the plans evaluated along it, and which to certify |
 | certify | the certificate and the quantized file |
+| admit_pair | what `admit` does, for a float network and a quantized file that are only run |
+| inspect | what the quantized file stores, and what is wrong with that |
+| compare | the certificate of the quantized file, and every other metric that fits |
 
 Every stage writes one blob under a key made from what the blob depends on: the stage's name and version, the keys of
 the stages it reads, the digests of the uploads it reads, and its slice of the configuration (`pipeline.config`), which
@@ -33,16 +40,25 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from pipeline.config import configure
+from app.schemas.certificate_request import CertificateRequest
+from app.schemas.job_request import JobRequest
+from pipeline.certificate_config import CertificateConfig, CertificateReportConfig, configure_certificate
+from pipeline.certificate_report import certificate_report
+from pipeline.config import JobConfig, ReportConfig
+from pipeline.configure import configure
+from pipeline.context import Context
 from pipeline.report import report
-from pipeline.stage import Stage, Table
+from pipeline.stage import JobResult, Machine, Stage, Table
 from pipeline.stages import (
     admit,
+    admit_pair,
     agreement,
     calibrate,
     certify,
     claims,
+    compare,
     cross_layer,
+    inspect,
     latency,
     normalise,
     plan,
@@ -59,10 +75,19 @@ MEASURED = (*SPACE, "reference", "claims", "metric")
 
 STAGES = (
     Stage("admit", ("model", "dataset"), admit.run, weight=1, time_limit=MINUTES),
+    Stage("admit_pair", ("model", "quantized", "dataset"), admit_pair.run, weight=1, time_limit=MINUTES),
     Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=MINUTES, version=3),
     Stage("reference", ("model", "normalise", "dataset"), reference.run, weight=1, time_limit=HOURS),
     Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=MINUTES, version=5),
-    Stage("claims", ("normalise", "reference", "dataset", "metric"), claims.run, weight=1, time_limit=HOURS),
+    Stage("claims", ("model", "normalise", "reference", "dataset", "metric"), claims.run, weight=1, time_limit=HOURS),
+    Stage("inspect", ("model", "quantized", "admit_pair"), inspect.run, weight=2, time_limit=HOURS),
+    Stage(
+        "compare",
+        ("quantized", "model", "dataset", "reference", "claims", "metric"),
+        compare.run,
+        weight=5,
+        time_limit=HOURS,
+    ),
     Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=HOURS, version=2),
     Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=HOURS, version=6),
     Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=DAY, version=5),
@@ -76,4 +101,21 @@ STAGES = (
     Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=HOURS, version=7),
 )
 
-TABLE = Table(STAGES, configure, report)
+
+def configure_any(
+    request: JobRequest | CertificateRequest, machine: Machine, job_id: str
+) -> JobConfig | CertificateConfig:
+    """The slices of a request of either kind."""
+    if isinstance(request, CertificateRequest):
+        return configure_certificate(request, machine)
+    return configure(request, machine, job_id)
+
+
+def report_any(context: Context, config: ReportConfig | CertificateReportConfig) -> JobResult:
+    """The result of a job of either kind."""
+    if isinstance(config, CertificateReportConfig):
+        return certificate_report(context, config)
+    return report(context, config)
+
+
+TABLE = Table(STAGES, configure_any, report_any)

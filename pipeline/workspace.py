@@ -13,17 +13,19 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from evaluation.dataset import Dataset, read_dataset, synthesize
 from evaluation.errors import MetricNotApplicable
 from evaluation.metrics.claim import Claim
 from evaluation.outputs import OutputFacts
-from evaluation.splits import Splits, split
+from evaluation.splits import Splits, split, undivided
 from network.admission import AdmissionLimits
 from network.graph import Network, TensorSpec
 from network.memory import normalised_memory
 from network.normalise import load
 from network.opset import TARGET_OPSET
+from network.uploaded import as_uploaded
 from pipeline.analysis import Analysis, Scores
 from pipeline.candidates import Candidates
 from pipeline.config import DamageConfig, SampleConfig, SpaceConfig
@@ -101,7 +103,7 @@ class Workspace:
         """The uploaded samples for these graph inputs, or without any those that are made from their shapes.
 
         Args:
-            extra: names of arrays that may stand beside them; None for all: the stages `admit` and `claims` judge.
+            extra: names of arrays that may stand beside them; None for any: admission and `claims` judge.
         """
         path = self._job.path_of("dataset")
 
@@ -115,15 +117,25 @@ class Workspace:
         return self._once(("dataset", names, None if path else seed), ("dataset",), read)
 
     def inputs(self, config: SampleConfig, opset: int = TARGET_OPSET) -> Inputs:
-        """The network at this opset with its samples, split by the seed."""
+        """The network at this opset with its samples, split by the seed; or as it was uploaded, with all of them."""
 
         def read() -> Inputs:
-            network = self.network(opset)
+            network = as_uploaded(self._uploaded()) if config.as_uploaded else self.network(opset)
             dataset = self.dataset(tuple(network.inputs), config.seed)
-            splits = split(dataset.samples, config.seed, dataset.labels)
+            divide = undivided if config.as_uploaded else split
+            splits = divide(dataset.samples, config.seed, dataset.labels)
             return Inputs(network, dataset, splits, config, self._job.path_of("dataset") is None)
 
-        return self._once(("inputs", config, opset), ("normalise", "dataset"), read)
+        source = "model" if config.as_uploaded else "normalise"
+        return self._once(("inputs", config, opset), (source, "dataset"), read)
+
+    def _uploaded(self) -> ModelProto:
+        """The uploaded file, which was admitted before."""
+        path = self._job.path_of("model")
+        if path is None:
+            raise LookupError("a job has a model")
+        model: ModelProto = ModelProto.FromString(path.read_bytes())
+        return model
 
     def analysed(self, config: Analysed, opset: int = TARGET_OPSET) -> tuple[Inputs, Loss]:
         """The network with its samples, and the loss whose rise is the damage; where that looks at values which are no

@@ -7,4 +7,5 @@ rounding      one weight rounded to its formats: ranges, nearest codes, GPTQ
 plans         all weights of a plan rounded for each other
 activations   ranges of activations, and the integer kernels that they lead to
 export        the file that comes out: written, counted, read back
+inspection    a quantized file of anybody's making, read against its float network
 """

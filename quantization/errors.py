@@ -30,3 +30,9 @@ class FileNotAudited(QuantizationError):
     """A file that does not hold its weights the way `quantization.export.export` writes them."""
 
     code = "quantized_file_invalid"
+
+
+class FileNotInspected(QuantizationError):
+    """A quantized file of another tool that ONNX Runtime does not load, or whose tensors do not fit together."""
+
+    code = "quantized_file_not_runnable"

@@ -18,7 +18,7 @@ from app.errors import AppError
 from app.lifecycle import claims
 from app.lifecycle.states import Artifact, Claim, Outcome
 from app.schemas.job_request import uploaded_as
-from app.schemas.parsing import parse_request, without_retired
+from app.schemas.parsing import parse_stored
 from app.settings import Settings
 from app.store.blobs import open_blob_to_file, write_bytes
 from app.store.engine import Sessions
@@ -150,7 +150,7 @@ class _Run:
     def _attempt(self) -> End:
         worker, claim, settings = self._worker, self._claim, self._worker.settings
         # members that the service did not know yet when it stored the job get their defaults, retired ones go
-        request = parse_request(without_retired(claim.request))
+        request = parse_stored(claim.request)
         machine = Machine(thread_count(settings.worker_threads), settings.worker_memory_bytes)
         with work_folder(settings.tmp_dir) as folder:
             result = run(

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from app.api.problems import problem_answers
 from app.api.receiving import received_json
 from app.api.state import Service
-from app.api.submission import received_form
+from app.api.submission import JOB, received_form
 from app.errors import problem
 from app.lifecycle.states import JobState
 from app.schemas.answers import Job, JobList, Problem
@@ -28,7 +28,7 @@ Key = Annotated[
         description="A repeated request with the same key makes no second job; another request with it is refused.",
     ),
 ]
-_SUBMIT_ERRORS = problem_answers(
+SUBMIT_ERRORS = problem_answers(
     "origin_refused",
     "request_malformed",
     "request_invalid",
@@ -50,7 +50,7 @@ _PART_SCHEMA = {
     "required": [],
 }
 _PATCH_SCHEMA = {**_PART_SCHEMA, "description": "The members to change, merged as by RFC 7396."}
-_BINARY = {"type": "string", "format": "binary"}
+BINARY = {"type": "string", "format": "binary"}
 _SUBMIT_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -59,7 +59,7 @@ _SUBMIT_BODY: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"model": _BINARY, "dataset": _BINARY, "request": _PART_SCHEMA},
+                    "properties": {"model": BINARY, "dataset": BINARY, "metric": BINARY, "request": _PART_SCHEMA},
                     "required": ["model"],
                 }
             },
@@ -72,12 +72,12 @@ SCHEMAS = _DEFINITIONS
 """Schemas that the bodies above refer to; `app.main` adds them to OpenAPI."""
 
 
-@router.post("/jobs", status_code=202, responses=_SUBMIT_ERRORS, openapi_extra=_SUBMIT_BODY)
+@router.post("/jobs", status_code=202, responses=SUBMIT_ERRORS, openapi_extra=_SUBMIT_BODY)
 async def submit(request: Request, response: Response, service: Service, key: Key = None) -> Job:
     """Make a job. JSON names uploads by id; multipart brings `model`, `dataset`, `metric` and `request` in one call."""
     scoped = None if key is None else jobs.IdempotencyKey("jobs", key)
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        wanted = await received_form(request, service)
+        wanted = await received_form(request, service, JOB)
     else:
         wanted = parse_request(parse_object(await received_json(request)))
     row = await run_in_threadpool(
@@ -88,13 +88,13 @@ async def submit(request: Request, response: Response, service: Service, key: Ke
         announce_after=service.settings.dispatch_after,
         key=scoped,
     )
-    return _accepted(response, row)
+    return accepted(response, row)
 
 
 @router.post(
     "/jobs/{job_id}/replan",
     status_code=202,
-    responses=_SUBMIT_ERRORS,
+    responses={**SUBMIT_ERRORS, **problem_answers("replan_not_applicable")},
     openapi_extra=_PATCH_BODY,
 )
 async def replan(job_id: str, request: Request, response: Response, service: Service, key: Key = None) -> Job:
@@ -109,7 +109,7 @@ async def replan(job_id: str, request: Request, response: Response, service: Ser
         announce_after=service.settings.dispatch_after,
         key=key,
     )
-    return _accepted(response, row)
+    return accepted(response, row)
 
 
 @router.get("/jobs", responses=problem_answers("request_invalid"))
@@ -144,6 +144,7 @@ def job_view(row: JobRow) -> Job:
     return Job(error=error, **{name: getattr(row, name) for name in Job.model_fields if name != "error"})
 
 
-def _accepted(response: Response, row: JobRow) -> Job:
+def accepted(response: Response, row: JobRow) -> Job:
+    """The answer to a request that made a job."""
     response.headers["Location"] = f"/v1/jobs/{row.id}"
     return job_view(row)

@@ -72,6 +72,12 @@ def get_sensitivity(job_id: str, service: Service, if_none_match: IfNoneMatch = 
     return _download(service, job_id, "sensitivity", if_none_match)
 
 
+@router.get("/certificate", responses={**_JSON, **_ERRORS}, response_class=Response)
+def get_certificate(job_id: str, service: Service, if_none_match: IfNoneMatch = None) -> Response:
+    """What a quantized file loses and what is wrong with it, of a job that `POST /v1/certificates` made."""
+    return _download(service, job_id, "certificate", if_none_match)
+
+
 @router.get(
     "/model.onnx",
     responses={**_BINARY, **_ERRORS},

@@ -1,9 +1,10 @@
-"""POST /v1/jobs as multipart/form-data: model, data, metric and request in one call, for curl."""
+"""POST /v1/jobs and /v1/certificates as multipart/form-data: files and request in one call, for curl."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
@@ -12,15 +13,33 @@ from starlette.datastructures import FormData, UploadFile
 from app.api.receiving import JSON_BYTES, digest_of, limited
 from app.api.state import State
 from app.errors import AppError
-from app.schemas.job_request import FROM_ELSEWHERE, JobRequest, uploaded_as
-from app.schemas.parsing import parse_object, parse_request, with_uploads
+from app.schemas.certificate_request import CertificateRequest
+from app.schemas.job_request import JobRequest, uploaded_as
+from app.schemas.parsing import parse_certificate_request, parse_object, parse_request, with_uploads
 from app.services.uploads import store_upload
 
-PARTS = ("model", "dataset", "metric", "request")
+Wanted = TypeVar("Wanted", JobRequest, CertificateRequest)
 
 
-async def received_form(request: Request, service: State) -> JobRequest:
-    """Store the parts `model`, `dataset` and `metric` as uploads; the request of the part `request` about them.
+@dataclass(frozen=True, slots=True)
+class Form(Generic[Wanted]):
+    """What a call takes: its files, those that must be there, and what parses the request about them."""
+
+    files: tuple[str, ...]
+    needed: tuple[str, ...]
+    parse: Callable[[Mapping[str, Any]], Wanted]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (*self.files, "request")
+
+
+JOB = Form(("model", "dataset", "metric"), ("model",), parse_request)
+CERTIFICATE = Form(("model", "quantized", "dataset", "metric"), ("model", "quantized"), parse_certificate_request)
+
+
+async def received_form(request: Request, service: State, form: Form[Wanted]) -> Wanted:
+    """Store the parts that are files as uploads; the request of the part `request` about them.
 
     Starlette spools file parts to the system's folder for temporary files (TMPDIR), into files without a name: a
     client that hangs up leaves nothing. Nothing is stored before the whole request has been read and is valid.
@@ -29,52 +48,51 @@ async def received_form(request: Request, service: State) -> JobRequest:
         AppError: `payload_too_large`, `request_malformed`, and what is wrong with the request.
     """
     bounded = limited(request, service.settings.max_upload_bytes, "BITBUDGET_MAX_UPLOAD_BYTES")
-    async with bounded.form(max_files=len(PARTS), max_fields=len(PARTS), max_part_size=JSON_BYTES) as form:
-        return await run_in_threadpool(_store, form, service)
+    most = len(form.parts)
+    async with bounded.form(max_files=most, max_fields=most, max_part_size=JSON_BYTES) as received:
+        return await run_in_threadpool(_store, received, service, form)
 
 
-def _store(form: FormData, service: State) -> JobRequest:
-    names = [name for name, _ in form.multi_items()]
-    wrong = sorted({name for name in names if name not in PARTS or names.count(name) > 1})
+def _store(received: FormData, service: State, form: Form[Wanted]) -> Wanted:
+    names = [name for name, _ in received.multi_items()]
+    wrong = sorted({name for name in names if name not in form.parts or names.count(name) > 1})
     if wrong:
         raise AppError(
-            "request_malformed", f"the parts are {', '.join(PARTS)}, each at most once; got {', '.join(wrong)}"
+            "request_malformed",
+            f"the parts are {_listed(form.parts)}, each at most once; got {', '.join(wrong)}",
         )
-    members = parse_object(_text(form))
-    given = [name for name in FROM_ELSEWHERE if name in members]
+    members = parse_object(_text(received))
+    given = [f"{name}_id" for name in form.files if f"{name}_id" in members]
+    budget = members.get("budget")
+    if "metric" in names and isinstance(budget, Mapping) and budget.get("metric_id") is not None:
+        given.append("budget.metric_id")
     if given:
         raise AppError(
             "request_invalid",
-            f"in a multipart request {' and '.join(given)} come from the parts model and dataset; leave them out, or "
-            "send JSON",
+            f"in a multipart request {' and '.join(given)} come from the parts {_listed(form.files)}; leave them out, "
+            "or send JSON",
         )
-    settings = service.settings
-    model = _file(form, "model", settings.max_model_bytes)
-    if model is None:
-        raise AppError("request_malformed", "the part model is missing; send it as a file: curl -F model=@model.onnx")
-    dataset, metric = (
-        _file(form, "dataset", settings.max_dataset_bytes),
-        _file(form, "metric", settings.max_model_bytes),
-    )
-    if metric is not None and _names_a_metric(members):
-        raise AppError(
-            "request_invalid",
-            "in a multipart request budget.metric_id comes from the part metric; leave it out, or leave out the part",
-        )
-    parts = {"model": model, "dataset": dataset, "metric": metric}
+    parts = {name: _file(received, name, _limit(service, name)) for name in form.files}
+    for name in form.needed:
+        if parts[name] is None:
+            raise AppError("request_malformed", f"the part {name} is missing; send it as a file: curl -F {name}=@FILE")
     # All are hashed, and the request is checked with their digests, before anything is stored.
-    files = {kind: (part, digest_of(part.file)) for kind, part in parts.items() if part}
-    wanted = parse_request(with_uploads(members, {kind: received.sha256 for kind, (_, received) in files.items()}))
-    for kind, (part, received) in files.items():
-        name = part.filename if part.filename and part.filename.isprintable() else None
-        contents = received.file, received.sha256, received.size_bytes
-        store_upload(service.sessions, uploaded_as(kind), *contents, None if name is None else name[-255:])
+    files = {name: (part, digest_of(part.file)) for name, part in parts.items() if part is not None}
+    wanted = form.parse(with_uploads(members, {name: digest.sha256 for name, (_, digest) in files.items()}))
+    for name, (part, digest) in files.items():
+        shown = part.filename if part.filename and part.filename.isprintable() else None
+        contents = digest.file, digest.sha256, digest.size_bytes
+        store_upload(service.sessions, uploaded_as(name), *contents, None if shown is None else shown[-255:])
     return wanted
 
 
-def _names_a_metric(members: Mapping[str, Any]) -> bool:
-    budget = members.get("budget")
-    return isinstance(budget, Mapping) and budget.get("metric_id") is not None
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _limit(service: State, name: str) -> int:
+    settings = service.settings
+    return settings.max_dataset_bytes if uploaded_as(name) == "dataset" else settings.max_model_bytes
 
 
 def _text(form: FormData) -> str | bytes:

@@ -1,4 +1,4 @@
-"""The command line: `bitbudget plan | apply | audit | serve | submit | status | download | worker | ...`."""
+"""The command line: `bitbudget plan | apply | certify | audit | serve | submit | status | download | worker | ...`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
-from app.cli import auditing, planning, remote, serving
+from app.cli import auditing, certifying, planning, remote, serving
 from app.cli.client import ServerProblem
 from app.cli.output import Refused, complain
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 planning.register(app)
+certifying.register(app)
 auditing.register(app)
 remote.register(app)
 serving.register(app)

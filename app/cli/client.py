@@ -26,6 +26,9 @@ RESULTS = {
 OF_A_SEARCH = ("frontier.json", "sensitivity.json")
 """Those that a job lacks which applied a plan in place of searching for one."""
 
+OF_A_CERTIFICATE = {"certificate.json": "certificate"}
+"""What a job gives that certified a quantized file."""
+
 PATIENCE_SECONDS = 60.0
 """How long a server may be away while somebody waits for a job: it restarts, the job goes on."""
 
@@ -71,10 +74,10 @@ class Client:
         )
         return str(_checked(answer).json()["id"])
 
-    def submit(self, request: Mapping[str, Any]) -> Job:
-        """Make a job; a repeated request after a lost answer makes no second job."""
+    def submit(self, request: Mapping[str, Any], call: str = "jobs") -> Job:
+        """Make a job by the call `jobs` or `certificates`; a repeated request after a lost answer makes no second."""
         key = uuid.uuid4().hex
-        return self._patiently(lambda: self._http.post("/v1/jobs", json=request, headers={"Idempotency-Key": key}))
+        return self._patiently(lambda: self._http.post(f"/v1/{call}", json=request, headers={"Idempotency-Key": key}))
 
     def job(self, job_id: str) -> Job:
         """The job as it is now."""
@@ -103,9 +106,18 @@ class Client:
     def download(self, job_id: str, folder: Path) -> list[Path]:
         """Write every result that the job has into `folder`; each file is there whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
-        applied = self.job(job_id)["request"].get("plan") is not None
-        names = [name for name in RESULTS if not (applied and name in OF_A_SEARCH)]
-        return [self._save(f"/v1/jobs/{job_id}/{RESULTS[name]}", folder / name) for name in names]
+        request = self.job(job_id)["request"]
+        results = RESULTS
+        if "quantized_id" in request:
+            results = OF_A_CERTIFICATE
+        elif request.get("plan") is not None:
+            results = {name: address for name, address in RESULTS.items() if name not in OF_A_SEARCH}
+        return [self._save(f"/v1/jobs/{job_id}/{address}", folder / name) for name, address in results.items()]
+
+    def certificate(self, job_id: str) -> Mapping[str, Any]:
+        """What a job says of the quantized file that it certified."""
+        answer: Mapping[str, Any] = _checked(self._http.get(f"/v1/jobs/{job_id}/certificate")).json()
+        return answer
 
     def _save(self, address: str, path: Path) -> Path:
         partial = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -86,16 +86,14 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class AppliedOptions:
-    """Options of a job that applies a plan; None: not given, so the request file or the service's default decides."""
+class BudgetOptions:
+    """Options of a job that measures; None: not given, so the request file or the service's default decides."""
 
     max_drop: MaxDrop = None
     metric: MetricOption = None
     metric_graph: MetricGraph = None
     relative: Relative = False
     confidence: Confidence = None
-    rounding: RoundingOption = None
-    opset: Opset = None
     seed: Seed = None
     request: Request = None
 
@@ -112,7 +110,18 @@ class AppliedOptions:
             raise Refused("--metric and --metric-graph say two things; give one of them")
         kind = "relative" if self.relative else None
         budget = {"max_drop": self.max_drop, "metric": self.metric, "kind": kind, "confidence": self.confidence}
-        return {"budget": budget, "weights": {"rounding": self.rounding}, "opset": self.opset, "seed": self.seed}
+        return {"budget": budget, "seed": self.seed}
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedOptions(BudgetOptions):
+    """Options of a job that applies a plan."""
+
+    rounding: RoundingOption = None
+    opset: Opset = None
+
+    def _given(self) -> dict[str, Any]:
+        return BudgetOptions._given(self) | {"weights": {"rounding": self.rounding}, "opset": self.opset}
 
 
 @dataclass(frozen=True, slots=True)

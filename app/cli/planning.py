@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -23,6 +23,8 @@ from app.store.migrate import upgrade
 from app.store.private import private_file
 
 POLL_SECONDS = 0.2
+
+Collected = TypeVar("Collected")
 
 Out = Annotated[Path, typer.Option(help="Folder for model.onnx, plan.json, plan.csv and the rest.", file_okay=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the job as JSON.")]
@@ -82,6 +84,17 @@ def applied_body(plan: Mapping[str, Any], options: AppliedOptions) -> dict[str, 
 
 def _run(body: Mapping[str, Any], files: Files, out: Path, as_json: bool, pipeline: str | None) -> None:
     """One job through the service, with everything embedded."""
+    job, _ = run_here(
+        lambda client: submitted(client, body, files), lambda client, made: client.download(made, out), pipeline
+    )
+    _conclude(job, out, as_json)
+
+
+def run_here(
+    make: Callable[[Client], Job], collect: Callable[[Client, str], Collected], pipeline: str | None
+) -> tuple[Job, Collected | None]:
+    """One job through the service, with everything embedded: how it ended, and what `collect` took of its results,
+    None where there are none."""
     # The bar shows how the job goes; what remains is worth a line only when something is wrong.
     configure_logging(logging.ERROR)
     settings = Settings()
@@ -93,12 +106,10 @@ def _run(body: Mapping[str, Any], files: Files, out: Path, as_json: bool, pipeli
         runs_here = embedded.start()
         if not runs_here:
             ERRORS.print(f"the worker of {embedded.lock_holder()} takes the job", highlight=False)
-        job = submitted(client, body, files)
+        job = make(client)
         with job_bar() as bar:
             job = _follow(client, embedded, str(job["id"]), bar)
-        if job["state"] == "succeeded":
-            client.download(str(job["id"]), out)
-    _conclude(job, out, as_json)
+        return job, collect(client, str(job["id"])) if job["state"] == "succeeded" else None
 
 
 def _follow(client: Client, embedded: Embedded, job_id: str, bar: Callable[[Job], None]) -> Job:

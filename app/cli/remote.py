@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli import options
+from app.cli.certificate_view import show_certificate
 from app.cli.client import DEFAULT_SERVER, Client, Job
 from app.cli.options import JobOptions, takes
 from app.cli.output import CONSOLE, complain, job_bar, plain, show_job, show_jobs, show_json, show_plan, upload_bar
@@ -83,7 +84,10 @@ def download(
     """Write the results of a job to a folder."""
     with Client(server) as client:
         paths = client.download(job_id, out)
-    show_plan(read_plan(out))
+    if [path.name for path in paths] == ["certificate.json"]:
+        show_certificate(json.loads(paths[0].read_bytes()))
+    else:
+        show_plan(read_plan(out))
     for path in paths:
         CONSOLE.print(plain(path), soft_wrap=True, highlight=False)
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from app.errors import CATALOGUE, AppError
+from app.schemas.certificate_request import CertificateRequest
 from app.schemas.job_request import JobRequest
 
 MAX_ERRORS = 20
 MAX_DEPTH = 16
+
+Request = TypeVar("Request", JobRequest, CertificateRequest)
 
 
 def parse_request(members: Mapping[str, Any]) -> JobRequest:
@@ -21,11 +24,32 @@ def parse_request(members: Mapping[str, Any]) -> JobRequest:
     Raises:
         AppError: with the code that all wrong fields share, else `request_invalid`; names every wrong field.
     """
+    return _parsed(JobRequest, members)
+
+
+def parse_certificate_request(members: Mapping[str, Any]) -> CertificateRequest:
+    """The request of a certificate with these JSON members; for what it raises see `parse_request`."""
+    return _parsed(CertificateRequest, members)
+
+
+def parse_stored(members: Mapping[str, Any]) -> JobRequest | CertificateRequest:
+    """A stored request of either kind: what names a quantized file has it certified."""
+    if is_certificate(members):
+        return parse_certificate_request(members)
+    return parse_request(without_retired(members))
+
+
+def is_certificate(members: Mapping[str, Any]) -> bool:
+    """Whether a stored request is that of a certificate."""
+    return "quantized_id" in members
+
+
+def _parsed(model: type[Request], members: Mapping[str, Any]) -> Request:
     try:
         # By way of JSON text: only there an array may stand for a tuple, and nothing else for anything else.
-        return JobRequest.model_validate_json(json.dumps(members))
+        return model.model_validate_json(json.dumps(members))
     except ValidationError as error:
-        raise invalid_fields(error.errors(include_url=False), JobRequest) from None
+        raise invalid_fields(error.errors(include_url=False), model) from None
 
 
 def without_retired(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from sqlalchemy.orm import Session
 from app.errors import AppError
 from app.lifecycle.messages import MessageSender
 from app.lifecycle.states import JobState
+from app.schemas.certificate_request import CertificateRequest
 from app.schemas.job_request import FROM_ELSEWHERE, OF_A_SEARCH, WIDTHS_OF_TARGETS, JobRequest, uploaded_as
-from app.schemas.parsing import merge, parse_request, without_retired
+from app.schemas.parsing import is_certificate, merge, parse_request, without_retired
 from app.schemas.weights import ALL_WIDTHS, OF_CANDIDATES, OF_INTEGERS
 from app.store import jobs
 from app.store.engine import Sessions, clock
@@ -52,7 +53,7 @@ class IdempotencyKey:
 def submit(
     sessions: Sessions,
     send: MessageSender,
-    request: JobRequest,
+    request: JobRequest | CertificateRequest,
     *,
     announce_after: timedelta,
     key: IdempotencyKey | None = None,
@@ -103,8 +104,15 @@ def replan(
     describe in another way what weights may get replace the job's description.
 
     Raises:
-        AppError: `not_found`, `request_invalid` and what `submit` raises.
+        AppError: `not_found`, `request_invalid`, `replan_not_applicable` and what `submit` raises.
     """
+    parent = get(sessions, job_id)
+    if is_certificate(parent.request):
+        raise AppError(
+            "replan_not_applicable",
+            f"the job {job_id} certified a quantized file and made no plan; to certify it with another budget send "
+            "POST /v1/certificates with the ids of its request, to have the float model quantized POST /v1/jobs",
+        )
     elsewhere = [name for name in FROM_ELSEWHERE if name in changes]
     if elsewhere:
         raise AppError(
@@ -112,7 +120,6 @@ def replan(
             f"a replan is about the model and the data of its job, got {' and '.join(elsewhere)}; "
             "for others send POST /v1/jobs",
         )
-    parent = get(sessions, job_id)
     request = parse_request(merge(_left_by(changes, without_retired(parent.request)), changes))
     scoped = None if key is None else IdempotencyKey(f"replan/{job_id}", key)
     return submit(sessions, send, request, announce_after=announce_after, key=scoped, parent_id=job_id)
@@ -206,7 +213,11 @@ def watch(sessions: Sessions, job_id: str, after: int) -> tuple[JobRow, Sequence
 
 
 def _insert(
-    session: Session, request: JobRequest, stored: dict[str, Any], parent_id: str | None, announce_after: timedelta
+    session: Session,
+    request: JobRequest | CertificateRequest,
+    stored: dict[str, Any],
+    parent_id: str | None,
+    announce_after: timedelta,
 ) -> JobRow:
     for kind, upload_id in request.uploads.items():
         sent_as = uploaded_as(kind)

@@ -11,6 +11,7 @@ from typing import Any
 
 from app.errors import AppError
 from app.lifecycle.states import JobState
+from app.schemas.parsing import is_certificate
 from app.services import jobs
 from app.store.blobs import BlobRef, read_bytes
 from app.store.engine import Sessions
@@ -32,7 +33,7 @@ class Result:
 
 
 def find_result(sessions: Sessions, job_id: str, kind: str) -> Result:
-    """The result `kind` (`plan`, `ort`, `aimet`, `frontier`, `sensitivity`, `model`) of a job.
+    """The result `kind` (`plan`, `ort`, `aimet`, `frontier`, `sensitivity`, `model`, `certificate`) of a job.
 
     Raises:
         AppError: `not_found`; `job_not_finished`; `artifact_missing` for a job that ended without it.
@@ -47,6 +48,8 @@ def find_result(sessions: Sessions, job_id: str, kind: str) -> Result:
             "job_not_finished",
             f"the job {job_id} is {job.state} and has no {kind} yet; wait for it: GET /v1/jobs/{job_id}/events",
         )
+    if is_certificate(job.request) != (kind == "certificate"):
+        raise AppError("artifact_missing", _other_kind(job_id, kind))
     if kind in OF_A_SEARCH and job.request.get("plan") is not None:
         raise AppError(
             "artifact_missing",
@@ -62,6 +65,19 @@ def find_result(sessions: Sessions, job_id: str, kind: str) -> Result:
     why = f" ({job.error_code})" if job.error_code else ""
     raise AppError(
         "artifact_missing", f"the job {job_id} has {job.state}{why} without a {kind}; GET /v1/jobs/{job_id} says why"
+    )
+
+
+def _other_kind(job_id: str, kind: str) -> str:
+    """Why a job that certified a file has no plan, and one that made a file no certificate of its own."""
+    if kind == "certificate":
+        return (
+            f"the job {job_id} made a plan, whose certificate stands in it: GET /v1/jobs/{job_id}/plan; one of its own "
+            "has what POST /v1/certificates makes"
+        )
+    return (
+        f"the job {job_id} certified a quantized file and made no {kind}; GET /v1/jobs/{job_id}/certificate has what "
+        "was measured"
     )
 
 

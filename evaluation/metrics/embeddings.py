@@ -14,9 +14,9 @@ from evaluation.metrics.measurement import Measurement, Output, Scores, Unit
 from evaluation.metrics.pair import Metric, Pair
 from evaluation.metrics.values import require_values, targets_of
 
-OFFSETS = 12
+OFFSETS = 8
 """A sample is compared with at most so many samples behind it and as many before it; all pairs of 500 samples are
-124,750, and their correlation is hardly better known than that of 6,000."""
+124,750, and their correlation is hardly better known than that of 4,000."""
 _ELEMENTS = 1 << 18  # weights of so many pairs at once: what fits a cache
 _ROWS = 512  # similarities of so many samples to all at once
 
@@ -166,33 +166,38 @@ class _Spearman:
     """
 
     def __init__(self, x: Scores, y: Scores, offsets: NDArray[np.int64], samples: int) -> None:
-        self.offsets = offsets
         right = rankdata(x) / len(x)
         usable = np.isfinite(y)
         ranks = np.where(right > 0.5, -1.0, 2.0) - right
         if usable.any():
             ranks[usable] = rankdata(y[usable]) / len(x)
-        self.ranked = _Ranked(right), _Ranked(ranks)
+        # pairs in the order of x, so that its ranks are sums as they come
+        order = np.argsort(right, kind="stable")
+        self.pairs = np.tile(np.arange(samples), len(offsets))[order], _partners(offsets, samples)[order]
+        self.itself = not offsets.any()
+        self.ranked = _Ranked(right[order]), _Ranked(ranks[order])
         self.everything = float(self._of(np.ones((1, samples)), 0.0)[0])
 
     def of(self, weights: Scores) -> Scores:
-        rows = max(1, _ELEMENTS // (len(self.offsets) * weights.shape[1]))
+        rows = max(1, _ELEMENTS // len(self.pairs[0]))
         starts = range(0, len(weights), rows)
         return np.concatenate([self._of(weights[start : start + rows], self.everything) for start in starts])
 
     def _of(self, weights: Scores, otherwise: float) -> Scores:
         # a scale of the weights changes nothing, and sums of products stay far from the smallest floats
         weights = weights / weights.max(1, keepdims=True)
-        products = [weights * np.roll(weights, -offset, axis=1) if offset else weights for offset in self.offsets]
-        pairs = np.concatenate(products, axis=1)
+        first, second = self.pairs
+        pairs = weights[:, first] if self.itself else weights[:, first] * weights[:, second]
         total = pairs.sum(1)
         usable = total > 0
-        x, y = (each.of(pairs) for each in self.ranked)
         scale = np.where(usable, total, 1.0)[:, None]
-        # ranks have a mean of half of all weight
-        x, y = x / scale - 0.5, y / scale - 0.5
-        both = np.einsum("ij,ij,ij->i", pairs, x, y)
-        squares = np.einsum("ij,ij,ij->i", pairs, x, x), np.einsum("ij,ij,ij->i", pairs, y, y)
+        x, y = (each.of(pairs) for each in self.ranked)
+        for ranks in (x, y):  # their mean is half of all weight
+            ranks /= scale
+            ranks -= 0.5
+        weighted = pairs * x
+        both, own = np.einsum("ij,ij->i", weighted, y), np.einsum("ij,ij->i", weighted, x)
+        squares = own, np.einsum("ij,ij,ij->i", pairs, y, y)
         # where a draw holds one pair or equal ones there is nothing to rank
         varied = usable & (squares[0] > 1e-12 * total)
         norm = np.sqrt(squares[0] * squares[1])
@@ -205,20 +210,28 @@ class _Ranked:
     """Values in their order, with the places of those that are equal."""
 
     def __init__(self, values: Scores) -> None:
-        self.order = np.argsort(values, kind="stable")
-        ordered = values[self.order]
-        self.firsts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-        self.groups = np.cumsum(np.concatenate([[0], (ordered[1:] != ordered[:-1]).astype(np.int64)]))
-        self.places = np.argsort(self.order, kind="stable")
+        order = np.argsort(values, kind="stable")
+        starts = np.concatenate([[True], np.diff(values[order]) != 0])
+        self.order = None if (order == np.arange(len(order))).all() else order
+        self.firsts = np.flatnonzero(starts)
+        self.places = np.argsort(order, kind="stable")
+        self.groups = (np.cumsum(starts) - 1)[self.places]
 
     def of(self, weights: Scores) -> Scores:
         """The weight below each value and half of that of its equals, `[draws, values]`."""
-        ordered = weights[:, self.order]
-        if len(self.firsts) == len(self.order):
-            return np.asarray((np.cumsum(ordered, axis=1) - ordered / 2)[:, self.places])
-        sums = np.add.reduceat(ordered, self.firsts, axis=1)
-        middles = np.cumsum(sums, axis=1) - sums / 2
-        return np.asarray(middles[:, self.groups[self.places]])
+        ordered = weights if self.order is None else weights[:, self.order]
+        alone = len(self.firsts) == len(self.places)
+        sums = ordered if alone else np.add.reduceat(ordered, self.firsts, axis=1)
+        middles = np.cumsum(sums, axis=1)
+        middles -= sums / 2
+        if alone and self.order is None:
+            return np.asarray(middles)
+        return np.asarray(middles[:, self.groups])
+
+
+def _partners(offsets: NDArray[np.int64], samples: int) -> NDArray[np.int64]:
+    """The second sample of each pair, `[offsets * samples]`."""
+    return np.concatenate([(np.arange(samples) + offset) % samples for offset in offsets])
 
 
 def _labels(labels: NDArray[np.int64], samples: int) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.channels import Channels
 from evaluation.errors import MetricNotApplicable
@@ -58,9 +59,9 @@ def explained(pair: Pair) -> list[Measurement]:
     if pair.options.get("padded"):  # rows that one sample has more of than another
         before, after = (tuple(np.nan_to_num(o, nan=0.0) for o in outputs) for outputs in (pair.before, pair.after))
         pair = replace(pair, before=before, after=after)
-    output, changed = require_values("explained", pair)
+    output, other = require_values("explained", pair)
     channels = Channels.of(output, axis_of_channels(pair))
-    errors, variances = unexplained(output, changed, channels)
+    errors, variances = unexplained(output, other, channels, _changed(output, other))
     drops = errors.mean(0)
     # the variance is an estimate too, and what one sample adds to both is what it contributes to their ratio
     contributions = errors + drops * (1 - variances)
@@ -77,27 +78,40 @@ def explained(pair: Pair) -> list[Measurement]:
     ]
 
 
-def unexplained(before: Output, after: Output, channels: Channels) -> tuple[Scores, Scores]:
+def unexplained(
+    before: Output, after: Output, channels: Channels, places: NDArray[np.bool_] | None = None
+) -> tuple[Scores, Scores]:
     """`[samples, groups]` each: the square error of each sample over the variance of its channel group, and the square
-    of its distance from the mean output over the same, whose mean over the samples is 1; both where anything changed.
+    of its distance from the mean output over the same, whose mean over the samples is 1.
+
+    Args:
+        places: of the shape of one sample, those that count in the variance; None for all.
     """
-    changed = np.zeros(before.shape[1:], dtype=bool)
-    for first, second in chunks(before, after):
-        changed |= ~(first == second).all(0)
     errors, variances = [], []
     for first, second in chunks(before, after):
         spread = channels.spread_like(first)
         with np.errstate(invalid="ignore", over="ignore"):
             error = channels.mean_by_group(np.square((second - first) / spread))
-            deviation = np.where(changed, (first - channels.mean) / spread, 0.0)
-            variance = channels.mean_by_group(np.square(deviation))
+            deviation = (first - channels.mean) / spread
+            variance = channels.mean_by_group(
+                np.square(deviation if places is None else np.where(places, deviation, 0))
+            )
         errors.append(np.where(np.isfinite(error), np.minimum(error, MOST_UNEXPLAINED), MOST_UNEXPLAINED))
         variances.append(variance)
     error, variance = np.concatenate(errors), np.concatenate(variances)
-    whole = np.where(channels.constant_groups, 1.0, variance.mean(0))
-    # where all that changed never varied, its size is all there is to compare with
-    whole = np.where(whole > 0, whole, 1.0)
-    return error / whole, np.where(channels.constant_groups, 1.0, variance / whole)
+    whole = variance.mean(0)
+    # a channel that never varies, or no place of it that counts: its size is all there is to compare with
+    varies = ~channels.constant_groups & (whole > 0)
+    whole = np.where(varies, whole, 1.0)
+    return error / whole, np.where(varies, variance / whole, 1.0)
+
+
+def _changed(before: Output, after: Output) -> NDArray[np.bool_]:
+    """Of the shape of one sample: the places where the networks differ in any sample."""
+    changed = np.zeros(before.shape[1:], dtype=bool)
+    for first, second in chunks(before, after):
+        changed |= ~(first == second).all(0)
+    return changed
 
 
 def require_values(metric: str, pair: Pair) -> tuple[Output, Output]:

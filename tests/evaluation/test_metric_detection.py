@@ -170,6 +170,19 @@ def test_order_of_candidates_and_units_change_nothing():
         assert measure(name, *mixed).drop() == pytest.approx(wanted)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_candidates_that_another_one_covers_change_nothing(name):
+    original = scene()
+    before, after = ({"out": corners_in_one(each)["out"]} for each in (original, noisy(original, 1.5)))
+    twice = [{"out": np.repeat(each["out"], 2, axis=1)} for each in (before, after)]
+    for each in twice:
+        each["out"][:, 1::2, :4] += 0.001
+    truth = {**original.truth, "boxes": original.truth["boxes"] / 640}
+    wanted, measured = measure(name, before, after, truth), measure(name, *twice, truth)
+    assert measured.float_value == pytest.approx(wanted.float_value, abs=0.01)
+    assert measured.quantized_value == pytest.approx(wanted.quantized_value, abs=0.01)
+
+
 def test_the_data_tell_formats_apart_that_boxes_do_not():
     original = scene()
     worse = noisy(original, 1.0)

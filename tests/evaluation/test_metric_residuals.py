@@ -201,3 +201,14 @@ def test_anything_ends_in_a_measurement_or_a_refusal(name, shape, dtype, special
         assert np.isfinite([part.float_value, part.quantized_value]).all()
         if part.weighted is not None:
             assert np.isfinite(part.weighted(generator.multinomial(5, np.ones(shape[0]) / shape[0], 7) * 1.0)).all()
+
+
+def test_the_standard_error_of_a_relative_r2_is_the_spread_over_data_sets():
+    def poor(seed):
+        before, after, targets = case(100, 1.0, seed, (1,))
+        before = before + 2.5 * np.random.default_rng(seed + 999).normal(size=before.shape)
+        return measure("r2", before, after - 3, targets)[0]
+
+    found = [poor(seed) for seed in range(300)]
+    spread = np.std([each.drop(DropKind.RELATIVE) for each in found], ddof=1)
+    assert np.median([each.stderr(DropKind.RELATIVE) for each in found]) == pytest.approx(spread, rel=0.3)

@@ -242,6 +242,23 @@ def test_nodes_of_subgraphs_are_upgraded_too() -> None:
         np.testing.assert_allclose(run(model, one)[0], expected, rtol=1e-5)
 
 
+def masked(*outputs: str) -> onnx.ModelProto:
+    model, _ = made("Dropout", 9, [X], {"ratio": 0.5})
+    model.graph.node[0].output.append("mask")
+    for name in outputs:
+        model.graph.output.append(helper.make_empty_tensor_value_info(name))
+    return model
+
+
+def test_a_mask_that_nothing_reads_is_left_out() -> None:
+    model = masked()
+    upgrade(model)
+    assert list(model.graph.node[0].output) == ["y0"]
+    np.testing.assert_array_equal(run(model, {"x0": X})[0], X)
+    with pytest.raises(ModelInvalid, match=r"node 'node' \(Dropout of opset 9\) returns its mask as floats"):
+        upgrade(masked("mask"))
+
+
 @pytest.mark.parametrize(
     ("case", "says"),
     [

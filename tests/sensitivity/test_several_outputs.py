@@ -212,3 +212,23 @@ def test_q_bert_is_mean_plus_spread_over_parts(detector, rng):
         values = np.array([largest((0, partner)), largest([i for i in (1, 2, 3) if i != partner])])
         ways.append((values.mean(0) + values.std(0, ddof=1)) * squares)
     assert any(np.allclose(found, way, rtol=1e-3) for way in ways)
+
+
+def test_an_output_that_depends_on_no_weight_is_damaged_by_none(detector, x, rng):
+    """It requires no gradient at all, which torch refuses to differentiate."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(detector.proto)
+    proto.graph.node.append(helper.make_node("Tanh", ["x"], ["echo"], name="echo"))
+    proto.graph.output.append(helper.make_tensor_value_info("echo", TensorProto.FLOAT, ["N", 3, 2]))
+    network, changes = from_proto(proto), tuple(changes_of(detector, rng))
+    echo, both = Term("echo", Kind.SQUARED_ERROR), Loss((*DETECTOR_LOSS.terms, Term("echo", Kind.SQUARED_ERROR)))
+    for name in ("directional", "fisher_weights", "hawq_v2", "hawq"):
+        alone, with_it, without = (
+            METHODS[name](Subject(TorchNetwork(network), changes, {"x": x}, loss)).scores
+            for loss in (Loss((echo,)), both, DETECTOR_LOSS)
+        )
+        assert not alone.any()
+        assert np.all(with_it > 0)
+        if name == "directional":  # the others draw probes of another length
+            np.testing.assert_allclose(with_it, without, rtol=1e-5)
+    assert not matrix_of(network, changes, x, Loss((echo,))).matrix.any()

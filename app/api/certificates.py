@@ -1,0 +1,66 @@
+"""Certificates of quantized files that other tools made: jobs like all others, with another request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from app.api.jobs import BINARY, SUBMIT_ERRORS, Key, accepted
+from app.api.receiving import received_json
+from app.api.state import Service
+from app.api.submission import CERTIFICATE, received_form
+from app.schemas.answers import Job
+from app.schemas.certificate_request import FROM_ELSEWHERE, CertificateRequest
+from app.schemas.parsing import parse_certificate_request, parse_object
+from app.services import jobs
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+_REQUEST_SCHEMA = CertificateRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+SCHEMAS = _REQUEST_SCHEMA.pop("$defs")
+"""Schemas that the body below refers to; `app.main` adds them to OpenAPI."""
+_PART_SCHEMA = {
+    **_REQUEST_SCHEMA,
+    "properties": {name: s for name, s in _REQUEST_SCHEMA["properties"].items() if name not in FROM_ELSEWHERE},
+    "required": [],
+}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _REQUEST_SCHEMA},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        **dict.fromkeys(("model", "quantized", "dataset", "metric"), BINARY),
+                        "request": _PART_SCHEMA,
+                    },
+                    "required": ["model", "quantized"],
+                }
+            },
+        },
+    }
+}
+
+
+@router.post("/certificates", status_code=202, responses=SUBMIT_ERRORS, openapi_extra=_BODY)
+async def certify(request: Request, response: Response, service: Service, key: Key = None) -> Job:
+    """Make a job that certifies a quantized file against its float model. JSON names uploads by id; multipart brings
+    `model`, `quantized`, `dataset`, `metric` and `request` in one call."""
+    scoped = None if key is None else jobs.IdempotencyKey("certificates", key)
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        wanted = await received_form(request, service, CERTIFICATE)
+    else:
+        wanted = parse_certificate_request(parse_object(await received_json(request)))
+    row = await run_in_threadpool(
+        jobs.submit,
+        service.sessions,
+        service.send,
+        wanted,
+        announce_after=service.settings.dispatch_after,
+        key=scoped,
+    )
+    return accepted(response, row)

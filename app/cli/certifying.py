@@ -1,0 +1,78 @@
+"""`bitbudget certify`: what a quantized file of any tool loses against its float model, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli import options
+from app.cli.certificate_view import show_certificate
+from app.cli.client import Client, Job
+from app.cli.options import BudgetOptions, takes
+from app.cli.output import CONSOLE, complain, plain, show_json
+from app.cli.planning import Pipeline, run_here
+from app.cli.remote import NOT_MET, conclude, upload
+from app.schemas.parsing import merge
+
+FloatModel = Annotated[
+    Path, typer.Argument(metavar="FLOAT", help="The float model, an ONNX file.", exists=True, dir_okay=False)
+]
+Quantized = Annotated[
+    Path, typer.Argument(help="The quantized file, by whatever tool it was made.", exists=True, dir_okay=False)
+]
+Out = Annotated[Path | None, typer.Option(help="Folder for certificate.json.", file_okay=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the whole certificate as JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(certify)
+
+
+@takes(BudgetOptions)
+def certify(
+    model: FloatModel,
+    quantized: Quantized,
+    *,
+    data: options.Data = None,
+    given: BudgetOptions,
+    out: Out = None,
+    as_json: AsJson = False,
+    pipeline: Pipeline = None,
+) -> None:
+    """Measure a quantized ONNX file of any tool against its float model, and look for what is wrong with it.
+
+    Both files are run as they are, on all samples. Exit status: 0 the budget is kept and no defect was found, 3 not, 1
+    an error.
+    """
+    body = given.body()
+
+    def make(client: Client) -> Job:
+        files = [("model", "model", model), ("quantized", "model", quantized)]
+        files += [("dataset", "dataset", data)] if data is not None else []
+        ids: dict[str, Any] = {f"{name}_id": upload(client, kind, path) for name, kind, path in files}
+        if given.metric_graph is not None:
+            ids["budget"] = {"metric_id": upload(client, "model", given.metric_graph)}
+        return client.submit(merge(body, ids), "certificates")
+
+    def collect(client: Client, job_id: str) -> Mapping[str, Any]:
+        if out is not None:
+            client.download(job_id, out)
+        return client.certificate(job_id)
+
+    job, document = run_here(make, collect, pipeline)
+    if document is None:
+        conclude(job)
+        return
+    if as_json:
+        show_json(document)
+    else:
+        show_certificate(document)
+        if out is not None:
+            CONSOLE.print(f"certificate: {plain(out / 'certificate.json')}", soft_wrap=True, highlight=False)
+    if document["outcome"] != "met":
+        complain("The file is not certified", str(document["reason"]))
+        raise typer.Exit(NOT_MET)

@@ -1,0 +1,107 @@
+"""An uploaded network that is only run, as it is: any operator that ONNX Runtime has, no rule of ours on its weights.
+
+Nothing is inlined, folded or renamed, so that what is measured is what was sent.
+"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import ModelProto
+from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
+
+from network.admission import (
+    AdmissionLimits,
+    bounded,
+    check_interface,
+    check_memory,
+    check_random,
+    input_specs,
+    node_name,
+)
+from network.errors import CustomOperators, InterfaceDiffers, listing
+from network.graph import Network, TensorSpec
+from network.onnx_graph import STANDARD_DOMAINS, nodes, shape_of
+
+
+def admit_to_run(data: bytes, limits: AdmissionLimits) -> ModelProto:
+    """The model in `data`, bounded, of operators that ONNX Runtime or the file itself defines.
+
+    Raises:
+        NotOnnx, ModelTooLarge, ExternalData, ModelInvalid, RandomOperators, ShapesNotFixed: as
+            `network.admission.admit`.
+        CustomOperators: operators that nobody defines.
+    """
+    model = bounded(data, limits)
+    check_random(model)
+    _check_defined(model)
+    check_interface(model.graph)
+    check_memory(model, limits.max_memory_bytes)
+    return model
+
+
+def as_uploaded(model: ModelProto) -> Network:
+    """The network of an admitted file, without any site that could be decided on."""
+    return Network(model, input_specs(model), output_specs(model), ())
+
+
+def output_specs(model: ModelProto) -> tuple[TensorSpec, ...]:
+    """What comes out of an admitted model; an axis that the file leaves open is `None`."""
+    specs = []
+    for value in model.graph.output:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        specs.append(TensorSpec(value.name, dtype.name, tuple(length or None for length in shape_of(value) or ())))
+    return tuple(specs)
+
+
+def check_takes(quantized: ModelProto, inputs: dict[str, tuple[str, tuple[int, ...]]]) -> None:
+    """Refuse a quantized file that cannot be fed what its float network is fed.
+
+    Args:
+        inputs: by name, the type and the shape of one sample, without its sample axis.
+
+    Raises:
+        InterfaceDiffers: other names, types or shapes.
+    """
+    specs = {spec.name: spec for spec in input_specs(quantized)}
+    remedy = "both are fed the same samples: export the quantized file with the inputs of the float model"
+    if set(specs) != set(inputs):
+        raise InterfaceDiffers(
+            f"the quantized file takes the inputs {listing(list(specs))}, the float model {listing(list(inputs))}; "
+            f"{remedy}"
+        )
+    for name, (dtype, shape) in inputs.items():
+        spec = specs[name]
+        if spec.dtype != dtype:
+            raise InterfaceDiffers(
+                f"the input {name!r} of the quantized file takes {spec.dtype}, that of the float model {dtype}; "
+                f"{remedy}"
+            )
+        fits = len(spec.shape) == 1 + len(shape) and all(
+            fixed in (None, length) for fixed, length in zip(spec.shape[1:], shape, strict=True)
+        )
+        if not fits:
+            raise InterfaceDiffers(
+                f"the input {name!r} of the quantized file has the shape {_shape(spec.shape)}, the samples that the "
+                f"float model takes {_shape((None, *shape))}; {remedy}, or send samples that both take"
+            )
+
+
+def _check_defined(model: ModelProto) -> None:
+    known = {(schema.domain, schema.name) for schema in get_all_operator_schema()}
+    own = {(function.domain, function.name) for function in model.functions}
+    holders = [model.graph, *model.functions]
+    unknown: dict[str, list[str]] = {}
+    for node in (node for holder in holders for node in nodes(holder)):
+        domain = "" if node.domain in STANDARD_DOMAINS else node.domain
+        if (domain, node.op_type) not in known and (node.domain, node.op_type) not in own:
+            unknown.setdefault(".".join(filter(None, (node.domain, node.op_type))), []).append(node_name(node))
+    if unknown:
+        operators = "; ".join(f"{name} ({listing(users)})" for name, users in sorted(unknown.items()))
+        raise CustomOperators(
+            f"the model uses operators that neither ONNX Runtime nor the file defines: {operators}. Export it for ONNX "
+            "Runtime's CPU provider, or with functions that define them"
+        )
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return "[" + ", ".join("any" if length is None else str(length) for length in shape) + "]"
