@@ -146,7 +146,7 @@ class OwnMetric:
             model = admit(data, limits)
             session = deterministic_session(model.SerializeToString(), threads)
         except NetworkError as error:
-            raise MetricGraphInvalid(f"the metric graph cannot be taken as a network could not be: {error}") from error
+            raise MetricGraphInvalid(f"the metric graph is checked as a network is, and refused: {error}") from error
         _require_one_number(model.graph)
         inputs = [GraphInput(spec, *readable.role(spec.name)) for spec in input_specs(model)]
         if not any(each.role is Role.OUTPUT for each in inputs):
@@ -195,12 +195,20 @@ class OwnMetric:
                 "numbers up to 1e100: guard divisions and logarithms in the graph, or repair this sample"
             )
         usable = _usable(quantized)
-        if not usable.all():
-            quantized = np.where(usable, quantized, self._worst(before, pair.truth, floats, quantized, higher=higher))
+        seen = np.concatenate([floats, quantized[usable]])
+        if not usable.all() or np.ptp(floats - quantized) == 0:
+            seen = np.concatenate([seen, *self._of_nulls(before, pair.truth)])
+        quantized = np.where(usable, quantized, seen.min() if higher else seen.max())
         contributions = floats - quantized if higher else quantized - floats
         return [
             Measurement(
-                OWN, float(floats.mean()), float(quantized.mean()), contributions, floats, False, None, Unit.NONE
+                OWN,
+                float(floats.mean()),
+                float(quantized.mean()),
+                contributions,
+                floats,
+                unit=Unit.NONE,
+                extent=float(np.ptp(seen)),
             )
         ]
 
@@ -230,10 +238,10 @@ class OwnMetric:
             again[order] = self._numbers([array[order] for array in first], max(1, count - 2))
             _require_same(expected, again)
 
-    def _worst(self, before: Outputs, truth: Truth, floats: Scores, quantized: Scores, *, higher: bool) -> float:
+    def _of_nulls(self, before: Outputs, truth: Truth) -> list[Scores]:
+        """The numbers of two networks that know nothing, but for those that are not finite."""
         nulls = [self.numbers(before, null, truth) for null in (other_samples(before), mean_outputs(before))]
-        seen = np.concatenate([floats, *(numbers[_usable(numbers)] for numbers in (quantized, *nulls))])
-        return float(seen.min() if higher else seen.max())
+        return [numbers[_usable(numbers)] for numbers in nulls]
 
     def _sources(self, role: Role) -> tuple[str, ...]:
         return tuple(each.source for each in self._inputs if each.role is role)
@@ -280,11 +288,12 @@ class OwnMetric:
                 f"the metric graph fails on {fed} samples: {error}; a graph that takes one sample at a time fixes its "
                 "batch to 1"
             ) from error
-        got = np.asarray(result)
-        if got.shape in ((fed,), (fed, 1)) or (self._batch == 1 and got.size == 1):
+        got: NDArray[Any] | None = result if isinstance(result, np.ndarray) else None
+        if got is not None and (got.shape in ((fed,), (fed, 1)) or (self._batch == 1 and got.size == 1)):
             return got.reshape(-1).astype(np.float64)
+        shape = type(result).__name__ if got is None else f"the shape {list(got.shape)}"
         raise MetricGraphInvalid(
-            f"output {self._output!r} of the metric graph has the shape {list(got.shape)} for {fed} samples; expected "
+            f"output {self._output!r} of the metric graph has {shape} for {fed} samples; expected "
             f"one number for each, [{fed}] or [{fed}, 1]: reduce over every axis but the first, or fix the batch of "
             "the graph's inputs to 1 and give a single number"
         )
@@ -343,7 +352,8 @@ def _converted(array: Output, spec: TensorSpec) -> Output:
     if array.dtype.kind in taken:
         with np.errstate(over="ignore", invalid="ignore"):
             converted: NDArray[Any] = array.astype(dtype)
-        if array.dtype.kind == "f" or np.array_equal(converted.astype(array.dtype), array):
+            fits = array.dtype.kind == "f" or np.array_equal(converted.astype(array.dtype), array)
+        if fits:
             return np.ascontiguousarray(converted)
     raise MetricGraphInvalid(
         f"input {spec.name!r} of the metric graph takes {dtype}, and what it reads holds {array.dtype}, whose values "
