@@ -193,6 +193,8 @@ def mixing(kind: str) -> bytes:
 def test_a_graph_that_mixes_samples_is_found_out(scores, kind):
     with pytest.raises(MetricGraphInvalid, match="mixes samples: sample"):
         metric(mixing(kind)).require_samples_apart({"scores": scores}, Truth())
+    with pytest.raises(MetricGraphInvalid, match="mixes samples: sample"):
+        choose(question(scores, Truth()), MetricChoice(OWN), {}, metric(mixing(kind)))
 
 
 def test_a_mean_over_a_fixed_batch_is_found_out(scores):
