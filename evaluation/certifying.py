@@ -210,7 +210,7 @@ def _resolution(measurement: Measurement, kind: DropKind, level: float) -> float
     samples = measurement.samples
     if measurement.extent and np.ptp(measurement.contributions) == 0:
         scale = 1.0 if kind is DropKind.ABSOLUTE else 1 / float(measurement.references.mean())
-        return scale * measurement.extent * (1 - ((1 - level) / 2) ** (1 / samples))
+        return float(scale * measurement.extent * (1 - ((1 - level) / 2) ** (1 / samples)))
     if not measurement.counts or kind is DropKind.OF_NULL:
         return float(norm.ppf(1 - (1 - level) / 2) * measurement.stderr(kind))
     if _only_lost(measurement):
