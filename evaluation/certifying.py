@@ -191,9 +191,17 @@ def _interval(measurement: Measurement, kind: DropKind, level: float, seed: int)
     references = measurement.references if relative else None
     interval = bootstrap_interval(measurement.contributions, level, seed, references=references, bounds=certain)
     if bounds is None:
-        return interval
+        return _ended(interval, measurement.drop(kind), measurement.stderr(kind))
     # where few samples differ the bootstrap knows no end
     return replace(interval, low=max(interval.low, bounds[0]), high=min(interval.high, bounds[1]))
+
+
+def _ended(interval: Interval, drop: float, stderr: float) -> Interval:
+    """An end that resamples of a few different samples leave open reaches as far as Chebyshev's inequality."""
+    reach = stderr / float(np.sqrt((1 - interval.level) / 2))
+    low = interval.low if np.isfinite(interval.low) else drop - reach
+    high = interval.high if np.isfinite(interval.high) else drop + reach
+    return replace(interval, low=min(low, drop), high=max(high, drop))
 
 
 def _only_lost(measurement: Measurement) -> bool:

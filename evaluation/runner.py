@@ -28,6 +28,8 @@ class OnnxRunner:
             that fixes its batch size.
         exact: integer kernels may not saturate between products, as those of x86 processors without VNNI do.
 
+    `without_samples` are the outputs that were found to have no axis of samples, as far as any were computed.
+
     Raises:
         ValueError: `threads` or `runs` is not positive.
         ModelInvalid: ONNX Runtime refuses the file.
@@ -40,6 +42,7 @@ class OnnxRunner:
                 raise ValueError(f"{name} must be at least 1, got {number}")
         self._session = deterministic_session(model, threads, exact=exact)
         self._inputs = [value.name for value in self._session.get_inputs()]
+        self.without_samples: set[str] = set()
         self.output_names = [value.name for value in self._session.get_outputs()]
         fixed = {value.shape[0] for value in self._session.get_inputs() if value.shape}
         sizes = {size for size in fixed if isinstance(size, int)}
@@ -110,7 +113,9 @@ class OnnxRunner:
             self._run(names, {name: np.ascontiguousarray(inputs[name][i : i + 1]) for name in self._inputs})
             for i in range(self._samples(inputs))
         ]
-        return {name: _stacked([results[index] for results in single]) for index, name in enumerate(names)}
+        by_name = {name: [results[index] for results in single] for index, name in enumerate(names)}
+        self.without_samples |= {name for name, results in by_name.items() if not _are_samples(results)}
+        return {name: _stacked(results) for name, results in by_name.items()}
 
     def _samples(self, inputs: Arrays) -> int:
         missing = [name for name in self._inputs if name not in inputs]
@@ -139,9 +144,14 @@ def _has_sample_axis(result: NDArray[np.generic], fed: int) -> bool:
     return result.ndim > 0 and len(result) == fed
 
 
+def _are_samples(results: Sequence[NDArray[np.generic]]) -> bool:
+    """Whether single samples have an axis of length 1 in front, each."""
+    return all(result.ndim > 0 and len(result) == 1 for result in results)
+
+
 def _stacked(results: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
     """`[samples, ...]` of what each sample gave; where their first axis is always 1 that is the sample's."""
-    if all(result.ndim > 0 and len(result) == 1 for result in results):
+    if _are_samples(results):
         results = [result[0] for result in results]
     return filled_up(results, np.max([result.shape for result in results], axis=0))
 

@@ -46,7 +46,7 @@ def damage_loss(network: Network, facts: Iterable[OutputFacts], config: DamageCo
     terms = [
         _term(known[name], weight, squared_error=config.squared_error)
         for name, weight in of_value.items()
-        if weight > 0 and name in known and known[name].meaning is not Meaning.CODES and not known[name].padded
+        if weight > 0 and name in known and _measurable(known[name])
     ]
     return Loss(tuple(terms)) if terms else None
 
@@ -63,6 +63,11 @@ def with_values(network: Network, names: Iterable[str]) -> Network:
     known = {value.name: value for value in inferred.graph.value_info}
     proto.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in added)
     return from_proto(proto, network.sample_shapes)
+
+
+def _measurable(fact: OutputFacts) -> bool:
+    """Whether a loss of each sample can be told: floats, and as many for every sample."""
+    return fact.meaning is not Meaning.CODES and fact.has_samples and not fact.padded
 
 
 def _term(fact: OutputFacts, weight: float, *, squared_error: bool) -> Term:

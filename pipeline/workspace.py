@@ -52,8 +52,8 @@ ACTIVATIONS_PER_PEAK = 16
 
 
 NOTHING_MEASURABLE = (
-    "no output that counts holds floats, and none is picked from any: what quantization changes in the network "
-    "cannot be measured; export it with an output of floats, such as logits"
+    "no output that counts holds floats with the samples along its first axis, and none is picked from such: what "
+    "quantization changes in the network cannot be measured; export it with an output such as logits, batch axis first"
 )
 
 

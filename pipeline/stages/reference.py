@@ -15,7 +15,7 @@ from network.normalise import dump
 from pipeline.config import DamageConfig, SampleConfig
 from pipeline.context import Context
 from pipeline.damage import damage_loss, looked_at, with_values
-from pipeline.reference import reference_outputs, runner_of, samples_that_fit
+from pipeline.reference import outputs_of, runner_of, samples_that_fit
 from pipeline.results import pack
 from pipeline.workspace import NOTHING_MEASURABLE, Inputs
 
@@ -25,13 +25,14 @@ def run(context: Context, config: SampleConfig) -> bytes:
     inputs = context.workspace.inputs(config)
     search = inputs.splits.search
     count = samples_that_fit(context, inputs, search)
-    outputs = reference_outputs(context, inputs, search[:count])
+    runner = runner_of(context, inputs, context.model_path.read_bytes())
+    outputs = outputs_of(context, inputs, runner, search[:count])
     network = inputs.network
     made = [spec.name for spec in network.outputs if spec.name in network.makers]
     makers = {name: network.makers[name].op_type for name in made}
-    facts = facts_of(outputs, inputs.dataset.truth.take(search[:count]), makers)
+    facts = facts_of(outputs, inputs.dataset.truth.take(search[:count]), makers, runner.without_samples)
     values = facts + _facts_of_values(context, inputs, search[:count], [fact.name for fact in facts])
-    if damage_loss(network, values, DamageConfig((), squared_error=False)) is None:
+    if not config.as_uploaded and damage_loss(network, values, DamageConfig((), squared_error=False)) is None:
         raise MetricNotApplicable(NOTHING_MEASURABLE)
     arrays = {f"output/{name}": array for name, array in outputs.items()}
     document = {
@@ -51,6 +52,6 @@ def _facts_of_values(
     if not names:
         return ()
     runner = runner_of(context, inputs, dump(with_values(network, names)))
-    arrays = runner.outputs(inputs.dataset.take(samples).inputs, inputs.batch, list(names))
+    arrays = outputs_of(context, inputs, runner, samples, list(names))
     makers = {name: network.makers[name].op_type for name in names if name in network.makers}
-    return facts_of(arrays, Truth(), makers)
+    return facts_of(arrays, Truth(), makers, runner.without_samples)
