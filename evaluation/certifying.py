@@ -186,6 +186,8 @@ def _interval(measurement: Measurement, kind: DropKind, level: float, seed: int)
     scale = 1 / float(measurement.references.mean()) if relative else 1.0
     bounds = None if measurement.bounds is None else (scale * measurement.bounds[0], scale * measurement.bounds[1])
     certain = bounds if measurement.bounds is not None and measurement.bounds[1] < _DISTANCE else None
+    if measurement.extent and np.ptp(measurement.contributions) == 0:  # few samples cannot exclude rare others
+        certain = (-scale * measurement.extent, scale * measurement.extent)
     references = measurement.references if relative else None
     interval = bootstrap_interval(measurement.contributions, level, seed, references=references, bounds=certain)
     if bounds is None:
@@ -214,6 +216,9 @@ def _resolution(measurement: Measurement, kind: DropKind, level: float) -> float
     with the standard error of these samples reaches.
     """
     samples = measurement.samples
+    if measurement.extent and np.ptp(measurement.contributions) == 0:
+        scale = 1.0 if kind is DropKind.ABSOLUTE else 1 / float(measurement.references.mean())
+        return float(scale * measurement.extent * (1 - ((1 - level) / 2) ** (1 / samples)))
     if not measurement.counts or kind is DropKind.OF_NULL:
         return float(norm.ppf(1 - (1 - level) / 2) * measurement.stderr(kind))
     if _only_lost(measurement):

@@ -15,6 +15,7 @@ from evaluation.labelled import label_axis
 from evaluation.metrics.claim import Claim
 from evaluation.metrics.detection_layout import find_detection
 from evaluation.metrics.measurement import DropKind, Outputs
+from evaluation.metrics.own import OWN, OwnMetric
 from evaluation.metrics.registry import METRICS, metric_of
 from evaluation.metrics.truth import Truth
 from evaluation.nulls import sees
@@ -53,14 +54,21 @@ class Question:
         return sees(replace(claim, max_drop=None), self.outputs, self.truth, self.kind, budget)
 
 
-def choose(question: Question, metric: MetricChoice | None, outputs: Mapping[str, OutputChoice]) -> list[Claim]:
+def choose(
+    question: Question,
+    metric: MetricChoice | None,
+    outputs: Mapping[str, OutputChoice],
+    own: OwnMetric | None = None,
+) -> list[Claim]:
     """The claims of a job.
 
     Args:
         metric: for the whole network; None chooses.
         outputs: what the request says of single outputs.
+        own: the graph that `metric` stands for, where that is the user's own.
 
     Raises:
+        MetricGraphInvalid: the graph fails on these samples, or mixes them.
         MetricNotApplicable: a metric that fits none of the outputs, an output that is not there, or none is left.
         DatasetLabelsOutOfRange: labels that are no classes of the network.
     """
@@ -79,7 +87,9 @@ def choose(question: Question, metric: MetricChoice | None, outputs: Mapping[str
     left = [
         fact for fact in question.facts if fact.name not in taken and outputs.get(fact.name, OutputChoice()).weight > 0
     ]
-    if metric is not None:
+    if metric is not None and own is not None:
+        claims.append(_of_graph(question, metric, outputs, own))
+    elif metric is not None:
         claims += _for_the_network(question, metric, left, outputs, needed=not claims)
     else:
         claims += _defaults(question, left, outputs)
@@ -95,6 +105,23 @@ def requested(question: Question, fact: OutputFacts, metric: MetricChoice, max_d
     if metric_of(metric.name).several:
         floats = tuple(other.name for other in question.facts if other.meaning is not Meaning.CODES or other.padded)
         claim = replace(claim, outputs=floats, padded=any(other.padded for other in question.facts))
+    claim.measure(question.outputs, question.outputs, question.truth)  # raises where it does not fit
+    return claim
+
+
+def _of_graph(question: Question, metric: MetricChoice, outputs: Mapping[str, OutputChoice], own: OwnMetric) -> Claim:
+    """The claim of the user's own metric: what its graph reads it says itself."""
+    for name in own.outputs:
+        choice = outputs.get(name, OutputChoice())
+        if choice.max_drop is not None and choice.metric is None:
+            raise MetricNotApplicable(
+                f"outputs.{name}.max_drop is a budget of an output alone, and the metric graph has one for all that it "
+                f"reads; leave it out, or give outputs.{name}.metric, too"
+            )
+    options = {key: value for key, value in metric.options.items() if value is not None}
+    padded = any(fact.padded for fact in question.facts if fact.name in own.outputs)
+    claim = Claim(OWN, own.outputs, None, options, "your own metric, an ONNX graph", padded, own)
+    own.require_samples_apart({name: question.outputs[name] for name in own.outputs}, question.truth)
     claim.measure(question.outputs, question.outputs, question.truth)  # raises where it does not fit
     return claim
 

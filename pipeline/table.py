@@ -71,7 +71,7 @@ MINUTES, HOURS, DAY = timedelta(minutes=10), timedelta(hours=6), timedelta(hours
 
 ANALYSED = ("normalise", "reference", "calibrate", "dataset")
 SPACE = ("normalise", "resolve", "latency", "calibrate", "dataset")
-MEASURED = (*SPACE, "reference", "claims")
+MEASURED = (*SPACE, "reference", "claims", "metric")
 
 STAGES = (
     Stage("admit", ("model", "dataset"), admit.run, weight=1, time_limit=MINUTES),
@@ -79,9 +79,15 @@ STAGES = (
     Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=MINUTES, version=4),
     Stage("reference", ("model", "normalise", "dataset"), reference.run, weight=1, time_limit=HOURS),
     Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=MINUTES, version=6),
-    Stage("claims", ("model", "normalise", "reference", "dataset"), claims.run, weight=1, time_limit=HOURS),
+    Stage("claims", ("model", "normalise", "reference", "dataset", "metric"), claims.run, weight=1, time_limit=HOURS),
     Stage("inspect", ("model", "quantized", "admit_pair"), inspect.run, weight=2, time_limit=HOURS),
-    Stage("compare", ("quantized", "model", "dataset", "reference", "claims"), compare.run, weight=5, time_limit=HOURS),
+    Stage(
+        "compare",
+        ("quantized", "model", "dataset", "reference", "claims", "metric"),
+        compare.run,
+        weight=5,
+        time_limit=HOURS,
+    ),
     Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=HOURS, version=2),
     Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=HOURS, version=7),
     Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=DAY, version=5),

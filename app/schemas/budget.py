@@ -181,6 +181,13 @@ class Budget(Strict):
                 "budget_invalid",
                 f"metric_id is a metric of your own, and metric names {self.metric}, too; leave one of them out",
             )
+        foreign = [name for name in self.options.model_dump() if name != "higher_is_better"]
+        if self.metric_id is not None and foreign:
+            refuse(
+                "budget_invalid",
+                f"a metric of your own takes the option higher_is_better alone, got {', '.join(foreign)}; everything "
+                "else is in its graph",
+            )
         return self
 
     @model_validator(mode="after")

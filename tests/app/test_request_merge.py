@@ -27,6 +27,15 @@ from app.schemas.parsing import merge
             {"layers": {"a": None, "b": {"bits": [4]}}},
             {"layers": {"b": {"bits": [4]}}},
         ),
+        # a metric and a metric graph take each other's place, with their options
+        ({"metric": "top5", "options": {"k": 3}}, {"metric_id": "ab"}, {"metric_id": "ab"}),
+        ({"metric_id": "ab", "options": {"higher_is_better": False}}, {"metric": "kl"}, {"metric": "kl"}),
+        (
+            {"metric_id": "ab", "options": {"higher_is_better": False}},
+            {"metric_id": "cd"},
+            {"metric_id": "cd", "options": {"higher_is_better": False}},
+        ),
+        ({"metric": "kl"}, {"metric": "top1", "metric_id": "ab"}, {"metric": "top1", "metric_id": "ab"}),
     ],
 )
 def test_changes_are_merged_as_the_standard_says(target: Any, patch: Any, result: Any) -> None:
