@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check serve bench-job bench-sensitivity bench-planner bench-quantization clean
+.PHONY: demo test check serve bench-job bench-sensitivity bench-planner bench-quantization bench-certificates clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,10 @@ bench-quantization: $(READY)
 
 bench-planner: $(READY)
 	$(BIN)/python -m benchmarks.planner $(DATA)
+
+# trains its networks itself; QUICK=1 for a few minutes
+bench-certificates: $(READY)
+	$(BIN)/python -m benchmarks.certificates $(if $(QUICK),--quick)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

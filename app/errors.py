@@ -55,11 +55,13 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "model_too_large": ErrorClass(413, "The model is larger than this service accepts"),
     "model_external_data": ErrorClass(422, "The model keeps weights outside its file"),
     "model_random_operators": ErrorClass(422, "The model draws random numbers"),
+    "model_training_mode": ErrorClass(422, "The model is in training mode"),
     "model_custom_operators": ErrorClass(422, "The model uses custom operators"),
     "model_unsupported_operators": ErrorClass(422, "The model uses unsupported operators"),
     "model_weights_not_finite": ErrorClass(422, "The model has weights that are not finite"),
     "model_shapes_not_fixed": ErrorClass(422, "The model has shapes that are not fixed"),
     "model_nothing_to_quantize": ErrorClass(422, "The model has no weight that can be quantized"),
+    "model_not_reproduced": ErrorClass(422, "The model cannot be converted without changing its outputs"),
     "opset_not_reachable": ErrorClass(422, "The model cannot be converted to the requested opset"),
     "interface_differs": ErrorClass(422, "The quantized file does not take or give what the float model does"),
     # datasets

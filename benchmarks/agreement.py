@@ -34,7 +34,7 @@ from sensitivity.cross_layer import CrossLayer, cross_layer
 from sensitivity.estimate import Change, Subject, WeightChange
 from sensitivity.estimators import METHODS
 from sensitivity.interaction_weight import fit_lambda
-from sensitivity.loss import Loss, sample_loss
+from sensitivity.loss import Kind, Loss, Term
 from sensitivity.prediction import Prediction, augmented, cross_layer_prediction
 
 # as a job takes them: a quarter rounds the weights, and half of the search's score
@@ -109,7 +109,7 @@ def _compared(case: Case, rounding: str) -> dict[str, float]:
         case.network,
         changes,
         {name: case.scoring},
-        Loss.KL,
+        Loss.of(Kind.KL, case.network.outputs[0].name),
         threads=THREADS,
         generator=np.random.default_rng(0),
         batch=BATCH,
@@ -147,12 +147,12 @@ def _measured(
     """[P]: the mean loss of every plan, each a file of its own in ONNX Runtime."""
     inputs = {case.network.inputs[0].name: case.measuring}
     reference = OnnxRunner(dump(case.network), THREADS).first_output(inputs, BATCH).astype(np.float32)
-    found = []
+    found, term = [], Term(case.network.outputs[0].name, Kind.KL)
     for plan in plans % len(FORMATS):  # indices into the formats of each site
         chosen = zip(case.network.sites, plan.tolist(), strict=True)
         weights = {site.weight: rounded[site.name][index] for site, index in chosen}
         outputs = OnnxRunner(simulate(case.network, weights), THREADS).first_output(inputs, BATCH)
-        found.append(sample_loss(Loss.KL, outputs.astype(np.float32), reference).mean())
+        found.append(term.sample_loss(outputs.astype(np.float32), reference).mean())
     return np.array(found)
 
 
@@ -163,6 +163,7 @@ def _predictions(case: Case, changes: Sequence[Change], matrix: CrossLayer) -> l
     network = TorchNetwork(case.network)
     for name, method in METHODS.items():
         samples = case.scoring[: DEAR_SAMPLES if name in DEAR else None]
-        subject = Subject(network, tuple(changes), {case.network.inputs[0].name: samples}, Loss.KL)
+        loss = Loss.of(Kind.KL, case.network.outputs[0].name)
+        subject = Subject(network, tuple(changes), {case.network.inputs[0].name: samples}, loss)
         found.append(Prediction(name, method(subject).scores))
     return found

@@ -53,7 +53,7 @@ from planner.results import Frontier
 from quantization.export.cost import weight_bytes
 from sensitivity.cross_layer import cross_layer
 from sensitivity.estimate import WeightChange
-from sensitivity.loss import Loss
+from sensitivity.loss import Kind, Loss
 
 SEEDS = range(3)
 # where the limits of the single solves lie between the cheapest and the dearest plan
@@ -310,10 +310,8 @@ def real_problem(real: RealNetwork) -> Problem:
         for site in real.network.sites
         for weight in real.rounded[site.name]
     ]
-    generator = np.random.default_rng(0)
-    measured = cross_layer(
-        real.network, changes, {"input": real.scoring}, Loss.KL, threads=THREADS, generator=generator
-    )
+    generator, loss = np.random.default_rng(0), Loss.of(Kind.KL, real.network.outputs[0].name)
+    measured = cross_layer(real.network, changes, {"input": real.scoring}, loss, threads=THREADS, generator=generator)
     damages = iter(measured.damage.tolist())
     sites = tuple(
         PlanSite(

@@ -38,7 +38,7 @@ from quantization.formats import IntegerFormat
 from quantization.rounding.nearest import round_nearest
 from sensitivity.cross_layer import cross_layer
 from sensitivity.estimate import WeightChange
-from sensitivity.loss import Loss, root_times
+from sensitivity.loss import Kind, Loss, Term
 
 SAMPLES = 512
 BATCH = 64
@@ -104,7 +104,7 @@ def matrix(network: Network, samples: NDArray[np.float32]) -> dict[str, Any]:
             for weight in rounded[site.name]
         ],
         {"input": samples},
-        Loss.KL,
+        Loss.of(Kind.KL, network.outputs[0].name),
         threads=THREADS,
         generator=np.random.default_rng(0),
         batch=BATCH,
@@ -112,11 +112,11 @@ def matrix(network: Network, samples: NDArray[np.float32]) -> dict[str, Any]:
     our_seconds = time.perf_counter() - started
     started = time.perf_counter()
     reference = full_pass(network, {}, samples)
-    rows = []
+    rows, term = [], Term(network.outputs[0].name, Kind.KL)
     for site in network.sites:
         for weight in rounded[site.name]:
             outputs = full_pass(network, {site.weight: weight.dequantize()}, samples)
-            rows.append(root_times(Loss.KL, outputs, reference).ravel())
+            rows.append(term.root_times(outputs, reference).ravel())
     Z = np.array(rows)
     plain = Z @ Z.T / (2 * len(samples))
     plain_seconds = time.perf_counter() - started

@@ -25,7 +25,7 @@ from network.execution import TorchNetwork
 from network.graph import Network
 from network.normalise import normalise
 from sensitivity.hutchinson import TraceRule
-from sensitivity.loss import Loss
+from sensitivity.loss import Kind, Loss
 from sensitivity.traces import hessian_traces
 
 BATCH = 64
@@ -52,9 +52,9 @@ def joint_loop(network: Network, samples: NDArray[np.float32]) -> dict[str, floa
     """As many output probes as joint weight probes: time, and the standard errors that both leave."""
     model, weights = TorchNetwork(network), [site.weight for site in network.sites]
     rule = TraceRule(rtol=1e-9, min_probes=JOINT_PROBES, max_probes=JOINT_PROBES)
-    inputs = {network.inputs[0].name: samples}
+    inputs, loss = {network.inputs[0].name: samples}, Loss.of(Kind.KL, network.outputs[0].name)
     started = time.perf_counter()
-    ours = hessian_traces(model, weights, inputs, Loss.KL, torch.Generator().manual_seed(0), rule, BATCH)
+    ours = hessian_traces(model, weights, inputs, loss, torch.Generator().manual_seed(0), rule, BATCH)
     seconds = time.perf_counter() - started
     plain = weight_probes(model, weights, samples, range(JOINT_PROBES))
     error = ours.trace_stderr / ours.trace_mean
@@ -70,10 +70,10 @@ def joint_loop(network: Network, samples: NDArray[np.float32]) -> dict[str, floa
 def layerwise_speedup(network: Network, samples: NDArray[np.float32]) -> float:
     """How many times longer the traces of all layers take one by one, all to a relative standard error of `RTOL`."""
     model, weights = TorchNetwork(network), [site.weight for site in network.sites]
-    inputs = {network.inputs[0].name: samples}
+    inputs, loss = {network.inputs[0].name: samples}, Loss.of(Kind.KL, network.outputs[0].name)
     rule = TraceRule(rtol=RTOL, min_probes=8, max_probes=2048)
     started = time.perf_counter()
-    ours = hessian_traces(model, weights, inputs, Loss.KL, torch.Generator().manual_seed(0), rule, BATCH)
+    ours = hessian_traces(model, weights, inputs, loss, torch.Generator().manual_seed(0), rule, BATCH)
     seconds = time.perf_counter() - started
     layerwise, extended = 0.0, 0
     for weight in weights:
@@ -149,10 +149,8 @@ def main() -> None:
     network = _large_network()
     samples = np.random.default_rng(1).standard_normal((256, LARGE_WIDTH), dtype=np.float32)
     weights = [site.weight for site in network.sites]
-    rule = TraceRule(min_probes=8, max_probes=16)
-    hessian_traces(
-        TorchNetwork(network), weights, {"x": samples}, Loss.KL, torch.Generator().manual_seed(0), rule, BATCH
-    )
+    rule, loss = TraceRule(min_probes=8, max_probes=16), Loss.of(Kind.KL, network.outputs[0].name)
+    hessian_traces(TorchNetwork(network), weights, {"x": samples}, loss, torch.Generator().manual_seed(0), rule, BATCH)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 

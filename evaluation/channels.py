@@ -24,9 +24,9 @@ CONSTANT = 1e-5
 class Channels:
     """The channels of an output `[samples, ...]`.
 
-    `axis`: of the channels; None where a sample is one number or all its numbers are one group. `spread` [channels]:
-    what an error is divided by, the standard deviation over samples and positions, or the root mean square of a
-    `constant` [channels] one.
+    `axis`: of the channels; None where a sample is one number. `mean`: the mean output, of the shape of one sample.
+    `spread` [channels]: what an error is divided by, the root of the mean over positions of the variance over samples,
+    which is the error of the mean output; or the root mean square of a `constant` [channels] one.
     """
 
     axis: int | None
@@ -38,7 +38,13 @@ class Channels:
     def of(cls, output: Output, axis: int | None = None) -> Channels:
         """The channels of a float network's output on samples; `axis` None: the one that separates meanings."""
         axis = separating_axis(output) if axis is None else axis % output.ndim
-        mean, deviation, size = _moments(output, axis)
+        mean = output.mean(axis=0, dtype=np.float64)
+        variance, size = np.zeros(mean.shape), np.zeros(mean.shape)
+        for start in range(0, len(output), _ROWS):
+            rows = output[start : start + _ROWS].astype(np.float64)
+            variance += np.square(rows - mean).sum(0)
+            size += np.square(rows).sum(0)
+        deviation, size = (np.sqrt(_by_channel(total / len(output), axis)) for total in (variance, size))
         constant = deviation <= CONSTANT * size
         spread = np.where(constant, size, deviation)
         return cls(axis, mean, np.where(spread > 0, spread, 1.0), constant)
@@ -70,10 +76,10 @@ class Channels:
 
     def spread_like(self, output: Output) -> Scores:
         """`spread` in a shape that broadcasts over `output`."""
-        return self._like(self.spread, output)
-
-    def mean_like(self, output: Output) -> Scores:
-        return self._like(self.mean, output)
+        shape = [1] * output.ndim
+        if self.axis is not None:
+            shape[self.axis] = self.channels
+        return self.spread.reshape(shape)
 
     def mean_by_group(self, values: Scores) -> Scores:
         """`[samples, groups]`: the mean over positions and over the channels of each group."""
@@ -84,11 +90,16 @@ class Channels:
         edges = self.edges
         return np.asarray(np.add.reduceat(by_channel, edges[:-1], axis=1) / np.diff(edges))
 
-    def _like(self, by_channel: Scores, output: Output) -> Scores:
-        shape = [1] * output.ndim
-        if self.axis is not None:
-            shape[self.axis] = self.channels
-        return by_channel.reshape(shape)
+
+_ROWS = 64  # samples in float64 at once
+
+
+def _by_channel(of_sample: Scores, axis: int | None) -> Scores:
+    """[channels]: the mean over positions of an array in the shape of one sample; `axis` counts the samples' axis."""
+    if axis is None:
+        return np.asarray(of_sample.reshape(1, -1).mean(1))
+    moved = np.moveaxis(of_sample, axis - 1, 0)
+    return np.asarray(moved.reshape(len(moved), -1).mean(1))
 
 
 def separating_axis(output: Output) -> int | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from evaluation.errors import DatasetError, MetricNotApplicable
 from evaluation.metrics.claim import Claim
+from evaluation.metrics.detection_layout import find_detection
 from evaluation.metrics.measurement import DropKind, Outputs
 from evaluation.metrics.registry import METRICS, metric_of
 from evaluation.metrics.truth import Truth
@@ -88,12 +89,11 @@ def choose(question: Question, metric: MetricChoice | None, outputs: Mapping[str
 
 def requested(question: Question, fact: OutputFacts, metric: MetricChoice, max_drop: float | None) -> Claim:
     """The claim of a metric that the request names for an output."""
-    claim = Claim(
-        metric.name, (fact.name,), max_drop, _options(metric.name, metric.options, fact, question), "as requested"
-    )
-    several = metric_of(metric.name).several
-    if several:
-        claim = replace(claim, outputs=tuple(other.name for other in question.facts))
+    options = _options(metric.name, metric.options, fact, question)
+    claim = Claim(metric.name, (fact.name,), max_drop, options, "as requested", fact.padded)
+    if metric_of(metric.name).several:
+        floats = tuple(other.name for other in question.facts if other.meaning is not Meaning.CODES or other.padded)
+        claim = replace(claim, outputs=floats, padded=any(other.padded for other in question.facts))
     claim.measure(question.outputs, question.outputs, question.truth)  # raises where it does not fit
     return claim
 
@@ -122,8 +122,11 @@ def _for_the_network(
 
 
 def _defaults(question: Question, left: Sequence[OutputFacts], outputs: Mapping[str, OutputChoice]) -> list[Claim]:
-    claims = []
+    claims = list(_detection(question, left))
+    found = {name for claim in claims for name in claim.outputs}
     for fact in left:
+        if fact.padded and fact.name in found:
+            continue  # rows of what was found: their number and order are no values
         max_drop = outputs.get(fact.name, OutputChoice()).max_drop
         blind: list[str] = []
         fitting = list(_fitting(question, fact))
@@ -142,12 +145,33 @@ def _defaults(question: Question, left: Sequence[OutputFacts], outputs: Mapping[
     return claims
 
 
+def _detection(question: Question, left: Sequence[OutputFacts]) -> Iterator[Claim]:
+    """That detections stay, where outputs surely hold some and the metric can see."""
+    outputs = {fact.name: question.outputs[fact.name] for fact in left}
+    detector = find_detection(outputs)
+    if detector is None:
+        return
+    padded = any(fact.padded for fact in left if fact.name in detector.names)
+    reason = "its outputs hold boxes and scores"
+    options = dict(detector.options)
+    # what looks like a score of any object may be that of a class that the labels name
+    for further in ({}, {"objectness": False}) if options.get("objectness") else ({},):
+        claim = Claim("detection_f1", detector.names, None, {**options, **further}, reason, padded)
+        try:
+            claim.measure(question.outputs, question.outputs, question.truth)
+        except (MetricNotApplicable, DatasetError):
+            continue
+        if question.sees(claim):
+            yield claim
+        return
+
+
 def _fitting(question: Question, fact: OutputFacts) -> Iterator[Claim]:
     """Claims that fit an output, the best first; the last is always measurable."""
     for name, reason in _candidates(question, fact):
         if name not in METRICS:
             continue
-        claim = Claim(name, (fact.name,), None, _options(name, {}, fact, question), reason)
+        claim = Claim(name, (fact.name,), None, _options(name, {}, fact, question), reason, fact.padded)
         try:
             claim.measure(question.outputs, question.outputs, question.truth)
         except MetricNotApplicable:
@@ -186,6 +210,11 @@ def _options(name: str, given: Mapping[str, Any], fact: OutputFacts, question: Q
     if unknown:
         allowed = ", ".join(metric_of(name).options) or "none"
         raise MetricNotApplicable(f"the metric {name} has no option {unknown[0]}; its options are: {allowed}")
+    if "threshold" in metric_of(name).options and "threshold" not in options and not fact.class_like:
+        # once for the whole job: parts of the samples might look otherwise
+        output = question.outputs[fact.name]
+        within = output.dtype.kind == "f" and float(output.min()) >= 0 and float(output.max()) <= 1
+        options["threshold"] = 0.5 if within else 0.0
     if "axis" not in metric_of(name).options or "axis" in options or fact.axis is None:
         return options
     axis = fact.axis

@@ -7,8 +7,8 @@ that shape, an own softmax or sigmoid, and how sure the numbers would be if they
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -52,6 +52,7 @@ class OutputFacts:
         spread: of each channel of floats, what its errors are divided by.
         constant: how many channels are the same for all samples.
         padded: its length differs from sample to sample, and what lacks is NaN or -1.
+        has_samples: whether samples lie along its first axis, so that a batch of them is one run.
     """
 
     name: str
@@ -63,6 +64,7 @@ class OutputFacts:
     spread: tuple[float, ...] = ()
     constant: int = 0
     padded: bool = False
+    has_samples: bool = True
 
     @property
     def class_like(self) -> bool:
@@ -83,15 +85,19 @@ class OutputFacts:
         return cls(**{**fields, "meaning": Meaning(fields["meaning"])})
 
 
-def facts_of(outputs: Mapping[str, Output], truth: Truth, makers: Mapping[str, str]) -> tuple[OutputFacts, ...]:
+def facts_of(
+    outputs: Mapping[str, Output], truth: Truth, makers: Mapping[str, str], without_samples: Collection[str] = ()
+) -> tuple[OutputFacts, ...]:
     """What each output is.
 
     Args:
         outputs: the float network's, `[samples, ...]` by name.
         truth: of the same samples.
         makers: the operator that makes an output, by the output's name.
+        without_samples: outputs that have no axis of samples, and were computed sample by sample.
     """
-    return tuple(_facts(name, output, truth, makers.get(name, "")) for name, output in outputs.items())
+    facts = (_facts(name, output, truth, makers.get(name, "")) for name, output in outputs.items())
+    return tuple(replace(fact, has_samples=fact.name not in without_samples) for fact in facts)
 
 
 def label_axis(name: str, output: Output, truth: Truth) -> int | None:

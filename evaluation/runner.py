@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from network.errors import ModelInvalid, ModelTooLarge
-from network.runtime import SideBySide
+from evaluation.metrics.padding import filled_up
+from network.errors import ModelInvalid
+from network.runtime import FATAL, SideBySide, runtime_errors
 
 Arrays = Mapping[str, NDArray[np.generic]]
-
-_FATAL = 4  # of ONNX Runtime's log severities: what matters is raised, not printed
-_FAILURES = (
-    native.EPFail,
-    native.Fail,
-    native.InvalidArgument,
-    native.InvalidGraph,
-    native.InvalidProtobuf,
-    native.NoSuchFile,
-    native.NotImplemented,
-    native.RuntimeException,
-    RuntimeError,
-)
 
 
 class OnnxRunner:
@@ -41,6 +27,8 @@ class OnnxRunner:
         runs: parts of a batch that run at once, each on so many threads (`network.runtime.SideBySide`); 1 for a graph
             that fixes its batch size.
         exact: integer kernels may not saturate between products, as those of x86 processors without VNNI do.
+
+    `without_samples` are the outputs that were found to have no axis of samples, as far as any were computed.
 
     Raises:
         ValueError: `threads` or `runs` is not positive.
@@ -58,6 +46,7 @@ class OnnxRunner:
             options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = _session(model, options)
         self._inputs = [value.name for value in self._session.get_inputs()]
+        self.without_samples: set[str] = set()
         self.output_names = [value.name for value in self._session.get_outputs()]
         fixed = {value.shape[0] for value in self._session.get_inputs() if value.shape}
         sizes = {size for size in fixed if isinstance(size, int)}
@@ -107,7 +96,7 @@ class OnnxRunner:
         return outputs
 
     def _run(self, names: list[str], feed: Arrays) -> list[NDArray[np.generic]]:
-        with _runtime_errors("run"):
+        with runtime_errors("run"):
             results = self._session.run(names, dict(feed))
         for name, result in zip(names, results, strict=True):
             if not isinstance(result, np.ndarray):
@@ -128,7 +117,9 @@ class OnnxRunner:
             self._run(names, {name: np.ascontiguousarray(inputs[name][i : i + 1]) for name in self._inputs})
             for i in range(self._samples(inputs))
         ]
-        return {name: _stacked([results[index] for results in single]) for index, name in enumerate(names)}
+        by_name = {name: [results[index] for results in single] for index, name in enumerate(names)}
+        self.without_samples |= {name for name, results in by_name.items() if not _are_samples(results)}
+        return {name: _stacked(results) for name, results in by_name.items()}
 
     def _samples(self, inputs: Arrays) -> int:
         missing = [name for name in self._inputs if name not in inputs]
@@ -157,21 +148,16 @@ def _has_sample_axis(result: NDArray[np.generic], fed: int) -> bool:
     return result.ndim > 0 and len(result) == fed
 
 
+def _are_samples(results: Sequence[NDArray[np.generic]]) -> bool:
+    """Whether single samples have an axis of length 1 in front, each."""
+    return all(result.ndim > 0 and len(result) == 1 for result in results)
+
+
 def _stacked(results: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
     """`[samples, ...]` of what each sample gave; where their first axis is always 1 that is the sample's."""
-    if all(result.ndim > 0 and len(result) == 1 for result in results):
+    if _are_samples(results):
         results = [result[0] for result in results]
     return filled_up(results, np.max([result.shape for result in results], axis=0))
-
-
-def filled_up(arrays: Sequence[NDArray[np.generic]], shape: Sequence[int]) -> NDArray[np.generic]:
-    """`[len(arrays), *shape]`: each array with what lacks to the shape filled up with NaN, -1 or 0, as its type has."""
-    dtype = arrays[0].dtype
-    padding = {"f": np.nan, "i": -1}.get(dtype.kind, 0)
-    stacked = np.full((len(arrays), *map(int, shape)), padding, dtype)
-    for place, array in enumerate(arrays):
-        stacked[(place, *(slice(length) for length in array.shape))] = array
-    return stacked
 
 
 def timed_session(model: bytes, inputs: Arrays, threads: int) -> Callable[[], None]:
@@ -184,7 +170,7 @@ def timed_session(model: bytes, inputs: Arrays, threads: int) -> Callable[[], No
     feed = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
 
     def run() -> None:
-        with _runtime_errors("run"):
+        with runtime_errors("run"):
             session.run(None, feed)
 
     return run
@@ -194,24 +180,10 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = _FATAL
+    options.log_severity_level = FATAL
     return options
 
 
 def _session(model: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    with _runtime_errors("load"):
+    with runtime_errors("load"):
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-@contextmanager
-def _runtime_errors(doing: str) -> Iterator[None]:
-    """What ONNX Runtime raises, as our own errors; it wraps a failed allocation into a RuntimeException."""
-    try:
-        yield
-    except (MemoryError, *_FAILURES) as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, MemoryError) or "bad_alloc" in reason or "Failed to allocate memory" in reason:
-            raise ModelTooLarge(
-                f"ONNX Runtime takes more memory to {doing} the network than this process may use: {reason[:200]}"
-            ) from error
-        raise ModelInvalid(f"ONNX Runtime does not {doing} the network: {reason[:400]}; export it again") from error

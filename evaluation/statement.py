@@ -22,7 +22,7 @@ def statement(certificate: Certificate, measurement: Measurement, level: float) 
         place = f"{head.metric} of {head.part or ' and '.join(head.outputs)}"
         parts = [
             f"On {samples:,} held-out samples the worst of {_parts(certificate):,} measured parts is {place}, with a "
-            f"{kind} drop of {unit(certificate.drop)}; with {certificate.level:.4g} confidence the true drop of the "
+            f"drop ({kind}) of {unit(certificate.drop)}; with {certificate.level:.4g} confidence the true drop of the "
             f"worst lies between {unit(certificate.low)} and {unit(certificate.high)}"
         ]
     else:

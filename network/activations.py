@@ -13,14 +13,15 @@ of its optimiser), which the sites follow:
 
 The tensor between a layer and the Relu or Clip behind it is therefore no site, nor is what only other operators
 (LayerNormalization, Softmax) read and write, or what lies within an operator that an older opset writes as several
-(`network.expansion`). Constants, integers and shape arithmetic never are. Concat takes inputs of different scales, so
+(`network.expansion`). Constants, integers, shape arithmetic and what depends
+on nothing but shapes (a mask made for the length of the input) never are. Concat takes inputs of different scales, so
 that its inputs stay sites of their own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -29,6 +30,8 @@ from onnx import numpy_helper
 from network.expansion import is_expanded
 from network.graph import Network
 from network.onnx_graph import attributes, is_standard, names_read
+
+_OF_SHAPES = ("Shape", "Size")  # what they make depends on lengths alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,14 @@ def find_activations(network: Network) -> tuple[ActivationSite, ...]:
         if site:
             site_of[name] = site
             members.setdefault(site, []).append(name)
+    weights = {site.name for site in network.sites}
     return tuple(
-        ActivationSite(name, tuple(tensors), math.prod(graph.shapes.get(name, (1,))))
+        # a layer and what it makes may have one name in the file; in a plan each needs its own
+        ActivationSite(
+            f"{name} (activation)" if name in weights else name,
+            tuple(tensors),
+            math.prod(graph.shapes.get(name, (1,))),
+        )
         for name, tensors in members.items()
     )
 
@@ -83,20 +92,32 @@ def sole_readers(network: Network) -> dict[str, onnx.NodeProto]:
     }
 
 
+def ranges_at_other_lengths(network: Network) -> dict[str, tuple[float, float]]:
+    """By tensor name the lowest and highest value that it may have, where samples of one length do not show them.
+
+    A Softmax over ten keys stays far below 1, over the first key alone it is 1. Empty where no axis besides the batch
+    axis is free.
+    """
+    if not network.sample_shapes:
+        return {}
+    nodes = [node for node in network.proto.graph.node if node.op_type == "Softmax" and is_standard(node)]
+    return {node.output[0]: (0.0, 1.0) for node in nodes}
+
+
 def constant_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """The shapes of float values that are computed from initializers alone."""
-    variable = _variable(network)
+    variable = _dependent(network)
     shapes, _ = network.float_shapes
     return {name: shape for name, shape in shapes.items() if name not in variable}
 
 
-def _variable(network: Network) -> set[str]:
-    """The values that depend on an input of the graph."""
-    variable = {spec.name for spec in network.inputs}
+def _dependent(network: Network, not_through: Container[str] = ()) -> set[str]:
+    """The values that depend on an input of the graph by way of operators other than those `not_through`."""
+    dependent = {spec.name for spec in network.inputs}
     for node in network.proto.graph.node:
-        if variable.intersection(names_read(node)):
-            variable.update(node.output)
-    return variable
+        if dependent.intersection(names_read(node)) and not (is_standard(node) and node.op_type in not_through):
+            dependent.update(node.output)
+    return dependent
 
 
 class _Graph:
@@ -107,7 +128,7 @@ class _Graph:
         self.initializers = network.initializers
         self.sole_readers = sole_readers(network)
         self.shapes, floats = network.float_shapes
-        self.values = _variable(network) & floats - {""} - {
+        self.values = _dependent(network, _OF_SHAPES) & floats - {""} - {
             name for node in self.nodes if _is_refused(node) for name in node.output
         }
         self.moved = {

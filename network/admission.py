@@ -48,6 +48,7 @@ from network.onnx_graph import (
     shape_skeleton,
     standard_imports,
 )
+from network.training import require_inference
 
 MAX_PROTOBUF_BYTES = 2**31 - 1  # what any protobuf reader takes
 MAX_FUNCTION_DEPTH = 64
@@ -104,6 +105,7 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
         ModelTooLarge: more bytes, nodes or memory than `limits` allows.
         ExternalData: a tensor lies outside the file, or claims to lie in the memory of the process.
         CustomOperators: operators outside the ONNX standard that are not defined by functions in the file.
+        TrainingMode: layers that behave as in training.
         WeightsNotFinite: NaN in a weight, or an infinity anywhere but in a mask.
         ModelInvalid: anything else that breaks the rules of ONNX or that we do not take.
     """
@@ -113,6 +115,8 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
     with onnx_errors("onnx.checker"):
         onnx.checker.check_model(model.SerializeToString())
     check_interface(model.graph)
+    with onnx_errors("reading how layers are used"):
+        require_inference(model)
     with onnx_errors("shape inference"):
         onnx.shape_inference.infer_shapes(shape_skeleton(model), strict_mode=True)
     check_memory(model, limits.max_memory_bytes)

@@ -41,6 +41,12 @@ class RandomOperators(NetworkError):
     code = "model_random_operators"
 
 
+class TrainingMode(NetworkError):
+    """Layers that behave as in training."""
+
+    code = "model_training_mode"
+
+
 class UnsupportedOperators(NetworkError):
     """Names every operator without a rule, and the nodes that use it."""
 
@@ -57,6 +63,12 @@ class ShapesNotFixed(NetworkError):
 
 class NothingToQuantize(NetworkError):
     code = "model_nothing_to_quantize"
+
+
+class NotReproduced(NetworkError):
+    """Its outputs change on the way to what is analysed, however little of it is rewritten; names the first node."""
+
+    code = "model_not_reproduced"
 
 
 class OpsetNotReachable(NetworkError):

@@ -19,6 +19,7 @@ from network.graph import Layer, Network
 from network.onnx_graph import is_standard, label
 from network.operators.node import Node, read_node, tensor_of
 from network.operators.registry import Rule, lookup
+from network.opset import newer_meaning
 
 CPU = torch.device("cpu")
 
@@ -175,6 +176,9 @@ def _resolve(network: Network, dtype: torch.dtype) -> list[tuple[onnx.NodeProto,
             missing.setdefault(operator, []).append(label(proto))
             continue
         node = read_node(proto, network.opset, dtype)
+        reason = newer_meaning(proto, network.opset) if is_standard(proto) else None
+        if reason is not None:
+            missing.setdefault(f"{operator} of opset {network.opset} {reason}", []).append(label(proto))
         reason = rule.refuses(node) if rule.refuses is not None else None
         if reason is not None:
             missing.setdefault(f"{operator} with {reason}", []).append(label(proto))

@@ -205,7 +205,7 @@ def _attention(draft: _Draft) -> Expansion | None:
     single = draft.types.get(q) == draft.types.get(v) == draft.get("softmax_precision", 1) == TensorProto.FLOAT
     extra = any(draft.inputs[3:]) or any(draft.node.output[1:]) or draft.get("is_causal") or draft.get("softcap")
     windows = any(draft.get(f"{side}_window_size", -1) >= 0 for side in ("left", "right"))
-    if extra or windows or not single or scale <= 0:
+    if not heads or extra or windows or not single or scale <= 0:
         return _by_function(draft)
     heads_first = (0, 2, 1, 3)
     if packed:

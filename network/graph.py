@@ -1,14 +1,15 @@
 """The normalised network: an ONNX graph with its weights, layers and sites named.
 
 A `Network` is what `network.normalise` makes: constant-folded, BatchNorm folded, one opset, every node named,
-initializers out of the inputs, nodes in topological order, every shape known except the batch axis.
+initializers out of the inputs, nodes in topological order. What the uploaded file leaves free of its inputs' axes is
+free; whoever needs lengths takes those of the samples (`Network.sample_shapes`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -17,12 +18,15 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from network.onnx_graph import names_read, opset_of
-from network.shapes import float_shapes
+from network.shapes import SampleShapes, float_shapes, inferred_values
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A graph input or output: its name, numpy dtype name, and shape; `None` is the batch axis."""
+    """A graph input or output: its name, numpy dtype name, and shape; `None` is the batch axis, or an unknown length.
+
+    The other axes have the lengths of the samples, also those that the file leaves free.
+    """
 
     name: str
     dtype: str
@@ -73,12 +77,16 @@ class Site:
 
 @dataclass(frozen=True)
 class Network:
-    """A normalised ONNX network. Never changed in place: `proto` is read-only by convention."""
+    """A normalised ONNX network. Never changed in place: `proto` is read-only by convention.
+
+    `sample_shapes` are those of the data by graph input, without the batch axis; empty where `proto` fixes them all.
+    """
 
     proto: onnx.ModelProto
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     sites: tuple[Site, ...]
+    sample_shapes: SampleShapes = field(default_factory=dict)
 
     @cached_property
     def initializers(self) -> dict[str, onnx.TensorProto]:
@@ -124,7 +132,7 @@ class Network:
     @cached_property
     def float_shapes(self) -> tuple[dict[str, tuple[int, ...]], set[str]]:
         """The known shapes of float32 values for one sample, and the names of all of them."""
-        return float_shapes(self.proto)
+        return float_shapes(self.proto, inferred_values(self.proto, 1, self.sample_shapes))
 
     @property
     def opset(self) -> int:

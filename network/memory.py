@@ -23,6 +23,7 @@ import onnx_ir as ir
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
 from network.onnx_graph import graphs, names_read, own_inputs, shape_of, shape_skeleton, subgraphs
+from network.shapes import SampleShapes, inferred_values
 
 ASSUMED_LENGTH = 64
 
@@ -68,8 +69,22 @@ def estimate_memory(
     inputs = [value.name for value in own_inputs(model.graph)]
     for value in skeleton.graph.input[: len(inputs)]:
         _fix_input(value, batch, (sample_shapes or {}).get(value.name))
-    inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
-    sizes = _Sizes(inferred.graph, inputs)
+    return _estimate(model, onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph)
+
+
+def normalised_memory(proto: ModelProto, batch: int, sample_shapes: SampleShapes) -> MemoryEstimate:
+    """As `estimate_memory`, of a normalised network whose samples have these shapes.
+
+    Shapes that the network computes from free axes are known too.
+    """
+    if not sample_shapes:
+        return estimate_memory(proto, batch)
+    return _estimate(proto, inferred_values(proto, batch, sample_shapes))
+
+
+def _estimate(model: ModelProto, inferred: GraphProto) -> MemoryEstimate:
+    inputs = [value.name for value in own_inputs(model.graph)]
+    sizes = _Sizes(inferred, inputs)
     weights = sum(_bytes(t.dims, t.data_type) for graph in graphs(model.graph) for t in graph.initializer)
     # a sparse initializer counts at its dense size: runtimes expand it
     weights += sum(_bytes(s.dims, s.values.data_type) for g in graphs(model.graph) for s in g.sparse_initializer)

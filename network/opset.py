@@ -43,14 +43,15 @@ _DFT_AXIS = -2
 
 @dataclass(frozen=True, slots=True)
 class _Values:
-    """What is known of the values that a graph reads: its own and those of the graphs around it."""
+    """What is known of the values that a graph reads: its own and those of the graphs around it, all of one opset."""
 
+    opset: int
     types: dict[str, int] = field(default_factory=dict)
     shapes: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
     constants: dict[str, TensorProto] = field(default_factory=dict)
 
     def copy(self) -> _Values:
-        return _Values(dict(self.types), dict(self.shapes), dict(self.constants))
+        return _Values(self.opset, dict(self.types), dict(self.shapes), dict(self.constants))
 
     def of(self, graph: GraphProto) -> _Values:
         """With those of `graph`, which lies within this one."""
@@ -86,8 +87,8 @@ def lower(proto: ModelProto, opset: int) -> None:
     so does `proto` where an error is raised.
 
     Args:
-        proto: a network of opset `TARGET_OPSET`.
-        opset: from `OLDEST_OPSET` to `TARGET_OPSET`.
+        proto: a network of an opset up to `TARGET_OPSET`.
+        opset: from `OLDEST_OPSET` to that of `proto`.
 
     Raises:
         OpsetNotReachable: there are nodes that no older opset has, or that mean something else there; the text names
@@ -95,18 +96,21 @@ def lower(proto: ModelProto, opset: int) -> None:
         ValueError: `opset` or that of `proto` is outside of this range.
     """
     imported = standard_imports(proto)
-    if not OLDEST_OPSET <= opset <= TARGET_OPSET or [entry.version for entry in imported] != [TARGET_OPSET]:
+    versions = [entry.version for entry in imported]
+    newest = versions[0] if len(versions) == 1 else 0
+    if not OLDEST_OPSET <= opset <= newest <= TARGET_OPSET:
         raise ValueError(
-            f"got opset {opset} for a network of opset {[entry.version for entry in imported]}; expected "
-            f"{OLDEST_OPSET} to {TARGET_OPSET} for a normalised network, of opset {TARGET_OPSET}"
+            f"got opset {opset} for a network of opset {versions}; expected {OLDEST_OPSET} to "
+            f"{TARGET_OPSET} for a normalised network of that opset or a newer one"
         )
-    if opset == TARGET_OPSET:
+    if opset == newest:
         return
-    nodes = [(node, known) for node, known in _nodes(proto.graph, _Values()) if is_standard(node)]
+    known = _Values(newest)
+    nodes = [(node, known) for node, known in _nodes(proto.graph, known) if is_standard(node)]
     blocked = [(node, known) for node, known in nodes if _at(node, known, opset, "") is None]
     if blocked:
         raise _unreachable(blocked, opset)
-    _rewrite(proto.graph, _Values(), opset, _names(proto.graph))
+    _rewrite(proto.graph, known, opset, _names(proto.graph))
     imported[0].version = opset
     proto.ir_version = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
 
@@ -133,7 +137,7 @@ def _at(node: NodeProto, known: _Values, opset: int, prefix: str) -> Expansion |
     """What computes at `opset` what the node does: itself or, in names that begin with `prefix`, others; or nothing."""
     if not _obstacle(node, known, opset):
         return Expansion((node,), ())
-    expansion = expand(node, known.types, known.shapes, prefix, TARGET_OPSET)
+    expansion = expand(node, known.types, known.shapes, prefix, known.opset)
     if expansion is None:
         return None
     inside = known.copy()
@@ -182,7 +186,7 @@ def _unreachable(blocked: Sequence[tuple[NodeProto, _Values]], opset: int) -> Op
     users: dict[str, list[str]] = {}
     for node, known in blocked:
         users.setdefault(f"{node.op_type} {_obstacle(node, known, opset)}", []).append(repr(label(node)))
-    newer = range(opset + 1, TARGET_OPSET + 1)
+    newer = range(opset + 1, blocked[0][1].opset + 1)
     oldest = max(next(o for o in newer if _at(node, known, o, "")) for node, known in blocked)
     obstacles = "; ".join(
         f"{what} ({'node' if len(names) == 1 else 'nodes'} {listing(names)})" for what, names in users.items()
@@ -195,23 +199,23 @@ def _unreachable(blocked: Sequence[tuple[NodeProto, _Values]], opset: int) -> Op
 
 def _obstacle(node: NodeProto, known: _Values, opset: int) -> str | None:
     """Why a node does not mean the same at `opset`, as what follows its operator's name; None if it does."""
-    newest, older = _schema(node.op_type, TARGET_OPSET), _schema(node.op_type, opset)
+    newest, older = _schema(node.op_type, known.opset), _schema(node.op_type, opset)
     if newest is None or (older is not None and older.since_version == newest.since_version):
         return None
     if older is None or older.deprecated:
         before = "has another meaning before" if older is not None else "is new in"
         first = next(
-            o for o in range(opset + 1, TARGET_OPSET + 1) if (s := _schema(node.op_type, o)) and not s.deprecated
+            o for o in range(opset + 1, known.opset + 1) if (s := _schema(node.op_type, o)) and not s.deprecated
         )
         return f"{before} opset {first}"
     for attribute in node.attribute:
         if attribute.name not in older.attributes and not _is_default(node, attribute, known, newest):
             return f"with {attribute.name} = {_shown(attribute)}"
     first, changed = _CHANGED.get(node.op_type, (0, None))
-    if changed is not None and opset < first and (why := changed(node, known)):
+    if changed is not None and opset < first <= known.opset and (why := changed(node, known)):
         return why
     # the third input of DFT becomes an attribute
-    room = older.max_input + (node.op_type == "DFT" and opset < first)
+    room = older.max_input + (node.op_type == "DFT" and opset < first <= known.opset)
     if len(_given(node.input)) > room:
         return f"with {len(_given(node.input))} inputs, {older.max_input} at most"
     return _unknown_type(node, known, older)
@@ -224,11 +228,11 @@ def _relabel(node: NodeProto, known: _Values, opset: int) -> None:
         return
     for attribute in [a for a in node.attribute if a.name not in older.attributes]:
         node.attribute.remove(attribute)
-    if node.op_type == "GridSample" and opset < _CHANGED["GridSample"][0]:
+    if node.op_type == "GridSample" and opset < _CHANGED["GridSample"][0] <= known.opset:
         for attribute in node.attribute:
             if attribute.name == "mode":
                 attribute.s = _GRID_SAMPLE_MODES.get(attribute.s, attribute.s)
-    if node.op_type == "DFT" and opset < _CHANGED["DFT"][0]:
+    if node.op_type == "DFT" and opset < _CHANGED["DFT"][0] <= known.opset:
         node.attribute.append(helper.make_attribute("axis", _dft_axis(node, known)))
         kept = _given(node.input[:2])
         del node.input[:]
@@ -336,6 +340,13 @@ def _dft_axis(node: NodeProto, known: _Values) -> int | None:
     if not name:
         return _DFT_AXIS
     return int(numpy_helper.to_array(known.constants[name]).item()) if name in known.constants else None
+
+
+def newer_meaning(node: NodeProto, opset: int) -> str | None:
+    """Why a node of `opset` does not mean the same at `TARGET_OPSET`, as what follows its operator's name; None if it
+    does, or if its operator has two versions that differ in form."""
+    first, changed = _CHANGED.get(node.op_type, (0, None))
+    return changed(node, _Values(opset)) if changed is _starts_behind_the_input and opset < first else None
 
 
 _Refusal = Callable[[NodeProto, _Values], str | None]

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
 import onnx
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+from network.errors import ModelInvalid, ModelTooLarge
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_FAILURES = (
+    native.EPFail,
+    native.Fail,
+    native.InvalidArgument,
+    native.InvalidGraph,
+    native.InvalidProtobuf,
+    native.NoSuchFile,
+    native.NotImplemented,
+    native.RuntimeException,
+    RuntimeError,
+)
+"""What ONNX Runtime raises on a file that it does not take, and on inputs that a network fails on."""
+
+FATAL = 4  # of ONNX Runtime's log severities: what matters is raised, not printed
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +66,29 @@ class SideBySide:
             return list(pool.map(work, items))
 
 
-def session_of(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    """A session on the CPU, with so many threads within an operator."""
+def session_of(model: onnx.ModelProto | bytes, threads: int, *, optimised: bool = True) -> onnxruntime.InferenceSession:
+    """A session on the CPU, with so many threads within an operator, and with or without graph optimisation."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only: it warns of every initializer that folding makes unused
+    options.log_severity_level = FATAL
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     # spinning threads of many sessions take the cores from each other, and from what is computed between the runs
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    data = model if isinstance(model, bytes) else model.SerializeToString()
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+@contextmanager
+def runtime_errors(doing: str) -> Iterator[None]:
+    """What ONNX Runtime raises, as our own errors; it wraps a failed allocation into a RuntimeException."""
+    try:
+        yield
+    except (MemoryError, *_FAILURES) as error:
+        reason = " ".join(str(error).split())
+        if isinstance(error, MemoryError) or "bad_alloc" in reason or "Failed to allocate memory" in reason:
+            raise ModelTooLarge(
+                f"ONNX Runtime takes more memory to {doing} the network than this process may use: {reason[:200]}"
+            ) from error
+        raise ModelInvalid(f"ONNX Runtime does not {doing} the network: {reason[:400]}; export it again") from error

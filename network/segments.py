@@ -4,6 +4,8 @@ A change in one weight reaches only what comes behind its first use, a change in
 the node that makes it. Whoever tries many such changes runs the part before once (`Segment` from node 0) and only the
 rest for each. A cut at `k` lies before node `k` of the graph: nodes `0 .. k-1` have run.
 
+A caller that needs only some outputs names them: nodes that lead to no other output do not run then.
+
 Nodes with inner graphs (If, Loop, Scan) are never cut themselves; the outer values that their inner graphs read by name
 count as inputs of the node.
 """
@@ -35,15 +37,17 @@ class SegmentedNetwork:
     Args:
         network: the network; its nodes are in topological order.
         threads: threads of ONNX Runtime within an operator.
+        outputs: names of the outputs to compute; None for all.
     """
 
-    def __init__(self, network: Network, threads: int) -> None:
+    def __init__(self, network: Network, threads: int, outputs: Collection[str] | None = None) -> None:
         self._network = network
         self._threads = threads
         self._nodes = list(network.proto.graph.node)
         self._reads = [set(names_read(node)) for node in self._nodes]
         self._inputs = [value.name for value in network.inputs]
-        self._outputs = [output.name for output in network.outputs]
+        self._outputs = [x.name for x in network.outputs if outputs is None or x.name in outputs]
+        self._all_outputs = [output.name for output in network.outputs]
         self._types = _value_types(network.proto)
 
     def first_use(self, initializer: str) -> int:
@@ -71,14 +75,14 @@ class SegmentedNetwork:
                 f"no node makes a value {value!r}; expected a graph input or the output of a node that lies in no "
                 "inner graph (of If, Loop or Scan)"
             )
-        if value not in self.live_values(cut):
+        if value not in {*self._all_outputs}.union(*self._reads[cut:]):
             raise ValueError(f"nothing reads the value {value!r}; expected one that the outputs depend on")
         return cut
 
     def live_values(self, cut: int) -> list[str]:
         """Values that exist at `cut` and are needed from there on: graph inputs and node outputs."""
         known = [*self._inputs, *(name for node in self._nodes[:cut] for name in node.output if name)]
-        needed = set(self._outputs).union(*self._reads[cut:])
+        needed = set(self._outputs).union(*(self._reads[k] for k in self._leading_to(self._outputs, cut)))
         return [name for name in known if name in needed]
 
     def between(self, start: int, stop: int, replaced: Mapping[str, NDArray[np.float32]] = _NONE) -> Segment:
@@ -97,6 +101,15 @@ class SegmentedNetwork:
         """
         return self._segment(start, len(self._nodes), self._outputs, weights, replaced)
 
+    def _leading_to(self, values: Collection[str], start: int, stop: int | None = None) -> list[int]:
+        """The nodes from `start` to `stop - 1` that these values depend on, in graph order."""
+        needed, leading = set(values), []
+        for index in reversed(range(start, len(self._nodes) if stop is None else stop)):
+            if needed.intersection(self._nodes[index].output):
+                needed |= self._reads[index]
+                leading.append(index)
+        return leading[::-1]
+
     def _segment(
         self,
         start: int,
@@ -105,8 +118,9 @@ class SegmentedNetwork:
         weights: Collection[str],
         replaced: Mapping[str, NDArray[np.float32]],
     ) -> Segment:
-        nodes = self._nodes[start:stop]
-        used = set[str]().union(*self._reads[start:stop])
+        leading = self._leading_to(outputs, start, stop)
+        nodes = [self._nodes[index] for index in leading]
+        used = set[str]().union(*(self._reads[index] for index in leading))
         fed = [name for name in (*self.live_values(start), *weights) if name in used]
         initializers = {name: t for name, t in self._network.initializers.items() if name not in weights}
         made = {name for node in nodes for name in node.output} | initializers.keys()

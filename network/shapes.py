@@ -1,33 +1,77 @@
-"""Shapes of the values of a network for one sample, by inference."""
+"""Shapes of the values of a network for one sample, by inference.
+
+Where axes besides the batch axis are free, the graph may compute shapes from them (Shape, Gather, Concat, Reshape).
+With the shapes of the samples these are constants, and can be folded where inference does not follow them, in a copy
+without large weights.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import onnx
+import onnx_ir as ir
+from onnxscript import optimizer
 
 from network.onnx_graph import initializer_names, is_standard, own_inputs, shape_of, shape_skeleton
 
+# Elements; what has more is no shape.
+_LARGEST_FOLDED = 1 << 16
 
-def float_shapes(proto: onnx.ModelProto) -> tuple[dict[str, tuple[int, ...]], set[str]]:
-    """The known shapes of float32 values when a free batch axis is 1, and the names of all float32 values."""
-    single = shape_skeleton(proto)
-    for value in single.graph.input[: len(own_inputs(proto.graph))]:
-        dims = value.type.tensor_type.shape.dim
-        if dims and not dims[0].HasField("dim_value"):
-            dims[0].dim_value = 1
-    for node in single.graph.node:
+SampleShapes = Mapping[str, Sequence[int]]
+"""By graph input the shape of one sample, without the batch axis; empty where the graph itself fixes all lengths."""
+
+
+def inferred_values(proto: onnx.ModelProto, batch: int, sample_shapes: SampleShapes) -> onnx.GraphProto:
+    """The graph of a normalised network with the types and shapes of its values, and without large weights.
+
+    A free first axis of an input is `batch`, any other that of `sample_shapes`; what outputs declare does not count.
+    Nodes that only compute shapes may be missing.
+    """
+    skeleton = shape_skeleton(proto)
+    for value in skeleton.graph.input[: len(own_inputs(proto.graph))]:
+        fix_axes(value, (batch, *sample_shapes.get(value.name, ())))
+    for node in skeleton.graph.node:
         # onnx infers nothing for it, nor then for what reads it; it keeps type and shape
         if node.op_type == "GroupNormalization" and is_standard(node):
             node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output))
-    inferred = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
+    values = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
+    if not sample_shapes or _made(skeleton) <= known_shapes(values).keys():
+        return values
+    # inference follows the usual arithmetic of shapes; folding, which takes much longer, follows all of it
+    model = ir.serde.deserialize_model(skeleton)
+    optimizer.fold_constants(
+        model, onnx_shape_inference=True, input_size_limit=_LARGEST_FOLDED, output_size_limit=_LARGEST_FOLDED
+    )
+    return onnx.shape_inference.infer_shapes(ir.serde.serialize_model(model), data_prop=True).graph
+
+
+def _made(model: onnx.ModelProto) -> set[str]:
+    return {name for node in model.graph.node for name in node.output if name}
+
+
+def fix_axes(value: onnx.ValueInfoProto, lengths: Sequence[int]) -> None:
+    """Give the first free axes of a graph input their lengths."""
+    for dim, length in zip(value.type.tensor_type.shape.dim, lengths, strict=False):
+        if not dim.HasField("dim_value"):
+            dim.dim_value = length
+
+
+def known_shapes(values: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """Of all values, also weights, those shapes that are wholly known."""
     shapes: dict[str, tuple[int, ...]] = {}
-    floats: set[str] = set()
-    weights = initializer_names(proto.graph)
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or value.name in weights:
-            continue
-        floats.add(value.name)
+    for value in (*values.input, *values.value_info, *values.output):
         shape = shape_of(value)
         known = tuple(length for length in shape or () if length is not None)
         if shape is not None and len(known) == len(shape):
             shapes[value.name] = known
-    return shapes, floats
+    return shapes
+
+
+def float_shapes(proto: onnx.ModelProto, values: onnx.GraphProto) -> tuple[dict[str, tuple[int, ...]], set[str]]:
+    """Of the inferred `values` of `proto` the known shapes of those that are float32, and the names of all these;
+    without initializers."""
+    described = (*values.input, *values.value_info, *values.output)
+    floats = {value.name for value in described if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    floats -= initializer_names(proto.graph)
+    return {name: shape for name, shape in known_shapes(values).items() if name in floats}, floats

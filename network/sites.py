@@ -13,7 +13,6 @@ import onnx
 from network.expansion import is_expanded
 from network.graph import Layer, Site
 from network.onnx_graph import attributes, is_standard
-from network.shapes import float_shapes
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 """Operators with two weights, inputs 1 and 2: one for the inputs of a step, one for the hidden states before it."""
@@ -23,8 +22,9 @@ _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 _MADE_UP = re.compile(r"^(onnx::\w+|val|const|t|fn|_val)?_*\d+$")
 
 
-def find_sites(proto: onnx.ModelProto) -> tuple[Site, ...]:
-    """All sites of the normalised graph, in the order of their first use.
+def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Site, ...]:
+    """All sites of the normalised graph, in the order of their first use; `shapes` are those of float values for one
+    sample, as far as they are known.
 
     A weight that several nodes use is one site, and one without numbers is none. A site is called like its weight
     without `.weight`; where the exporter made the weight's name up, like the module it says the node came from, else
@@ -34,7 +34,6 @@ def find_sites(proto: onnx.ModelProto) -> tuple[Site, ...]:
     graph = proto.graph
     floats = (tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
     weights = {tensor.name: tuple(tensor.dims) for tensor in floats if 0 not in tensor.dims}
-    shapes, _ = float_shapes(proto)
     uses: dict[str, list[tuple[onnx.NodeProto, Layer]]] = {}
     for node in graph.node:
         for layer in _layers(node, weights, shapes):

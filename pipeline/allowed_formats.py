@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from network.errors import NothingToQuantize
+from network.errors import NothingToQuantize, listing
 from network.graph import Network, Site
 from pipeline.config import NO_CONSTRAINT, FormatConfig, LayerConstraint
 from pipeline.given_plan import given_formats
-from pipeline.reach import planned_activations, unmeasured_sites
+from pipeline.reach import measured_outputs, planned_activations, unmeasured_sites
 from pipeline.site_names import sites_named
 from pipeline.ties import shared_formats, tied_groups
 from planner.errors import ConstraintImpossible
@@ -39,7 +39,7 @@ def allowed_formats(network: Network, config: FormatConfig) -> tuple[Allowed, li
         UnknownLayer: `layers` names what is no layer, weight or site; the text lists what there is.
         ConstraintImpossible: it names one weight twice and says different things of it, a name is that of several
             weights, weights that must share a format have none in common, or the target does not have a format.
-        NothingToQuantize: no weight leads to the first output.
+        NothingToQuantize: no weight leads to a measured output.
         PlanUnfit: the request brings a plan, and that does not fit the network.
     """
     if config.plan is not None:
@@ -49,9 +49,9 @@ def allowed_formats(network: Network, config: FormatConfig) -> tuple[Allowed, li
     unmeasured = unmeasured_sites(network)
     if len(unmeasured) == len(network.sites):
         raise NothingToQuantize(
-            f"the first output {network.outputs[0].name!r} depends on no weight that can be quantized, and the "
-            f"budget is measured there; got {', '.join(sorted(unmeasured))} before other outputs only: export the "
-            "network with the output that counts first"
+            f"the measured outputs {listing([repr(name) for name in measured_outputs(network)])} depend on no weight "
+            f"that can be quantized; got {listing(sorted(unmeasured))} before outputs of integers only, or before "
+            "none: export the network with the floats that the integers are made from"
         )
     layers = {name: constraint for name, constraint in config.layers.items() if name not in activations}
     constraints = _by_site(layers, network)
@@ -65,7 +65,7 @@ def allowed_formats(network: Network, config: FormatConfig) -> tuple[Allowed, li
     candidates = candidate_formats(config, activations)
     rounded = {site.name: _names(fitting(site, candidates)) for site in network.sites}
     allowed = shared_formats(tied, constraints, allowed, rounded)
-    # Nothing would measure what fewer bits do to the other outputs; of the widest the last is the one to prefer.
+    # Nothing would measure what fewer bits do to outputs of integers; of the widest the last is the one to prefer.
     widest = unmeasured.union(*(group for group in tied if unmeasured.intersection(group)))
     allowed = {name: formats[-1:] if name in widest else formats for name, formats in allowed.items()}
     return {**allowed, **activations}, tied

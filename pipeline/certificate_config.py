@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.schemas.certificate_request import CertificateRequest
-from pipeline.config import BudgetConfig, ClaimsConfig, Nothing, SampleConfig, budget_of, claims_of
+from pipeline.config import BudgetConfig, ClaimsConfig, Nothing, SampleConfig
+from pipeline.configure import budget_of, claims_of
 from pipeline.stage import Machine
 
 

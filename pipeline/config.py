@@ -5,30 +5,25 @@ obey what its key lacks: it never sees the request. Facts of the machine that ch
 threads where latencies are measured, and how much may be alive at once where that decides the size of batches.
 `Machine` itself may only make a stage faster, or refuse.
 
-`configure` is the one place that reads the request of the API. A slice that is None belongs to a stage that the request
-does not need.
+`pipeline.configure` is the one place that reads the request of the API. A slice that is None belongs to a stage that
+the request does not need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.schemas.certificate_request import CertificateRequest
-from app.schemas.job_request import JobRequest, LatencyTable
+from app.schemas.job_request import LatencyTable
 from app.schemas.job_request import LayerConstraint as LayerConstraintModel
 from app.schemas.plan import AppliedPlan
 from evaluation.choice import MetricChoice, OutputChoice
-from evaluation.latency import machine as processor
 from evaluation.metrics.measurement import DropKind
-from pipeline.methods import DEAR
-from pipeline.stage import Machine
 from planner.problem import Limits, Quantity
-from planner.targets import target
 from quantization.activations.ranges import RangeMethod
 from quantization.export.matmul_nbits import Products
-from quantization.formats import Granularity, IntegerFormat, WeightFormat, weight_format
+from quantization.formats import IntegerFormat, WeightFormat, weight_format
 
 # What may be alive at once: small next to any machine, large enough that batches keep every core busy. A worker with
 # little memory takes at most these shares of its limit.
@@ -208,11 +203,18 @@ class CalibrateConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class AnalysisConfig:
-    """`squared_error`: the damage is the squared error of the outputs, whatever these are."""
+class DamageConfig:
+    """`weights` of outputs that do not count once; `squared_error`: the damage is the squared error of the outputs,
+    whatever these are."""
 
-    samples: SampleConfig
+    weights: tuple[tuple[str, float], ...]
     squared_error: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisConfig:
+    samples: SampleConfig
+    damage: DamageConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +229,7 @@ class PlanConfig:
     """`deadline_of` is the job whose clock decides, where there is a deadline: no other job finds its result."""
 
     samples: SampleConfig
-    squared_error: bool
+    damage: DamageConfig
     space: SpaceConfig
     budget: BudgetConfig
     method: str
@@ -253,6 +255,7 @@ class ReportConfig:
     """What the report of the job shows; `request` is the request of the API as it was understood."""
 
     space: SpaceConfig
+    damage: DamageConfig
     method: str
     request: Mapping[str, Any] = field(compare=False)
 
@@ -274,125 +277,3 @@ class JobConfig:
     plan: PlanConfig | None
     certify: CertifyConfig
     report: ReportConfig
-
-
-def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
-    """The slices of a request on this machine.
-
-    Args:
-        job_id: a name of the job's own, which counts where a deadline does.
-
-    Raises:
-        ConstraintImpossible: the target of the request takes no opset as new as it asks for.
-    """
-    samples = SampleConfig.of(request.seed, machine.memory_limit_bytes)
-    formats, space, budget = _formats(request), _space(request), budget_of(request)
-    method, weights = request.sensitivity.method, request.weights
-    squared_error = request.budget.metric == "cosine"
-    searches, timing = request.plan is None, TimingConfig(processor(), machine.threads)
-    latency = None
-    if _wants_latency(request) and searches:
-        latency = LatencyConfig(samples, space, request.latency_table or timing)
-    measures = latency is not None and latency.times is timing
-    whole = weights.refinement == "sequential" or (weights.refinement == "auto" and weights.rounding == "gptq")
-    search = request.search
-    analysis = AnalysisConfig(samples, squared_error)
-    dear = method if method in DEAR else None
-    plan = PlanConfig(
-        samples=samples,
-        squared_error=squared_error,
-        space=space,
-        budget=budget,
-        method=method,
-        search=search.method,
-        rounds_whole_plans=whole,
-        deadline_seconds=search.deadline_seconds,
-        deadline_of=None if search.deadline_seconds is None else job_id,
-    )
-    ranges = RangeMethod(request.activations.ranges)
-    return JobConfig(
-        admit=Nothing(),
-        normalise=Nothing(),
-        reference=samples,
-        resolve=ResolveConfig(samples, formats, space, method),
-        claims=claims_of(request, samples, budget),
-        latency=latency,
-        calibrate=CalibrateConfig(samples, _candidates(formats), weights.rounding == "gptq", ranges),
-        cross_layer=analysis if searches else None,
-        sensitivity=SensitivityConfig(samples, squared_error, dear) if searches else None,
-        agreement=analysis if searches else None,
-        plan=plan if searches else None,
-        certify=CertifyConfig(samples, space, budget, whole, timing if measures else None),
-        report=ReportConfig(space, method, request.model_dump(mode="json")),
-    )
-
-
-def _formats(request: JobRequest) -> FormatConfig:
-    weights, activations = request.weights, request.activations.bits
-    block = weights.block_size if weights.granularity == "block" else 0
-    integer = IntegerFormat(weights.bits[0], Granularity(weights.granularity), weights.symmetric, block)
-    if weights.formats is None:
-        requested: Iterable[WeightFormat] = (replace(integer, bits=bits) for bits in weights.bits)
-    else:
-        requested = map(weight_format, weights.formats)
-    return FormatConfig(
-        weights=tuple(requested),
-        integer=integer,
-        by_name=weights.formats is not None,
-        activations=None if activations is None else tuple(activations),
-        layers={name: LayerConstraint.of(constraint) for name, constraint in request.layers.items()},
-        target=request.target,
-        plan=request.plan,
-    )
-
-
-def _candidates(formats: FormatConfig) -> FormatConfig:
-    """`formats` as calibration sees them: constraints that add no candidate are left out."""
-    activations = formats.activations
-    if formats.plan is not None:
-        return replace(formats, layers={}, weights=(), integer=IntegerFormat(8), by_name=False)
-    if activations is None:
-        added = (format_ for constraint in formats.layers.values() for format_ in formats.named(constraint))
-        every = sorted({*formats.weights, *added}, key=lambda format_: format_.name)
-        return replace(formats, weights=tuple(every), integer=IntegerFormat(8), by_name=False, layers={}, target="")
-    both = {format_.bits for format_ in formats.weights}.intersection(activations)
-    layers = {
-        name: constraint
-        for name, constraint in formats.layers.items()
-        if constraint.formats or not both.issuperset(constraint.bits)
-    }
-    return replace(formats, layers=layers, by_name=False, target="")
-
-
-def _space(request: JobRequest) -> SpaceConfig:
-    export = ExportConfig(
-        model_sha256=request.model_id,
-        opset=target(request.target).opset_for(request.opset),
-        products=Products.PACKED if _wants_latency(request) else Products.FLOAT,
-        halves=request.weights.leftovers == "float16",
-    )
-    return SpaceConfig(request.objective, Limits(**request.limits.model_dump()), export)
-
-
-def claims_of(request: JobRequest | CertificateRequest, samples: SampleConfig, budget: BudgetConfig) -> ClaimsConfig:
-    outputs = {
-        name: OutputChoice(
-            output.weight,
-            None if output.metric is None else MetricChoice(output.metric, output.options.model_dump()),
-            output.max_drop,
-        )
-        for name, output in request.outputs.items()
-    }
-    metric = request.budget.metric
-    chosen = None if metric is None else MetricChoice(metric, request.budget.options.model_dump())
-    return ClaimsConfig(samples, budget, chosen, outputs)
-
-
-def budget_of(request: JobRequest | CertificateRequest) -> BudgetConfig:
-    budget = request.budget
-    return BudgetConfig(budget.max_drop, DropKind(budget.kind), budget.confidence)
-
-
-def _wants_latency(request: JobRequest) -> bool:
-    limited = request.limits.max_latency_ms is not None
-    return request.objective == "latency" or limited or request.latency_table is not None

@@ -15,16 +15,17 @@ from network.memory import estimate_memory
 from network.normalise import dump
 from pipeline.events import Estimate
 from pipeline.workspace import ACTIVATIONS_PER_PEAK, Inputs
+from sensitivity.loss import Loss
 
 SKETCHED_OUTPUTS = 256
 FLOAT32_BYTES = 4
 FLOAT64_BYTES = 8
 
 
-def forecast_passes(inputs: Inputs, passes: float, candidates: int, threads: int) -> Estimate:
-    """Of `cross_layer`: `passes` float passes in ONNX Runtime that keep the outputs of all `candidates`."""
+def forecast_passes(inputs: Inputs, loss: Loss, passes: float, candidates: int, threads: int) -> Estimate:
+    """Of `cross_layer`: `passes` float passes in ONNX Runtime that keep the loss's outputs of all `candidates`."""
     samples, of_sample = len(inputs.sensitivity_samples), inputs.sample_bytes
-    width = math.prod(n or 1 for n in inputs.network.outputs[0].shape[1:])
+    width = sum(math.prod(n or 1 for n in x.shape[1:]) for x in inputs.network.outputs if x.name in loss.outputs)
     rows = candidates * samples * min(width, SKETCHED_OUTPUTS) * FLOAT32_BYTES
     matrices = 3 * FLOAT64_BYTES * candidates**2
     # two cuts of a group are alive while it moves on, and the rows a second time, in parts, while the matrix is made

@@ -18,9 +18,9 @@ from pipeline.search_space import SearchSpace
 from planner.problem import Candidate, Plan
 from quantization.formats import FloatFormat, UnsignedFormat
 
-UNMEASURED = "the first output does not depend on it, so nothing measures its damage: the widest format allowed"
+UNMEASURED = "no measured output depends on it, so nothing measures its damage: the widest format allowed"
 KEPT = "not rounded anew for the errors of other layers"
-UNMEASURED_IN_A_PLAN = "the first output does not depend on it, so nothing measures its damage"
+UNMEASURED_IN_A_PLAN = "no measured output depends on it, so nothing measures its damage"
 
 
 @dataclass(frozen=True, eq=False)

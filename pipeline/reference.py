@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,9 +26,19 @@ def runner_of(context: Context, inputs: Inputs, model: bytes) -> OnnxRunner:
 
 def reference_outputs(context: Context, inputs: Inputs, samples: NDArray[np.int64]) -> dict[str, Output]:
     """The outputs of the uploaded file on these samples, `[samples, ...]` by name."""
+    return outputs_of(context, inputs, runner_of(context, inputs, context.model_path.read_bytes()), samples)
+
+
+def outputs_of(
+    context: Context,
+    inputs: Inputs,
+    runner: OnnxRunner,
+    samples: NDArray[np.int64],
+    names: Sequence[str] | None = None,
+) -> dict[str, Output]:
+    """The outputs of a file on these samples, `[samples, ...]` by name; all of them, or those in `names`."""
     context.check()
-    runner = runner_of(context, inputs, context.model_path.read_bytes())
-    outputs = runner.outputs(inputs.dataset.take(samples).inputs, inputs.batch)
+    outputs = runner.outputs(inputs.dataset.take(samples).inputs, inputs.batch, names)
     context.check()
     return outputs
 

@@ -8,16 +8,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.schemas.plan import PLAN_VERSION
+from network.faithful import undone
 from pipeline.analysis import Analysis
 from pipeline.candidates import Candidates
 from pipeline.config import ReportConfig
 from pipeline.context import Context
 from pipeline.foreign_plans import UploadedTensors, aimet_encodings, tensor_overrides
 from pipeline.methods import scores_of
+from pipeline.output_rows import output_rows
 from pipeline.plan_rows import PlanFacts, Search, activation_rows, layer_rows
 from pipeline.results import number, unpack
 from pipeline.search_space import SearchSpace
 from pipeline.stage import JobResult
+from pipeline.stays_float import stays_float
 from planner.problem import Plan, Quantity, whole_steps
 
 NOTHING_FASTER = "no format that the request allows is faster than another: latency does not tell plans apart"
@@ -47,6 +50,9 @@ def report(context: Context, config: ReportConfig) -> JobResult:
         "bit_operations": sum(layer["bit_operations"] for layer in layers),
         "latency": _latency(space, layers, certified["latency"]),
         "predicted_damage": None if search is None else space.problem.total(Quantity.DAMAGE, facts.plan),
+        "stays_float": stays_float(space.network, _quantized(facts)),
+        "undone": _undone(context),
+        "outputs": output_rows(context, config.damage),
         "certificate": certificate,
         "audit": certified["audit"],
         "search": None if search is None else search.document["search"],
@@ -91,6 +97,18 @@ def _foreign_plans(
     }
 
 
+def _quantized(facts: PlanFacts) -> set[str]:
+    """The initializers that the plan stores in fewer bits than float32."""
+    formats = facts.space.formats_of_weights(facts.plan)
+    return {name for name, format_ in formats.items() if format_.bits < 32}
+
+
+def _undone(context: Context) -> dict[str, Any] | None:
+    """How the network was analysed other than usual, because its outputs would have changed; None for as usual."""
+    found = undone(context.workspace.network())
+    return None if found is None else {"opset": found.opset, "folding": found.folding.name.lower(), "why": found.why}
+
+
 def _outcome(certificate: Mapping[str, Any], search: Search | None) -> str:
     if certificate["met"]:
         return "met"
@@ -102,9 +120,11 @@ def _reason(outcome: str, certificate: Mapping[str, Any], search: Search | None)
     if outcome == "met":
         return None
     measured = certificate["drop"] if certificate["confidence"] is None else certificate["high"]
+    worst = max(certificate["claims"], key=lambda claim: claim["drop"] / (claim["max_drop"] or 1.0))
+    of = "" if len(certificate["claims"]) == worst["parts"] == 1 else f" of {worst['part'] or worst['outputs'][0]}"
     missed = (
         f"misses the budget by {measured - certificate['max_drop']:.4f} on the held-out samples "
-        f"({certificate['metric']} drop {measured:.4f}, allowed {certificate['max_drop']:g})"
+        f"({certificate['metric']} drop{of} {measured:.4f}, allowed {certificate['max_drop']:g})"
     )
     if search is None:
         return (

@@ -14,7 +14,7 @@ A request to certify a quantized file has stages of its own, and shares two:
 | stage | writes |
 |---|---|
 | admit | the shape of one sample, after everything that may be wrong with the uploads was looked at |
-| normalise | the network as one ONNX dialect |
+| normalise | the network as one ONNX dialect, proved to have the outputs of the uploaded file |
 | reference | the outputs of the uploaded file on the search samples, and what they are |
 | resolve | the formats that the request leaves to each site |
 | claims | the metrics that the certificate is about, and what they cannot see |
@@ -44,7 +44,8 @@ from app.schemas.certificate_request import CertificateRequest
 from app.schemas.job_request import JobRequest
 from pipeline.certificate_config import CertificateConfig, CertificateReportConfig, configure_certificate
 from pipeline.certificate_report import certificate_report
-from pipeline.config import JobConfig, ReportConfig, configure
+from pipeline.config import JobConfig, ReportConfig
+from pipeline.configure import configure
 from pipeline.context import Context
 from pipeline.report import report
 from pipeline.stage import JobResult, Machine, Stage, Table
@@ -68,25 +69,25 @@ from pipeline.stages import (
 
 MINUTES, HOURS, DAY = timedelta(minutes=10), timedelta(hours=6), timedelta(hours=24)
 
-ANALYSED = ("normalise", "calibrate", "dataset")
+ANALYSED = ("normalise", "reference", "calibrate", "dataset")
 SPACE = ("normalise", "resolve", "latency", "calibrate", "dataset")
 MEASURED = (*SPACE, "reference", "claims")
 
 STAGES = (
     Stage("admit", ("model", "dataset"), admit.run, weight=1, time_limit=MINUTES),
     Stage("admit_pair", ("model", "quantized", "dataset"), admit_pair.run, weight=1, time_limit=MINUTES),
-    Stage("normalise", ("model", "admit"), normalise.run, weight=1, time_limit=MINUTES),
+    Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=MINUTES, version=3),
     Stage("reference", ("model", "normalise", "dataset"), reference.run, weight=1, time_limit=HOURS),
     Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=MINUTES, version=5),
     Stage("claims", ("model", "normalise", "reference", "dataset"), claims.run, weight=1, time_limit=HOURS),
     Stage("inspect", ("model", "quantized", "admit_pair"), inspect.run, weight=2, time_limit=HOURS),
     Stage("compare", ("quantized", "model", "dataset", "reference", "claims"), compare.run, weight=5, time_limit=HOURS),
     Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=HOURS, version=2),
-    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=HOURS, version=5),
-    Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=DAY, version=4),
-    Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=DAY, version=3),
+    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=HOURS, version=6),
+    Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=DAY, version=5),
+    Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=DAY, version=4),
     Stage(
-        "agreement", (*ANALYSED, "cross_layer", "sensitivity"), agreement.run, weight=10, time_limit=HOURS, version=5
+        "agreement", (*ANALYSED, "cross_layer", "sensitivity"), agreement.run, weight=10, time_limit=HOURS, version=6
     ),
     Stage(
         "plan", (*MEASURED, "cross_layer", "sensitivity", "agreement"), plan.run, weight=25, time_limit=DAY, version=11

@@ -6,7 +6,7 @@ Whoever asks must name in the stage's `reads` what is behind the answer, or the 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -16,17 +16,19 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from evaluation.dataset import Dataset, read_dataset, synthesize
+from evaluation.errors import MetricNotApplicable
 from evaluation.metrics.claim import Claim
 from evaluation.outputs import OutputFacts
 from evaluation.splits import Splits, split, undivided
 from network.graph import Network, TensorSpec
-from network.memory import estimate_memory
+from network.memory import normalised_memory
 from network.normalise import load
 from network.opset import TARGET_OPSET
 from network.uploaded import as_uploaded
 from pipeline.analysis import Analysis, Scores
 from pipeline.candidates import Candidates
-from pipeline.config import SampleConfig, SpaceConfig
+from pipeline.config import DamageConfig, SampleConfig, SpaceConfig
+from pipeline.damage import damage_loss, with_values
 from pipeline.latency_table import LatencyTable
 from pipeline.results import unpack
 from pipeline.search_space import SearchSpace
@@ -46,6 +48,22 @@ SENSITIVITY_SAMPLES = 1024
 RANGE_SAMPLES = 512
 # A backward pass keeps about every activation, not only the peak of those alive at once.
 ACTIVATIONS_PER_PEAK = 16
+
+
+NOTHING_MEASURABLE = (
+    "no output that counts holds floats with the samples along its first axis, and none is picked from such: what "
+    "quantization changes in the network cannot be measured; export it with an output such as logits, batch axis first"
+)
+
+
+class Analysed(Protocol):
+    """A slice of a stage that measures damage."""
+
+    @property
+    def samples(self) -> SampleConfig: ...
+
+    @property
+    def damage(self) -> DamageConfig: ...
 
 
 class Job(Protocol):
@@ -114,6 +132,23 @@ class Workspace:
         model: ModelProto = ModelProto.FromString(path.read_bytes())
         return model
 
+    def analysed(self, config: Analysed, opset: int = TARGET_OPSET) -> tuple[Inputs, Loss]:
+        """The network with its samples, and the loss whose rise is the damage; where that looks at values which are no
+        outputs, the network has them as further outputs.
+
+        Raises:
+            MetricNotApplicable: nothing that the outputs are made from holds floats.
+        """
+        inputs, reference = self.inputs(config.samples, opset), self.reference()
+
+        def read() -> tuple[Inputs, Loss]:
+            loss = damage_loss(inputs.network, reference.values, config.damage)
+            if loss is None:
+                raise MetricNotApplicable(NOTHING_MEASURABLE)
+            return replace(inputs, network=with_values(inputs.network, loss.outputs)), loss
+
+        return self._once(("analysed", config.samples, config.damage, opset), ("normalise", "dataset"), read)
+
     def candidates(self) -> Candidates:
         """Every weight and activation in every format that it may get."""
         return self._once("candidates", ("calibrate",), lambda: Candidates.unpack(self._job.read("calibrate")))
@@ -145,8 +180,8 @@ class Workspace:
         def read() -> Reference:
             document, arrays = unpack(self._job.read("reference"))
             outputs = {name.removeprefix("output/"): array for name, array in arrays.items()}
-            facts = tuple(map(OutputFacts.of_document, document["facts"]))
-            return Reference(facts, outputs, document["samples"])
+            facts, values = (tuple(map(OutputFacts.of_document, document[key])) for key in ("facts", "values"))
+            return Reference(facts, values, outputs, document["samples"])
 
         return self._once("reference", ("reference",), read)
 
@@ -198,9 +233,11 @@ def most_dataset_bytes(machine: Machine) -> int:
 @dataclass(frozen=True, eq=False)
 class Reference:
     """What the stage `reference` found: facts about each output of the uploaded file, and its `outputs` on the first
-    `samples` of the search samples, `[samples, ...]` by name."""
+    `samples` of the search samples, `[samples, ...]` by name. `values`: the same facts about the values that damage is
+    measured at, which are outputs or what these are picked from."""
 
     facts: tuple[OutputFacts, ...]
+    values: tuple[OutputFacts, ...]
     outputs: dict[str, NDArray[np.generic]]
     samples: int
 
@@ -266,20 +303,6 @@ class Inputs:
         """What a latency is that of one run of: one sample, or the batch that the network fixes."""
         return self.take(self.splits.search[: self.static_batch or 1])
 
-    def loss(self, squared_error: bool) -> Loss:
-        """Which loss's rise is the damage: KL for classifiers, squared error for everything else, or where asked for.
-
-        A network is taken for a classifier when the data has labels, and, without labels or targets, when its output
-        is one row of at least two numbers for each sample.
-        """
-        if self.dataset.truth.targets() is not None or squared_error:
-            return Loss.SQUARED_ERROR
-        output = self.network.outputs[0]
-        if self.dataset.labels is not None or (len(output.shape) == 2 and (output.shape[1] or 2) >= 2):
-            maker = self.network.makers.get(output.name)
-            return Loss.KL_PROBABILITIES if maker is not None and maker.op_type == "Softmax" else Loss.KL
-        return Loss.SQUARED_ERROR
-
     def take(self, indices: NDArray[np.int64]) -> Arrays:
         """The input arrays of these samples; with a fixed batch size only as many as fill whole batches."""
         whole = len(indices) // self.static_batch * self.static_batch if self.static_batch else len(indices)
@@ -293,7 +316,9 @@ class Inputs:
 
     @cached_property
     def _batch_bytes(self) -> int:
-        return max(estimate_memory(self.network.proto, self.static_batch or 1).activation_bytes, 1)
+        network = self.network
+        estimate = normalised_memory(network.proto, self.static_batch or 1, network.sample_shapes)
+        return max(estimate.activation_bytes, 1)
 
 
 def _clamp(fitting: int, most: int) -> int:

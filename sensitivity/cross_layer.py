@@ -40,7 +40,7 @@ from network.graph import Network
 from network.runtime import SideBySide
 from network.segments import Segment, SegmentedNetwork, Values
 from sensitivity.estimate import ActivationChange, Change, WeightChange
-from sensitivity.loss import Loss, root_times, sample_loss
+from sensitivity.loss import Loss
 
 Rows = NDArray[np.float32]
 Checkpoint = Callable[[str, Callable[[], Rows]], Rows]
@@ -100,7 +100,7 @@ def cross_layer(
         network: the float network.
         changes: the candidates, in any order; those of one site change the same weight or the same values.
         inputs: arrays `[samples, ...]` by graph input name.
-        loss: which loss of the first output; its reference are the network's own float outputs.
+        loss: which loss; its reference are the network's own float outputs.
         threads: cores to use.
         generator: source of the sketch; unused when outputs are small.
         batch: samples that run at once, shared out to the cores.
@@ -116,7 +116,7 @@ def cross_layer(
     samples = len(next(iter(inputs.values())))
     seed = int(generator.integers(2**63))
     cores = SideBySide.of(batch, threads, network.inputs[0].shape[0])
-    segments = SegmentedNetwork(network, cores.threads)
+    segments = SegmentedNetwork(network, cores.threads, loss.outputs)
     targets = _targets(changes, segments)
     rows: dict[str, list[Rows]] = {target.site: [] for target in targets}
     starts = list(range(0, samples, group))
@@ -128,7 +128,7 @@ def cross_layer(
             for first in range(start, stop, batch)
             for part in cores.parts(first, min(first + batch, stop))
         ]
-        passes = _Passes(segments, network.outputs[0].name, batches, loss, sketch, (seed, index), cores)
+        passes = _Passes(segments, batches, loss, sketch, (seed, index), cores)
         for target in targets:
 
             def compute(target: _Target = target, done: int = done, passes: _Passes = passes) -> Rows:
@@ -209,7 +209,6 @@ class _Passes:
     """The passes over one group of samples, given in batches; targets must come in the order of their cuts."""
 
     segments: SegmentedNetwork
-    output: str
     batches: list[Values]
     loss: Loss
     sketch: int
@@ -223,9 +222,9 @@ class _Passes:
         self._chain: list[tuple[tuple[str, ...], Segment]] = []
 
     @cached_property
-    def _float_outputs(self) -> list[NDArray[np.float32]]:
+    def _float_outputs(self) -> list[dict[str, NDArray[np.float32]]]:
         whole = self.segments.after(0)
-        return self.cores.map(lambda values: _floats(whole.run(values)[self.output]), self.batches)
+        return self.cores.map(lambda values: _named_floats(whole.run(values)), self.batches)
 
     def rows(self, target: _Target, change: Change) -> Rows:
         """For each sample one row `[samples, outputs or sketch + 3]`.
@@ -239,9 +238,9 @@ class _Passes:
 
         def part(index: int) -> Rows:
             outputs = self._run({**self._live[index], **fixed}, change)
-            root = root_times(self.loss, outputs, float_outputs[index])
+            root = self.loss.root_times(outputs, float_outputs[index])
             damage = 0.5 * np.square(root).sum(1)
-            lost = sample_loss(self.loss, outputs, float_outputs[index])
+            lost = self.loss.sample_loss(outputs, float_outputs[index])
             sketched = np.full(len(root), float(root.shape[1] > self.sketch))
             return np.column_stack([self._compress(root, index), sketched, damage, lost]).astype(np.float32)
 
@@ -259,12 +258,14 @@ class _Passes:
         self._chain = list(zip(target.cuts.values(), parts, strict=True))
         self._target = target
 
-    def _run(self, values: Values, change: Change) -> NDArray[np.float32]:
+    def _run(self, values: Values, change: Change) -> dict[str, NDArray[np.float32]]:
         for names, segment in self._chain:
             if isinstance(change, ActivationChange):
-                values = {**values, **{name: _floats(change.rounded(name, values[name])) for name in names}}
+                # what leads to no output of the loss is not there
+                live = [name for name in names if name in values]
+                values = {**values, **{name: _floats(change.rounded(name, values[name])) for name in live}}
             values = segment.run(values)
-        return _floats(values[self.output])
+        return _named_floats(values)
 
     def _compress(self, root: NDArray[np.float64], batch_index: int) -> NDArray[np.float64]:
         """A count sketch of the columns of `root`, which is overwritten; the same for every candidate, so that inner
@@ -316,8 +317,13 @@ def _sketch_stderr(own: NDArray[np.float64], sketch: int) -> NDArray[np.float64]
 
 
 def _stderr(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Standard error of the mean over the last axis."""
-    return np.asarray(values.std(1, ddof=1) / np.sqrt(values.shape[1]))
+    """Standard error of the mean over the last axis; NaN where that is infinite."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(values.std(1, ddof=1) / np.sqrt(values.shape[1]))
+
+
+def _named_floats(outputs: Values) -> dict[str, NDArray[np.float32]]:
+    return {name: _floats(array) for name, array in outputs.items()}
 
 
 def _floats(outputs: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from network.runtime import SideBySide
 from network.segments import Segment, SegmentedNetwork, Values
 from sensitivity.cross_layer import changed_names
 from sensitivity.estimate import ActivationChange, Change, WeightChange
-from sensitivity.loss import Loss, sample_loss
+from sensitivity.loss import Loss
 
 
 class MeasuredPlans:
@@ -30,7 +30,7 @@ class MeasuredPlans:
         network: the float network.
         changes: the candidates; a plan is a list of places in this sequence.
         inputs: arrays `[samples, ...]` by graph input name.
-        loss: which loss of the first output; its reference are the float outputs.
+        loss: which loss; its reference are the float outputs.
         threads: cores to use.
         batch: samples that run at once, shared out to the cores.
         check: called after every batch, those of the float network included.
@@ -54,7 +54,6 @@ class MeasuredPlans:
         self._loss = loss
         self._check = check
         self._batch = batch
-        self._output = network.outputs[0].name
         samples = len(next(iter(inputs.values())))
         self._cores = SideBySide.of(batch, threads, network.inputs[0].shape[0])
         self._batches: list[list[Values]] = [
@@ -64,7 +63,7 @@ class MeasuredPlans:
             ]
             for start in range(0, samples, batch)
         ]
-        self._segments = SegmentedNetwork(network, self._cores.threads)
+        self._segments = SegmentedNetwork(network, self._cores.threads, loss.outputs)
         for weight in {change.initializer for change in changes if isinstance(change, WeightChange)}:
             self._segments.first_use(weight)  # raises for one that is not there
         values = {name for change in changes if isinstance(change, ActivationChange) for name in change.tensors}
@@ -97,7 +96,7 @@ class MeasuredPlans:
         }
         parts = self._parts(weights)
         losses = [
-            sample_loss(self._loss, self._run(parts, values, rounding), reference)
+            self._loss.sample_loss(self._run(parts, values, rounding), reference)
             for values, reference in itertools.islice(zip(self._batches, self._float_outputs, strict=True), batches)
         ]
         return np.concatenate(losses)
@@ -109,16 +108,21 @@ class MeasuredPlans:
 
     def _run(
         self, parts: Sequence[Segment], batch: Sequence[Values], rounding: Mapping[str, ActivationChange]
-    ) -> NDArray[np.float32]:
-        def outputs(values: Values) -> NDArray[np.float32]:
+    ) -> dict[str, NDArray[np.float32]]:
+        def outputs(values: Values) -> Values:
             for names, part in zip(self._made, parts, strict=True):
-                rounded = {name: rounding[name].rounded(name, values[name]) for name in names if name in rounding}
+                # what leads to no output of the loss is not there
+                live = [name for name in names if name in rounding and name in values]
+                rounded = {name: rounding[name].rounded(name, values[name]) for name in live}
                 values = part.run({**values, **rounded})
-            return np.asarray(values[self._output], dtype=np.float32)
+            return values
 
         parts_of_outputs = self._cores.map(outputs, batch)
         self._check()
-        return np.concatenate(parts_of_outputs)
+        return {
+            name: np.concatenate([np.asarray(part[name], dtype=np.float32) for part in parts_of_outputs])
+            for name in self._loss.outputs
+        }
 
 
 def require_compatible(plan: Sequence[Change]) -> None:

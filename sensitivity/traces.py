@@ -1,7 +1,7 @@
 """Hessian traces of all weights at once, from joint Rademacher probes of the outputs.
 
 HAWQ-V2 (Dong et al., arXiv 1911.03852) scores a layer by the mean trace `Tr(H_ii) / n_i`, estimated by Hutchinson's
-identity (`sensitivity.hutchinson`). At the float weights the Hessian of both our losses *is* the Gauss-Newton matrix
+identity (`sensitivity.hutchinson`). At the float weights the Hessian of all our losses *is* the Gauss-Newton matrix
 `H = J' B' B J` (see `sensitivity.loss`), so `Tr(H_ii) = Tr(B J_i J_i' B')`, and a probe u of the outputs gives
 
     E[ ||J_i' B' u||^2 ] = Tr(H_ii)
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from network.execution import TorchNetwork
 from sensitivity.hutchinson import Root, TraceEstimate, TraceRule, hutchinson_trace, random_signs
-from sensitivity.loss import Loss, transposed_root_times
+from sensitivity.loss import Loss
 
 
 def hessian_traces(
@@ -71,18 +71,15 @@ def hessian_traces(
             if len(order) < size:  # every sample is seen once before any is seen again
                 order = torch.cat([order, torch.randperm(samples, generator=generator)])
             chosen, order = order[:size].numpy(), order[size:]
-            outputs = network.run(tensors_of(network, {k: v[chosen] for k, v in inputs.items()}))[0]
+            inputs_of_probe = tensors_of(network, {k: v[chosen] for k, v in inputs.items()})
+            outputs = measured_outputs(network, loss, network.run(inputs_of_probe))
 
-            def product(u: Tensor, outputs: Tensor = outputs, done: int = probe + 1) -> Sequence[Tensor]:
-                weighted = transposed_root_times(loss, u.to(outputs), outputs.detach())
-                # Weights that the first output does not depend on have trace zero, hence allow_unused.
-                gradients = torch.autograd.grad(
-                    outputs, parameters, weighted, allow_unused=True, materialize_grads=True
-                )
+            def product(u: Tensor, outputs: Mapping[str, Tensor] = outputs, done: int = probe + 1) -> Sequence[Tensor]:
+                gradients = gradients_of(outputs, transposed(loss, u, outputs), parameters)
                 check(done / rule.max_probes)
                 return gradients
 
-            yield Root(outputs.shape, product)
+            yield Root((size, root_length(loss, outputs)), product)
 
     return hutchinson_trace(roots(), generator, rule)
 
@@ -92,10 +89,51 @@ def tensors_of(network: TorchNetwork, inputs: Mapping[str, NDArray[np.generic]])
     return {name: torch.from_numpy(np.ascontiguousarray(array)).to(network.device) for name, array in inputs.items()}
 
 
-def output_probe(loss: Loss, outputs: Tensor, generator: torch.Generator) -> Tensor:
-    """`B' u` in the shape of the outputs, u independent random signs: `J' B' u` has the covariance `J' B' B J`.
+def measured_outputs(network: TorchNetwork, loss: Loss, outputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Those of the network's outputs, given in graph order, that the loss is about, by name."""
+    named = dict(zip((spec.name for spec in network.network.outputs), outputs, strict=True))
+    return {name: named[name] for name in loss.outputs}
 
-    `outputs` `[samples, ..., classes]` are the float network's. The signs of different samples are independent, so
-    that the terms between samples vanish in the mean of a square of the gradient of a batch.
+
+def root_length(loss: Loss, outputs: Mapping[str, Tensor]) -> int:
+    """How many numbers `B dz` has for each sample of these outputs."""
+    return loss.root_length({name: value.shape for name, value in outputs.items()})
+
+
+def transposed(loss: Loss, u: Tensor, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`B' u` by output for u `[samples, root_length]` of any type; `outputs` are the float network's."""
+    like = outputs[loss.outputs[0]]
+    return loss.transposed_root_times(u.to(like), {name: value.detach() for name, value in outputs.items()})
+
+
+def output_probe(loss: Loss, outputs: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """`B' u` by output, u independent random signs: `J' B' u` has the covariance `J' B' B J`.
+
+    `outputs` `[samples, ...]` are the float network's. The signs of different samples are independent, so that the
+    terms between samples vanish in the mean of a square of the gradient of a batch.
     """
-    return transposed_root_times(loss, random_signs(outputs.shape, generator).to(outputs), outputs.detach())
+    shape = (len(outputs[loss.outputs[0]]), root_length(loss, outputs))
+    return transposed(loss, random_signs(shape, generator), outputs)
+
+
+def gradients_of(
+    outputs: Mapping[str, Tensor],
+    weighted: Mapping[str, Tensor],
+    values: Sequence[Tensor],
+    *,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+) -> tuple[Tensor, ...]:
+    """`sum_o J_o' w_o` in each of `values`, w_o in the shape of output o; zero where no output depends on a value."""
+    reached = [name for name in weighted if outputs[name].requires_grad]
+    if not reached or not values:
+        return tuple(torch.zeros_like(value) for value in values)
+    return torch.autograd.grad(
+        [outputs[name] for name in reached],
+        list(values),
+        [weighted[name] for name in reached],
+        retain_graph=retain_graph,
+        create_graph=create_graph,
+        allow_unused=True,
+        materialize_grads=True,
+    )

@@ -21,6 +21,9 @@ from rich.text import Text
 
 from app.cli.client import Job
 
+_WORTH_A_LINE = 0.05  # share of the weight bytes
+_NAMED = 5
+
 CONSOLE = Console()
 ERRORS = Console(stderr=True)
 
@@ -128,7 +131,8 @@ def show_plan(plan: Mapping[str, Any]) -> None:
         CONSOLE.print(table)
     certificate = plan.get("certificate")
     if isinstance(certificate, Mapping):
-        CONSOLE.print(plain(_certificate(certificate)), soft_wrap=True, highlight=False)
+        for line in (_certificate(certificate), *_claims(certificate), *_not_seen(plan, certificate)):
+            CONSOLE.print(plain(line), soft_wrap=True, highlight=False)
 
 
 def show_audit(audit: Mapping[str, Any]) -> None:
@@ -162,6 +166,29 @@ def _certificate(certificate: Mapping[str, Any]) -> str:
         f"{figure('float_value', '.4f')} -> {figure('quantized_value', '.4f')}, drop {figure('drop', '+.4f')} "
         f"({figure('level', '.0%')} interval {figure('low', '+.4f')} to {figure('high', '+.4f')})"
     )
+
+
+def _claims(certificate: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each claim, where there are several, and why its metric was taken."""
+    claims = certificate.get("claims", ())
+    for claim in claims if len(claims) > 1 or any(claim["parts"] > 1 for claim in claims) else ():
+        worst = f" (worst of {claim['parts']}: {claim['part']})" if claim["parts"] > 1 else ""
+        yield (
+            f"  {' and '.join(claim['outputs'])}: {claim['metric']} drop {claim['drop']:+.4g}{worst}, "
+            f"allowed {claim['max_drop']:g}: {claim['reason']}"
+        )
+
+
+def _not_seen(plan: Mapping[str, Any], certificate: Mapping[str, Any]) -> Iterator[str]:
+    """What the certificate cannot see, what no plan touches, and what was not rewritten."""
+    for blind in certificate.get("blind_to", ()):
+        yield f"blind to: {blind['null']} (a network that knows nothing there keeps the budget, too)"
+    left = plan.get("stays_float")
+    if left and left["share"] >= _WORTH_A_LINE:
+        names = ", ".join(tensor["name"] for tensor in left["tensors"][:_NAMED])
+        yield f"{left['share']:.0%} of the weight bytes stay float{': ' + names if names else ''}"
+    if plan.get("undone"):
+        yield f"analysed at opset {plan['undone']['opset']}: {plan['undone']['why']}"
 
 
 def _cell(name: str, value: Any) -> str:

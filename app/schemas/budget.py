@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -61,6 +61,17 @@ class MetricOptions(Strict):
     scores: OutputName | None = Field(default=None, description="Detection: the output with scores.")
     classes: OutputName | None = Field(default=None, description="Detection: the output with classes.")
     box_format: Literal["xyxy", "cxcywh", "yxyx", "xywh"] | None = Field(default=None, description="Detection.")
+    nms_iou: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="Detection: boxes of a class that overlap more are one."
+    )
+    count: OutputName | None = Field(default=None, description="Detection: the output with numbers of detections.")
+    objectness: bool | None = Field(default=None, description="Detection: whether a score of any object comes first.")
+    activation: Literal["none", "sigmoid", "softmax"] | None = Field(
+        default=None, description="Detection: what makes probabilities from the scores."
+    )
+    background: Literal["none", "first", "last"] | None = Field(
+        default=None, description="Detection: the class that is no object."
+    )
     higher_is_better: bool | None = Field(default=None, description="A metric of your own; null: yes.")
 
     @model_serializer(mode="wrap")
@@ -81,9 +92,9 @@ class OutputBudget(Strict):
     )
 
     @model_validator(mode="after")
-    def _fraction(self) -> Self:
-        if self.metric not in OF_UNITS and self.max_drop is not None and self.max_drop >= 1:
-            refuse("budget_invalid", _FRACTION.format(value=self.max_drop, share=self.max_drop / 100))
+    def _somebody_obeys_the_options(self) -> Self:
+        if self.metric is None and self.options != MetricOptions():
+            _refuse_options(self.options)
         return self
 
 
@@ -91,6 +102,15 @@ _FRACTION = (
     "max_drop is a fraction below 1, and {value:g} would allow everything to be lost; you probably mean {value:g} "
     "percent: send {share:g}"
 )
+
+
+def _refuse_options(options: MetricOptions) -> NoReturn:
+    given = next(iter(options.model_dump()))
+    refuse(
+        "budget_invalid",
+        f"options.{given} is said to a metric, and no metric is named here; name the metric that it is meant for, or "
+        "leave the options out",
+    )
 
 
 class Budget(Strict):
@@ -155,12 +175,22 @@ class Budget(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _somebody_obeys_the_options(self) -> Self:
+        if self.metric is None and self.metric_id is None and self.options != MetricOptions():
+            _refuse_options(self.options)
+        return self
+
 
 OutputBudgets = Annotated[dict[OutputName, OutputBudget], Field(max_length=MOST_OUTPUTS)]
 
 
 def check_budgets(budget: Budget, outputs: dict[str, OutputBudget]) -> None:
-    """Refuse budgets of single outputs that the common one cannot be compared with."""
+    """Refuse budgets of single outputs that the common one cannot be compared with, or that allow everything.
+
+    Which budgets are fractions follows from both: the kind of drop is that of the common budget, and so is the metric
+    where an output names none.
+    """
     own = [name for name, output in outputs.items() if output.max_drop is not None]
     if own and (budget.max_drop == 0 or any(outputs[name].max_drop == 0 for name in own)):
         refuse(
@@ -168,6 +198,13 @@ def check_budgets(budget: Budget, outputs: dict[str, OutputBudget]) -> None:
             f"outputs.{own[0]}.max_drop is a budget of its own, and where there are such no budget can be 0; set a "
             "small number, such as 0.0001",
         )
+    for name in own:
+        output = outputs[name]
+        metric, value = output.metric or budget.metric, output.max_drop or 0.0
+        own_graph = output.metric is None and budget.metric_id is not None
+        in_units = budget.kind == "absolute" and (metric in OF_UNITS or own_graph)
+        if not in_units and value >= 1:
+            refuse("budget_invalid", f"outputs.{name}: {_FRACTION.format(value=value, share=value / 100)}")
 
 
 def needs_labels(budget: Budget, outputs: dict[str, OutputBudget]) -> str | None:

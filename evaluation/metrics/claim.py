@@ -11,6 +11,7 @@ import numpy as np
 from evaluation.errors import MetricNotApplicable
 from evaluation.metrics.measurement import DropKind, Measurement, Outputs, Scores
 from evaluation.metrics.null_outputs import mean_outputs
+from evaluation.metrics.padding import aligned
 from evaluation.metrics.pair import Pair
 from evaluation.metrics.registry import metric_of
 from evaluation.metrics.truth import Truth
@@ -20,7 +21,8 @@ from evaluation.metrics.truth import Truth
 class Claim:
     """That the drop of a metric on these outputs is at most `max_drop`, or the budget of the job where that is None.
 
-    `reason` says in words why this metric is measured here.
+    `reason` says in words why this metric is measured here. `padded`: outputs have more rows for one sample than for
+    another, and what lacks is NaN or -1; where the two networks differ in their rows the shorter one is filled up.
     """
 
     metric: str
@@ -28,6 +30,7 @@ class Claim:
     max_drop: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
+    padded: bool = False
 
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> Self:
@@ -47,13 +50,12 @@ class Claim:
             raise MetricNotApplicable(
                 f"the network has no output {missing[0]!r}; its outputs are {', '.join(map(repr, before))}"
             )
-        pair = Pair(
-            self.outputs,
-            tuple(before[name] for name in self.outputs),
-            tuple(after[name] for name in self.outputs),
-            truth,
-            self.options,
-        )
+        pairs = [(before[name], after[name]) for name in self.outputs]
+        options = self.options
+        if self.padded:
+            pairs, options = [aligned(*outputs) for outputs in pairs], {**options, "padded": True}
+        first, second = zip(*pairs, strict=True)
+        pair = Pair(self.outputs, first, second, truth, options)
         return list(metric_of(self.metric).measure(pair))
 
 

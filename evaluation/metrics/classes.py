@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from evaluation.dataset import check_labels
 from evaluation.errors import MetricNotApplicable
+from evaluation.metrics.labels import counted
 from evaluation.metrics.measurement import Measurement, Output, Scores, Unit
 from evaluation.metrics.pair import (
     Metric,
@@ -24,6 +24,7 @@ from evaluation.metrics.pair import (
     over_samples,
     require_floats,
 )
+from evaluation.metrics.predictions import checked_axis, classes_of, require_class
 
 UNUSABLE_KL = 100.0
 
@@ -34,26 +35,32 @@ def top1(pair: Pair) -> list[Measurement]:
     Labels below 0 are positions that do not count. A sample without any counts as unchanged.
     """
     before, after = _outputs("top1", pair)
-    labels = labels_of("top1", pair, before)
-    counted: NDArray[np.bool_] = np.asarray(labels >= 0)
-    right = [np.asarray(counted & (classes_of(output) == labels)) for output in (before, after)]
-    shares = [_share(each, counted) for each in right]
-    valid: NDArray[np.bool_] = np.asarray(counted.reshape(len(labels), -1).any(1))
-    scale = len(valid) / max(int(valid.sum()), 1)  # the mean over the samples that have any label
-    shares = [np.where(valid, share, 0.0) * scale for share in shares]
-    counts = before.ndim == 2 and bool(valid.all())
-    most = float(scale)
-    return [
-        Measurement(
-            "top1",
-            float(shares[0].mean()),
-            float(shares[1].mean()),
-            shares[0] - shares[1],
-            shares[0],
-            counts,
-            (-most, most),
+    labels, known = labels_of("top1", pair, before)
+    right = [classes_of(output) == labels for output in (before, after)]
+    return [shares_right("top1", right[0], right[1], known)]
+
+
+def top5(pair: Pair) -> list[Measurement]:
+    """Share of predictions whose label is among the k = 5 classes with the highest outputs; the first of equals wins.
+
+    Without labels the float network's class is right. Positions and labels below 0 as for `top1`.
+    """
+    before, after = _outputs("top5", pair)
+    k, classes = pair.options.get("k"), before.shape[-1]
+    k = 5 if k is None else k
+    if not 0 < k < classes:
+        raise MetricNotApplicable(
+            f"top5 with k = {k} needs k from 1 to {classes - 1}, output {pair.name!r} having {classes} classes of "
+            f"which {classes} hold every label; give a smaller option k, or use top1 or agreement"
         )
-    ]
+    own = classes_of(before)
+    if pair.truth.labels(pair.name) is None:
+        labels, known = own, np.ones(own.shape, dtype=np.bool_)
+    else:
+        labels, known = labels_of("top5", pair, before)
+    require_class("top5", pair.name, (own >= 0) | ~known)
+    right = [_among_highest(output, labels, k) for output in (before, after)]
+    return [shares_right("top5", right[0], right[1], known)]
 
 
 def agreement(pair: Pair) -> list[Measurement]:
@@ -77,7 +84,7 @@ def kl(pair: Pair) -> list[Measurement]:
     probabilities = are_probabilities(before)
     divergences, entropies = [], []
     for first, second in chunks(before, after):
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             log_p, log_q = (log_softmax(logits_of(part, probabilities), axis=-1) for part in (first, second))
             p = np.exp(log_p)
             # 0 log 0 is 0: a class that the float network rules out costs nothing.
@@ -101,15 +108,8 @@ def kl(pair: Pair) -> list[Measurement]:
     ]
 
 
-def classes_of(output: Output) -> NDArray[np.int64]:
-    """Class of each prediction; -1, which is not a class, where the outputs have a NaN or no highest number."""
-    best = output.argmax(-1)
-    unusable = ~(output.max(-1) > -np.inf)
-    return np.where(unusable | np.isposinf(output.max(-1)), -1, best)
-
-
-def labels_of(metric: str, pair: Pair, output: Output) -> NDArray[np.int64]:
-    """The labels for an output `[samples, ..., classes]`, one for each prediction.
+def labels_of(metric: str, pair: Pair, output: Output) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The labels for an output `[samples, ..., classes]`, one for each prediction, and which of them count.
 
     Raises:
         MetricNotApplicable: there are none, or of another shape.
@@ -123,8 +123,24 @@ def labels_of(metric: str, pair: Pair, output: Output) -> NDArray[np.int64]:
             f"labels have the shape {list(labels.shape)}, the network's output {list(output.shape)}; expected "
             f"labels {list(output.shape[:-1])}, one for each prediction"
         )
-    check_labels(labels, output.shape[-1])
-    return labels
+    return labels, counted(metric, pair.name, labels, output.shape[-1])
+
+
+def shares_right(
+    metric: str, before: NDArray[np.bool_], after: NDArray[np.bool_], known: NDArray[np.bool_]
+) -> Measurement:
+    """Mean over samples of the share of right predictions, of those that count; at least one does.
+
+    Args:
+        before, after: whether a prediction is right, `[samples, ...]`, of each network.
+        known: whether it counts. A sample without any counts as unchanged.
+    """
+    valid = np.asarray(known.reshape(known.shape[0], -1).any(1), dtype=np.bool_)
+    scale = len(valid) / int(valid.sum())  # the mean over the samples that have any label
+    shares = [np.where(valid, _share(each & known, known), 0.0) * scale for each in (before, after)]
+    counts = before[0].size == 1 and bool(valid.all())
+    values = [float(each.mean()) for each in shares]
+    return Measurement(metric, values[0], values[1], shares[0] - shares[1], shares[0], counts, (-scale, scale))
 
 
 def require_classes_finite(metric: str, name: str, output: Output) -> None:
@@ -140,15 +156,32 @@ def require_classes_finite(metric: str, name: str, output: Output) -> None:
 
 
 def _outputs(metric: str, pair: Pair) -> tuple[Output, Output]:
-    axis = pair.options.get("axis")
-    before, after = (classes_last(output, axis) for output in pair.single)
+    before, after = pair.single
     require_floats(metric, pair.name, before)
-    if before.ndim < 2 or len(before) == 0 or before.shape[-1] < 2:
+    axis = pair.options.get("axis")
+    if axis is not None and before.ndim > 1:
+        axis = checked_axis(metric, pair.name, before, axis)
+        before, after = classes_last(before, axis), classes_last(after, axis)
+    if before.ndim < 2 or before.size == 0 or before.shape[-1] < 2:
         raise MetricNotApplicable(
             f"{metric} needs an output [samples, ..., classes] with at least 2 classes, got {list(before.shape)} in "
             f"{pair.name!r}; use explained"
         )
     return before, after
+
+
+def _among_highest(output: Output, labels: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
+    """Whether the label is among the k classes with the highest outputs; not where these have a NaN or no highest."""
+    right, start = [], 0
+    for (values,) in chunks(output):
+        label = np.maximum(labels[start : start + len(values)], 0)[..., None]
+        start += len(values)
+        own = np.take_along_axis(values, label, axis=-1)
+        with np.errstate(invalid="ignore"):
+            ahead = (values > own) | ((values == own) & (np.arange(values.shape[-1]) < label))
+            usable = np.isfinite(values.max(-1)) & np.isfinite(own[..., 0])
+        right.append(usable & (ahead.sum(-1) < k))
+    return np.concatenate(right)
 
 
 def _share(right: NDArray[np.bool_], counted: NDArray[np.bool_]) -> Scores:
@@ -158,5 +191,6 @@ def _share(right: NDArray[np.bool_], counted: NDArray[np.bool_]) -> Scores:
 
 
 TOP1 = Metric("top1", top1, ("labels",), needs_truth=True, options=("axis",))
+TOP5 = Metric("top5", top5, ("labels",), options=("axis", "k"))
 AGREEMENT = Metric("agreement", agreement, options=("axis",))
 KL = Metric("kl", kl, unit=Unit.NATS, options=("axis",))

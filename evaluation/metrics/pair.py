@@ -34,6 +34,11 @@ class Pair:
                     f"the outputs differ in shape: {name!r} is {list(before.shape)} of the float network and "
                     f"{list(after.shape)} of the quantized; expected those of the same samples"
                 )
+            if _family(before) != _family(after):
+                raise MetricNotApplicable(
+                    f"the outputs differ in type: {name!r} holds {before.dtype} of the float network and "
+                    f"{after.dtype} of the quantized; expected the same: keep the types of the outputs"
+                )
 
     @property
     def name(self) -> str:
@@ -96,6 +101,13 @@ def require_finite_float(metric: str, name: str, rows: Output) -> None:
             f"the float network gives NaN or infinity in output {name!r} for sample {int(np.argmin(usable))}; {metric} "
             "cannot be measured against that: check the network and this sample"
         )
+
+
+def _family(output: Output) -> str:
+    """Types that can be compared with each other: integers of any width, strings of any length."""
+    return {"i": "integers", "u": "integers", "b": "integers", "U": "strings", "S": "strings", "O": "strings"}.get(
+        output.dtype.kind, output.dtype.kind
+    )
 
 
 def over_samples(values: Output) -> Scores:

@@ -29,14 +29,15 @@ SAMPLES = 512
 
 def run(context: Context, config: AnalysisConfig) -> bytes:
     """For each method how well it predicts, in order of preference, and which one `auto` takes."""
-    inputs, scores, seed = context.workspace.inputs(config.samples), context.workspace.scores(), config.samples.seed
+    (inputs, loss), scores = context.workspace.analysed(config), context.workspace.scores()
+    seed = config.samples.seed
     plans = random_plans([len(formats) for formats in scores.document["formats"]], PLANS, seed)
     if len(np.unique(plans, axis=0)) < FEWEST_PLANS:
         few = f"the formats allow too few plans to compare: fewer than {FEWEST_PLANS} of {PLANS} drawn ones differ"
         return pack(_uncompared(few))
     half = max(1, len(inputs.splits.search) // 2)  # candidates were scored on the others
     samples = inputs.take(inputs.last_of_search(min(SAMPLES, half)))
-    measured = _measured(context, inputs, samples, plans, inputs.loss(config.squared_error))
+    measured = _measured(context, inputs, samples, plans, loss)
     usable = np.isfinite(measured)  # a plan may destroy the network, and then its loss is no number
     if usable.sum() < FEWEST_PLANS:
         return pack(_uncompared(f"of {PLANS} random plans only {usable.sum()} have a damage that is a number"))

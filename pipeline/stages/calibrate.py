@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from network.activations import ActivationSite
+from network.activations import ActivationSite, ranges_at_other_lengths
 from network.graph import Layer, Network, Site
 from network.taps import Taps
 from pipeline.allowed_formats import activation_widths, candidate_formats, fitting
@@ -22,6 +22,7 @@ from pipeline.context import Context
 from pipeline.given_plan import given_formats
 from pipeline.reach import planned_activations
 from pipeline.workspace import Inputs
+from quantization.activations.quantized import QuantizedActivation
 from quantization.activations.ranges import Histogram, RangeMethod, calibrated
 from quantization.formats import UnsignedFormat, WeightFormat
 from quantization.rounding.formats import round_to_formats
@@ -86,8 +87,15 @@ def _activations(
     for batch in inputs.backward_batches(inputs.range_samples):  # taps, too, keep about every value
         taps.run(batch, visit)
         context.check()
+    known = ranges_at_other_lengths(inputs.network)
+
+    def candidate(site: ActivationSite, format_: UnsignedFormat) -> QuantizedActivation:
+        if site.name in known:
+            return QuantizedActivation.covering(format_, *known[site.name])
+        return calibrated(histograms[site.name], format_, method)
+
     return [
-        ActivationCandidates(site, tuple(calibrated(histograms[site.name], format_, method) for format_ in formats))
+        ActivationCandidates(site, tuple(candidate(site, format_) for format_ in formats))
         for site, formats in sites.items()
     ]
 

@@ -25,16 +25,15 @@ from sensitivity.loss import Loss
 
 def run(context: Context, config: AnalysisConfig) -> bytes:
     """The matrix `[K, K]` and what its passes measured, of every candidate: sites in order, formats by bits."""
-    inputs, candidates = context.workspace.inputs(config.samples), context.workspace.candidates()
+    (inputs, loss), candidates = context.workspace.analysed(config), context.workspace.candidates()
     changes, sites = candidates.changes(inputs.network), candidates.format_names(inputs.network)
-    loss = inputs.loss(config.squared_error)
     passes = float_passes("measured", inputs.network, candidates.count)
-    context.event(forecast_passes(inputs, passes, len(changes), context.machine.threads))
+    context.event(forecast_passes(inputs, loss, passes, len(changes), context.machine.threads))
     matrix = _measured(context, inputs, changes, loss)
     facts = {"unit": Unit.DAMAGE.value, "samples": matrix.samples, "float_passes": passes, "note": ""}
     return pack(
         {
-            "loss": loss.value,
+            "loss": loss.document(),
             "samples": matrix.samples,
             "sites": list(sites),
             "formats": list(sites.values()),

@@ -1,9 +1,10 @@
-"""Normalise: the admitted model as one dialect, with the shapes that the data fixes."""
+"""Normalise: the admitted model as one dialect, with the shapes that the data fixes and the outputs that it had."""
 
 from __future__ import annotations
 
-from network import normalise
-from network.admission import admit
+from network.admission import admit, input_specs
+from network.faithful import faithful
+from network.normalise import dump
 from pipeline.config import Nothing
 from pipeline.context import Context
 from pipeline.results import unpack
@@ -14,6 +15,8 @@ def run(context: Context, _config: Nothing) -> bytes:
     """The normalised network as ONNX bytes."""
     document, _ = unpack(context.read("admit"))
     shapes = {name: tuple(shape) for name, shape in document["inputs"].items()}
-    model = admit(context.model_path.read_bytes(), admission_limits(context.machine))
-    network = normalise.normalise(model, shapes)
-    return normalise.dump(network)
+    uploaded = context.model_path.read_bytes()
+    model = admit(uploaded, admission_limits(context.machine))
+    dataset = context.workspace.dataset(input_specs(model), seed=0)
+    context.check()
+    return dump(faithful(uploaded, model, dataset.inputs, shapes, context.machine.threads))

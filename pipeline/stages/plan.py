@@ -52,7 +52,8 @@ def run(context: Context, config: PlanConfig) -> bytes:
     )
     searched, polish = _searched(space, config.search, points, evidence), None
     if evolves:
-        fitness = MeasuredLoss(context, inputs, space, inputs.loss(config.squared_error), report)
+        analysed, loss = work.analysed(config, config.space.export.opset)
+        fitness = MeasuredLoss(context, analysed, space, loss, report)
         searched, polish = polished(context, space, config, searched, evidence, fitness)
     result = space.single_result(searched)
     points, chosen = [space.single(point) for point in points], result.chosen.point

@@ -5,11 +5,19 @@ Everything that is measured later is compared with these outputs, never with tho
 
 from __future__ import annotations
 
-from evaluation.outputs import facts_of
-from pipeline.config import SampleConfig
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.errors import MetricNotApplicable
+from evaluation.metrics.truth import Truth
+from evaluation.outputs import OutputFacts, facts_of
+from network.normalise import dump
+from pipeline.config import DamageConfig, SampleConfig
 from pipeline.context import Context
-from pipeline.reference import reference_outputs, samples_that_fit
+from pipeline.damage import damage_loss, looked_at, with_values
+from pipeline.reference import outputs_of, runner_of, samples_that_fit
 from pipeline.results import pack
+from pipeline.workspace import NOTHING_MEASURABLE, Inputs
 
 
 def run(context: Context, config: SampleConfig) -> bytes:
@@ -17,10 +25,33 @@ def run(context: Context, config: SampleConfig) -> bytes:
     inputs = context.workspace.inputs(config)
     search = inputs.splits.search
     count = samples_that_fit(context, inputs, search)
-    outputs = reference_outputs(context, inputs, search[:count])
+    runner = runner_of(context, inputs, context.model_path.read_bytes())
+    outputs = outputs_of(context, inputs, runner, search[:count])
     network = inputs.network
     made = [spec.name for spec in network.outputs if spec.name in network.makers]
     makers = {name: network.makers[name].op_type for name in made}
-    facts = facts_of(outputs, inputs.dataset.truth.take(search[:count]), makers)
+    facts = facts_of(outputs, inputs.dataset.truth.take(search[:count]), makers, runner.without_samples)
+    values = facts + _facts_of_values(context, inputs, search[:count], [fact.name for fact in facts])
+    if not config.as_uploaded and damage_loss(network, values, DamageConfig((), squared_error=False)) is None:
+        raise MetricNotApplicable(NOTHING_MEASURABLE)
     arrays = {f"output/{name}": array for name, array in outputs.items()}
-    return pack({"facts": [fact.document() for fact in facts], "samples": count}, arrays)
+    document = {
+        "facts": [fact.document() for fact in facts],
+        "values": [value.document() for value in values],
+        "samples": count,
+    }
+    return pack(document, arrays)
+
+
+def _facts_of_values(
+    context: Context, inputs: Inputs, samples: NDArray[np.int64], outputs: list[str]
+) -> tuple[OutputFacts, ...]:
+    """What the values are that outputs are picked from."""
+    network = inputs.network
+    names = dict.fromkeys(name for values in looked_at(network).values() for name in values if name not in outputs)
+    if not names:
+        return ()
+    runner = runner_of(context, inputs, dump(with_values(network, names)))
+    arrays = outputs_of(context, inputs, runner, samples, list(names))
+    makers = {name: network.makers[name].op_type for name in names if name in network.makers}
+    return facts_of(arrays, Truth(), makers, runner.without_samples)

@@ -40,7 +40,7 @@ Document = dict[str, Any]
 
 def run(context: Context, config: SensitivityConfig) -> bytes:
     """Scores and standard errors by method, one entry for each candidate; traces and squared errors."""
-    inputs, candidates = context.workspace.inputs(config.samples), context.workspace.candidates()
+    (inputs, loss), candidates = context.workspace.analysed(config), context.workspace.candidates()
     methods = methods_to_run(config.dear)
     nothing = np.full(len(inputs.network.sites), math.nan)
     arrays = {"squared_error": _squared_errors(inputs, candidates), "trace_mean": nothing, "trace_stderr": nothing}
@@ -53,7 +53,7 @@ def run(context: Context, config: SensitivityConfig) -> bytes:
     with_another = list(AT_OUTPUTS)[1:]  # they take the passes of the first
     expected = sum(own for name, own in passes.items() if name not in with_another)
     context.event(forecast_gradients(inputs, expected, context.machine.threads))
-    changes, loss = candidates.changes(inputs.network), inputs.loss(config.squared_error)
+    changes = candidates.changes(inputs.network)
     estimation = _Estimation(context, inputs, network, changes, loss)
     for index, name in enumerate(methods):
         report = partial(_part, context.progress, index, len(methods))

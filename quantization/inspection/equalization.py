@@ -53,23 +53,23 @@ def rescaled(pair: Match) -> Rescaled | None:
 
 
 def compensated(
-    suspects: Sequence[Match], pairs: Sequence[Match], before: Mapping[str, Floats], after: Mapping[str, Floats]
-) -> dict[str, Rescaled]:
-    """Those suspects, by the name of their float weight, whose factors another part of the file takes back.
+    suspects: Sequence[Match], number: int, before: Mapping[str, Floats], after: Mapping[str, Floats]
+) -> dict[int, Rescaled]:
+    """Those suspects, by the position of their float weight, whose factors another part of the file takes back.
 
-    `before` and `after` are the vectors of both files, by name.
+    `number` is that of all pairs; `before` and `after` are the vectors of both files, by name.
     """
-    if len(pairs) > _MOST_WEIGHTS:
+    if number > _MOST_WEIGHTS:
         return {}
-    fits = {pair.float.name: fit for pair in suspects if (fit := rescaled(pair)) is not None}
+    fits = {pair.float.position: fit for pair in suspects if (fit := rescaled(pair)) is not None}
     vectors = [
         v / before[n] if n in before and (before[n] != 0).all() else v for n, v in after.items() if (v != 0).all()
     ]
-    return {name: fit for name, fit in fits.items() if _is_taken_back(name, fit, fits, vectors)}
+    return {place: fit for place, fit in fits.items() if _is_taken_back(place, fit, fits, vectors)}
 
 
-def _is_taken_back(name: str, fit: Rescaled, fits: Mapping[str, Rescaled], vectors: Sequence[Floats]) -> bool:
-    others = [other for key, other in fits.items() if key != name]
+def _is_taken_back(place: int, fit: Rescaled, fits: Mapping[int, Rescaled], vectors: Sequence[Floats]) -> bool:
+    others = [other for key, other in fits.items() if key != place]
     is_clear = False
     for factor, reciprocals in (
         (fit.rows, [*(o.columns for o in others), *_pairs(others), *vectors]),

@@ -4,7 +4,7 @@ is wrong with it. Nothing is run on samples; what only samples show (stale range
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from quantization.formats import CodebookFormat, HadamardFormat, PowerFormat, Sc
 from quantization.inspection.biases import wrong_bias
 from quantization.inspection.closeness import Closeness, closeness, wrong_values
 from quantization.inspection.copies import all_bytes, float_bytes, stays_float, stored_twice
-from quantization.inspection.equalization import compensated
+from quantization.inspection.equalization import Rescaled, compensated
 from quantization.inspection.findings import Finding, note, warning
 from quantization.inspection.interface import exchanged_outputs, interface_differences, vectors
 from quantization.inspection.kernels import Kernels, kernels, slow_kernels
@@ -80,19 +80,9 @@ def inspect(float_model: ModelProto, quantized_model: ModelProto) -> Inspection:
     pairs = match(floats, quantized)
     ranges = activation_ranges(after)
     total = all_bytes(after)
-    close = {pair.float.name: closeness(pair) for pair in pairs}
-    wrong = {pair.float.name: finding for pair in pairs if (finding := wrong_values(pair, close[pair.float.name]))}
-    equalized = compensated([p for p in pairs if p.float.name in wrong], pairs, _vectors(before), _vectors(after))
-    findings: list[Finding] = list(interface_differences(before, after))
-    findings += exchanged_outputs(before, after, pairs)
-    for pair in pairs:
-        name = pair.float.name
-        if name in wrong and name not in equalized:
-            findings.append(wrong[name])
-        fit = equalized.get(name)
-        if (finding := wrong_bias(pair, close[name], fit.rows if fit is not None else None)) is not None:
-            findings.append(finding)
-        findings += _unused(pair)
+    close = {pair.float.position: closeness(pair) for pair in pairs}
+    judged, equalized = _judged(pairs, close, before, after)
+    findings: list[Finding] = [*interface_differences(before, after), *exchanged_outputs(before, after, pairs), *judged]
     findings += stored_twice(before, after, pairs)
     findings += stays_float(floats, quantized, pairs, total)
     findings += wrong_ranges(after, ranges)
@@ -103,7 +93,7 @@ def inspect(float_model: ModelProto, quantized_model: ModelProto) -> Inspection:
     by_float = {id(pair.float): pair for pair in pairs}
     plain = float_bytes(w for w in quantized if w.stored.stored_bits >= 32)
     return Inspection(
-        weights=tuple(_inspected(f, by_float.get(id(f)), close, f.name in equalized) for f in floats),
+        weights=tuple(_inspected(f, by_float.get(id(f)), close, f.position in equalized) for f in floats),
         unmatched=tuple(unmatched),
         activations=tuple(ranges),
         kernels=runs,
@@ -112,6 +102,25 @@ def inspect(float_model: ModelProto, quantized_model: ModelProto) -> Inspection:
         quantized_bytes=quantized_model.ByteSize(),
         float_share=plain / max(total, 1),
     )
+
+
+def _judged(
+    pairs: Sequence[Match], close: Mapping[int, Closeness], before: ModelProto, after: ModelProto
+) -> tuple[list[Finding], Mapping[int, Rescaled]]:
+    """What is wrong with matched weights and their biases, and which weights are equalized, by position."""
+    wrong = {p.float.position: f for p in pairs if (f := wrong_values(p, close[p.float.position])) is not None}
+    suspects = [pair for pair in pairs if pair.float.position in wrong]
+    equalized = compensated(suspects, len(pairs), _vectors(before), _vectors(after))
+    findings: list[Finding] = []
+    for pair in pairs:
+        place = pair.float.position
+        fit = equalized.get(place)
+        if place in wrong and fit is None:
+            findings.append(wrong[place])
+        if (finding := wrong_bias(pair, close[place], fit.rows if fit is not None else None)) is not None:
+            findings.append(finding)
+        findings += _unused(pair)
+    return findings, equalized
 
 
 def _check_whole(model: ModelProto) -> None:
@@ -124,12 +133,16 @@ def _check_whole(model: ModelProto) -> None:
         )
 
 
-def _inspected(weight: Weight, pair: Match | None, close: dict[str, Closeness], is_equalized: bool) -> InspectedWeight:
+def _inspected(
+    weight: Weight, pair: Match | None, close: Mapping[int, Closeness], is_equalized: bool
+) -> InspectedWeight:
     rows, columns = weight.values.shape
     head = (weight.name, weight.kind, weight.node, weight.path, (rows, columns))
     if pair is None:
         return InspectedWeight(*head, None, None, None, None)
-    return InspectedWeight(*head, pair.quantized.name, pair.by, pair.quantized.stored, close[weight.name], is_equalized)
+    return InspectedWeight(
+        *head, pair.quantized.name, pair.by, pair.quantized.stored, close[weight.position], is_equalized
+    )
 
 
 def _unused(pair: Match) -> Iterator[Finding]:

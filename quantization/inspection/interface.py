@@ -54,11 +54,14 @@ def exchanged_outputs(before: ModelProto, after: ModelProto, pairs: Sequence[Mat
     in_main = [pair for pair in pairs if not pair.float.path and not pair.quantized.path]
     wanted = _weights_behind(before, [pair.float for pair in in_main])
     got = _weights_behind(after, [pair.quantized for pair in in_main])
-    for name in wanted:
-        if name not in got or wanted[name] == got[name]:
+    both = [name for name in wanted if name in got]
+    # exchanged: the same sets of weights behind the outputs, in another order
+    is_permuted = sorted(sorted(wanted[name]) for name in both) == sorted(sorted(got[name]) for name in both)
+    for name in both:
+        if wanted[name] == got[name]:
             continue
-        other = next((n for n in sorted(wanted) if n != name and wanted[n] == got[name]), None)
-        if other is not None and wanted[other] != wanted[name]:
+        other = next((n for n in both if n != name and wanted[n] == got[name]), None)
+        if is_permuted and other is not None:
             yield defect(
                 "interface_differs",
                 name,

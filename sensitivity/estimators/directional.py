@@ -23,22 +23,23 @@ from torch import Tensor
 from sensitivity.estimate import Estimate, Subject, Unit
 from sensitivity.estimators.draws import Draws
 from sensitivity.estimators.linearisation import Linearisation, Linearised, Place, micro_batches
-from sensitivity.loss import Loss, transposed_root_times
+from sensitivity.loss import Loss
+from sensitivity.traces import root_length, transposed
 
 
 class OutputChanges:
     """`B J d` of one micro-batch for many d, from one linearisation."""
 
     def __init__(self, linearised: Linearised, loss: Loss) -> None:
-        self._zero = torch.zeros_like(linearised.outputs).requires_grad_()
-        weighted = transposed_root_times(loss, self._zero, linearised.outputs.detach())
-        self._gradients = linearised.gradients(weighted, differentiable=True)
+        like = linearised.outputs[loss.outputs[0]]
+        self._zero = like.new_zeros((len(like), root_length(loss, linearised.outputs)), requires_grad=True)
+        self._gradients = linearised.gradients(transposed(loss, self._zero, linearised.outputs), differentiable=True)
 
     def along(self, deltas: Mapping[str, Tensor]) -> Tensor:
-        """`B sum_v J_v d_v` in the shape of the outputs `[samples, ..., classes]`."""
+        """`B sum_v J_v d_v`, `[samples, root_length]`."""
         products = [(self._gradients[name] * delta).sum() for name, delta in deltas.items()]
         total = torch.stack(products).sum()
-        if not total.requires_grad:  # the first output depends on none of the values
+        if not total.requires_grad:  # no output of the loss depends on any of the values
             return torch.zeros_like(self._zero)
         [root] = torch.autograd.grad(total, self._zero, retain_graph=True, allow_unused=True, materialize_grads=True)
         return root
@@ -53,6 +54,6 @@ def directional(subject: Subject) -> Estimate:
         changes = OutputChanges(linearised, subject.loss)
         for k, change in enumerate(subject.changes):
             root = changes.along(linearisation.deltas(change, linearised))
-            draws.add(k, 0.5 * root.flatten(1).double().square().sum(1), batch.samples)
+            draws.add(k, 0.5 * root.double().square().sum(1), batch.samples)
             subject.check(batch.before + (batch.after - batch.before) * (k + 1) / len(subject.changes))
     return Estimate("directional", Unit.DAMAGE, *draws.mean_and_stderr(), subject.samples)

@@ -27,7 +27,7 @@ from torch import Tensor
 from sensitivity.estimate import Subject
 from sensitivity.estimators.directional import OutputChanges
 from sensitivity.estimators.linearisation import Linearisation, Linearised, Place, micro_batches, weight_error
-from sensitivity.loss import transposed_root_times
+from sensitivity.traces import transposed
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ def largest_eigenvalues(
         for linearised, changes in kept or parts():
             for block in moving:
                 root = changes.along({block.name: block.vector})
-                weighted = transposed_root_times(subject.loss, root, linearised.outputs.detach())
+                weighted = transposed(subject.loss, root, linearised.outputs)
                 [product] = linearised.gradients(weighted, of=[block.name]).values()
-                block.add(root.flatten(1).double().square().sum(1), product)
+                block.add(root.double().square().sum(1), product)
         for block in moving:
             block.step(subject.samples, rule.rtol)
         iterations += 1

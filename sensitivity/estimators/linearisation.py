@@ -31,7 +31,7 @@ from network.operators.node import tensor_of
 from network.sites import RECURRENT
 from sensitivity.estimate import ActivationChange, Change, Subject, WeightChange
 from sensitivity.estimators.sample_layout import SampleLayout, batch_is_free, sample_layouts
-from sensitivity.traces import output_probe, tensors_of
+from sensitivity.traces import gradients_of, measured_outputs, output_probe, tensors_of
 
 # Where the samples of a batch cannot be told apart, a batch is one draw, and a spread needs several.
 FEWEST_DRAWS = 8
@@ -94,30 +94,27 @@ def activation_error(change: ActivationChange, name: str, value: Tensor) -> Tens
 
 @dataclass(frozen=True, eq=False)
 class Linearised:
-    """One micro-batch: the float outputs, the values that candidates change, and all that was recorded on the way."""
+    """One micro-batch: the float outputs of the loss by name, the values that candidates change, and all that was
+    recorded on the way."""
 
-    outputs: Tensor
+    outputs: Mapping[str, Tensor]
     values: Mapping[str, Tensor]
     recorded: Mapping[str, Tensor]
 
     def gradients(
-        self, weighted: Tensor, *, of: Sequence[str] | None = None, differentiable: bool = False
+        self, weighted: Mapping[str, Tensor], *, of: Sequence[str] | None = None, differentiable: bool = False
     ) -> dict[str, Tensor]:
-        """`J_v' weighted` of every value v; zero where the first output does not depend on v.
+        """`sum_o J_{o,v}' weighted_o` of every value v; zero where no output depends on v.
 
         Unless they are `differentiable` or `of` some values only, they can be taken once.
         """
         values = self.values if of is None else {name: self.values[name] for name in of}
-        if not self.outputs.requires_grad or not values:
-            return {name: torch.zeros_like(value) for name, value in values.items()}
-        gradients = torch.autograd.grad(
+        gradients = gradients_of(
             self.outputs,
-            list(values.values()),
             weighted,
+            list(values.values()),
             retain_graph=differentiable or of is not None,
             create_graph=differentiable,
-            allow_unused=True,
-            materialize_grads=True,
         )
         return dict(zip(values, gradients, strict=True))
 
@@ -181,7 +178,7 @@ class Linearisation:
             name: tensor.detach().requires_grad_(name in weights) for name, tensor in self._network.parameters.items()
         }
         through = {name: partial(record, name) for name in self._recorded}
-        outputs = self._network.run(inputs, parameters, through)[0]
+        outputs = measured_outputs(self._network, self._subject.loss, self._network.run(inputs, parameters, through))
         values = {name: recorded[name] for name in sorted(self._changed) if recorded[name].is_floating_point()}
         values |= {name: parameters[name] for name in sorted(weights)}
         return Linearised(outputs, values, recorded)

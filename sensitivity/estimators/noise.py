@@ -26,7 +26,7 @@ from torch import Tensor
 from sensitivity.estimate import ActivationChange, Change, Estimate, Floats, Subject, Unit, WeightChange
 from sensitivity.estimators.draws import Draws
 from sensitivity.estimators.linearisation import FEWEST_DRAWS, MicroBatch, activation_error, micro_batches, weight_error
-from sensitivity.loss import sample_loss
+from sensitivity.traces import measured_outputs
 
 
 def noise(subject: Subject) -> Estimate:
@@ -40,7 +40,7 @@ def noise(subject: Subject) -> Estimate:
         reference = _outputs(subject, batch, None, 0.0, generator)
         for k, change in enumerate(subject.changes):
             outputs = _outputs(subject, batch, change, sizes.get(k, 0.0), generator)
-            lost = sample_loss(subject.loss, outputs, reference)
+            lost = subject.loss.sample_loss(outputs, reference)
             draws.add(k, torch.tensor([lost.sum()]), batch.samples)
             subject.check(batch.before + (batch.after - batch.before) * (k + 1) / len(subject.changes))
     return Estimate("noise", Unit.DAMAGE, *draws.mean_and_stderr(), subject.samples)
@@ -48,8 +48,8 @@ def noise(subject: Subject) -> Estimate:
 
 def _outputs(
     subject: Subject, batch: MicroBatch, change: Change | None, size: float, generator: torch.Generator
-) -> Floats:
-    """The first output with noise in what the candidate changes; `size` is the noise's root mean square in a weight."""
+) -> dict[str, Floats]:
+    """The loss's outputs with noise in what the candidate changes, of root mean square `size` in a weight."""
 
     def noisy_activation(change: ActivationChange, name: str, value: Tensor) -> Tensor:
         error = activation_error(change, name, value)
@@ -62,7 +62,9 @@ def _outputs(
     elif change is not None:
         through = {name: partial(noisy_activation, change, name) for name in change.tensors}
     with torch.no_grad():
-        return np.asarray(subject.network.run(batch.inputs, parameters, through)[0].cpu().numpy())
+        outputs = subject.network.run(batch.inputs, parameters, through)
+    named = measured_outputs(subject.network, subject.loss, outputs)
+    return {name: np.asarray(output.cpu().numpy()) for name, output in named.items()}
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -33,7 +33,15 @@ def test_every_default_is_filled_in() -> None:
     assert parse_request(request_of()).model_dump(mode="json") == {
         "model_id": MODEL,
         "dataset_id": None,
-        "budget": {"metric": None, "max_drop": 0.01, "kind": "absolute", "confidence": None},
+        "budget": {
+            "metric": None,
+            "options": {},
+            "metric_id": None,
+            "max_drop": 0.01,
+            "kind": "absolute",
+            "confidence": None,
+        },
+        "outputs": {},
         "objective": "size",
         "limits": {"max_size_bytes": None, "max_bit_operations": None, "max_latency_ms": None},
         "weights": {
@@ -105,7 +113,7 @@ def test_the_request_of_the_documentation_is_taken() -> None:
 
 @given(
     bits=st.lists(st.integers(2, 8), min_size=1),
-    drop=st.floats(0, 1),
+    drop=st.floats(0, 1, exclude_max=True),
     confidence=st.none() | st.floats(0.5, 0.999),
     layers=st.dictionaries(
         st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20),

@@ -12,7 +12,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"budget": {"max_drop": 1.5}},
         "budget_invalid",
-        "max_drop is a fraction, and 1.5 is above 1; you probably mean 1.5 percent: send 0.015",
+        "max_drop is a fraction below 1, and 1.5 would allow everything to be lost; you probably mean 1.5 percent: "
+        "send 0.015",
     ),
     (
         {"budget": {"max_drop": -0.1}},
@@ -30,12 +31,12 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"budget": {"kind": "percent"}},
         "budget_invalid",
-        "budget.kind: Input should be 'absolute' or 'relative', got \"percent\"",
+        "budget.kind: Input should be 'absolute', 'relative' or 'of_null', got \"percent\"",
     ),
     (
-        {"budget": {"metric": "accuracy"}},
+        {"budget": {"metric": "acuracy"}},
         "budget_invalid",
-        "budget.metric: Input should be 'top1', 'agreement', 'kl' or 'cosine', got \"accuracy\"",
+        "budget.metric: Input should be 'top1', 'top5', 'accuracy', 'miou', 'agreement', 'next_token', 'perplexity', ",
     ),
     (
         {"budget": {"metric": "kl", "kind": "relative"}},
@@ -50,12 +51,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"budget": {"maxdrop": 0.1}},
         "budget_invalid",
-        "budget.maxdrop: there is no field of this name; fields here: metric, max_drop, kind, confidence",
-    ),
-    (
-        {"budget": {"metric": "top5"}},
-        "option_not_supported",
-        "budget.metric: the metric top5 is not supported yet; take top1, agreement, kl or cosine",
+        "budget.maxdrop: there is no field of this name; fields here: metric, options, metric_id, max_drop, kind, "
+        "confidence",
     ),
     (
         {"objective": "accuracy"},

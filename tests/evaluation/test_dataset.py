@@ -22,6 +22,7 @@ from evaluation.errors import (
     DatasetTooLarge,
     DatasetWrongNames,
 )
+from evaluation.metrics.truth import Truth
 from evaluation.splits import split
 from network.errors import ShapesNotFixed
 from network.graph import TensorSpec
@@ -56,7 +57,7 @@ def test_one_input_takes_its_array_under_any_name(tmp_path: Path, images: np.nda
     assert dataset.labels is not None
     assert dataset.labels.dtype == np.int64
     np.testing.assert_array_equal(dataset.labels, np.arange(N))
-    assert dataset.targets is None
+    assert dataset.truth.targets() is None
     assert dataset.samples == N
     assert dataset.inputs["image"].shape == (N, 3, 4)
 
@@ -94,9 +95,21 @@ def test_wrong_names_say_what_is_missing_and_what_is_too_much(tmp_path: Path) ->
     refusal(save(tmp_path, labels=np.arange(N)), IMAGE, DatasetWrongNames)
 
 
-def test_labels_and_targets_together_are_refused(tmp_path: Path, images: np.ndarray) -> None:
-    path = save(tmp_path, image=images, labels=np.arange(N), targets=np.arange(N))
-    assert "both" in refusal(path, IMAGE, DatasetWrongNames)
+def test_what_is_right_may_be_said_for_one_output_alone(tmp_path: Path, images: np.ndarray) -> None:
+    arrays = {"image": images, "labels": np.arange(N), "targets.pose": np.ones((N, 3)), "weights": np.ones(N)}
+    truth = read_dataset(save(tmp_path, **arrays), IMAGE, MOST, extra=["weights"]).truth
+    np.testing.assert_array_equal(truth.labels("class"), np.arange(N))
+    assert truth.targets("class") is None
+    assert truth.targets("pose").shape == (N, 3)
+    np.testing.assert_array_equal(truth.take(np.array([2, 1])).labels(), [2, 1])
+    assert truth.arrays["weights"].dtype == np.float64
+    refusal(save(tmp_path, **arrays), IMAGE, DatasetWrongNames)
+
+
+def test_boxes_have_four_coordinates(tmp_path: Path, images: np.ndarray) -> None:
+    boxes = np.ones((N, 5, 4))
+    assert read_dataset(save(tmp_path, image=images, boxes=boxes), IMAGE, MOST).truth.boxes().shape == (N, 5, 4)
+    assert "5, 3" in refusal(save(tmp_path, image=images, boxes=boxes[:, :, :3]), IMAGE, DatasetShapeMismatch)
 
 
 def test_sample_counts_must_agree(tmp_path: Path, images: np.ndarray) -> None:
@@ -164,15 +177,14 @@ def test_labels_are_whole_numbers(tmp_path: Path, images: np.ndarray) -> None:
     assert dataset.labels.dtype == np.int64
     half = np.arange(N) + 0.5
     assert "targets" in refusal(save(tmp_path, image=images, labels=half), IMAGE, DatasetInvalid)
-    one_hot = np.zeros((N, 3, 2), int)
-    refusal(save(tmp_path, image=images, labels=one_hot), IMAGE, DatasetShapeMismatch)
+    refusal(save(tmp_path, image=images, labels=np.array(3)), IMAGE, DatasetSampleCounts)
     refusal(save(tmp_path, image=images, labels=np.full(N, np.nan)), IMAGE, DatasetNotFinite)
 
 
 def test_targets_are_finite_floats(tmp_path: Path, images: np.ndarray) -> None:
     dataset = read_dataset(save(tmp_path, image=images, targets=np.ones((N, 2))), IMAGE, MOST)
-    assert dataset.targets is not None
-    assert dataset.targets.dtype == np.float32
+    targets = dataset.truth.arrays["targets"]
+    assert targets.dtype == np.float32
     text = refusal(save(tmp_path, image=images, targets=np.full((N, 2), np.inf)), IMAGE, DatasetNotFinite)
     assert "targets[0, 0]" in text
 
@@ -182,15 +194,15 @@ def test_targets_are_finite_floats(tmp_path: Path, images: np.ndarray) -> None:
     [
         ([0, 1, 10], "labels[2] is 10"),
         ([1, 2, 10], "count from 1"),
-        ([0, -100, 3], "labels[1] is -100"),
+        ([-1, -100], "all labels are below 0"),
     ],
 )
 def test_labels_out_of_range(labels: list[int], hint: str) -> None:
     with pytest.raises(DatasetLabelsOutOfRange) as caught:
         check_labels(np.array(labels), 10)
     assert hint in str(caught.value)
-    assert "expected 0 to 9" in str(caught.value)
-    check_labels(np.array([0, 9]), 10)
+    assert "0 to 9" in str(caught.value)
+    check_labels(np.array([0, 9, -1]), 10)
 
 
 def test_too_many_bytes_are_refused_before_they_are_read(tmp_path: Path, images: np.ndarray) -> None:
@@ -199,12 +211,12 @@ def test_too_many_bytes_are_refused_before_they_are_read(tmp_path: Path, images:
 
 
 def test_a_dataset_takes_samples_in_order(images: np.ndarray) -> None:
-    dataset = Dataset({"image": images}, labels=np.arange(N), targets=None)
+    dataset = Dataset({"image": images}, Truth({"labels": np.arange(N)}))
     part = dataset.take(np.array([5, 3]))
     np.testing.assert_array_equal(part.inputs["image"], images[[5, 3]])
     np.testing.assert_array_equal(part.labels, [5, 3])
     with pytest.raises(DatasetSampleCounts):
-        Dataset({"image": images}, labels=np.arange(3))
+        Dataset({"image": images}, Truth({"labels": np.arange(3)}))
 
 
 # --- synthetic samples ------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,14 +71,27 @@ def test_onnx_runtime_prints_nothing(linear: Build, capfd: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
-    ("op_type", "y", "attributes"), [("ReduceSum", [], {"keepdims": 0}), ("Transpose", [3, "N"], {"perm": [1, 0]})]
+    ("op_type", "y", "attributes", "expected"),
+    [
+        ("ReduceSum", [], {"keepdims": 0}, lambda x: x.sum(1)),
+        ("Transpose", [3, "N"], {"perm": [1, 0]}, lambda x: x[:, :, None]),
+    ],
 )
-def test_outputs_need_a_sample_axis(
-    single_node: Build, x: np.ndarray, op_type: str, y: list[int | str], attributes: dict[str, object]
+def test_outputs_without_a_sample_axis_are_computed_sample_by_sample(
+    single_node: Build, x: np.ndarray, op_type: str, y: list[int | str], attributes: dict[str, object], expected: Any
 ) -> None:
     runner = OnnxRunner(single_node(op_type, ["N", 3], y, **attributes), threads=1)
+    np.testing.assert_allclose(runner.first_output({"x": x}, 8), expected(x), rtol=1e-6)
+    fixed = OnnxRunner(single_node(op_type, [4, 3], y[:1], **attributes), threads=1)
     with pytest.raises(ModelInvalid, match="first axis"):
-        runner.first_output({"x": x}, 8)
+        fixed.first_output({"x": x}, 8)
+
+
+def test_rows_that_samples_have_more_or_less_of_are_filled_up(single_node: Build) -> None:
+    x = np.array([[0, 1, 0], [2, 3, 4], [0, 0, 0]], np.float32)
+    data = single_node("NonZero", ["N", 3], [2, "found"], TensorProto.INT64)
+    found = OnnxRunner(data, threads=1).first_output({"x": x}, 3)
+    np.testing.assert_array_equal(found[:, 1], [[1, -1, -1], [0, 1, 2], [-1, -1, -1]])
 
 
 def test_outputs_may_hold_integers(single_node: Build, x: np.ndarray) -> None:

@@ -126,6 +126,7 @@ CASES: dict[str, tuple[str, list[NDArray[Any] | None], dict[str, Any], int]] = {
     "Attention causal": ("Attention", [Q, K, V], {"is_causal": 1}, 1),
     "Attention packed causal": ("Attention", PACKED, HEADS | {"is_causal": 1}, 1),
     "Attention groups": ("Attention", [Q, numbers(2, 2, 5, 6), numbers(2, 2, 5, 6)], {}, 1),
+    "Attention groups scale": ("Attention", [Q, numbers(2, 2, 5, 6), numbers(2, 2, 5, 6)], {"scale": 0.3}, 1),
     "Attention packed groups": (
         "Attention",
         [numbers(2, 3, 8), numbers(2, 5, 4), numbers(2, 5, 4)],

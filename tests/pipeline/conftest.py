@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from app.schemas.job_request import JobRequest
 from app.schemas.parsing import parse_request
 from app.schemas.plan import plan_schema_text
-from pipeline.config import JobConfig, configure
+from pipeline.config import JobConfig
+from pipeline.configure import configure
 from pipeline.context import Context
 from pipeline.events import Event, PlanEvaluated, Progress
 from pipeline.stage import JobResult, Machine, Stage, Upload

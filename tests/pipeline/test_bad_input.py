@@ -214,7 +214,8 @@ def classes_first(proto):
     proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("turned", TensorProto.FLOAT, [10, "N"]))
 
 
-def weights_behind_another_output_only(proto):
+def weights_behind_a_choice_only(proto):
+    past_argmax(proto)
     proto.graph.node.append(helper.make_node("GlobalAveragePool", ["image"], ["pooled"]))
     proto.graph.output.insert(0, helper.make_tensor_value_info("pooled", TensorProto.FLOAT, ["N", 1, 1, 1]))
 
@@ -228,7 +229,7 @@ def weights_behind_another_output_only(proto):
         (one_column, False, "kl", "metric_not_applicable", ["at least 2 classes", "cosine"]),
         (one_column, False, "agreement", "metric_not_applicable", ["at least 2 classes", "cosine"]),
         (classes_first, True, None, "model_invalid", ["batch axis first"]),
-        (weights_behind_another_output_only, False, "cosine", "model_nothing_to_quantize", ["'pooled'", "conv1"]),
+        (weights_behind_a_choice_only, False, "cosine", "model_nothing_to_quantize", ["'pooled'", "conv1"]),
     ],
 )
 def test_outputs_that_nothing_can_be_measured_at(job, model, samples, change, labelled, metric, code, words):

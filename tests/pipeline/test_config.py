@@ -14,9 +14,10 @@ from app.errors import AppError
 from app.schemas.job_request import JobRequest
 from app.schemas.parsing import parse_request
 from pipeline.certificate_config import CertificateConfig
-from pipeline.config import JobConfig, SampleConfig, configure
+from pipeline.config import JobConfig, SampleConfig
+from pipeline.configure import configure
 from pipeline.context import stage_keys
-from pipeline.stage import Machine
+from pipeline.stage import UPLOADS, Machine
 from pipeline.table import TABLE
 from planner.errors import PlannerError
 
@@ -146,14 +147,20 @@ def test_another_budget_changes_the_keys_of_the_plan_and_what_follows():
         return stage_keys(TABLE.needed(config), config, {"model": "m", "dataset": "d"})
 
     before = keys()
+    chosen, searched = {"plan", "certify"}, {"resolve", "plan", "certify"}
+    untouched = {*UPLOADS, "admit", "normalise"}
     for request, changed in (
-        ({"budget": {"max_drop": 0.5}}, {"plan", "certify"}),
-        ({"objective": "bit_operations"}, {"resolve", "plan", "certify"}),
-        ({"layers": {"fc": {"min_bits": 6}}}, {"resolve", "plan", "certify"}),
-        ({"search": {"method": "bisection"}}, {"plan", "certify"}),
-        ({"weights": {"refinement": "none"}}, {"plan", "certify"}),
-        ({"layers": {"fc": {"formats": ["power4/channel"]}}}, set(before) - {"model", "dataset", "admit", "normalise"}),
-        ({"seed": 1}, set(before) - {"model", "dataset", "admit", "normalise"}),
+        # whether a metric can tell a network from one that knows nothing depends on the budget
+        ({"budget": {"max_drop": 0.5}}, {"claims", *chosen}),
+        ({"outputs": {"y": {"metric": "kl"}}}, {"claims", *chosen}),
+        ({"objective": "bit_operations"}, searched),
+        ({"layers": {"fc": {"min_bits": 6}}}, searched),
+        ({"search": {"method": "bisection"}}, chosen),
+        ({"weights": {"refinement": "none"}}, chosen),
+        ({"layers": {"fc": {"formats": ["power4/channel"]}}}, set(before) - untouched - {"reference", "claims"}),
+        # what the outputs weigh decides what damage is, and not how weights are rounded
+        ({"outputs": {"y": {"weight": 2.0}}}, set(before) - untouched - {"reference", "resolve", "calibrate"}),
+        ({"seed": 1}, set(before) - untouched),
     ):
         after = keys(**request)
         assert {name for name in before if before[name] != after[name]} == changed, request

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from pipeline.context import ProgressClock, stage_keys
-from pipeline.stage import JobResult, Stage, Table, digest_of
+from pipeline.stage import UPLOADS, JobResult, Stage, Table, digest_of
 
 
 def _stage(name: str, weight: float = 1.0, reads: tuple[str, ...] = ("model",)) -> Stage:
@@ -90,7 +90,7 @@ def test_a_stage_without_a_slice_has_no_key_and_its_reader_another():
     keys, every = (
         stage_keys(table.needed(config), config, {"model": "m", "dataset": "d"}) for config in (without, Config())
     )
-    assert set(keys) == {"model", "dataset", "a", "c"}
+    assert set(keys) == {*UPLOADS, "a", "c"}
     assert keys["a"] == every["a"]
     assert keys["c"] != every["c"]
 

@@ -10,7 +10,7 @@ import pytest
 from app.schemas.job_request import JobRequest, Search
 from evaluation.intervals import difference_interval
 from evaluation.splits import split
-from pipeline.config import configure
+from pipeline.configure import configure
 from pipeline.context import stage_keys
 from pipeline.stage import Machine
 from pipeline.stages.plan import MOST_LOOKS, SAFER, safety_of, to_certify

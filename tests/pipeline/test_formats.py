@@ -34,16 +34,19 @@ NARROWER, WIDER = "int3/block32", "power5/channel"
 
 @pytest.fixture(scope="module")
 def two_headed() -> onnx.ModelProto:
-    """A layer before the first output, and one before the second alone, which divides into blocks of 32 and 64."""
+    """A layer before an output of floats, and one before a choice alone, which divides into blocks of 32 and 64."""
     shapes = {"main": (4, 128), "aux": (6, 128)}
     return helper.make_model(
         helper.make_graph(
-            [helper.make_node("Gemm", ["x", name], [f"y_{name}"], transB=1, name=name) for name in shapes],
+            [
+                *(helper.make_node("Gemm", ["x", name], [f"y_{name}"], transB=1, name=name) for name in shapes),
+                helper.make_node("ArgMax", ["y_aux"], ["choice"], axis=1, keepdims=0, name="choose"),
+            ],
             "two_headed",
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 128])],
             [
-                helper.make_tensor_value_info(f"y_{name}", TensorProto.FLOAT, ["N", n])
-                for name, (n, _) in shapes.items()
+                helper.make_tensor_value_info("y_main", TensorProto.FLOAT, ["N", 4]),
+                helper.make_tensor_value_info("choice", TensorProto.INT64, ["N"]),
             ],
             [numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in shapes.items()],
         ),

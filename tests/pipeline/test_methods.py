@@ -64,7 +64,8 @@ def test_the_forecast_grows_with_candidates_and_methods(job, model: bytes, sampl
     run = job(model, samples)
     run.run()
     inputs = run.context.workspace.inputs(run.config.resolve.samples)
-    little, much = (forecast_passes(inputs, passes, candidates, 1) for passes, candidates in ((1.0, 6), (1.0, 6000)))
+    loss = inputs.loss(squared_error=False)
+    little, much = (forecast_passes(inputs, loss, 1.0, candidates, 1) for candidates in (6, 6000))
     assert little.seconds > 0
     assert little.memory_bytes < much.memory_bytes
     fewer, more = (forecast_gradients(inputs, passes, 1) for passes in (1.0, 1000.0))

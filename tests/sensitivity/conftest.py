@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from network.graph import Network
-from network.normalise import normalise
+from network.normalise import from_proto, normalise
 
 
 def _network(nodes, initializers, shape, opset=18) -> Network:
@@ -117,3 +117,37 @@ def softmaxed(rng) -> Network:
         {"a": rng.normal(size=(4, 5)), "b": rng.normal(size=(5, 3))},
         (4,),
     )
+
+
+@pytest.fixture
+def detector(rng) -> Network:
+    """Logits of classes, boxes and scores past a sigmoid, at 3 positions: three outputs, one of them integers.
+
+    `classes` `[N, 3, positions]`, `best` `[N, positions]`, `found` `[N, 4 + 2, positions]`: pixels, then scores.
+    """
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["h"], name="a"),
+        helper.make_node("Tanh", ["h"], ["t"], name="tanh"),
+        helper.make_node("MatMul", ["t", "b"], ["z"], name="b"),
+        helper.make_node("Transpose", ["z"], ["classes"], perm=[0, 2, 1], name="classes_last"),
+        helper.make_node("MatMul", ["t", "c"], ["boxes"], name="c"),
+        helper.make_node("MatMul", ["t", "d"], ["s"], name="d"),
+        helper.make_node("Sigmoid", ["s"], ["scores"], name="sigmoid"),
+        helper.make_node("Concat", ["boxes", "scores"], ["both"], axis=2, name="both"),
+        helper.make_node("Transpose", ["both"], ["found"], perm=[0, 2, 1], name="found_last"),
+        helper.make_node("ArgMax", ["classes"], ["best"], axis=1, keepdims=0, name="best"),
+    ]
+    weights = {"a": rng.normal(size=(2, 4)), "b": rng.normal(size=(4, 3)), "c": 40 * rng.normal(size=(4, 4))}
+    weights["d"] = 2 * rng.normal(size=(4, 2))
+    graph = helper.make_graph(
+        nodes,
+        "detector",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 2])],
+        [
+            helper.make_tensor_value_info("classes", TensorProto.FLOAT, ["N", 3, 3]),
+            helper.make_tensor_value_info("best", TensorProto.INT64, ["N", 3]),
+            helper.make_tensor_value_info("found", TensorProto.FLOAT, ["N", 6, 3]),
+        ],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
+    )
+    return from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))

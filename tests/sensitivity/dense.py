@@ -10,17 +10,23 @@ import torch
 
 from network.execution import TorchNetwork
 from network.graph import Network
-from sensitivity.loss import Loss
+from sensitivity.loss import Kind, Loss, Term
+from sensitivity.traces import measured_outputs
+from tests.oracles.interactions.displacement import differentiable_loss
+
+# Of the network `detector`: logits along an inner axis, boxes in pixels, and scores past a sigmoid in the same output.
+DETECTOR_LOSS = Loss(
+    (
+        Term("classes", Kind.KL, weight=2.0, axis=1),
+        Term("found", Kind.SQUARED_ERROR, weight=0.5, axis=1, channels=(0, 4), scales=(30.0, 50.0, 20.0, 40.0)),
+        Term("found", Kind.BERNOULLI_PROBABILITIES, axis=1, channels=(4, 6)),
+    )
+)
 
 
-def torch_loss(loss: Loss, outputs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """The loss as its definition says, differentiable as often as one likes."""
-    if loss is Loss.KL_PROBABILITIES:
-        return (reference * (reference.log() - outputs.log())).sum(-1).mean()
-    if loss is Loss.KL:
-        log_p, log_q = torch.log_softmax(reference, -1), torch.log_softmax(outputs, -1)
-        return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
-    return 0.5 * (outputs - reference).flatten(1).square().sum(1).mean()
+def loss_of(network: Network, loss: Loss | Kind | str) -> Loss:
+    """One term of this kind over the first output; a loss as it is."""
+    return loss if isinstance(loss, Loss) else Loss.of(Kind(loss), network.outputs[0].name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +61,7 @@ def dense_hessian(
         return value
 
     through = {name: lambda value, name=name: record(name, value) for name in values}
-    reference = model.run(tensors, through=through)[0].detach()
+    reference = measured_outputs(model, loss, [x.detach() for x in model.run(tensors, through=through)])
     names = [*weights, *values]
     sizes = [seen[name].numel() for name in names]
 
@@ -63,7 +69,8 @@ def dense_hessian(
         parts = {name: part.view_as(seen[name]) for name, part in zip(names, offset.split(sizes), strict=True)}
         moved = {name: seen[name] + parts[name] for name in weights}
         through = {name: lambda value, name=name: value + parts[name] for name in values}
-        return torch_loss(loss, model.run(tensors, moved, through)[0], reference)
+        outputs = measured_outputs(model, loss, model.run(tensors, moved, through))
+        return differentiable_loss(loss, outputs, reference).mean()
 
     matrix = torch.autograd.functional.hessian(loss_of, torch.zeros(sum(sizes), dtype=torch.float64)).numpy()
     ends = np.cumsum(sizes)

@@ -14,7 +14,8 @@ from network.graph import Network
 from network.normalise import from_proto, normalise
 from sensitivity.cross_layer import CrossLayer, cross_layer
 from sensitivity.estimate import WeightChange
-from sensitivity.loss import Loss, sample_loss
+from sensitivity.loss import Kind, Term
+from tests.sensitivity.dense import loss_of
 
 
 def outputs(network: Network, weights: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
@@ -38,21 +39,21 @@ def perturbed(network: Network, rng: np.random.Generator, size: float, count: in
     }
 
 
-def matrix_of(network, weights, x, loss, **arguments) -> CrossLayer:
+def matrix_of(network, weights, x, kind, **arguments) -> CrossLayer:
     changes = [
         WeightChange(site.name, str(number), site.weight, lambda w=w: w)
         for site in network.sites
         for number, w in enumerate(weights[site.name])
     ]
     arguments = {"threads": 1, "generator": np.random.default_rng(0), **arguments}
-    return cross_layer(network, changes, {"x": x}, loss, **arguments)
+    return cross_layer(network, changes, {"x": x}, loss_of(network, kind), **arguments)
 
 
 def test_more_cores_measure_the_same(convolutions, rng):
     """The last batches have fewer samples than there are cores."""
     x = rng.normal(size=(10, 2, 5, 5)).astype(np.float32)
     weights = perturbed(convolutions, rng, 0.3)
-    one, three = (matrix_of(convolutions, weights, x, Loss.KL, threads=n, batch=4, group=8) for n in (1, 3))
+    one, three = (matrix_of(convolutions, weights, x, Kind.KL, threads=n, batch=4, group=8) for n in (1, 3))
     np.testing.assert_allclose(three.matrix, one.matrix, rtol=1e-4, atol=1e-8)
     np.testing.assert_allclose(three.measured, one.measured, rtol=1e-4, atol=1e-8)
 
@@ -63,7 +64,7 @@ LOGITS = [(name, loss) for name in ("mlp", "convolutions", "tied", "attention") 
 @pytest.mark.parametrize(("name", "loss"), [*LOGITS, ("softmaxed", "kl_probabilities")])
 def test_agrees_with_measured_pairs(name, loss, request, rng):
     """CLADO's measured pairs `L(ij) - L(i) - L(j)` tend to `2 G_ij` as the changes shrink."""
-    network, loss = request.getfixturevalue(name), Loss(loss)
+    network, loss = request.getfixturevalue(name), Kind(loss)
     x = rng.normal(size=(40, *network.inputs[0].shape[1:])).astype(np.float32)
     weights = perturbed(network, rng, 0.003)
     found = matrix_of(network, weights, x, loss)
@@ -71,7 +72,7 @@ def test_agrees_with_measured_pairs(name, loss, request, rng):
     reference = outputs(network, {}, x)
 
     def lost(changed: dict[str, np.ndarray]) -> float:
-        return sample_loss(loss, outputs(network, changed, x), reference).mean()
+        return Term("y", loss).sample_loss(outputs(network, changed, x), reference).mean()
 
     scale = np.sqrt(np.outer(found.damage, found.damage))
     for (i, (site, w)), (j, (other, v)) in itertools.combinations(enumerate(flat), 2):
@@ -100,7 +101,7 @@ def test_is_exact_where_the_output_is_linear_in_all_weights(rng):
     network = normalise(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
     x = rng.normal(size=(30, 4)).astype(np.float32)
     weights = perturbed(network, rng, 0.5)
-    found = matrix_of(network, weights, x, Loss.SQUARED_ERROR)
+    found = matrix_of(network, weights, x, Kind.SQUARED_ERROR)
     errors = [w - network.weight(site.weight) for site in network.sites for w in weights[site.name]]
     changes = [x.astype(np.float64) @ error for error in errors]
     exact = np.array([[0.5 * (p * q).sum() / len(x) for q in changes] for p in changes])
@@ -109,7 +110,7 @@ def test_is_exact_where_the_output_is_linear_in_all_weights(rng):
 
 def test_is_positive_semidefinite(convolutions, rng):
     x = rng.normal(size=(20, 2, 5, 5)).astype(np.float32)
-    found = matrix_of(convolutions, perturbed(convolutions, rng, 0.3, count=4), x, Loss.KL)
+    found = matrix_of(convolutions, perturbed(convolutions, rng, 0.3, count=4), x, Kind.KL)
     values = np.linalg.eigvalsh(found.matrix)
     assert values.min() >= -1e-9 * values.max()
 
@@ -117,8 +118,8 @@ def test_is_positive_semidefinite(convolutions, rng):
 def test_batches_and_groups_do_not_change_it(convolutions, rng):
     x = rng.normal(size=(23, 2, 5, 5)).astype(np.float32)
     weights = perturbed(convolutions, rng, 0.3)
-    whole = matrix_of(convolutions, weights, x, Loss.KL, batch=23)
-    parts = matrix_of(convolutions, weights, x, Loss.KL, batch=4, group=10)
+    whole = matrix_of(convolutions, weights, x, Kind.KL, batch=23)
+    parts = matrix_of(convolutions, weights, x, Kind.KL, batch=4, group=10)
     np.testing.assert_allclose(parts.matrix, whole.matrix, rtol=1e-4, atol=1e-8)
     np.testing.assert_allclose(parts.damage_stderr, whole.damage_stderr, rtol=1e-4)
 
@@ -135,11 +136,11 @@ def test_stored_chunks_are_not_computed_again(convolutions, rng):
             stored[name] = compute()
         return stored[name]
 
-    first = matrix_of(convolutions, weights, x, Loss.KL, checkpoint=checkpoint)
+    first = matrix_of(convolutions, weights, x, Kind.KL, checkpoint=checkpoint)
     assert len(computed) == len(convolutions.sites)
     del stored[computed[1]]  # as if the worker had died there: what lies before is passed over, not run again
     computed.clear()
-    second = matrix_of(convolutions, weights, x, Loss.KL, checkpoint=checkpoint)
+    second = matrix_of(convolutions, weights, x, Kind.KL, checkpoint=checkpoint)
     assert len(computed) == 1
     assert np.array_equal(first.matrix, second.matrix)
 
@@ -153,11 +154,11 @@ def test_the_sketch_is_unbiased_within_the_error_it_states(rng):
     network = wide(rng)
     x = (rng.normal(size=(24, 4)) * np.exp(rng.normal(size=(24, 1)))).astype(np.float32)
     weights = perturbed(network, rng, 0.1, count=2)
-    exact = matrix_of(network, weights, x, Loss.SQUARED_ERROR)
+    exact = matrix_of(network, weights, x, Kind.SQUARED_ERROR)
     assert not exact.sketch_stderr.any()
     assert exact.sketch_error == 0
     runs = [
-        matrix_of(network, weights, x, Loss.SQUARED_ERROR, sketch=16, batch=6, generator=np.random.default_rng(seed))
+        matrix_of(network, weights, x, Kind.SQUARED_ERROR, sketch=16, batch=6, generator=np.random.default_rng(seed))
         for seed in range(150)
     ]
     drawn = np.array([run.matrix for run in runs])
@@ -180,9 +181,9 @@ def test_as_many_outputs_as_the_sketch_keeps_are_not_sketched(rng):
     network = wide(rng)
     x = rng.normal(size=(6, 4)).astype(np.float32)
     weights = perturbed(network, rng, 0.1, count=1)
-    found = matrix_of(network, weights, x, Loss.SQUARED_ERROR, sketch=60)
+    found = matrix_of(network, weights, x, Kind.SQUARED_ERROR, sketch=60)
     assert not found.sketch_stderr.any()
-    assert np.array_equal(found.matrix, matrix_of(network, weights, x, Loss.SQUARED_ERROR, sketch=100).matrix)
+    assert np.array_equal(found.matrix, matrix_of(network, weights, x, Kind.SQUARED_ERROR, sketch=100).matrix)
 
 
 def wide(rng: np.random.Generator) -> Network:
@@ -209,8 +210,8 @@ def test_a_softmax_at_the_end_changes_nothing(mlp, rng):
     past_softmax = from_proto(proto)
     x = 3 * rng.normal(size=(50, 4)).astype(np.float32)
     weights = perturbed(mlp, rng, 0.5)
-    logits = matrix_of(mlp, weights, x, Loss.KL)
-    probabilities = matrix_of(past_softmax, weights, x, Loss.KL_PROBABILITIES)
+    logits = matrix_of(mlp, weights, x, Kind.KL)
+    probabilities = matrix_of(past_softmax, weights, x, Kind.KL_PROBABILITIES)
     np.testing.assert_allclose(probabilities.matrix, logits.matrix, rtol=0.02, atol=1e-3)
     np.testing.assert_allclose(probabilities.measured, logits.measured, rtol=0.02)
 
@@ -224,7 +225,7 @@ def test_masked_classes_are_no_damage(mlp, rng):
     proto.graph.node.append(helper.make_node("Add", ["y", "mask"], ["masked"], name="add_mask"))
     proto.graph.output[0].name = "masked"
     x = rng.normal(size=(20, 4)).astype(np.float32)
-    found = matrix_of(from_proto(proto), perturbed(mlp, rng, 0.3), x, Loss.KL)
+    found = matrix_of(from_proto(proto), perturbed(mlp, rng, 0.3), x, Kind.KL)
     assert np.isfinite(found.matrix).all()
     assert (found.damage > 0).all()
     assert np.isfinite(found.measured).all()
@@ -238,5 +239,5 @@ def test_an_output_made_before_the_cut_is_passed_on(mlp, rng):
     proto.graph.output.append(helper.make_tensor_value_info(features, TensorProto.FLOAT, ["N", 6]))
     x = rng.normal(size=(20, 4)).astype(np.float32)
     weights = perturbed(mlp, rng, 0.3)
-    with_features = matrix_of(from_proto(proto), weights, x, Loss.KL)
-    np.testing.assert_allclose(with_features.matrix, matrix_of(mlp, weights, x, Loss.KL).matrix, rtol=1e-5)
+    with_features = matrix_of(from_proto(proto), weights, x, Kind.KL)
+    np.testing.assert_allclose(with_features.matrix, matrix_of(mlp, weights, x, Kind.KL).matrix, rtol=1e-5)

@@ -16,7 +16,8 @@ from network.normalise import from_proto
 from network.segments import Segment, SegmentedNetwork
 from sensitivity.cross_layer import CrossLayer, cross_layer
 from sensitivity.estimate import ActivationChange, Change, WeightChange
-from sensitivity.loss import Loss, root_times, sample_loss
+from sensitivity.loss import Kind, Term
+from tests.sensitivity.dense import loss_of
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -73,21 +74,22 @@ def exposed(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
     return copy
 
 
-def found_by(network: Network, changes: Sequence[Change], inputs: Arrays, loss: Loss, **arguments) -> CrossLayer:
+def found_by(network: Network, changes: Sequence[Change], inputs: Arrays, kind: Kind, **arguments) -> CrossLayer:
     arguments = {"threads": 1, "generator": np.random.default_rng(0), **arguments}
-    return cross_layer(network, changes, inputs, loss, **arguments)
+    return cross_layer(network, changes, inputs, loss_of(network, kind), **arguments)
 
 
-def agrees_with_whole_graphs(network: Network, changes: Sequence[Change], inputs: Arrays, loss: Loss) -> None:
-    found = found_by(network, changes, inputs, loss, batch=7, group=20)
+def agrees_with_whole_graphs(network: Network, changes: Sequence[Change], inputs: Arrays, kind: Kind) -> None:
+    found = found_by(network, changes, inputs, kind, batch=7, group=20)
     reference = run(network.proto, inputs, network.outputs[0].name)
     outputs = [changed_outputs(network, inputs, change) for change in changes]
-    Z = np.array([root_times(loss, z, reference).ravel() for z in outputs])
+    term = Term("y", kind)
+    Z = np.array([term.root_times(z, reference).ravel() for z in outputs])
     expected = Z @ Z.T / (2 * len(reference))
     assert np.all(np.diag(expected) > 0)
     scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
     assert np.all(np.abs(found.matrix - expected) <= 1e-3 * scale)
-    losses = np.array([sample_loss(loss, z, reference) for z in outputs])
+    losses = np.array([term.sample_loss(z, reference) for z in outputs])
     np.testing.assert_allclose(found.measured, losses.mean(1), rtol=1e-3)
     np.testing.assert_allclose(found.measured_stderr, losses.std(1, ddof=1) / np.sqrt(losses.shape[1]), rtol=1e-3)
 
@@ -104,7 +106,7 @@ def test_every_value_and_every_weight_of_a_network(name, request, rng):
     weights = [perturbed(network, site.weight, rng) for site in network.sites]
     changes = [c for site in range(max(len(values), len(weights))) for c in (*values[site:][:1], *weights[site:][:1])]
     inputs = {"x": rng.normal(size=(33, *network.inputs[0].shape[1:])).astype(np.float32)}
-    agrees_with_whole_graphs(network, changes, inputs, Loss.KL)
+    agrees_with_whole_graphs(network, changes, inputs, Kind.KL)
 
 
 def test_a_site_of_several_values_rounds_each_from_what_reaches_it(attention, rng):
@@ -113,7 +115,7 @@ def test_a_site_of_several_values_rounds_each_from_what_reaches_it(attention, rn
     finer = activation("all", *made[::-1], "x", step=0.1)
     two = activation("two", made[0], made[2])
     inputs = {"x": rng.normal(size=(12, 3, 4)).astype(np.float32)}
-    agrees_with_whole_graphs(attention, [together, two, finer], inputs, Loss.SQUARED_ERROR)
+    agrees_with_whole_graphs(attention, [together, two, finer], inputs, Kind.SQUARED_ERROR)
 
 
 @pytest.fixture
@@ -173,7 +175,7 @@ def test_graphs_that_torch_does_not_run(untorched, rng):
         *(perturbed(network, name, rng) for name in ("W", "inner", "out", "R", "table")),
         activation("both", "gate", "by_time", "t"),
     ]
-    agrees_with_whole_graphs(network, changes, inputs, Loss.KL)
+    agrees_with_whole_graphs(network, changes, inputs, Kind.KL)
 
 
 def test_rows_are_in_the_order_of_the_changes(attention, rng):
@@ -184,8 +186,8 @@ def test_rows_are_in_the_order_of_the_changes(attention, rng):
     ]
     inputs = {"x": rng.normal(size=(12, 3, 4)).astype(np.float32)}
     order = rng.permutation(len(changes))
-    straight = found_by(attention, changes, inputs, Loss.KL)
-    shuffled = found_by(attention, [changes[i] for i in order], inputs, Loss.KL)
+    straight = found_by(attention, changes, inputs, Kind.KL)
+    shuffled = found_by(attention, [changes[i] for i in order], inputs, Kind.KL)
     np.testing.assert_allclose(shuffled.matrix, straight.matrix[np.ix_(order, order)], rtol=1e-12)
     assert np.array_equal(shuffled.measured, straight.measured[order])
     assert np.array_equal(shuffled.measured_stderr, straight.measured_stderr[order])
@@ -210,7 +212,7 @@ def test_what_lies_before_a_site_runs_once(convolutions, rng, monkeypatch):
     monkeypatch.setattr(SegmentedNetwork, "between", spy)
     values = [activation(name, name, step=step) for step in (0.1, 0.2, 0.3) for name in node_outputs(convolutions)]
     weights = [perturbed(convolutions, s.weight, rng, size) for s in convolutions.sites for size in (0.1, 0.2)]
-    found_by(convolutions, values + weights, {"x": rng.normal(size=(8, 2, 5, 5)).astype(np.float32)}, Loss.KL)
+    found_by(convolutions, values + weights, {"x": rng.normal(size=(8, 2, 5, 5)).astype(np.float32)}, Kind.KL)
     spans = sorted(runs)
     assert [start for start, _ in spans] == [0, *(stop for _, stop in spans[:-1])]
 
@@ -226,7 +228,7 @@ def test_progress_rises_to_one_and_chunks_are_one_for_each_group_and_site(convol
         names.append(name)
         return compute()
 
-    found_by(convolutions, changes, inputs, Loss.KL, group=5, check=fractions.append, checkpoint=checkpoint)
+    found_by(convolutions, changes, inputs, Kind.KL, group=5, check=fractions.append, checkpoint=checkpoint)
     assert names == [f"{name}/{part}/64/1" for part in ("0-5", "5-9") for name in made[:3]]
     np.testing.assert_allclose(list(dict.fromkeys(fractions)), np.arange(1, 13) / 12)
 
@@ -239,9 +241,9 @@ def test_stored_chunks_need_no_run(convolutions, rng, monkeypatch):
     def checkpoint(name, compute):
         return stored[name] if name in stored else stored.setdefault(name, compute())
 
-    first = found_by(convolutions, changes, inputs, Loss.KL, checkpoint=checkpoint)
+    first = found_by(convolutions, changes, inputs, Kind.KL, checkpoint=checkpoint)
     monkeypatch.setattr(Segment, "run", None)
-    second = found_by(convolutions, changes, inputs, Loss.KL, checkpoint=checkpoint)
+    second = found_by(convolutions, changes, inputs, Kind.KL, checkpoint=checkpoint)
     assert np.array_equal(first.matrix, second.matrix)
 
 
@@ -258,10 +260,10 @@ def test_stored_chunks_need_no_run(convolutions, rng, monkeypatch):
 )
 def test_changes_that_cannot_be_made_are_refused(changes, message, mlp, rng):
     with pytest.raises(ValueError, match=message):
-        found_by(mlp, changes, {"x": rng.normal(size=(8, 4)).astype(np.float32)}, Loss.KL)
+        found_by(mlp, changes, {"x": rng.normal(size=(8, 4)).astype(np.float32)}, Kind.KL)
 
 
 def test_integers_are_not_rounded(untorched):
     network, inputs = untorched
     with pytest.raises(ValueError, match="'tokens' of site 's' is int64; expected float32"):
-        found_by(network, [activation("s", "tokens")], inputs, Loss.KL)
+        found_by(network, [activation("s", "tokens")], inputs, Kind.KL)

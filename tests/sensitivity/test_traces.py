@@ -9,26 +9,26 @@ import torch
 from network.execution import TorchNetwork
 from network.graph import Network
 from sensitivity.hutchinson import Root, TraceRule, TraceStatus, hutchinson_trace
-from sensitivity.loss import Loss
+from sensitivity.loss import Kind, Loss
 from sensitivity.traces import hessian_traces
-from tests.sensitivity.dense import dense_hessian
+from tests.sensitivity.dense import DETECTOR_LOSS, dense_hessian, loss_of
 
 SAMPLES = 12
 
 
-def dense_mean_traces(network: Network, inputs: np.ndarray, loss: Loss) -> np.ndarray:
+def dense_mean_traces(network: Network, inputs: np.ndarray, loss: Loss | Kind | str) -> np.ndarray:
     """Mean trace of every site's block of the whole Hessian, written down entry by entry."""
     names = [site.weight for site in network.sites]
-    hessian = dense_hessian(network, {"x": inputs.astype(np.float64)}, loss, names)
+    hessian = dense_hessian(network, {"x": inputs.astype(np.float64)}, loss_of(network, loss), names)
     return np.array([hessian.block(name).diagonal().mean() for name in names])
 
 
 LOGITS = [(name, loss) for name in ("mlp", "convolutions", "tied", "attention") for loss in ("kl", "squared_error")]
 
 
-@pytest.mark.parametrize(("name", "loss"), [*LOGITS, ("softmaxed", "kl_probabilities")])
+@pytest.mark.parametrize(("name", "loss"), [*LOGITS, ("softmaxed", "kl_probabilities"), ("detector", DETECTOR_LOSS)])
 def test_traces_match_the_dense_hessian(name, loss, request, rng):
-    network, loss = request.getfixturevalue(name), Loss(loss)
+    network = request.getfixturevalue(name)
     shape = tuple(d for d in network.inputs[0].shape if d is not None)
     x = rng.normal(size=(SAMPLES, *shape)).astype(np.float32)
     exact = dense_mean_traces(network, x, loss)
@@ -37,7 +37,7 @@ def test_traces_match_the_dense_hessian(name, loss, request, rng):
         model,
         [site.weight for site in network.sites],
         {"x": x.astype(np.float64)},
-        loss,
+        loss_of(network, loss),
         torch.Generator().manual_seed(1),
         TraceRule(rtol=0.02, min_probes=400, max_probes=400),
         batch=SAMPLES,
@@ -49,7 +49,7 @@ def test_traces_match_the_dense_hessian(name, loss, request, rng):
 
 def test_the_gauss_newton_traces_of_both_losses_are_not_negative(attention, rng):
     x = rng.normal(size=(SAMPLES, 3, 4)).astype(np.float32)
-    assert np.all(dense_mean_traces(attention, x, Loss.KL) >= 0)
+    assert np.all(dense_mean_traces(attention, x, Kind.KL) >= 0)
 
 
 def test_standard_errors_are_as_large_as_the_errors(mlp, rng):
@@ -59,7 +59,7 @@ def test_standard_errors_are_as_large_as_the_errors(mlp, rng):
     square of 120 roughly normal numbers lies within 0.5 and 1.8 but for one in ten thousand seeds.
     """
     x = rng.normal(size=(SAMPLES, 4)).astype(np.float64)
-    exact = dense_mean_traces(mlp, x, Loss.KL)
+    exact = dense_mean_traces(mlp, x, Kind.KL)
     model = TorchNetwork(mlp, dtype=torch.float64)
     ratios = []
     for seed in range(60):
@@ -67,7 +67,7 @@ def test_standard_errors_are_as_large_as_the_errors(mlp, rng):
             model,
             [site.weight for site in mlp.sites],
             {"x": x},
-            Loss.KL,
+            loss_of(mlp, Kind.KL),
             torch.Generator().manual_seed(seed),
             TraceRule(rtol=0.001, min_probes=30, max_probes=30),
             batch=SAMPLES // 3,
@@ -80,7 +80,9 @@ def test_stops_when_every_site_is_known_well_enough(mlp, rng):
     x = {"x": rng.normal(size=(64, 4)).astype(np.float32)}
     weights = [site.weight for site in mlp.sites]
     rule = TraceRule(rtol=0.2, min_probes=5, max_probes=500)
-    traces = hessian_traces(TorchNetwork(mlp), weights, x, Loss.KL, torch.Generator().manual_seed(0), rule, batch=16)
+    traces = hessian_traces(
+        TorchNetwork(mlp), weights, x, loss_of(mlp, Kind.KL), torch.Generator().manual_seed(0), rule, batch=16
+    )
     assert traces.status is TraceStatus.CONVERGED
     assert 5 <= traces.probes < 500
     assert np.all(traces.trace_stderr <= 0.2 * np.abs(traces.trace_mean))
@@ -90,7 +92,9 @@ def test_says_when_the_probe_budget_ended_first(mlp, rng):
     x = {"x": rng.normal(size=(64, 4)).astype(np.float32)}
     rule = TraceRule(rtol=1e-6, min_probes=2, max_probes=6)
     weights = [site.weight for site in mlp.sites]
-    traces = hessian_traces(TorchNetwork(mlp), weights, x, Loss.KL, torch.Generator().manual_seed(0), rule, batch=16)
+    traces = hessian_traces(
+        TorchNetwork(mlp), weights, x, loss_of(mlp, Kind.KL), torch.Generator().manual_seed(0), rule, batch=16
+    )
     assert traces.status is TraceStatus.PROBE_BUDGET
     assert traces.probes == 6
 
@@ -99,7 +103,7 @@ def test_the_same_seed_gives_the_same_traces(mlp, rng):
     x = {"x": rng.normal(size=(64, 4)).astype(np.float32)}
     weights = [site.weight for site in mlp.sites]
     first, second = (
-        hessian_traces(TorchNetwork(mlp), weights, x, Loss.KL, torch.Generator().manual_seed(3), batch=16)
+        hessian_traces(TorchNetwork(mlp), weights, x, loss_of(mlp, Kind.KL), torch.Generator().manual_seed(3), batch=16)
         for _ in range(2)
     )
     assert np.array_equal(first.trace_mean, second.trace_mean)

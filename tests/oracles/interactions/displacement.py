@@ -17,18 +17,38 @@ from network.execution import TorchNetwork
 from sensitivity.cross_layer import changed_names
 from sensitivity.estimate import Change, Subject, WeightChange
 from sensitivity.estimators.linearisation import MicroBatch, activation_error, weight_error
-from sensitivity.loss import LARGEST_CHANGE, SMALLEST_PROBABILITY, Loss
+from sensitivity.loss import LARGEST_CHANGE, SMALLEST_PROBABILITY, Kind, Loss, Term
+from sensitivity.traces import measured_outputs
 
 Displacements = Mapping[str, Tensor]
 
 
-def differentiable_loss(loss: Loss, outputs: Tensor, float_outputs: Tensor) -> Tensor:
-    """`sensitivity.loss.sample_loss` in torch, `[samples]`, as often differentiable in `outputs` as one likes."""
-    if loss is Loss.SQUARED_ERROR:
-        return 0.5 * (outputs - float_outputs).flatten(1).square().sum(1)
-    if loss is Loss.KL_PROBABILITIES:
-        outputs, float_outputs = (x.clamp_min(SMALLEST_PROBABILITY).log() for x in (outputs, float_outputs))
-    log_p, log_q = torch.log_softmax(float_outputs, -1), torch.log_softmax(outputs, -1)
+def differentiable_loss(loss: Loss, outputs: Mapping[str, Tensor], float_outputs: Mapping[str, Tensor]) -> Tensor:
+    """`Loss.sample_loss` in torch, `[samples]`, as often differentiable in `outputs` as one likes."""
+    parts = [term.weight * _of_term(term, outputs[term.output], float_outputs[term.output]) for term in loss.terms]
+    return torch.stack(parts).sum(0)
+
+
+def _of_term(term: Term, output: Tensor, float_output: Tensor) -> Tensor:
+    z, reference = (x[:, None] if x.dim() == 1 else x for x in (output, float_output))
+    axis = term.axis % z.dim()
+    if term.channels is not None:
+        z, reference = (x.narrow(axis, term.channels[0], term.channels[1] - term.channels[0]) for x in (z, reference))
+    z, reference = (x.transpose(axis, -1) for x in (z, reference))
+    if term.kind is Kind.SQUARED_ERROR:
+        if not term.scales:
+            return 0.5 * (z - reference).flatten(1).square().sum(1)
+        return 0.5 * ((z - reference) / torch.tensor(term.scales, dtype=z.dtype)).flatten(1).square().mean(1)
+    if term.kind in (Kind.BERNOULLI, Kind.BERNOULLI_PROBABILITIES):
+        # a score is a softmax over no and yes
+        if term.kind is Kind.BERNOULLI:
+            pairs = [torch.stack([torch.zeros_like(x), x], -1) for x in (z, reference)]
+        else:
+            pairs = [torch.stack([1 - x, x], -1).clamp_min(SMALLEST_PROBABILITY).log() for x in (z, reference)]
+        z, reference = pairs
+    elif term.kind is Kind.KL_PROBABILITIES:
+        z, reference = (x.clamp_min(SMALLEST_PROBABILITY).log() for x in (z, reference))
+    log_p, log_q = torch.log_softmax(reference, -1), torch.log_softmax(z, -1)
     p = log_p.exp()
     # a class that is masked in both has -inf in both; torch.where keeps its NaN out of the gradients too
     rise = torch.where(p > 0, log_p - log_q, torch.zeros_like(p)).clamp_max(LARGEST_CHANGE)
@@ -53,7 +73,7 @@ class DisplacedNetwork:
         activations = [name for name in names if name not in self._weights]
         with torch.no_grad():
             outputs = network.run(inputs, through={name: partial(record, name) for name in activations})
-        self._float_outputs = outputs[0]
+        self._float_outputs = measured_outputs(network, loss, outputs)
 
     @classmethod
     def of(cls, subject: Subject, batch: MicroBatch, changes: Iterable[Change]) -> DisplacedNetwork:
@@ -72,7 +92,7 @@ class DisplacedNetwork:
         """The loss of every sample `[samples]`; what is not named stays where it is."""
         parameters = {n: self.values[n] + v for n, v in displacements.items() if n in self._weights}
         through = {n: partial(torch.add, v) for n, v in displacements.items() if n not in self._weights}
-        outputs = self._network.run(self._inputs, parameters, through)[0]
+        outputs = measured_outputs(self._network, self._loss, self._network.run(self._inputs, parameters, through))
         return differentiable_loss(self._loss, outputs, self._float_outputs)
 
     def gradients(self, at: Displacements) -> dict[str, Tensor]:
@@ -103,7 +123,7 @@ def inner_product(one: Displacements, other: Displacements) -> float:
 def _gradients(
     total: Tensor, leaves: Displacements, *, create_graph: bool = False, retain_graph: bool | None = None
 ) -> dict[str, Tensor]:
-    if not total.requires_grad:  # no path leads from there to the first output
+    if not total.requires_grad:  # no path leads from there to an output of the loss
         return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
     found = torch.autograd.grad(
         total,

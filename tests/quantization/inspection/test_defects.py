@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType
 
 from quantization.errors import FileNotInspected
 from quantization.inspection.inspection import inspect
-from tests.quantization.inspection.conftest import defects
+from tests.quantization.inspection.conftest import build, defects, draw
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of ONNX Runtime's tools
 
@@ -112,6 +112,56 @@ def test_most_bytes_stay_float(products, dynamic):
     file = dynamic(products, nodes_to_exclude=["m1"])
     assert defects(inspect(products, file)) == [("stays_float", "m1.weight")]
     assert inspect(products, file).float_share == pytest.approx(0.8, abs=0.05)
+
+
+def test_one_of_two_uses_of_a_tied_weight():
+    """The table that is looked up is right, its transpose that makes the logits is not."""
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["h"], "gather"),
+        helper.make_node("Transpose", ["table"], ["turned"], "turn", perm=[1, 0]),
+        helper.make_node("MatMul", ["h", "turned"], ["y"], "logits"),
+    ]
+    model = build(nodes, {"ids": []}, {"table": draw(64, 32)}, ["y"])
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    file = onnx.ModelProto.FromString(model.SerializeToString())
+    codes = np.clip(np.rint(draw(64, 32) / 0.03), -127, 127).astype(np.int8)
+    for name, values in {
+        "codes": codes,
+        "turned_codes": codes.T,
+        "scale": np.float32(0.03),
+        "wide": np.float32(0.06),
+    }.items():
+        file.graph.initializer.append(
+            numpy_helper.from_array(np.ascontiguousarray(values).reshape(np.shape(values)), name)
+        )
+    del file.graph.initializer[0], file.graph.node[1]
+    dequantized = [
+        helper.make_node("DequantizeLinear", ["codes", "scale"], ["table"], "dq"),
+        helper.make_node("DequantizeLinear", ["turned_codes", "wide"], ["turned"], "dq_turned"),
+    ]
+    rest = list(file.graph.node)
+    del file.graph.node[:]
+    file.graph.node.extend([*dequantized, *rest])
+    inspection = inspect(model, file)
+    assert [w.closeness.multiple for w in inspection.weights] == [
+        pytest.approx(1, abs=0.02),
+        pytest.approx(2, abs=0.04),
+    ]
+    assert defects(inspection) == [("scale_wrong", "table")]
+
+
+@pytest.mark.parametrize("taken_back", [True, False])
+def test_channels_rescaled_between_layers(products, dynamic, taken_back):
+    """Cross-layer equalization leaves the network what it was; a layer rescaled by itself does not."""
+    scale = np.exp(draw(64, seed=9))
+    changes = {"m1.weight": scale, "m1.bias": scale, "m2.weight": 1 / scale[:, None] if taken_back else np.float32(1)}
+    file = onnx.ModelProto.FromString(products.SerializeToString())
+    for tensor in file.graph.initializer:
+        values = numpy_helper.to_array(tensor) * changes.get(tensor.name, np.float32(1))
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    inspection = inspect(products, dynamic(file, per_channel=True))
+    assert [weight.is_equalized for weight in inspection.weights] == [taken_back, taken_back]
+    assert (defects(inspection) == []) == taken_back
 
 
 def test_nothing_is_quantized(products):

@@ -29,8 +29,7 @@ from sensitivity.estimators.hawq_v2 import hawq_v2
 from sensitivity.estimators.m_fac import m_fac
 from sensitivity.estimators.q_bert import q_bert
 from sensitivity.hutchinson import TraceRule
-from sensitivity.loss import Loss
-from tests.sensitivity.dense import DenseHessian, dense_hessian
+from tests.sensitivity.dense import DETECTOR_LOSS, DenseHessian, dense_hessian, loss_of
 
 SAMPLES = 6
 REPEATS = 60
@@ -45,6 +44,7 @@ CASES = {
     "sequence": ("squared_error", [("t",), ("r",)]),
     "tokens": ("kl", [("h",), ("m",), ("e", "p")]),
     "transposed": ("kl", [("t",)]),
+    "detector": (DETECTOR_LOSS, [("t",), ("classes", "boxes")]),
 }
 
 
@@ -71,7 +71,9 @@ class Case:
             tensors = {value: functools.partial(rounded, 0.1 + 0.1 * i) for i, value in enumerate(names)}
             changes.append(ActivationChange("/".join(names), "f", tensors))
         self.network = network
-        self.subject = Subject(TorchNetwork(network, dtype=torch.float64), tuple(changes), self.inputs, Loss(loss))
+        self.subject = Subject(
+            TorchNetwork(network, dtype=torch.float64), tuple(changes), self.inputs, loss_of(network, loss)
+        )
         self.weights = [site.weight for site in network.sites]
         self.values = sorted({value for names in activations for value in names})
 

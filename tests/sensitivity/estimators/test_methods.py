@@ -18,7 +18,7 @@ from sensitivity.estimate import ActivationChange, Estimate, Subject, Unit, Weig
 from sensitivity.estimators import METHODS
 from sensitivity.estimators.noise import noise
 from sensitivity.estimators.quantization_error import quantization_error
-from sensitivity.loss import Loss
+from sensitivity.loss import Kind, Loss
 from tests.sensitivity.dense import dense_hessian
 
 ONLY_WEIGHTS = {"hawq", "q_bert"}
@@ -38,7 +38,9 @@ def weight_change(network: Network, name: str, size: float = 0.1) -> WeightChang
 def subject_of(network: Network, samples: int = 24, **changed) -> Subject:
     changes = (weight_change(network, "a"), ActivationChange("t", "f", {"t": rounded}), weight_change(network, "b"))
     inputs = {"x": np.random.default_rng(0).normal(size=(samples, 4)).astype(np.float32)}
-    return Subject(TorchNetwork(network), **{"changes": changes, "inputs": inputs, "loss": Loss.KL, **changed})
+    return Subject(
+        TorchNetwork(network), **{"changes": changes, "inputs": inputs, "loss": Loss.of(Kind.KL, "y"), **changed}
+    )
 
 
 @pytest.fixture(params=list(METHODS))
@@ -186,9 +188,9 @@ def test_noise_on_a_quadratic_is_half_the_mean_trace_times_the_error():
     nodes = [helper.make_node("MatMul", ["x", "a"], ["t"]), helper.make_node("MatMul", ["t", "b"], ["y"])]
     network = build(nodes, {"a": rng.normal(size=(4, 3)), "b": rng.normal(size=(3, 3))})
     few = rng.normal(size=(5, 4)).astype(np.float32)
-    subject = subject_of(network, inputs={"x": np.tile(few, (200, 1))}, loss=Loss.SQUARED_ERROR, batch=5)
+    subject = subject_of(network, inputs={"x": np.tile(few, (200, 1))}, loss=Loss.of(Kind.SQUARED_ERROR, "y"), batch=5)
     estimate = noise(subject)
-    hessian = dense_hessian(network, {"x": few.astype(np.float64)}, Loss.SQUARED_ERROR, ["a", "b"], ["t"])
+    hessian = dense_hessian(network, {"x": few.astype(np.float64)}, Loss.of(Kind.SQUARED_ERROR, "y"), ["a", "b"], ["t"])
     errors = {name: weight_change(network, name).values() - network.weight(name) for name in "ab"}
     values = hessian.floats["t"].astype(np.float32)
     errors["t"] = rounded(values) - values

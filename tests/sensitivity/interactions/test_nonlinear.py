@@ -10,14 +10,14 @@ import torch
 from network.execution import TorchNetwork
 from network.normalise import from_proto
 from sensitivity.estimate import ActivationChange
-from sensitivity.loss import Loss, sample_loss
+from sensitivity.loss import Kind, Loss
 from sensitivity.plan_losses import MeasuredPlans
 from tests.oracles.interactions.displacement import differentiable_loss
 from tests.oracles.interactions.pairs import pairs
 from tests.oracles.interactions.path_integral import path_integral
 from tests.oracles.interactions.products import products
 from tests.oracles.interactions.row_sums import row_sums
-from tests.sensitivity.dense import torch_loss
+from tests.sensitivity.dense import loss_of
 
 NETWORKS = ["mlp", "convolutions", "tied", "attention", "embedding"]
 LOGITS = [(name, loss) for name in NETWORKS for loss in ("kl", "squared_error")]
@@ -31,12 +31,12 @@ def dense_interactions(network, changes, x: np.ndarray, loss: Loss) -> np.ndarra
     sizes = [model.parameters[name].numel() for name in names]
     flat = torch.cat([model.parameters[name].detach().flatten() for name in names])
     tensor = torch.from_numpy(x)
-    reference = model.run({"x": tensor})[0].detach()
+    reference = {"y": model.run({"x": tensor})[0].detach()}
 
     def loss_of(vector: torch.Tensor) -> torch.Tensor:
         parts = zip(names, vector.split(sizes), strict=True)
         changed = {name: part.view(model.parameters[name].shape) for name, part in parts}
-        return torch_loss(loss, model.run({"x": tensor}, changed)[0], reference)
+        return differentiable_loss(loss, {"y": model.run({"x": tensor}, changed)[0]}, reference).mean()
 
     hessian = torch.autograd.functional.hessian(loss_of, flat).numpy()
     errors = np.zeros((len(changes), len(flat)))
@@ -49,7 +49,7 @@ def dense_interactions(network, changes, x: np.ndarray, loss: Loss) -> np.ndarra
 
 @pytest.mark.parametrize(("name", "loss"), CASES)
 def test_products_and_row_sums_match_the_dense_hessian(name, loss, request, perturbations, samples_of, subject_of):
-    network, loss = request.getfixturevalue(name), Loss(loss)
+    network, loss = request.getfixturevalue(name), loss_of(request.getfixturevalue(name), loss)
     inputs, changes = samples_of(network, 12), perturbations(network, 0.3)
     exact = dense_interactions(network, changes, inputs["x"], loss)
     subject = subject_of(network, changes, inputs, loss, batch=5)
@@ -66,8 +66,8 @@ def test_measured_pairs_tend_to_the_products(name, request, perturbations, sampl
     """CLADO's difference of losses, small changes, float32: within a tenth of what the two could share at most."""
     network = request.getfixturevalue(name)
     inputs, changes = samples_of(network, 12), perturbations(network, 0.003, count=1)
-    found = products(subject_of(network, changes, inputs, Loss.KL))
-    measured = pairs(network, changes, inputs, Loss.KL)
+    found = products(subject_of(network, changes, inputs, loss_of(network, Kind.KL)))
+    measured = pairs(network, changes, inputs, loss_of(network, Kind.KL))
     scale = np.sqrt(np.outer(found.damage, found.damage))
     assert np.all(np.abs(measured.matrix - found.matrix) <= 0.1 * scale)
 
@@ -83,8 +83,8 @@ def test_the_shares_of_the_path_sum_to_the_measured_damage(name, request, pertur
     values = [node.output[0] for node in network.proto.graph.node if node.op_type in ("Tanh", "Sigmoid", "Softmax")]
     changes = (*perturbations(network, 0.4, count=1), *(rounded(value, 0.25) for value in values))
     inputs, plan = samples_of(network, 12), range(len(changes))
-    measured = MeasuredPlans(network, changes, inputs, Loss.KL, batch=5).losses(plan)
-    subject = subject_of(network, changes, inputs, Loss.KL, batch=4)
+    measured = MeasuredPlans(network, changes, inputs, loss_of(network, Kind.KL), batch=5).losses(plan)
+    subject = subject_of(network, changes, inputs, loss_of(network, Kind.KL), batch=4)
     found = {points: path_integral(subject, plan, points) for points in (2, 8, 32)}
     for integral in found.values():
         assert integral.damage == pytest.approx(measured.mean(), rel=1e-4)
@@ -101,11 +101,11 @@ def test_standard_errors_are_as_large_as_the_errors(mlp, perturbations, samples_
     within 0.7 and 2.6 but for about one in a thousand seeds.
     """
     changes, population = perturbations(mlp, 0.2, count=1), samples_of(mlp, 1000)
-    truth = products(subject_of(mlp, changes, population, Loss.KL, batch=250)).matrix
+    truth = products(subject_of(mlp, changes, population, loss_of(mlp, Kind.KL), batch=250)).matrix
     ratios = []
     for draw in range(40):
         part = {"x": population["x"][draw * 24 : (draw + 1) * 24]}
-        found = products(subject_of(mlp, changes, part, Loss.KL, batch=3))
+        found = products(subject_of(mlp, changes, part, loss_of(mlp, Kind.KL), batch=3))
         ratios.append((found.matrix - truth) / found.stderr)
     assert 0.7 < np.square(ratios).mean() < 2.6
 
@@ -116,26 +116,16 @@ def test_a_single_batch_has_no_standard_error(tied, perturbations, samples_of, s
     fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 6
     network = from_proto(fixed)
     inputs, changes = samples_of(tied, 6), perturbations(network, 0.1, count=1)
-    found = products(subject_of(network, changes, inputs, Loss.KL, batch=6))
+    found = products(subject_of(network, changes, inputs, loss_of(network, Kind.KL), batch=6))
     assert np.isinf(found.stderr).all()
     assert np.isfinite(found.matrix).all()
-
-
-@pytest.mark.parametrize("loss", Loss)
-@pytest.mark.parametrize("shape", [(5, 4), (5, 3, 4)])
-def test_the_differentiable_loss_is_the_loss(loss, shape, rng):
-    outputs, reference = rng.normal(size=(2, *shape))
-    if loss is Loss.KL_PROBABILITIES:
-        outputs, reference = (np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in (outputs, reference))
-    found = differentiable_loss(loss, torch.from_numpy(outputs), torch.from_numpy(reference))
-    np.testing.assert_allclose(found.numpy(), sample_loss(loss, outputs, reference), rtol=1e-12)
 
 
 def test_a_masked_class_leaves_the_derivatives_finite(rng):
     reference = torch.from_numpy(rng.normal(size=(3, 4)))
     reference[:, 1] = -torch.inf
     outputs = (reference + 0.1).requires_grad_()
-    total = differentiable_loss(Loss.KL, outputs, reference).sum()
+    total = differentiable_loss(Loss.of(Kind.KL, "y"), {"y": outputs}, {"y": reference}).sum()
     (gradient,) = torch.autograd.grad(total, outputs, create_graph=True)
     (product,) = torch.autograd.grad(gradient[:, [0, 2]].sum(), outputs)
     assert torch.isfinite(gradient).all()

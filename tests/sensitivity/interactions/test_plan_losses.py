@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sensitivity.loss import Loss
+from sensitivity.loss import Kind, Loss
 from sensitivity.plan_losses import MeasuredPlans
+
+LOSS = Loss.of(Kind.KL, "y")
 
 
 def test_the_first_samples_lose_what_they_lose_among_all(mlp, perturbations, samples_of):
     changes = perturbations(mlp, 0.2, count=1)
-    measured = MeasuredPlans(mlp, changes, samples_of(mlp, 12), Loss.KL, batch=5)
+    measured = MeasuredPlans(mlp, changes, samples_of(mlp, 12), LOSS, batch=5)
     plan = range(len(changes))
     whole = measured.losses(plan)
     assert whole.shape == (12,)
@@ -21,7 +23,7 @@ def test_the_first_samples_lose_what_they_lose_among_all(mlp, perturbations, sam
 
 def test_more_cores_change_no_loss_and_no_whole_batch(mlp, perturbations, samples_of):
     changes, inputs = perturbations(mlp, 0.2, count=1), samples_of(mlp, 12)
-    one, three = (MeasuredPlans(mlp, changes, inputs, Loss.KL, threads=threads, batch=5) for threads in (1, 3))
+    one, three = (MeasuredPlans(mlp, changes, inputs, LOSS, threads=threads, batch=5) for threads in (1, 3))
     plan = range(len(changes))
     np.testing.assert_allclose(three.losses(plan), one.losses(plan), rtol=1e-4, atol=1e-9)
     assert len(three.losses(plan, 6)) == 10
@@ -41,7 +43,7 @@ def test_check_is_called_after_every_batch(mlp, perturbations, samples_of):
         if calls == 5:
             raise Cancelled
 
-    measured = MeasuredPlans(mlp, perturbations(mlp, 0.2, count=1), samples_of(mlp, 12), Loss.KL, batch=5, check=check)
+    measured = MeasuredPlans(mlp, perturbations(mlp, 0.2, count=1), samples_of(mlp, 12), LOSS, batch=5, check=check)
     assert calls == 3
     with pytest.raises(Cancelled):
         measured.losses([0])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sensitivity.cross_layer import cross_layer
-from sensitivity.loss import Loss
+from sensitivity.loss import Kind, Loss
 from sensitivity.plan_losses import MeasuredPlans
 from sensitivity.prediction import augmented
 from tests.oracles.interactions.pairs import pairs
@@ -14,13 +14,15 @@ from tests.oracles.interactions.path_integral import path_integral
 from tests.oracles.interactions.products import products
 from tests.oracles.interactions.row_sums import row_sums
 
+LOSS = Loss.of(Kind.SQUARED_ERROR, "y")
+
 PLANS = [(0, 2, 4), (1, 3, 5), (5, 0, 3), (2,), (4, 1)]
 
 
 @pytest.fixture
 def subject(quadratic, subject_of):
     network, changes, inputs = quadratic
-    return subject_of(network, changes, inputs, Loss.SQUARED_ERROR, batch=5)
+    return subject_of(network, changes, inputs, LOSS, batch=5)
 
 
 def of_different_sites(changes) -> np.ndarray:
@@ -30,7 +32,7 @@ def of_different_sites(changes) -> np.ndarray:
 
 def test_products_are_the_measured_pairs(quadratic, subject):
     network, changes, inputs = quadratic
-    measured = pairs(network, changes, inputs, Loss.SQUARED_ERROR)
+    measured = pairs(network, changes, inputs, LOSS)
     found = products(subject)
     apart = of_different_sites(changes)
     np.testing.assert_allclose(found.matrix[apart], measured.matrix[apart], rtol=1e-12, atol=1e-13)
@@ -42,7 +44,7 @@ def test_products_are_the_measured_pairs(quadratic, subject):
 def test_products_are_twice_the_cross_layer_matrix(quadratic, subject):
     network, changes, inputs = quadratic
     generator = np.random.default_rng(0)
-    found = cross_layer(network, changes, inputs, Loss.SQUARED_ERROR, threads=1, generator=generator)
+    found = cross_layer(network, changes, inputs, LOSS, threads=1, generator=generator)
     np.testing.assert_allclose(products(subject).matrix, 2 * found.matrix, rtol=1e-12, atol=1e-13)
 
 
@@ -68,17 +70,17 @@ def test_the_path_integral_is_the_row_sums(plan, points, subject):
 def test_the_augmented_prediction_is_the_measured_damage(plan, quadratic, subject):
     network, changes, inputs = quadratic
     interactions = products(subject)
-    measured = MeasuredPlans(network, changes, inputs, Loss.SQUARED_ERROR).losses(plan).mean()
+    measured = MeasuredPlans(network, changes, inputs, LOSS).losses(plan).mean()
     predicted = augmented(interactions.damage, interactions.matrix / 2).damages(np.array([plan]))
     assert predicted == pytest.approx([measured], rel=1e-12)
 
 
 def test_batches_do_not_change_the_means(quadratic, subject_of):
     network, changes, inputs = quadratic
-    small, large = (subject_of(network, changes, inputs, Loss.SQUARED_ERROR, batch=size) for size in (1, 2))
+    small, large = (subject_of(network, changes, inputs, LOSS, batch=size) for size in (1, 2))
     np.testing.assert_allclose(products(small).matrix, products(large).matrix, rtol=1e-12, atol=1e-13)
     # of single samples the standard error over batches is the one over samples
-    oracle = pairs(network, changes, inputs, Loss.SQUARED_ERROR)
+    oracle = pairs(network, changes, inputs, LOSS)
     apart = of_different_sites(changes)
     np.testing.assert_allclose(products(small).stderr[apart], oracle.stderr[apart], rtol=1e-9)
 
@@ -87,11 +89,11 @@ def test_progress_ends_at_one(quadratic, subject_of):
     network, changes, inputs = quadratic
     for method in (products, lambda s: row_sums(s, (0, 2)), lambda s: path_integral(s, (0, 2))):
         fractions: list[float] = []
-        method(subject_of(network, changes, inputs, Loss.SQUARED_ERROR, check=fractions.append))
+        method(subject_of(network, changes, inputs, LOSS, check=fractions.append))
         assert fractions == sorted(fractions)
         assert fractions[-1] == pytest.approx(1)
     fractions = []
-    pairs(network, changes, inputs, Loss.SQUARED_ERROR, check=fractions.append)
+    pairs(network, changes, inputs, LOSS, check=fractions.append)
     assert fractions[-1] == pytest.approx(1)
 
 

@@ -1,0 +1,119 @@
+"""Normalisation that changes nothing: what is rewritten is proved (`network.proof`), and undone where it fails.
+
+First everything is tried: the newest opset, constants folded, rules applied. Where an output changes, the rules are
+left out, then the folding too; then the same at older opsets, down to the file's own: operators of the newest opset may
+mean something else (pooling with `ceil_mode`) or have no kernel in ONNX Runtime (RoiAlign). What stands undone is
+written into the network, for the report.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx
+
+from network.errors import ModelInvalid, NotReproduced
+from network.folding import Folding
+from network.graph import Network
+from network.normalise import normalise
+from network.onnx_graph import label, opset_of, own_inputs, shape_of
+from network.opset import OLDEST_OPSET, TARGET_OPSET
+from network.proof import Arrays, Feed, Reference, feeds, first_change
+
+MARK = "bitbudget.undone"
+"""The metadata that says what was not rewritten; a network that was rewritten as usual has none."""
+
+_WIDELY_RUN_OPSET = 21
+"""The last before most operators got another version, which ONNX Runtime has no kernels for in some; with int4."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """How a network was normalised other than usual: at which opset, with how much folding, and why."""
+
+    opset: int
+    folding: Folding
+    why: str
+
+
+def faithful(
+    uploaded: bytes,
+    model: onnx.ModelProto,
+    samples: Arrays,
+    input_shapes: Mapping[str, tuple[int, ...]],
+    threads: int = 1,
+) -> Network:
+    """The normalised network, proved to have the outputs of the uploaded file.
+
+    Args:
+        uploaded: the file as it came.
+        model: what `admit` returned of it.
+        samples: an array for each graph input, `[samples, ...]`.
+        input_shapes: of one sample, by graph input.
+        threads: of ONNX Runtime.
+
+    Raises:
+        NotReproduced: the outputs change however little is rewritten.
+        ModelInvalid: ONNX Runtime does not run the uploaded file, or its opset has no newer form.
+        ShapesNotFixed, NothingToQuantize: see `network.normalise.normalise`.
+    """
+    batches = {value.name: (shape_of(value) or (None,))[0] or None for value in own_inputs(model.graph)}
+    given = feeds(samples, batches)
+    reference: Reference | None = None
+    reasons: list[str] = []
+    network: Network | None = None
+    refused: ModelInvalid | None = None
+    for opset, folding in _ladder(opset_of(model)):
+        try:
+            network = normalise(model, input_shapes, opset, converted=opset, folding=folding)
+        except ModelInvalid as error:
+            reasons.append(str(error))
+            refused = refused or error
+            continue
+        reference = reference or Reference(uploaded, given, threads)
+        why = reference.difference(network.proto.SerializeToString())
+        if why is None:
+            _mark(network, Undone(opset, folding, reasons[0]) if reasons else None)
+            return network
+        reasons.append(why)
+    if network is None and refused is not None:
+        raise refused
+    raise NotReproduced(_text(model, network, given[0], reasons[0], threads))
+
+
+def undone(network: Network) -> Undone | None:
+    """What was not rewritten of a network that `faithful` made; None where everything was, as usual."""
+    for entry in network.proto.metadata_props:
+        if entry.key == MARK:
+            said = json.loads(entry.value)
+            return Undone(said["opset"], Folding[said["folding"]], said["why"])
+    return None
+
+
+def _ladder(own: int) -> Iterator[tuple[int, Folding]]:
+    older = (own,) if own > _WIDELY_RUN_OPSET else (_WIDELY_RUN_OPSET, max(own, OLDEST_OPSET))
+    for opset in dict.fromkeys((TARGET_OPSET, *older)):
+        for folding in sorted(Folding, reverse=True):
+            yield opset, folding
+
+
+def _mark(network: Network, what: Undone | None) -> None:
+    """In place of what the uploaded file may say of itself."""
+    entries = network.proto.metadata_props
+    for entry in [entry for entry in entries if entry.key == MARK]:
+        entries.remove(entry)
+    if what is not None:
+        said = {"opset": what.opset, "folding": what.folding.name, "why": what.why}
+        entries.add(key=MARK, value=json.dumps(said, sort_keys=True))
+
+
+def _text(model: onnx.ModelProto, network: Network | None, feed: Feed, why: str, threads: int) -> str:
+    """Of the last network that was tried, in which the least is rewritten."""
+    node = first_change(model, network.proto, feed, threads) if network is not None else None
+    where = f"; the first node whose values change is {label(node)!r} ({node.op_type})" if node is not None else ""
+    return (
+        f"the network cannot be brought to a newer opset without changing its outputs: {why}{where}. Export it in "
+        f"another way, or with opset {TARGET_OPSET}"
+    )

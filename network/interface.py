@@ -1,0 +1,112 @@
+"""The interface of a file: names, order, types and axes of its inputs and outputs, which a delivered file has again.
+
+While a network is normalised every free axis has a symbol of its own, whatever the file calls it: two axes of one name
+need not have one length in every run, and rules that fold shapes take equal names for equal lengths. The batch axis,
+the first of every input, is one symbol for all inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from network.errors import ShapesNotFixed
+
+BATCH_AXIS = "N"
+"""What a free batch axis is called that the file gives no name."""
+
+_Dimension = onnx.TensorShapeProto.Dimension
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Inputs and outputs as the file declares them; `free`: axes besides the batch axis have no fixed length."""
+
+    inputs: tuple[onnx.ValueInfoProto, ...]
+    outputs: tuple[onnx.ValueInfoProto, ...]
+    free: bool
+
+    @classmethod
+    def of(cls, graph: onnx.GraphProto, sample_shapes: Mapping[str, Sequence[int]]) -> Interface:
+        """That of a graph whose initializers are no inputs.
+
+        Args:
+            graph: not changed.
+            sample_shapes: by input name the shape of one sample, without the batch axis.
+
+        Raises:
+            ShapesNotFixed: a free axis besides the batch axis is none of `sample_shapes`, or an input has no axis.
+        """
+        free = [_has_free_axes(value, sample_shapes.get(value.name)) for value in graph.input]
+        return cls(tuple(map(_copy, graph.input)), tuple(map(_copy, graph.output)), any(free))
+
+    def open(self, graph: onnx.GraphProto) -> None:
+        """Give the free axes of `graph`, whose interface this is, symbols of their own.
+
+        Where axes besides the batch axis are free, the axes that the file declares of its outputs are dropped: they are
+        claims, and not needed to fold.
+        """
+        for value in graph.input:
+            for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+                if not _is_fixed(dim):
+                    _name(dim, BATCH_AXIS if axis == 0 else f"{value.name}.shape[{axis}]")
+        if self.free:
+            for value in graph.output:
+                value.type.tensor_type.ClearField("shape")
+
+    def restore(self, graph: onnx.GraphProto) -> None:
+        """Give the inputs and outputs of `graph` the axes that the file declares.
+
+        A free axis that it writes as 0 or -1 has no name afterwards, or as the first of an input `BATCH_AXIS`; a shape
+        that it does not declare stays as it is, but for the symbols of `open`.
+        """
+        names = {dim.dim_param for value in self.inputs for dim in value.type.tensor_type.shape.dim}
+        batch = next(name for name in _numbered(BATCH_AXIS) if name not in names)
+        for value, declared in zip(graph.input, self.inputs, strict=True):
+            dims = value.type.tensor_type.shape.dim
+            for axis, (dim, own) in enumerate(zip(dims, declared.type.tensor_type.shape.dim, strict=True)):
+                if not _is_fixed(own):
+                    _name(dim, own.dim_param or (batch if axis == 0 else ""))
+        for value, declared in zip(graph.output, self.outputs, strict=True):
+            own_type = declared.type.tensor_type
+            if own_type.HasField("shape"):
+                value.type.tensor_type.shape.CopyFrom(own_type.shape)
+            elif self.free:
+                value.type.tensor_type.ClearField("shape")
+
+
+def _has_free_axes(value: onnx.ValueInfoProto, sample_shape: Sequence[int] | None) -> bool:
+    dims = value.type.tensor_type.shape.dim
+    if not dims:
+        raise ShapesNotFixed(
+            f"input {value.name!r} has no shape or is a scalar; expected a batch axis first: export it with its shape"
+        )
+    free = [axis for axis, dim in enumerate(dims) if axis and not _is_fixed(dim)]
+    if free and (sample_shape is None or len(sample_shape) != len(dims) - 1):
+        raise ShapesNotFixed(
+            f"axis {free[0]} of input {value.name!r} is dynamic ({dims[free[0]].dim_param or 'unnamed'}) and no data "
+            f"fixes it; add a dataset with an array {value.name!r}, or export the model with this axis fixed"
+        )
+    return bool(free)
+
+
+def _is_fixed(dim: _Dimension) -> bool:
+    return bool(dim.HasField("dim_value") and dim.dim_value > 0)  # some exporters write a free axis as 0 or -1
+
+
+def _name(dim: _Dimension, name: str) -> None:
+    dim.Clear()
+    if name:
+        dim.dim_param = name
+
+
+def _numbered(name: str) -> Sequence[str]:
+    return [name, *(f"{name}_{number}" for number in range(2, 100))]
+
+
+def _copy(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    copy = onnx.ValueInfoProto()
+    copy.CopyFrom(value)
+    return copy

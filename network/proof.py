@@ -1,0 +1,291 @@
+"""The proof that a rewritten network is the uploaded one: both run in ONNX Runtime, and every output is compared.
+
+The uploaded file runs as it is, on a few samples and on edge samples: zeros, the smallest and the largest value that
+the samples hold. Names, order and element types of inputs and outputs have to be the same, and so has the shape of
+every output, where it is NaN or infinite, and its values up to rounding. How much rounding a network makes of itself is
+measured: the uploaded file runs again without graph optimisation, and on samples changed in their last digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from network.errors import ModelInvalid
+from network.runtime import runtime_errors, session_of
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+TOLERANCE = 1e-4
+"""Of a value and of the root mean square around it: rounding of float32, which no wrong operator stays below."""
+TOLERANCE_HALF = 2e-2
+FLOOR = 1e-7
+"""Of the largest value of an output: what nothing looks below."""
+OF_OWN_ROUNDING = 30
+"""Times what the uploaded file's own rounding makes."""
+MOST_ROUNDING = 2e-2
+"""Of a value and the root mean square of its output: what no rounding excuses."""
+FLIPPED_SHARE = 1e-3
+"""Of the integers and booleans of an output: rounding may flip the position of a maximum, or a threshold."""
+
+LAST_DIGITS = 2.0**-21
+_SAMPLES_AT_ONCE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What goes into a network once; `name` completes "on ...". The network may fail on an `edge`."""
+
+    name: str
+    arrays: Arrays
+    edge: bool = False
+
+
+def feeds(samples: Arrays, batches: Mapping[str, int | None]) -> list[Feed]:
+    """What to compare on.
+
+    Args:
+        samples: an array for each graph input, `[samples, ...]`.
+        batches: the length of the first axis of each graph input, None where it is free.
+    """
+    count = len(next(iter(samples.values())))
+    fixed = any(size is not None for size in batches.values())
+    sizes = [1] if fixed else [1, min(_SAMPLES_AT_ONCE, count)]
+    real = [
+        Feed(
+            "the first sample" if size == 1 else "some samples",
+            {name: array[np.arange(size * (batches.get(name) or 1)) % count] for name, array in samples.items()},
+        )
+        for size in dict.fromkeys(sizes)
+    ]
+    shapes = real[0].arrays
+    low = {name: array.min() for name, array in samples.items()}
+    high = {name: array.max() for name, array in samples.items()}
+    # zero where an integer may not be zero is its smallest value: an index or a length
+    zero = {n: array.dtype.type(0) if array.dtype.kind == "f" else low[n] for n, array in samples.items()}
+    zero |= {n: low[n].dtype.type(0) for n in low if low[n] <= 0 <= high[n]}
+    edges = {"zeros": zero, "the smallest values of the samples": low, "the largest values of the samples": high}
+    return real + [
+        Feed(name, {n: np.full_like(shapes[n], values[n]) for n in shapes}, edge=True) for name, values in edges.items()
+    ]
+
+
+class Reference:
+    """The uploaded file, with what it gives.
+
+    Args:
+        uploaded: its bytes.
+        given: what it is fed; an edge on which it fails is left out.
+        threads: of ONNX Runtime.
+
+    Raises:
+        ModelInvalid: ONNX Runtime does not load it, or does not run it on the samples.
+        ModelTooLarge: that takes more memory than this process may use.
+    """
+
+    def __init__(self, uploaded: bytes, given: Sequence[Feed], threads: int) -> None:
+        self._threads = threads
+        self._expected: list[tuple[Feed, list[list[NDArray[Any]]]]] = []
+        session = _session(uploaded, threads, True)
+        self._interface = _interface(session)
+        for feed in given:
+            try:
+                self._expected.append((feed, [session(feed.arrays), session(_changed(feed.arrays))]))
+            except ModelInvalid:
+                if not feed.edge:
+                    raise
+        del session  # a large network would not fit into memory twice
+        plain = _session(uploaded, threads, False)
+        for feed, runs in self._expected:
+            runs.append(plain(feed.arrays))
+
+    @property
+    def feeds(self) -> list[Feed]:
+        """Those on which the uploaded file runs."""
+        return [feed for feed, _ in self._expected]
+
+    def difference(self, model: bytes) -> str | None:
+        """In what `model`, an ONNX file, differs from the uploaded file: names, types, free axes of inputs, values.
+
+        None where in nothing.
+        """
+        try:
+            session = _session(model, self._threads, True)
+            if why := _unlike_interface(self._interface, _interface(session)):
+                return why
+            for feed, (expected, *again) in self._expected:
+                results = session(feed.arrays)
+                for index, (output, result) in enumerate(zip(expected, results, strict=True)):
+                    if why := unlike(output, result, [run[index] for run in again]):
+                        return f"output {self._interface.outputs[index][0]!r} {why} on {feed.name}"
+        except ModelInvalid as error:
+            return str(error).removesuffix("; export it again")
+        return None
+
+
+def first_change(before: onnx.ModelProto, after: onnx.ModelProto, feed: Feed, threads: int) -> onnx.NodeProto | None:
+    """The first node of `before`, in its order, whose value in `after` is another one; None where none is known.
+
+    Only values that have the same name in both are compared.
+    """
+    kept = {name for node in after.graph.node for name in node.output}
+    names = [name for node in before.graph.node for name in node.output if name and name in kept]
+    try:
+        one, other = (_session(_with_outputs(model, names), threads, False) for model in (before, after))
+        values = [dict(zip(run.outputs, run(feed.arrays), strict=True)) for run in (one, other)]
+    except ModelInvalid:
+        return None
+    node: onnx.NodeProto
+    for node in before.graph.node:
+        if any(name in kept and unlike(values[0][name], values[1][name], []) for name in node.output):
+            return node
+    return None
+
+
+def unlike(expected: NDArray[Any], result: NDArray[Any], again: Sequence[NDArray[Any]]) -> str | None:
+    """Why `result` is not `expected`, None where it is, up to rounding.
+
+    `again` are the same values with other roundings: what differs between those says nothing.
+    """
+    if expected.dtype != result.dtype:
+        return f"holds {result.dtype} in place of {expected.dtype}"
+    if any(run.shape != expected.shape for run in again):
+        return None  # as many boxes as rounding leaves
+    if expected.shape != result.shape:
+        return f"has the shape {list(result.shape)} in place of {list(expected.shape)}"
+    if expected.size == 0:
+        return None
+    if expected.dtype.kind != "f":
+        unstable = np.logical_or.reduce([np.zeros(expected.shape, bool), *(run != expected for run in again)])
+        share = np.mean((result != expected) & ~unstable)
+        return f"differs in {share:.2%} of its elements" if share > FLIPPED_SHARE else None
+    tolerance = TOLERANCE_HALF if expected.dtype == np.float16 else TOLERANCE
+    return _unlike_floats(_computable(expected), _computable(result), [_computable(run) for run in again], tolerance)
+
+
+def _unlike_floats(
+    expected: NDArray[Any], result: NDArray[Any], again: Sequence[NDArray[Any]], tolerance: float
+) -> str | None:
+    kinds = [_kind(run) for run in again]
+    stable = np.logical_and.reduce([np.ones(expected.shape, bool), *(kind == _kind(expected) for kind in kinds)])
+    if (stable & (_kind(expected) != _kind(result))).any():
+        return "is NaN or infinite at other places"
+    finite = np.logical_and.reduce([np.isfinite(run) for run in (expected, result, *again)])
+    expected, result = (np.where(finite, run, 0) for run in (expected, result))
+    rounding = np.zeros_like(expected)
+    for run in again:
+        np.maximum(rounding, np.abs(np.where(finite, run, 0) - expected), out=rounding)
+    size = np.abs(expected)
+    own = OF_OWN_ROUNDING * _around(rounding, np.max)
+    excused = np.minimum(own, MOST_ROUNDING * (size + _root_mean_square(size)))
+    allowed = tolerance * (size + _around(size, _root_mean_square)) + FLOOR * size.max() + excused
+    excess = np.abs(expected - result) / np.maximum(allowed, np.finfo(expected.dtype).tiny)
+    if excess.max() <= 1:
+        return None
+    worst = np.unravel_index(int(excess.argmax()), excess.shape)
+    return f"is {result[worst]:.6g} in place of {expected[worst]:.6g} at {[int(i) for i in worst]}"
+
+
+def _around(values: NDArray[Any], measure: Any) -> NDArray[Any]:
+    """For each element the smallest measure of the slices that it lies in, one along every axis longer than 1: an
+    output may hold channels, and a batch samples, of very different size."""
+    smallest: NDArray[Any] = np.full(values.shape, measure(values), values.dtype)
+    for axis, length in enumerate(values.shape):
+        if length > 1:
+            others = tuple(other for other in range(values.ndim) if other != axis)
+            np.minimum(smallest, measure(values, axis=others, keepdims=True), out=smallest)
+    return smallest
+
+
+def _root_mean_square(values: NDArray[Any], axis: Any = None, keepdims: bool = False) -> Any:
+    return np.sqrt(np.mean(np.square(values, dtype=np.float64), axis=axis, keepdims=keepdims)).astype(values.dtype)
+
+
+def _computable(values: NDArray[Any]) -> NDArray[Any]:
+    return values if values.dtype == np.float64 else values.astype(np.float32)
+
+
+def _kind(values: NDArray[Any]) -> NDArray[np.int8]:
+    """0 of a finite number, 1 and -1 of the infinities, 2 of NaN."""
+    return np.where(np.isnan(values), 2, np.where(np.isinf(values), np.sign(values), 0)).astype(np.int8)
+
+
+def _changed(arrays: Arrays) -> dict[str, NDArray[np.generic]]:
+    """Floats changed in their last digits, upwards and downwards by turns."""
+    changed: dict[str, NDArray[np.generic]] = {}
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            changed[name] = array
+            continue
+        digits = LAST_DIGITS if array.dtype != np.float16 else 2.0**-10
+        factors = 1 + digits * np.where(np.arange(array.size) % 2, 1, -1)
+        changed[name] = np.multiply(array, factors.reshape(array.shape), dtype=np.float64).astype(array.dtype)
+    return changed
+
+
+@dataclass(frozen=True, slots=True)
+class _Interface:
+    """Names and types of inputs and outputs, and which axes of the inputs are free.
+
+    Of outputs ONNX Runtime says what it infers beside what the file declares, which depends on how a graph is written.
+    """
+
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[tuple[str, str], ...]
+    free: tuple[tuple[bool, ...], ...]
+
+
+class _Run:
+    """A session; its failures are ours."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self.session = session
+        self.outputs = [value.name for value in session.get_outputs()]
+
+    def __call__(self, arrays: Arrays) -> list[NDArray[Any]]:
+        with runtime_errors("run"):
+            return [np.asarray(result) for result in self.session.run(None, dict(arrays))]
+
+
+def _session(model: bytes, threads: int, optimised: bool) -> _Run:
+    with runtime_errors("load"):
+        return _Run(session_of(model, threads, optimised=optimised))
+
+
+def _interface(run: _Run) -> _Interface:
+    inputs, outputs = run.session.get_inputs(), run.session.get_outputs()
+    return _Interface(
+        tuple((value.name, value.type) for value in inputs),
+        tuple((value.name, value.type) for value in outputs),
+        tuple(tuple(not isinstance(length, int) for length in value.shape) for value in inputs),
+    )
+
+
+def _unlike_interface(expected: _Interface, result: _Interface) -> str | None:
+    for kind, one, other in (("input", expected.inputs, result.inputs), ("output", expected.outputs, result.outputs)):
+        if one != other:
+            return f"the {kind}s are {_listed(other)} in place of {_listed(one)}"
+    if expected.free != result.free:
+        names = [name for name, _ in expected.inputs]
+        changed = next(n for n, one, other in zip(names, expected.free, result.free, strict=True) if one != other)
+        return f"other axes of {changed!r} are free"
+    return None
+
+
+def _listed(values: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{name!r} of {type_}" for name, type_ in values)
+
+
+def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> bytes:
+    """The file with all these values as outputs."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    there = {value.name for value in copy.graph.output}
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in there)
+    return bytes(copy.SerializeToString())

@@ -1,0 +1,170 @@
+"""From the request of the API to the slices of the stages: the one place that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from app.schemas.certificate_request import CertificateRequest
+from app.schemas.job_request import JobRequest
+from evaluation.choice import MetricChoice, OutputChoice
+from evaluation.latency import machine as processor
+from evaluation.metrics.measurement import DropKind
+from pipeline.config import (
+    AnalysisConfig,
+    BudgetConfig,
+    CalibrateConfig,
+    CertifyConfig,
+    ClaimsConfig,
+    DamageConfig,
+    ExportConfig,
+    FormatConfig,
+    JobConfig,
+    LatencyConfig,
+    LayerConstraint,
+    Nothing,
+    PlanConfig,
+    ReportConfig,
+    ResolveConfig,
+    SampleConfig,
+    SensitivityConfig,
+    SpaceConfig,
+    TimingConfig,
+)
+from pipeline.methods import DEAR
+from pipeline.stage import Machine
+from planner.problem import Limits
+from planner.targets import target
+from quantization.activations.ranges import RangeMethod
+from quantization.export.matmul_nbits import Products
+from quantization.formats import Granularity, IntegerFormat, WeightFormat, weight_format
+
+# Who asks for one of these says that the outputs are values, whatever they look like.
+OF_VALUES = frozenset({"cosine", "explained", "mae", "mse", "r2", "rank_correlation", "recall_at_k", "sqnr_db"})
+
+
+def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
+    """The slices of a request on this machine.
+
+    Args:
+        job_id: a name of the job's own, which counts where a deadline does.
+
+    Raises:
+        ConstraintImpossible: the target of the request takes no opset as new as it asks for.
+    """
+    samples = SampleConfig.of(request.seed, machine.memory_limit_bytes)
+    formats, space, budget = _formats(request), _space(request), budget_of(request)
+    method, weights = request.sensitivity.method, request.weights
+    damage = _damage(request)
+    searches, timing = request.plan is None, TimingConfig(processor(), machine.threads)
+    latency = None
+    if _wants_latency(request) and searches:
+        latency = LatencyConfig(samples, space, request.latency_table or timing)
+    measures = latency is not None and latency.times is timing
+    whole = weights.refinement == "sequential" or (weights.refinement == "auto" and weights.rounding == "gptq")
+    search = request.search
+    analysis = AnalysisConfig(samples, damage)
+    dear = method if method in DEAR else None
+    plan = PlanConfig(
+        samples=samples,
+        damage=damage,
+        space=space,
+        budget=budget,
+        method=method,
+        search=search.method,
+        rounds_whole_plans=whole,
+        deadline_seconds=search.deadline_seconds,
+        deadline_of=None if search.deadline_seconds is None else job_id,
+    )
+    ranges = RangeMethod(request.activations.ranges)
+    return JobConfig(
+        admit=Nothing(),
+        normalise=Nothing(),
+        reference=samples,
+        resolve=ResolveConfig(samples, formats, space, method),
+        claims=claims_of(request, samples, budget),
+        latency=latency,
+        calibrate=CalibrateConfig(samples, _candidates(formats), weights.rounding == "gptq", ranges),
+        cross_layer=analysis if searches else None,
+        sensitivity=SensitivityConfig(samples, damage, dear) if searches else None,
+        agreement=analysis if searches else None,
+        plan=plan if searches else None,
+        certify=CertifyConfig(samples, space, budget, whole, timing if measures else None),
+        report=ReportConfig(space, damage, method, request.model_dump(mode="json")),
+    )
+
+
+def _formats(request: JobRequest) -> FormatConfig:
+    weights, activations = request.weights, request.activations.bits
+    block = weights.block_size if weights.granularity == "block" else 0
+    integer = IntegerFormat(weights.bits[0], Granularity(weights.granularity), weights.symmetric, block)
+    if weights.formats is None:
+        requested: Iterable[WeightFormat] = (replace(integer, bits=bits) for bits in weights.bits)
+    else:
+        requested = map(weight_format, weights.formats)
+    return FormatConfig(
+        weights=tuple(requested),
+        integer=integer,
+        by_name=weights.formats is not None,
+        activations=None if activations is None else tuple(activations),
+        layers={name: LayerConstraint.of(constraint) for name, constraint in request.layers.items()},
+        target=request.target,
+        plan=request.plan,
+    )
+
+
+def _candidates(formats: FormatConfig) -> FormatConfig:
+    """`formats` as calibration sees them: constraints that add no candidate are left out."""
+    activations = formats.activations
+    if formats.plan is not None:
+        return replace(formats, layers={}, weights=(), integer=IntegerFormat(8), by_name=False)
+    if activations is None:
+        added = (format_ for constraint in formats.layers.values() for format_ in formats.named(constraint))
+        every = sorted({*formats.weights, *added}, key=lambda format_: format_.name)
+        return replace(formats, weights=tuple(every), integer=IntegerFormat(8), by_name=False, layers={}, target="")
+    both = {format_.bits for format_ in formats.weights}.intersection(activations)
+    layers = {
+        name: constraint
+        for name, constraint in formats.layers.items()
+        if constraint.formats or not both.issuperset(constraint.bits)
+    }
+    return replace(formats, layers=layers, by_name=False, target="")
+
+
+def _space(request: JobRequest) -> SpaceConfig:
+    export = ExportConfig(
+        model_sha256=request.model_id,
+        opset=target(request.target).opset_for(request.opset),
+        products=Products.PACKED if _wants_latency(request) else Products.FLOAT,
+        halves=request.weights.leftovers == "float16",
+    )
+    return SpaceConfig(request.objective, Limits(**request.limits.model_dump()), export)
+
+
+def _damage(request: JobRequest) -> DamageConfig:
+    weights = sorted((name, output.weight) for name, output in request.outputs.items() if output.weight != 1)
+    return DamageConfig(tuple(weights), request.budget.metric in OF_VALUES)
+
+
+def claims_of(request: JobRequest | CertificateRequest, samples: SampleConfig, budget: BudgetConfig) -> ClaimsConfig:
+    outputs = {
+        name: OutputChoice(
+            output.weight,
+            None if output.metric is None else MetricChoice(output.metric, output.options.model_dump()),
+            output.max_drop,
+        )
+        for name, output in request.outputs.items()
+    }
+    metric = request.budget.metric
+    chosen = None if metric is None else MetricChoice(metric, request.budget.options.model_dump())
+    return ClaimsConfig(samples, budget, chosen, outputs)
+
+
+def budget_of(request: JobRequest | CertificateRequest) -> BudgetConfig:
+    budget = request.budget
+    return BudgetConfig(budget.max_drop, DropKind(budget.kind), budget.confidence)
+
+
+def _wants_latency(request: JobRequest) -> bool:
+    limited = request.limits.max_latency_ms is not None
+    return request.objective == "latency" or limited or request.latency_table is not None
