@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -188,10 +189,16 @@ def _interval(measurement: Measurement, kind: DropKind, level: float, seed: int)
     certain = bounds if measurement.bounds is not None and measurement.bounds[1] < _DISTANCE else None
     references = measurement.references if relative else None
     interval = bootstrap_interval(measurement.contributions, level, seed, references=references, bounds=certain)
-    if bounds is None:
-        return interval
     # where few samples differ the bootstrap knows no end
-    return replace(interval, low=max(interval.low, bounds[0]), high=min(interval.high, bounds[1]))
+    if bounds is not None:
+        interval = replace(interval, low=max(interval.low, bounds[0]), high=min(interval.high, bounds[1]))
+    if math.isfinite(interval.low) and math.isfinite(interval.high):
+        return interval
+    # nor does anybody else: as far as Chebyshev's inequality reaches
+    drop, reach = measurement.drop(kind), measurement.stderr(kind) / math.sqrt(1 - level)
+    low = interval.low if math.isfinite(interval.low) else drop - reach
+    high = interval.high if math.isfinite(interval.high) else drop + reach
+    return Interval(low, high, level, f"{interval.method}, Chebyshev")
 
 
 def _only_lost(measurement: Measurement) -> bool:

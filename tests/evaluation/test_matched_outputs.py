@@ -74,3 +74,12 @@ def test_exchanged_outputs_are_seen_and_bad_ones_are_not_taken_for_others():
     # two outputs that are the same: each is like the other, and like its own
     result = match_outputs({"a": ONE, "b": ONE}, {"a": NEAR, "b": NEAR})
     assert [match.looks_like for match in result.matches] == [None, None]
+
+
+def test_what_is_found_may_be_of_another_number():
+    before, after = np.full((50, 4, 6), np.nan, np.float32), np.full((50, 2, 6), np.nan, np.float32)
+    result = match_outputs({"a": before, "b": TWO}, {"a": after, "b": TWO}, ["a"])
+    assert [(match.by, match.not_finite) for match in result.matches] == [(MatchedBy.NAME, 0)] * 2
+    assert result.outputs["a"].shape == (50, 2, 6)
+    assert match_outputs({"a": before}, {"a": after}).nothing_fits
+    assert match_outputs({"a": before}, {"a": after[:, 0]}, ["a"]).nothing_fits

@@ -240,6 +240,20 @@ def test_outputs_that_are_no_numbers_count_as_the_worst(by_tools):
     assert result.certificate["drop"] > 1
 
 
+def test_outputs_of_integers_and_of_booleans_are_certified():
+    zero = {"zero": np.zeros(1, np.float32)}
+    for operators, kind in ((("ArgMax", "ArgMin"), TensorProto.INT64), (("Greater", "LessOrEqual"), TensorProto.BOOL)):
+        inputs = ["x"] if kind == TensorProto.INT64 else ["x", "zero"]
+        files = [file_of([node(operator, inputs, ["y"])], {"y": 6}, zero) for operator in operators]
+        for place, file in enumerate(files):
+            proto = onnx.load_from_string(file)
+            proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", kind, None))
+            files[place] = proto.SerializeToString()
+        assert pipeline.certify(files[0], files[0], DATA, LOOSE).outcome == "met"
+        wrong = pipeline.certify(*files, DATA, LOOSE)
+        assert (wrong.outcome, wrong.certificate["met"]) == ("not_met", False)
+
+
 def test_files_that_fix_their_batch_are_run_in_it():
     for before, after in ((FLOAT, network(batch=7)), (network(batch=7), FLOAT)):
         result = pipeline.certify(before, after, DATA, LOOSE)
