@@ -244,7 +244,8 @@ def test_outputs_of_integers_and_of_booleans_are_certified():
     zero = {"zero": np.zeros(1, np.float32)}
     for operators, kind in ((("ArgMax", "ArgMin"), TensorProto.INT64), (("Greater", "LessOrEqual"), TensorProto.BOOL)):
         inputs = ["x"] if kind == TensorProto.INT64 else ["x", "zero"]
-        files = [file_of([node(operator, inputs, ["y"])], {"y": 6}, zero) for operator in operators]
+        axis = {"axis": 1} if kind == TensorProto.INT64 else {}
+        files = [file_of([node(operator, inputs, ["y"], **axis)], {"y": 6}, zero) for operator in operators]
         for place, file in enumerate(files):
             proto = onnx.load_from_string(file)
             proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", kind, None))
