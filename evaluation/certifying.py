@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -189,16 +188,18 @@ def _interval(measurement: Measurement, kind: DropKind, level: float, seed: int)
     certain = bounds if measurement.bounds is not None and measurement.bounds[1] < _DISTANCE else None
     references = measurement.references if relative else None
     interval = bootstrap_interval(measurement.contributions, level, seed, references=references, bounds=certain)
+    if bounds is None:
+        return _ended(interval, measurement.drop(kind), measurement.stderr(kind))
     # where few samples differ the bootstrap knows no end
-    if bounds is not None:
-        interval = replace(interval, low=max(interval.low, bounds[0]), high=min(interval.high, bounds[1]))
-    if math.isfinite(interval.low) and math.isfinite(interval.high):
-        return interval
-    # nor does anybody else: as far as Chebyshev's inequality reaches
-    drop, reach = measurement.drop(kind), measurement.stderr(kind) / math.sqrt(1 - level)
-    low = interval.low if math.isfinite(interval.low) else drop - reach
-    high = interval.high if math.isfinite(interval.high) else drop + reach
-    return Interval(low, high, level, f"{interval.method}, Chebyshev")
+    return replace(interval, low=max(interval.low, bounds[0]), high=min(interval.high, bounds[1]))
+
+
+def _ended(interval: Interval, drop: float, stderr: float) -> Interval:
+    """An end that resamples of a few different samples leave open reaches as far as Chebyshev's inequality."""
+    reach = stderr / float(np.sqrt((1 - interval.level) / 2))
+    low = interval.low if np.isfinite(interval.low) else drop - reach
+    high = interval.high if np.isfinite(interval.high) else drop + reach
+    return replace(interval, low=min(low, drop), high=max(high, drop))
 
 
 def _only_lost(measurement: Measurement) -> bool:

@@ -188,9 +188,10 @@ def _candidates(question: Question, fact: OutputFacts) -> Iterator[tuple[str, st
     if fact.meaning is Meaning.CODES:
         yield "same", fact.reason
         return
-    labels, targets = truth.labels(fact.name), truth.targets(fact.name)
+    labels = truth.labels(fact.name) if fact.labelled else None
+    targets = truth.targets(fact.name)
     if fact.class_like:
-        if label_axis(fact.name, output, truth) is not None:
+        if labels is not None and label_axis(fact.name, output, truth) is not None:
             if len(fact.shape) >= 3:
                 yield "miou", fact.reason
             yield ("top1" if len(fact.shape) == 1 else "accuracy"), fact.reason

@@ -18,7 +18,7 @@ from scipy.special import softmax
 
 from evaluation.channels import Channels
 from evaluation.metrics.pair import are_probabilities, classes_last
-from evaluation.metrics.truth import Truth
+from evaluation.metrics.truth import LABELS, Truth
 
 Output = NDArray[np.generic]
 
@@ -52,6 +52,7 @@ class OutputFacts:
         spread: of each channel of floats, what its errors are divided by.
         constant: how many channels are the same for all samples.
         padded: its length differs from sample to sample, and what lacks is NaN or -1.
+        labelled: the labels of the data are about it.
         has_samples: whether samples lie along its first axis, so that a batch of them is one run.
     """
 
@@ -65,6 +66,7 @@ class OutputFacts:
     constant: int = 0
     padded: bool = False
     has_samples: bool = True
+    labelled: bool = False
 
     @property
     def class_like(self) -> bool:
@@ -96,8 +98,45 @@ def facts_of(
         makers: the operator that makes an output, by the output's name.
         without_samples: outputs that have no axis of samples, and were computed sample by sample.
     """
-    facts = (_facts(name, output, truth, makers.get(name, "")) for name, output in outputs.items())
-    return tuple(replace(fact, has_samples=fact.name not in without_samples) for fact in facts)
+    of_labels = labelled_outputs(outputs, truth)
+    unlabelled = Truth({name: array for name, array in truth.arrays.items() if not name.startswith(LABELS)})
+    facts = (
+        _facts(name, output, truth if name in of_labels else unlabelled, makers.get(name, ""))
+        for name, output in outputs.items()
+    )
+    return tuple(
+        replace(fact, has_samples=fact.name not in without_samples, labelled=fact.name in of_labels) for fact in facts
+    )
+
+
+def labelled_outputs(outputs: Mapping[str, Output], truth: Truth) -> frozenset[str]:
+    """The outputs that labels are about: those with labels of their own; the common ones are about one output alone.
+
+    Of several that fit in shape that is the one which is right most often, classes before single scores.
+    """
+    own = {name for name in outputs if f"{LABELS}.{name}" in truth.arrays}
+    if LABELS not in truth.arrays:
+        return frozenset(own)
+    rest = {name: output for name, output in outputs.items() if name not in own and output.dtype.kind == "f"}
+    right = {name: _share_right(name, output, truth) for name, output in rest.items()}
+    fitting = {name: share for name, share in right.items() if share is not None}
+    if fitting:
+        return frozenset(own | {max(fitting, key=lambda name: fitting[name])})
+    others = [name for name, output in rest.items() if _could_be_about(output, truth.arrays[LABELS])]
+    return frozenset(own | set(others[:1]))
+
+
+def _share_right(name: str, output: Output, truth: Truth) -> float | None:
+    axis, labels = label_axis(name, output, truth), truth.labels(name)
+    if axis is None or labels is None:
+        return None
+    counted = labels >= 0
+    return float((classes_last(output, axis).argmax(-1) == labels)[counted].mean()) if counted.any() else 0.0
+
+
+def _could_be_about(output: Output, labels: Output) -> bool:
+    """Single scores of as many samples, or sequences that labels of another length are read from."""
+    return labels.size == output.size or (labels.ndim == 2 and output.ndim == 3 and len(labels) == len(output))
 
 
 def label_axis(name: str, output: Output, truth: Truth) -> int | None:
