@@ -104,6 +104,8 @@ def requested(question: Question, fact: OutputFacts, metric: MetricChoice, max_d
     claim = Claim(metric.name, (fact.name,), max_drop, options, "as requested", fact.padded)
     if metric_of(metric.name).several:
         floats = tuple(other.name for other in question.facts if other.meaning is not Meaning.CODES or other.padded)
+        if not floats:
+            raise MetricNotApplicable(f"{metric.name} reads outputs of floats, and the network has none; take same")
         claim = replace(claim, outputs=floats, padded=any(other.padded for other in question.facts))
     claim.measure(question.outputs, question.outputs, question.truth)  # raises where it does not fit
     return claim

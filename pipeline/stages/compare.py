@@ -42,7 +42,8 @@ def run(context: Context, config: CompareConfig) -> bytes:
         context.workspace.chosen(),
     )
     context.progress(0.0)
-    matched = match_outputs(reference.outputs, _outputs(context, inputs, reference.samples))
+    padded = [fact.name for fact in reference.facts if fact.padded]
+    matched = match_outputs(reference.outputs, _outputs(context, inputs, reference.samples), padded)
     if matched.nothing_fits:
         raise InterfaceDiffers(
             "no output of the quantized file fits the float model: "
