@@ -37,7 +37,6 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "origin_refused": ErrorClass(403, "Pages of other sites may not change anything here"),
     "host_refused": ErrorClass(421, "The service does not answer to this host name"),
     "idempotency_mismatch": ErrorClass(422, "This Idempotency-Key was used with another request"),
-    "option_not_supported": ErrorClass(422, "The request has an option that is not supported"),
     "budget_invalid": ErrorClass(422, "The accuracy budget is not valid"),
     "layers_unknown": ErrorClass(422, "The request names layers that the model does not have"),
     "constraint_impossible": ErrorClass(422, "No plan can meet the constraints"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evaluation.errors import DatasetError, MetricNotApplicable
+from evaluation.label_fit import check_labels
 from evaluation.labelled import label_axis
 from evaluation.metrics.claim import Claim
 from evaluation.metrics.detection_layout import find_detection
@@ -69,7 +70,8 @@ def choose(
 
     Raises:
         MetricGraphInvalid: the graph fails on these samples, or mixes them.
-        MetricNotApplicable: a metric that fits none of the outputs, an output that is not there, or none is left.
+        MetricNotApplicable: a metric that fits none of the outputs, an output that is not there, or none is left;
+            where a metric is chosen, labels that fit no output.
         DatasetLabelsOutOfRange: labels that are no classes of the network.
     """
     names = [fact.name for fact in question.facts]
@@ -92,6 +94,7 @@ def choose(
     elif metric is not None:
         claims += _for_the_network(question, metric, left, outputs, needed=not claims)
     else:
+        check_labels(question.facts, question.outputs, question.truth)
         claims += _defaults(question, left, outputs)
     if not claims:
         raise MetricNotApplicable("no output is left to be measured; give at least one a weight above 0")
@@ -101,12 +104,12 @@ def choose(
 def requested(question: Question, fact: OutputFacts, metric: MetricChoice, max_drop: float | None) -> Claim:
     """The claim of a metric that the request names for an output."""
     options = _options(metric.name, metric.options, fact, question)
-    claim = Claim(metric.name, (fact.name,), max_drop, options, "as requested", fact.padded)
+    claim = Claim(metric.name, (fact.name,), max_drop, options, "as requested", fact.ragged)
     if metric_of(metric.name).several:
         floats = tuple(other.name for other in question.facts if other.meaning is not Meaning.CODES or other.padded)
         if not floats:
             raise MetricNotApplicable(f"{metric.name} reads outputs of floats, and the network has none; take same")
-        claim = replace(claim, outputs=floats, padded=any(other.padded for other in question.facts))
+        claim = replace(claim, outputs=floats, padded=any(other.ragged for other in question.facts))
     claim.measure(question.outputs, question.outputs, question.truth)  # raises where it does not fit
     return claim
 
@@ -157,7 +160,7 @@ def _defaults(question: Question, left: Sequence[OutputFacts], outputs: Mapping[
     for fact in left:
         if (guess := _guess(question, fact)) is not None:
             claims.append(replace(guess, max_drop=outputs.get(fact.name, OutputChoice()).max_drop))
-        if fact.padded and fact.name in found:
+        if fact.ragged and fact.name in found:
             continue  # rows of what was found: their number and order are no values
         max_drop = outputs.get(fact.name, OutputChoice()).max_drop
         blind: list[str] = []
@@ -183,7 +186,7 @@ def _detection(question: Question, left: Sequence[OutputFacts]) -> Iterator[Clai
     detector = find_detection(outputs)
     if detector is None:
         return
-    padded = any(fact.padded for fact in left if fact.name in detector.names)
+    padded = any(fact.ragged for fact in left if fact.name in detector.names)
     reason = "its outputs hold boxes and scores"
     options = dict(detector.options)
     # what looks like a score of any object may be that of a class that the labels name
@@ -215,7 +218,7 @@ def _fitting(question: Question, fact: OutputFacts) -> Iterator[Claim]:
     for name, reason in _candidates(question, fact):
         if name not in METRICS:
             continue
-        claim = Claim(name, (fact.name,), None, _options(name, {}, fact, question), reason, fact.padded)
+        claim = Claim(name, (fact.name,), None, _options(name, {}, fact, question), reason, fact.ragged)
         try:
             claim.measure(question.outputs, question.outputs, question.truth)
         except MetricNotApplicable:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.dataset import check_labels
 from evaluation.errors import DatasetWrongNames
 from evaluation.metrics.pair import classes_last
 from evaluation.metrics.truth import BOXES, LABELS, TARGETS, Truth
@@ -23,9 +22,6 @@ def labelled_outputs(outputs: Mapping[str, Output], truth: Truth) -> frozenset[s
 
     Of several that fit in shape that is the one which agrees best with the labels, if it does so beyond chance; classes
     go before single scores, and these before sequences.
-
-    Raises:
-        DatasetLabelsOutOfRange: the only output of that shape has fewer classes than the labels, counted from 0.
     """
     own = {name for name in outputs if f"{LABELS}.{name}" in truth.arrays}
     if LABELS not in truth.arrays:
@@ -35,7 +31,6 @@ def labelled_outputs(outputs: Mapping[str, Output], truth: Truth) -> frozenset[s
     fitting = {name: kappa for name, kappa in kappas.items() if kappa >= LEAST_KAPPA}
     if fitting:
         return frozenset(own | {max(fitting, key=lambda name: fitting[name])})
-    _check_range(rest, truth)
     labels = truth.arrays[LABELS]
     others = [name for name, output in rest.items() if labels.size == output.size]
     others += [name for name, output in rest.items() if labels.ndim == 2 and output.ndim == 3]
@@ -46,10 +41,20 @@ def label_axis(name: str, output: Output, truth: Truth) -> int | None:
     """The axis of classes of an output that the labels have one entry for each prediction of; None where they do not
     fit."""
     labels = truth.labels(name)
-    axis = None if labels is None else _axis_of_shape(output, labels.shape)
-    if labels is None or axis is None or labels.max(initial=0) >= output.shape[axis]:
+    if labels is None:
         return None
-    return axis
+    axes = axes_of_classes(output, labels)
+    return next((axis for axis in axes if labels.max(initial=0) < output.shape[axis]), None)
+
+
+def axes_of_classes(output: Output, labels: NDArray[np.int64]) -> list[int]:
+    """The axes that may be of classes, the likelier first: `labels` have the shape of the output without that axis."""
+    found = []
+    for axis in (-1, 1) if output.ndim != 4 else (1, -1):
+        rest = output.shape[:-1] if axis == -1 else (output.shape[0], *output.shape[2:])
+        if output.ndim >= 2 and labels.shape == rest and output.shape[axis] >= 2:
+            found.append(axis % output.ndim)
+    return list(dict.fromkeys(found))
 
 
 def check_names(outputs: Mapping[str, Output], truth: Truth) -> None:
@@ -67,14 +72,6 @@ def check_names(outputs: Mapping[str, Output], truth: Truth) -> None:
             )
 
 
-def _axis_of_shape(output: Output, labels: tuple[int, ...]) -> int | None:
-    for axis in (-1, 1) if output.ndim != 4 else (1, -1):
-        rest = output.shape[:-1] if axis == -1 else (output.shape[0], *output.shape[2:])
-        if output.ndim >= 2 and labels == rest and output.shape[axis] >= 2:
-            return axis % output.ndim
-    return None
-
-
 def _kappa(name: str, output: Output, truth: Truth) -> float:
     """How far the highest class agrees with the labels beyond chance, at most 1; -1 where they do not fit."""
     axis, labels = label_axis(name, output, truth), truth.labels(name)
@@ -87,14 +84,3 @@ def _kappa(name: str, output: Output, truth: Truth) -> float:
     chance = float(shares[0] @ shares[1])
     agreed = float((found == right).mean())
     return (agreed - chance) / (1 - chance) if chance < 1 else float(agreed == 1)
-
-
-def _check_range(outputs: Mapping[str, Output], truth: Truth) -> None:
-    labels = truth.arrays[LABELS].astype(np.int64)
-    shaped = {name: _axis_of_shape(output, labels.shape) for name, output in outputs.items()}
-    fitting = [name for name, axis in shaped.items() if axis is not None]
-    if len(outputs) == len(fitting) == 1:
-        axis = shaped[fitting[0]]
-        classes = outputs[fitting[0]].shape[axis or 0]
-        if int(labels.max()) == classes or (labels < 0).all():  # counted from 1; else they may name what is seen
-            check_labels(labels, classes)

@@ -76,6 +76,11 @@ class OutputFacts:
         return self.meaning in (Meaning.CLASSES, Meaning.PROBABILITIES)
 
     @property
+    def ragged(self) -> bool:
+        """Whether two networks may give one sample different numbers of rows."""
+        return self.padded or not self.has_samples
+
+    @property
     def single(self) -> bool:
         """One number for each sample."""
         return math.prod(self.shape) == 1

@@ -1,11 +1,11 @@
 """The job on one page: the ordered stages, what each reads and writes, and how long it may take.
 
-    admit -> normalise -> reference -> resolve -> claims -> latency -> calibrate -> cross_layer -> sensitivity
+    admit -> normalise -> resolve -> reference -> claims -> latency -> calibrate -> cross_layer -> sensitivity
           -> agreement -> plan -> certify
 
 A request that brings a plan has nothing to search for, and runs the stages without a star:
 
-    admit -> normalise -> reference -> resolve -> claims -> calibrate -> certify
+    admit -> normalise -> resolve -> reference -> claims -> calibrate -> certify
 
 A request to certify a quantized file has stages of its own, and shares two:
 
@@ -15,8 +15,8 @@ A request to certify a quantized file has stages of its own, and shares two:
 |---|---|
 | admit | the shape of one sample, after everything that may be wrong with the uploads was looked at |
 | normalise | the network as one ONNX dialect, proved to have the outputs of the uploaded file |
-| reference | the outputs of the uploaded file on the search samples, and what they are |
 | resolve | the formats that the request leaves to each site |
+| reference | the outputs of the uploaded file on the search samples, and what they are |
 | claims | the metrics that the certificate is about, and what they cannot see |
 | latency * | what every layer takes in every format; only where the request asks for latencies |
 | calibrate | every weight rounded to every candidate format, or to the one of the request's plan |
@@ -77,8 +77,8 @@ STAGES = (
     Stage("admit", ("model", "dataset"), admit.run, weight=1, time_limit=MINUTES),
     Stage("admit_pair", ("model", "quantized", "dataset"), admit_pair.run, weight=1, time_limit=MINUTES),
     Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=MINUTES, version=4),
-    Stage("reference", ("model", "normalise", "dataset"), reference.run, weight=1, time_limit=HOURS),
     Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=MINUTES, version=6),
+    Stage("reference", ("model", "normalise", "dataset"), reference.run, weight=1, time_limit=HOURS),
     Stage("claims", ("model", "normalise", "reference", "dataset", "metric"), claims.run, weight=1, time_limit=HOURS),
     Stage("inspect", ("model", "quantized", "admit_pair"), inspect.run, weight=2, time_limit=HOURS),
     Stage(

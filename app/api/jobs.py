@@ -33,7 +33,6 @@ SUBMIT_ERRORS = problem_answers(
     "request_malformed",
     "request_invalid",
     "budget_invalid",
-    "option_not_supported",
     "constraint_impossible",
     "idempotency_mismatch",
     "not_found",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from app.errors import CATALOGUE, AppError
+from app.schemas.budget import OF_UNITS
 from app.schemas.certificate_request import CertificateRequest
 from app.schemas.job_request import JobRequest
 
@@ -59,15 +61,20 @@ def without_retired(request: Mapping[str, Any]) -> dict[str, Any]:
     weights.pop("adaround_seconds", None)
     if weights.get("refinement") == "adaround":
         weights["refinement"] = "sequential"
-    return {**request, **({"weights": weights} if "weights" in request else {})}
+    budget = dict(request.get("budget") or {})
+    # A budget of 1 let everything be lost, and was taken once.
+    if budget.get("max_drop") == 1 and budget.get("metric") not in OF_UNITS:
+        budget["max_drop"] = math.nextafter(1.0, 0.0)
+    kept = {"weights": weights, "budget": budget}
+    return {**request, **{name: value for name, value in kept.items() if name in request}}
 
 
 def merge(target: Any, patch: Any) -> Any:
     """JSON merge patch, RFC 7396: objects are merged member by member, null removes, anything else replaces.
 
     A constraint on a layer is replaced as a whole: it holds exactly one member. So is a plan: what it leaves out is not
-    to come from another. A metric in a budget takes the place of a metric graph, a graph that of a metric, and neither
-    keeps the options of the other.
+    to come from another. Another metric of the budget, or a metric graph, comes without the options and the kind of
+    drop of the one before.
     """
     if not isinstance(patch, Mapping):
         return patch
@@ -82,6 +89,8 @@ def merge(target: Any, patch: Any) -> Any:
         elif name == "layers" and isinstance(value, Mapping):
             layers = {**merged.get("layers", {}), **value}
             merged["layers"] = {layer: constraint for layer, constraint in layers.items() if constraint is not None}
+        elif name == "budget" and isinstance(value, Mapping):
+            merged[name] = merge(_budget_to_change(merged.get(name), value), value)
         else:
             merged[name] = value if name == "plan" else merge(merged.get(name), value)
     return merged
@@ -94,6 +103,16 @@ def with_uploads(members: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str
     if "metric" in ids and isinstance(budget, Mapping):  # anything else is refused when it is parsed
         fields["budget"] = {**budget, "metric_id": ids["metric"]}
     return {**members, **fields}
+
+
+def _budget_to_change(budget: Any, patch: Mapping[str, Any]) -> Any:
+    """`budget` without what was said to a metric that the patch replaces by another."""
+    if not isinstance(budget, Mapping):
+        return budget
+    if all(patch[name] == budget.get(name) for name in ("metric", "metric_id") if name in patch):
+        return budget
+    left = ("max_drop", "confidence")
+    return {name: value for name, value in budget.items() if name in left}
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:

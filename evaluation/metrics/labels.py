@@ -35,6 +35,8 @@ def counted(metric: str, name: str, labels: NDArray[np.int64], classes: int | No
             remedy = "they seem to count from 1: subtract 1"
         elif len(np.unique(labels[wrong])) == 1:
             remedy = f"if {highest} marks positions that do not count, save -1 there"
+        elif classes == 2:
+            remedy = "labels of one score are 0 or 1; numbers that it should be close to are sent as `targets`"
         else:
             remedy = "check that the labels belong to this output"
         raise DatasetLabelsOutOfRange(

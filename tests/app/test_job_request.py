@@ -29,6 +29,12 @@ def test_a_stored_request_loses_what_is_no_longer_there(weights: dict[str, Any],
     assert without_retired(request_of()) == request_of()
 
 
+def test_a_stored_budget_that_let_everything_be_lost_is_still_read() -> None:
+    assert parse_request(without_retired(request_of(budget={"max_drop": 1.0}))).budget.max_drop > 0.999
+    in_units = request_of(budget={"metric": "kl", "max_drop": 1.0})
+    assert without_retired(in_units) == in_units
+
+
 def test_every_default_is_filled_in() -> None:
     assert parse_request(request_of()).model_dump(mode="json") == {
         "model_id": MODEL,

@@ -36,6 +36,22 @@ from app.schemas.parsing import merge
             {"metric_id": "cd", "options": {"higher_is_better": False}},
         ),
         ({"metric": "kl"}, {"metric": "top1", "metric_id": "ab"}, {"metric": "top1", "metric_id": "ab"}),
+        # ours: options and the kind of drop belong to a metric
+        (
+            {"budget": {"metric": "mse", "kind": "of_null", "options": {"axis": 1}, "max_drop": 0.1}},
+            {"budget": {"metric": "top1"}},
+            {"budget": {"metric": "top1", "max_drop": 0.1}},
+        ),
+        (
+            {"budget": {"metric": None, "metric_id": None, "kind": "absolute", "options": {}}},
+            {"budget": {"metric": "mse", "max_drop": 0.3}},
+            {"budget": {"metric": "mse", "max_drop": 0.3}},
+        ),
+        (
+            {"budget": {"metric": "top1", "kind": "relative", "max_drop": 0.1}},
+            {"budget": {"metric": "top1", "max_drop": 0.2}},
+            {"budget": {"metric": "top1", "kind": "relative", "max_drop": 0.2}},
+        ),
     ],
 )
 def test_changes_are_merged_as_the_standard_says(target: Any, patch: Any, result: Any) -> None:

@@ -19,6 +19,7 @@ from app.lifecycle.states import JobState, Outcome
 from app.main import create_app
 from app.schemas import job_request, parsing
 from app.schemas.answers import Job, Problem
+from app.schemas.budget import MetricOptions
 from app.schemas.job_request import JobRequest
 from app.settings import GIB, Settings
 
@@ -87,7 +88,8 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every field that holds a value of its own, by its path; a member of a mapping is called NAME."""
+    """Every field that holds a value of its own, by its path; a member of a mapping is called NAME. The options of a
+    metric are described with the budget, and are one row where they stand again."""
     for name, field in model.model_fields.items():
         path = f"{prefix}{name}"
         if path == "outputs.NAME.options":  # those of the budget, which have their rows
@@ -95,9 +97,10 @@ def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fie
             continue
         inner = [found for found in _models(field.annotation) if found is not NoneType]
         mapping = get_origin(field.annotation) is dict
-        if not inner or mapping:
+        again = MetricOptions in inner and not path.startswith("budget.")
+        if not inner or mapping or again:
             yield path, field
-        for found in inner:
+        for found in () if again else inner:
             yield from _fields(found, f"{path}.NAME." if mapping else f"{path}.")
 
 

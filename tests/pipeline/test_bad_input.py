@@ -223,12 +223,11 @@ def weights_behind_a_choice_only(proto):
 @pytest.mark.parametrize(
     ("change", "labelled", "metric", "code", "words"),
     [
-        (past_argmax, True, None, "metric_not_applicable", ["int64", "without ArgMax"]),
         (past_argmax, False, "agreement", "metric_not_applicable", ["int64", "without ArgMax"]),
-        (one_column, True, None, "metric_not_applicable", ["`targets`", "cosine"]),
-        (one_column, False, "kl", "metric_not_applicable", ["at least 2 classes", "cosine"]),
-        (one_column, False, "agreement", "metric_not_applicable", ["at least 2 classes", "cosine"]),
-        (classes_first, True, None, "model_invalid", ["batch axis first"]),
+        (one_column, True, None, "dataset_labels_out_of_range", ["'value'", "2 classes", "`targets`"]),
+        (one_column, False, "kl", "metric_not_applicable", ["at least 2 classes", "use explained"]),
+        (one_column, False, "agreement", "metric_not_applicable", ["at least 2 classes", "use explained"]),
+        (classes_first, True, None, "metric_not_applicable", ["batch axis first"]),
         (weights_behind_a_choice_only, False, "cosine", "model_nothing_to_quantize", ["'pooled'", "conv1"]),
     ],
 )
@@ -237,7 +236,7 @@ def test_outputs_that_nothing_can_be_measured_at(job, model, samples, change, la
     run = job(changed(model, change), data, {"budget": {"metric": metric}})
     found, text = failing(run)
     assert found == code, text
-    assert "resolve" not in run.ran
+    assert "calibrate" not in run.ran
     for word in words:
         assert word in text
 
@@ -246,8 +245,9 @@ def test_labels_of_positions_for_one_prediction_per_sample(job, model, samples):
     run = job(model, images(samples, labels=np.stack([samples["labels"]] * 3, axis=1)))
     code, text = failing(run)
     assert code == "metric_not_applicable"
-    assert "3]" in text
-    assert run.ran == ["admit", "normalise"]
+    for word in ("3]", "'logits'", "10]", "budget.metric"):
+        assert word in text
+    assert "calibrate" not in run.ran
 
 
 def test_an_operator_without_a_rule_is_no_reason_to_refuse_but_for_methods_with_gradients(job, model, samples):

@@ -63,8 +63,7 @@ def test_dear_methods_run_only_when_they_are_asked_for() -> None:
 def test_the_forecast_grows_with_candidates_and_methods(job, model: bytes, samples) -> None:
     run = job(model, samples)
     run.run()
-    inputs = run.context.workspace.inputs(run.config.resolve.samples)
-    loss = inputs.loss(squared_error=False)
+    inputs, loss = run.context.workspace.analysed(run.config.cross_layer)
     little, much = (forecast_passes(inputs, loss, 1.0, candidates, 1) for candidates in (6, 6000))
     assert little.seconds > 0
     assert little.memory_bytes < much.memory_bytes

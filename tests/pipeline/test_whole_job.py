@@ -82,15 +82,15 @@ def test_the_same_request_gives_the_same_bytes(job, model, samples):
 def test_a_second_question_repeats_no_analysis(job, model, samples):
     results: dict[str, bytes] = {}
     job(model, samples, FORMATS, results).run()
-    for change in (
-        {"budget": {"metric": "top1", "max_drop": 0.05}},
-        {"objective": "bit_operations"},
-        {"layers": {"fc": {"min_bits": 6}}},
-        {"limits": {"max_size_bytes": 4000}},
+    for change, first in (
+        ({"budget": {"metric": "top1", "max_drop": 0.05}}, "claims"),
+        ({"objective": "bit_operations"}, "resolve"),
+        ({"layers": {"fc": {"min_bits": 6}}}, "resolve"),
+        ({"limits": {"max_size_bytes": 4000}}, "resolve"),
     ):
         again = job(model, samples, {**FORMATS, **change}, results)
         again.run()
-        assert again.ran == ["resolve", "plan", "certify"], change
+        assert again.ran == [first, "plan", "certify"], change
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98])
@@ -302,10 +302,24 @@ def kind_of_loss(delivery: JobResult) -> str:
     return str(term["kind"])
 
 
-def test_with_targets_the_damage_is_squared_error(job, model, samples):
+def test_with_targets_the_damage_is_squared_error_and_the_metric_the_share_of_their_variance(job, model, samples):
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    logits = session.run(None, {"image": samples["image"]})[0]
+    targets = (logits + np.random.default_rng(0).normal(size=logits.shape)).astype(np.float32)
+    delivery = job(model, {"image": samples["image"], "targets": targets}, FORMATS).run()
+    (claim,) = json.loads(delivery.artifacts["plan"])["certificate"]["claims"]
+    assert claim["metric"] == "r2"
+    assert "targets" in claim["reason"]
+    assert kind_of_loss(delivery) == "squared_error"
+
+
+def test_targets_that_the_network_does_not_learn_say_nothing_about_it(job, model, samples):
+    """Its logits are no better at them than their mean, and no worse once they are spoilt."""
     targets = np.eye(10, dtype=np.float32)[samples["labels"]]
     delivery = job(model, {"image": samples["image"], "targets": targets}, FORMATS).run()
-    assert json.loads(delivery.artifacts["plan"])["certificate"]["metric"] == "cosine"
+    (claim,) = json.loads(delivery.artifacts["plan"])["certificate"]["claims"]
+    assert claim["metric"] == "explained"
+    assert "r2 would not tell the network from one that knows nothing" in claim["reason"]
     assert kind_of_loss(delivery) == "squared_error"
 
 

@@ -92,7 +92,8 @@ def total(context: Context, factor: float) -> bytes:
 
 def certify(context: Context, _config: object) -> bytes:
     _step(context, "certify")
-    data = context.dataset_path.read_text() if context.dataset_path is not None else ""
+    path = context.path_of("dataset")
+    data = "" if path is None else path.read_text()
     return json.dumps({"total": json.loads(context.read("total")), "data": data}).encode()
 
 
