@@ -85,6 +85,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "quantized_file_invalid": ErrorClass(500, "The quantized file does not match the plan"),
     "quantized_file_not_runnable": ErrorClass(422, "ONNX Runtime does not load the quantized file"),
     "metric_not_applicable": ErrorClass(422, "The metric does not fit the model or the data"),
+    "metric_graph_invalid": ErrorClass(422, "The metric graph is not valid"),
     # jobs
     "out_of_memory": ErrorClass(507, "The job needs more memory than its worker may use"),
     "time_limit": ErrorClass(504, "The job took longer than allowed"),

@@ -192,7 +192,7 @@ def _quantized(data: Data, bits: int, activations: int | None = None) -> bytes:
 
 def _activations(data: Data, format_: UnsignedFormat) -> dict[str, QuantizedActivation]:
     sites = find_activations(data.network)
-    histograms = {site.name: Histogram(site.name) for site in sites}
+    histograms = {site.tensors[0]: Histogram(site.tensors[0]) for site in sites}
 
     def visit(name: str, values: NDArray[np.generic]) -> None:
         histograms[name].add(np.asarray(values, dtype=np.float32))
@@ -202,7 +202,7 @@ def _activations(data: Data, format_: UnsignedFormat) -> dict[str, QuantizedActi
         taps.run({data.input: data.calibration[start : start + BATCH]}, visit)
     found = {}
     for site in sites:
-        found |= dict.fromkeys(site.tensors, calibrated(histograms[site.name], format_))
+        found |= dict.fromkeys(site.tensors, calibrated(histograms[site.tensors[0]], format_))
     return found
 
 

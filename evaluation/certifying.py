@@ -186,12 +186,22 @@ def _interval(measurement: Measurement, kind: DropKind, level: float, seed: int)
     scale = 1 / float(measurement.references.mean()) if relative else 1.0
     bounds = None if measurement.bounds is None else (scale * measurement.bounds[0], scale * measurement.bounds[1])
     certain = bounds if measurement.bounds is not None and measurement.bounds[1] < _DISTANCE else None
+    if measurement.extent and np.ptp(measurement.contributions) == 0:  # few samples cannot exclude rare others
+        certain = (-scale * measurement.extent, scale * measurement.extent)
     references = measurement.references if relative else None
     interval = bootstrap_interval(measurement.contributions, level, seed, references=references, bounds=certain)
     if bounds is None:
-        return interval
+        return _ended(interval, measurement.drop(kind), measurement.stderr(kind))
     # where few samples differ the bootstrap knows no end
     return replace(interval, low=max(interval.low, bounds[0]), high=min(interval.high, bounds[1]))
+
+
+def _ended(interval: Interval, drop: float, stderr: float) -> Interval:
+    """An end that resamples of a few different samples leave open reaches as far as Chebyshev's inequality."""
+    reach = stderr / float(np.sqrt((1 - interval.level) / 2))
+    low = interval.low if np.isfinite(interval.low) else drop - reach
+    high = interval.high if np.isfinite(interval.high) else drop + reach
+    return replace(interval, low=min(low, drop), high=max(high, drop))
 
 
 def _only_lost(measurement: Measurement) -> bool:
@@ -206,6 +216,9 @@ def _resolution(measurement: Measurement, kind: DropKind, level: float) -> float
     with the standard error of these samples reaches.
     """
     samples = measurement.samples
+    if measurement.extent and np.ptp(measurement.contributions) == 0:
+        scale = 1.0 if kind is DropKind.ABSOLUTE else 1 / float(measurement.references.mean())
+        return float(scale * measurement.extent * (1 - ((1 - level) / 2) ** (1 / samples)))
     if not measurement.counts or kind is DropKind.OF_NULL:
         return float(norm.ppf(1 - (1 - level) / 2) * measurement.stderr(kind))
     if _only_lost(measurement):

@@ -12,13 +12,15 @@ from typing import Any
 
 from evaluation.errors import DatasetError, MetricNotApplicable
 from evaluation.label_fit import check_labels
+from evaluation.labelled import label_axis
 from evaluation.metrics.claim import Claim
 from evaluation.metrics.detection_layout import find_detection
 from evaluation.metrics.measurement import DropKind, Outputs
+from evaluation.metrics.own import OWN, OwnMetric
 from evaluation.metrics.registry import METRICS, metric_of
 from evaluation.metrics.truth import Truth
 from evaluation.nulls import sees
-from evaluation.outputs import Meaning, OutputFacts, label_axis
+from evaluation.outputs import Meaning, OutputFacts
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,21 @@ class Question:
         return sees(replace(claim, max_drop=None), self.outputs, self.truth, self.kind, budget)
 
 
-def choose(question: Question, metric: MetricChoice | None, outputs: Mapping[str, OutputChoice]) -> list[Claim]:
+def choose(
+    question: Question,
+    metric: MetricChoice | None,
+    outputs: Mapping[str, OutputChoice],
+    own: OwnMetric | None = None,
+) -> list[Claim]:
     """The claims of a job.
 
     Args:
         metric: for the whole network; None chooses.
         outputs: what the request says of single outputs.
+        own: the graph that `metric` stands for, where that is the user's own.
 
     Raises:
+        MetricGraphInvalid: the graph fails on these samples, or mixes them.
         MetricNotApplicable: a metric that fits none of the outputs, an output that is not there, or none is left;
             where a metric is chosen, labels that fit no output.
         DatasetLabelsOutOfRange: labels that are no classes of the network.
@@ -80,7 +89,9 @@ def choose(question: Question, metric: MetricChoice | None, outputs: Mapping[str
     left = [
         fact for fact in question.facts if fact.name not in taken and outputs.get(fact.name, OutputChoice()).weight > 0
     ]
-    if metric is not None:
+    if metric is not None and own is not None:
+        claims.append(_of_graph(question, metric, outputs, own))
+    elif metric is not None:
         claims += _for_the_network(question, metric, left, outputs, needed=not claims)
     else:
         check_labels(question.facts, question.outputs, question.truth)
@@ -96,7 +107,26 @@ def requested(question: Question, fact: OutputFacts, metric: MetricChoice, max_d
     claim = Claim(metric.name, (fact.name,), max_drop, options, "as requested", fact.ragged)
     if metric_of(metric.name).several:
         floats = tuple(other.name for other in question.facts if other.meaning is not Meaning.CODES or other.padded)
+        if not floats:
+            raise MetricNotApplicable(f"{metric.name} reads outputs of floats, and the network has none; take same")
         claim = replace(claim, outputs=floats, padded=any(other.ragged for other in question.facts))
+    claim.measure(question.outputs, question.outputs, question.truth)  # raises where it does not fit
+    return claim
+
+
+def _of_graph(question: Question, metric: MetricChoice, outputs: Mapping[str, OutputChoice], own: OwnMetric) -> Claim:
+    """The claim of the user's own metric: what its graph reads it says itself."""
+    for name in own.outputs:
+        choice = outputs.get(name, OutputChoice())
+        if choice.max_drop is not None and choice.metric is None:
+            raise MetricNotApplicable(
+                f"outputs.{name}.max_drop is a budget of an output alone, and the metric graph has one for all that it "
+                f"reads; leave it out, or give outputs.{name}.metric, too"
+            )
+    options = {key: value for key, value in metric.options.items() if value is not None}
+    padded = any(fact.padded for fact in question.facts if fact.name in own.outputs)
+    claim = Claim(OWN, own.outputs, None, options, "your own metric, an ONNX graph", padded, own)
+    own.require_samples_apart({name: question.outputs[name] for name in own.outputs}, question.truth)
     claim.measure(question.outputs, question.outputs, question.truth)  # raises where it does not fit
     return claim
 
@@ -128,6 +158,8 @@ def _defaults(question: Question, left: Sequence[OutputFacts], outputs: Mapping[
     claims = list(_detection(question, left))
     found = {name for claim in claims for name in claim.outputs}
     for fact in left:
+        if (guess := _guess(question, fact)) is not None:
+            claims.append(replace(guess, max_drop=outputs.get(fact.name, OutputChoice()).max_drop))
         if fact.ragged and fact.name in found:
             continue  # rows of what was found: their number and order are no values
         max_drop = outputs.get(fact.name, OutputChoice()).max_drop
@@ -169,6 +201,18 @@ def _detection(question: Question, left: Sequence[OutputFacts]) -> Iterator[Clai
         return
 
 
+def _guess(question: Question, fact: OutputFacts) -> Claim | None:
+    """That classes stay, of values that may be logits, beside the share explained: it may be a guess."""
+    if fact.guess is None:
+        return None
+    claim = Claim("agreement", (fact.name,), None, {"axis": fact.guess}, fact.reason)
+    try:
+        claim.measure(question.outputs, question.outputs, question.truth)
+    except MetricNotApplicable:
+        return None
+    return claim if question.sees(claim) else None
+
+
 def _fitting(question: Question, fact: OutputFacts) -> Iterator[Claim]:
     """Claims that fit an output, the best first; the last is always measurable."""
     for name, reason in _candidates(question, fact):
@@ -189,9 +233,10 @@ def _candidates(question: Question, fact: OutputFacts) -> Iterator[tuple[str, st
     if fact.meaning is Meaning.CODES:
         yield "same", fact.reason
         return
-    labels, targets = truth.labels(fact.name), truth.targets(fact.name)
+    labels = truth.labels(fact.name) if fact.labelled else None
+    targets = truth.targets(fact.name)
     if fact.class_like:
-        if label_axis(fact.name, output, truth) is not None:
+        if labels is not None and label_axis(fact.name, output, truth) is not None:
             if len(fact.shape) >= 3:
                 yield "miou", fact.reason
             yield ("top1" if len(fact.shape) == 1 else "accuracy"), fact.reason

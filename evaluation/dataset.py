@@ -7,7 +7,7 @@ Arrays lie in an .npz by graph input name, sample axis first, with what is right
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,19 +62,24 @@ class Dataset:
         """The samples at `indices`, in this order."""
         return Dataset({name: array[indices] for name, array in self.inputs.items()}, self.truth.take(indices))
 
+    def truth_with(self, inputs: Collection[str]) -> Truth:
+        """The truth, with these inputs of the network, which a metric of one's own reads."""
+        return replace(self.truth, inputs={name: self.inputs[name] for name in inputs})
+
 
 def read_dataset(
-    path: Path | str, inputs: Sequence[TensorSpec], max_bytes: int, extra: Collection[str] = ()
+    path: Path | str, inputs: Sequence[TensorSpec], max_bytes: int, extra: Collection[str] | None = ()
 ) -> Dataset:
     """The samples in the .npz at `path`, for a graph with these `inputs`; all arrays take at most `max_bytes`.
 
     Args:
-        extra: names of further arrays that a metric of one's own reads; they are part of the truth as they are.
+        extra: names of further arrays that a metric of one's own reads; they are part of the truth as they are. None:
+            whatever there is, which `check_names` judges once it is known what the metric reads.
 
     Rules:
         Names: every graph input has its array and there is no other array but `labels`, `targets` and `boxes`, each
         alone or followed by a dot and the name of an output, and those in `extra`; with one graph input its array may
-        have any name.
+        have any name, if nothing else is there that could be it.
         Types: floats go to float inputs of any width as long as they do not overflow, integers to integer inputs as
         long as they fit, booleans anywhere. Integers are not taken for a float input: raw pixels would silently
         stand in for normalised ones.
@@ -99,6 +104,24 @@ def read_dataset(
         arrays = {spec.name: _convert(archive.read(names[spec.name]), names[spec.name], spec) for spec in inputs}
         right = {name: _true(archive.read(name), name) for name in truth}
     return Dataset(arrays, Truth(right))
+
+
+def check_names(dataset: Dataset, extra: Collection[str]) -> None:
+    """Refuse further arrays that nothing reads: what was meant to be `labels` must not pass under another name.
+
+    Args:
+        extra: names of those that a metric of one's own reads.
+
+    Raises:
+        DatasetWrongNames: names them.
+    """
+    foreign = [name for name in dataset.truth.arrays if _kind(name) is None and name not in extra]
+    if foreign:
+        raise DatasetWrongNames(
+            f"the data hold the arrays {_listing(foreign)}, which are no input of the network and which the metric "
+            f"graph does not read (of such arrays it reads {_listing(list(extra))}); leave them out, or name an input "
+            "of the graph after each"
+        )
 
 
 def check_labels(labels: NDArray[np.int64], classes: int) -> None:
@@ -160,24 +183,30 @@ def synthesize(inputs: Sequence[TensorSpec], samples: int, seed: int) -> Dataset
 
 
 def _roles(
-    headers: Mapping[str, ArrayHeader], inputs: Sequence[TensorSpec], extra: Collection[str]
+    headers: Mapping[str, ArrayHeader], inputs: Sequence[TensorSpec], extra: Collection[str] | None
 ) -> tuple[dict[str, str], list[str]]:
     """Which array feeds which graph input, and which hold the truth. A graph input may itself be called `labels`."""
     wanted = [spec.name for spec in inputs]
+    if extra is None:
+        extra = headers.keys() if headers.keys() >= set(wanted) else ()
     truth = [name for name in headers if name not in wanted and (_kind(name) is not None or name in extra)]
     given = [name for name in headers if name not in truth]
     if len(wanted) == 1 and len(given) == 1:
         return {wanted[0]: given[0]}, truth
     if set(given) != set(wanted):
-        missing = [name for name in wanted if name not in given]
-        foreign = [name for name in given if name not in wanted]
-        raise DatasetWrongNames(
-            f"the data hold the arrays {_listing(given)}, the network's inputs are {_listing(wanted)}"
-            + (f"; missing: {_listing(missing)}" if missing else "")
-            + (f"; not an input: {_listing(foreign)}" if foreign else "")
-            + ". Save one array for each input under its name, and labels, targets or boxes beside them"
-        )
+        raise _wrong_names(given, wanted)
     return {name: name for name in wanted}, truth
+
+
+def _wrong_names(given: Sequence[str], wanted: Sequence[str]) -> DatasetWrongNames:
+    missing = [name for name in wanted if name not in given]
+    foreign = [name for name in given if name not in wanted]
+    return DatasetWrongNames(
+        f"the data hold the arrays {_listing(given)}, the network's inputs are {_listing(wanted)}"
+        + (f"; missing: {_listing(missing)}" if missing else "")
+        + (f"; not an input: {_listing(foreign)}" if foreign else "")
+        + ". Save one array for each input under its name, and labels, targets or boxes beside them"
+    )
 
 
 def _check_shape(header: ArrayHeader, spec: TensorSpec) -> None:

@@ -54,3 +54,9 @@ class MetricNotApplicable(ValueError):
     """The metric cannot be computed from these outputs, or not without labels."""
 
     code: ClassVar[str] = "metric_not_applicable"
+
+
+class MetricGraphInvalid(ValueError):
+    """A metric of the user's own, an ONNX graph, that cannot be run on these outputs and data, or is no metric."""
+
+    code: ClassVar[str] = "metric_graph_invalid"

@@ -140,7 +140,8 @@ def bootstrap_interval(
         level: confidence.
         seed: the same seed gives the same interval.
         references: `[samples]`, with a positive sum.
-        bounds: what the truth can be at all. With bounds, contributions that are all equal do not give an interval of
+        bounds: what the truth can be at all; without, an end that no resample shows is that of a proportion of samples
+            that differ. With bounds, contributions that are all equal do not give an interval of
             length 0, but what the rule of three says: that few samples cannot exclude rare others.
     """
     _check_level(level)
@@ -167,7 +168,24 @@ def bootstrap_interval(
     low, high = estimate - float(highest) * stderr, estimate - float(lowest) * stderr
     if bounds is not None:
         low, high = max(low, bounds[0]), min(high, bounds[1])
+    if not math.isfinite(low) or not math.isfinite(high):
+        rarest = _rare_ends(contributions, level) / weights.mean()
+        low = low if math.isfinite(low) else min(float(rarest[0]), estimate)
+        high = high if math.isfinite(high) else max(float(rarest[1]), estimate)
     return Interval(low, high, level, "bootstrap-t")
+
+
+def _rare_ends(contributions: NDArray[np.float64], level: float) -> NDArray[np.float64]:
+    """What the mean may be where so few samples differ from the rest that a resample may have none of them: as many
+    more as a proportion allows, each as far as the farthest seen. `[low, high]`."""
+    usual, n = float(np.median(contributions)), len(contributions)
+    ends = []
+    for differ, farthest in (
+        (contributions < usual, contributions.min()),
+        (contributions > usual, contributions.max()),
+    ):
+        ends.append(usual + proportion_interval(int(differ.sum()), n, level).high * (farthest - usual))
+    return np.array(ends)
 
 
 def _pivots(

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.errors import MetricNotApplicable
+from evaluation.labelled import axes_of_classes, label_axis
 from evaluation.metrics.labels import counted
 from evaluation.metrics.measurement import Outputs
 from evaluation.metrics.truth import BOXES, LABELS, Truth
-from evaluation.outputs import Meaning, OutputFacts, axes_of_classes, label_axis
+from evaluation.outputs import Meaning, OutputFacts
 
 Labels = NDArray[np.int64]
 

@@ -5,7 +5,7 @@ What has no counterpart counts as wrong everywhere, so that no metric overlooks 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -53,9 +53,14 @@ class MatchedOutputs:
         return all(match.by is MatchedBy.NOTHING for match in self.matches)
 
 
-def match_outputs(before: Outputs, after: Outputs) -> MatchedOutputs:
-    """The outputs of the quantized file beside those of the float network, on the same samples."""
-    partners = _partners(before, after)
+def match_outputs(before: Outputs, after: Outputs, padded: Collection[str] = ()) -> MatchedOutputs:
+    """The outputs of the quantized file beside those of the float network, on the same samples.
+
+    Args:
+        padded: outputs of the float network whose length depends on what is found in a sample; what is filled up is NaN
+            or -1, and both files may find as much as they do.
+    """
+    partners = _partners(before, after, padded)
     matches, outputs = [], {}
     for name, output in before.items():
         partner, by, reason = partners[name]
@@ -63,16 +68,18 @@ def match_outputs(before: Outputs, after: Outputs) -> MatchedOutputs:
             outputs[name] = _wrong(output)
         else:
             outputs[name] = after[partner].astype(output.dtype, copy=False)
-        lost = 0 if partner is None else _not_finite(output, outputs[name])
+        lost = 0 if partner is None or name in padded else _not_finite(output, outputs[name])
         matches.append(OutputMatch(name, partner, by, reason, lost))
     used = {match.quantized_name for match in matches}
     unused = tuple(name for name in after if name not in used)
-    return MatchedOutputs(tuple(_exchanged(matches, before, outputs)), outputs, unused)
+    return MatchedOutputs(tuple(_exchanged(matches, before, outputs, padded)), outputs, unused)
 
 
-def _partners(before: Outputs, after: Outputs) -> dict[str, tuple[str | None, MatchedBy, str]]:
+def _partners(before: Outputs, after: Outputs, padded: Collection[str]) -> dict[str, tuple[str | None, MatchedBy, str]]:
     renamed = [name for name in before if name not in after], [name for name in after if name not in before]
-    if len(renamed[0]) != len(renamed[1]) or any(_unfit(before[a], after[b]) for a, b in zip(*renamed, strict=True)):
+    if len(renamed[0]) != len(renamed[1]) or any(
+        _unfit(before[a], after[b], a in padded) for a, b in zip(*renamed, strict=True)
+    ):
         renamed = [], []
     by_position = dict(zip(*renamed, strict=True))
     found: dict[str, tuple[str | None, MatchedBy, str]] = {}
@@ -80,14 +87,18 @@ def _partners(before: Outputs, after: Outputs) -> dict[str, tuple[str | None, Ma
         if name in by_position:
             found[name] = (by_position[name], MatchedBy.POSITION, "")
             continue
-        reason = "the quantized file has no output of this name" if name not in after else _unfit(output, after[name])
+        reason = (
+            "the quantized file has no output of this name"
+            if name not in after
+            else _unfit(output, after[name], name in padded)
+        )
         found[name] = (None, MatchedBy.NOTHING, reason) if reason else (name, MatchedBy.NAME, "")
     return found
 
 
-def _unfit(before: Output, after: Output) -> str:
+def _unfit(before: Output, after: Output, is_padded: bool) -> str:
     """Why the second cannot stand for the first; empty where it can."""
-    if before.shape != after.shape:
+    if before.shape != after.shape and not (is_padded and before.ndim == after.ndim and len(before) == len(after)):
         return f"it has the shape {list(after.shape)} on these samples, that of the float model {list(before.shape)}"
     is_number = before.dtype.kind == "f"
     if is_number != (after.dtype.kind == "f"):
@@ -108,7 +119,9 @@ def _not_finite(before: Output, after: Output) -> int:
     return int(lost.reshape(len(lost), -1).any(1).sum())
 
 
-def _exchanged(matches: list[OutputMatch], before: Outputs, after: Outputs) -> list[OutputMatch]:
+def _exchanged(
+    matches: list[OutputMatch], before: Outputs, after: Outputs, padded: Collection[str]
+) -> list[OutputMatch]:
     """The matches, with what each output looks like where it is not like its own."""
     told = []
     for match in matches:
@@ -116,7 +129,10 @@ def _exchanged(matches: list[OutputMatch], before: Outputs, after: Outputs) -> l
         alike = [
             name
             for name, other in before.items()
-            if name != match.name and other.shape == own.shape and own.dtype.kind == other.dtype.kind == "f"
+            if not {name, match.name}.intersection(padded)
+            and name != match.name
+            and other.shape == own.shape
+            and own.dtype.kind == other.dtype.kind == "f"
         ]
         is_other = None
         if match.quantized_name is not None and alike and _error(own, after[match.name]) > _UNLIKE:

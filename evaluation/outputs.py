@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from evaluation.channels import Channels
+from evaluation.labelled import label_axis, labelled_outputs
 from evaluation.metrics.pair import are_probabilities, classes_last
-from evaluation.metrics.truth import Truth
+from evaluation.metrics.truth import LABELS, Truth
 
 Output = NDArray[np.generic]
 
@@ -52,6 +53,8 @@ class OutputFacts:
         spread: of each channel of floats, what its errors are divided by.
         constant: how many channels are the same for all samples.
         padded: its length differs from sample to sample, and what lacks is NaN or -1.
+        labelled: the labels of the data are about it.
+        guess: the axis that would hold classes, if its values were logits, which nothing but their sureness says.
         has_samples: whether samples lie along its first axis, so that a batch of them is one run.
     """
 
@@ -65,6 +68,8 @@ class OutputFacts:
     constant: int = 0
     padded: bool = False
     has_samples: bool = True
+    labelled: bool = False
+    guess: int | None = None
 
     @property
     def class_like(self) -> bool:
@@ -101,84 +106,80 @@ def facts_of(
         makers: the operator that makes an output, by the output's name.
         without_samples: outputs that have no axis of samples, and were computed sample by sample.
     """
-    facts = (_facts(name, output, truth, makers.get(name, "")) for name, output in outputs.items())
-    return tuple(replace(fact, has_samples=fact.name not in without_samples) for fact in facts)
-
-
-def label_axis(name: str, output: Output, truth: Truth) -> int | None:
-    """The axis of classes of an output that the labels have one entry for each prediction of; None where they do not
-    fit."""
-    labels = truth.labels(name)
-    if labels is None:
-        return None
-    axes = axes_of_classes(output, labels)
-    return next((axis for axis in axes if labels.max(initial=0) < output.shape[axis]), None)
-
-
-def axes_of_classes(output: Output, labels: NDArray[np.int64]) -> list[int]:
-    """The axes that may be of classes, the likelier first: `labels` have the shape of the output without that axis."""
-    found = []
-    for axis in (-1, 1) if output.ndim != 4 else (1, -1):
-        rest = output.shape[:-1] if axis == -1 else (output.shape[0], *output.shape[2:])
-        if output.ndim >= 2 and labels.shape == rest and output.shape[axis] >= 2:
-            found.append(axis % output.ndim)
-    return list(dict.fromkeys(found))
+    of_labels = labelled_outputs(outputs, truth)
+    unlabelled = Truth({name: array for name, array in truth.arrays.items() if not name.startswith(LABELS)})
+    facts = (
+        _facts(name, output, truth if name in of_labels else unlabelled, makers.get(name, ""))
+        for name, output in outputs.items()
+    )
+    return tuple(
+        replace(fact, has_samples=fact.name not in without_samples, labelled=fact.name in of_labels) for fact in facts
+    )
 
 
 def _facts(name: str, output: Output, truth: Truth, maker: str) -> OutputFacts:
-    def known(meaning: Meaning, reason: str, axis: int | None, channels: Channels | None = None) -> OutputFacts:
-        spread = () if channels is None else tuple(map(float, channels.spread))
-        constant = 0 if channels is None else int(channels.constant.sum())
-        return OutputFacts(
-            name, output.dtype.name, tuple(output.shape[1:]), meaning, reason, axis, spread, constant, padded
-        )
-
-    padded = False
+    dtype, shape = output.dtype.name, tuple(output.shape[1:])
     if output.dtype.kind != "f":
-        return known(Meaning.CODES, f"it holds {output.dtype}", None)
+        return OutputFacts(name, dtype, shape, Meaning.CODES, f"it holds {output.dtype}", None)
     padded = bool(np.isnan(output).any())
-    some = np.nan_to_num(output[:_LOOKED_AT], nan=0.0, posinf=0.0, neginf=0.0)
-    axis, reason = _classes(name, output, some, truth, maker)
-    if axis is not None and not padded:
-        if are_probabilities(classes_last(some, axis)):
-            return known(Meaning.PROBABILITIES, f"{reason}; past its softmax", axis)
-        return known(Meaning.CLASSES, reason, axis)
-    channels = Channels.of(np.nan_to_num(output, nan=0.0, posinf=0.0, neginf=0.0))
-    if maker == "Sigmoid":
-        return known(Meaning.SCORES, "a Sigmoid makes it", channels.axis, channels)
-    return known(Meaning.VALUES, "numbers without labels, softmax or sigmoid", channels.axis, channels)
+    finite = np.nan_to_num(output, nan=0.0, posinf=0.0, neginf=0.0)
+    some = finite[:_LOOKED_AT]
+    axis, reason, guessed = (None, "", False) if padded else _classes(name, output, some, truth, maker)
+    classes = axis is not None and not guessed
+    channels = Channels.of(finite, axis if classes else None)
+    if classes and are_probabilities(classes_last(some, axis)):
+        meaning, reason = Meaning.PROBABILITIES, f"{reason}; past its softmax"
+    elif classes:
+        meaning = Meaning.CLASSES
+    elif maker == "Sigmoid":
+        meaning, reason = Meaning.SCORES, "a Sigmoid makes it"
+    else:
+        meaning, reason = Meaning.VALUES, reason or "numbers without labels, softmax or sigmoid"
+    return OutputFacts(
+        name,
+        dtype,
+        shape,
+        meaning,
+        reason,
+        axis if classes else channels.axis,
+        tuple(map(float, channels.spread)),
+        int(channels.constant.sum()),
+        padded,
+        guess=axis if guessed else None,
+    )
 
 
-def _classes(name: str, output: Output, some: Output, truth: Truth, maker: str) -> tuple[int | None, str]:
-    """The axis of classes and why, or None."""
+def _classes(name: str, output: Output, some: Output, truth: Truth, maker: str) -> tuple[int | None, str, bool]:
+    """The axis of classes, or None; why; and whether it is but a guess."""
     labelled = label_axis(name, output, truth)
     if labelled is not None:
-        return labelled, f"the labels have one class for each of its {output.shape[labelled]}"
-    if truth.targets(name) is not None and truth.targets(name).shape == output.shape:  # type: ignore[union-attr]
-        return None, ""
+        return labelled, f"the labels have one class for each of its {output.shape[labelled]}", False
+    targets = truth.targets(name)
+    if targets is not None and targets.shape == output.shape:
+        return None, "", False
     axes = [axis for axis in range(1, output.ndim) if output.shape[axis] >= 2]
     axes = sorted(axes, key=lambda axis: (axis != (1 if output.ndim >= 4 else output.ndim - 1), axis))
     if maker in ("Softmax", "LogSoftmax"):
         for axis in axes:
             values = classes_last(some, axis)
             if are_probabilities(np.exp(values) if maker == "LogSoftmax" else values):
-                return axis, f"a {maker} makes it"
+                return axis, f"a {maker} makes it", False
     if not axes or not _plausible_rank(output):
-        return None, ""
+        return None, "", False
     axis = axes[0]
     values = classes_last(some, axis)
     if are_probabilities(values):
-        return axis, "its numbers are probabilities that sum to 1"
+        return axis, "its numbers are probabilities that sum to 1", False
     named = next((word for word in CLASS_NAMES if word in name.lower()), None)
     if named == "logit":
-        return axis, "its name says that it holds logits"
+        return axis, "its name says that it holds logits", False
     count = values.shape[-1]
     best, lead = _best_of(values)
     sure = (best - 1 / count) / (1 - 1 / count)
     surer = best >= LEAST_SURE and best * count >= SURER_THAN_CHANCE
     if lead <= LARGEST_LEAD and (sure >= SURE or surer) and (count >= FEWEST_CLASSES or named):
-        return axis, f"as logits its numbers would give the first class a chance of {best:.2f} on the mean"
-    return None, ""
+        return axis, f"as logits its numbers would give the first class a chance of {best:.2f} on the mean", True
+    return None, "", False
 
 
 def _plausible_rank(output: Output) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from evaluation.metrics.padding import filled_up
+from evaluation.session import deterministic_session, session_options, session_with
 from network.errors import ModelInvalid
-from network.runtime import FATAL, SideBySide, runtime_errors
+from network.runtime import SideBySide, runtime_errors
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -40,11 +40,7 @@ class OnnxRunner:
         for name, number in (("threads", threads), ("runs", runs)):
             if number < 1:
                 raise ValueError(f"{name} must be at least 1, got {number}")
-        options = _options(threads)
-        options.use_deterministic_compute = True
-        if exact:
-            options.add_session_config_entry("session.x64quantprecision", "1")
-        self._session = _session(model, options)
+        self._session = deterministic_session(model, threads, exact=exact)
         self._inputs = [value.name for value in self._session.get_inputs()]
         self.without_samples: set[str] = set()
         self.output_names = [value.name for value in self._session.get_outputs()]
@@ -166,7 +162,7 @@ def timed_session(model: bytes, inputs: Arrays, threads: int) -> Callable[[], No
     Raises:
         ModelInvalid, ModelTooLarge: ONNX Runtime refuses the file; the returned run raises them too.
     """
-    session = _session(model, _options(threads))
+    session = session_with(model, session_options(threads))
     feed = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
 
     def run() -> None:
@@ -174,16 +170,3 @@ def timed_session(model: bytes, inputs: Arrays, threads: int) -> Callable[[], No
             session.run(None, feed)
 
     return run
-
-
-def _options(threads: int) -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = FATAL
-    return options
-
-
-def _session(model: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    with runtime_errors("load"):
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -38,7 +38,8 @@ _OF_SHAPES = ("Shape", "Size")  # what they make depends on lengths alone
 class ActivationSite:
     """Tensors with one format and one set of parameters: the first is computed, the others are its values moved.
 
-    `name` is that of the first tensor, `elements` counts its values for one sample (1 where shapes are not known).
+    `name` is that of the first tensor, unless a layer has that name; `elements` counts its values for one sample (1
+    where shapes are not known).
     """
 
     name: str
@@ -59,14 +60,9 @@ def find_activations(network: Network) -> tuple[ActivationSite, ...]:
         if site:
             site_of[name] = site
             members.setdefault(site, []).append(name)
-    weights = {site.name for site in network.sites}
+    layers = {alias for site in network.sites for alias in site.aliases}
     return tuple(
-        # a layer and what it makes may have one name in the file; in a plan each needs its own
-        ActivationSite(
-            f"{name} (activation)" if name in weights else name,
-            tuple(tensors),
-            math.prod(graph.shapes.get(name, (1,))),
-        )
+        ActivationSite(_own_name(name, layers, members), tuple(tensors), math.prod(graph.shapes.get(name, (1,))))
         for name, tensors in members.items()
     )
 
@@ -118,6 +114,15 @@ def _dependent(network: Network, not_through: Container[str] = ()) -> set[str]:
         if dependent.intersection(names_read(node)) and not (is_standard(node) and node.op_type in not_through):
             dependent.update(node.output)
     return dependent
+
+
+def _own_name(tensor: str, layers: Container[str], tensors: Container[str]) -> str:
+    """A name for the site of a tensor that is neither that of a layer, nor of another tensor: a node may be called like
+    what it makes, and in a plan each needs its own."""
+    name = tensor
+    while name in layers or (name != tensor and name in tensors):
+        name += " (activation)"
+    return name
 
 
 class _Graph:

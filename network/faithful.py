@@ -17,6 +17,8 @@ import onnx
 from network.errors import ModelInvalid, NotReproduced
 from network.folding import Folding
 from network.graph import Network
+from network.interface import free_axes
+from network.lengths import at_other_lengths
 from network.normalise import normalise
 from network.onnx_graph import label, opset_of, own_inputs, shape_of
 from network.opset import OLDEST_OPSET, TARGET_OPSET
@@ -59,8 +61,9 @@ def faithful(
         ModelInvalid: ONNX Runtime does not run the uploaded file, or its opset has no newer form.
         ShapesNotFixed, NothingToQuantize: see `network.normalise.normalise`.
     """
-    batches = {value.name: (shape_of(value) or (None,))[0] or None for value in own_inputs(model.graph)}
-    given = feeds(samples, batches)
+    inputs = own_inputs(model.graph)
+    given = feeds(samples, {value.name: (shape_of(value) or (None,))[0] or None for value in inputs})
+    given += at_other_lengths(given[0], free_axes(inputs))
     reference: Reference | None = None
     reasons: list[str] = []
     network: Network | None = None

@@ -7,7 +7,7 @@ the first of every input, is one symbol for all inputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -75,6 +75,19 @@ class Interface:
                 value.type.tensor_type.shape.CopyFrom(own_type.shape)
             elif self.free:
                 value.type.tensor_type.ClearField("shape")
+
+
+def free_axes(inputs: Iterable[onnx.ValueInfoProto]) -> dict[str, dict[int, str]]:
+    """By input its axes besides the first that have no fixed length, each with its symbol: an unnamed axis has its own,
+    and axes of one symbol have one length."""
+    return {
+        value.name: {
+            axis: dim.dim_param or f"{value.name}.shape[{axis}]"
+            for axis, dim in enumerate(value.type.tensor_type.shape.dim)
+            if axis and not _is_fixed(dim)
+        }
+        for value in inputs
+    }
 
 
 def _has_free_axes(value: onnx.ValueInfoProto, sample_shape: Sequence[int] | None) -> bool:

@@ -138,17 +138,11 @@ def _allowed_activations(network: Network, config: FormatConfig) -> Allowed:
     """Format names by activation site; none if the request leaves activations in float32.
 
     Raises:
-        ConstraintImpossible: a tensor of an activation site has the name of a layer, or a constraint leaves nothing.
+        ConstraintImpossible: a constraint leaves nothing.
     """
     if config.activations is None:
         return {}
     sites = planned_activations(network)
-    layers = {alias for site in network.sites for alias in site.aliases}
-    if both := sorted(layers.intersection(site.name for site in sites)):
-        raise ConstraintImpossible(
-            f"a layer and an activation are both called {', '.join(map(repr, both))}; rename one of them in the "
-            "network, or leave activations.bits null"
-        )
     constraint_of = {site.name: config.layers.get(site.name, NO_CONSTRAINT) for site in sites}
     return {name: _activation_formats(config.activations, name, own) for name, own in constraint_of.items()}
 

@@ -54,7 +54,7 @@ class Candidates:
     def unpack(cls, blob: bytes) -> Candidates:
         """What `pack_candidates` was given, in its order."""
         document, arrays = unpack(blob)
-        activations = {entry["tensors"][0]: _activation(entry) for entry in document["activations"]}
+        activations = {entry["name"]: _activation(entry) for entry in document["activations"]}
         return cls(weights_from_arrays(document, arrays), activations, document["methods"])
 
     @property
@@ -77,7 +77,8 @@ class Candidates:
             for weight in self.weights[site.name]
         ]
         activations = [
-            ActivationChange(name, own.format.name, {name: own.apply})  # its other tensors only move these values
+            # its other tensors only move the values of the first
+            ActivationChange(name, own.format.name, {site.site.tensors[0]: own.apply})
             for name, site in self.activations.items()
             for own in site.formats
         ]
@@ -117,6 +118,7 @@ def pack_candidates(
         "methods": dict(methods),
         "activations": [
             {
+                "name": activation.site.name,
                 "tensors": list(activation.site.tensors),
                 "elements": activation.site.elements,
                 "formats": [[own.format.name, own.scale, own.zero_point] for own in activation.formats],
@@ -159,5 +161,5 @@ def _activation(entry: Mapping[str, Any]) -> ActivationCandidates:
         if not isinstance(format_, UnsignedFormat):
             raise ValueError(f"candidates of activations are unsigned formats, got {name}")
         formats.append(QuantizedActivation(format_, scale, zero_point))
-    site = ActivationSite(entry["tensors"][0], tuple(entry["tensors"]), entry["elements"])
+    site = ActivationSite(entry["name"], tuple(entry["tensors"]), entry["elements"])
     return ActivationCandidates(site, tuple(formats))

@@ -13,6 +13,14 @@ from pipeline.stage import Machine
 
 
 @dataclass(frozen=True, slots=True)
+class AdmitPairConfig:
+    """`own_metric`: the request has one, which may read further arrays of the dataset."""
+
+    samples: SampleConfig
+    own_metric: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CompareConfig:
     """`ignored`: outputs that the request gives no weight."""
 
@@ -33,7 +41,7 @@ class CertificateReportConfig:
 class CertificateConfig:
     """The slice of every stage that certifies, by the stage's name."""
 
-    admit_pair: SampleConfig
+    admit_pair: AdmitPairConfig
     reference: SampleConfig
     claims: ClaimsConfig
     inspect: Nothing
@@ -47,7 +55,7 @@ def configure_certificate(request: CertificateRequest, machine: Machine) -> Cert
     budget = budget_of(request)
     ignored = tuple(sorted(name for name, output in request.outputs.items() if output.weight == 0))
     return CertificateConfig(
-        admit_pair=samples,
+        admit_pair=AdmitPairConfig(samples, request.budget.metric_id is not None),
         reference=samples,
         claims=claims_of(request, samples, budget),
         inspect=Nothing(),

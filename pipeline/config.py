@@ -39,6 +39,13 @@ class Nothing:
 
 
 @dataclass(frozen=True, slots=True)
+class AdmitConfig:
+    """`own_metric`: the request has one, which may read further arrays of the dataset."""
+
+    own_metric: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SampleConfig:
     """How the samples are split, and how much may be alive at once: in one run, and kept at one cut of the network.
 
@@ -171,7 +178,8 @@ class ResolveConfig:
 
 @dataclass(frozen=True, slots=True)
 class ClaimsConfig:
-    """`metric`: for the whole network, None for one that fits each output; `outputs`: what is said of single ones."""
+    """`metric`: for the whole network, None for one that fits each output, `own` for the graph; `outputs`: what is said
+    of single ones."""
 
     samples: SampleConfig
     budget: BudgetConfig
@@ -204,11 +212,12 @@ class CalibrateConfig:
 
 @dataclass(frozen=True, slots=True)
 class DamageConfig:
-    """`weights` of outputs that do not count once; `squared_error`: the damage is the squared error of the outputs,
-    whatever these are."""
+    """`weights` of outputs that do not count once; `values`: outputs whose squared error counts, whatever they look
+    like; `all_values`: all of them."""
 
     weights: tuple[tuple[str, float], ...]
-    squared_error: bool
+    values: tuple[str, ...]
+    all_values: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +273,7 @@ class ReportConfig:
 class JobConfig:
     """The slice of every stage, by the stage's name; None for a stage that the request does not need."""
 
-    admit: Nothing
+    admit: AdmitConfig
     normalise: Nothing
     reference: SampleConfig
     resolve: ResolveConfig

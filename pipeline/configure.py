@@ -10,7 +10,9 @@ from app.schemas.job_request import JobRequest
 from evaluation.choice import MetricChoice, OutputChoice
 from evaluation.latency import machine as processor
 from evaluation.metrics.measurement import DropKind
+from evaluation.metrics.own import OWN
 from pipeline.config import (
+    AdmitConfig,
     AnalysisConfig,
     BudgetConfig,
     CalibrateConfig,
@@ -78,7 +80,7 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
     )
     ranges = RangeMethod(request.activations.ranges)
     return JobConfig(
-        admit=Nothing(),
+        admit=AdmitConfig(request.budget.metric_id is not None),
         normalise=Nothing(),
         reference=samples,
         resolve=ResolveConfig(samples, formats, space, method),
@@ -143,7 +145,8 @@ def _space(request: JobRequest) -> SpaceConfig:
 
 def _damage(request: JobRequest) -> DamageConfig:
     weights = sorted((name, output.weight) for name, output in request.outputs.items() if output.weight != 1)
-    return DamageConfig(tuple(weights), request.budget.metric in OF_VALUES)
+    values = sorted(name for name, output in request.outputs.items() if output.metric in OF_VALUES)
+    return DamageConfig(tuple(weights), tuple(values), request.budget.metric in OF_VALUES)
 
 
 def claims_of(request: JobRequest | CertificateRequest, samples: SampleConfig, budget: BudgetConfig) -> ClaimsConfig:
@@ -155,7 +158,7 @@ def claims_of(request: JobRequest | CertificateRequest, samples: SampleConfig, b
         )
         for name, output in request.outputs.items()
     }
-    metric = request.budget.metric
+    metric = OWN if request.budget.metric_id is not None else request.budget.metric
     chosen = None if metric is None else MetricChoice(metric, request.budget.options.model_dump())
     return ClaimsConfig(samples, budget, chosen, outputs)
 

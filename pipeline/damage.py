@@ -39,12 +39,15 @@ def damage_loss(network: Network, facts: Iterable[OutputFacts], config: DamageCo
     """
     weights = dict(config.weights)
     of_value: dict[str, float] = {}
+    squared: set[str] = set()
     for output, values in looked_at(network).items():
+        if config.all_values or output in config.values:
+            squared.update(values)
         for value in values:
             of_value[value] = max(of_value.get(value, 0.0), weights.get(output, 1.0))
     known = {fact.name: fact for fact in facts}
     terms = [
-        _term(known[name], weight, squared_error=config.squared_error)
+        _term(known[name], weight, squared_error=name in squared)
         for name, weight in of_value.items()
         if weight > 0 and name in known and _measurable(known[name])
     ]

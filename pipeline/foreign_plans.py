@@ -152,7 +152,7 @@ def _weight_override(
 
 
 def _activation_notes(plan: Mapping[str, Any]) -> Notes:
-    floats = [row["name"] for row in plan["activations"] if row["format"] == FloatFormat().name]
+    floats = [row["tensors"][0] for row in plan["activations"] if row["format"] == FloatFormat().name]
     text = "float32 in the plan; quantize_static gives what its quantized nodes read or write the activation_type"
     if not plan["activations"]:
         return [_note("", f"activations are {text}")]

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -22,7 +22,8 @@ import torch
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
-from app.schemas.parsing import merge, parse_certificate_request, parse_request
+from app.errors import AppError
+from app.schemas.parsing import merge, parse_certificate_request, parse_request, with_uploads
 from app.schemas.plan import applied_request
 from pipeline.events import Report, silent
 from pipeline.run import run
@@ -41,6 +42,7 @@ def plan(
     data: Data = None,
     request: Request = None,
     *,
+    metric: Model | None = None,
     cache: str | Path | Store | None = None,
     progress: Report = silent,
     machine: Machine | None = None,
@@ -52,6 +54,7 @@ def plan(
         data: a `.npz`, or arrays by the names of the graph's inputs, samples first, with `labels` or `targets`; None:
             samples are made from the graph's shapes.
         request: what `POST /v1/jobs` takes, without the ids of the uploads.
+        metric: your own metric, an ONNX graph or its bytes, in place of `budget.metric`.
         cache: a folder or a store for the results of stages, so that a second question about the same network repeats
             no analysis and a call that was cut short goes on; None: nothing is kept.
         progress: gets what happens (`pipeline.events`), at least every few seconds; what it raises ends the call.
@@ -62,7 +65,7 @@ def plan(
         ValueError: the network, the data or the constraints do not allow it; `code` is that of the API.
         OSError: a file cannot be read.
     """
-    return _call(model, data, request or {}, cache, progress, machine)
+    return _call(Files(model, data, metric), request or {}, cache, progress, machine)
 
 
 def apply(
@@ -71,6 +74,7 @@ def apply(
     data: Data = None,
     request: Request = None,
     *,
+    metric: Model | None = None,
     cache: str | Path | Store | None = None,
     progress: Report = silent,
     machine: Machine | None = None,
@@ -84,7 +88,7 @@ def apply(
 
     Otherwise, and for what it raises, see `plan`.
     """
-    return _call(model, data, merge(applied_request(plan), request or {}), cache, progress, machine)
+    return _call(Files(model, data, metric), request or {}, cache, progress, machine, applied_request(plan))
 
 
 def certify(
@@ -93,6 +97,7 @@ def certify(
     data: Data = None,
     request: Request = None,
     *,
+    metric: Model | None = None,
     cache: str | Path | Store | None = None,
     progress: Report = silent,
     machine: Machine | None = None,
@@ -107,7 +112,7 @@ def certify(
 
     Otherwise, and for what it raises, see `plan`. The result has a `report`, and neither plan nor model.
     """
-    return _call(float_model, data, request or {}, cache, progress, machine, quantized)
+    return _call(Files(float_model, data, metric, quantized), request or {}, cache, progress, machine)
 
 
 def audit(file: str | Path | bytes) -> dict[str, Any]:
@@ -136,25 +141,47 @@ def audit(file: str | Path | bytes) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What a call is about: `quantized` is a file to certify, `metric` a metric graph."""
+
+    model: Model
+    data: Data = None
+    metric: Model | None = None
+    quantized: Model | None = None
+
+    def uploads(self, folder: Path) -> dict[str, Upload]:
+        """By kind; what is not a file is written to `folder`."""
+        given = {"model": self.model, "quantized": self.quantized, "metric": self.metric}
+        found = {kind: _model_file(file, folder, kind) for kind, file in given.items() if file is not None}
+        data = _data_file(self.data, folder)
+        return found if data is None else {**found, "dataset": data}
+
+
 def _call(
-    model: Model,
-    data: Data,
+    files: Files,
     members: Mapping[str, Any],
     cache: str | Path | Store | None,
     progress: Report,
     machine: Machine | None,
-    quantized: Model | None = None,
+    base: Mapping[str, Any] | None = None,
 ) -> JobResult:
-    """A job on files, bytes or arrays; what is not a file is written to a folder that goes with the call."""
+    """A job on files, bytes or arrays; what is not a file is written to a folder that goes with the call.
+
+    The `members` of the request override those of `base`.
+    """
     machine = machine or Machine(threads=len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory(prefix="bitbudget-") as folder, _threads_of(machine):
-        given = {"model": _model_file(model, Path(folder), "model"), "dataset": _data_file(data, Path(folder))}
-        if quantized is not None:
-            given["quantized"] = _model_file(quantized, Path(folder), "quantized")
-        uploads = {kind: upload for kind, upload in given.items() if upload is not None}
-        ids = {f"{kind}_id": upload.sha256 for kind, upload in uploads.items()}
-        parse = parse_request if quantized is None else parse_certificate_request
-        request = parse({**members, **ids})
+        uploads = files.uploads(Path(folder))
+        members = with_uploads(members, {kind: upload.sha256 for kind, upload in uploads.items()})
+        parse = parse_request if files.quantized is None else parse_certificate_request
+        request = parse(members if base is None else merge(base, members))
+        if request.budget.metric_id is not None and files.metric is None:
+            raise AppError(
+                "budget_invalid",
+                "budget.metric_id names a metric graph that this call does not have; give it as the argument metric, "
+                "or name another metric as budget.metric",
+            )
         return run(TABLE, request, uploads, cache=cache, progress=progress, machine=machine)
 
 

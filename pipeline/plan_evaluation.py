@@ -19,6 +19,7 @@ from evaluation.sequential import Verdict
 from pipeline.config import PlanConfig
 from pipeline.context import Context
 from pipeline.events import PlanEvaluated
+from pipeline.own_metric import own_metric, truth_of, with_graph
 from pipeline.plan_export import export_plan
 from pipeline.reference import reference_outputs, runner_of
 from pipeline.results import pack, unpack
@@ -52,14 +53,15 @@ class Comparison:
         self._context = context
         self._inputs = inputs
         self._part = inputs.dataset.take(samples)
-        self._claims = claims
         self._kind = kind
-        self.truth = self._part.truth
 
         def compute() -> bytes:
             return pack({}, reference_outputs(context, inputs, samples))
 
         self.float_outputs = unpack(context.chunk("float_outputs", compute))[1] if outputs is None else outputs
+        own = own_metric(context, inputs, list(self.float_outputs))
+        self._claims = with_graph(claims, own)
+        self.truth = truth_of(self._part, own)
 
     def __call__(self, model: bytes) -> Measured:
         """`model` measured against the uploaded network on all samples."""

@@ -140,7 +140,7 @@ def activation_rows(facts: PlanFacts, candidates: Candidates) -> list[dict[str, 
             "damage_stderr": stderr,
         }
         if isinstance(candidate.format, UnsignedFormat):
-            parameters = activation.quantized(candidate.format)[name]
+            parameters = activation.quantized(candidate.format)[activation.site.tensors[0]]
             row |= {"scale": parameters.scale, "zero_point": parameters.zero_point}
         rows.append(row)
     return rows

@@ -71,28 +71,34 @@ MINUTES, HOURS, DAY = timedelta(minutes=10), timedelta(hours=6), timedelta(hours
 
 ANALYSED = ("normalise", "reference", "calibrate", "dataset")
 SPACE = ("normalise", "resolve", "latency", "calibrate", "dataset")
-MEASURED = (*SPACE, "reference", "claims")
+MEASURED = (*SPACE, "reference", "claims", "metric")
 
 STAGES = (
     Stage("admit", ("model", "dataset"), admit.run, weight=1, time_limit=MINUTES),
     Stage("admit_pair", ("model", "quantized", "dataset"), admit_pair.run, weight=1, time_limit=MINUTES),
-    Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=MINUTES, version=3),
-    Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=MINUTES, version=5),
+    Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=MINUTES, version=4),
+    Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=MINUTES, version=6),
     Stage("reference", ("model", "normalise", "dataset"), reference.run, weight=1, time_limit=HOURS),
-    Stage("claims", ("model", "normalise", "reference", "dataset"), claims.run, weight=1, time_limit=HOURS),
+    Stage("claims", ("model", "normalise", "reference", "dataset", "metric"), claims.run, weight=1, time_limit=HOURS),
     Stage("inspect", ("model", "quantized", "admit_pair"), inspect.run, weight=2, time_limit=HOURS),
-    Stage("compare", ("quantized", "model", "dataset", "reference", "claims"), compare.run, weight=5, time_limit=HOURS),
+    Stage(
+        "compare",
+        ("quantized", "model", "dataset", "reference", "claims", "metric"),
+        compare.run,
+        weight=5,
+        time_limit=HOURS,
+    ),
     Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=HOURS, version=2),
-    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=HOURS, version=6),
+    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=HOURS, version=7),
     Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=DAY, version=5),
     Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=DAY, version=4),
     Stage(
         "agreement", (*ANALYSED, "cross_layer", "sensitivity"), agreement.run, weight=10, time_limit=HOURS, version=6
     ),
     Stage(
-        "plan", (*MEASURED, "cross_layer", "sensitivity", "agreement"), plan.run, weight=25, time_limit=DAY, version=11
+        "plan", (*MEASURED, "cross_layer", "sensitivity", "agreement"), plan.run, weight=25, time_limit=DAY, version=12
     ),
-    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=HOURS, version=7),
+    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=HOURS, version=8),
 )
 
 

@@ -5,7 +5,7 @@ Whoever asks must name in the stage's `reads` what is behind the answer, or the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from evaluation.errors import MetricNotApplicable
 from evaluation.metrics.claim import Claim
 from evaluation.outputs import OutputFacts
 from evaluation.splits import Splits, split, undivided
+from network.admission import AdmissionLimits
 from network.graph import Network, TensorSpec
 from network.memory import normalised_memory
 from network.normalise import load
@@ -98,14 +99,18 @@ class Workspace:
         """
         return self._once(("network", opset), ("normalise",), lambda: load(self._job.read("normalise"), opset))
 
-    def dataset(self, specs: tuple[TensorSpec, ...], seed: int) -> Dataset:
-        """The uploaded samples for these graph inputs, or without any those that are made from their shapes."""
+    def dataset(self, specs: tuple[TensorSpec, ...], seed: int, extra: Collection[str] | None = None) -> Dataset:
+        """The uploaded samples for these graph inputs, or without any those that are made from their shapes.
+
+        Args:
+            extra: names of arrays that may stand beside them; None for any: admission and `claims` judge.
+        """
         path = self._job.path_of("dataset")
 
         def read() -> Dataset:
             if path is None:
                 return synthesize(specs, SYNTHETIC_SAMPLES, seed)
-            return read_dataset(path, specs, most_dataset_bytes(self._job.machine))
+            return read_dataset(path, specs, most_dataset_bytes(self._job.machine), extra)
 
         # shapes are those of the data, and with an upload the seed changes nothing
         names = tuple((spec.name, spec.dtype) for spec in specs)
@@ -223,6 +228,11 @@ class Workspace:
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]  # type: ignore[no-any-return]
+
+
+def admission_limits(machine: Machine) -> AdmissionLimits:
+    """One sample of a network, or of a metric graph, may take all memory of the worker."""
+    return AdmissionLimits(max_memory_bytes=machine.memory_limit_bytes or 8 * GIB)
 
 
 def most_dataset_bytes(machine: Machine) -> int:

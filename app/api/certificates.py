@@ -34,7 +34,10 @@ _BODY: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"model": BINARY, "quantized": BINARY, "dataset": BINARY, "request": _PART_SCHEMA},
+                    "properties": {
+                        **dict.fromkeys(("model", "quantized", "dataset", "metric"), BINARY),
+                        "request": _PART_SCHEMA,
+                    },
                     "required": ["model", "quantized"],
                 }
             },
@@ -46,7 +49,7 @@ _BODY: dict[str, Any] = {
 @router.post("/certificates", status_code=202, responses=SUBMIT_ERRORS, openapi_extra=_BODY)
 async def certify(request: Request, response: Response, service: Service, key: Key = None) -> Job:
     """Make a job that certifies a quantized file against its float model. JSON names uploads by id; multipart brings
-    `model`, `quantized`, `dataset` and `request` in one call."""
+    `model`, `quantized`, `dataset`, `metric` and `request` in one call."""
     scoped = None if key is None else jobs.IdempotencyKey("certificates", key)
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         wanted = await received_form(request, service, CERTIFICATE)

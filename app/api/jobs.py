@@ -58,7 +58,7 @@ _SUBMIT_BODY: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"model": BINARY, "dataset": BINARY, "request": _PART_SCHEMA},
+                    "properties": {"model": BINARY, "dataset": BINARY, "metric": BINARY, "request": _PART_SCHEMA},
                     "required": ["model"],
                 }
             },
@@ -73,7 +73,7 @@ SCHEMAS = _DEFINITIONS
 
 @router.post("/jobs", status_code=202, responses=SUBMIT_ERRORS, openapi_extra=_SUBMIT_BODY)
 async def submit(request: Request, response: Response, service: Service, key: Key = None) -> Job:
-    """Make a job. JSON names uploads by id; multipart brings `model`, `dataset` and `request` in one call."""
+    """Make a job. JSON names uploads by id; multipart brings `model`, `dataset`, `metric` and `request` in one call."""
     scoped = None if key is None else jobs.IdempotencyKey("jobs", key)
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         wanted = await received_form(request, service, JOB)

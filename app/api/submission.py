@@ -15,7 +15,7 @@ from app.api.state import State
 from app.errors import AppError
 from app.schemas.certificate_request import CertificateRequest
 from app.schemas.job_request import JobRequest, uploaded_as
-from app.schemas.parsing import parse_certificate_request, parse_object, parse_request
+from app.schemas.parsing import parse_certificate_request, parse_object, parse_request, with_uploads
 from app.services.uploads import store_upload
 
 Wanted = TypeVar("Wanted", JobRequest, CertificateRequest)
@@ -34,8 +34,8 @@ class Form(Generic[Wanted]):
         return (*self.files, "request")
 
 
-JOB = Form(("model", "dataset"), ("model",), parse_request)
-CERTIFICATE = Form(("model", "quantized", "dataset"), ("model", "quantized"), parse_certificate_request)
+JOB = Form(("model", "dataset", "metric"), ("model",), parse_request)
+CERTIFICATE = Form(("model", "quantized", "dataset", "metric"), ("model", "quantized"), parse_certificate_request)
 
 
 async def received_form(request: Request, service: State, form: Form[Wanted]) -> Wanted:
@@ -63,6 +63,9 @@ def _store(received: FormData, service: State, form: Form[Wanted]) -> Wanted:
         )
     members = parse_object(_text(received))
     given = [f"{name}_id" for name in form.files if f"{name}_id" in members]
+    budget = members.get("budget")
+    if "metric" in names and isinstance(budget, Mapping) and budget.get("metric_id") is not None:
+        given.append("budget.metric_id")
     if given:
         raise AppError(
             "request_invalid",
@@ -75,7 +78,7 @@ def _store(received: FormData, service: State, form: Form[Wanted]) -> Wanted:
             raise AppError("request_malformed", f"the part {name} is missing; send it as a file: curl -F {name}=@FILE")
     # All are hashed, and the request is checked with their digests, before anything is stored.
     files = {name: (part, digest_of(part.file)) for name, part in parts.items() if part is not None}
-    wanted = form.parse({**members, **{f"{name}_id": received.sha256 for name, (_, received) in files.items()}})
+    wanted = form.parse(with_uploads(members, {name: digest.sha256 for name, (_, digest) in files.items()}))
     for name, (part, digest) in files.items():
         shown = part.filename if part.filename and part.filename.isprintable() else None
         contents = digest.file, digest.sha256, digest.size_bytes

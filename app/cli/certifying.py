@@ -15,6 +15,7 @@ from app.cli.options import BudgetOptions, takes
 from app.cli.output import CONSOLE, complain, plain, show_json
 from app.cli.planning import Pipeline, run_here
 from app.cli.remote import NOT_MET, conclude, upload
+from app.schemas.parsing import merge
 
 FloatModel = Annotated[
     Path, typer.Argument(metavar="FLOAT", help="The float model, an ONNX file.", exists=True, dir_okay=False)
@@ -52,8 +53,10 @@ def certify(
     def make(client: Client) -> Job:
         files = [("model", "model", model), ("quantized", "model", quantized)]
         files += [("dataset", "dataset", data)] if data is not None else []
-        ids = {f"{name}_id": upload(client, kind, path) for name, kind, path in files}
-        return client.submit({**body, **ids}, "certificates")
+        ids: dict[str, Any] = {f"{name}_id": upload(client, kind, path) for name, kind, path in files}
+        if given.metric_graph is not None:
+            ids["budget"] = {"metric_id": upload(client, "model", given.metric_graph)}
+        return client.submit(merge(body, ids), "certificates")
 
     def collect(client: Client, job_id: str) -> Mapping[str, Any]:
         if out is not None:

@@ -31,6 +31,15 @@ MaxDrop = Annotated[
     float | None, typer.Option(help="Accuracy that may be spent, a fraction: 0.01 is one point.", show_default="0.01")
 ]
 MetricOption = Annotated[MetricName | None, typer.Option(help="What accuracy means; by default what the data allow.")]
+MetricGraph = Annotated[
+    Path | None,
+    typer.Option(
+        help="Your own metric, an ONNX graph: it takes outputs and arrays of the data by their names, and gives one "
+        "number for each sample.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
 Relative = Annotated[bool, typer.Option("--relative", help="--max-drop is a fraction of the float network's value.")]
 Confidence = Annotated[
     float | None, typer.Option(help="The budget must hold for the upper end of the drop's interval at this level.")
@@ -82,6 +91,7 @@ class BudgetOptions:
 
     max_drop: MaxDrop = None
     metric: MetricOption = None
+    metric_graph: MetricGraph = None
     relative: Relative = False
     confidence: Confidence = None
     seed: Seed = None
@@ -91,11 +101,13 @@ class BudgetOptions:
         """The request's JSON, without the ids of the uploads.
 
         Raises:
-            Refused: the request file is not a JSON object; widths cannot be read.
+            Refused: the request file is not a JSON object; widths cannot be read; there are two metrics.
         """
         return merged({} if self.request is None else read_object(self.request), self._given())
 
     def _given(self) -> dict[str, Any]:
+        if self.metric is not None and self.metric_graph is not None:
+            raise Refused("--metric and --metric-graph say two things; give one of them")
         kind = "relative" if self.relative else None
         budget = {"max_drop": self.max_drop, "metric": self.metric, "kind": kind, "confidence": self.confidence}
         return {"budget": budget, "seed": self.seed}

@@ -14,7 +14,7 @@ from app.cli.client import Client, Job
 from app.cli.http import private_server
 from app.cli.options import AppliedOptions, JobOptions, merged, read_object, takes
 from app.cli.output import CONSOLE, ERRORS, job_bar, plain, show_json, show_plan
-from app.cli.remote import conclude, read_plan, submitted
+from app.cli.remote import Files, conclude, read_plan, submitted
 from app.embedded import Embedded
 from app.logs import configure_logging
 from app.schemas.plan import applied_request
@@ -53,7 +53,7 @@ def plan(
     The analysis is kept (BITBUDGET_HOME), so that another budget for the same network and data takes little.
     Exit status: 0 the budget is met, 3 it is not and the best effort was written, 1 an error.
     """
-    _run(given.body(), model, data, out, as_json, pipeline)
+    _run(given.body(), Files(model, data, given.metric_graph), out, as_json, pipeline)
 
 
 @takes(AppliedOptions)
@@ -73,7 +73,7 @@ def apply(
     file has them; options override.
     Exit status: 0 the budget is met, 3 it is not (the file was written all the same), 1 an error.
     """
-    _run(applied_body(read_object(plan), given), model, data, out, as_json, pipeline)
+    _run(applied_body(read_object(plan), given), Files(model, data, given.metric_graph), out, as_json, pipeline)
 
 
 def applied_body(plan: Mapping[str, Any], options: AppliedOptions) -> dict[str, Any]:
@@ -82,12 +82,10 @@ def applied_body(plan: Mapping[str, Any], options: AppliedOptions) -> dict[str, 
     return {**merged(body, options.body()), "plan": body["plan"]}
 
 
-def _run(
-    body: Mapping[str, Any], model: Path, data: Path | None, out: Path, as_json: bool, pipeline: str | None
-) -> None:
+def _run(body: Mapping[str, Any], files: Files, out: Path, as_json: bool, pipeline: str | None) -> None:
     """One job through the service, with everything embedded."""
     job, _ = run_here(
-        lambda client: submitted(client, body, model, data), lambda client, made: client.download(made, out), pipeline
+        lambda client: submitted(client, body, files), lambda client, made: client.download(made, out), pipeline
     )
     _conclude(job, out, as_json)
 

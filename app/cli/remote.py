@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from app.cli.certificate_view import show_certificate
 from app.cli.client import DEFAULT_SERVER, Client, Job
 from app.cli.options import JobOptions, takes
 from app.cli.output import CONSOLE, complain, job_bar, plain, show_job, show_jobs, show_json, show_plan, upload_bar
+from app.schemas.parsing import merge
 
 POLL_SECONDS = 0.5
 NOT_MET = 3
@@ -40,7 +42,7 @@ def submit(
     """Upload a network and its data to a server and make a job; prints the job's id."""
     body = given.body()
     with Client(server) as client:
-        job = submitted(client, body, model, data)
+        job = submitted(client, body, Files(model, data, given.metric_graph))
     if as_json:
         show_json(job)
     else:
@@ -90,12 +92,23 @@ def download(
         CONSOLE.print(plain(path), soft_wrap=True, highlight=False)
 
 
-def submitted(client: Client, body: Mapping[str, Any], model: Path, data: Path | None) -> Job:
-    """The job of this request, made once its files are uploaded."""
-    uploads = {"model_id": upload(client, "model", model)}
-    if data is not None:
-        uploads["dataset_id"] = upload(client, "dataset", data)
-    return client.submit({**body, **uploads})
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What a job is about: a network, its samples, and a metric graph; None where there is none."""
+
+    model: Path
+    data: Path | None = None
+    metric: Path | None = None
+
+
+def submitted(client: Client, body: Mapping[str, Any], files: Files) -> Job:
+    """The job of this request, made once its files are uploaded; a metric graph takes the place of another metric."""
+    uploads: dict[str, Any] = {"model_id": upload(client, "model", files.model)}
+    if files.data is not None:
+        uploads["dataset_id"] = upload(client, "dataset", files.data)
+    if files.metric is not None:
+        uploads["budget"] = {"metric_id": upload(client, "model", files.metric)}
+    return client.submit(merge(body, uploads))
 
 
 def upload(client: Client, kind: str, path: Path) -> str:

@@ -145,7 +145,15 @@ class Budget(Strict):
     @model_validator(mode="before")
     @classmethod
     def _share_of_null(cls, members: Any) -> Any:
-        if isinstance(members, dict) and "kind" not in members and members.get("metric") in SHARE_OF_NULL:
+        if not isinstance(members, dict):
+            return members
+        if members.get("metric") == "sqnr_db" and "max_drop" not in members and members.get("kind") != "of_null":
+            refuse(
+                "budget_invalid",
+                "the metric sqnr_db needs max_drop, in decibels: what may be missing of 100 dB, such as 60 for a "
+                "ratio of at least 40 dB",
+            )
+        if "kind" not in members and members.get("metric") in SHARE_OF_NULL:
             return {**members, "kind": "of_null"}
         return members
 
@@ -172,6 +180,13 @@ class Budget(Strict):
             refuse(
                 "budget_invalid",
                 f"metric_id is a metric of your own, and metric names {self.metric}, too; leave one of them out",
+            )
+        foreign = [name for name in self.options.model_dump() if name != "higher_is_better"]
+        if self.metric_id is not None and foreign:
+            refuse(
+                "budget_invalid",
+                f"a metric of your own takes the option higher_is_better alone, got {', '.join(foreign)}; everything "
+                "else is in its graph",
             )
         return self
 

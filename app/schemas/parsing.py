@@ -73,11 +73,16 @@ def merge(target: Any, patch: Any) -> Any:
     """JSON merge patch, RFC 7396: objects are merged member by member, null removes, anything else replaces.
 
     A constraint on a layer is replaced as a whole: it holds exactly one member. So is a plan: what it leaves out is not
-    to come from another. Another metric of the budget comes without the options and the kind of drop of the one before.
+    to come from another. Another metric of the budget, or a metric graph, comes without the options and the kind of
+    drop of the one before.
     """
     if not isinstance(patch, Mapping):
         return patch
     merged = dict(target) if isinstance(target, Mapping) else {}
+    for name, other in (("metric", "metric_id"), ("metric_id", "metric")):
+        if patch.get(name) is not None and merged.get(other) is not None and patch.get(other) is None:
+            merged.pop(other)
+            merged.pop("options", None)
     for name, value in patch.items():
         if value is None:
             merged.pop(name, None)
@@ -89,6 +94,15 @@ def merge(target: Any, patch: Any) -> Any:
         else:
             merged[name] = value if name == "plan" else merge(merged.get(name), value)
     return merged
+
+
+def with_uploads(members: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:
+    """A request with the ids of its uploads, by kind, each at its place."""
+    fields: dict[str, Any] = {f"{kind}_id": digest for kind, digest in ids.items() if kind != "metric"}
+    budget = members.get("budget") or {}
+    if "metric" in ids and isinstance(budget, Mapping):  # anything else is refused when it is parsed
+        fields["budget"] = {**budget, "metric_id": ids["metric"]}
+    return {**members, **fields}
 
 
 def _budget_to_change(budget: Any, patch: Mapping[str, Any]) -> Any:

@@ -110,13 +110,13 @@ def what_decides(plan: Any) -> Any:
 def applied_request(plan: Mapping[str, Any]) -> dict[str, Any]:
     """The request, without the ids of uploads, that applies a plan as the job that delivered it did.
 
-    Budget, rounding, ranges of activations, target, opset and seed are those of the plan's `request`, if it has one;
-    what the weights may get is decided by the plan.
+    Budget, what is said of outputs, rounding, ranges of activations, target, opset and seed are those of the plan's
+    `request`, if it has one; what the weights may get is decided by the plan.
     """
     before = plan.get("request")
     request: dict[str, Any] = {"plan": what_decides(plan)}
     if isinstance(before, Mapping):
-        request |= {name: before[name] for name in ("budget", "target", "opset", "seed") if name in before}
+        request |= {name: before[name] for name in ("budget", "outputs", "target", "opset", "seed") if name in before}
         parts = {"weights": [n for n in Weights.model_fields if n not in OF_CANDIDATES], "activations": ["ranges"]}
         for part, names in parts.items():
             if isinstance(members := before.get(part), Mapping):

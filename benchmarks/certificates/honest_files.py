@@ -100,7 +100,7 @@ def ours(
     tensors: dict[str, QuantizedActivation] = {}
     if activations is not None:
         sites = find_activations(normalised)
-        histograms = {site.name: Histogram(site.name) for site in sites}
+        histograms = {site.tensors[0]: Histogram(site.tensors[0]) for site in sites}
         taps = Taps(normalised, list(histograms), 1)
 
         def visit(name: str, values: NDArray[np.generic]) -> None:
@@ -109,7 +109,7 @@ def ours(
         for start in range(0, _IMAGES, 32):
             taps.run({name: array[start : start + 32] for name, array in network.inputs.items()}, visit)
         for site in sites:
-            rounded = calibrated(histograms[site.name], UnsignedFormat(activations))
+            rounded = calibrated(histograms[site.tensors[0]], UnsignedFormat(activations))
             tensors |= dict.fromkeys(site.tensors, rounded)
     return ModelProto.FromString(export(normalised, weights, {}, tensors))
 

@@ -11,6 +11,7 @@ import numpy as np
 from evaluation.errors import MetricNotApplicable
 from evaluation.metrics.measurement import DropKind, Measurement, Outputs, Scores
 from evaluation.metrics.null_outputs import mean_outputs
+from evaluation.metrics.own import OwnMetric
 from evaluation.metrics.padding import aligned
 from evaluation.metrics.pair import Pair
 from evaluation.metrics.registry import metric_of
@@ -23,6 +24,7 @@ class Claim:
 
     `reason` says in words why this metric is measured here. `padded`: outputs have more rows for one sample than for
     another, and what lacks is NaN or -1; where the two networks differ in their rows the shorter one is filled up.
+    `own` is the graph of the metric of this name, which no document holds.
     """
 
     metric: str
@@ -31,13 +33,16 @@ class Claim:
     options: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
     padded: bool = False
+    own: OwnMetric | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> Self:
         return cls(**{**document, "outputs": tuple(document["outputs"])})
 
     def document(self) -> dict[str, Any]:
-        return asdict(self)
+        document = asdict(replace(self, own=None))
+        del document["own"]
+        return document
 
     def measure(self, before: Outputs, after: Outputs, truth: Truth) -> list[Measurement]:
         """One measurement for each channel group that the metric looks at.
@@ -56,7 +61,7 @@ class Claim:
             pairs, options = [aligned(*outputs) for outputs in pairs], {**options, "padded": True}
         first, second = zip(*pairs, strict=True)
         pair = Pair(self.outputs, first, second, truth, options)
-        return list(metric_of(self.metric).measure(pair))
+        return list((metric_of(self.metric) if self.own is None else self.own).measure(pair))
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,7 +45,8 @@ class Measurement:
     `contributions` [samples] are the drops of each sample, `references` [samples] what a relative drop is divided by;
     the drop is the mean of the first, or the ratio of the two sums. `counts` says whether each sample is either right
     or wrong (contributions -1, 0, 1), so that the drop is a difference of proportions. `bounds`: what a contribution
-    can be, None where nobody knows.
+    can be, None where nobody knows; then `extent` is how far apart the numbers of samples were seen to be, so that
+    samples which all lose the same do not seem to exclude others.
 
     A metric that is no mean over samples (an area under a curve, a mean over classes) has `weighted`, its drop as a
     function of weights of the samples. Its contributions are those of the jackknife, shifted so that their mean is the
@@ -64,6 +65,7 @@ class Measurement:
     unit: Unit = Unit.SHARE
     part: str = ""
     weighted: Weighted | None = None
+    extent: float | None = None
 
     def __post_init__(self) -> None:
         if self.contributions.ndim != 1 or self.contributions.shape != self.references.shape:
@@ -92,6 +94,7 @@ class Measurement:
             first.bounds,
             first.unit,
             first.part,
+            extent=max((part.extent for part in parts if part.extent is not None), default=None),
         )
 
     @classmethod

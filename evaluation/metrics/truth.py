@@ -16,9 +16,12 @@ IGNORED = -1
 @dataclass(frozen=True, eq=False)
 class Truth:
     """Arrays `[samples, ...]` by name: `labels` (int64), `targets` (float32), `boxes` (float32 `[samples, n, 4]`), each
-    also for one output alone as `labels.NAME`; and whatever else the data bring for a metric of one's own."""
+    also for one output alone as `labels.NAME`; and whatever else the data bring for a metric of one's own.
+
+    `inputs` are those of the network that such a metric reads, by name."""
 
     arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    inputs: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
 
     def labels(self, output: str | None = None) -> NDArray[np.int64] | None:
         """Classes, `[samples, ...]`; those of this output where there are such, else the common ones."""
@@ -35,7 +38,10 @@ class Truth:
         return None if found is None else found.astype(np.float64, copy=False)
 
     def take(self, indices: NDArray[np.int64] | slice) -> Truth:
-        return Truth({name: array[indices] for name, array in self.arrays.items()})
+        arrays, inputs = (
+            {name: array[indices] for name, array in every.items()} for every in (self.arrays, self.inputs)
+        )
+        return Truth(arrays, inputs)
 
     def _of(self, kind: str, output: str | None) -> NDArray[np.generic] | None:
         own = None if output is None else self.arrays.get(f"{kind}.{output}")

@@ -7,6 +7,7 @@ share that is not explained any more, of the worst channel: pixels cannot drown 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -57,8 +58,8 @@ def explained(pair: Pair) -> list[Measurement]:
     values.
     """
     if pair.options.get("padded"):  # rows that one sample has more of than another
-        before, after = (tuple(np.nan_to_num(o, nan=0.0) for o in outputs) for outputs in (pair.before, pair.after))
-        pair = replace(pair, before=before, after=after)
+        filled = [_filled(before, after) for before, after in zip(pair.before, pair.after, strict=True)]
+        pair = replace(pair, before=tuple(b for b, _ in filled), after=tuple(a for _, a in filled))
     output, other = require_values("explained", pair)
     channels = Channels.of(output, axis_of_channels(pair))
     errors, variances = unexplained(output, other, channels, _changed(output, other))
@@ -104,6 +105,14 @@ def unexplained(
     varies = ~channels.constant_groups & (whole > 0)
     whole = np.where(varies, whole, 1.0)
     return error / whole, np.where(varies, variance / whole, 1.0)
+
+
+def _filled(before: Output, after: Output) -> tuple[Output, Output]:
+    """Rows that neither has are 0 in both; a row that one network alone has is as wrong as one of another sample."""
+    first, second = np.nan_to_num(before, nan=0.0), np.nan_to_num(after, nan=0.0)
+    alone = np.isnan(before) != np.isnan(after)
+    wrong = math.sqrt(2.0) * float(first.std())
+    return first, np.where(alone, first.astype(np.float64) + wrong, second)
 
 
 def _changed(before: Output, after: Output) -> NDArray[np.bool_]:

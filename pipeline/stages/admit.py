@@ -6,34 +6,35 @@ time; nothing of it runs in the API process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from onnx import ModelProto
 
 from network.admission import AdmissionLimits, admit, input_specs, onnx_errors
 from network.errors import ModelTooLarge
 from network.memory import estimate_memory
-from pipeline.config import Nothing
+from pipeline.config import AdmitConfig
 from pipeline.context import Context
 from pipeline.results import pack
-from pipeline.stage import Machine
-from pipeline.workspace import GIB
+from pipeline.workspace import admission_limits
 
 
-def run(context: Context, _config: Nothing) -> bytes:
+def run(context: Context, config: AdmitConfig) -> bytes:
     """The shape of one sample of every graph input, and how many samples there are."""
     limits = admission_limits(context.machine)
     model = admit(context.model_path.read_bytes(), limits)
     context.check()
-    dataset = context.workspace.dataset(input_specs(model), seed=0)  # of synthetic samples only the shapes count
+    # of synthetic samples only the shapes count
+    dataset = context.workspace.dataset(input_specs(model), 0, further_arrays(config.own_metric))
     shapes = {name: list(array.shape[1:]) for name, array in dataset.inputs.items()}
     check_sample_memory(model, limits, shapes)
     return pack({"inputs": shapes, "samples": dataset.samples})
 
 
-def admission_limits(machine: Machine) -> AdmissionLimits:
-    """One sample of the network may take all memory of the worker."""
-    return AdmissionLimits(max_memory_bytes=machine.memory_limit_bytes or 8 * GIB)
+def further_arrays(own_metric: bool) -> Collection[str] | None:
+    """The arrays that a dataset may have for a metric of the user's own; None for any: what its graph reads is known
+    once the outputs are, and then the stage `claims` refuses the others."""
+    return None if own_metric else ()
 
 
 def check_sample_memory(model: ModelProto, limits: AdmissionLimits, shapes: Mapping[str, Sequence[int]]) -> None:

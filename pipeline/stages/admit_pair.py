@@ -9,14 +9,15 @@ from evaluation.runner import OnnxRunner
 from network.admission import input_specs
 from network.errors import ModelInvalid, NetworkError
 from network.uploaded import admit_to_run, check_takes
-from pipeline.config import SampleConfig
+from pipeline.certificate_config import AdmitPairConfig
 from pipeline.context import Context
 from pipeline.results import pack
-from pipeline.stages.admit import admission_limits, check_sample_memory
+from pipeline.stages.admit import check_sample_memory, further_arrays
+from pipeline.workspace import admission_limits
 from quantization.errors import FileNotInspected
 
 
-def run(context: Context, config: SampleConfig) -> bytes:
+def run(context: Context, config: AdmitPairConfig) -> bytes:
     """The shape of one sample of every input, after everything that may be wrong with the uploads was looked at.
 
     Raises:
@@ -33,7 +34,7 @@ def run(context: Context, config: SampleConfig) -> bytes:
     with about_the_quantized_file():
         quantized = admit_to_run(quantized_file, limits)
     context.check()
-    dataset = context.workspace.dataset(input_specs(model), config.seed)
+    dataset = context.workspace.dataset(input_specs(model), config.samples.seed, further_arrays(config.own_metric))
     shapes = {name: array.shape[1:] for name, array in dataset.inputs.items()}
     check_takes(quantized, {name: (array.dtype.name, array.shape[1:]) for name, array in dataset.inputs.items()})
     check_sample_memory(model, limits, shapes)

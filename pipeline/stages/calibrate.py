@@ -78,7 +78,7 @@ def _activations(
     """Every activation site in each of its formats, from the same histograms."""
     if not sites:
         return []
-    histograms = {site.name: Histogram(site.name) for site in sites}
+    histograms = {site.tensors[0]: Histogram(site.tensors[0]) for site in sites}
 
     def visit(name: str, values: NDArray[np.generic]) -> None:
         histograms[name].add(np.asarray(values, dtype=np.float32))
@@ -90,9 +90,10 @@ def _activations(
     known = ranges_at_other_lengths(inputs.network)
 
     def candidate(site: ActivationSite, format_: UnsignedFormat) -> QuantizedActivation:
-        if site.name in known:
-            return QuantizedActivation.covering(format_, *known[site.name])
-        return calibrated(histograms[site.name], format_, method)
+        tensor = site.tensors[0]
+        if tensor in known:
+            return QuantizedActivation.covering(format_, *known[tensor])
+        return calibrated(histograms[tensor], format_, method)
 
     return [
         ActivationCandidates(site, tuple(candidate(site, format_) for format_ in formats))

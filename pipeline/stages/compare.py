@@ -19,6 +19,7 @@ from network.errors import InterfaceDiffers, listing
 from pipeline.certificate_config import CompareConfig
 from pipeline.context import Context
 from pipeline.inspections import finding_document
+from pipeline.own_metric import own_metric, truth_of, with_graph
 from pipeline.reference import runner_of
 from pipeline.results import pack
 from pipeline.stages.admit_pair import about_the_quantized_file
@@ -33,6 +34,7 @@ def run(context: Context, config: CompareConfig) -> bytes:
         FileNotInspected: ONNX Runtime does not run the quantized file on these samples.
         InterfaceDiffers: no output of the two files fits the other.
         MetricNotApplicable: a relative drop of something that is 0.
+        MetricGraphInvalid: the metric graph fails on the outputs of the quantized file.
     """
     inputs, reference, chosen = (
         context.workspace.inputs(config.samples),
@@ -40,15 +42,17 @@ def run(context: Context, config: CompareConfig) -> bytes:
         context.workspace.chosen(),
     )
     context.progress(0.0)
-    matched = match_outputs(reference.outputs, _outputs(context, inputs, reference.samples))
+    padded = [fact.name for fact in reference.facts if fact.padded]
+    matched = match_outputs(reference.outputs, _outputs(context, inputs, reference.samples), padded)
     if matched.nothing_fits:
         raise InterfaceDiffers(
             "no output of the quantized file fits the float model: "
             f"{listing([f'{match.name!r}: {match.reason}' for match in matched.matches])}; are these the same network?"
         )
     context.progress(0.3)
-    budget, claims = config.budget, context.workspace.claims()
-    truth = inputs.dataset.truth.take(inputs.splits.search[: reference.samples])
+    own = own_metric(context, inputs, list(reference.outputs))
+    budget, claims = config.budget, with_graph(context.workspace.claims(), own)
+    truth = truth_of(inputs.dataset, own).take(inputs.splits.search[: reference.samples])
     terms = Terms(budget.max_drop, budget.kind, budget.confidence, seed=config.samples.seed, synthetic=inputs.synthetic)
     measured = measure(claims, reference.outputs, matched.outputs, truth, budget.kind)
     unseen = [Blind(**blind) for blind in chosen["blind_to"]]

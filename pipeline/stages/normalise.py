@@ -8,7 +8,7 @@ from network.normalise import dump
 from pipeline.config import Nothing
 from pipeline.context import Context
 from pipeline.results import unpack
-from pipeline.stages.admit import admission_limits
+from pipeline.workspace import admission_limits
 
 
 def run(context: Context, _config: Nothing) -> bytes:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.errors import MetricNotApplicable
+from evaluation.labelled import check_names
 from evaluation.metrics.truth import Truth
 from evaluation.outputs import OutputFacts, facts_of
 from network.normalise import dump
@@ -27,13 +28,16 @@ def run(context: Context, config: SampleConfig) -> bytes:
     count = samples_that_fit(context, inputs, search)
     runner = runner_of(context, inputs, context.model_path.read_bytes())
     outputs = outputs_of(context, inputs, runner, search[:count])
+    check_names(outputs, inputs.dataset.truth)
     network = inputs.network
     made = [spec.name for spec in network.outputs if spec.name in network.makers]
     makers = {name: network.makers[name].op_type for name in made}
     facts = facts_of(outputs, inputs.dataset.truth.take(search[:count]), makers, runner.without_samples)
-    values = facts + _facts_of_values(context, inputs, search[:count], [fact.name for fact in facts])
-    if not config.as_uploaded and damage_loss(network, values, DamageConfig((), squared_error=False)) is None:
-        raise MetricNotApplicable(NOTHING_MEASURABLE)
+    values = facts
+    if not config.as_uploaded:  # what is only run has no damage
+        values += _facts_of_values(context, inputs, search[:count], [fact.name for fact in facts])
+        if damage_loss(network, values, DamageConfig((), (), all_values=False)) is None:
+            raise MetricNotApplicable(NOTHING_MEASURABLE)
     arrays = {f"output/{name}": array for name, array in outputs.items()}
     document = {
         "facts": [fact.document() for fact in facts],

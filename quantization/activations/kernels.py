@@ -11,6 +11,9 @@ Read from the optimiser of ONNX Runtime 1.31 (CPU) and tested against it:
 - A Conv, ConvTranspose or Gemm with *float* weight between quantized tensors gets its weight rounded to 8 bits at one
   scale by ONNX Runtime itself, silently. It leaves a layer alone whose bias is not a plain vector, so the bias of such
   a layer is stored as a DequantizeLinear of int32 with powers of two as scales: the same numbers, bit for bit.
+- On x86 without VNNI and asked for exact kernels (`session.x64quantprecision`) it turns int8 codes beyond 64, and their
+  zero points, into uint8 for each kernel, in new tensors called after the old ones; where two kernels share one of them
+  it then refuses the file. So those of a weight of 8 bits are copied at load, for each kernel.
 """
 
 from __future__ import annotations
@@ -62,6 +65,10 @@ class WeightKernel:
     nodes: frozenset[str]
     axis: int
     others: bool
+
+    def copies(self, bits: int) -> int:
+        """How often it is made for its kernels if it has so many bits."""
+        return len(self.nodes) if bits == 8 else 1
 
 
 def weight_kernels(network: Network, uses: Sequence[KernelUse]) -> dict[str, WeightKernel]:

@@ -284,14 +284,14 @@ def _packed(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], opset
     for format_, axis, is_kernel in itertools.product(candidates, range(max(len(shape), 1)), (False, True)):
         kernel = axis if is_kernel else None
         try:
-            stored = storage(format_, shape, axis, kernel, opset)
+            stored = storage(format_, shape, axis, kernel, opset, len(node.output))
         except NotStorable:
             continue
         if stored.function.name == node.op_type and [(part.data_type, part.dims) for part in stored.parts] == layout:
             break
     else:
         raise FileNotAudited(f"weight {name}: its tensors and its call {node.op_type} are those of no format")
-    if list(node.attribute) != list(stored.call(node.input, name).attribute):
+    if list(node.attribute) != list(stored.call(node.input, node.output).attribute):
         raise FileNotAudited(f"weight {name}: its call {node.op_type} has attributes that are never written")
     for tensor, part in zip(parts, stored.parts, strict=True):
         if (size := len(tensor.raw_data)) != part.size_bytes:

@@ -72,18 +72,21 @@ def activation_bytes(
 
 
 def _second_forms(network: Network, activations: Mapping[str, UnsignedFormat]) -> int:
-    """What weights add at most that integer kernels take because of `activations`, and others in floats: scales and a
-    call."""
+    """What weights add at most that several nodes read, integer kernels among them because of `activations`: scales and
+    a call where others read them in floats, names where each kernel reads codes of its own."""
     axes = {site.weight: site.channel_axis for site in network.sites}
     sites = {site.weight: site for site in network.sites}
     kernels = weight_kernels(network, kernel_uses(network, axes, activations))
-    widest = IntegerFormat(7)  # of most digits
+    largest = (IntegerFormat(7), IntegerFormat(8))  # of most digits, and of most copies
     total = 0
     for name, kernel in kernels.items():
-        if kernel.others:
+        if kernel.others or len(kernel.nodes) > 1:
             shape, axis = sites[name].shape, sites[name].channel_axis
-            both, single = (_weight_bytes(widest, shape, axis, name, k, network.opset) for k in (kernel, None))
-            total += both - single
+            total += max(
+                _weight_bytes(format_, shape, axis, name, kernel, network.opset)
+                - _weight_bytes(format_, shape, axis, name, None, network.opset)
+                for format_ in largest
+            )
     return total
 
 

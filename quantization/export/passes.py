@@ -107,7 +107,8 @@ def store_packed(
         suffix = next(suffixes)
         kernel = kernels.get(name)
         for number, form in enumerate(made_for(kernel)):
-            stored = storage(weight.format, weight.shape, weight.channel_axis, form, opset)
+            copies = 1 if form is None or kernel is None else kernel.copies(weight.format.bits)
+            stored = storage(weight.format, weight.shape, weight.channel_axis, form, opset, copies)
             shared = form is not None and kernel is not None and kernel.others
             own = next(suffixes) if shared else suffix
             names = [part.letter + (suffix if part.letter in DIGITS else own) for part in stored.parts]
@@ -115,12 +116,15 @@ def store_packed(
                 if number == 0 or part.letter not in DIGITS:
                     draft.graph.initializer.append(without_values(called, part.data_type, part.dims))
                     packed.missing[called] = Missing(name, place, part.size_bytes)
-            made = _KERNEL_LETTER + own if shared else name
+            made = [_KERNEL_LETTER + own if shared else name]
+            made += [_KERNEL_LETTER + next(suffixes) for _ in range(copies - 1)]
             calls.append(stored.call(names, made))
             functions |= stored.function.bodies()
             if form is not None and kernel is not None:
                 packed.kernel_scales[name] = SCALE + own
-                rename_reads(draft.graph, name, made, kernel.nodes)
+                readers = [node.name for node in draft.graph.node if node.name in kernel.nodes]
+                for reader, read in zip(readers, itertools.cycle(made), strict=False):
+                    rename_reads(draft.graph, name, read, (reader,))
     insert_nodes(draft.graph, {-1: calls})
     add_functions(draft, functions)
     return packed

@@ -32,6 +32,7 @@ from quantization.storage.unpacking import (
 )
 
 BIAS = "Bias"
+_BEHIND_ALL = (1 << 31) - 1  # no axis is that long: a file has at most so many bytes
 FIRST_OPSET = 18
 
 
@@ -48,17 +49,21 @@ class Function:
     takes_shape: bool = False
 
 
-def integers(bits: int, opset: int, *, block: int = 0, symmetric: bool = True, kernel: int | None = None) -> Function:
+def integers(
+    bits: int, opset: int, *, block: int = 0, symmetric: bool = True, kernel: int | None = None, copies: int = 1
+) -> Function:
     """`(code - zero point) * scale` from digits, highest first, scale, a factor of the scales of blocks, zero points.
 
     Args:
         kernel: the axis of output channels of an integer kernel, whose scale has shape `()` or `[channels]`.
+        copies: how often the weight is made for a kernel, each time from codes of its own.
     """
     layout = Layout(bits, opset)
     name = f"Int{layout.name}" + (f"b{block}" if block else "") + ("" if symmetric else "z")
     shared = ("s", *(["m"] if block else []), *([] if symmetric else ["zp"]))
     if kernel is not None:
-        return _function(f"{name}q{kernel}", layout, shared, _dequantized, kernel)
+        name = f"{name}q{kernel}" + (f"x{copies}" if copies > 1 else "")
+        return _function(name, layout, shared, _dequantized, kernel, copies, copies=copies)
     return _function(name, layout, shared, _scaled, block, None if symmetric else zero_point_digit(bits, opset))
 
 
@@ -123,21 +128,36 @@ def bias_function(opset: int) -> bytes:
 
 
 def _function(
-    name: str, layout: Layout, shared: tuple[str, ...], build: Callable[..., list[onnx.NodeProto]], *args: Hashable
+    name: str,
+    layout: Layout,
+    shared: tuple[str, ...],
+    build: Callable[..., list[onnx.NodeProto]],
+    *args: Hashable,
+    copies: int = 1,
 ) -> Function:
-    """The function of digits and inputs called `shared`; `build(codes, *args)` gives the nodes that make `w`."""
-    return Function(name, partial(_bodies, name, layout, shared, build, *args), layout.takes_shape)
+    """The function of digits and inputs called `shared`; `build(codes, *args)` gives the nodes that make `w`, and its
+    further `copies`."""
+    return Function(name, partial(_bodies, name, layout, shared, copies, build, *args), layout.takes_shape)
 
 
 @cache
 def _bodies(
-    name: str, layout: Layout, shared: tuple[str, ...], build: Callable[..., list[onnx.NodeProto]], *args: Hashable
+    name: str,
+    layout: Layout,
+    shared: tuple[str, ...],
+    copies: int,
+    build: Callable[..., list[onnx.NodeProto]],
+    *args: Hashable,
 ) -> Mapping[str, bytes]:
     digits, nodes, codes = unpacked(layout)
     nodes += build(codes, *args)
     attributes = [SHAPE] if layout.takes_shape else []
-    made = serialized(name, [*digits, *shared], nodes, layout.opset, attributes)
+    made = serialized(name, [*digits, *shared], nodes, layout.opset, attributes, _outputs(copies))
     return {name: made, **unpacking_functions(nodes, layout.opset)}
+
+
+def _outputs(copies: int) -> list[str]:
+    return ["w", *(f"w{copy}" for copy in range(1, copies))]
 
 
 def _powers(codes: str) -> list[onnx.NodeProto]:
@@ -253,15 +273,30 @@ def _zero_points(digit: Digit) -> list[onnx.NodeProto]:
     ]
 
 
-def _dequantized(codes: str, axis: int) -> list[onnx.NodeProto]:
+def _dequantized(codes: str, axis: int, copies: int) -> list[onnx.NodeProto]:
     """`codes * s` in a DequantizeLinear, which is not folded: its codes are what an integer kernel takes.
 
-    The zero points `[channels]` are all 0 and say nothing, but ONNX Runtime makes no QGemm without them.
+    The zero points `[channels]` are all 0 and say nothing, but ONNX Runtime makes no QGemm without them. A further copy
+    has codes and zero points of its own: codes from a Slice that takes all of them, whose end lies far behind, zero
+    points from a fraction, which a Cast drops. End and fraction are other numbers for every copy, so that ONNX Runtime
+    does not find two nodes to be the same, and folds each into a tensor of its own.
     """
-    return [
+    nodes = [
         helper.make_node("Cast", [codes], ["k8"], to=TensorProto.INT8),  # ONNX Runtime 1.31 would give it less
         constant("o", np.float32(0)),
         helper.make_node("Mul", ["s", "o"], ["e"]),
         helper.make_node("Cast", ["e"], ["p"], to=TensorProto.INT8),
         helper.make_node("DequantizeLinear", ["k8", "s", "p"], ["w"], axis=axis),
     ]
+    if copies > 1:
+        nodes.append(constant("z", np.array([0], dtype=np.int64)))
+    for copy, made in enumerate(_outputs(copies)[1:], start=1):
+        nodes += [
+            constant(f"n{copy}", np.array([_BEHIND_ALL - copy], dtype=np.int64)),
+            helper.make_node("Slice", ["k8", "z", f"n{copy}"], [f"k{copy}"]),
+            constant(f"o{copy}", np.float32(copy / _BEHIND_ALL)),
+            helper.make_node("Add", ["e", f"o{copy}"], [f"e{copy}"]),
+            helper.make_node("Cast", [f"e{copy}"], [f"p{copy}"], to=TensorProto.INT8),
+            helper.make_node("DequantizeLinear", [f"k{copy}", "s", f"p{copy}"], [made], axis=axis),
+        ]
+    return nodes

@@ -60,9 +60,9 @@ class Storage:
     function: dequantize.Function
     shape: tuple[int, ...]
 
-    def call(self, inputs: Sequence[str], output: str) -> onnx.NodeProto:
-        """The node that makes the weight `output` from `inputs`, the names of its parts."""
-        node = helper.make_node(self.function.name, inputs, [output], domain=DOMAIN)
+    def call(self, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.NodeProto:
+        """The node that makes the weight, as often as it is needed, from `inputs`, the names of its parts."""
+        node = helper.make_node(self.function.name, inputs, outputs, domain=DOMAIN)
         if self.function.takes_shape:
             node.attribute.append(helper.make_attribute(SHAPE, self.shape))
         return node
@@ -78,12 +78,14 @@ def storage(
     channel_axis: int,
     kernel: int | None = None,
     opset: int = NATIVE_OPSET,
+    copies: int = 1,
 ) -> Storage:
     """How a weight of `shape` with output channels on `channel_axis` is stored in `format_`.
 
     Args:
         kernel: the axis of output channels of an integer kernel that the weight is made for, None for float layers.
         opset: of the file. What is stored has the same bytes in every opset, in tensors of other types and shapes.
+        copies: how often it is made for an integer kernel, from what is stored once.
 
     Raises:
         NotStorable: the format does not fit the shape, or the weight holds no number; float32 is stored as it came and
@@ -94,7 +96,7 @@ def storage(
     try:
         match format_:
             case IntegerFormat():
-                return _integers(format_, shape, channel_axis, kernel, opset)
+                return _integers(format_, shape, channel_axis, kernel, opset, copies)
             case HalfFormat():
                 half = Part(HALVES, TensorProto.FLOAT16, shape, 2 * math.prod(shape))
                 return Storage((half,), dequantize.halves(opset), shape)
@@ -138,7 +140,7 @@ def _scaled(
 
 
 def _integers(
-    format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int, kernel: int | None, opset: int
+    format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int, kernel: int | None, opset: int, copies: int
 ) -> Storage:
     bits, block = format_.bits, format_.block
     if kernel is not None and not format_.has_kernel:
@@ -148,7 +150,8 @@ def _integers(
         scales = scale_shape(format_, shape, channel_axis)
         stored = zero_point_digit(bits, opset)
         parts = (*parts, Part(ZERO_POINT, stored.data_type, stored.dims(scales), stored.size_bytes(scales)))
-    function = dequantize.integers(bits, opset, block=block, symmetric=format_.symmetric, kernel=kernel)
+    symmetric = format_.symmetric
+    function = dequantize.integers(bits, opset, block=block, symmetric=symmetric, kernel=kernel, copies=copies)
     return Storage(parts, function, shape)
 
 

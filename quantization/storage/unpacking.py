@@ -145,12 +145,13 @@ def serialized(
     nodes: Sequence[onnx.NodeProto],
     opset: int,
     attributes: Sequence[str] = (),
+    outputs: Sequence[str] = ("w",),
 ) -> bytes:
-    """A function of our domain that makes `w`."""
+    """A function of our domain that makes `outputs`."""
     imports = [helper.make_opsetid("", opset)]
     if any(node.domain == DOMAIN for node in nodes):
         imports.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
-    made = helper.make_function(DOMAIN, name, inputs, ["w"], nodes, imports, attributes=attributes)
+    made = helper.make_function(DOMAIN, name, inputs, outputs, nodes, imports, attributes=attributes)
     return bytes(made.SerializeToString(deterministic=True))
 
 

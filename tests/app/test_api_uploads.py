@@ -206,6 +206,26 @@ def test_one_call_uploads_and_submits(server: Any) -> None:
     assert server.client.put("/v1/models", content=b"model").json()["name"] == "net.onnx"
 
 
+def test_a_metric_graph_comes_as_a_part_and_is_uploaded_as_a_model(server: Any) -> None:
+    answer = _post(server, model=("m", b"model"), metric=("iou.onnx", b"graph"), request='{"budget": {"max_drop": 2}}')
+    assert answer.status_code == 202, answer.text
+    budget = answer.json()["request"]["budget"]
+    assert (budget["metric_id"], budget["metric"], budget["max_drop"]) == (
+        hashlib.sha256(b"graph").hexdigest(),
+        None,
+        2,
+    )
+    assert server.client.put("/v1/models", content=b"graph").json()["name"] == "iou.onnx"
+
+
+def test_a_metric_graph_that_was_never_sent_is_named(server: Any) -> None:
+    model_id = server.client.put("/v1/models", content=b"model").json()["id"]
+    request = {"model_id": model_id, "budget": {"metric_id": "0" * 64}}
+    answer = server.client.post("/v1/jobs", json=request)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert answer.json()["detail"] == f"no metric has the id {'0' * 64}; upload it with PUT /v1/models"
+
+
 def test_one_call_needs_only_a_model(server: Any) -> None:
     job = _post(server, model=("m", b"model")).json()
     assert job["request"] == server.submit(model_id=job["model_id"])["request"]
@@ -222,9 +242,29 @@ def test_the_request_may_be_a_file_too(server: Any) -> None:
         ({"request": "{}"}, 400, "the part model is missing; send it as a file: curl -F model=@FILE"),
         ({"model": "text"}, 400, "the part model must be a file: curl -F model=@FILE"),
         ({"model": ("m", b"")}, 400, "the part model is empty"),
-        ({"model": ("m", b"x"), "data": ("d", b"x")}, 400, "the parts are model, dataset and request, each at most"),
+        ({"model": ("m", b"x"), "data": ("d", b"x")}, 400, "the parts are model, dataset, metric and request, each at"),
         ({"model": ("m", b"x"), "request": "{"}, 400, "the body is not JSON"),
-        ({"model": ("m", b"x"), "request": '{"model_id": "x"}'}, 422, "model_id come from the parts model and dataset"),
+        (
+            {"model": ("m", b"x"), "request": '{"model_id": "x"}'},
+            422,
+            "model_id come from the parts model, dataset and",
+        ),
+        (
+            {"model": ("m", b"x"), "metric": ("g", b"y"), "request": '{"budget": {"metric_id": "' + "0" * 64 + '"}}'},
+            422,
+            "budget.metric_id come from the parts model, dataset and metric",
+        ),
+        (
+            {"model": ("m", b"x"), "metric": ("g", b"y"), "request": '{"budget": {"metric": "kl"}}'},
+            422,
+            "metric_id is a metric of your own, and metric names kl, too",
+        ),
+        (
+            {"model": ("m", b"x"), "metric": ("g", b"y"), "request": '{"budget": {"options": {"k": 3}}}'},
+            422,
+            "a metric of your own takes the option higher_is_better alone, got k",
+        ),
+        ({"model": ("m", b"x"), "metric": ("g", b"y"), "request": '{"budget": 3}'}, 422, "budget"),
         ({"model": ("m", b"x"), "request": '{"budget": {"max_drop": 5}}'}, 422, "5 percent: send 0.05"),
         ({"model": ("m", b"x"), "dataset": ("d", bytes(2_000_001))}, 413, "raise BITBUDGET_MAX_DATASET_BYTES"),
         ({"model": ("m", bytes(4_000_001))}, 413, "raise BITBUDGET_MAX_UPLOAD_BYTES"),

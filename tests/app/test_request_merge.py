@@ -27,6 +27,15 @@ from app.schemas.parsing import merge
             {"layers": {"a": None, "b": {"bits": [4]}}},
             {"layers": {"b": {"bits": [4]}}},
         ),
+        # a metric and a metric graph take each other's place, with their options
+        ({"metric": "top5", "options": {"k": 3}}, {"metric_id": "ab"}, {"metric_id": "ab"}),
+        ({"metric_id": "ab", "options": {"higher_is_better": False}}, {"metric": "kl"}, {"metric": "kl"}),
+        (
+            {"metric_id": "ab", "options": {"higher_is_better": False}},
+            {"metric_id": "cd"},
+            {"metric_id": "cd", "options": {"higher_is_better": False}},
+        ),
+        ({"metric": "kl"}, {"metric": "top1", "metric_id": "ab"}, {"metric": "top1", "metric_id": "ab"}),
         # ours: options and the kind of drop belong to a metric
         (
             {"budget": {"metric": "mse", "kind": "of_null", "options": {"axis": 1}, "max_drop": 0.1}},

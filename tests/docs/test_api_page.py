@@ -92,6 +92,9 @@ def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fie
     metric are described with the budget, and are one row where they stand again."""
     for name, field in model.model_fields.items():
         path = f"{prefix}{name}"
+        if path == "outputs.NAME.options":  # those of the budget, which have their rows
+            yield path, field
+            continue
         inner = [found for found in _models(field.annotation) if found is not NoneType]
         mapping = get_origin(field.annotation) is dict
         again = MetricOptions in inner and not path.startswith("budget.")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.cli.options import AppliedOptions, JobOptions, parse_bits
 from app.cli.output import Refused
 from app.cli.planning import applied_body
+from app.cli.remote import Files, submitted
 from app.embedded import HomeLock
 from app.schemas.parsing import parse_request
 from app.supervisor import Backoff, new_worker_name, owner_name, owner_prefix
@@ -54,6 +57,35 @@ def test_options_make_a_request_that_the_service_takes():
     assert (request.budget.max_drop, request.budget.metric, request.objective) == (0.02, "top1", "bit_operations")
     assert (request.activations.bits, request.opset) == ((4, 8), 18)
     assert (request.weights.bits, request.seed, request.layers["conv1"].keep) == ((2, 3, 4), 3, True)
+
+
+def test_a_metric_and_a_metric_graph_are_not_both_given(tmp_path: Path):
+    with pytest.raises(Refused, match="--metric and --metric-graph say two things"):
+        _options(metric="top1", metric_graph=tmp_path / "iou.onnx").body()
+    assert _options(metric_graph=tmp_path / "iou.onnx").body() == {}
+
+
+class Uploads:
+    """A client that keeps what it is sent."""
+
+    def upload(self, kind: str, path: Path, sent: Callable[[int], None]) -> str:
+        return f"{kind} {path.name}"
+
+    def submit(self, body: Mapping[str, Any], *_: Any) -> dict[str, Any]:
+        return dict(body)
+
+
+def test_a_metric_graph_is_uploaded_and_takes_the_place_of_a_metric(tmp_path: Path):
+    files = Files(*(tmp_path / name for name in ("net.onnx", "data.npz", "iou.onnx")))
+    for path in (files.model, files.data, files.metric):
+        path.write_bytes(b"x")
+    body = {"budget": {"metric": "top5", "options": {"k": 3}, "max_drop": 0.1}, "seed": 3}
+    assert submitted(Uploads(), body, files) == {
+        "model_id": "model net.onnx",
+        "dataset_id": "dataset data.npz",
+        "budget": {"max_drop": 0.1, "metric_id": "model iou.onnx"},
+        "seed": 3,
+    }
 
 
 def test_options_override_the_request_file_member_by_member(tmp_path: Path):

@@ -169,3 +169,16 @@ def test_values_are_checked() -> None:
         replace(certificate, samples=0)
     with pytest.raises(ValueError, match="2 samples"):
         certify(counted(0, 0, 1, 1), 0.01)
+
+
+def test_a_rare_change_of_what_has_no_bounds_has_an_interval_that_ends() -> None:
+    """One sample in two hundred differs, so that most resamples have no spread at all."""
+    contributions = np.zeros(200)
+    contributions[17] = 5.0
+    for sign in (1.0, -1.0):
+        certificate = certify(Measurement("r2", 1.0, 1.0, sign * contributions, np.ones(200)), 0.01, confidence=0.95)
+        assert np.isfinite([certificate.low, certificate.high]).all()
+        assert certificate.low < sign * 0.025 < certificate.high
+    # all differ by the same but one
+    certificate = certify(Measurement("r2", 1.0, 0.0, 1.0 - contributions, np.ones(200)), 0.01)
+    assert np.isfinite([certificate.low, certificate.high]).all()

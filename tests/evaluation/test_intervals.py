@@ -260,3 +260,19 @@ def test_an_interval_is_ordered(low: float, high: float) -> None:
     assume(low > high)
     with pytest.raises(ValueError, match="low <= high"):
         Interval(low, high, 0.95, "any")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("differ", [1, 2, 3])
+def test_without_bounds_few_values_among_equal_ones_leave_a_finite_interval(differ: int, sign: int) -> None:
+    # a resample without any of them has no error at all
+    values = np.zeros(60)
+    values[:differ] = sign * 5.0
+    interval = bootstrap_interval(values, 0.95, 0)
+    allowed = 5.0 * proportion_interval(differ, 60, 0.95).high
+    assert max(abs(interval.low), abs(interval.high)) == pytest.approx(allowed)
+    assert interval.low <= values.mean() <= interval.high
+    half = bootstrap_interval(values, 0.95, 0, references=np.full(60, 2.0))
+    assert (half.low, half.high) == pytest.approx((interval.low / 2, interval.high / 2))
+    moved = bootstrap_interval(values + 3, 0.95, 0)
+    assert (moved.low, moved.high) == pytest.approx((interval.low + 3, interval.high + 3))

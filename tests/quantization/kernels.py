@@ -55,9 +55,9 @@ def ranged(network: Network, bits: int, *names: str) -> dict[str, QuantizedActiv
     made_by = {name: node.op_type for node in network.proto.graph.node for name in node.output}
     low = {"Relu": 0.0, "Clip": 0.0}
     return {
-        tensor: QuantizedActivation.covering(UnsignedFormat(bits), low.get(made_by.get(site.name, ""), -4.0), 6.0)
+        tensor: QuantizedActivation.covering(UnsignedFormat(bits), low.get(made_by.get(site.tensors[0], ""), -4.0), 6.0)
         for site in find_activations(network)
-        if not names or site.name in names
+        if not names or site.tensors[0] in names
         for tensor in site.tensors
     }
 
