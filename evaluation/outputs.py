@@ -178,7 +178,13 @@ def _classes(name: str, output: Output, some: Output, truth: Truth, maker: str) 
     sure = (best - 1 / count) / (1 - 1 / count)
     surer = best >= LEAST_SURE and best * count >= SURER_THAN_CHANCE
     if lead <= LARGEST_LEAD and (sure >= SURE or surer) and (count >= FEWEST_CLASSES or named):
-        return axis, f"as logits its numbers would give the first class a chance of {best:.2f} on the mean", True
+        # labels that are about it, and no class for each position, are sequences of its symbols
+        sequences = truth.labels(name) is not None and output.ndim == 3
+        return (
+            axis,
+            f"as logits its numbers would give the first class a chance of {best:.2f} on the mean",
+            not sequences,
+        )
     return None, "", False
 
 

@@ -52,7 +52,7 @@ SCORE = expit(3 * rng.normal(size=(SAMPLES, 1))).astype(np.float32)
     [
         (LOGITS, {"labels": RIGHT}, "top1"),
         (softmax(LOGITS, axis=1), {"labels": RIGHT}, "top1"),
-        (LOGITS, {}, "agreement"),
+        (softmax(LOGITS, axis=1), {}, "agreement"),
         (SEQUENCES, {"labels": SEQUENCES.argmax(2)}, "accuracy"),
         (SEQUENCES, {"labels": symbols(SEQUENCES)}, "ctc"),
         (MAPS, {"labels": MAPS.argmax(1)}, "miou"),
@@ -111,7 +111,13 @@ def test_a_metric_of_an_output_leaves_the_rest_to_the_budget() -> None:
 
 def test_budgets_of_outputs_come_with_default_metrics_too() -> None:
     claims = choose(question({"a": LOGITS, "b": NUMBERS}), None, {"b": OutputChoice(max_drop=0.3)})
-    assert [claim.max_drop for claim in claims] == [None, 0.3]
+    assert {claim.outputs[0]: claim.max_drop for claim in claims} == {"a": None, "b": 0.3}
+
+
+def test_what_is_but_guessed_to_be_logits_is_also_measured_as_numbers() -> None:
+    claims = chosen({"y": LOGITS})
+    assert [claim.metric for claim in claims] == ["agreement", "explained"]
+    assert "as logits" in claims[0].reason
 
 
 def test_a_budget_under_which_the_default_is_blind_chooses_another() -> None:

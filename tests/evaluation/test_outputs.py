@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import expit, log_softmax, softmax
 
+from evaluation.labelled import axes_of_classes, label_axis
 from evaluation.metrics.truth import Truth
-from evaluation.outputs import Meaning, OutputFacts, axes_of_classes, facts_of, label_axis
+from evaluation.outputs import Meaning, OutputFacts, facts_of
 
 Output = NDArray[np.generic]
 SAMPLES = 80
@@ -25,40 +26,49 @@ def fact(output: Output, maker: str = "Gemm", name: str = "y", **truth: Output) 
     return found
 
 
-def test_logits_of_a_trained_classifier_are_classes_without_labels() -> None:
+def test_logits_of_a_trained_classifier_are_guessed_from_how_sure_they_are() -> None:
+    """Nothing says so, which is why they stay values that may be classes."""
     found = fact(numbers(10, scale=4))
-    assert (found.meaning, found.axis) == (Meaning.CLASSES, 1)
+    assert (found.meaning, found.guess) == (Meaning.VALUES, 1)
     assert "as logits" in found.reason
-    maps = fact(np.moveaxis(numbers(6, 6, 8, scale=4), 3, 1), "Conv")
-    assert (maps.meaning, maps.axis) == (Meaning.CLASSES, 1)
-    tokens = fact(numbers(7, 500, scale=4))
-    assert (tokens.meaning, tokens.axis) == (Meaning.CLASSES, 2)
+    assert fact(np.moveaxis(numbers(6, 6, 8, scale=4), 3, 1), "Conv").guess == 1
+    assert fact(numbers(7, 500, scale=4)).guess == 2
 
 
 @pytest.mark.parametrize("scale", [1e-3, 0.5, 1e4])
 def test_measurements_are_not(scale: float) -> None:
     """Of the size of nothing, of about one, and of pixels: no softmax is that unsure, or that sure."""
-    assert fact(numbers(10, scale=scale)).meaning is Meaning.VALUES
+    found = fact(numbers(10, scale=scale))
+    assert (found.meaning, found.guess) == (Meaning.VALUES, None)
 
 
-def test_few_numbers_need_more_than_their_size() -> None:
-    assert fact(numbers(4, scale=4)).meaning is Meaning.VALUES
+def test_few_numbers_need_a_name() -> None:
+    assert fact(numbers(4, scale=4)).guess is None
     assert fact(numbers(4, scale=4), name="class_logits").meaning is Meaning.CLASSES
-    assert fact(numbers(4, scale=4), name="class_scores").meaning is Meaning.CLASSES
-    assert fact(numbers(4, scale=1e4), name="class_scores").meaning is Meaning.VALUES
+    assert fact(numbers(4, scale=4), name="class_scores").guess == 1
+    assert fact(numbers(4, scale=1e4), name="class_scores").guess is None
 
 
 def test_labels_say_what_the_classes_are() -> None:
     small = numbers(4, scale=0.1)
     assert fact(small).meaning is Meaning.VALUES
-    assert fact(small, labels=np.arange(SAMPLES) % 4).meaning is Meaning.CLASSES
+    assert fact(small, labels=small.argmax(1)).meaning is Meaning.CLASSES
+    # which the network knows nothing of, or that it has no number for
+    assert fact(small, labels=np.random.default_rng(5).integers(0, 4, SAMPLES)).meaning is Meaning.VALUES
     assert fact(small, labels=np.arange(SAMPLES) % 5).meaning is Meaning.VALUES
+
+
+def test_labels_of_another_length_are_sequences_of_symbols() -> None:
+    tokens = numbers(12, 6, scale=4)
+    assert fact(tokens).guess == 2
+    found = fact(tokens, labels=np.ones((SAMPLES, 5), np.int64))
+    assert (found.meaning, found.axis, found.guess) == (Meaning.CLASSES, 2, None)
 
 
 def test_targets_of_its_shape_say_that_numbers_are_numbers() -> None:
     output = numbers(10, scale=4)
-    assert fact(output, targets=output).meaning is Meaning.VALUES
-    assert fact(output, targets=output[:, :1]).meaning is Meaning.CLASSES
+    assert fact(output, targets=output).guess is None
+    assert fact(output, targets=output[:, :1]).guess == 1
 
 
 def test_what_makes_them_says_what_they_are() -> None:
