@@ -59,7 +59,7 @@ def test_the_parts_of_a_form_are_stored_and_certified(server: Any) -> None:
     [
         (("model",), "{}", "request_malformed", "the part quantized is missing"),
         (("quantized",), "{}", "request_malformed", "the part model is missing"),
-        (("model", "quantized", "metric"), "{}", "request_malformed", "model, quantized, dataset and request"),
+        (("model", "quantized", "picture"), "{}", "request_malformed", "model, quantized, dataset"),
         (("model", "quantized"), '{"quantized_id": "a"}', "request_invalid", "quantized_id come from the parts"),
         (("model", "quantized"), '{"weights": {}}', "request_invalid", "there is no field of this name"),
         (("model", "quantized"), '{"budget": {"metric": "top1"}}', "budget_invalid", "needs labels"),
