@@ -242,7 +242,9 @@ def _candidates(question: Question, fact: OutputFacts) -> Iterator[tuple[str, st
             yield ("top1" if len(fact.shape) == 1 else "accuracy"), fact.reason
         elif labels is not None and labels.ndim == 2 and len(fact.shape) == 2:
             yield "ctc", "the labels are sequences of another length than the output"
-        yield "agreement", f"{fact.reason}, and no labels say which class is right"
+        known = truth.labels(fact.name) is not None
+        told = "the labels are about something else" if known else "no labels say which class is right"
+        yield "agreement", f"{fact.reason}, and {told}"
     if fact.single and labels is not None and labels.size == len(output):
         yield "flips", "it is one score for each sample, with labels"
         yield "auc", "it is one score for each sample, with labels"
