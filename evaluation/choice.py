@@ -19,7 +19,7 @@ from evaluation.metrics.measurement import DropKind, Outputs
 from evaluation.metrics.own import OWN, OwnMetric
 from evaluation.metrics.registry import METRICS, metric_of
 from evaluation.metrics.truth import Truth
-from evaluation.nulls import sees
+from evaluation.nulls import sees, unseen
 from evaluation.outputs import Meaning, OutputFacts
 
 
@@ -53,6 +53,10 @@ class Question:
     def sees(self, claim: Claim) -> bool:
         budget = self.max_drop if claim.max_drop is None else claim.max_drop
         return sees(replace(claim, max_drop=None), self.outputs, self.truth, self.kind, budget)
+
+    def is_seen(self, claims: Sequence[Claim], fact: OutputFacts) -> bool:
+        """Whether these claims can tell an output from its mean."""
+        return not unseen(claims, fact, self.outputs, self.truth, self.kind, self.max_drop)
 
 
 def choose(
@@ -160,7 +164,7 @@ def _defaults(question: Question, left: Sequence[OutputFacts], outputs: Mapping[
     for fact in left:
         if (guess := _guess(question, fact)) is not None:
             claims.append(replace(guess, max_drop=outputs.get(fact.name, OutputChoice()).max_drop))
-        if fact.ragged and fact.name in found:
+        if fact.ragged and fact.name in found and question.is_seen(claims, fact):
             continue  # rows of what was found: their number and order are no values
         max_drop = outputs.get(fact.name, OutputChoice()).max_drop
         blind: list[str] = []

@@ -59,11 +59,11 @@ def blind_to(
         if drop <= max_drop:
             found.append(Blind(name, drop))
     for fact in facts:
-        found += _unseen(claims, fact, outputs, truth, kind, max_drop)
+        found += unseen(claims, fact, outputs, truth, kind, max_drop)
     return found
 
 
-def _unseen(
+def unseen(
     claims: Sequence[Claim], fact: OutputFacts, outputs: Outputs, truth: Truth, kind: DropKind, max_drop: float
 ) -> list[Blind]:
     """What the claims cannot see of one output: all of it, or channel groups of it."""

@@ -16,6 +16,8 @@ from planner.errors import MethodNotApplicable
 from sensitivity.estimate import Unit
 from sensitivity.prediction import Prediction, augmented, cross_layer_prediction
 
+DESTROYED = 1e3
+
 Part = tuple[dict[str, Any], Arrays]
 
 
@@ -46,12 +48,30 @@ class Scores:
 
     def predictions(self) -> list[Prediction]:
         """What can predict whole plans, the preferred method first."""
-        matrix = self.arrays["matrix"]
-        every = [augmented(self.arrays["score/measured"], matrix), cross_layer_prediction(matrix)]
-        alone = [name for name in self.document["methods"] if name != "cross_layer"]
+        measured, matrix = destroyed_last(self.arrays["score/measured"], self.arrays["matrix"])
+        every = [augmented(measured, matrix), cross_layer_prediction(matrix), Prediction("measured", measured)]
+        alone = [name for name in self.document["methods"] if name not in ("cross_layer", "measured")]
         every += [Prediction(name, self.arrays[f"score/{name}"]) for name in alone]
         # a method that does not cover every candidate says nothing about whole plans
         return [own for own in every if np.isfinite(own.own if own.interactions is None else own.interactions).all()]
+
+
+def destroyed_last(
+    measured: NDArray[np.float64], matrix: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Damages `[K]` and interactions `[K, K]` with numbers for candidates that leave the network without a number.
+
+    Such a candidate (a logarithm of what became negative) loses without bound. It counts as `DESTROYED` times the worst
+    of the others, and interacts with none: that keeps it out of every plan.
+    """
+    destroyed = ~(np.isfinite(measured) & np.isfinite(np.diagonal(matrix)))
+    if not destroyed.any():
+        return measured, matrix
+    worst = float(measured[~destroyed].max(initial=1.0))
+    measured, matrix = measured.copy(), np.where(np.isfinite(matrix), matrix, 0.0)
+    matrix[destroyed], matrix[:, destroyed] = 0.0, 0.0
+    measured[destroyed] = matrix[destroyed, destroyed] = DESTROYED * worst
+    return measured, matrix
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ def sensitivity_of(analysis: Analysis, requested: str) -> dict[str, Any]:
         "sites": sites,
         "interactions": {
             "candidates": [f"{site}:{format_}" for site, format_ in places],
-            "matrix": [[float(f"{value:.6g}") for value in line] for line in arrays["matrix"]],
+            "matrix": [[number(float(f"{value:.6g}")) for value in line] for line in arrays["matrix"]],
             "sketch_error": document["sketch_error"],
         },
     }
