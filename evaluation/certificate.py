@@ -60,6 +60,7 @@ class Certificate:
     set, with `high`; that is stricter than needed, since one end of a two-sided interval errs half as often.
     `right_to_wrong` and `wrong_to_right` count samples, for top1 and agreement with one prediction for each sample.
     `resolution` is the smallest drop that this many samples can tell from none; `statement` says all that in words.
+    In `not_finite` samples the file gives NaN or infinity where the float network gives a number: then it is not `met`.
     `metric` to `method` are those of the worst of the `claims`; `blind_to` names what no claim can see.
     """
 
@@ -84,6 +85,7 @@ class Certificate:
     synthetic: bool = False
     claims: tuple[ClaimResult, ...] = ()
     blind_to: tuple[Blind, ...] = ()
+    not_finite: int = 0
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.looks < 1:

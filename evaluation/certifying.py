@@ -114,12 +114,13 @@ def certify(
         max_drop=terms.max_drop,
         confidence=terms.confidence,
         looks=terms.looks,
-        met=all(result.met for result in results),
+        met=all(result.met for result in results) and not measured.not_finite,
         resolution=resolution,
         statement="",
         synthetic=terms.synthetic,
         claims=tuple(results),
         blind_to=tuple(blind_to),
+        not_finite=measured.not_finite,
     )
     return replace(certificate, statement=statement(certificate, measurement, level))
 

@@ -37,6 +37,11 @@ def statement(certificate: Certificate, measurement: Measurement, level: float) 
         parts += [_claim(claim, kind) for claim in certificate.claims[:_NAMED]]
         if len(certificate.claims) > _NAMED:
             parts.append(f"{len(certificate.claims) - _NAMED} more claims are in the list.")
+    if certificate.not_finite:
+        parts.append(
+            f"In {certificate.not_finite:,} of them it gives NaN or infinity where the float network gives a number: "
+            "no budget is kept."
+        )
     if certificate.blind_to:
         named = ", ".join(blind.null for blind in certificate.blind_to[:_NAMED])
         more = len(certificate.blind_to) - _NAMED

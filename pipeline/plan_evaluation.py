@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evaluation.control_variate import margins, predicted_losses
 from evaluation.expected_drop import ExpectedDrop
-from evaluation.metrics.claim import Claim, Measured, measure, scale_of
+from evaluation.metrics.claim import Claim, Measured, everything, measure, scale_of
 from evaluation.metrics.measurement import DropKind, Measurement, Outputs, Scores
 from evaluation.metrics.pair import are_probabilities
 from evaluation.runner import OnnxRunner
@@ -182,25 +182,27 @@ class Evaluator:
         seen = np.full(population.samples, np.nan)
         losses = np.full(population.samples, np.nan)
         verdict = Verdict.OPEN
+        broken = False
         for read, outputs, measured in self._compare.in_order(model, order):
             verdict = sampling.add(measured.every[0][1], read)
+            broken = broken or measured.not_finite > 0
             output = outputs[claim.outputs[0]]
             if self._margins is not None:
                 seen[read] = self._margins.of_output(output, read)
             if self._expected is not None:
                 losses[read] = self._expected.losses(output, read)
-            certain = verdict in conclusive and not to_the_end
+            certain = (verdict in conclusive and not to_the_end) or broken
             if certain or self._context.time_used(self._config.deadline_seconds) >= 1:
                 break
-        early = sampling.fraction < 1 and verdict in conclusive
+        early = sampling.fraction < 1 and (verdict in conclusive or broken)
         estimate = sampling.estimate()
         evaluation = Evaluation(
-            drop=estimate.mean * scale,
+            drop=max(estimate.mean * scale, everything(budget.max_drop)) if broken else estimate.mean * scale,
             stderr=estimate.stderr * scale,
             samples=sampling.samples,
             size_bytes=len(model),
             fraction=sampling.fraction,
-            within=verdict is Verdict.WITHIN if early else None,
+            within=verdict is Verdict.WITHIN and not broken if early else None,
             expected_drop=self._expected_drop(losses, population, scale),
         )
         return evaluation, seen

@@ -122,6 +122,12 @@ def _reason(outcome: str, certificate: Mapping[str, Any], search: Search | None)
     measured = certificate["drop"] if certificate["confidence"] is None else certificate["high"]
     worst = max(certificate["claims"], key=lambda claim: claim["drop"] / (claim["max_drop"] or 1.0))
     of = "" if len(certificate["claims"]) == worst["parts"] == 1 else f" of {worst['part'] or worst['outputs'][0]}"
+    if certificate["not_finite"]:
+        return (
+            f"the file gives NaN or infinity in {certificate['not_finite']:,} of {certificate['samples']:,} held-out "
+            "samples, where the float network gives numbers; allow wider formats, or keep the layer before a "
+            "logarithm, root or division as it is"
+        )
     missed = (
         f"misses the budget by {measured - certificate['max_drop']:.4f} on the held-out samples "
         f"({certificate['metric']} drop{of} {measured:.4f}, allowed {certificate['max_drop']:g})"

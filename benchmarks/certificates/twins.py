@@ -46,6 +46,8 @@ def null_drop(metric: str, before: Arrays, after: Arrays, fresh: Arrays, outputs
     """
     output = outputs[0] if outputs else next(iter(before))
     x, y = before[output], after[output]
+    if x.dtype == object:  # rows that one sample has more of than another
+        return None
     match metric:
         case "top1" if "labels" in fresh:
             axis = 1 if x.ndim > 2 and x.shape[2:] == fresh["labels"].shape[1:] else -1

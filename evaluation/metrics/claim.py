@@ -66,10 +66,15 @@ class Claim:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """All claims of a job measured on the same samples: `parts[i]` are those of `claims[i]`."""
+    """All claims of a job measured on the same samples: `parts[i]` are those of `claims[i]`.
+
+    In `not_finite` samples the quantized network gives NaN or infinity where the float network gives a number. What a
+    metric says of such a network is not asked: it has lost everything.
+    """
 
     claims: tuple[Claim, ...]
     parts: tuple[tuple[Measurement, ...], ...]
+    not_finite: int = 0
 
     @classmethod
     def of(cls, measurement: Measurement) -> Self:
@@ -93,7 +98,8 @@ class Measured:
     def drops(self, kind: DropKind, max_drop: float) -> Scores:
         """The drop of every part in the unit of the job's budget, `[parts]`: where a claim has a budget of its own,
         scaled by the ratio of the two."""
-        return np.array([part.drop(kind) * scale_of(claim, max_drop) for claim, part in self.every])
+        drops = np.array([part.drop(kind) * scale_of(claim, max_drop) for claim, part in self.every])
+        return np.maximum(drops, everything(max_drop)) if self.not_finite else drops
 
     def worst(self, kind: DropKind, max_drop: float) -> int:
         """The place in `every` of the part with the largest drop."""
@@ -126,7 +132,25 @@ def measure(
             ]
             for claim, own in zip(claims, parts, strict=True)
         ]
-    return Measured(tuple(claims), tuple(map(tuple, parts)))
+    lost = _not_finite(claims, before, after)
+    return Measured(tuple(claims), tuple(map(tuple, parts)), lost)
+
+
+def everything(max_drop: float) -> float:
+    """A drop that no budget of this size allows."""
+    return max(1.0, 2 * max_drop)
+
+
+def _not_finite(claims: Sequence[Claim], before: Outputs, after: Outputs) -> int:
+    """Samples with a value that is no finite number, where the float network has one, in any output that is claimed."""
+    names = {name for claim in claims if not claim.padded for name in claim.outputs}
+    lost = np.zeros(len(next(iter(before.values()))), dtype=bool)
+    for name in names:
+        first, second = before[name], after.get(name, before[name])
+        if first.dtype.kind != "f" or first.shape != second.shape or np.isfinite(second).all():
+            continue
+        lost |= np.asarray((np.isfinite(first) & ~np.isfinite(second)).reshape(len(first), -1).any(1))
+    return int(lost.sum())
 
 
 def scale_of(claim: Claim, max_drop: float) -> float:
