@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LABELS, TARGETS, BOXES = "labels", "targets", "boxes"
-IGNORED = -1
-"""Labels below 0 are positions, boxes or tokens that do not count: padding."""
+"""Kinds of truth; labels below 0 are positions, boxes or tokens that do not count: padding."""
 
 
 @dataclass(frozen=True, eq=False)
