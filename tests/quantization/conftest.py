@@ -64,7 +64,8 @@ def make_network() -> Callable[..., Network]:
             Site(name, name, tuple(layers), initializers[name].shape, axes[name]) for name, layers in uses.items()
         )
         specs = tuple(TensorSpec(n, a.dtype.name, (None, *a.shape[1:])) for n, a in inputs.items())
-        return Network(proto, specs, (), sites)
+        outputs = tuple(TensorSpec(value.name, "float32", ()) for value in proto.graph.output)
+        return Network(proto, specs, outputs, sites)
 
     return build
 
