@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from pipeline.search_space import SearchSpace
 from planner.evidence import Evidence, PlanPoint
 from planner.problem import Plan, PlanSite
+
+HOPELESS = 2.0
+_SMALLEST = 1e-4  # of a budget, beside which measurements of a few hundred samples are coarse
 
 
 def uniform_points(space: SearchSpace) -> list[PlanPoint]:
@@ -20,7 +25,8 @@ def uniform_points(space: SearchSpace) -> list[PlanPoint]:
 
 def try_uniform(space: SearchSpace, evidence: Evidence) -> None:
     """Evaluate the uniform plans that could be the answer: all, widest first, where nothing met the budget yet; else
-    those that are cheaper than the cheapest plan that did, dearest first, until one misses."""
+    those that are cheaper than the cheapest plan that did, dearest first, until one misses, or what was measured of
+    plans of no more damage says that it loses `HOPELESS` times the budget."""
     points = uniform_points(space)
     if evidence.cheapest() is None:
         for point in points:
@@ -29,6 +35,9 @@ def try_uniform(space: SearchSpace, evidence: Evidence) -> None:
         best = evidence.cheapest()
         if best is None or point.cost >= best.cost or point in evidence:
             continue
+        damages = np.array([point.damage])
+        if evidence.expected(damages)[0] > HOPELESS * max(evidence.max_drop, _SMALLEST):
+            return
         if not evidence.evaluate(point, beyond_samples=True) or not evidence.within(point):
             return
 
