@@ -129,6 +129,11 @@ class Network:
                 readers.setdefault(name, []).append(node)
         return readers
 
+    @property
+    def static_batch(self) -> int | None:
+        """The number of samples that any input fixes, None where all leave it free."""
+        return next((spec.shape[0] for spec in self.inputs if spec.shape and spec.shape[0] is not None), None)
+
     @cached_property
     def float_shapes(self) -> tuple[dict[str, tuple[int, ...]], set[str]]:
         """The known shapes of float32 values for one sample, and the names of all of them."""

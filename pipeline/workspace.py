@@ -265,7 +265,7 @@ class Inputs:
     @property
     def static_batch(self) -> int | None:
         """The batch size that the graph fixes, None where it leaves it free."""
-        return self.network.inputs[0].shape[0]
+        return self.network.static_batch
 
     @property
     def sample_bytes(self) -> int:

@@ -115,7 +115,7 @@ def cross_layer(
     """
     samples = len(next(iter(inputs.values())))
     seed = int(generator.integers(2**63))
-    cores = SideBySide.of(batch, threads, network.inputs[0].shape[0])
+    cores = SideBySide.of(batch, threads, network.static_batch)
     segments = SegmentedNetwork(network, cores.threads, loss.outputs)
     targets = _targets(changes, segments)
     rows: dict[str, list[Rows]] = {target.site: [] for target in targets}

@@ -55,7 +55,7 @@ class MeasuredPlans:
         self._check = check
         self._batch = batch
         samples = len(next(iter(inputs.values())))
-        self._cores = SideBySide.of(batch, threads, network.inputs[0].shape[0])
+        self._cores = SideBySide.of(batch, threads, network.static_batch)
         self._batches: list[list[Values]] = [
             [
                 {name: array[part] for name, array in inputs.items()}
