@@ -23,6 +23,8 @@ from pipeline.stage import JobResult
 from pipeline.stays_float import stays_float
 from planner.problem import Plan, Quantity, whole_steps
 
+WORTH_SAYING = 0.01
+_NAMED = 5
 NOTHING_FASTER = "no format that the request allows is faster than another: latency does not tell plans apart"
 
 
@@ -35,7 +37,9 @@ def report(context: Context, config: ReportConfig) -> JobResult:
     facts = PlanFacts(space, Plan(tuple(certified["choices"])), search)
     candidates, delivered = context.workspace.candidates(), Candidates.unpack(arrays["weights"].tobytes())
     model = arrays["model"].tobytes()
-    certificate = certified["certificate"]
+    left, other = stays_float(space.network, _quantized(facts)), _undone(context)
+    certificate = dict(certified["certificate"])
+    certificate["statement"] = " ".join([certificate["statement"], *_beside(left, other)])
     outcome = _outcome(certificate, search)
     layers = layer_rows(facts, candidates, delivered.methods, certified["kept"])
     document = {
@@ -50,8 +54,8 @@ def report(context: Context, config: ReportConfig) -> JobResult:
         "bit_operations": sum(layer["bit_operations"] for layer in layers),
         "latency": _latency(space, layers, certified["latency"]),
         "predicted_damage": None if search is None else space.problem.total(Quantity.DAMAGE, facts.plan),
-        "stays_float": stays_float(space.network, _quantized(facts)),
-        "undone": _undone(context),
+        "stays_float": left,
+        "undone": other,
         "outputs": output_rows(context, config.damage),
         "certificate": certificate,
         "audit": certified["audit"],
@@ -95,6 +99,17 @@ def _foreign_plans(
         "ort": _json(tensor_overrides(network, document, weights, activations, uploaded)),
         "aimet": _json(aimet_encodings(network, weights, activations, uploaded)),
     }
+
+
+def _beside(left: Mapping[str, Any], other: Mapping[str, Any] | None) -> list[str]:
+    """What the statement of the certificate says besides: what stayed float, and what was not rewritten."""
+    said = []
+    if left["share"] >= WORTH_SAYING:
+        names = ", ".join(tensor["name"] for tensor in left["tensors"][:_NAMED])
+        said.append(f"Of the bytes of its weights {left['share']:.0%} stay float{': ' + names if names else ''}.")
+    if other is not None:
+        said.append(f"It was analysed at opset {other['opset']}, because {other['why']}.")
+    return said
 
 
 def _quantized(facts: PlanFacts) -> set[str]:
