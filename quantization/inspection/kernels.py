@@ -16,7 +16,9 @@ import onnx
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto
 
+from network.errors import ModelInvalid, ModelTooLarge
 from network.onnx_graph import label, nodes
+from network.runtime import runtime_errors
 from quantization.errors import FileNotInspected
 from quantization.inspection.findings import Finding, note
 
@@ -95,11 +97,12 @@ def _optimised(model: ModelProto) -> ModelProto:
         path = Path(folder) / "optimised.onnx"
         options.optimized_model_filepath = str(path)
         try:
-            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            with runtime_errors("load"):
+                onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
             return onnx.load(path)
-        except Exception as error:
+        except (ModelInvalid, ModelTooLarge) as error:
             reason = " ".join(str(error).split())[:300]
             raise FileNotInspected(
                 f"ONNX Runtime {onnxruntime.__version__} does not load the quantized file: {reason}; expected a file "
-                "that it runs on the CPU: export it for it"
+                "that it runs on the CPU: export it with operators and an opset that this version has"
             ) from error
