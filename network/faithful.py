@@ -19,7 +19,8 @@ from network.folding import Folding
 from network.graph import Network
 from network.interface import free_axes
 from network.lengths import at_other_lengths
-from network.normalise import normalise
+from network.normalise import from_proto, normalise
+from network.observed import observe
 from network.onnx_graph import label, opset_of, own_inputs, shape_of
 from network.opset import OLDEST_OPSET, TARGET_OPSET
 from network.proof import Arrays, Feed, Reference, feeds, first_change
@@ -47,7 +48,8 @@ def faithful(
     input_shapes: Mapping[str, tuple[int, ...]],
     threads: int = 1,
 ) -> Network:
-    """The normalised network, proved to have the outputs of the uploaded file.
+    """The normalised network, proved to have the outputs of the uploaded file; its values are observed on the first
+    sample, or on the first samples where it fixes how many.
 
     Args:
         uploaded: the file as it came.
@@ -79,7 +81,7 @@ def faithful(
         why = reference.difference(network.proto.SerializeToString())
         if why is None:
             _mark(network, Undone(opset, folding, reasons[0]) if reasons else None)
-            return network
+            return from_proto(network.proto, network.sample_shapes, observe(network.proto, given[0].arrays, threads))
         reasons.append(why)
     if network is None and refused is not None:
         raise refused

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from network.onnx_graph import names_read, opset_of
-from network.shapes import SampleShapes, float_shapes, inferred_values
+from network.shapes import Observed, SampleShapes, float_shapes, inferred_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ class Layer:
     """A node with a weight that may be quantized; `name` is the node's. A recurrent node has two, and is two layers.
 
     `weight` names the initializer, `channel_axis` its axis of output channels (of rows for an embedding),
-    `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution.
+    `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution. Where shapes are not
+    known (`macs_known`), `macs` is the least: that of a single position, at which each weight is used once.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Layer:
     channel_axis: int
     macs: int
     group: int = 1
+    macs_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,11 @@ class Site:
         return sum(layer.macs for layer in self.layers)
 
     @property
+    def macs_known(self) -> bool:
+        """Whether `macs` is what one sample takes, and not just the least."""
+        return all(layer.macs_known for layer in self.layers)
+
+    @property
     def aliases(self) -> frozenset[str]:
         """Every name by which a request may call this site."""
         return frozenset({self.name, self.weight, *(layer.name for layer in self.layers)})
@@ -80,6 +87,7 @@ class Network:
     """A normalised ONNX network. Never changed in place: `proto` is read-only by convention.
 
     `sample_shapes` are those of the data by graph input, without the batch axis; empty where `proto` fixes them all.
+    `observed` is what one call showed, of the first sample or of the batch that `proto` fixes.
     """
 
     proto: onnx.ModelProto
@@ -87,6 +95,7 @@ class Network:
     outputs: tuple[TensorSpec, ...]
     sites: tuple[Site, ...]
     sample_shapes: SampleShapes = field(default_factory=dict)
+    observed: Observed = field(default_factory=dict)
 
     @cached_property
     def initializers(self) -> dict[str, onnx.TensorProto]:
@@ -137,7 +146,7 @@ class Network:
     @cached_property
     def float_shapes(self) -> tuple[dict[str, tuple[int, ...]], set[str]]:
         """The known shapes of float32 values for one sample, and the names of all of them."""
-        return float_shapes(self.proto, inferred_values(self.proto, 1, self.sample_shapes))
+        return float_shapes(self.proto, inferred_values(self.proto, 1, self.sample_shapes, self.observed))
 
     @property
     def opset(self) -> int:

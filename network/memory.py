@@ -22,8 +22,9 @@ import onnx
 import onnx_ir as ir
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
+from network.graph import Network
 from network.onnx_graph import graphs, names_read, own_inputs, shape_of, shape_skeleton, subgraphs
-from network.shapes import SampleShapes, inferred_values
+from network.shapes import NOTHING, inferred_values
 
 ASSUMED_LENGTH = 64
 
@@ -72,14 +73,15 @@ def estimate_memory(
     return _estimate(model, onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph)
 
 
-def normalised_memory(proto: ModelProto, batch: int, sample_shapes: SampleShapes) -> MemoryEstimate:
-    """As `estimate_memory`, of a normalised network whose samples have these shapes.
+def normalised_memory(network: Network, batch: int) -> MemoryEstimate:
+    """As `estimate_memory`, of a normalised network in a call of so many samples.
 
-    Shapes that the network computes from free axes are known too.
+    Shapes that the network computes from free axes are known too, and of a call like the one that was observed all.
     """
-    if not sample_shapes:
-        return estimate_memory(proto, batch)
-    return _estimate(proto, inferred_values(proto, batch, sample_shapes))
+    observed = network.observed if batch == (network.static_batch or 1) else NOTHING
+    if not network.sample_shapes and not observed:
+        return estimate_memory(network.proto, batch)
+    return _estimate(network.proto, inferred_values(network.proto, batch, network.sample_shapes, observed))
 
 
 def _estimate(model: ModelProto, inferred: GraphProto) -> MemoryEstimate:

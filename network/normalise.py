@@ -15,6 +15,8 @@ are not.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -32,12 +34,12 @@ from network.interface import Interface
 from network.onnx_graph import opset_of, own_inputs, shape_of
 from network.opset import TARGET_OPSET, lower
 from network.outputs import put_back, set_aside
-from network.shapes import SampleShapes, float_shapes, inferred_values, known_shapes
+from network.shapes import NOTHING, Observation, Observed, SampleShapes, inferred_values, known_shapes
 from network.sites import find_sites
 from network.upgrade import upgrade
 
-SAMPLE_SHAPES_KEY = "bitbudget.sample_shapes"
-"""Of the metadata entry in the bytes of `dump`; no `Network.proto` has it, nor then a delivered file."""
+SAMPLE_SHAPES_KEY, OBSERVED_KEY = "bitbudget.sample_shapes", "bitbudget.observed"
+"""Of the metadata entries in the bytes of `dump`; no `Network.proto` has them, nor then a delivered file."""
 
 
 def normalise(
@@ -67,7 +69,8 @@ def normalise(
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
     _move_initializers_out_of_inputs(proto.graph)
-    _pop_metadata(proto, SAMPLE_SHAPES_KEY)
+    for key in (SAMPLE_SHAPES_KEY, OBSERVED_KEY):
+        _pop_metadata(proto, key)
     interface = Interface.of(proto.graph, input_shapes or {})
     interface.open(proto.graph)
     # What the exporter inferred is a claim, and names axes as the file does.
@@ -81,6 +84,7 @@ def normalise(
     _fold(graph, folding)
     common_passes.TopologicalSortPass()(graph)
     _name_nodes(graph)
+    _name_values_in_bodies(graph.graph)
     graph.ir_version = helper.find_min_ir_version_for([helper.make_opsetid("", converted)])
     normalised = ir.serde.serialize_model(graph)
     put_back(normalised.graph, outputs)
@@ -103,39 +107,52 @@ def load(data: bytes, opset: int = TARGET_OPSET) -> Network:
         OpsetNotReachable: it has nodes that `opset` does not have.
     """
     proto = onnx.ModelProto.FromString(data)
-    stored = _pop_metadata(proto, SAMPLE_SHAPES_KEY)
-    sample_shapes = {name: tuple(shape) for name, shape in json.loads(stored or "{}").items()}
+    shapes, observed = (json.loads(_pop_metadata(proto, key) or "{}") for key in (SAMPLE_SHAPES_KEY, OBSERVED_KEY))
     if opset < opset_of(proto):
         lower(proto, opset)
-    return from_proto(proto, sample_shapes)
+    return from_proto(
+        proto,
+        {name: tuple(shape) for name, shape in shapes.items()},
+        {name: Observation(type_, tuple(shape), *counts) for name, (type_, shape, *counts) in observed.items()},
+    )
 
 
 def dump(network: Network) -> bytes:
     """The network as ONNX bytes; the same network gives the same bytes."""
     data = bytes(network.proto.SerializeToString(deterministic=True))
-    if not network.sample_shapes:
-        return data
-    lengths = {name: list(shape) for name, shape in network.sample_shapes.items()}
-    entry = onnx.StringStringEntryProto(key=SAMPLE_SHAPES_KEY, value=json.dumps(lengths, sort_keys=True))
+    documents = {
+        SAMPLE_SHAPES_KEY: {name: list(shape) for name, shape in network.sample_shapes.items()},
+        OBSERVED_KEY: {name: dataclasses.astuple(value) for name, value in network.observed.items()},
+    }
+    entries = [
+        onnx.StringStringEntryProto(key=key, value=json.dumps(document, sort_keys=True))
+        for key, document in documents.items()
+        if document
+    ]
     # messages of protobuf that follow each other are one; so the weights are not copied
-    return data + bytes(onnx.ModelProto(metadata_props=[entry]).SerializeToString(deterministic=True))
+    return data + bytes(onnx.ModelProto(metadata_props=entries).SerializeToString(deterministic=True))
 
 
-def from_proto(proto: onnx.ModelProto, sample_shapes: SampleShapes = MappingProxyType({})) -> Network:
+def from_proto(
+    proto: onnx.ModelProto, sample_shapes: SampleShapes = MappingProxyType({}), observed: Observed = NOTHING
+) -> Network:
     """The network that a normalised `proto` holds, with its sites found.
 
     Args:
         proto: kept, not copied.
         sample_shapes: by graph input the shape of one sample, without the batch axis; none where `proto` fixes them.
+        observed: what one call of it showed, of one sample or of the batch that `proto` fixes (`network.observed`).
     """
-    values = inferred_values(proto, 1, sample_shapes)
+    values = inferred_values(proto, 1, sample_shapes, observed)
     shapes = known_shapes(values)
+    batches = (shape[0] for shape in map(shape_of, own_inputs(proto.graph)) if shape and shape[0])
     return Network(
         proto=proto,
         inputs=tuple(_tensor_spec(value, shapes) for value in proto.graph.input),
         outputs=tuple(_tensor_spec(value, shapes) for value in proto.graph.output),
-        sites=find_sites(proto, float_shapes(proto, values)[0]),
+        sites=find_sites(proto, shapes, next(batches, 1)),
         sample_shapes=sample_shapes,
+        observed=observed,
     )
 
 
@@ -185,6 +202,20 @@ def _name_nodes(graph: ir.Model) -> None:
             name = f"{name}_{index}"
         taken.add(name)
         node.name = name
+
+
+def _name_values_in_bodies(graph: ir.Graph) -> None:
+    """Two bodies may use one name for two values; here each gets its own, so that values are known by their names."""
+    entered: list[ir.Graph | ir.Function | ir.GraphView] = []
+    for _ in ir.traversal.RecursiveGraphIterator(graph, enter_graph=entered.append):
+        pass  # the graph itself comes first
+    taken: set[str | None] = {name for each in entered if isinstance(each, ir.Graph) for name in each.initializers}
+    for each in entered:
+        for value in (*each.inputs, *(output for node in each for output in node.outputs)):
+            if each is not graph and value.name in taken and not value.is_initializer():
+                value.name = next(n for n in (f"{value.name}_{k}" for k in itertools.count(2)) if n not in taken)
+            if value.name:
+                taken.add(value.name)
 
 
 def _tensor_spec(value: onnx.ValueInfoProto, sample_shapes: Mapping[str, tuple[int, ...]]) -> TensorSpec:

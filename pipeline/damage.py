@@ -65,7 +65,7 @@ def with_values(network: Network, names: Iterable[str]) -> Network:
     inferred = onnx.shape_inference.infer_shapes(proto)
     known = {value.name: value for value in inferred.graph.value_info}
     proto.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in added)
-    return from_proto(proto, network.sample_shapes)
+    return from_proto(proto, network.sample_shapes, network.observed)
 
 
 def _measurable(fact: OutputFacts) -> bool:
