@@ -206,13 +206,14 @@ def _name_nodes(graph: ir.Model) -> None:
 
 def _name_values_in_bodies(graph: ir.Graph) -> None:
     """Two bodies may use one name for two values; here each gets its own, so that values are known by their names."""
-    entered: list[ir.Graph | ir.Function | ir.GraphView] = []
-    for _ in ir.traversal.RecursiveGraphIterator(graph, enter_graph=entered.append):
-        pass  # the graph itself comes first
-    taken: set[str | None] = {name for each in entered if isinstance(each, ir.Graph) for name in each.initializers}
-    for each in entered:
-        for value in (*each.inputs, *(output for node in each for output in node.outputs)):
-            if each is not graph and value.name in taken and not value.is_initializer():
+    nodes = list(ir.traversal.RecursiveGraphIterator(graph))
+    bodies = list(dict.fromkeys(node.graph for node in nodes if isinstance(node.graph, ir.Graph)))
+    taken: set[str | None] = {name for body in (graph, *bodies) for name in body.initializers}
+    taken.update(value.name for value in graph.inputs)
+    taken.update(value.name for node in graph for value in node.outputs)
+    for body in bodies:
+        for value in (*body.inputs, *(output for node in body for output in node.outputs)):
+            if body is not graph and value.name in taken and not value.is_initializer():
                 value.name = next(n for n in (f"{value.name}_{k}" for k in itertools.count(2)) if n not in taken)
             if value.name:
                 taken.add(value.name)

@@ -66,7 +66,7 @@ def observe(proto: ModelProto, feed: Mapping[str, NDArray[np.generic]], threads:
 def _run(probe: _Probe, feed: Mapping[str, NDArray[np.generic]], threads: int) -> dict[str, Observation]:
     with runtime_errors("run"):
         session = session_of(probe.model(), threads, optimised=False, shapes_first=True)
-        results = session.run(None, dict(feed)) if probe.outputs else []
+        results = session.run(None, dict(feed))
     observed: dict[str, Observation] = {}
     for output, result in zip(probe.outputs, results, strict=True):
         if isinstance(output, _Rows):

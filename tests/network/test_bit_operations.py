@@ -30,13 +30,14 @@ class Encoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.words = nn.Embedding(WORDS, WIDTH)
+        self.words, self.places = nn.Embedding(WORDS, WIDTH), nn.Embedding(32, WIDTH)
         layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 3 * WIDTH, batch_first=True)
         self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.head = nn.Linear(WIDTH, 5)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.head(self.layers(self.words(ids)).mean(1))
+        x = self.words(ids) + self.places(torch.arange(ids.shape[1]))
+        return self.head(self.layers(x).mean(1))
 
 
 class Convolutions(nn.Module):
@@ -89,12 +90,12 @@ class Decoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.words = nn.Embedding(WORDS, WIDTH)
+        self.words, self.places = nn.Embedding(WORDS, WIDTH), nn.Embedding(32, WIDTH)
         self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
         self.head = nn.Linear(WIDTH, WORDS)
 
     def forward(self, ids: torch.Tensor, past: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        x = self.words(ids)
+        x = self.words(ids) + self.places(past.shape[1] + torch.arange(ids.shape[1]))
         query, key, value = self.qkv(x).chunk(3, dim=-1)
         cache = torch.cat([past, torch.cat([key, value], dim=-1)], dim=1)
         keys, values = cache.chunk(2, dim=-1)
