@@ -327,7 +327,7 @@ def uncounted(network: Network, name: str) -> Network:
 )
 def test_bit_operations_that_are_not_known_are_not_traded(networks, request_):
     network = uncounted(networks["convnet"][0], "conv2")
-    with pytest.raises(ConstraintImpossible, match="the bit operations of conv2 are not known.*take another"):
+    with pytest.raises(ConstraintImpossible, match=r"the bit operations of conv2 are not known.*take another"):
         space_of(network, allowed_in(network, ()), **request_).check()
     space_of(network, allowed_in(network, ()), objective="size").check()
 
