@@ -327,7 +327,7 @@ class Inputs:
     @cached_property
     def _batch_bytes(self) -> int:
         network = self.network
-        estimate = normalised_memory(network.proto, self.static_batch or 1, network.sample_shapes)
+        estimate = normalised_memory(network, self.static_batch or 1)
         return max(estimate.activation_bytes, 1)
 
 
