@@ -129,7 +129,9 @@ class OnnxRunner:
             raise ValueError(f"expected the same number of samples in all inputs, at least 1, got {sorted(counts)}")
         return counts.pop()
 
-    def _batches(self, inputs: Arrays, batch: int) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[np.generic]]]]:
+    def _batches(
+        self, inputs: Arrays, batch: int
+    ) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[np.generic]]]]:
         """Samples that share a call, with their places; where their number is fixed, copies of the last fill it up."""
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
@@ -178,7 +180,7 @@ def timed_session(model: bytes, inputs: Arrays, threads: int) -> Callable[[], No
         ModelInvalid, ModelTooLarge: ONNX Runtime refuses the file; the returned run raises them too.
     """
     session = session_with(model, session_options(threads))
-    feed = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+    feed = {name: np.asarray(array, order="C") for name, array in inputs.items()}
 
     def run() -> None:
         with runtime_errors("run"):

@@ -113,10 +113,7 @@ def _combinations(
         raise BatchAxisUnknown(f"inputs states the batch axis of {unknown[0]!r}; the inputs are {sorted(names)}")
     options = {value.name: _fitting(value, samples[value.name], stated) for value in inputs}
     common = _common_symbols(inputs, options)
-    ordered = {
-        value.name: sorted(options[value.name], key=lambda axis, value=value: _unlikely(value, axis, common))
-        for value in inputs
-    }
+    ordered = {value.name: _ordered(value, options[value.name], common) for value in inputs}
     ways = itertools.product(*(range(len(axes)) for axes in ordered.values()))
     for places in sorted(itertools.islice(ways, 4 * MOST_TRIED), key=sum):
         yield {name: axes[place] for (name, axes), place in zip(ordered.items(), places, strict=True)}
@@ -165,6 +162,12 @@ def _common_symbols(
     return frozenset(set.intersection(*of_inputs)) if of_inputs else frozenset()
 
 
+def _ordered(
+    value: onnx.ValueInfoProto, axes: Sequence[int | None], common: frozenset[str]
+) -> list[int | None]:
+    return sorted(axes, key=lambda axis: _unlikely(value, axis, common))
+
+
 def _unlikely(value: onnx.ValueInfoProto, axis: int | None, common: frozenset[str]) -> tuple[int, ...]:
     if axis is None:
         return (9,)
@@ -176,7 +179,9 @@ def _unlikely(value: onnx.ValueInfoProto, axis: int | None, common: frozenset[st
 
 def _fixed_size(inputs: Sequence[onnx.ValueInfoProto], axes: Mapping[str, int | None]) -> int | None:
     """How many samples the inputs fix; 1 where no input has an axis for them."""
-    own = {value.name: (shape_of(value) or ())[axes[value.name] or 0] for value in inputs if axes[value.name] is not None}
+    own = {
+        value.name: (shape_of(value) or ())[axes[value.name] or 0] for value in inputs if axes[value.name] is not None
+    }
     if not own:
         return 1
     sizes = {length for length in own.values() if length}
@@ -274,7 +279,9 @@ def _axis(
     shape = alone[0].shape
     if shape != alone[1].shape or len(shape) != together.ndim:
         return None, None
-    grown = [axis for axis in range(len(shape)) if together.shape == (*shape[:axis], 2 * shape[axis], *shape[axis + 1 :])]
+    grown = [
+        axis for axis in range(len(shape)) if together.shape == (*shape[:axis], 2 * shape[axis], *shape[axis + 1 :])
+    ]
     changes: list[tuple[int, str]] = []
     for axis in (axis for axis in grown if shape[axis] == 1):
         runs = [again, *(np.take(doubled, [place], axis) for place in (0, 1) if doubled.shape == together.shape)]

@@ -60,7 +60,9 @@ def feeds(samples: Arrays, batching: Batching) -> list[Feed]:
     """
     groups = [_indices(rows, samples) for rows in batching.groups(samples, batching.size or _SAMPLES_AT_ONCE)]
     if batching.size is not None:
-        chosen = [("the first sample" if batching.size == 1 else "the first samples", _filled(groups[0], batching.size))]
+        chosen = [
+            ("the first sample" if batching.size == 1 else "the first samples", _filled(groups[0], batching.size))
+        ]
     else:
         chosen = [("the first sample", groups[0][:1]), ("some samples", max(groups, key=len))]
     for rows in groups[1:]:  # those of other lengths

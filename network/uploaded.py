@@ -54,9 +54,7 @@ def output_specs(model: ModelProto) -> tuple[TensorSpec, ...]:
     return tuple(specs)
 
 
-def check_takes(
-    quantized: ModelProto, inputs: dict[str, tuple[str, tuple[int, ...]]], batching: Batching
-) -> None:
+def check_takes(quantized: ModelProto, inputs: dict[str, tuple[str, tuple[int, ...]]], batching: Batching) -> None:
     """Refuse a quantized file that cannot be fed what its float network is fed.
 
     Args:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.dataset import Dataset
 from evaluation.runner import OnnxRunner
 from network.activations import moved_from
 from network.graph import Network

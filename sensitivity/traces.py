@@ -87,9 +87,9 @@ def hessian_traces(
 def tensors_of(network: TorchNetwork, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, Tensor]:
     """The arrays as tensors on the network's device."""
     return {
-        name: torch.from_numpy(
-            np.ascontiguousarray(np.stack(list(array)) if array.dtype == object else array)
-        ).to(network.device)
+        name: torch.from_numpy(np.ascontiguousarray(np.stack(list(array)) if array.dtype == object else array)).to(
+            network.device
+        )
         for name, array in inputs.items()
     }
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from network.graph import Network, TensorSpec
+from network.graph import Network
 from network.normalise import from_proto
 from quantization.plans.lockstep import Lockstep, affordable
 from quantization.plans.sequential import Effort, round_plan
