@@ -25,6 +25,7 @@ from evaluation.errors import (
     DatasetWrongNames,
 )
 from evaluation.metrics.truth import BOXES, LABELS, TARGETS, Truth
+from network.batching import axes_for_samples
 from network.errors import ShapesNotFixed
 from network.graph import TensorSpec
 
@@ -214,10 +215,10 @@ def _wrong_names(given: Sequence[str], wanted: Sequence[str]) -> DatasetWrongNam
 
 
 def _check_shape(header: ArrayHeader, spec: TensorSpec) -> None:
-    """Behind the sample axis come all axes of the input, or all but one, which may be any: the lengths that are known
-    must agree."""
+    """Behind the sample axis come all axes of the input, or all but one that may hold the samples: the lengths that are
+    known must agree."""
     sample = header.shape[1:]
-    axes = range(len(spec.shape)) if len(header.shape) == len(spec.shape) else (None,)
+    axes = axes_for_samples(spec.shape) if len(header.shape) == len(spec.shape) else [None]
     whole = [[length for place, length in enumerate(spec.shape) if place != axis] for axis in axes]
     if not header.shape or not any(
         len(lengths) == len(sample) and all(want in (None, got) for want, got in zip(lengths, sample, strict=True))

@@ -1,4 +1,4 @@
-"""Which axis of each input and output the samples lie along: stated, or found by shapes, names and a run of two samples.
+"""Which axis of each input and output holds the samples: stated, or found by shapes, names and a run of two samples.
 
 An array of samples has the axis of the samples first, and then either all axes of the input (each sample is a call) or
 all but one: that one is the samples'. Where several axes could be it, a free axis comes before a fixed one, one that is
@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from network.batching import Arrays, Batching, shape_of_sample
+from network.batching import Arrays, Batching, axes_for_samples, shape_of_sample
 from network.errors import BatchAxisUnknown, ModelInvalid, ModelTooLarge, SamplesMixed
 from network.onnx_graph import nodes, own_inputs, shape_of
 from network.proof import unlike, with_other_digits
@@ -123,9 +123,9 @@ def _fitting(value: onnx.ValueInfoProto, array: NDArray[np.generic], stated: Sta
     """The axes of an input that the samples may lie along."""
     shape = shape_of(value) or ()
     sample = shape_of_sample(array)
-    every: list[int | None] = list(range(len(shape))) if len(sample) == len(shape) - 1 else []
-    if len(sample) == len(shape):
-        every.append(None)
+    every: list[int | None] = [None] if len(sample) == len(shape) else []
+    if len(sample) == len(shape) - 1:
+        every += range(len(shape)) if value.name in stated else axes_for_samples(shape)
     fitting = [axis for axis in every if _agree([d for place, d in enumerate(shape) if place != axis], sample)]
     if value.name in stated:
         axis = stated[value.name]
@@ -162,9 +162,7 @@ def _common_symbols(
     return frozenset(set.intersection(*of_inputs)) if of_inputs else frozenset()
 
 
-def _ordered(
-    value: onnx.ValueInfoProto, axes: Sequence[int | None], common: frozenset[str]
-) -> list[int | None]:
+def _ordered(value: onnx.ValueInfoProto, axes: Sequence[int | None], common: frozenset[str]) -> list[int | None]:
     return sorted(axes, key=lambda axis: _unlikely(value, axis, common))
 
 
@@ -203,9 +201,9 @@ def _with_outputs(run: _Run, batching: Batching, samples: Arrays, model: onnx.Mo
     size = batching.size or 1
     if size > len(rows):
         raise BatchAxisUnknown(
-            f"the network takes {size} samples in every call, and of the samples no more than {len(rows)} have the same "
-            "lengths, or the same values where an input belongs to a whole call; export it with a dynamic batch or a "
-            "batch of 1"
+            f"the network takes {size} samples in every call, and of the samples no more than {len(rows)} have the "
+            "same lengths, or the same values where an input belongs to a whole call; export it with a dynamic batch or "
+            "a batch of 1"
         )
     results = run(_call(batching, samples, rows[:size]))
     axes = {name: _of_length(size, result) for name, result in zip(run.outputs, results, strict=True)}
@@ -235,9 +233,9 @@ def _of_two(
             return None
         raise SamplesMixed(
             f"samples that share a call change each other's outputs: output {name!r} of one {why} for the same sample "
-            "alone. Export the network without what mixes its batch (a Softmax or a norm over the batch axis, layers in "
-            'training mode) or with a batch of 1; or state "inputs": {"NAME": {"batch_axis": null}} and send arrays in '
-            "which each sample is a whole call"
+            "alone. Export the network without what mixes its batch (a Softmax or a norm over the batch axis, layers "
+            'in training mode) or with a batch of 1; or state "inputs": {"NAME": {"batch_axis": null}} and send arrays '
+            "in which each sample is a whole call"
         )
     return axes
 

@@ -76,7 +76,9 @@ class Batching:
         if array.dtype == object:
             array = np.stack(list(array))
         axis = self.input_axis(name)
-        return np.asarray(array[0] if axis is None else np.moveaxis(array, 0, axis), order="C")
+        if axis:
+            array = np.moveaxis(array, 0, axis)
+        return np.asarray(array[0] if axis is None else array, order="C")
 
     def by_sample(self, name: str, output: Any) -> Any:
         """An output of a call, array or tensor, as `[samples, ...]`; one without an axis of samples is one sample."""
@@ -125,6 +127,12 @@ class Batching:
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> Batching:
         return cls(dict(document["inputs"]), dict(document["outputs"]), document["size"])
+
+
+def axes_for_samples(shape: Sequence[int | None]) -> list[int]:
+    """The axes of an input of this shape that samples may lie along: the first, and others that are free or 1. A fixed
+    length elsewhere is one of the data."""
+    return [axis for axis, length in enumerate(shape) if axis == 0 or length in (None, 0, 1)]
 
 
 def shape_of_sample(array: NDArray[Any]) -> tuple[int, ...]:
