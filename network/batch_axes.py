@@ -202,8 +202,8 @@ def _with_outputs(run: _Run, batching: Batching, samples: Arrays, model: onnx.Mo
     if size > len(rows):
         raise BatchAxisUnknown(
             f"the network takes {size} samples in every call, and of the samples no more than {len(rows)} have the "
-            "same lengths, or the same values where an input belongs to a whole call; export it with a dynamic batch or "
-            "a batch of 1"
+            "same lengths, or the same values where an input belongs to a whole call; export it with a dynamic "
+            "batch or a batch of 1"
         )
     results = run(_call(batching, samples, rows[:size]))
     axes = {name: _of_length(size, result) for name, result in zip(run.outputs, results, strict=True)}

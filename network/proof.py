@@ -255,7 +255,9 @@ def with_other_digits(arrays: Arrays) -> dict[str, NDArray[np.generic]]:
             continue
         digits = LAST_DIGITS if array.dtype != np.float16 else 2.0**-10
         factors = 1 + digits * np.where(np.arange(array.size) % 2, 1, -1)
-        changed[name] = np.asarray(array * factors.reshape(array.shape), dtype=array.dtype)
+        changed[name] = np.asarray(
+            np.multiply(array, factors.reshape(array.shape), dtype=np.float64), dtype=array.dtype
+        )
     return changed
 
 

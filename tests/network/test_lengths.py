@@ -11,9 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from network import folding, normalise
 from network.admission import AdmissionLimits, admit
+from network.batching import Batching
 from network.faithful import faithful, undone
 from network.folding import Folding
-from network.batching import Batching
 from network.interface import free_axes
 from network.lengths import MOST_ELEMENTS, at_other_lengths
 from network.proof import Feed, Reference
@@ -79,7 +79,9 @@ def test_lengths_that_the_file_itself_fails_on_are_left_out() -> None:
 
 
 def test_a_fixed_axis_keeps_its_length() -> None:
-    assert free_axes(onnx.ModelProto.FromString(made(MEAN, ("N", 6, 3), axis=AXIS)).graph.input, Batching()) == {"x": {}}
+    assert free_axes(onnx.ModelProto.FromString(made(MEAN, ("N", 6, 3), axis=AXIS)).graph.input, Batching()) == {
+        "x": {}
+    }
     assert at_other_lengths(Feed("a sample", {"x": X["x"]}), {"x": {}}) == []
 
 

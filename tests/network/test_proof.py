@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from network.errors import ModelInvalid
 from network.batching import Batching
+from network.errors import ModelInvalid
 from network.proof import Feed, Reference, feeds, first_change, unlike
 
 RNG = np.random.default_rng(6)
