@@ -131,7 +131,7 @@ class SplitConstantsPass(ir.passes.InPlacePass):
                 continue
             for value, part in zip(node.outputs, parts, strict=True):
                 tensor = ir.tensor(np.ascontiguousarray(part), name=value.name)
-                constant = ir.Value(name=value.name, type=value.type, shape=tensor.shape, const_value=tensor)
+                constant = ir.Value(name=value.name, type=value.type, shape=ir.Shape(part.shape), const_value=tensor)
                 ir.convenience.replace_all_uses_with(value, constant)
                 value.name = None
                 model.graph.register_initializer(constant)

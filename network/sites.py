@@ -13,7 +13,7 @@ import onnx
 
 from network.expansion import is_expanded
 from network.graph import Layer, Site
-from network.onnx_graph import attributes, is_standard, nodes
+from network.onnx_graph import attributes, is_standard, nodes, subgraphs
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 """Operators with two weights, inputs 1 and 2: one for the inputs of a step, one for the hidden states before it."""
@@ -39,10 +39,9 @@ def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
     views = _views(graph, weights)
     read = weights | {name: view.shape for name, view in views.items()}
     uses: dict[str, list[tuple[onnx.NodeProto, Layer]]] = {}
-    main = {id(node) for node in graph.node}
-    for node in nodes(graph):
+    for node, inner in _nodes(graph):
         for layer in _layers(node, read, shapes):
-            own = replace(layer, inner=id(node) not in main)
+            own = replace(layer, inner=inner)
             if own.weight in views:
                 own = views[own.weight].seen_by(own)
             uses.setdefault(own.weight, []).append((node, own))
@@ -54,6 +53,14 @@ def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
         taken.add(name)
         sites.append(Site(name, weight, layers, weights[weight], layers[0].channel_axis))
     return tuple(sites)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, bool]]:
+    """Every node, each before those of its inner graphs, and whether it lies in an inner graph."""
+    for node in graph.node:
+        yield node, False
+        for inner in subgraphs(node):
+            yield from ((other, True) for other in nodes(inner))
 
 
 @dataclass(frozen=True, slots=True)

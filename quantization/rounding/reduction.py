@@ -301,9 +301,9 @@ def reduction_of(network: Network, layer: Layer, shape: tuple[int, ...]) -> Redu
     seen = reduction(node, layer.view, tuple(shape[axis] for axis in layer.order))
     if isinstance(seen, MatrixReduction):
         return replace(seen, reduced_axis=layer.order[seen.reduced_axis])
-    return (
-        seen if isinstance(seen, NotReducible) else NotReducible("it reads its weight with the axes in another order")
-    )
+    if isinstance(seen, NotReducible):
+        return seen
+    return NotReducible("it reads its weight with the axes in another order")
 
 
 def reduction(node: onnx.NodeProto, weight: str, shape: tuple[int, ...]) -> Reduction | NotReducible:
