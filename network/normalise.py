@@ -25,7 +25,7 @@ import onnx_ir.passes.common as common_passes
 from onnx import helper
 from onnxscript import version_converter
 
-from network.errors import ModelInvalid, NothingToQuantize
+from network.errors import ModelNotTaken, NothingToQuantize
 from network.folding import Folding, fold
 from network.graph import Network, TensorSpec
 from network.interface import Interface
@@ -61,7 +61,7 @@ def normalise(
     Raises:
         ShapesNotFixed: an input has a dynamic axis besides the batch axis, and `input_shapes` has no length for it.
         NothingToQuantize: no weight of the graph can be quantized.
-        ModelInvalid: the file cannot be brought to the opset `converted`, or not be folded.
+        ModelNotTaken: the file cannot be brought to the opset `converted`, or not be folded.
         OpsetNotReachable: it cannot be brought back from there to `opset`.
     """
     proto = onnx.ModelProto()
@@ -161,7 +161,7 @@ def _fold(graph: ir.Model, folding: Folding) -> None:
     try:
         fold(graph, folding)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelInvalid(f"folding constants fails: {error}; export the model with constants folded") from error
+        raise ModelNotTaken(f"folding constants fails: {error}; export the model with constants folded") from error
 
 
 def _convert_opset(graph: ir.Model, opset: int) -> None:
@@ -172,7 +172,7 @@ def _convert_opset(graph: ir.Model, opset: int) -> None:
         if graph.opset_imports.get("") != opset:
             raise ValueError(f"the conversion ends at opset {graph.opset_imports.get('')}")
     except (ValueError, RuntimeError) as error:
-        raise ModelInvalid(
+        raise ModelNotTaken(
             f"opset {version} cannot be converted to {opset}: {error}; export the model with a newer opset"
         ) from error
 
