@@ -66,8 +66,9 @@ def feeds(samples: Arrays, batches: Mapping[str, int | None]) -> list[Feed]:
         for size in dict.fromkeys(sizes)
     ]
     shapes = real[0].arrays
-    low = {name: array.min() for name, array in samples.items()}
-    high = {name: array.max() for name, array in samples.items()}
+    # fmin and fmax leave out NaN
+    low = {name: np.fmin.reduce(array, axis=None) for name, array in samples.items()}
+    high = {name: np.fmax.reduce(array, axis=None) for name, array in samples.items()}
     # zero where an integer may not be zero is its smallest value: an index or a length
     zero = {n: array.dtype.type(0) if array.dtype.kind == "f" else low[n] for n, array in samples.items()}
     zero |= {n: low[n].dtype.type(0) for n in low if low[n] <= 0 <= high[n]}
