@@ -1,10 +1,10 @@
 """Normalisation: any admitted ONNX file becomes one dialect, so that everything behind it is written once.
 
 In this order: initializers out of the inputs, operators of old opsets written in their newer form (`network.upgrade`),
-model-local functions inlined, constants and shape arithmetic folded, BatchNorm folded into the layer before it,
-identical initializers merged (`network.folding`), the opset converted, all folded once more, every node named, the
-declared interface restored (`network.interface`). At last it is lowered to an older opset, if a request names one
-(`network.opset`).
+fused operators of ONNX Runtime as those that they stand for (`network.fused`), model-local functions inlined, constants
+and shape arithmetic folded, BatchNorm folded into the layer before it, identical initializers merged
+(`network.folding`), the opset converted, all folded once more, every node named, the declared interface restored
+(`network.interface`). At last it is lowered to an older opset, if a request names one (`network.opset`).
 
 An axis that the file leaves free stays free, and what depends on its length stays computed. The lengths that the data
 has go beside the network (`Network.sample_shapes`).
@@ -27,6 +27,7 @@ from onnxscript import version_converter
 
 from network.errors import ModelNotTaken, NothingToQuantize
 from network.folding import Folding, fold
+from network.fused import unfuse
 from network.graph import Network, TensorSpec
 from network.interface import Interface
 from network.onnx_graph import opset_of, own_inputs, shape_of
@@ -74,6 +75,8 @@ def normalise(
     del proto.graph.value_info[:]
     outputs = set_aside(proto.graph)
     upgrade(proto)
+    if folding is Folding.RULES:
+        unfuse(proto)
     graph = ir.serde.deserialize_model(proto)
     common_passes.InlinePass()(graph)
     _fold(graph, folding)

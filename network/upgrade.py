@@ -34,6 +34,7 @@ from network.onnx_graph import (
     standard_imports,
     subgraphs,
 )
+from network.operator_sets import is_of_runtime_alone
 
 FIRST_OPSET = 7
 """The oldest that is upgraded, and the oldest that ONNX Runtime runs."""
@@ -156,7 +157,9 @@ def upgrade(model: ModelProto) -> None:
 
 
 def _has_form(node: NodeProto, opset: int) -> bool:
-    if not is_standard(node) or _since(node.op_type, opset) == _since(node.op_type, UPGRADED_OPSET):
+    if not is_standard(node) or is_of_runtime_alone(node):
+        return True
+    if _since(node.op_type, opset) == _since(node.op_type, UPGRADED_OPSET):
         return True
     if opset < FIRST_OPSET and _since(node.op_type, opset) != _since(node.op_type, FIRST_OPSET):
         return False
