@@ -46,10 +46,13 @@ def not_finite(model: ModelProto) -> Iterator[tuple[str, str]]:
         ValueError: a tensor does not hold what its type and shape say.
     """
     for name, tensor in constants(model):
-        if tensor.data_type in FLOAT_TYPES:
-            values = numpy_helper.to_array(tensor)
-            if not np.isfinite(values).all():
-                yield name, "NaN" if np.isnan(values).any() else "infinity"
+        if tensor.data_type in FLOAT_TYPES and not is_finite(tensor):
+            yield name, "NaN" if np.isnan(numpy_helper.to_array(tensor)).any() else "infinity"
+
+
+def is_finite(tensor: TensorProto) -> bool:
+    """Whether no element of a float tensor is NaN or infinite."""
+    return bool(np.isfinite(numpy_helper.to_array(tensor)).all())
 
 
 def constants(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:

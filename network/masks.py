@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from onnx import NodeProto, TensorProto, numpy_helper
 
+from network.finite import FLOAT_TYPES, is_finite
 from network.onnx_graph import is_standard
 
 LARGE = -1e3
@@ -70,7 +71,8 @@ def _looked_through(nodes: Collection[NodeProto], constants: Mapping[str, Tensor
     looked_at = _before(nodes, _LOOKS_FOR, None)
     if not looked_at:
         return set()
-    spread = {name for name, tensor in constants.items() if name in looked_at and not _is_finite(tensor)}
+    floats = {name: tensor for name, tensor in constants.items() if tensor.data_type in FLOAT_TYPES}
+    spread = {name for name, tensor in floats.items() if name in looked_at and not is_finite(tensor)}
     for node in nodes:
         if spread.intersection(node.input):
             spread.update(node.output)
@@ -97,7 +99,3 @@ def _is_mask(tensor: TensorProto) -> bool:
         return False
     values = numpy_helper.to_array(tensor)
     return bool(values.size and np.fmin.reduce(values, axis=None) <= LARGE)
-
-
-def _is_finite(tensor: TensorProto) -> bool:
-    return tensor.data_type != TensorProto.FLOAT or bool(np.isfinite(numpy_helper.to_array(tensor)).all())

@@ -25,12 +25,12 @@ import onnx_ir.passes.common as common_passes
 from onnx import helper
 from onnxscript import version_converter
 
-from network.errors import ModelNotTaken, NothingToQuantize
+from network.errors import ModelNotTaken, NothingToQuantize, listing
 from network.folding import Folding, fold
 from network.fused import unfuse
 from network.graph import Network, TensorSpec
 from network.interface import Interface
-from network.onnx_graph import opset_of, own_inputs, shape_of
+from network.onnx_graph import is_standard, opset_of, own_inputs, shape_of
 from network.opset import TARGET_OPSET, lower
 from network.outputs import put_back, set_aside
 from network.shapes import SampleShapes, float_shapes, inferred_values, known_shapes
@@ -95,6 +95,7 @@ def normalise(
         raise NothingToQuantize(
             "no weight can be quantized: expected at least one Conv, ConvTranspose, Gemm, MatMul, Gather, LSTM, GRU or "
             "RNN node whose float32 weight is an initializer; export the network with its weights inside the file"
+            + _without_formats(network.proto.graph)
         )
     return network
 
@@ -139,6 +140,17 @@ def from_proto(proto: onnx.ModelProto, sample_shapes: SampleShapes = MappingProx
         outputs=tuple(_tensor_spec(value, shapes) for value in proto.graph.output),
         sites=find_sites(proto, float_shapes(proto, values)[0]),
         sample_shapes=sample_shapes,
+    )
+
+
+def _without_formats(graph: onnx.GraphProto) -> str:
+    """Of a graph without sites: the operators of ONNX Runtime whose weights have a layout of their own."""
+    others = sorted({f"{node.domain}.{node.op_type}" for node in graph.node if not is_standard(node)})
+    if not others:
+        return ""
+    return (
+        f". The weights of {listing(others)} have no format of fewer bits: send the file as it was before it was "
+        "fused, quantized or optimised for one machine"
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 import onnx
 
 from network.expansion import is_expanded
+from network.finite import is_finite
 from network.graph import Layer, Site
 from network.onnx_graph import attributes, is_standard
 
@@ -26,14 +27,14 @@ def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
     """All sites of the normalised graph, in the order of their first use; `shapes` are those of float values for one
     sample, as far as they are known.
 
-    A weight that several nodes use is one site, and one without numbers is none. A site is called like its weight
-    without `.weight`; where the exporter made the weight's name up, like the module it says the node came from, else
-    like the node. The two weights of a recurrent node are distinguished by `.W` (of the inputs) and `.R` (of the hidden
-    states) behind that.
+    A weight that several nodes use is one site; one without numbers, or with infinities (a table of masks), is none. A
+    site is called like its weight without `.weight`; where the exporter made the weight's name up, like the module it
+    says the node came from, else like the node. The two weights of a recurrent node are distinguished by `.W` (of the
+    inputs) and `.R` (of the hidden states) behind that.
     """
     graph = proto.graph
     floats = (tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
-    weights = {tensor.name: tuple(tensor.dims) for tensor in floats if 0 not in tensor.dims}
+    weights = {tensor.name: tuple(tensor.dims) for tensor in floats if 0 not in tensor.dims and is_finite(tensor)}
     uses: dict[str, list[tuple[onnx.NodeProto, Layer]]] = {}
     for node in graph.node:
         for layer in _layers(node, weights, shapes):

@@ -299,6 +299,28 @@ def test_an_operator_without_a_rule_is_no_reason_to_refuse_but_for_methods_with_
     assert delivery.outcome == "met"
 
 
+def test_what_onnx_runtime_and_onnx_ml_define_is_planned_around(job, model, samples):
+    def prepared(proto):
+        for node in proto.graph.node:
+            node.input[:] = ["scaled" if name == "image" else name for name in node.input]
+        scaler = helper.make_node(
+            "Scaler", ["image"], ["scaled"], domain="ai.onnx.ml", offset=[0.0], scale=[1.0], name="prepare"
+        )
+        proto.graph.node.insert(0, scaler)
+        proto.graph.node[-1].output[0] = "raw"
+        proto.graph.node.append(helper.make_node("Trilu", ["mask"], ["upper"], domain="com.microsoft"))
+        proto.graph.node.append(helper.make_node("Mul", ["raw", "upper"], ["logits"]))
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((1, 10), np.float32), "mask"))
+        proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+
+    delivery = job(changed(model, prepared), samples, {"weights": {"bits": [4, 8]}}).run()
+    assert delivery.outcome == "met"
+    delivered = onnx.load_from_string(delivery.artifacts["model"])
+    assert {("ai.onnx.ml", "Scaler")} <= {(node.domain, node.op_type) for node in delivered.graph.node}
+    assert "ai.onnx.ml" in {entry.domain for entry in delivered.opset_import}
+    assert "ai.onnx.ml.Scaler" in json.loads(delivery.artifacts["sensitivity"])["unavailable"]["hawq_v2"]
+
+
 def test_a_method_that_does_not_cover_activations_is_refused_before_anything_expensive(job, model, samples):
     run = job(model, samples, {"sensitivity": {"method": "hawq"}, "activations": {"bits": [8]}})
     code, text = failing(run)
