@@ -146,6 +146,26 @@ def bounded(data: bytes, limits: AdmissionLimits) -> ModelProto:
     Raises:
         NotOnnx, ModelTooLarge, ExternalData, ModelInvalid: as `admit`.
     """
+    model = parsed(data, limits)
+    for tensor in (message for message in messages(model) if isinstance(message, TensorProto)):
+        if is_external(tensor):
+            raise ExternalData(
+                f"tensor {tensor.name!r} has its data outside the model file; only self-contained models are taken: "
+                "send a zip archive of the .onnx file and its data files, or save it with onnx.save_model(..., "
+                "save_as_external_data=False)"
+            )
+    if model.training_info:
+        raise ModelNotTaken("the model carries training information; export the inference graph alone")
+    _check_extent(model, limits)
+    return model
+
+
+def parsed(data: bytes, limits: AdmissionLimits) -> ModelProto:
+    """The model in `data`, of which no more is known than that it has not too many parts.
+
+    Raises:
+        NotOnnx, ModelTooLarge, ModelInvalid: as `admit`.
+    """
     if len(data) > limits.max_model_bytes:
         raise ModelTooLarge(
             f"the model has {len(data):,} bytes, at most {limits.max_model_bytes:,} are allowed; "
@@ -153,9 +173,6 @@ def bounded(data: bytes, limits: AdmissionLimits) -> ModelProto:
         )
     model = _parse(data)
     _check_messages(model, limits.max_nodes * _MESSAGES_PER_NODE)
-    if model.training_info:
-        raise ModelNotTaken("the model carries training information; export the inference graph alone")
-    _check_extent(model, limits)
     return model
 
 
@@ -190,15 +207,10 @@ def _parse(data: bytes) -> ModelProto:
 
 
 def _check_messages(model: ModelProto, max_messages: int) -> None:
-    """No more messages than that, no data outside of the file, and no broken text."""
+    """No more messages than that, and no broken text."""
     for count, message in enumerate(messages(model), start=1):
         if count > max_messages:
             raise ModelTooLarge(f"the model has more than {max_messages:,} parts; expected a network of sane size")
-        if isinstance(message, TensorProto) and is_external(message):
-            raise ExternalData(
-                f"tensor {message.name!r} has its data outside the model file; only self-contained models are taken: "
-                "save it with onnx.save_model(..., save_as_external_data=False)"
-            )
         for field, value in message.ListFields():
             if field.type == field.TYPE_STRING:
                 texts = value if field.is_repeated else (value,)
