@@ -106,7 +106,7 @@ def test_samples_that_change_each_other_are_refused(mixing: str) -> None:
     else:
         nodes += [node("ReduceMean", ["h"], ["m"], axes=[0], keepdims=1), node("Sub", ["h", "m"], ["y"])]
     data = made(nodes, {"x": ["N", 3]}, ["y"], W=floats(3, 4), zero=np.int64(0))
-    with pytest.raises(SamplesMixed, match="output 'y' of one is .* in place of .* for the same sample alone"):
+    with pytest.raises(SamplesMixed, match=r"output 'y' of one is .* in place of .* for the same sample alone"):
         found(data, {"x": floats(6, 3)})
 
 
