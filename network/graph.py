@@ -20,6 +20,10 @@ from onnx import numpy_helper
 from network.onnx_graph import names_read, opset_of
 from network.shapes import SampleShapes, float_shapes, inferred_values
 
+ChannelAxis = int | tuple[int, ...]
+"""The axis of a weight's output channels. Of a stack of matrices all axes but the one that is summed over: every matrix
+has channels of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -38,7 +42,8 @@ class Layer:
     """A node with a weight that may be quantized; `name` is the node's. A recurrent node has two, and is two layers.
 
     `weight` names the initializer, `channel_axis` its axis of output channels (of rows for an embedding),
-    `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution.
+    `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution. A weight that is
+    `stacked` holds matrices along its last two axes, and each of them has channels of its own.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Layer:
     channel_axis: int
     macs: int
     group: int = 1
+    stacked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ class Site:
     weight: str
     layers: tuple[Layer, ...]
     shape: tuple[int, ...]
-    channel_axis: int
+    channel_axis: ChannelAxis
 
     @property
     def size(self) -> int:

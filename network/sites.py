@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 import onnx
 
 from network.expansion import is_expanded
-from network.graph import Layer, Site
+from network.graph import ChannelAxis, Layer, Site
 from network.onnx_graph import attributes, is_standard
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
@@ -44,8 +44,12 @@ def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
         layers = tuple(layer for _, layer in nodes)
         name = next(name for name in _site_names(weight, nodes[0][0]) if name not in taken)
         taken.add(name)
-        sites.append(Site(name, weight, layers, weights[weight], layers[0].channel_axis))
+        sites.append(Site(name, weight, layers, weights[weight], _scaled_axes(layers[0], len(weights[weight]))))
     return tuple(sites)
+
+
+def _scaled_axes(layer: Layer, rank: int) -> ChannelAxis:
+    return (*range(rank - 2), layer.channel_axis) if layer.stacked else layer.channel_axis
 
 
 def _site_names(weight: str, node: onnx.NodeProto) -> Iterator[str]:
@@ -121,7 +125,8 @@ def _matmul(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> Layer |
     rank = len(weights[weight])
     reduction_axis, channel_axis = (rank - 2, rank - 1) if weight == right else (rank - 1, rank - 2)
     macs = _elements(shapes, node.output[0]) * weights[weight][reduction_axis]
-    return Layer(node.name, node.op_type, weight, channel_axis, macs)
+    stacked = math.prod(weights[weight][:-2]) > 1
+    return Layer(node.name, node.op_type, weight, channel_axis, macs, stacked=stacked)
 
 
 def _embedding(node: onnx.NodeProto, weights: _Weights, _shapes: _Shapes) -> Layer | None:

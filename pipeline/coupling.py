@@ -22,7 +22,7 @@ from planner.errors import NotApplicable
 from planner.merge import JointCost, MergedProblem, merge_sites, tie_sites
 from planner.problem import Candidate, PlanSite, Problem, whole_steps
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
-from quantization.rounding.reduction import read_by
+from quantization.rounding.layers import read_by
 
 Formats = Mapping[str, Format]
 """By site name."""

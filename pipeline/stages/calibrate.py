@@ -26,7 +26,8 @@ from quantization.activations.quantized import QuantizedActivation
 from quantization.activations.ranges import Histogram, RangeMethod, calibrated
 from quantization.formats import UnsignedFormat, WeightFormat
 from quantization.rounding.formats import round_to_formats
-from quantization.rounding.reduction import NotReducible, read_by
+from quantization.rounding.layers import read_by
+from quantization.rounding.reduction import NotReducible
 from quantization.rounding.statistics import InputStatistics, input_statistics
 from quantization.storage.weights import QuantizedWeight
 

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from network.graph import Layer, Network, Site
-from quantization.rounding.reduction import NotReducible, read_by, reduction
+from quantization.rounding.layers import read_by, reduction
+from quantization.rounding.reduction import NotReducible
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from network.graph import Layer, Network, Site
 from quantization.errors import ActivationsNotFinite
-from quantization.rounding.reduction import NotReducible, Reduction, reduction
+from quantization.rounding.layers import MOST_BYTES, reduction
+from quantization.rounding.reduction import NotReducible, Reduction
 
 Array = Tensor | NDArray[np.float32]
 
 POSITIONS_PER_SAMPLE = 64
-MOST_BYTES = 1 << 29  # of one weight's H, 8,192 columns; GPTQ takes two and a half times as much
 _CONSTANT = 1e-5  # of an input's second moment: what float32 sums leave of a variance of 0
 _CHUNK = 1 << 22  # elements of the columns that one product takes
 
@@ -70,7 +70,7 @@ class InputStatistics:
 
     def add(self, layer: Layer, inputs: Array, float_inputs: Array | None = None) -> None:
         """Count one batch of activation inputs of `layer`, in the shape the node takes (samples first, but for
-        recurrent nodes), or of what else makes its columns (`quantization.rounding.reduction.read_by`).
+        recurrent nodes), or of what else makes its columns (`quantization.rounding.layers.read_by`).
 
         Args:
             layer: one of those that use this weight.

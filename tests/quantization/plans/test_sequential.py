@@ -26,8 +26,8 @@ from quantization.formats import (
 from quantization.plans.bias_correction import with_biases
 from quantization.plans.sequential import Effort, round_plan
 from quantization.rounding.formats import round_to_formats
+from quantization.rounding.layers import read_by
 from quantization.rounding.nearest import round_nearest
-from quantization.rounding.reduction import read_by
 from quantization.rounding.statistics import InputStatistics, input_statistics
 from quantization.storage.weights import QuantizedWeight
 

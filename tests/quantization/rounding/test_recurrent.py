@@ -25,8 +25,9 @@ from quantization.export.cost import file_bytes
 from quantization.export.export import export, simulate
 from quantization.formats import Granularity, IntegerFormat, UnsignedFormat
 from quantization.rounding.gptq import gptq, prepare
+from quantization.rounding.layers import read_by, reduction
 from quantization.rounding.nearest import round_nearest
-from quantization.rounding.reduction import NotReducible, RecurrentReduction, read_by, reduction
+from quantization.rounding.reduction import NotReducible, RecurrentReduction
 from quantization.rounding.statistics import InputStatistics, input_statistics
 
 RunOnnx = Callable[..., list[NDArray[Any]]]

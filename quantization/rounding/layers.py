@@ -1,0 +1,74 @@
+"""Which reduction a layer of the network is, and which tensors make its columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import onnx
+
+from network.onnx_graph import attributes as attributes_of
+from network.sites import RECURRENT
+from network.taps import output_name
+from quantization.rounding.convolution import convolution
+from quantization.rounding.reduction import (
+    MatrixReduction,
+    NotReducible,
+    RecurrentReduction,
+    Reduction,
+    StackReduction,
+)
+
+MOST_BYTES = 1 << 29
+"""Of the second moments of one weight, 8,192 columns; GPTQ takes two and a half times as much."""
+
+
+def read_by(node: onnx.NodeProto, weight: str) -> tuple[str, ...]:
+    """The tensors that make the columns of `Reduction`, as `network.taps` calls them: what `node` multiplies `weight`
+    with. The matrix R of a recurrent node has two, the node's own states and the initial ones (if it gets any)."""
+    if node.op_type in RECURRENT and weight == node.input[2]:
+        return (output_name(node, 0), *(name for name in node.input[5:6] if name))
+    return (next(name for name in node.input if name and name != weight),)
+
+
+def reduction(node: onnx.NodeProto, weight: str, shape: tuple[int, ...]) -> Reduction | NotReducible:
+    """How `node` uses the initializer called `weight`, which has `shape`."""
+    attributes = attributes_of(node)
+    position = list(node.input).index(weight)
+    match node.op_type:
+        case "Conv" | "ConvTranspose" if position == 1:
+            return convolution(node.op_type, attributes, shape)
+        case "Gemm" if len(shape) == 2:
+            if position == 1:
+                return MatrixReduction(1 if attributes.get("transB", 0) else 0, 0 if attributes.get("transA", 0) else 1)
+            if position == 0:
+                return MatrixReduction(0 if attributes.get("transA", 0) else 1, 1 if attributes.get("transB", 0) else 0)
+        case "MatMul" if len(shape) == 2:
+            return MatrixReduction(0, -1) if position == 1 else MatrixReduction(1, -2)
+        case "MatMul" if len(shape) > 2:
+            return _stack(position, shape)
+        case "LSTM" | "GRU" | "RNN" if position in (1, 2):
+            return _recurrent(node, attributes, position)
+        case "Gather":
+            return NotReducible("Gather copies rows of its table; it multiplies no input, so each is rounded by itself")
+    return NotReducible(f"{node.op_type} has no matrix product with its input {position} of shape {shape}")
+
+
+def _stack(position: int, shape: tuple[int, ...]) -> Reduction:
+    """Each matrix with second moments of its own, or all with those of all inputs, where these take too much memory."""
+    reduced_axis, input_axis = (len(shape) - 2, -1) if position == 1 else (len(shape) - 1, -2)
+    if 8 * math.prod(shape[:-2]) * shape[reduced_axis] ** 2 > MOST_BYTES:
+        return MatrixReduction(reduced_axis, input_axis)
+    return StackReduction(shape[:-2], is_left=position == 0)
+
+
+def _recurrent(node: onnx.NodeProto, attributes: Mapping[str, Any], position: int) -> RecurrentReduction | NotReducible:
+    if node.input[1] == node.input[2]:
+        return NotReducible(f"{node.op_type} multiplies both its inputs and its states with this weight")
+    backwards = {b"forward": (False,), b"reverse": (True,), b"bidirectional": (False, True)}
+    return RecurrentReduction(
+        backwards[attributes.get("direction", b"forward")],
+        recurrent=position == 2,
+        batch_first=attributes.get("layout", 0) == 1,
+    )
