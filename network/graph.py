@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from network.onnx_graph import names_read, opset_of
+from network.onnx_graph import opset_of, readers_of
 from network.shapes import SampleShapes, float_shapes, inferred_values
 
 ChannelAxis = int | tuple[int, ...]
@@ -129,11 +129,7 @@ class Network:
     @cached_property
     def readers(self) -> dict[str, list[onnx.NodeProto]]:
         """The nodes of the main graph that read a value, by its name, each as often as it or its inner graphs do."""
-        readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in self.proto.graph.node:
-            for name in names_read(node):
-                readers.setdefault(name, []).append(node)
-        return readers
+        return readers_of(self.proto.graph)
 
     @property
     def static_batch(self) -> int | None:

@@ -12,7 +12,8 @@ import onnx
 
 from network.expansion import is_expanded
 from network.graph import ChannelAxis, Layer, Site
-from network.onnx_graph import attributes, is_standard
+from network.onnx_graph import attributes, is_standard, readers_of
+from network.tables import table_product
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 """Operators with two weights, inputs 1 and 2: one for the inputs of a step, one for the hidden states before it."""
@@ -35,8 +36,9 @@ def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
     floats = (tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
     weights = {tensor.name: tuple(tensor.dims) for tensor in floats if 0 not in tensor.dims}
     uses: dict[str, list[tuple[onnx.NodeProto, Layer]]] = {}
+    readers = readers_of(graph)
     for node in graph.node:
-        for layer in _layers(node, weights, shapes):
+        for layer in _layers(node, weights, shapes, readers):
             uses.setdefault(layer.weight, []).append((node, layer))
     sites: list[Site] = []
     taken: set[str] = set()
@@ -80,15 +82,19 @@ def _module(node: onnx.NodeProto) -> str:
 
 _Weights = Mapping[str, tuple[int, ...]]
 _Shapes = Mapping[str, tuple[int, ...]]
+_Readers = Mapping[str, list[onnx.NodeProto]]
 
 
-def _layers(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> tuple[Layer, ...]:
+def _layers(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes, readers: _Readers) -> tuple[Layer, ...]:
     if not is_standard(node) or is_expanded(node):
         return ()
     if node.op_type in RECURRENT:
         return _recurrent(node, weights, shapes)
-    rule = _RULES.get(node.op_type)
-    layer = rule(node, weights, shapes) if rule else None
+    if node.op_type == "Gather":
+        layer = _gather(node, weights, shapes, readers)
+    else:
+        rule = _RULES.get(node.op_type)
+        layer = rule(node, weights, shapes) if rule else None
     return () if layer is None else (layer,)
 
 
@@ -129,11 +135,20 @@ def _matmul(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> Layer |
     return Layer(node.name, node.op_type, weight, channel_axis, macs, stacked=stacked)
 
 
-def _embedding(node: onnx.NodeProto, weights: _Weights, _shapes: _Shapes) -> Layer | None:
-    table = node.input[0]
-    if table not in weights or len(weights[table]) != 2 or attributes(node).get("axis", 0) != 0:
+def _gather(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes, readers: _Readers) -> Layer | None:
+    """A row that is picked has a scale of its own, as a whole where it lies along the first axis; where a matrix is
+    picked and multiplied, each of its output channels."""
+    table, shape = node.input[0], weights.get(node.input[0], ())
+    if len(shape) < 2:
         return None
-    return Layer(node.name, node.op_type, table, 0, 0)
+    axis, stacked = attributes(node).get("axis", 0) % len(shape), math.prod(shape[:-2]) > 1
+    product = table_product(node, shape, readers, shapes)
+    if product is not None:
+        macs = _elements(shapes, product.output) * shape[product.reduced_axis]
+        return Layer(node.name, node.op_type, table, len(shape) - 3 - product.reduced_axis, macs, stacked=stacked)
+    if axis == 0:
+        return Layer(node.name, node.op_type, table, 0, 0)
+    return Layer(node.name, node.op_type, table, len(shape) - (1 if axis == len(shape) - 1 else 2), 0, stacked=stacked)
 
 
 def _recurrent(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> tuple[Layer, ...]:
@@ -155,5 +170,4 @@ _RULES: Mapping[str, Callable[[onnx.NodeProto, _Weights, _Shapes], Layer | None]
     "ConvTranspose": _convolution,
     "Gemm": _gemm,
     "MatMul": _matmul,
-    "Gather": _embedding,
 }

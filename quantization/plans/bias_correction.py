@@ -35,7 +35,7 @@ from quantization.formats import Format
 from quantization.plans.lockstep import Floats, Lockstep
 from quantization.plans.order import Use
 from quantization.rounding.convolution import ConvReduction
-from quantization.rounding.layers import reduction
+from quantization.rounding.layers import layer_reduction
 from quantization.rounding.reduction import NotReducible, Reduction
 from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
@@ -118,7 +118,7 @@ class Biases:
         Args:
             quantized: the values that the weight has in the quantized network.
         """
-        view = reduction(self._network.nodes[use.layer.name], use.site.weight, use.site.shape)
+        view = layer_reduction(self._network, use.layer, use.site.shape)
         if self.of(use.layer) is None or isinstance(view, NotReducible):
             return None
         weight = view.to_matrix(self._network.weight(use.site.weight)).astype(np.float64)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from network.graph import Layer, Network, Site
-from quantization.rounding.layers import read_by, reduction
+from quantization.rounding.layers import layer_reduction, read_by
 from quantization.rounding.reduction import NotReducible
 
 
@@ -39,9 +39,8 @@ def stages(network: Network, weights: Collection[str]) -> tuple[Stage, ...]:
     for site in network.sites:
         for layer in site.layers if site.weight in weights else ():
             place = places[layer.name]
-            node = nodes[place]
-            tensors = read_by(node, site.weight)
-            if isinstance(reduction(node, site.weight, site.shape), NotReducible) or len(tensors) != 1:
+            tensors = read_by(network, layer)
+            if isinstance(layer_reduction(network, layer, site.shape), NotReducible) or len(tensors) != 1:
                 continue
             if born.get(tensors[0], place + 1) <= place:
                 waiting.append(Use(site, layer, place, tensors[0]))

@@ -8,8 +8,10 @@ from typing import Any
 
 import onnx
 
+from network.graph import Layer, Network
 from network.onnx_graph import attributes as attributes_of
 from network.sites import RECURRENT
+from network.tables import TableProduct, table_product
 from network.taps import output_name
 from quantization.rounding.convolution import convolution
 from quantization.rounding.reduction import (
@@ -20,16 +22,50 @@ from quantization.rounding.reduction import (
     StackReduction,
 )
 
+_MOVING = ("Identity", "Reshape", "Squeeze", "Unsqueeze")
 MOST_BYTES = 1 << 29
 """Of the second moments of one weight, 8,192 columns; GPTQ takes two and a half times as much."""
 
 
-def read_by(node: onnx.NodeProto, weight: str) -> tuple[str, ...]:
-    """The tensors that make the columns of `Reduction`, as `network.taps` calls them: what `node` multiplies `weight`
-    with. The matrix R of a recurrent node has two, the node's own states and the initial ones (if it gets any)."""
+def read_by(network: Network, layer: Layer) -> tuple[str, ...]:
+    """The tensors that make the columns of `Reduction`, as `network.taps` calls them: what the layer multiplies its
+    weight with. The matrix R of a recurrent node has two, the node's own states and the initial ones (if it gets any);
+    a table has what multiplies the matrices that are picked."""
+    node, weight = network.nodes[layer.name], layer.weight
     if node.op_type in RECURRENT and weight == node.input[2]:
         return (output_name(node, 0), *(name for name in node.input[5:6] if name))
+    if (product := _table_product(network, layer)) is not None:
+        return (_before_moves(network, product),)
     return (next(name for name in node.input if name and name != weight),)
+
+
+def layer_reduction(network: Network, layer: Layer, shape: tuple[int, ...]) -> Reduction | NotReducible:
+    """How a layer of the network uses its weight, of `shape`.
+
+    The matrices of a table share the second moments of all inputs that any of them multiplies: an expert that few
+    samples reach could not have its own.
+    """
+    if (product := _table_product(network, layer)) is not None:
+        return MatrixReduction(len(shape) + product.reduced_axis, product.operand_axis)
+    return reduction(network.nodes[layer.name], layer.weight, shape)
+
+
+def _before_moves(network: Network, product: TableProduct) -> str:
+    """The operand as early as it has the same columns: it may be made behind the Gather, which waits for its table."""
+    name, shapes = product.operand, network.float_shapes[0]
+    while product.operand_axis == -1 and (node := network.makers.get(name)) is not None:
+        before, after = shapes.get(node.input[0], ()), shapes.get(name, ())
+        if node.op_type not in _MOVING or not before or before[-1:] != after[-1:]:
+            break
+        name = node.input[0]
+    return name
+
+
+def _table_product(network: Network, layer: Layer) -> TableProduct | None:
+    if layer.op_type != "Gather":
+        return None
+    shape = tuple(network.initializers[layer.weight].dims)
+    return table_product(network.nodes[layer.name], shape, network.readers, network.float_shapes[0])
 
 
 def reduction(node: onnx.NodeProto, weight: str, shape: tuple[int, ...]) -> Reduction | NotReducible:

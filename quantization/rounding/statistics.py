@@ -15,7 +15,7 @@ from torch import Tensor
 
 from network.graph import Layer, Network, Site
 from quantization.errors import ActivationsNotFinite
-from quantization.rounding.layers import MOST_BYTES, reduction
+from quantization.rounding.layers import MOST_BYTES, layer_reduction
 from quantization.rounding.reduction import NotReducible, Reduction
 
 Array = Tensor | NDArray[np.float32]
@@ -61,6 +61,11 @@ class InputStatistics:
     def memory_bytes(self) -> int:
         """What these statistics hold."""
         return self.hessian.nbytes + (0 if self._cross is None else self._cross.nbytes)
+
+    @property
+    def unreached(self) -> int:
+        """How many groups no input but zeros came to."""
+        return int((np.einsum("gii->g", self.hessian) == 0).sum())
 
     @property
     def cross(self) -> NDArray[np.float64] | None:
@@ -179,7 +184,7 @@ def input_statistics(
     """Empty statistics for the weight of `site`, or why its input has no second moments that GPTQ could use."""
     reductions: dict[str, Reduction] = {}
     for layer in site.layers:
-        view = reduction(network.nodes[layer.name], site.weight, site.shape)
+        view = layer_reduction(network, layer, site.shape)
         if isinstance(view, NotReducible):
             return NotReducible(f"layer {layer.name}: {view.reason}")
         reductions[layer.name] = view
