@@ -17,7 +17,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from network.onnx_graph import opset_of, readers_of
+from network.batching import Batching
+from network.onnx_graph import names_read, opset_of
 from network.shapes import SampleShapes, float_shapes, inferred_values
 
 ChannelAxis = int | tuple[int, ...]
@@ -44,6 +45,10 @@ class Layer:
     `weight` names the initializer, `channel_axis` its axis of output channels (of rows for an embedding),
     `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution. A weight that is
     `stacked` holds matrices along its last two axes, and each of them has channels of its own.
+
+    `view` names what the node reads, where that is not the initializer itself but its axes in the order `order`
+    (a head that multiplies with the transposed embedding). A layer of an `inner` graph (a body of If, Loop or Scan)
+    has inputs that nobody sees from outside.
     """
 
     name: str
@@ -53,6 +58,14 @@ class Layer:
     macs: int
     group: int = 1
     stacked: bool = False
+    view: str = ""
+    order: tuple[int, ...] = ()
+    inner: bool = False
+
+    @property
+    def read_as(self) -> str:
+        """The name by which the node reads its weight."""
+        return self.view or self.weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,11 @@ class Site:
         return sum(layer.macs for layer in self.layers)
 
     @property
+    def outer_layers(self) -> tuple[Layer, ...]:
+        """Those that lie in the main graph."""
+        return tuple(layer for layer in self.layers if not layer.inner)
+
+    @property
     def aliases(self) -> frozenset[str]:
         """Every name by which a request may call this site."""
         return frozenset({self.name, self.weight, *(layer.name for layer in self.layers)})
@@ -86,6 +104,7 @@ class Network:
     """A normalised ONNX network. Never changed in place: `proto` is read-only by convention.
 
     `sample_shapes` are those of the data by graph input, without the batch axis; empty where `proto` fixes them all.
+    `batching` says how samples become calls.
     """
 
     proto: onnx.ModelProto
@@ -93,6 +112,7 @@ class Network:
     outputs: tuple[TensorSpec, ...]
     sites: tuple[Site, ...]
     sample_shapes: SampleShapes = field(default_factory=dict)
+    batching: Batching = field(default_factory=Batching)
 
     @cached_property
     def initializers(self) -> dict[str, onnx.TensorProto]:
@@ -112,9 +132,9 @@ class Network:
         return np.asarray(numpy_helper.to_array(self.initializers[name]))
 
     def layers(self) -> Iterator[Layer]:
-        """All layers, in graph order of their sites."""
+        """All layers of the main graph, in graph order of their sites."""
         for site in self.sites:
-            yield from site.layers
+            yield from site.outer_layers
 
     @cached_property
     def nodes(self) -> dict[str, onnx.NodeProto]:
@@ -129,17 +149,21 @@ class Network:
     @cached_property
     def readers(self) -> dict[str, list[onnx.NodeProto]]:
         """The nodes of the main graph that read a value, by its name, each as often as it or its inner graphs do."""
-        return readers_of(self.proto.graph)
+        readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.proto.graph.node:
+            for name in names_read(node):
+                readers.setdefault(name, []).append(node)
+        return readers
 
     @property
     def static_batch(self) -> int | None:
-        """The number of samples that any input fixes, None where all leave it free."""
-        return next((spec.shape[0] for spec in self.inputs if spec.shape and spec.shape[0] is not None), None)
+        """The number of samples of every call, None where it is free."""
+        return self.batching.size
 
     @cached_property
     def float_shapes(self) -> tuple[dict[str, tuple[int, ...]], set[str]]:
         """The known shapes of float32 values for one sample, and the names of all of them."""
-        return float_shapes(self.proto, inferred_values(self.proto, 1, self.sample_shapes))
+        return float_shapes(self.proto, inferred_values(self.proto, 1, self.sample_shapes, self.batching))
 
     @property
     def opset(self) -> int:

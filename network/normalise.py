@@ -1,10 +1,10 @@
 """Normalisation: any admitted ONNX file becomes one dialect, so that everything behind it is written once.
 
 In this order: initializers out of the inputs, operators of old opsets written in their newer form (`network.upgrade`),
-model-local functions inlined, constants and shape arithmetic folded, BatchNorm folded into the layer before it,
-identical initializers merged (`network.folding`), the opset converted, all folded once more, every node named, the
-declared interface restored (`network.interface`). At last it is lowered to an older opset, if a request names one
-(`network.opset`).
+fused operators of ONNX Runtime as those that they stand for (`network.fused`), model-local functions inlined, constants
+and shape arithmetic folded, BatchNorm folded into the layer before it, identical initializers merged
+(`network.folding`), the opset converted, all folded once more, every node named, the declared interface restored
+(`network.interface`). At last it is lowered to an older opset, if a request names one (`network.opset`).
 
 An axis that the file leaves free stays free, and what depends on its length stays computed. The lengths that the data
 has go beside the network (`Network.sample_shapes`).
@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -25,19 +26,21 @@ import onnx_ir.passes.common as common_passes
 from onnx import helper
 from onnxscript import version_converter
 
-from network.errors import ModelInvalid, NothingToQuantize
+from network.batching import Batching
+from network.errors import ModelNotTaken, NothingToQuantize, listing
 from network.folding import Folding, fold
+from network.fused import unfuse
 from network.graph import Network, TensorSpec
 from network.interface import Interface
-from network.onnx_graph import opset_of, own_inputs, shape_of
+from network.onnx_graph import is_standard, opset_of, own_inputs, shape_of
 from network.opset import TARGET_OPSET, lower
 from network.outputs import put_back, set_aside
 from network.shapes import SampleShapes, float_shapes, inferred_values, known_shapes
 from network.sites import find_sites
 from network.upgrade import upgrade
 
-SAMPLE_SHAPES_KEY = "bitbudget.sample_shapes"
-"""Of the metadata entry in the bytes of `dump`; no `Network.proto` has it, nor then a delivered file."""
+SAMPLE_SHAPES_KEY, BATCHING_KEY = "bitbudget.sample_shapes", "bitbudget.batching"
+"""Of the metadata entries in the bytes of `dump`; no `Network.proto` has them, nor then a delivered file."""
 
 
 def normalise(
@@ -47,6 +50,7 @@ def normalise(
     *,
     converted: int = TARGET_OPSET,
     folding: Folding = Folding.RULES,
+    batching: Batching | None = None,
 ) -> Network:
     """The normalised network of an admitted `model`.
 
@@ -57,23 +61,28 @@ def normalise(
         opset: of the network, from 18 on.
         converted: the opset that the file is converted to, from its own on, before it is lowered to `opset`.
         folding: how much is rewritten.
+        batching: how samples become calls; None: along the first axis of every input.
 
     Raises:
         ShapesNotFixed: an input has a dynamic axis besides the batch axis, and `input_shapes` has no length for it.
         NothingToQuantize: no weight of the graph can be quantized.
-        ModelInvalid: the file cannot be brought to the opset `converted`, or not be folded.
+        ModelNotTaken: the file cannot be brought to the opset `converted`, or not be folded.
         OpsetNotReachable: it cannot be brought back from there to `opset`.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
     _move_initializers_out_of_inputs(proto.graph)
-    _pop_metadata(proto, SAMPLE_SHAPES_KEY)
-    interface = Interface.of(proto.graph, input_shapes or {})
+    for key in (SAMPLE_SHAPES_KEY, BATCHING_KEY):
+        _pop_metadata(proto, key)
+    batching = batching or Batching.first_axis(proto.graph.input)
+    interface = Interface.of(proto.graph, input_shapes or {}, batching)
     interface.open(proto.graph)
     # What the exporter inferred is a claim, and names axes as the file does.
     del proto.graph.value_info[:]
     outputs = set_aside(proto.graph)
     upgrade(proto)
+    if folding is Folding.RULES:
+        unfuse(proto)
     graph = ir.serde.deserialize_model(proto)
     common_passes.InlinePass()(graph)
     _fold(graph, folding)
@@ -87,11 +96,12 @@ def normalise(
     interface.restore(normalised.graph)
     if opset < converted:
         lower(normalised, opset)
-    network = from_proto(normalised, (input_shapes or {}) if interface.free else {})
+    network = from_proto(normalised, (input_shapes or {}) if interface.free else {}, batching)
     if not network.sites:
         raise NothingToQuantize(
             "no weight can be quantized: expected at least one Conv, ConvTranspose, Gemm, MatMul, Gather, LSTM, GRU or "
             "RNN node whose float32 weight is an initializer; export the network with its weights inside the file"
+            + _without_formats(network.proto.graph)
         )
     return network
 
@@ -103,39 +113,62 @@ def load(data: bytes, opset: int = TARGET_OPSET) -> Network:
         OpsetNotReachable: it has nodes that `opset` does not have.
     """
     proto = onnx.ModelProto.FromString(data)
-    stored = _pop_metadata(proto, SAMPLE_SHAPES_KEY)
-    sample_shapes = {name: tuple(shape) for name, shape in json.loads(stored or "{}").items()}
+    shapes, batching = (_pop_metadata(proto, key) for key in (SAMPLE_SHAPES_KEY, BATCHING_KEY))
+    sample_shapes = {name: tuple(shape) for name, shape in json.loads(shapes or "{}").items()}
     if opset < opset_of(proto):
         lower(proto, opset)
-    return from_proto(proto, sample_shapes)
+    return from_proto(proto, sample_shapes, Batching.of_document(json.loads(batching)) if batching else None)
 
 
 def dump(network: Network) -> bytes:
     """The network as ONNX bytes; the same network gives the same bytes."""
     data = bytes(network.proto.SerializeToString(deterministic=True))
-    if not network.sample_shapes:
+    documents: dict[str, Any] = {}
+    if network.sample_shapes:
+        documents[SAMPLE_SHAPES_KEY] = {name: list(shape) for name, shape in network.sample_shapes.items()}
+    if network.batching != Batching.first_axis(network.proto.graph.input):
+        documents[BATCHING_KEY] = network.batching.document()
+    if not documents:
         return data
-    lengths = {name: list(shape) for name, shape in network.sample_shapes.items()}
-    entry = onnx.StringStringEntryProto(key=SAMPLE_SHAPES_KEY, value=json.dumps(lengths, sort_keys=True))
+    entries = [
+        onnx.StringStringEntryProto(key=key, value=json.dumps(document, sort_keys=True))
+        for key, document in documents.items()
+    ]
     # messages of protobuf that follow each other are one; so the weights are not copied
-    return data + bytes(onnx.ModelProto(metadata_props=[entry]).SerializeToString(deterministic=True))
+    return data + bytes(onnx.ModelProto(metadata_props=entries).SerializeToString(deterministic=True))
 
 
-def from_proto(proto: onnx.ModelProto, sample_shapes: SampleShapes = MappingProxyType({})) -> Network:
+def from_proto(
+    proto: onnx.ModelProto, sample_shapes: SampleShapes = MappingProxyType({}), batching: Batching | None = None
+) -> Network:
     """The network that a normalised `proto` holds, with its sites found.
 
     Args:
         proto: kept, not copied.
         sample_shapes: by graph input the shape of one sample, without the batch axis; none where `proto` fixes them.
+        batching: how samples become calls; None: along the first axis of every input.
     """
-    values = inferred_values(proto, 1, sample_shapes)
+    batching = batching or Batching.first_axis(proto.graph.input)
+    values = inferred_values(proto, 1, sample_shapes, batching)
     shapes = known_shapes(values)
     return Network(
         proto=proto,
-        inputs=tuple(_tensor_spec(value, shapes) for value in proto.graph.input),
-        outputs=tuple(_tensor_spec(value, shapes) for value in proto.graph.output),
+        inputs=tuple(_tensor_spec(value, batching.input_axis(value.name), shapes) for value in proto.graph.input),
+        outputs=tuple(_tensor_spec(value, batching.output_axis(value.name), shapes) for value in proto.graph.output),
         sites=find_sites(proto, float_shapes(proto, values)[0]),
         sample_shapes=sample_shapes,
+        batching=batching,
+    )
+
+
+def _without_formats(graph: onnx.GraphProto) -> str:
+    """Of a graph without sites: the operators of ONNX Runtime whose weights have a layout of their own."""
+    others = sorted({f"{node.domain}.{node.op_type}" for node in graph.node if not is_standard(node)})
+    if not others:
+        return ""
+    return (
+        f". The weights of {listing(others)} have no format of fewer bits: send the file as it was before it was "
+        "fused, quantized or optimised for one machine"
     )
 
 
@@ -161,7 +194,7 @@ def _fold(graph: ir.Model, folding: Folding) -> None:
     try:
         fold(graph, folding)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelInvalid(f"folding constants fails: {error}; export the model with constants folded") from error
+        raise ModelNotTaken(f"folding constants fails: {error}; export the model with constants folded") from error
 
 
 def _convert_opset(graph: ir.Model, opset: int) -> None:
@@ -172,14 +205,14 @@ def _convert_opset(graph: ir.Model, opset: int) -> None:
         if graph.opset_imports.get("") != opset:
             raise ValueError(f"the conversion ends at opset {graph.opset_imports.get('')}")
     except (ValueError, RuntimeError) as error:
-        raise ModelInvalid(
+        raise ModelNotTaken(
             f"opset {version} cannot be converted to {opset}: {error}; export the model with a newer opset"
         ) from error
 
 
 def _name_nodes(graph: ir.Model) -> None:
     taken: set[str] = set()
-    for index, node in enumerate(graph.graph):
+    for index, node in enumerate(ir.traversal.RecursiveGraphIterator(graph.graph)):
         name = node.name or f"{node.op_type}_{index}"
         while name in taken:
             name = f"{name}_{index}"
@@ -187,13 +220,18 @@ def _name_nodes(graph: ir.Model) -> None:
         node.name = name
 
 
-def _tensor_spec(value: onnx.ValueInfoProto, sample_shapes: Mapping[str, tuple[int, ...]]) -> TensorSpec:
-    """`sample_shapes`: by value, with a batch axis of 1."""
+def _tensor_spec(
+    value: onnx.ValueInfoProto, batch: int | None, sample_shapes: Mapping[str, tuple[int, ...]]
+) -> TensorSpec:
+    """`sample_shapes`: by value, with 1 as length of the axis `batch`."""
     dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
     known = sample_shapes.get(value.name, ())
     shape = shape_of(value)
     if shape is None:
         shape = (None,) * len(known)
     if len(known) == len(shape):
-        shape = (*shape[:1], *(k if length is None else length for length, k in zip(shape[1:], known[1:], strict=True)))
+        shape = tuple(
+            k if length is None and axis != batch else length
+            for axis, (length, k) in enumerate(zip(shape, known, strict=True))
+        )
     return TensorSpec(value.name, dtype, shape)

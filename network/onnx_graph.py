@@ -72,15 +72,6 @@ def names_read(node: NodeProto) -> Iterator[str]:
         yield from (value.name for value in graph.output if value.name not in made)
 
 
-def readers_of(graph: GraphProto) -> dict[str, list[NodeProto]]:
-    """The nodes of `graph` that read a value, by its name, each as often as it or its inner graphs do."""
-    readers: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in names_read(node):
-            readers.setdefault(name, []).append(node)
-    return readers
-
-
 def attributes(node: NodeProto) -> dict[str, Any]:
     """The values of a node's attributes by name; text is bytes."""
     return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}

@@ -148,7 +148,7 @@ class _Rounding:
         readers: dict[str, list[tuple[Layer, InputStatistics]]] = {}
         for site in sites:
             own = statistics.get(site.name)
-            for layer in site.layers:
+            for layer in site.outer_layers:
                 for tensor in read_by(self._inputs.network, layer):
                     if tensor in self._inputs.network.initializers:  # a constant state, mostly zeros
                         continue
@@ -176,7 +176,7 @@ class _Rounding:
         network = self._inputs.network
         routings: dict[str, list[Routing]] = {}
         for site in sites:
-            for layer in site.layers:
+            for layer in site.outer_layers:
                 if (routed := routed_by(network, layer)) is None:
                     continue
                 indices, length = routed

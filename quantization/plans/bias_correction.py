@@ -35,7 +35,7 @@ from quantization.formats import Format
 from quantization.plans.lockstep import Floats, Lockstep
 from quantization.plans.order import Use
 from quantization.rounding.convolution import ConvReduction
-from quantization.rounding.layers import layer_reduction
+from quantization.rounding.layers import reduction_of
 from quantization.rounding.reduction import NotReducible, Reduction
 from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
@@ -102,7 +102,7 @@ class Biases:
                 if not given.get("beta", 1.0):
                     return None
                 factor = given.get("alpha", 1.0) / given.get("beta", 1.0)
-            case "MatMul" if node.input[1] == layer.weight:
+            case "MatMul" if node.input[1] == layer.read_as:
                 add = self._readers.get(node.output[0])
                 if add is None or add.op_type != "Add":
                     return None
@@ -118,7 +118,7 @@ class Biases:
         Args:
             quantized: the values that the weight has in the quantized network.
         """
-        view = layer_reduction(self._network, use.layer, use.site.shape)
+        view = reduction_of(self._network, use.layer, use.site.shape)
         if self.of(use.layer) is None or isinstance(view, NotReducible):
             return None
         weight = view.to_matrix(self._network.weight(use.site.weight)).astype(np.float64)

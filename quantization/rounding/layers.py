@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import onnx
@@ -31,7 +32,7 @@ def read_by(network: Network, layer: Layer) -> tuple[str, ...]:
     """The tensors that make the columns of `Reduction`, as `network.taps` calls them: what the layer multiplies its
     weight with. The matrix R of a recurrent node has two, the node's own states and the initial ones (if it gets any);
     a table has what multiplies the matrices that are picked."""
-    node, weight = network.nodes[layer.name], layer.weight
+    node, weight = network.nodes[layer.name], layer.read_as
     if node.op_type in RECURRENT and weight == node.input[2]:
         return (output_name(node, 0), *(name for name in node.input[5:6] if name))
     if (product := _table_product(network, layer)) is not None:
@@ -39,15 +40,25 @@ def read_by(network: Network, layer: Layer) -> tuple[str, ...]:
     return (next(name for name in node.input if name and name != weight),)
 
 
-def layer_reduction(network: Network, layer: Layer, shape: tuple[int, ...]) -> Reduction | NotReducible:
-    """How a layer of the network uses its weight, of `shape`.
+def reduction_of(network: Network, layer: Layer, shape: tuple[int, ...]) -> Reduction | NotReducible:
+    """How a layer uses its weight, of `shape`.
 
     The matrices of a table share the second moments of all inputs that any of them multiplies: an expert that few
     samples reach could not have its own.
     """
+    if layer.inner:
+        return NotReducible("it lies in the body of an If, Loop or Scan, whose values are not seen from outside")
+    node = network.nodes[layer.name]
     if (product := _table_product(network, layer)) is not None:
         return MatrixReduction(len(shape) + product.reduced_axis, product.operand_axis)
-    return reduction(network.nodes[layer.name], layer.weight, shape)
+    if not layer.order:
+        return reduction(node, layer.weight, shape)
+    seen = reduction(node, layer.view, tuple(shape[axis] for axis in layer.order))
+    if isinstance(seen, MatrixReduction):
+        return replace(seen, reduced_axis=layer.order[seen.reduced_axis])
+    if isinstance(seen, NotReducible):
+        return seen
+    return NotReducible("it reads its weight with the axes in another order")
 
 
 def _before_moves(network: Network, product: TableProduct) -> str:
@@ -62,7 +73,7 @@ def _before_moves(network: Network, product: TableProduct) -> str:
 
 
 def _table_product(network: Network, layer: Layer) -> TableProduct | None:
-    if layer.op_type != "Gather":
+    if layer.op_type != "Gather" or layer.view:
         return None
     shape = tuple(network.initializers[layer.weight].dims)
     return table_product(network.nodes[layer.name], shape, network.readers, network.float_shapes[0])

@@ -37,7 +37,7 @@ def unreached_note(unreached: int, total: int) -> str:
 
 def routed_by(network: Network, layer: Layer) -> tuple[str, int] | None:
     """The indices that pick a layer's matrices, and how many there are along their axis; None where none are picked."""
-    if layer.op_type != "Gather" or not layer.stacked:
+    if layer.op_type != "Gather" or not layer.stacked or layer.view:
         return None
     node = network.nodes[layer.name]
     return node.input[1], network.initializers[layer.weight].dims[attributes(node).get("axis", 0)]

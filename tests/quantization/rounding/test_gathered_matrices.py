@@ -15,7 +15,7 @@ from quantization.export.cost import file_bytes
 from quantization.export.export import export, simulate
 from quantization.plans.order import stages
 from quantization.rounding.formats import round_to_formats
-from quantization.rounding.layers import layer_reduction, read_by
+from quantization.rounding.layers import read_by, reduction_of
 from quantization.rounding.reduction import MatrixReduction, NotReducible
 from quantization.rounding.routing import Routing, routed_by, unreached_note
 from quantization.rounding.statistics import InputStatistics, input_statistics
@@ -40,7 +40,7 @@ def test_second_moments_are_those_of_what_is_multiplied(name: str) -> None:
     of = network(nodes, table)
     (site,) = of.sites
     (layer,) = site.layers
-    view = layer_reduction(of, layer, site.shape)
+    view = reduction_of(of, layer, site.shape)
     assert isinstance(view, MatrixReduction)
     assert reduced == view.reduced_axis - len(table)
     weight = of.weight("w")
@@ -85,7 +85,7 @@ def test_it_can_be_rounded_once_its_inputs_exist() -> None:
 def test_a_table_that_nothing_multiplies_has_no_second_moments() -> None:
     nodes, table, _ = PRODUCTS["nothing"]
     of = network(nodes, table)
-    assert isinstance(layer_reduction(of, of.sites[0].layers[0], table), NotReducible)
+    assert isinstance(reduction_of(of, of.sites[0].layers[0], table), NotReducible)
     assert read_by(of, of.sites[0].layers[0]) == ("i",)
     assert routed_by(of, of.sites[0].layers[0]) is None
 
