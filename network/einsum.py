@@ -9,12 +9,14 @@ becomes `[*stack, summed, rows]`, the other operand `[*samples, *stack, sample, 
     becd,edh->bech    x [b, e, c, d]                             w [e, d, h]
     bhk,hkd->bhd      x [b, h, k]    Transpose [h, b, k]         w [h, k, d]    Transpose
 
-The weight is rearranged once, where nobody else reads it otherwise. Lengths of the other operand are not looked at, so
-that what is free stays free. What is no such product, or has an equation that means nothing, stays as it is.
+The weight is rearranged once. Where others read it otherwise (a head that is tied to the embedding) it is left as it
+is, and a Transpose stands before the MatMul, if that is enough. Lengths of the other operand are not looked at, so that
+what is free stays free. What is no such product stays as it is.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -22,11 +24,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from onnx_ir.convenience import replace_nodes_and_values
 
+from network.errors import ModelInvalid
+from network.onnx_graph import is_standard, nodes
+from network.onnx_graph import label as label_of
+
 _TERM = re.compile(r"[A-Za-z]*(\.\.\.)?[A-Za-z]*")
 _ELLIPSIS = "."
+_SHOWN = 80
 _FIRST_OF_ELLIPSIS = 0xE000  # labels that no equation has
 
 
@@ -66,6 +74,31 @@ def parse(text: str) -> Equation | NotAnEquation:
     return Equation(operands, output)
 
 
+def check_equations(model: onnx.ModelProto) -> None:
+    """Refuse equations that mean nothing, before anything else reads them: shape inference never ends on some.
+
+    One that a function takes from its call is not looked at before the function is inlined.
+
+    Raises:
+        ModelInvalid: an Einsum has one.
+    """
+    for node in itertools.chain.from_iterable(nodes(holder) for holder in (model.graph, *model.functions)):
+        if node.op_type != "Einsum" or not is_standard(node):
+            continue
+        for attribute in node.attribute:
+            if attribute.name == "equation" and not attribute.ref_attr_name:
+                text = attribute.s.decode(errors="replace")
+                equation = parse(text)
+                reason = equation.reason if isinstance(equation, NotAnEquation) else ""
+                if isinstance(equation, Equation) and len(equation.operands) != len(node.input):
+                    reason = f"it is about {len(equation.operands)} operands, and the node has {len(node.input)}"
+                if reason:
+                    raise ModelInvalid(
+                        f"node {label_of(node)!r}: Einsum cannot have the equation {text[:_SHOWN]!r}: {reason}; "
+                        "export the model again"
+                    )
+
+
 class EinsumToMatMul(ir.passes.InPlacePass):
     """Every Einsum of a graph, in inner graphs too, that multiplies with an initializer of floats."""
 
@@ -78,9 +111,11 @@ class EinsumToMatMul(ir.passes.InPlacePass):
             if (product := _product(node)) is not None:
                 products.setdefault(product.weight, []).append(product)
         for weight, uses in products.items():
-            for product in _arranged(weight, uses):
-                product.replace()
-                modified = True
+            arranged = _arrange(weight, uses)
+            for product in uses:
+                if arranged or product.is_turned:
+                    product.replace(turned=not (arranged or product.is_as_it_is))
+                    modified = True
         return ir.passes.PassResult(model, modified)
 
 
@@ -147,8 +182,13 @@ class _Product:
     def is_as_it_is(self) -> bool:
         return self.axes == tuple(range(len(self.axes))) and self.shape == self.lengths
 
-    def replace(self) -> None:
-        """Put the MatMul in the place of the Einsum; the weight is arranged."""
+    @property
+    def is_turned(self) -> bool:
+        """Whether the weight is as it is but for the order of its axes."""
+        return self.shape == tuple(self.lengths[axis] for axis in self.axes)
+
+    def replace(self, *, turned: bool) -> None:
+        """Put the MatMul in the place of the Einsum; the weight is arranged, or to be `turned` by a node of its own."""
         operand = self.node.inputs[self.place]  # another by now, where it comes from a product too
         if operand is None or self.node.graph is None:
             raise ValueError(f"{self.node.name} is no node of a graph with an operand")
@@ -158,7 +198,11 @@ class _Product:
         nodes.transpose(labels.operand, labels.samples[:-1] + labels.stack + labels.samples[-1:] + labels.summed)
         if len(labels.summed) > 1 or not labels.samples:
             nodes.reshape([*kept, *([] if labels.samples else [1]), self.shape[-2]])
-        nodes.add("MatMul", [self.weight])
+        weight = _Nodes(self.weight)
+        if turned:
+            weight.add("Transpose", perm=self.axes)
+        nodes.all += weight.all
+        nodes.add("MatMul", [weight.last])
         nodes.all[-1].name = self.node.name
         nodes.all[-1].metadata_props.update(self.node.metadata_props)
         if len(rows) > 1 or not labels.samples:
@@ -193,18 +237,19 @@ class _Nodes:
         self.add("Reshape", [shape.outputs[0]])
 
 
-def _arranged(weight: ir.Value, products: Sequence[_Product]) -> Sequence[_Product]:
-    """Those of all products with `weight` that can be replaced, with the weight arranged as they need it: one way for
-    all that read it, or no other than it is, so that it is stored once."""
-    ways = {(product.axes, product.shape) for product in products}
+def _arrange(weight: ir.Value, products: Sequence[_Product]) -> bool:
+    """Give the weight the order that its products need, if they need the same and nobody else reads it."""
+    first = products[0]
     readers = {use.node for use in weight.uses()}
-    if len(ways) > 1 or weight.is_graph_output() or readers != {product.node for product in products}:
-        return [product for product in products if product.is_as_it_is]
-    if not products[0].is_as_it_is and weight.const_value is not None:
-        values = weight.const_value.numpy().transpose(products[0].axes).reshape(products[0].shape)
+    if weight.const_value is None or weight.is_graph_output() or readers != {product.node for product in products}:
+        return False
+    if any((product.axes, product.shape) != (first.axes, first.shape) for product in products):
+        return False
+    if not first.is_as_it_is:
+        values = weight.const_value.numpy().transpose(first.axes).reshape(first.shape)
         weight.const_value = ir.tensor(np.ascontiguousarray(values), dtype=weight.const_value.dtype, name=weight.name)
-        weight.shape = ir.Shape(products[0].shape)
-    return products
+        weight.shape = ir.Shape(first.shape)
+    return True
 
 
 def _product(node: ir.Node) -> _Product | None:

@@ -11,9 +11,10 @@ import pytest
 from onnx import helper
 
 from network.einsum import Equation, NotAnEquation, parse
+from network.errors import ModelInvalid
 from network.graph import Network
 from network.normalise import normalise
-from tests.network.models import build, value
+from tests.network.models import build, refusal, value
 
 # equation, shape of x, of the weight, how the weight is stored; x comes first
 PRODUCTS = {
@@ -120,24 +121,45 @@ def test_several_weights_are_one_product_after_the_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("second", "shape", "left"),
+    ("first", "second", "shape", "turned", "left"),
     [
-        ("bj,kj->bk", (5, 5), 0),  # both turn it
-        ("bj,jk->bk", (5, 5), 1),  # the other takes it as it is
+        ("bj,kj->bk", "bj,kj->bk", (5, 5), 0, 0),  # the weight is arranged for both
+        ("bj,kj->bk", "bj,jk->bk", (5, 5), 1, 0),  # one reads it turned
+        ("bj,jhk->bhk", "bhk,jhk->bj", (6, 2, 3), 0, 2),  # no order of axes is enough
     ],
 )
-def test_a_weight_of_two_products_is_stored_once(second: str, shape: tuple[int, ...], left: int) -> None:
+def test_a_weight_of_two_products_is_stored_once(
+    first: str, second: str, shape: tuple[int, ...], turned: int, left: int
+) -> None:
     weight = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     nodes = [
-        helper.make_node("Einsum", ["x", "w"], ["h"], equation="bj,kj->bk"),
-        helper.make_node("Einsum", ["h", "w"], ["y"], equation=second),
+        helper.make_node("Einsum", ["x", "w"], ["h"], equation=first),
+        helper.make_node("Einsum", ["h", "w"], ["e"], equation=second),
+        helper.make_node("MatMul", ["e", "last"], ["y"]),
     ]
-    before = build(nodes, [value("x", ["n", 5])], [value("y", ["n", 5])], {"w": weight})
-    network = normalise(before, {"x": (5,)})
+    weights = {"w": weight, "last": np.eye(shape[0], 2, dtype=np.float32)}
+    before = build(nodes, [value("x", ["n", shape[0]])], [value("y", ["n", 2])], weights)
+    network = normalise(before, {"x": shape[:1]})
     assert operators(network).count("Einsum") == left
-    floats = [tensor for tensor in network.proto.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
-    assert len(floats) == 1
-    given = {"x": np.random.default_rng(2).normal(size=(3, 5)).astype(np.float32)}
+    assert operators(network).count("Transpose") == turned
+    assert sum(site.weight == "w" for site in network.sites) == (0 if left else 1)
+    floats = [tensor.name for tensor in network.proto.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
+    assert sorted(floats) == ["last", "w"]
+    given = {"x": np.random.default_rng(2).normal(size=(3, shape[0])).astype(np.float32)}
+    np.testing.assert_allclose(run(before, given)[0], run(network.proto, given)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_that_is_tied_to_the_embedding() -> None:
+    nodes = [
+        helper.make_node("Gather", ["w", "i"], ["h"]),
+        helper.make_node("Einsum", ["h", "w"], ["y"], equation="bld,vd->blv"),
+    ]
+    weight = np.random.default_rng(1).normal(size=(9, 5)).astype(np.float32)
+    before = build(nodes, [value("i", ["n", 4], onnx.TensorProto.INT64)], [value("y", ["n", 4, 9])], {"w": weight})
+    network = normalise(before, {"i": (4,)})
+    (site,) = network.sites
+    assert (site.weight, site.channel_axis, len(site.layers)) == ("w", 0, 2)
+    given = {"i": np.arange(8).reshape(2, 4)}
     np.testing.assert_allclose(run(before, given)[0], run(network.proto, given)[0], rtol=1e-4, atol=1e-5)
 
 
@@ -198,3 +220,31 @@ def test_what_is_no_equation_is_told_at_once(text: str) -> None:
     begun = time.process_time()
     assert isinstance(parse(text), NotAnEquation)
     assert time.process_time() - begun < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a.b,a.b->a", "is no term"),
+        ("ab,bc,cd->ad", "is about 3 operands, and the node has 2"),
+        ("ab,bc->" + "a" * 500, "the output has 'a' 500 times"),
+    ],
+)
+@pytest.mark.parametrize("place", ["graph", "function", "attribute"])
+def test_admission_refuses_equations_that_mean_nothing(text: str, reason: str, place: str) -> None:
+    """Inference, of ONNX and of ONNX Runtime, never comes back from the first."""
+    einsum = helper.make_node("Einsum", ["x", "x"], ["e"], equation=text)
+    functions, domains, call = [], {}, einsum
+    if place != "graph":
+        body = helper.make_node("Einsum", ["x", "x"], ["e"], equation=text)
+        if place == "attribute":
+            body.attribute[0].CopyFrom(onnx.AttributeProto(name="equation", type=3, ref_attr_name="text"))
+        imports = [helper.make_opsetid("", 18)]
+        functions = [helper.make_function("own", "F", ["x"], ["e"], [body], imports, attributes=["text"])]
+        domains, call = {"own": 1}, helper.make_node("F", ["x"], ["e"], domain="own", text=text)
+    nodes = [call, helper.make_node("MatMul", ["x", "w"], ["y"])]
+    weights = {"w": np.eye(4, dtype=np.float32)}
+    model = build(nodes, [value("x", ["n", 4])], [value("y", ["n", 4])], weights, functions=functions, domains=domains)
+    begun = time.process_time()
+    assert reason in refusal(model, ModelInvalid)
+    assert time.process_time() - begun < 5
