@@ -35,7 +35,6 @@ from network.errors import (
     WeightsNotFinite,
     listing,
 )
-from network.experimental import EXPERIMENTAL
 from network.graph import TensorSpec
 from network.memory import estimate_memory
 from network.onnx_graph import (
@@ -245,9 +244,7 @@ def _check_operators(model: ModelProto, version: int) -> None:
     functions = {_function_key(function) for function in model.functions}
     custom: dict[str, list[str]] = {}
     for node in nodes(model.graph):
-        standard = is_standard(node) and (
-            onnx.defs.has(node.op_type, version, "") or version < EXPERIMENTAL.get(node.op_type, (0,))[0]
-        )
+        standard = is_standard(node) and onnx.defs.has(node.op_type, version, "")
         if not standard and _function_key(node) not in functions:
             custom.setdefault(".".join(filter(None, (node.domain, node.op_type))), []).append(node_name(node))
     check_random(model)
