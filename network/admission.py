@@ -35,6 +35,7 @@ from network.errors import (
     WeightsNotFinite,
     listing,
 )
+from network.functions import state_defaults
 from network.graph import TensorSpec
 from network.memory import estimate_memory
 from network.onnx_graph import (
@@ -272,6 +273,7 @@ def _inline(model: ModelProto) -> ModelProto:
         with onnx_errors("inlining the model's functions"):
             if any(opset.version != version for f in model.functions for opset in standard_imports(f)):
                 model = onnx.shape_inference.infer_shapes(model)  # the version converter needs to know the types
+            state_defaults(model)
             model = onnx.inliner.inline_local_functions(model, convert_version=True)
     del model.functions[:]
     _check_operators(model, version)
