@@ -309,8 +309,8 @@ def _unlike_interface(expected: _Interface, result: _Interface) -> str | None:
     for kind, one, other in (("input", expected.inputs, result.inputs), ("output", expected.outputs, result.outputs)):
         if one != other:
             return f"the {kind}s are {_listed(other)} in place of {_listed(one)}"
-    for (name, _), one, other in zip(expected.inputs, expected.free, result.free, strict=True):
-        if len(one) != len(other) or any(a not in (None, b) for a, b in zip(one, other, strict=True)):
+    for (name, _), before, after in zip(expected.inputs, expected.free, result.free, strict=True):
+        if len(before) != len(after) or any(a not in (None, b) for a, b in zip(before, after, strict=True)):
             return f"other axes of {name!r} are free"
     return None
 
