@@ -50,6 +50,7 @@ from network.onnx_graph import (
     standard_imports,
 )
 from network.training import require_inference
+from network.upgrade import require_forms
 
 MAX_PROTOBUF_BYTES = 2**31 - 1  # what any protobuf reader takes
 MAX_FUNCTION_DEPTH = 64
@@ -113,6 +114,7 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
     model = bounded(data, limits)
     _check_operators(model, _opset_version(model))
     model = _inline(model)
+    require_forms(model)
     with onnx_errors("onnx.checker"):
         onnx.checker.check_model(model.SerializeToString())
     check_interface(model.graph)

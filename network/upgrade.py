@@ -34,6 +34,7 @@ from network.onnx_graph import (
     standard_imports,
     subgraphs,
 )
+from network.opset import NEWEST_OPSET
 
 FIRST_OPSET = 7
 """The oldest that ONNX Runtime promises to run. Of older ones it runs the operators that have not changed since, which
@@ -46,14 +47,13 @@ def upgrade(model: ModelProto) -> None:
     """Give `model` opset 18 in place, unless it has that or a newer one.
 
     Raises:
-        ModelInvalid: an operator of its opset has no newer form; the text names the nodes. `model` may then be half
-            upgraded.
+        ModelInvalid: an operator of its opset has no newer form, and the text names the nodes, or its opset is too
+            new. `model` may then be half upgraded.
     """
+    require_forms(model)
     opset = opset_of(model)
     if opset >= UPGRADED_OPSET:
         return
-    if unknown := [f"{label(node)} ({node.op_type})" for node in nodes(model.graph) if not _has_form(node, opset)]:
-        raise _without_form(opset, unknown)
     taken = {value.name for graph in graphs(model.graph) for value in (*graph.input, *graph.initializer)}
     taken.update(name for node in nodes(model.graph) for name in (node.name, *node.output))
     inferred = onnx.shape_inference.infer_shapes(shape_skeleton(model), data_prop=True).graph
@@ -62,14 +62,30 @@ def upgrade(model: ModelProto) -> None:
     model.ir_version = max(model.ir_version, _IR_VERSION)
 
 
-def _without_form(opset: int, unknown: list[str]) -> ModelInvalid:
+def require_forms(model: ModelProto) -> None:
+    """Refuse operators of an old opset that have no newer form, and opsets that are too new.
+
+    Raises:
+        ModelInvalid: names the nodes, and says whether ONNX Runtime runs networks of such an opset at all.
+    """
+    opset = opset_of(model)
+    if opset > NEWEST_OPSET:
+        raise ModelInvalid(
+            f"opset {opset} is newer than what ONNX Runtime runs ({FIRST_OPSET} to {NEWEST_OPSET}); export the model "
+            f"with opset {NEWEST_OPSET} or older"
+        )
+    if opset >= UPGRADED_OPSET:
+        return
+    unknown = [f"{label(node)} ({node.op_type})" for node in nodes(model.graph) if not _has_form(node, opset)]
+    if not unknown:
+        return
     if opset < FIRST_OPSET:
-        return ModelInvalid(
-            f"opset {opset} is older than what ONNX Runtime runs ({FIRST_OPSET} and above): it has nothing for "
+        raise ModelInvalid(
+            f"opset {opset} is older than what ONNX Runtime runs ({FIRST_OPSET} to {NEWEST_OPSET}): it has nothing for "
             f"{listing(unknown)}; convert the model with onnx.version_converter, or export it with opset "
             f"{UPGRADED_OPSET} or newer"
         )
-    return ModelInvalid(
+    raise ModelInvalid(
         f"opset {opset} cannot be converted to {UPGRADED_OPSET} with {listing(unknown)}; export the model with a "
         f"newer opset ({UPGRADED_OPSET} or above)"
     )

@@ -315,3 +315,11 @@ def test_weights_in_constant_nodes_are_looked_at() -> None:
 def test_a_mask_may_hold_infinities() -> None:
     mask = np.array([0.0, -np.inf, 0.0], np.float32)
     admit(linear(b=mask).SerializeToString(), LIMITS)
+
+
+def test_an_opset_that_onnx_runtime_never_ran_is_told_as_such() -> None:
+    model = build([helper.make_node("Add", ["x", "b"], ["y"], "add")], [value("x", [1, 4])], [value("y", [1, 4])])
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 4), np.float32), "b"))
+    model.opset_import[0].version = 6
+    text = refusal(model, ModelInvalid)
+    assert text.startswith("opset 6 is older than what ONNX Runtime runs (7 to 26): it has nothing for add (Add)")

@@ -363,8 +363,9 @@ def test_names_that_branches_share_do_not_mix_what_is_known_of_them() -> None:
     [
         (
             ("Add", 6, [X, X], {}),
-            r"opset 6 is older than what ONNX Runtime runs \(7 and above\): it has nothing for node \(Add\); convert",
+            r"opset 6 is older than what ONNX Runtime runs \(7 to 26\): it has nothing for node \(Add\); convert",
         ),
+        (("Relu", 27, [X], {}), r"opset 27 is newer than what ONNX Runtime runs \(7 to 26\); export .* 26 or older"),
         (("ImageScaler", 11, [X], {}), r"opset 11 cannot be converted to 18 with node \(ImageScaler\)"),
         (
             (

@@ -14,6 +14,7 @@ from network.faithful import faithful
 from network.graph import Network
 from network.opset import lower
 from network.proof import Reference
+from network.training import require_inference
 from tests.oracles.node_networks import Case, Inputs, NodeNetwork, network_of
 
 
@@ -60,6 +61,7 @@ def run_normalisation(name: str, network: NodeNetwork) -> tuple[Network | None, 
     data = network.model.SerializeToString()
     samples = {key: array[None] for key, array in network.feed.arrays.items()}
     try:
+        require_inference(network.model)
         normalised = faithful(data, network.model, samples, network.shapes, 1, network.batching)
     except NotReproduced as error:
         return None, Outcome(name, step, Kind.WRONG, str(error))
