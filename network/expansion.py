@@ -228,10 +228,13 @@ _BEHIND_SOFTCAP = 2  # of `qk_matmul_output_mode`
 
 
 def _returns_masked_products(draft: _Draft) -> bool:
-    """Whether the products that it returns have the mask in ONNX's function, but not in ONNX Runtime's kernel."""
+    """Whether it returns products that are hidden from the softmax: ONNX's function has -inf there, ONNX Runtime's
+    kernel the lowest finite number. A mask of numbers is only added."""
     returned = len(draft.node.output) > 3 and draft.node.output[3]
-    masked = draft.get("is_causal") or (len(draft.inputs) > 3 and draft.inputs[3])
-    return bool(returned and masked and draft.get("qk_matmul_output_mode") == _BEHIND_SOFTCAP)
+    mask = draft.inputs[3] if len(draft.inputs) > 3 else ""
+    numbers = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+    hidden = draft.get("is_causal") or (mask and draft.types.get(mask) not in numbers)
+    return bool(returned and hidden and draft.get("qk_matmul_output_mode") == _BEHIND_SOFTCAP)
 
 
 def _plain_heads(draft: _Draft) -> tuple[int, int, bool]:

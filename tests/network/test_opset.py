@@ -341,16 +341,20 @@ def test_what_is_new_in_the_newest_opset_has_no_older_form() -> None:
 
 @pytest.mark.parametrize("mode", range(4))
 @pytest.mark.parametrize("causal", [0, 1])
-def test_attention_returns_the_products_that_it_did_or_stays(mode: int, causal: int) -> None:
-    """ONNX's function has the mask in the products of mode 2, ONNX Runtime has not."""
+@pytest.mark.parametrize("mask", [None, np.float32, np.bool_])
+def test_attention_returns_the_products_that_it_did_or_stays(mode: int, causal: int, mask: Any) -> None:
+    """In those of mode 2 ONNX's function has -inf where ONNX Runtime has the lowest finite number."""
+    inputs = ["x", "k", "v", *(["mask"] if mask else [])]
     attention = helper.make_node(
-        "Attention", ["x", "k", "v"], ["y", "", "", "products"], "a", is_causal=causal, qk_matmul_output_mode=mode
+        "Attention", inputs, ["y", "", "", "products"], "a", is_causal=causal, qk_matmul_output_mode=mode
     )
     shape = (1, 2, 3, 4)
     keys = {name: np.random.default_rng(0).standard_normal(shape).astype("f4") for name in ("k", "v")}
+    if mask:
+        keys["mask"] = np.array([[1, 0, 1], [1, 1, 0], [0, 1, 1]], mask)
     model = made([attention, node("Identity", ["products"], ["z"])], {"x": shape}, keys, opset=23)
     expected = computed(model)
-    if mode == 2 and causal:
+    if mode == 2 and (causal or mask is np.bool_):
         with pytest.raises(OpsetNotReachable, match=r"Attention is new in opset 23"):
             lower(model, 22)
         return
