@@ -11,7 +11,7 @@ def write_batched_scan(old: OldNode) -> None:
     """The inner Scan goes over the elements of one sequence; what comes out of it, states too, is stacked again.
 
     Raises:
-        ModelInvalid: the sequences have lengths of their own, behind which opset 8 has zeros.
+        ModelNotTaken: the sequences have lengths of their own, behind which opset 8 has zeros.
     """
     if old.input(0):
         raise old.refuse("has sequences of several lengths")

@@ -1,7 +1,8 @@
 """Operators that old files have in the domain of the standard, although they were only an experiment there.
 
-ONNX Runtime runs them up to opset 9, and converters from Core ML and Caffe wrote them. `ThresholdedRelu` became an
-operator of the standard, the others stand here as what they compute.
+ONNX Runtime runs them in files of old opsets; converters from Core ML and Caffe wrote them, and ONNX Runtime itself
+`LayerNormalization`. That and `ThresholdedRelu` became operators of the standard, the others stand here as what they
+compute.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ def _scaled_tanh(old: OldNode) -> None:
     old.end("Mul", tanh, old.made_like(old.given.get("alpha", 1.0), x))
 
 
-def _thresholded_relu(old: OldNode) -> None:
-    old.end("ThresholdedRelu", old.input(0), **old.given)
+def _unchanged(old: OldNode) -> None:
+    old.end(old.node.op_type, *old.node.input, **old.given)
 
 
 _FAR = 1 << 31  # behind the end of any axis
@@ -70,9 +71,10 @@ EXPERIMENTAL: Mapping[str, tuple[int, Callable[[OldNode], None]]] = {
     "Affine": (10, _affine),
     "Crop": (10, _crop),
     "ImageScaler": (10, _image_scaler),
+    "LayerNormalization": (17, _unchanged),
     "ParametricSoftplus": (10, _parametric_softplus),
     "Scale": (10, _scale),
     "ScaledTanh": (10, _scaled_tanh),
-    "ThresholdedRelu": (10, _thresholded_relu),
+    "ThresholdedRelu": (10, _unchanged),
 }
 """From which opset on ONNX Runtime has none, or the standard has it, and what writes it as operators of opset 18."""

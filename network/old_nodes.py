@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from network.errors import ModelInvalid
+from network.errors import ModelNotTaken
 from network.onnx_graph import attributes, graphs, is_standard, label, nodes, shape_of
 
 UPGRADED_OPSET = 18
@@ -80,8 +80,8 @@ class OldNode:
         """The attributes but for these."""
         return {name: value for name, value in self.given.items() if name not in names}
 
-    def refuse(self, what: str) -> ModelInvalid:
-        return ModelInvalid(
+    def refuse(self, what: str) -> ModelNotTaken:
+        return ModelNotTaken(
             f"node {label(self.node)!r} ({self.node.op_type} of opset {self.opset}) {what}, which newer opsets cannot "
             f"say; export the model with opset {UPGRADED_OPSET} or newer"
         )

@@ -21,7 +21,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from network.batched_scan import write_batched_scan
-from network.errors import ModelInvalid, listing
+from network.errors import ModelNotTaken, ModelTooNew, listing
 from network.experimental import EXPERIMENTAL
 from network.old_nodes import UPGRADED_OPSET, Known, OldNode
 from network.onnx_graph import (
@@ -34,6 +34,7 @@ from network.onnx_graph import (
     standard_imports,
     subgraphs,
 )
+from network.operator_sets import is_of_runtime_alone
 from network.opset import NEWEST_OPSET
 
 FIRST_OPSET = 7
@@ -47,8 +48,9 @@ def upgrade(model: ModelProto) -> None:
     """Give `model` opset 18 in place, unless it has that or a newer one.
 
     Raises:
-        ModelInvalid: an operator of its opset has no newer form, and the text names the nodes, or its opset is too
-            new. `model` may then be half upgraded.
+        ModelNotTaken: an operator of its opset has no newer form; the text names the nodes. `model` may then be half
+            upgraded.
+        ModelTooNew: its opset is newer than what ONNX Runtime runs.
     """
     require_forms(model)
     opset = opset_of(model)
@@ -66,11 +68,12 @@ def require_forms(model: ModelProto) -> None:
     """Refuse operators of an old opset that have no newer form, and opsets that are too new.
 
     Raises:
-        ModelInvalid: names the nodes, and says whether ONNX Runtime runs networks of such an opset at all.
+        ModelNotTaken: names the nodes, and says whether ONNX Runtime runs networks of such an opset at all.
+        ModelTooNew: it does not, because the opset is newer.
     """
     opset = opset_of(model)
     if opset > NEWEST_OPSET:
-        raise ModelInvalid(
+        raise ModelTooNew(
             f"opset {opset} is newer than what ONNX Runtime runs ({FIRST_OPSET} to {NEWEST_OPSET}); export the model "
             f"with opset {NEWEST_OPSET} or older"
         )
@@ -80,12 +83,12 @@ def require_forms(model: ModelProto) -> None:
     if not unknown:
         return
     if opset < FIRST_OPSET:
-        raise ModelInvalid(
+        raise ModelNotTaken(
             f"opset {opset} is older than what ONNX Runtime runs ({FIRST_OPSET} to {NEWEST_OPSET}): it has nothing for "
             f"{listing(unknown)}; convert the model with onnx.version_converter, or export it with opset "
             f"{UPGRADED_OPSET} or newer"
         )
-    raise ModelInvalid(
+    raise ModelNotTaken(
         f"opset {opset} cannot be converted to {UPGRADED_OPSET} with {listing(unknown)}; export the model with a "
         f"newer opset ({UPGRADED_OPSET} or above)"
     )
@@ -96,7 +99,8 @@ def _has_form(node: NodeProto, opset: int) -> bool:
         return True
     since = _since(node.op_type, opset)
     if since is None:
-        return opset < EXPERIMENTAL.get(node.op_type, (0, None))[0]
+        until, _ = EXPERIMENTAL.get(node.op_type, (0, None))
+        return opset < until or (not until and is_of_runtime_alone(node))
     if since == _since(node.op_type, UPGRADED_OPSET):
         return True
     if opset < FIRST_OPSET and node.op_type != "Reshape" and since != _since(node.op_type, FIRST_OPSET):
