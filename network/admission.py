@@ -35,7 +35,16 @@ from network.finite import check_weights
 from network.functions import state_defaults
 from network.graph import TensorSpec
 from network.memory import estimate_memory
-from network.onnx_graph import is_external, messages, nodes, own_inputs, shape_of, shape_skeleton, standard_imports
+from network.onnx_graph import (
+    is_external,
+    messages,
+    nodes,
+    opset_of,
+    own_inputs,
+    shape_of,
+    shape_skeleton,
+    standard_imports,
+)
 from network.operator_sets import (
     FunctionKey,
     check_ir_version,
@@ -273,16 +282,16 @@ def _inline(model: ModelProto) -> ModelProto:
 
 def _check_valid(model: ModelProto) -> None:
     """By the rules of ONNX, but that values need not be declared, and that ONNX Runtime has standard operators too."""
-    checked = model
+    checked, opset = model, opset_of(model)
     values = [value for value in (*model.graph.input, *model.graph.output) if not _is_declared(value)]
-    if values or any(is_of_runtime_alone(node) for node in nodes(model.graph)):
+    if values or any(is_of_runtime_alone(node, opset) for node in nodes(model.graph)):
         checked = ModelProto.FromString(model.SerializeToString())
         for value in (*checked.graph.input, *checked.graph.output):
             if not _is_declared(value):
                 kind = value.type.tensor_type.elem_type or TensorProto.FLOAT
                 value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, kind, []))
         for node in nodes(checked.graph):
-            if is_of_runtime_alone(node):
+            if is_of_runtime_alone(node, opset):
                 node.domain = _UNCHECKED
         checked.opset_import.append(onnx.helper.make_opsetid(_UNCHECKED, 1))
     with _broken("onnx.checker"):

@@ -100,7 +100,7 @@ def _has_form(node: NodeProto, opset: int) -> bool:
     since = _since(node.op_type, opset)
     if since is None:
         until, _ = EXPERIMENTAL.get(node.op_type, (0, None))
-        return opset < until or (not until and is_of_runtime_alone(node))
+        return opset < until or (not until and is_of_runtime_alone(node, opset))
     if since == _since(node.op_type, UPGRADED_OPSET):
         return True
     if opset < FIRST_OPSET and node.op_type != "Reshape" and since != _since(node.op_type, FIRST_OPSET):
