@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import onnx
 
 from network.batching import Batching
-from network.errors import ModelInvalid, NotReproduced
+from network.errors import ModelInvalid, NetworkError, NotReproduced, OpsetNotReachable
 from network.folding import Folding
 from network.graph import Network
 from network.interface import free_axes
@@ -71,11 +71,11 @@ def faithful(
     reference: Reference | None = None
     reasons: list[str] = []
     network: Network | None = None
-    refused: ModelInvalid | None = None
+    refused: NetworkError | None = None
     for opset, folding in _ladder(opset_of(model)):
         try:
             network = normalise(model, input_shapes, opset, converted=opset, folding=folding, batching=batching)
-        except ModelInvalid as error:
+        except (ModelInvalid, OpsetNotReachable) as error:
             reasons.append(str(error))
             refused = refused or error
             continue

@@ -67,7 +67,7 @@ def normalise(
         ShapesNotFixed: an input has a dynamic axis besides the batch axis, and `input_shapes` has no length for it.
         NothingToQuantize: no weight of the graph can be quantized.
         ModelNotTaken: the file cannot be brought to the opset `converted`, or not be folded.
-        OpsetNotReachable: it cannot be brought back from there to `opset`.
+        OpsetNotReachable: it cannot be brought back from there, or from its own, to `opset`.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
@@ -81,6 +81,8 @@ def normalise(
     del proto.graph.value_info[:]
     outputs = set_aside(proto.graph)
     upgrade(proto)
+    if opset_of(proto) > converted:
+        lower(proto, converted)
     if folding is Folding.RULES:
         unfuse(proto)
     graph = ir.serde.deserialize_model(proto)
@@ -107,7 +109,8 @@ def normalise(
 
 
 def load(data: bytes, opset: int = TARGET_OPSET) -> Network:
-    """The network that `dump` wrote, at an opset from 18 on, or at its own where that is older.
+    """The network that `dump` wrote, at an opset from 18 on; at its own where that is older, or where the newest that
+    networks have as a rule does not have its operators.
 
     Raises:
         OpsetNotReachable: it has nodes that `opset` does not have.
@@ -115,7 +118,7 @@ def load(data: bytes, opset: int = TARGET_OPSET) -> Network:
     proto = onnx.ModelProto.FromString(data)
     shapes, batching = (_pop_metadata(proto, key) for key in (SAMPLE_SHAPES_KEY, BATCHING_KEY))
     sample_shapes = {name: tuple(shape) for name, shape in json.loads(shapes or "{}").items()}
-    if opset < opset_of(proto):
+    if opset < min(opset_of(proto), TARGET_OPSET):
         lower(proto, opset)
     return from_proto(proto, sample_shapes, Batching.of_document(json.loads(batching)) if batching else None)
 
