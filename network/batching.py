@@ -145,12 +145,15 @@ def shape_of_sample(array: NDArray[Any]) -> tuple[int, ...]:
 
 def shapes_of_sample(samples: Arrays) -> dict[str, tuple[int, ...]]:
     """The shapes of one sample by graph input; of samples of different lengths of the one with most elements in all."""
-    ragged = {name: array for name, array in samples.items() if array.dtype == object}
-    if not ragged:
-        return {name: array.shape[1:] for name, array in samples.items()}
-    count = len(next(iter(samples.values())))
-    largest = max(range(count), key=lambda index: sum(np.size(array[index]) for array in ragged.values()))
+    largest = largest_sample(samples)
     return {name: np.shape(array[largest]) for name, array in samples.items()}
+
+
+def largest_sample(samples: Arrays) -> int:
+    """The place of the sample with most elements in all inputs."""
+    ragged = [array for array in samples.values() if array.dtype == object]
+    places = range(len(next(iter(samples.values()))))
+    return max(places, key=lambda place: sum(np.size(array[place]) for array in ragged)) if ragged else 0
 
 
 def ragged_samples(samples: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -25,9 +25,9 @@ _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 _MADE_UP = re.compile(r"^(onnx::\w+|val|const|t|fn|_val)?_*\d+$")
 
 
-def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Site, ...]:
-    """All sites of the normalised graph, in the order of their first use; `shapes` are those of float values for one
-    sample, as far as they are known.
+def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int = 1) -> tuple[Site, ...]:
+    """All sites of the normalised graph, in the order of their first use; `shapes` are those of values for so many
+    samples, as far as they are known.
 
     A weight that several nodes use is one site, also where some read it transposed or from within a body of If, Loop or
     Scan; one without numbers, or with infinities (a table of masks), is none. A site is called like its weight without
@@ -43,7 +43,7 @@ def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
     uses: dict[str, list[tuple[onnx.NodeProto, Layer]]] = {}
     readers = _readers(graph)
     for node, inner in _nodes(graph):
-        for layer in _layers(node, read, shapes, readers):
+        for layer in _counted(node, read, shapes, readers, batch):
             own = replace(layer, inner=inner)
             if own.weight in views:
                 own = views[own.weight].seen_by(own)
@@ -150,6 +150,36 @@ _Shapes = Mapping[str, tuple[int, ...]]
 _Readers = Mapping[str, list[onnx.NodeProto]]
 
 
+def _counted(
+    node: onnx.NodeProto, weights: _Weights, shapes: _Shapes, readers: _Readers, batch: int
+) -> Iterator[Layer]:
+    """The layers of a node, with what they take of one sample of the batch."""
+    asked = _Asked(shapes)
+    for layer in _layers(node, weights, asked, readers):
+        if asked.unknown:
+            yield replace(layer, macs=math.prod(weights[layer.weight]), macs_known=False)
+        else:
+            yield replace(layer, macs=-(-layer.macs // batch))
+
+
+class _Asked(Mapping[str, tuple[int, ...]]):
+    """Shapes, of which it knows whether anyone asked for one that is not known."""
+
+    def __init__(self, shapes: _Shapes) -> None:
+        self._shapes = shapes
+        self.unknown = False
+
+    def __getitem__(self, name: str) -> tuple[int, ...]:
+        self.unknown = self.unknown or name not in self._shapes
+        return self._shapes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+
 def _layers(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes, readers: _Readers) -> tuple[Layer, ...]:
     if not is_standard(node) or is_expanded(node):
         return ()
@@ -164,7 +194,7 @@ def _layers(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes, readers: _
 
 
 def _elements(shapes: _Shapes, name: str) -> int:
-    """Elements of a value for one sample; 1 where inference does not know it, so that costs stay a lower bound."""
+    """Elements of a value; of one that is not known any number, which does not count."""
     return math.prod(shapes.get(name, (1,)))
 
 

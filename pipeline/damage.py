@@ -73,8 +73,8 @@ def with_values(
     inferred = onnx.shape_inference.infer_shapes(proto)
     known = {value.name: value for value in inferred.graph.value_info}
     proto.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in added)
-    batching = network.batching
-    return from_proto(proto, network.sample_shapes, dataclasses.replace(batching, outputs={**batching.outputs, **axes}))
+    batching = dataclasses.replace(network.batching, outputs={**network.batching.outputs, **axes})
+    return from_proto(proto, network.sample_shapes, batching, network.observed)
 
 
 def _measurable(fact: OutputFacts) -> bool:

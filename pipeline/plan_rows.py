@@ -19,8 +19,9 @@ from planner.problem import Candidate, Plan
 from quantization.formats import FloatFormat, UnsignedFormat
 
 UNMEASURED = "no measured output depends on it, so nothing measures its damage: the widest format allowed"
-KEPT = "not rounded anew for the errors of other layers"
 UNMEASURED_IN_A_PLAN = "no measured output depends on it, so nothing measures its damage"
+KEPT = "not rounded anew for the errors of other layers"
+UNCOUNTED = "no run showed how often it is used: its bit operations are the least, of using each weight once"
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +119,8 @@ def _notes(facts: PlanFacts, given: Mapping[str, str], kept: Mapping[str, str]) 
         notes[site.name] = [of_unmeasured] if site.name in unmeasured else []
         if site.name in given:
             notes[site.name].append(given[site.name])
+        if not site.macs_known:
+            notes[site.name].append(UNCOUNTED)
         if site.name in kept:
             notes[site.name].append(f"{KEPT}: {kept[site.name]}")
     return notes

@@ -369,8 +369,7 @@ class Inputs:
 
     @cached_property
     def _batch_bytes(self) -> int:
-        network = self.network
-        estimate = normalised_memory(network, self.static_batch or 1)
+        estimate = normalised_memory(self.network, self.static_batch or 1)
         return max(estimate.activation_bytes, 1)
 
 
