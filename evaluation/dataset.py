@@ -76,9 +76,10 @@ class Dataset:
     def first_not_finite(self, sample: int) -> str:
         """Where the first NaN or infinity of that sample stands, and what it is."""
         for name, array in self.inputs.items():
-            if not _is_finite(array[sample]):
-                place = _first(~np.isfinite(array[sample]))
-                return f"{name}[{_index((sample, *place))}] is {array[sample][place]}"
+            values = np.asarray(array[sample])
+            if not _is_finite(values):
+                place = _first(~np.isfinite(values))
+                return f"{name}[{_index((sample, *place))}] is {values[place]}"
         raise ValueError(f"all values of sample {sample} are finite; expected one of `not_finite`")
 
     def take(self, indices: NDArray[np.int64]) -> Dataset:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from evaluation.metrics.padding import filled_up
 from evaluation.session import deterministic_session, session_options, session_with
 from network.batching import Batching
-from network.errors import ModelInvalid
+from network.errors import ModelNotTaken
 from network.runtime import SideBySide, runtime_errors
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -123,7 +123,7 @@ class OnnxRunner:
             results = self._session.run(names, dict(feed))
         for name, result in zip(names, results, strict=True):
             if not isinstance(result, np.ndarray):
-                raise ModelInvalid(f"output {name!r} is a {type(result).__name__}; expected a tensor")
+                raise ModelNotTaken(f"output {name!r} is a {type(result).__name__}; expected a tensor")
         return list(results)
 
     def _by_sample(
@@ -131,7 +131,7 @@ class OnnxRunner:
     ) -> dict[str, NDArray[np.generic]]:
         """All outputs, one sample at a time; `odd` with this `result` is why."""
         if self.static_batch not in (None, 1):
-            raise ModelInvalid(
+            raise ModelNotTaken(
                 f"output {odd!r} has the shape {list(result.shape)} for {self.static_batch} samples; expected the "
                 "samples along its first axis: export the network with the batch axis first in every output, or with a "
                 "batch of 1"
@@ -174,7 +174,7 @@ def _first_axis(session: onnxruntime.InferenceSession) -> Batching:
     shapes = {value.name: value.shape for value in session.get_inputs()}
     sizes = {shape[0] for shape in shapes.values() if shape and isinstance(shape[0], int)}
     if len(sizes) > 1:
-        raise ModelInvalid(
+        raise ModelNotTaken(
             f"the network's inputs fix different batch sizes {sorted(sizes)} on their first axis; the first axis "
             "must be the samples: export it with one batch size, or a dynamic one"
         )
