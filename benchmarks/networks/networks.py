@@ -1,0 +1,48 @@
+"""The zoo: all networks by name, none made before it is asked for."""
+
+from __future__ import annotations
+
+from benchmarks.networks.entry import BUILDERS, Network
+from benchmarks.networks.zoo import (
+    bodies,
+    decoders,
+    detection,
+    interfaces,
+    masks,
+    old_files,
+    places,
+    refused,
+    speech,
+    tabular,
+    text,
+    types,
+    vision,
+)
+
+FAMILIES = (
+    vision,
+    text,
+    decoders,
+    speech,
+    detection,
+    tabular,
+    old_files,
+    interfaces,
+    masks,
+    types,
+    bodies,
+    places,
+    refused,
+)
+NAMES = tuple(BUILDERS)
+
+
+def build(name: str) -> Network:
+    """The network called `name`.
+
+    Raises:
+        KeyError: there is none; the text lists all.
+    """
+    if name not in BUILDERS:
+        raise KeyError(f"no network is called {name!r}; there are {', '.join(NAMES)}")
+    return BUILDERS[name].build()
