@@ -11,6 +11,7 @@ from benchmarks.certificates.detections import Detections, missed, selected
 from benchmarks.networks.entry import Array
 
 BOX = 4
+THRESHOLD = 0.25
 
 
 def detections_lost(before: Sequence[list[Array]], after: Sequence[list[Array]], claim: Mapping[str, Any]) -> float:
@@ -31,9 +32,10 @@ def _read(row: list[Array], claim: Mapping[str, Any]) -> Detections:
     else:
         boxes = whole if whole.shape[-1] == BOX else whole.T
         scores = values[scores_name]
-        scores = scores if len(scores) == len(boxes) else scores.T
-        scores = scores.reshape(len(boxes), -1)
+        scores = scores[:, None] if scores.ndim == 1 else scores if len(scores) == len(boxes) else scores.T
     if options.get("background") == "first":
         scores = scores[:, 1:]
     scores = np.nan_to_num(scores)
-    return selected(boxes, scores.max(-1), scores.argmax(-1), options.get("score_threshold", 0.25))
+    classes_name = options.get("classes")
+    classes = values[classes_name] if classes_name else scores.argmax(-1)
+    return selected(boxes, scores.max(-1), classes, options.get("score_threshold", THRESHOLD))

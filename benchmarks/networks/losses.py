@@ -45,6 +45,26 @@ def accuracy_lost(before: Values, after: Values, truth: Values | None, options: 
     return lost / len(before)
 
 
+def iou_lost(before: Values, after: Values, truth: Values | None, options: Mapping[str, Any]) -> float:
+    """Intersection over union of labels that is lost, in the mean over the classes that occur."""
+    if truth is None:
+        raise ValueError("miou needs labels")
+    axis = options.get("axis", 1) - 1
+    wanted = np.concatenate([np.ravel(labels) for labels in truth])
+    first, second = (
+        np.concatenate([np.ravel(_chosen(scores, axis)) for scores in values]) for values in (before, after)
+    )
+    return _mean_iou(first, wanted) - _mean_iou(second, wanted)
+
+
+def _mean_iou(classes: Array, labels: Array) -> float:
+    classes, labels = classes[labels >= 0], labels[labels >= 0]
+    kinds = np.union1d(classes, labels)
+    return float(
+        np.mean([((classes == k) & (labels == k)).sum() / ((classes == k) | (labels == k)).sum() for k in kinds])
+    )
+
+
 def _chosen(scores: Array, axis: int) -> Array:
     bad = np.isnan(scores).any(axis=axis)
     return np.where(bad, -1, np.nan_to_num(scores, nan=-np.inf).argmax(axis=axis))
@@ -136,6 +156,7 @@ LOSSES: dict[str, Loss] = {
     "top1": accuracy_lost,
     "accuracy": accuracy_lost,
     "next_token": accuracy_lost,
+    "miou": iou_lost,
     "kl": divergence,
     "explained": unexplained,
     "r2": r2_lost,

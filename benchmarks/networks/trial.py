@@ -141,6 +141,8 @@ def _examined(report: Report, file: Network, result: pipeline.JobResult) -> Repo
         untold_bytes=untold_bytes(result.model, result.plan),
     )
     before = outputs_of(file, file.model, file.fresh)
+    if wrong := wrong_steps(file, file.model):
+        raise ValueError(f"the uploaded network does not decode itself: {wrong}; mend its builder")
     try:
         # the delivered file is one file, whatever was beside the upload
         delivered = replace(file, beside={})

@@ -15,10 +15,9 @@ WORDS, WIDTH, HEADS, DEPTH = 50, 24, 3, 8
 PAST, NEW = 6, 4
 
 
-def attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of new tokens [N, heads, new, depth] to all that came before."""
-    new, all_ = q.shape[2], k.shape[2]
-    later = torch.arange(all_)[None] > torch.arange(new)[:, None] + (all_ - new)
+def attended(q: Tensor, k: Tensor, v: Tensor, places: Tensor) -> Tensor:
+    """Attention of new tokens [N, heads, new, depth] at these places to all that came before."""
+    later = torch.arange(k.shape[2])[None] > places[:, None]
     scores = q @ k.transpose(2, 3) / DEPTH**0.5
     scores = scores + torch.where(later, torch.finfo(torch.float32).min, 0.0)
     return (softmax(scores, -1) @ v).transpose(1, 2).flatten(2)
@@ -41,7 +40,7 @@ class Gpt(nn.Module):
         parts = self.qkv(self.norms[0](x)).split(WIDTH, -1)
         q, k, v = (part.unflatten(-1, (HEADS, DEPTH)).transpose(1, 2) for part in parts)
         k, v = torch.cat([past_key, k], 2), torch.cat([past_value, v], 2)
-        x = x + self.out(attended(q, k, v))
+        x = x + self.out(attended(q, k, v, places))
         x = x + self.down(gelu(self.up(self.norms[1](x)), approximate="tanh"))
         return self.head(self.norms[2](x)), k, v
 
@@ -82,7 +81,7 @@ class Llama(nn.Module):
         q = rotated(self.q(y).unflatten(-1, (HEADS, DEPTH)).transpose(1, 2), places)
         k = torch.cat([past_key, rotated(self.k(y)[:, None], places)], 2)
         v = torch.cat([past_value, self.v(y)[:, None]], 2)
-        x = x + self.o(attended(q, k, v))
+        x = x + self.o(attended(q, k, v, places))
         y = self.norms[1](x)
         x = x + self.down(silu(self.gate(y)) * self.up(y))
         return self.norms[2](x) @ self.words.weight.T, k, v
