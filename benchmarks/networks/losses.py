@@ -95,6 +95,9 @@ def unexplained(before: Values, after: Values, truth: Values | None, options: Ma
     Where the lengths of samples differ, the mean output is one number for each channel.
     """
     axis = options.get("axis")
+    shapes = [np.shape(x) for x in before]
+    if shapes != [np.shape(y) for y in after] or (axis and len({shape[axis - 1] for shape in shapes if shape}) > 1):
+        before, after = _padded(before, after)
     x, y = (_rows(values, axis) for values in (before, after))
     if not np.array_equal(np.isfinite(x), np.isfinite(y)):
         return float("inf")
@@ -103,6 +106,19 @@ def unexplained(before: Values, after: Values, truth: Values | None, options: Ma
     if len(lost) <= MOST_CHANNELS:
         return float(np.max(lost / scale))
     return float(max(part.mean() for part in np.array_split(lost / scale, MOST_CHANNELS)))
+
+
+def _padded(before: Values, after: Values) -> tuple[Values, Values]:
+    """Values whose number of rows follows from themselves, such as boxes that were found: filled up with NaN."""
+    shapes = [np.shape(value) for value in (*before, *after)]
+    whole = tuple(max(sizes) for sizes in zip(*shapes, strict=True))
+
+    def full(value: Array) -> Array:
+        padded = np.full(whole, np.nan)
+        padded[tuple(slice(size) for size in np.shape(value))] = value
+        return padded
+
+    return [full(x) for x in before], [full(y) for y in after]
 
 
 def _scale(x: Array) -> Array:

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from benchmarks.networks.judge import judge
-from benchmarks.networks.losses import accuracy_lost, agreement, different, divergence, flips, r2_lost, unexplained
+from benchmarks.networks.losses import (
+    accuracy_lost,
+    agreement,
+    different,
+    divergence,
+    flips,
+    iou_lost,
+    r2_lost,
+    unexplained,
+)
 
 RNG = np.random.default_rng(0)
 SCORES = RNG.normal(size=(400, 5))
@@ -86,6 +95,20 @@ def test_the_worst_channel_counts_and_constants_are_measured_by_their_square():
     y = x + np.array([1.0, 0.0])
     assert unexplained(values(x), values(y), None, {"axis": 1}) == pytest.approx(8 / 42)
     assert unexplained(values(x), values(np.where(x == 3, np.nan, x)), None, {"axis": 1}) == np.inf
+
+
+def test_rows_that_only_one_network_has_explain_nothing():
+    x = values([[1.0], [2.0], [3.0]])
+    assert unexplained(x, x, None, {"axis": 1}) == 0
+    assert unexplained(x, [x[0], x[1], np.zeros(0)], None, {"axis": 1}) == np.inf
+    ragged = [x[0], np.array([2.0, 5.0]), np.zeros(0)]
+    assert unexplained(ragged, ragged, None, {}) == unexplained(ragged, ragged, None, {"axis": 1}) == 0
+
+
+def test_union_and_intersection_of_classes():
+    labels = [np.array([0, 1, 1, -1])]
+    right, wrong = [np.eye(2)[:, [0, 1, 1, 0]]], [np.eye(2)[:, [0, 0, 1, 0]]]
+    assert iou_lost(right, wrong, labels, {"axis": 1}) == 0.5
 
 
 def test_targets_say_what_is_right():
