@@ -59,6 +59,8 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "model_unsupported_operators": ErrorClass(422, "The model uses unsupported operators"),
     "model_weights_not_finite": ErrorClass(422, "The model has weights that are not finite"),
     "model_shapes_not_fixed": ErrorClass(422, "The model has shapes that are not fixed"),
+    "model_batch_axis_unknown": ErrorClass(422, "It is not known which axis of an input holds the samples"),
+    "model_samples_mixed": ErrorClass(422, "Samples that share a call change each other's outputs"),
     "model_nothing_to_quantize": ErrorClass(422, "The model has no weight that can be quantized"),
     "model_not_reproduced": ErrorClass(422, "The model cannot be converted without changing its outputs"),
     "opset_not_reachable": ErrorClass(422, "The model cannot be converted to the requested opset"),

@@ -1,6 +1,7 @@
 """The user's samples: read safely, matched with the graph's inputs, checked, and split once.
 
-Arrays lie in an .npz by graph input name, sample axis first, with what is right beside them: `labels` (classes),
+Arrays lie in an .npz by graph input name, sample axis first and behind it all axes of the input (each sample is a call)
+or all but that of its batch, with what is right beside them: `labels` (classes),
 `targets` (values) and `boxes`, each also for one output alone (`labels.NAME`).
 """
 
@@ -24,6 +25,7 @@ from evaluation.errors import (
     DatasetWrongNames,
 )
 from evaluation.metrics.truth import BOXES, LABELS, TARGETS, Truth
+from network.batching import axes_for_samples
 from network.errors import ShapesNotFixed
 from network.graph import TensorSpec
 
@@ -153,7 +155,8 @@ def synthesize(inputs: Sequence[TensorSpec], samples: int, seed: int) -> Dataset
     """Samples made from the graph's shapes: standard normal floats; 0 or 1 for integers, which every vocabulary has.
 
     Args:
-        inputs: the graph's inputs; the first axis is the sample axis whatever the graph says of it.
+        inputs: the graph's inputs; the first axis is the sample axis whatever the graph says of it. A scalar is 1 in
+            all samples: it belongs to the whole call.
         samples: how many, at least 1.
         seed: the same seed gives the same samples.
 
@@ -166,14 +169,16 @@ def synthesize(inputs: Sequence[TensorSpec], samples: int, seed: int) -> Dataset
     generator = np.random.default_rng(seed)
     arrays: dict[str, NDArray[np.generic]] = {}
     for spec in inputs:
-        if not spec.shape or any(length is None for length in spec.shape[1:]):
+        if any(length is None for length in spec.shape[1:]):
             raise ShapesNotFixed(
                 f"input {spec.name!r} has the shape {_shape(spec.shape)}; without data every axis but the first must "
                 "be known: send a dataset, or export the network with fixed shapes"
             )
         shape = (samples, *(length for length in spec.shape[1:] if length is not None))
         dtype = np.dtype(spec.dtype)
-        if dtype.kind == "f":
+        if not spec.shape:
+            arrays[spec.name] = np.ones(shape, dtype)
+        elif dtype.kind == "f":
             arrays[spec.name] = generator.standard_normal(shape, dtype=np.float32).astype(dtype)
         elif dtype.kind == "b":
             arrays[spec.name] = generator.integers(0, 2, shape).astype(dtype)
@@ -210,14 +215,19 @@ def _wrong_names(given: Sequence[str], wanted: Sequence[str]) -> DatasetWrongNam
 
 
 def _check_shape(header: ArrayHeader, spec: TensorSpec) -> None:
-    """The sample axis is free, whatever the graph says of it; every other known axis must agree."""
-    fits = len(header.shape) == len(spec.shape) > 0 and all(
-        expected in (None, got) and got > 0 for got, expected in zip(header.shape[1:], spec.shape[1:], strict=True)
-    )
-    if not fits:
+    """Behind the sample axis come all axes of the input, or all but one that may hold the samples: the lengths that are
+    known must agree."""
+    sample = header.shape[1:]
+    axes = axes_for_samples(spec.shape) if len(header.shape) == len(spec.shape) else [None]
+    whole = [[length for place, length in enumerate(spec.shape) if place != axis] for axis in axes]
+    if not header.shape or not any(
+        len(lengths) == len(sample) and all(want in (None, got) for want, got in zip(lengths, sample, strict=True))
+        for lengths in whole
+    ):
+        expected = _shape((None, *spec.shape[1:])) if spec.shape else "[any]: a number for each sample"
         raise DatasetShapeMismatch(
-            f"array {header.name!r} has the shape {_shape(header.shape)}, input {spec.name!r} takes "
-            f"{_shape((None, *spec.shape[1:]))}, the sample axis first: bring the array into this shape"
+            f"array {header.name!r} has the shape {_shape(header.shape)}, input {spec.name!r} takes {expected}, the "
+            "sample axis first: bring the array into this shape"
         )
 
 

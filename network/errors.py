@@ -61,6 +61,18 @@ class ShapesNotFixed(NetworkError):
     code = "model_shapes_not_fixed"
 
 
+class BatchAxisUnknown(NetworkError):
+    """No axis of an input is left for the samples, or the axis that was stated is none."""
+
+    code = "model_batch_axis_unknown"
+
+
+class SamplesMixed(NetworkError):
+    """Samples that share a call change each other's outputs."""
+
+    code = "model_samples_mixed"
+
+
 class NothingToQuantize(NetworkError):
     code = "model_nothing_to_quantize"
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 import onnx
 
+from network.batching import Batching
 from network.errors import ModelInvalid, NotReproduced
 from network.folding import Folding
 from network.graph import Network
 from network.interface import free_axes
 from network.lengths import at_other_lengths
 from network.normalise import normalise
-from network.onnx_graph import label, opset_of, own_inputs, shape_of
+from network.onnx_graph import label, opset_of, own_inputs
 from network.opset import OLDEST_OPSET, TARGET_OPSET
 from network.proof import Arrays, Feed, Reference, feeds, first_change
 
@@ -46,6 +47,7 @@ def faithful(
     samples: Arrays,
     input_shapes: Mapping[str, tuple[int, ...]],
     threads: int = 1,
+    batching: Batching | None = None,
 ) -> Network:
     """The normalised network, proved to have the outputs of the uploaded file.
 
@@ -55,6 +57,7 @@ def faithful(
         samples: an array for each graph input, `[samples, ...]`.
         input_shapes: of one sample, by graph input.
         threads: of ONNX Runtime.
+        batching: how samples become calls; None: along the first axis of every input.
 
     Raises:
         NotReproduced: the outputs change however little is rewritten.
@@ -62,15 +65,16 @@ def faithful(
         ShapesNotFixed, NothingToQuantize: see `network.normalise.normalise`.
     """
     inputs = own_inputs(model.graph)
-    given = feeds(samples, {value.name: (shape_of(value) or (None,))[0] or None for value in inputs})
-    given += at_other_lengths(given[0], free_axes(inputs))
+    batching = batching or Batching.first_axis(inputs)
+    given = feeds(samples, batching)
+    given += at_other_lengths(given[0], free_axes(inputs, batching))
     reference: Reference | None = None
     reasons: list[str] = []
     network: Network | None = None
     refused: ModelInvalid | None = None
     for opset, folding in _ladder(opset_of(model)):
         try:
-            network = normalise(model, input_shapes, opset, converted=opset, folding=folding)
+            network = normalise(model, input_shapes, opset, converted=opset, folding=folding, batching=batching)
         except ModelInvalid as error:
             reasons.append(str(error))
             refused = refused or error

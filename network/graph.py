@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from network.batching import Batching
 from network.onnx_graph import names_read, opset_of
 from network.shapes import SampleShapes, float_shapes, inferred_values
 
@@ -80,6 +81,7 @@ class Network:
     """A normalised ONNX network. Never changed in place: `proto` is read-only by convention.
 
     `sample_shapes` are those of the data by graph input, without the batch axis; empty where `proto` fixes them all.
+    `batching` says how samples become calls.
     """
 
     proto: onnx.ModelProto
@@ -87,6 +89,7 @@ class Network:
     outputs: tuple[TensorSpec, ...]
     sites: tuple[Site, ...]
     sample_shapes: SampleShapes = field(default_factory=dict)
+    batching: Batching = field(default_factory=Batching)
 
     @cached_property
     def initializers(self) -> dict[str, onnx.TensorProto]:
@@ -131,13 +134,13 @@ class Network:
 
     @property
     def static_batch(self) -> int | None:
-        """The number of samples that any input fixes, None where all leave it free."""
-        return next((spec.shape[0] for spec in self.inputs if spec.shape and spec.shape[0] is not None), None)
+        """The number of samples of every call, None where it is free."""
+        return self.batching.size
 
     @cached_property
     def float_shapes(self) -> tuple[dict[str, tuple[int, ...]], set[str]]:
         """The known shapes of float32 values for one sample, and the names of all of them."""
-        return float_shapes(self.proto, inferred_values(self.proto, 1, self.sample_shapes))
+        return float_shapes(self.proto, inferred_values(self.proto, 1, self.sample_shapes, self.batching))
 
     @property
     def opset(self) -> int:

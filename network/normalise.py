@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -25,6 +26,7 @@ import onnx_ir.passes.common as common_passes
 from onnx import helper
 from onnxscript import version_converter
 
+from network.batching import Batching
 from network.errors import ModelInvalid, NothingToQuantize
 from network.folding import Folding, fold
 from network.graph import Network, TensorSpec
@@ -36,8 +38,8 @@ from network.shapes import SampleShapes, float_shapes, inferred_values, known_sh
 from network.sites import find_sites
 from network.upgrade import upgrade
 
-SAMPLE_SHAPES_KEY = "bitbudget.sample_shapes"
-"""Of the metadata entry in the bytes of `dump`; no `Network.proto` has it, nor then a delivered file."""
+SAMPLE_SHAPES_KEY, BATCHING_KEY = "bitbudget.sample_shapes", "bitbudget.batching"
+"""Of the metadata entries in the bytes of `dump`; no `Network.proto` has them, nor then a delivered file."""
 
 
 def normalise(
@@ -47,6 +49,7 @@ def normalise(
     *,
     converted: int = TARGET_OPSET,
     folding: Folding = Folding.RULES,
+    batching: Batching | None = None,
 ) -> Network:
     """The normalised network of an admitted `model`.
 
@@ -57,6 +60,7 @@ def normalise(
         opset: of the network, from 18 on.
         converted: the opset that the file is converted to, from its own on, before it is lowered to `opset`.
         folding: how much is rewritten.
+        batching: how samples become calls; None: along the first axis of every input.
 
     Raises:
         ShapesNotFixed: an input has a dynamic axis besides the batch axis, and `input_shapes` has no length for it.
@@ -67,8 +71,10 @@ def normalise(
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
     _move_initializers_out_of_inputs(proto.graph)
-    _pop_metadata(proto, SAMPLE_SHAPES_KEY)
-    interface = Interface.of(proto.graph, input_shapes or {})
+    for key in (SAMPLE_SHAPES_KEY, BATCHING_KEY):
+        _pop_metadata(proto, key)
+    batching = batching or Batching.first_axis(proto.graph.input)
+    interface = Interface.of(proto.graph, input_shapes or {}, batching)
     interface.open(proto.graph)
     # What the exporter inferred is a claim, and names axes as the file does.
     del proto.graph.value_info[:]
@@ -87,7 +93,7 @@ def normalise(
     interface.restore(normalised.graph)
     if opset < converted:
         lower(normalised, opset)
-    network = from_proto(normalised, (input_shapes or {}) if interface.free else {})
+    network = from_proto(normalised, (input_shapes or {}) if interface.free else {}, batching)
     if not network.sites:
         raise NothingToQuantize(
             "no weight can be quantized: expected at least one Conv, ConvTranspose, Gemm, MatMul, Gather, LSTM, GRU or "
@@ -103,39 +109,51 @@ def load(data: bytes, opset: int = TARGET_OPSET) -> Network:
         OpsetNotReachable: it has nodes that `opset` does not have.
     """
     proto = onnx.ModelProto.FromString(data)
-    stored = _pop_metadata(proto, SAMPLE_SHAPES_KEY)
-    sample_shapes = {name: tuple(shape) for name, shape in json.loads(stored or "{}").items()}
+    shapes, batching = (_pop_metadata(proto, key) for key in (SAMPLE_SHAPES_KEY, BATCHING_KEY))
+    sample_shapes = {name: tuple(shape) for name, shape in json.loads(shapes or "{}").items()}
     if opset < opset_of(proto):
         lower(proto, opset)
-    return from_proto(proto, sample_shapes)
+    return from_proto(proto, sample_shapes, Batching.of_document(json.loads(batching)) if batching else None)
 
 
 def dump(network: Network) -> bytes:
     """The network as ONNX bytes; the same network gives the same bytes."""
     data = bytes(network.proto.SerializeToString(deterministic=True))
-    if not network.sample_shapes:
+    documents: dict[str, Any] = {}
+    if network.sample_shapes:
+        documents[SAMPLE_SHAPES_KEY] = {name: list(shape) for name, shape in network.sample_shapes.items()}
+    if network.batching != Batching.first_axis(network.proto.graph.input):
+        documents[BATCHING_KEY] = network.batching.document()
+    if not documents:
         return data
-    lengths = {name: list(shape) for name, shape in network.sample_shapes.items()}
-    entry = onnx.StringStringEntryProto(key=SAMPLE_SHAPES_KEY, value=json.dumps(lengths, sort_keys=True))
+    entries = [
+        onnx.StringStringEntryProto(key=key, value=json.dumps(document, sort_keys=True))
+        for key, document in documents.items()
+    ]
     # messages of protobuf that follow each other are one; so the weights are not copied
-    return data + bytes(onnx.ModelProto(metadata_props=[entry]).SerializeToString(deterministic=True))
+    return data + bytes(onnx.ModelProto(metadata_props=entries).SerializeToString(deterministic=True))
 
 
-def from_proto(proto: onnx.ModelProto, sample_shapes: SampleShapes = MappingProxyType({})) -> Network:
+def from_proto(
+    proto: onnx.ModelProto, sample_shapes: SampleShapes = MappingProxyType({}), batching: Batching | None = None
+) -> Network:
     """The network that a normalised `proto` holds, with its sites found.
 
     Args:
         proto: kept, not copied.
         sample_shapes: by graph input the shape of one sample, without the batch axis; none where `proto` fixes them.
+        batching: how samples become calls; None: along the first axis of every input.
     """
-    values = inferred_values(proto, 1, sample_shapes)
+    batching = batching or Batching.first_axis(proto.graph.input)
+    values = inferred_values(proto, 1, sample_shapes, batching)
     shapes = known_shapes(values)
     return Network(
         proto=proto,
-        inputs=tuple(_tensor_spec(value, shapes) for value in proto.graph.input),
-        outputs=tuple(_tensor_spec(value, shapes) for value in proto.graph.output),
+        inputs=tuple(_tensor_spec(value, batching.input_axis(value.name), shapes) for value in proto.graph.input),
+        outputs=tuple(_tensor_spec(value, batching.output_axis(value.name), shapes) for value in proto.graph.output),
         sites=find_sites(proto, float_shapes(proto, values)[0]),
         sample_shapes=sample_shapes,
+        batching=batching,
     )
 
 
@@ -187,13 +205,18 @@ def _name_nodes(graph: ir.Model) -> None:
         node.name = name
 
 
-def _tensor_spec(value: onnx.ValueInfoProto, sample_shapes: Mapping[str, tuple[int, ...]]) -> TensorSpec:
-    """`sample_shapes`: by value, with a batch axis of 1."""
+def _tensor_spec(
+    value: onnx.ValueInfoProto, batch: int | None, sample_shapes: Mapping[str, tuple[int, ...]]
+) -> TensorSpec:
+    """`sample_shapes`: by value, with 1 as length of the axis `batch`."""
     dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
     known = sample_shapes.get(value.name, ())
     shape = shape_of(value)
     if shape is None:
         shape = (None,) * len(known)
     if len(known) == len(shape):
-        shape = (*shape[:1], *(k if length is None else length for length, k in zip(shape[1:], known[1:], strict=True)))
+        shape = tuple(
+            k if length is None and axis != batch else length
+            for axis, (length, k) in enumerate(zip(shape, known, strict=True))
+        )
     return TensorSpec(value.name, dtype, shape)

@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
+from network.batching import Arrays, Batching
 from network.errors import ModelInvalid, ModelTooLarge
 
 Item = TypeVar("Item")
@@ -57,6 +59,15 @@ class SideBySide:
         runs = min(self.runs, stop - start)
         edges = [start + (stop - start) * place // runs for place in range(runs + 1)]
         return [slice(first, last) for first, last in pairwise(edges)]
+
+    def calls(self, batching: Batching, samples: Arrays, batch: int) -> list[list[dict[str, NDArray[Any]]]]:
+        """The inputs of calls by graph input name, for at most `batch` samples in turn: those that run at once."""
+        turns = []
+        for part in batching.batches(samples, batch):
+            count = len(next(iter(part.values())))
+            slices = self.parts(0, count)
+            turns.append([batching.call({name: array[own] for name, array in part.items()}) for own in slices])
+        return turns
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """`work` of every item, in order, `runs` of them at once."""

@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 from onnxscript import optimizer
 
+from network.batching import Batching
 from network.onnx_graph import initializer_names, is_standard, own_inputs, shape_of, shape_skeleton
 
 # Elements; what has more is no shape.
@@ -22,15 +23,17 @@ SampleShapes = Mapping[str, Sequence[int]]
 """By graph input the shape of one sample, without the batch axis; empty where the graph itself fixes all lengths."""
 
 
-def inferred_values(proto: onnx.ModelProto, batch: int, sample_shapes: SampleShapes) -> onnx.GraphProto:
+def inferred_values(
+    proto: onnx.ModelProto, batch: int, sample_shapes: SampleShapes, batching: Batching
+) -> onnx.GraphProto:
     """The graph of a normalised network with the types and shapes of its values, and without large weights.
 
-    A free first axis of an input is `batch`, any other that of `sample_shapes`; what outputs declare does not count.
+    A free batch axis of an input is `batch`, any other that of `sample_shapes`; what outputs declare does not count.
     Nodes that only compute shapes may be missing.
     """
     skeleton = shape_skeleton(proto)
     for value in skeleton.graph.input[: len(own_inputs(proto.graph))]:
-        fix_axes(value, (batch, *sample_shapes.get(value.name, ())))
+        fix_axes(value, batching.input_axis(value.name), batch, sample_shapes.get(value.name))
     for node in skeleton.graph.node:
         # onnx infers nothing for it, nor then for what reads it; it keeps type and shape
         if node.op_type == "GroupNormalization" and is_standard(node):
@@ -50,10 +53,12 @@ def _made(model: onnx.ModelProto) -> set[str]:
     return {name for node in model.graph.node for name in node.output if name}
 
 
-def fix_axes(value: onnx.ValueInfoProto, lengths: Sequence[int]) -> None:
-    """Give the first free axes of a graph input their lengths."""
-    for dim, length in zip(value.type.tensor_type.shape.dim, lengths, strict=False):
-        if not dim.HasField("dim_value"):
+def fix_axes(value: onnx.ValueInfoProto, axis: int | None, batch: int, sample_shape: Sequence[int] | None) -> None:
+    """Give the free axes of a graph input their lengths, as far as they are known: `axis` is the batch axis."""
+    lengths = iter(sample_shape or ())
+    for place, dim in enumerate(value.type.tensor_type.shape.dim):
+        length = batch if place == axis else next(lengths, None)
+        if not dim.HasField("dim_value") and length is not None:
             dim.dim_value = length
 
 

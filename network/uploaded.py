@@ -18,6 +18,7 @@ from network.admission import (
     input_specs,
     node_name,
 )
+from network.batching import Batching
 from network.errors import CustomOperators, InterfaceDiffers, listing
 from network.graph import Network, TensorSpec
 from network.onnx_graph import STANDARD_DOMAINS, nodes, shape_of
@@ -39,9 +40,9 @@ def admit_to_run(data: bytes, limits: AdmissionLimits) -> ModelProto:
     return model
 
 
-def as_uploaded(model: ModelProto) -> Network:
+def as_uploaded(model: ModelProto, batching: Batching) -> Network:
     """The network of an admitted file, without any site that could be decided on."""
-    return Network(model, input_specs(model), output_specs(model), ())
+    return Network(model, input_specs(model), output_specs(model), (), batching=batching)
 
 
 def output_specs(model: ModelProto) -> tuple[TensorSpec, ...]:
@@ -53,11 +54,12 @@ def output_specs(model: ModelProto) -> tuple[TensorSpec, ...]:
     return tuple(specs)
 
 
-def check_takes(quantized: ModelProto, inputs: dict[str, tuple[str, tuple[int, ...]]]) -> None:
+def check_takes(quantized: ModelProto, inputs: dict[str, tuple[str, tuple[int, ...]]], batching: Batching) -> None:
     """Refuse a quantized file that cannot be fed what its float network is fed.
 
     Args:
         inputs: by name, the type and the shape of one sample, without its sample axis.
+        batching: which axis that is, in both.
 
     Raises:
         InterfaceDiffers: other names, types or shapes.
@@ -76,13 +78,12 @@ def check_takes(quantized: ModelProto, inputs: dict[str, tuple[str, tuple[int, .
                 f"the input {name!r} of the quantized file takes {spec.dtype}, that of the float model {dtype}; "
                 f"{remedy}"
             )
-        fits = len(spec.shape) == 1 + len(shape) and all(
-            fixed in (None, length) for fixed, length in zip(spec.shape[1:], shape, strict=True)
-        )
-        if not fits:
+        taken = batching.sample_shape(name, spec.shape)
+        if len(taken) != len(shape) or any(fixed not in (None, own) for fixed, own in zip(taken, shape, strict=True)):
             raise InterfaceDiffers(
-                f"the input {name!r} of the quantized file has the shape {_shape(spec.shape)}, the samples that the "
-                f"float model takes {_shape((None, *shape))}; {remedy}, or send samples that both take"
+                f"the input {name!r} of the quantized file has the shape {_shape(spec.shape)}, of which a sample is "
+                f"{_shape(taken)}, and the samples that the float model takes are {_shape(shape)}; {remedy}, or send "
+                "samples that both take"
             )
 
 

@@ -7,7 +7,9 @@ NonMaxSuppression) the loss looks at what it is picked from: small changes show 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import onnx
 
@@ -54,8 +56,14 @@ def damage_loss(network: Network, facts: Iterable[OutputFacts], config: DamageCo
     return Loss(tuple(terms)) if terms else None
 
 
-def with_values(network: Network, names: Iterable[str]) -> Network:
-    """The network with these values as further outputs, so that a loss can look at them."""
+def with_values(
+    network: Network, names: Iterable[str], axes: Mapping[str, int | None] = MappingProxyType({})
+) -> Network:
+    """The network with these values as further outputs, so that a loss can look at them.
+
+    Args:
+        axes: of the samples in these values, where that is not the first.
+    """
     there = {output.name for output in network.outputs}
     added = [name for name in names if name not in there]
     if not added:
@@ -65,7 +73,8 @@ def with_values(network: Network, names: Iterable[str]) -> Network:
     inferred = onnx.shape_inference.infer_shapes(proto)
     known = {value.name: value for value in inferred.graph.value_info}
     proto.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in added)
-    return from_proto(proto, network.sample_shapes)
+    batching = network.batching
+    return from_proto(proto, network.sample_shapes, dataclasses.replace(batching, outputs={**batching.outputs, **axes}))
 
 
 def _measurable(fact: OutputFacts) -> bool:

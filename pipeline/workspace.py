@@ -21,6 +21,7 @@ from evaluation.metrics.claim import Claim
 from evaluation.outputs import OutputFacts
 from evaluation.splits import Splits, split, undivided
 from network.admission import AdmissionLimits
+from network.batching import Batching
 from network.graph import Network, TensorSpec
 from network.memory import normalised_memory
 from network.normalise import load
@@ -120,22 +121,23 @@ class Workspace:
         """The network at this opset with its samples, split by the seed; or as it was uploaded, with all of them."""
 
         def read() -> Inputs:
-            network = as_uploaded(self._uploaded()) if config.as_uploaded else self.network(opset)
+            network = self._as_uploaded() if config.as_uploaded else self.network(opset)
             dataset = self.dataset(tuple(network.inputs), config.seed)
             divide = undivided if config.as_uploaded else split
             splits = divide(dataset.samples, config.seed, dataset.labels)
             return Inputs(network, dataset, splits, config, self._job.path_of("dataset") is None)
 
-        source = "model" if config.as_uploaded else "normalise"
-        return self._once(("inputs", config, opset), (source, "dataset"), read)
+        sources = ("model", "admit_pair") if config.as_uploaded else ("normalise",)
+        return self._once(("inputs", config, opset), (*sources, "dataset"), read)
 
-    def _uploaded(self) -> ModelProto:
-        """The uploaded file, which was admitted before."""
+    def _as_uploaded(self) -> Network:
+        """The network of the uploaded file, which was admitted before."""
         path = self._job.path_of("model")
         if path is None:
             raise LookupError("a job has a model")
         model: ModelProto = ModelProto.FromString(path.read_bytes())
-        return model
+        document, _ = unpack(self._job.read("admit_pair"))
+        return as_uploaded(model, Batching.of_document(document["batching"]))
 
     def analysed(self, config: Analysed, opset: int = TARGET_OPSET) -> tuple[Inputs, Loss]:
         """The network with its samples, and the loss whose rise is the damage; where that looks at values which are no
@@ -150,7 +152,7 @@ class Workspace:
             loss = damage_loss(inputs.network, reference.values, config.damage)
             if loss is None:
                 raise MetricNotApplicable(NOTHING_MEASURABLE)
-            return replace(inputs, network=with_values(inputs.network, loss.outputs)), loss
+            return replace(inputs, network=with_values(inputs.network, loss.outputs, reference.axes)), loss
 
         return self._once(("analysed", config.samples, config.damage, opset), ("normalise", "dataset"), read)
 
@@ -186,7 +188,7 @@ class Workspace:
             document, arrays = unpack(self._job.read("reference"))
             outputs = {name.removeprefix("output/"): array for name, array in arrays.items()}
             facts, values = (tuple(map(OutputFacts.of_document, document[key])) for key in ("facts", "values"))
-            return Reference(facts, values, outputs, document["samples"])
+            return Reference(facts, values, outputs, document["axes"], document["samples"])
 
         return self._once("reference", ("reference",), read)
 
@@ -244,11 +246,13 @@ def most_dataset_bytes(machine: Machine) -> int:
 class Reference:
     """What the stage `reference` found: facts about each output of the uploaded file, and its `outputs` on the first
     `samples` of the search samples, `[samples, ...]` by name. `values`: the same facts about the values that damage is
-    measured at, which are outputs or what these are picked from."""
+    measured at, which are outputs or what these are picked from; `axes`: of the samples in those that are no outputs,
+    where that is not the first."""
 
     facts: tuple[OutputFacts, ...]
     values: tuple[OutputFacts, ...]
     outputs: dict[str, NDArray[np.generic]]
+    axes: dict[str, int | None]
     samples: int
 
 
@@ -279,9 +283,17 @@ class Inputs:
 
     @property
     def backward_batch(self) -> int:
-        """Samples of one backward pass."""
+        """Samples of one backward pass; 1 where not any of them may share a call."""
+        return self._most_backward if self._all_share_calls else 1
+
+    @property
+    def _most_backward(self) -> int:
         fitting = self.config.run_bytes // (ACTIVATIONS_PER_PEAK * self._batch_bytes)
         return self.static_batch or _clamp(2 * fitting, MOST_IN_A_BACKWARD_PASS)
+
+    @cached_property
+    def _all_share_calls(self) -> bool:
+        return self.network.batching.shares_calls(self.dataset.inputs)
 
     @property
     def group(self) -> int:
@@ -319,15 +331,13 @@ class Inputs:
         return {name: array[indices[:whole]] for name, array in self.dataset.inputs.items()}
 
     def backward_batches(self, indices: NDArray[np.int64]) -> Iterator[Arrays]:
-        """The input arrays of these samples, as many at once as may go through a backward pass."""
-        arrays = self.take(indices)
-        for start in range(0, len(next(iter(arrays.values()))), self.backward_batch):
-            yield {name: array[start : start + self.backward_batch] for name, array in arrays.items()}
+        """The input arrays of these samples, as many at once as may share a call and go through a backward pass."""
+        yield from self.network.batching.batches(self.take(indices), self._most_backward)
 
     @cached_property
     def _batch_bytes(self) -> int:
         network = self.network
-        estimate = normalised_memory(network.proto, self.static_batch or 1, network.sample_shapes)
+        estimate = normalised_memory(network, self.static_batch or 1)
         return max(estimate.activation_bytes, 1)
 
 

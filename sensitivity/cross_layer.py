@@ -123,11 +123,8 @@ def cross_layer(
     done = 0
     for index, start in enumerate(starts):
         stop = min(start + group, samples)
-        batches = [
-            {name: array[part] for name, array in inputs.items()}
-            for first in range(start, stop, batch)
-            for part in cores.parts(first, min(first + batch, stop))
-        ]
+        part = {name: array[start:stop] for name, array in inputs.items()}
+        batches = [call for turn in cores.calls(network.batching, part, batch) for call in turn]
         passes = _Passes(segments, batches, loss, sketch, (seed, index), cores)
         for target in targets:
 

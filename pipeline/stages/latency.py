@@ -73,7 +73,7 @@ class _Measuring:
 
     def table(self, allowed: Allowed) -> dict[str, Any]:
         """Every site in the formats that it may get."""
-        [whole] = self._timing.known([Timed(dump(self._network), self._sample)])
+        [whole] = self._timing.known([Timed(dump(self._network), self._network.batching.call(self._sample))])
         sites: dict[str, dict[str, Any]] = {}
         in_float = 0.0
         values = self._values()

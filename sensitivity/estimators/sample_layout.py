@@ -39,7 +39,7 @@ class SampleLayout:
 
 def batch_is_free(network: TorchNetwork) -> bool:
     """Whether any number of samples can go through the network at once."""
-    return all(spec.shape[:1] == (None,) for spec in network.network.inputs)
+    return network.network.batching.size is None
 
 
 def sample_layouts(

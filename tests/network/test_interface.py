@@ -139,7 +139,7 @@ def test_what_the_analysis_knows_of_computed_shapes_is_what_fixed_axes_would_say
     assert of_free.outputs == of_fixed.outputs
     assert find_activations(of_free) == find_activations(of_fixed)
     assert of_free.float_shapes[0] == of_fixed.float_shapes[0]
-    of_both = [normalised_memory(network.proto, 3, network.sample_shapes) for network in (of_free, of_fixed)]
+    of_both = [normalised_memory(network, 3) for network in (of_free, of_fixed)]
     assert of_both[0].activation_bytes == pytest.approx(of_both[1].activation_bytes, rel=0.05)  # lengths are values too
     assert of_both[0].unknown == 0
 
@@ -161,7 +161,7 @@ def test_shapes_that_inference_does_not_follow_are_folded():
     )
     assert network.outputs[0].shape == (None, 3, 3)
     assert network.sites[0].macs == 3 * 8 * 3
-    assert normalised_memory(network.proto, 5, network.sample_shapes).unknown == 0
+    assert normalised_memory(network, 5).unknown == 0
 
 
 def test_lengths_of_samples_travel_beside_the_network_and_only_where_an_axis_is_free():
