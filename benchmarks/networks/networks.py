@@ -5,13 +5,16 @@ from __future__ import annotations
 from benchmarks.networks.entry import BUILDERS, Network
 from benchmarks.networks.zoo import (
     bodies,
+    composed,
     decoders,
     detection,
     interfaces,
     masks,
     old_files,
     places,
+    quantized,
     refused,
+    serving,
     speech,
     tabular,
     text,
@@ -32,6 +35,9 @@ FAMILIES = (
     types,
     bodies,
     places,
+    serving,
+    composed,
+    quantized,
     refused,
 )
 NAMES = tuple(BUILDERS)

@@ -50,7 +50,10 @@ GOOD = frozenset({Word.KEPT, Word.NOT_MET, Word.REFUSED})
 
 @dataclass(frozen=True)
 class Report:
-    """What was found of one network; texts are empty where all is well."""
+    """What was found of one network; texts are empty where all is well.
+
+    `float_share` is the share of the float constants' bytes that stays as it was, as the plan tells it.
+    """
 
     name: str
     kind: str
@@ -61,6 +64,7 @@ class Report:
     interface: tuple[str, ...] = ()
     untold_bytes: int = 0
     operations: tuple[str, ...] = ()
+    float_share: float = 0.0
     float_bytes: int = 0
     bytes: int = 0
     seconds: float = 0.0
@@ -74,6 +78,7 @@ class Report:
         losses = ", ".join(f"{name} {loss:.3g}" for name, loss in self.losses.items())
         size = f"{self.float_bytes:,} to {self.bytes:,} bytes" if self.bytes else f"{self.float_bytes:,} bytes"
         text = f"{'    ' if self.well else 'BAD '}{self.name} ({self.kind}): {self.word}, {size}, {self.seconds:.0f} s"
+        text += f", {self.float_share:.0%} float" if self.bytes else ""
         text += f"; {losses}" if losses else ""
         wrong = [*self.reasons, *(f"interface: {t}" for t in self.interface), *self.operations]
         wrong += [f"{self.untold_bytes:,} float bytes are not told"] if self.untold_bytes else []
@@ -139,6 +144,7 @@ def _examined(report: Report, file: Network, result: pipeline.JobResult) -> Repo
         report,
         interface=tuple(differences(file.model, result.model)),
         untold_bytes=untold_bytes(result.model, result.plan),
+        float_share=result.plan["stays_float"]["share"],
     )
     before = outputs_of(file, file.model, file.fresh)
     if wrong := wrong_steps(file, file.model):

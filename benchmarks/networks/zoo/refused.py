@@ -21,7 +21,7 @@ def batch_mixed() -> Network:
         r = Relu(d)
         y = MatMul(r, w2)
     }"""
-    refusal = Refusal(("model_batch_mixed", "model_shapes_not_fixed", "model_unsupported_operators"), "batch|samples")
+    refusal = Refusal(("model_samples_mixed",), "samples")
     return made(written(text, weights(1, w1=(16, 32), w2=(32, 5))), X, refusal=refusal)
 
 

@@ -89,25 +89,6 @@ def float16_storage() -> Network:
     return made(written(text, constants), normal(x=(24,)))
 
 
-@network("one layer already quantized (QDQ)")
-def partly_quantized() -> Network:
-    text = """(float[n, 24] x) => (float[n, 8] y) {
-        q = QuantizeLinear(x, sx, zx)
-        d = DequantizeLinear(q, sx, zx)
-        w = DequantizeLinear<axis = 1>(codes, sw)
-        a = MatMul(d, w)
-        ar = Relu(a)
-        y = MatMul(ar, w2)
-    }"""
-    constants = weights(5, w2=(40, 8))
-    rng = np.random.default_rng(6)
-    constants |= {
-        "codes": rng.integers(-127, 128, (24, 40)).astype(np.int8), "sw": rng.uniform(0.002, 0.005, 40).astype("f"),
-        "sx": np.float32(0.03), "zx": np.int8(0),
-    }  # fmt: skip
-    return made(written(text, constants), normal(x=(24,)))
-
-
 @network("sparse weights")
 def sparse() -> Network:
     text = """(float[n, 24] x) => (float[n, 8] y) {

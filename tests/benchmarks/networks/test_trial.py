@@ -20,7 +20,7 @@ from benchmarks.networks.written import weights, written
 TEXT = "(float[n, 12] x) => (float[n, 4] y) { a = MatMul(x, W) r = Relu(a) y = MatMul(r, V) }"
 SHORT = ("ir3_opset7", "byte_image", "best_three", "branches", "keyword_stft", "weights_as_inputs")
 """Jobs of a few seconds: an old file, bytes, codes, bodies, an exported network, replaceable weights."""
-BY_HAND = ("bodies", "interfaces", "masks", "old_files", "places", "types")
+BY_HAND = ("bodies", "interfaces", "masks", "old_files", "places", "quantized", "serving", "types")
 
 
 def small(refusal=None):
@@ -101,7 +101,12 @@ def test_how_a_job_ends_without_a_file(network, error, refusal, word):
 
 
 def delivered(model, claims, outcome="met"):
-    plan = {"stays_float": {"bytes": 0}, "audit": {"scales_bytes": 0}, "layers": [], "reason": "misses by 3"}
+    plan = {
+        "stays_float": {"bytes": 0, "share": 0.0},
+        "audit": {"scales_bytes": 0},
+        "layers": [],
+        "reason": "misses by 3",
+    }
     certificate = {"claims": claims, "blind_to": [], "samples": 72}
     result = SimpleNamespace(model=model, plan=plan, certificate=certificate, outcome=outcome)
     return lambda *_, **__: result
