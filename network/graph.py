@@ -40,6 +40,10 @@ class Layer:
 
     `weight` names the initializer, `channel_axis` its axis of output channels (of rows for an embedding),
     `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution.
+
+    `view` names what the node reads, where that is not the initializer itself but its axes in the order `order`
+    (a head that multiplies with the transposed embedding). A layer of an `inner` graph (a body of If, Loop or Scan)
+    has inputs that nobody sees from outside.
     """
 
     name: str
@@ -48,6 +52,14 @@ class Layer:
     channel_axis: int
     macs: int
     group: int = 1
+    view: str = ""
+    order: tuple[int, ...] = ()
+    inner: bool = False
+
+    @property
+    def read_as(self) -> str:
+        """The name by which the node reads its weight."""
+        return self.view or self.weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,11 @@ class Site:
     def macs(self) -> int:
         """Multiply-accumulates of one sample, over all uses."""
         return sum(layer.macs for layer in self.layers)
+
+    @property
+    def outer_layers(self) -> tuple[Layer, ...]:
+        """Those that lie in the main graph."""
+        return tuple(layer for layer in self.layers if not layer.inner)
 
     @property
     def aliases(self) -> frozenset[str]:
@@ -109,9 +126,9 @@ class Network:
         return np.asarray(numpy_helper.to_array(self.initializers[name]))
 
     def layers(self) -> Iterator[Layer]:
-        """All layers, in graph order of their sites."""
+        """All layers of the main graph, in graph order of their sites."""
         for site in self.sites:
-            yield from site.layers
+            yield from site.outer_layers
 
     @cached_property
     def nodes(self) -> dict[str, onnx.NodeProto]:

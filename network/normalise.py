@@ -197,7 +197,7 @@ def _convert_opset(graph: ir.Model, opset: int) -> None:
 
 def _name_nodes(graph: ir.Model) -> None:
     taken: set[str] = set()
-    for index, node in enumerate(graph.graph):
+    for index, node in enumerate(ir.traversal.RecursiveGraphIterator(graph.graph)):
         name = node.name or f"{node.op_type}_{index}"
         while name in taken:
             name = f"{name}_{index}"

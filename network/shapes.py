@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnxscript import optimizer
 
 from network.batching import Batching
-from network.onnx_graph import initializer_names, is_standard, own_inputs, shape_of, shape_skeleton
+from network.onnx_graph import graphs, initializer_names, is_standard, own_inputs, shape_of, shape_skeleton
 
 # Elements; what has more is no shape.
 _LARGEST_FOLDED = 1 << 16
@@ -65,7 +65,8 @@ def fix_axes(value: onnx.ValueInfoProto, axis: int | None, batch: int, sample_sh
 def known_shapes(values: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     """Of all values, also weights, those shapes that are wholly known."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for value in (*values.input, *values.value_info, *values.output):
+    described = (value for inner in graphs(values) for value in (*inner.input, *inner.value_info, *inner.output))
+    for value in described:
         shape = shape_of(value)
         known = tuple(length for length in shape or () if length is not None)
         if shape is not None and len(known) == len(shape):

@@ -7,12 +7,13 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import onnx
 
 from network.expansion import is_expanded
 from network.graph import Layer, Site
-from network.onnx_graph import attributes, is_standard
+from network.onnx_graph import attributes, is_standard, nodes, subgraphs
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 """Operators with two weights, inputs 1 and 2: one for the inputs of a step, one for the hidden states before it."""
@@ -26,7 +27,8 @@ def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
     """All sites of the normalised graph, in the order of their first use; `shapes` are those of float values for one
     sample, as far as they are known.
 
-    A weight that several nodes use is one site, and one without numbers is none. A site is called like its weight
+    A weight that several nodes use is one site, also where some read it transposed or from within a body of If, Loop or
+    Scan; one without numbers is none. A site is called like its weight
     without `.weight`; where the exporter made the weight's name up, like the module it says the node came from, else
     like the node. The two weights of a recurrent node are distinguished by `.W` (of the inputs) and `.R` (of the hidden
     states) behind that.
@@ -34,18 +36,70 @@ def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
     graph = proto.graph
     floats = (tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
     weights = {tensor.name: tuple(tensor.dims) for tensor in floats if 0 not in tensor.dims}
+    views = _views(graph, weights)
+    read = weights | {name: view.shape for name, view in views.items()}
     uses: dict[str, list[tuple[onnx.NodeProto, Layer]]] = {}
-    for node in graph.node:
-        for layer in _layers(node, weights, shapes):
-            uses.setdefault(layer.weight, []).append((node, layer))
+    for node, inner in _nodes(graph):
+        for layer in _layers(node, read, shapes):
+            own = replace(layer, inner=inner)
+            if own.weight in views:
+                own = views[own.weight].seen_by(own)
+            uses.setdefault(own.weight, []).append((node, own))
     sites: list[Site] = []
     taken: set[str] = set()
-    for weight, nodes in uses.items():
-        layers = tuple(layer for _, layer in nodes)
-        name = next(name for name in _site_names(weight, nodes[0][0]) if name not in taken)
+    for weight, readers in uses.items():
+        layers = tuple(layer for _, layer in readers)
+        name = next(name for name in _site_names(weight, readers[0][0]) if name not in taken)
         taken.add(name)
         sites.append(Site(name, weight, layers, weights[weight], layers[0].channel_axis))
     return tuple(sites)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, bool]]:
+    """Every node, each before those of its inner graphs, and whether it lies in an inner graph."""
+    for node in graph.node:
+        yield node, False
+        for inner in subgraphs(node):
+            yield from ((other, True) for other in nodes(inner))
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A value that is an initializer with its axes in another order."""
+
+    name: str
+    weight: str
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def seen_by(self, layer: Layer) -> Layer:
+        """A layer that reads the view, in terms of the initializer."""
+        return replace(
+            layer,
+            weight=self.weight,
+            channel_axis=self.order[layer.channel_axis],
+            view=self.name,
+            order=self.order,
+        )
+
+
+def _views(graph: onnx.GraphProto, weights: Mapping[str, tuple[int, ...]]) -> dict[str, _View]:
+    """The transposed and the passed on weights by name; folding left those of weights that others read, too."""
+    views: dict[str, _View] = {}
+    for node in nodes(graph):
+        source = node.input[0] if node.input else ""
+        if node.op_type not in ("Transpose", "Identity") or not is_standard(node):
+            continue
+        if source not in weights and source not in views:
+            continue
+        base = views.get(source) or _View(source, source, tuple(range(len(weights[source]))), weights[source])
+        rank = len(base.shape)
+        moved = tuple(range(rank))
+        if node.op_type == "Transpose":
+            moved = tuple(attributes(node).get("perm") or reversed(moved))
+        order, shape = tuple(base.order[axis] for axis in moved), tuple(base.shape[axis] for axis in moved)
+        views[node.output[0]] = _View(node.output[0], base.weight, order, shape)
+    return views
 
 
 def _site_names(weight: str, node: onnx.NodeProto) -> Iterator[str]:

@@ -101,7 +101,7 @@ class Coupling:
             for tensor in site.tensors
         }
         nodes = self._network.nodes
-        operands = {layer: read_by(nodes[layer.name], layer.weight)[0] for layer in self._network.layers()}
+        operands = {layer: read_by(nodes[layer.name], layer.read_as)[0] for layer in self._network.layers()}
         return {
             layer: site_of[name]
             for layer, name in operands.items()

@@ -143,8 +143,8 @@ class _Rounding:
         readers: dict[str, list[tuple[Layer, InputStatistics]]] = {}
         for site in sites:
             own = statistics.get(site.name)
-            for layer in site.layers:
-                for tensor in read_by(self._inputs.network.nodes[layer.name], layer.weight):
+            for layer in site.outer_layers:
+                for tensor in read_by(self._inputs.network.nodes[layer.name], layer.read_as):
                     if tensor in self._inputs.network.initializers:  # a constant state, mostly zeros
                         continue
                     reading = readers.setdefault(tensor, [])

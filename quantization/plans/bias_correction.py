@@ -34,7 +34,7 @@ from quantization.errors import QuantizationError
 from quantization.formats import Format
 from quantization.plans.lockstep import Floats, Lockstep
 from quantization.plans.order import Use
-from quantization.rounding.reduction import ConvReduction, NotReducible, Reduction, reduction
+from quantization.rounding.reduction import ConvReduction, NotReducible, Reduction, reduction_of
 from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
 Doubles = NDArray[np.float64]
@@ -100,7 +100,7 @@ class Biases:
                 if not given.get("beta", 1.0):
                     return None
                 factor = given.get("alpha", 1.0) / given.get("beta", 1.0)
-            case "MatMul" if node.input[1] == layer.weight:
+            case "MatMul" if node.input[1] == layer.read_as:
                 add = self._readers.get(node.output[0])
                 if add is None or add.op_type != "Add":
                     return None
@@ -116,7 +116,7 @@ class Biases:
         Args:
             quantized: the values that the weight has in the quantized network.
         """
-        view = reduction(self._network.nodes[use.layer.name], use.site.weight, use.site.shape)
+        view = reduction_of(self._network, use.layer, use.site.shape)
         if self.of(use.layer) is None or isinstance(view, NotReducible):
             return None
         weight = view.to_matrix(self._network.weight(use.site.weight)).astype(np.float64)

@@ -17,7 +17,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from network.graph import Layer, Network
 from network.onnx_graph import attributes as attributes_of
 from network.sites import RECURRENT
 from network.taps import output_name
@@ -288,6 +289,21 @@ def read_by(node: onnx.NodeProto, weight: str) -> tuple[str, ...]:
     if node.op_type in RECURRENT and weight == node.input[2]:
         return (output_name(node, 0), *(name for name in node.input[5:6] if name))
     return (next(name for name in node.input if name and name != weight),)
+
+
+def reduction_of(network: Network, layer: Layer, shape: tuple[int, ...]) -> Reduction | NotReducible:
+    """How a layer uses its weight, of `shape`."""
+    if layer.inner:
+        return NotReducible("it lies in the body of an If, Loop or Scan, whose values are not seen from outside")
+    node = network.nodes[layer.name]
+    if not layer.order:
+        return reduction(node, layer.weight, shape)
+    seen = reduction(node, layer.view, tuple(shape[axis] for axis in layer.order))
+    if isinstance(seen, MatrixReduction):
+        return replace(seen, reduced_axis=layer.order[seen.reduced_axis])
+    if isinstance(seen, NotReducible):
+        return seen
+    return NotReducible("it reads its weight with the axes in another order")
 
 
 def reduction(node: onnx.NodeProto, weight: str, shape: tuple[int, ...]) -> Reduction | NotReducible:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from network.graph import Layer, Network, Site
 from quantization.errors import ActivationsNotFinite
-from quantization.rounding.reduction import NotReducible, Reduction, reduction
+from quantization.rounding.reduction import NotReducible, Reduction, reduction_of
 
 Array = Tensor | NDArray[np.float32]
 
@@ -179,7 +179,7 @@ def input_statistics(
     """Empty statistics for the weight of `site`, or why its input has no second moments that GPTQ could use."""
     reductions: dict[str, Reduction] = {}
     for layer in site.layers:
-        view = reduction(network.nodes[layer.name], site.weight, site.shape)
+        view = reduction_of(network, layer, site.shape)
         if isinstance(view, NotReducible):
             return NotReducible(f"layer {layer.name}: {view.reason}")
         reductions[layer.name] = view
