@@ -11,7 +11,7 @@ from benchmarks.networks.written import weights, written
 
 @network("If: each branch has weights of its own")
 def branches() -> Network:
-    text = """(float[n, 20] x, int64[n, 1] rate) => (float[n, 6] y) {
+    text = """(float[n, 20] x, int64[1] rate) => (float[n, 6] y) {
         a = MatMul(x, W)
         ar = Relu(a)
         top = ReduceMax<keepdims = 0>(rate)
@@ -27,25 +27,26 @@ def branches() -> Network:
     def draw(rng: np.random.Generator, n: int) -> dict[str, Array]:
         return {"x": rng.normal(size=(n, 20)).astype("f"), "rate": rng.choice([8, 16], (n, 1))}
 
-    return made(model, draw)
+    return made(model, draw, batch_axes={"rate": None})
 
 
 @network("If: both branches read one weight from outside")
 def shared_by_branches() -> Network:
-    text = """(float[n, 20] x) => (float[n, 6] y) {
+    text = """(float[n, 20] x, bool c) => (float[n, 6] y) {
         a0 = MatMul(x, W0)
         a = Relu(a0)
-        m = ReduceMean<keepdims = 0>(x)
-        c = Greater(m, zero)
         z = If(c) <
             then_branch = double_body () => (float[n, 24] tz) { tm = MatMul(a, W) tz = Mul(tm, two) },
             else_branch = plain_body () => (float[n, 24] ez) { em = MatMul(a, W) ez = Add(em, two) }
         >
         y = MatMul(z, W2)
     }"""
-    constants = weights(4, W0=(20, 28), W=(28, 24), W2=(24, 6), two=np.float32(2), zero=np.float32(0))
-    model = written(text, constants)
-    return made(model, normal(x=(20,)))
+    constants = weights(4, W0=(20, 28), W=(28, 24), W2=(24, 6), two=np.float32(2))
+
+    def draw(rng: np.random.Generator, n: int) -> dict[str, Array]:
+        return {**normal(x=(20,))(rng, n), "c": rng.random(n) < 0.5}
+
+    return made(written(text, constants), draw, batch_axes={"c": None})
 
 
 @network("Loop with weights in its body")
