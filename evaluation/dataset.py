@@ -7,7 +7,7 @@ or all but that of its batch, with what is right beside them: `labels` (classes)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -60,6 +60,23 @@ class Dataset:
     def samples(self) -> int:
         return len(next(iter(self.inputs.values())))
 
+    def not_finite(self) -> NDArray[np.int64]:
+        """The samples of which an input holds NaN or an infinity; ascending."""
+        bad = np.zeros(self.samples, dtype=np.bool_)
+        for array in self.inputs.values():
+            if array.dtype.kind == "f":
+                for rows in _chunks(array):
+                    bad[rows] |= ~np.isfinite(array[rows]).reshape(len(array[rows]), -1).all(1)
+        return np.flatnonzero(bad)
+
+    def first_not_finite(self, sample: int) -> str:
+        """Where the first NaN or infinity of that sample stands, and what it is."""
+        for name, array in self.inputs.items():
+            if array.dtype.kind == "f" and not np.isfinite(array[sample]).all():
+                index = (sample, *_first(~np.isfinite(array[sample])))
+                return f"{name}[{_index(index)}] is {array[index]}"
+        raise ValueError(f"all values of sample {sample} are finite; expected one of `not_finite`")
+
     def take(self, indices: NDArray[np.int64]) -> Dataset:
         """The samples at `indices`, in this order."""
         return Dataset({name: array[indices] for name, array in self.inputs.items()}, self.truth.take(indices))
@@ -84,7 +101,8 @@ def read_dataset(
         have any name, if nothing else is there that could be it.
         Types: floats go to float inputs of any width as long as they do not overflow, integers to integer inputs as
         long as they fit, booleans anywhere. Integers are not taken for a float input: raw pixels would silently
-        stand in for normalised ones.
+        stand in for normalised ones. NaN and infinities are taken: whether the network has numbers for these samples,
+        its outputs say.
         Labels: integers, or floats that are whole numbers (as text files and data frames give them).
 
     Raises:
@@ -255,11 +273,10 @@ def _convert(array: NDArray[np.generic], name: str, spec: TensorSpec) -> NDArray
         remedy = f"save it as {dtype}, prepared the way the network was trained on it"
         raise DatasetInvalid(f"array {name!r} holds {array.dtype}, input {spec.name!r} takes {dtype}: {remedy}")
     if dtype.kind == "f":
-        _require_finite(array, name)
         with np.errstate(over="ignore"):
             converted = array.astype(dtype, copy=False)
         if converted.dtype.itemsize < array.dtype.itemsize:
-            _require_finite(converted, name, f"in {dtype}, which the input takes")
+            _require_finite(converted, name, f"in {dtype}, which the input takes", before=array)
         return np.ascontiguousarray(converted)
     bounds = np.iinfo(dtype.type)
     if int(array.min()) < bounds.min or int(array.max()) > bounds.max:
@@ -311,18 +328,27 @@ def _targets(array: NDArray[np.generic], name: str) -> NDArray[np.floating]:
     return array.astype(np.float32)
 
 
-def _require_finite(array: NDArray[np.generic], name: str, where: str = "") -> None:
-    """Refuse NaN and infinities, naming the first; in chunks, so that no second array of this size is made."""
-    rows = max(1, _CHUNK_ELEMENTS // max(1, array[0].size))
-    for start in range(0, len(array), rows):
-        bad = ~np.isfinite(array[start : start + rows])
+def _require_finite(
+    array: NDArray[np.generic], name: str, where: str = "", before: NDArray[np.generic] | None = None
+) -> None:
+    """Refuse NaN and infinities, naming the first; those that were there `before` are none of its business."""
+    for rows in _chunks(array):
+        bad = ~np.isfinite(array[rows])
+        if before is not None and bad.any():
+            bad &= np.isfinite(before[rows])
         if bad.any():
             row, *rest = _first(bad)
-            index = (start + row, *rest)
+            index = (rows.start + row, *rest)
             raise DatasetNotFinite(
                 f"{name}[{_index(index)}] is {array[index]}{' ' + where if where else ''}; expected finite numbers: "
                 "remove or repair these samples"
             )
+
+
+def _chunks(array: NDArray[np.generic]) -> Iterator[slice]:
+    """Rows in chunks, so that no second array of the whole size is made."""
+    rows = max(1, _CHUNK_ELEMENTS // max(1, array[0].size))
+    return (slice(start, start + rows) for start in range(0, len(array), rows))
 
 
 def _first(mask: NDArray[np.bool_]) -> tuple[int, ...]:

@@ -20,7 +20,27 @@ class NotOnnx(NetworkError):
 
 
 class ModelInvalid(NetworkError):
+    """It breaks the rules of ONNX; what is derived from it is valid ONNX, and refused for another reason."""
+
     code = "model_invalid"
+
+
+class ModelNotTaken(ModelInvalid):
+    """Valid ONNX of a kind that nothing here works on."""
+
+    code = "model_not_taken"
+
+
+class ModelNotRunnable(ModelInvalid):
+    """ONNX Runtime does not load or run it."""
+
+    code = "model_not_runnable"
+
+
+class ModelTooNew(ModelInvalid):
+    """Of a newer version of ONNX than what is run here."""
+
+    code = "model_too_new"
 
 
 class ModelTooLarge(NetworkError):

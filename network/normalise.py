@@ -1,10 +1,10 @@
 """Normalisation: any admitted ONNX file becomes one dialect, so that everything behind it is written once.
 
 In this order: initializers out of the inputs, operators of old opsets written in their newer form (`network.upgrade`),
-model-local functions inlined, constants and shape arithmetic folded, BatchNorm folded into the layer before it,
-identical initializers merged (`network.folding`), the opset converted, all folded once more, every node named, the
-declared interface restored (`network.interface`). At last it is lowered to an older opset, if a request names one
-(`network.opset`).
+fused operators of ONNX Runtime as those that they stand for (`network.fused`), model-local functions inlined, constants
+and shape arithmetic folded, BatchNorm folded into the layer before it, identical initializers merged
+(`network.folding`), the opset converted, all folded once more, every node named, the declared interface restored
+(`network.interface`). At last it is lowered to an older opset, if a request names one (`network.opset`).
 
 An axis that the file leaves free stays free, and what depends on its length stays computed. The lengths that the data
 has go beside the network (`Network.sample_shapes`).
@@ -27,11 +27,12 @@ from onnx import helper
 from onnxscript import version_converter
 
 from network.batching import Batching
-from network.errors import ModelInvalid, NothingToQuantize
+from network.errors import ModelNotTaken, NothingToQuantize, listing
 from network.folding import Folding, fold
+from network.fused import unfuse
 from network.graph import Network, TensorSpec
 from network.interface import Interface
-from network.onnx_graph import opset_of, own_inputs, shape_of
+from network.onnx_graph import is_standard, opset_of, own_inputs, shape_of
 from network.opset import TARGET_OPSET, lower
 from network.outputs import put_back, set_aside
 from network.shapes import SampleShapes, float_shapes, inferred_values, known_shapes
@@ -65,7 +66,7 @@ def normalise(
     Raises:
         ShapesNotFixed: an input has a dynamic axis besides the batch axis, and `input_shapes` has no length for it.
         NothingToQuantize: no weight of the graph can be quantized.
-        ModelInvalid: the file cannot be brought to the opset `converted`, or not be folded.
+        ModelNotTaken: the file cannot be brought to the opset `converted`, or not be folded.
         OpsetNotReachable: it cannot be brought back from there to `opset`.
     """
     proto = onnx.ModelProto()
@@ -80,6 +81,8 @@ def normalise(
     del proto.graph.value_info[:]
     outputs = set_aside(proto.graph)
     upgrade(proto)
+    if folding is Folding.RULES:
+        unfuse(proto)
     graph = ir.serde.deserialize_model(proto)
     common_passes.InlinePass()(graph)
     _fold(graph, folding)
@@ -98,6 +101,7 @@ def normalise(
         raise NothingToQuantize(
             "no weight can be quantized: expected at least one Conv, ConvTranspose, Gemm, MatMul, Gather, LSTM, GRU or "
             "RNN node whose float32 weight is an initializer; export the network with its weights inside the file"
+            + _without_formats(network.proto.graph)
         )
     return network
 
@@ -157,6 +161,17 @@ def from_proto(
     )
 
 
+def _without_formats(graph: onnx.GraphProto) -> str:
+    """Of a graph without sites: the operators of ONNX Runtime whose weights have a layout of their own."""
+    others = sorted({f"{node.domain}.{node.op_type}" for node in graph.node if not is_standard(node)})
+    if not others:
+        return ""
+    return (
+        f". The weights of {listing(others)} have no format of fewer bits: send the file as it was before it was "
+        "fused, quantized or optimised for one machine"
+    )
+
+
 def _pop_metadata(proto: onnx.ModelProto, key: str) -> str:
     """The value of the last entry with this key, empty where there is none; no entry with it is left."""
     values = [entry.value for entry in proto.metadata_props if entry.key == key]
@@ -179,7 +194,7 @@ def _fold(graph: ir.Model, folding: Folding) -> None:
     try:
         fold(graph, folding)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelInvalid(f"folding constants fails: {error}; export the model with constants folded") from error
+        raise ModelNotTaken(f"folding constants fails: {error}; export the model with constants folded") from error
 
 
 def _convert_opset(graph: ir.Model, opset: int) -> None:
@@ -190,7 +205,7 @@ def _convert_opset(graph: ir.Model, opset: int) -> None:
         if graph.opset_imports.get("") != opset:
             raise ValueError(f"the conversion ends at opset {graph.opset_imports.get('')}")
     except (ValueError, RuntimeError) as error:
-        raise ModelInvalid(
+        raise ModelNotTaken(
             f"opset {version} cannot be converted to {opset}: {error}; export the model with a newer opset"
         ) from error
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from network.batching import Arrays, Batching
-from network.errors import ModelInvalid, ModelTooLarge
+from network.errors import ModelNotRunnable, ModelTooLarge
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_FAILURES = (
+RUNTIME_FAILURES = (
     native.EPFail,
     native.Fail,
     native.InvalidArgument,
@@ -96,10 +96,10 @@ def runtime_errors(doing: str) -> Iterator[None]:
     """What ONNX Runtime raises, as our own errors; it wraps a failed allocation into a RuntimeException."""
     try:
         yield
-    except (MemoryError, *_FAILURES) as error:
+    except (MemoryError, *RUNTIME_FAILURES) as error:
         reason = " ".join(str(error).split())
         if isinstance(error, MemoryError) or "bad_alloc" in reason or "Failed to allocate memory" in reason:
             raise ModelTooLarge(
                 f"ONNX Runtime takes more memory to {doing} the network than this process may use: {reason[:200]}"
             ) from error
-        raise ModelInvalid(f"ONNX Runtime does not {doing} the network: {reason[:400]}; export it again") from error
+        raise ModelNotRunnable(f"ONNX Runtime does not {doing} the network: {reason[:400]}; export it again") from error

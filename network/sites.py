@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import onnx
 
 from network.expansion import is_expanded
+from network.finite import is_finite
 from network.graph import Layer, Site
 from network.onnx_graph import attributes, is_standard, nodes, subgraphs
 
@@ -28,14 +29,14 @@ def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
     sample, as far as they are known.
 
     A weight that several nodes use is one site, also where some read it transposed or from within a body of If, Loop or
-    Scan; one without numbers is none. A site is called like its weight
-    without `.weight`; where the exporter made the weight's name up, like the module it says the node came from, else
-    like the node. The two weights of a recurrent node are distinguished by `.W` (of the inputs) and `.R` (of the hidden
-    states) behind that.
+    Scan; one without numbers, or with infinities (a table of masks), is none. A site is called like its weight without
+    `.weight`; where the exporter made the weight's name up, like the module it says the node came from, else like the
+    node. The two weights of a recurrent node are distinguished by `.W` (of the inputs) and `.R` (of the hidden states)
+    behind that.
     """
     graph = proto.graph
     floats = (tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
-    weights = {tensor.name: tuple(tensor.dims) for tensor in floats if 0 not in tensor.dims}
+    weights = {tensor.name: tuple(tensor.dims) for tensor in floats if 0 not in tensor.dims and is_finite(tensor)}
     views = _views(graph, weights)
     read = weights | {name: view.shape for name, view in views.items()}
     uses: dict[str, list[tuple[onnx.NodeProto, Layer]]] = {}

@@ -21,7 +21,7 @@ import onnx
 from numpy.typing import ArrayLike
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from network.errors import ModelInvalid, listing
+from network.errors import ModelNotTaken, listing
 from network.onnx_graph import (
     attributes,
     graphs,
@@ -34,6 +34,7 @@ from network.onnx_graph import (
     standard_imports,
     subgraphs,
 )
+from network.operator_sets import is_of_runtime_alone
 
 FIRST_OPSET = 7
 """The oldest that is upgraded, and the oldest that ONNX Runtime runs."""
@@ -96,8 +97,8 @@ class _Old:
         """The attributes but for these."""
         return {name: value for name, value in self.given.items() if name not in names}
 
-    def refuse(self, what: str) -> ModelInvalid:
-        return ModelInvalid(
+    def refuse(self, what: str) -> ModelNotTaken:
+        return ModelNotTaken(
             f"node {label(self.node)!r} ({self.node.op_type} of opset {self.opset}) {what}, which newer opsets cannot "
             f"say; export the model with opset {UPGRADED_OPSET} or newer"
         )
@@ -136,7 +137,7 @@ def upgrade(model: ModelProto) -> None:
     """Give `model` opset 18 in place, unless it has that or a newer one.
 
     Raises:
-        ModelInvalid: an operator of its opset has no newer form; the text names the nodes. `model` may then be half
+        ModelNotTaken: an operator of its opset has no newer form; the text names the nodes. `model` may then be half
             upgraded.
     """
     opset = opset_of(model)
@@ -144,7 +145,7 @@ def upgrade(model: ModelProto) -> None:
         return
     unknown = [f"{label(node)} ({node.op_type})" for node in nodes(model.graph) if not _has_form(node, opset)]
     if unknown:
-        raise ModelInvalid(
+        raise ModelNotTaken(
             f"opset {opset} cannot be converted to {UPGRADED_OPSET} with {listing(unknown)}; export the model with a "
             f"newer opset ({UPGRADED_OPSET} or above)"
         )
@@ -156,7 +157,9 @@ def upgrade(model: ModelProto) -> None:
 
 
 def _has_form(node: NodeProto, opset: int) -> bool:
-    if not is_standard(node) or _since(node.op_type, opset) == _since(node.op_type, UPGRADED_OPSET):
+    if not is_standard(node) or is_of_runtime_alone(node):
+        return True
+    if _since(node.op_type, opset) == _since(node.op_type, UPGRADED_OPSET):
         return True
     if opset < FIRST_OPSET and _since(node.op_type, opset) != _since(node.op_type, FIRST_OPSET):
         return False

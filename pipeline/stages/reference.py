@@ -19,6 +19,7 @@ from network.normalise import dump
 from pipeline.config import DamageConfig, SampleConfig
 from pipeline.context import Context
 from pipeline.damage import damage_loss, looked_at, with_values
+from pipeline.finite_outputs import require_finite_outputs, require_numbers
 from pipeline.reference import outputs_of, runner_of, samples_that_fit
 from pipeline.results import pack
 from pipeline.workspace import NOTHING_MEASURABLE, Inputs
@@ -32,6 +33,9 @@ def run(context: Context, config: SampleConfig) -> bytes:
     runner = runner_of(context, inputs, context.model_path.read_bytes())
     outputs = outputs_of(context, inputs, runner, search[:count])
     check_names(outputs, inputs.dataset.truth)
+    require_numbers(context, inputs, runner)
+    if not config.as_uploaded:
+        require_finite_outputs(context.model_path.read_bytes(), outputs)
     network = inputs.network
     made = [spec.name for spec in network.outputs if spec.name in network.makers]
     makers = {name: network.makers[name].op_type for name in made}

@@ -31,7 +31,7 @@ class InputStatistics:
     Neighbouring positions of one sample (pixels, tokens) say much the same, so that at most about
     `positions_per_sample` of each count, in its place: an even grid that moves on from sample to sample, until every
     position (borders too) had its turn. Products are float32, one per chunk of samples; they are added up in float64.
-
+    Columns that hold NaN or an infinity (of positions that the network masks later) do not count.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class InputStatistics:
 
         Raises:
             KeyError: the layer does not use this weight.
-            ActivationsNotFinite: an input is infinite or no number.
+            ActivationsNotFinite: inputs are so large that their products are infinite.
         """
         reduction = self._reductions[layer.name]
         batch = reduction.by_sample(torch.as_tensor(inputs, dtype=torch.float32))
@@ -95,11 +95,12 @@ class InputStatistics:
         for begin in range(0, len(batch), chunk):
             part = slice(begin, begin + chunk)
             x = thinning.columns(reduction, batch[part], seen + begin)
+            off = None if differences is None else thinning.columns(reduction, differences[part], seen + begin)
+            x, off = _finite(x, off)
             self.hessian += self._checked(layer, _gram(x)) * weight
             self._positions += x.shape[2] * weight
             self._sum += x.sum(dim=2).cpu().numpy() * weight
-            if differences is not None:
-                off = thinning.columns(reduction, differences[part], seen + begin)
+            if off is not None:
                 if self._early:
                     off = torch.from_numpy(self._matrix).to(off.device) @ off
                 cross = self._checked(layer, (off @ x.mT).cpu().numpy()) * weight
@@ -162,6 +163,16 @@ def _steps(grid: tuple[int, ...], most: int) -> tuple[int, ...]:
         widest = max(range(len(grid)), key=lambda axis: grid[axis] / steps[axis])
         steps[widest] += 1
     return tuple(steps)
+
+
+def _finite(x: Tensor, off: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The columns `[groups, reduced, positions]` of the positions that are finite everywhere."""
+    good = torch.isfinite(x).all(dim=(0, 1))
+    if off is not None:
+        good &= torch.isfinite(off).all(dim=(0, 1))
+    if bool(good.all()):
+        return x, off
+    return x[:, :, good], None if off is None else off[:, :, good]
 
 
 def _gram(columns: Tensor) -> NDArray[np.float32]:

@@ -138,11 +138,15 @@ def test_too_few_samples(tmp_path: Path, images: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_the_first_value_that_is_not_finite_is_named(tmp_path: Path, images: np.ndarray, bad: float) -> None:
+def test_samples_that_are_not_finite_are_taken_and_known(tmp_path: Path, images: np.ndarray, bad: float) -> None:
     images[17, 2, 1] = bad
     images[40, 0, 0] = np.nan
-    text = refusal(save(tmp_path, image=images), IMAGE, DatasetNotFinite)
-    assert f"image[17, 2, 1] is {bad}" in text
+    for dtype in (np.float32, np.float64):  # in what the input takes, and in what is converted to it
+        dataset = read_dataset(save(tmp_path, image=images.astype(dtype)), IMAGE, MOST)
+        assert dataset.not_finite().tolist() == [17, 40]
+        assert dataset.first_not_finite(17) == f"image[17, 2, 1] is {bad}"
+    with pytest.raises(ValueError, match="sample 3 are finite"):
+        dataset.first_not_finite(3)
 
 
 def test_floats_that_overflow_the_input_are_not_finite_there(tmp_path: Path, images: np.ndarray) -> None:

@@ -161,6 +161,14 @@ def test_a_network_without_weights_is_refused(rng):
         normalise(model)
 
 
+def test_weights_in_layouts_of_onnx_runtime_are_named_where_there_are_no_others():
+    node = helper.make_node("Conv", ["x", "w"], ["y"], domain="com.microsoft.nchwc")
+    model = model_of([node], {"w": np.ones((8, 8, 1, 1), np.float32)}, ["N", 8, 4, 4])
+    model.opset_import.append(helper.make_opsetid("com.microsoft.nchwc", 1))
+    with pytest.raises(NothingToQuantize, match=r"weights of com\.microsoft\.nchwc\.Conv have no format"):
+        normalise(model)
+
+
 def test_load_reads_what_dump_wrote_and_bytes_are_reproducible(rng):
     model = conv_batchnorm(rng)
     data = dump(normalise(model))
