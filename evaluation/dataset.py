@@ -25,6 +25,7 @@ from evaluation.errors import (
     DatasetWrongNames,
 )
 from evaluation.metrics.truth import BOXES, LABELS, TARGETS, Truth
+from evaluation.sample_groups import groups_of, joined_inputs, joined_truth
 from network.batching import axes_for_samples
 from network.errors import ShapesNotFixed
 from network.graph import TensorSpec
@@ -36,7 +37,8 @@ _CHUNK_ELEMENTS = 1 << 22
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Samples of a network: arrays by graph input name, `[samples, ...]`, in the dtypes of the inputs.
+    """Samples of a network: arrays by graph input name, `[samples, ...]`, in the dtypes of the inputs; of samples of
+    different lengths an array of arrays.
 
     `truth` is what the data say is right.
 
@@ -64,6 +66,8 @@ class Dataset:
         """The samples of which an input holds NaN or an infinity; ascending."""
         bad = np.zeros(self.samples, dtype=np.bool_)
         for array in self.inputs.values():
+            if array.dtype == object:
+                bad |= [not _is_finite(sample) for sample in array]
             if array.dtype.kind == "f":
                 for rows in _chunks(array):
                     bad[rows] |= ~np.isfinite(array[rows]).reshape(len(array[rows]), -1).all(1)
@@ -72,9 +76,9 @@ class Dataset:
     def first_not_finite(self, sample: int) -> str:
         """Where the first NaN or infinity of that sample stands, and what it is."""
         for name, array in self.inputs.items():
-            if array.dtype.kind == "f" and not np.isfinite(array[sample]).all():
-                index = (sample, *_first(~np.isfinite(array[sample])))
-                return f"{name}[{_index(index)}] is {array[index]}"
+            if not _is_finite(array[sample]):
+                place = _first(~np.isfinite(array[sample]))
+                return f"{name}[{_index((sample, *place))}] is {array[sample][place]}"
         raise ValueError(f"all values of sample {sample} are finite; expected one of `not_finite`")
 
     def take(self, indices: NDArray[np.int64]) -> Dataset:
@@ -84,6 +88,10 @@ class Dataset:
     def truth_with(self, inputs: Collection[str]) -> Truth:
         """The truth, with these inputs of the network, which a metric of one's own reads."""
         return replace(self.truth, inputs={name: self.inputs[name] for name in inputs})
+
+
+def _is_finite(sample: NDArray[np.generic]) -> bool:
+    return sample.dtype.kind != "f" or bool(np.isfinite(sample).all())
 
 
 def read_dataset(
@@ -99,6 +107,7 @@ def read_dataset(
         Names: every graph input has its array and there is no other array but `labels`, `targets` and `boxes`, each
         alone or followed by a dot and the name of an output, and those in `extra`; with one graph input its array may
         have any name, if nothing else is there that could be it.
+        Groups: samples of other lengths are arrays of another group (`evaluation.sample_groups`).
         Types: floats go to float inputs of any width as long as they do not overflow, integers to integer inputs as
         long as they fit, booleans anywhere. Integers are not taken for a float input: raw pixels would silently
         stand in for normalised ones. NaN and infinities are taken: whether the network has numbers for these samples,
@@ -110,20 +119,43 @@ def read_dataset(
         OSError: the file cannot be opened.
     """
     with Archive(path, max_bytes) as archive:
-        headers = archive.headers
-        names, truth = _roles(headers, inputs, extra)
-        for spec in inputs:
-            _check_shape(headers[names[spec.name]], spec)
-        used = {name: headers[name].shape for name in (*names.values(), *truth)}
-        samples = _check_counts(used)
+        groups = groups_of(archive.headers, [spec.name for spec in inputs])
+        roles = [_roles_in_group(archive, members, inputs, extra) for members in groups]
+        samples = sum(count for _, _, count in roles)
         if samples < MIN_SAMPLES:
             raise DatasetTooFewSamples(
                 f"the data hold {samples} samples, at least {MIN_SAMPLES} are needed: they are split into "
                 "calibration, search and held-out samples; a few thousand give a sharp certificate"
             )
-        arrays = {spec.name: _convert(archive.read(names[spec.name]), names[spec.name], spec) for spec in inputs}
-        right = {name: _true(archive.read(name), name) for name in truth}
-    return Dataset(arrays, Truth(right))
+        truths = {tuple(sorted(truth)) for _, truth, _ in roles}
+        if len(truths) > 1:
+            raise DatasetWrongNames(
+                "the groups of the data hold different arrays beside the inputs of the network: "
+                f"{' and '.join(_listing(list(names)) for names in sorted(truths))}; save the same in every group"
+            )
+        arrays = {
+            spec.name: joined_inputs([_convert(archive.read(n[spec.name]), n[spec.name], spec) for n, _, _ in roles])
+            for spec in inputs
+        }
+        right = [{name: _true(archive.read(own), name) for name, own in truth.items()} for _, truth, _ in roles]
+    return Dataset(arrays, Truth(right[0] if len(right) == 1 else joined_truth(right)))
+
+
+def _roles_in_group(
+    archive: Archive, members: Mapping[str, str], inputs: Sequence[TensorSpec], extra: Collection[str] | None
+) -> tuple[dict[str, str], dict[str, str], int]:
+    """The members that feed each graph input, those that hold the truth, by name, and the number of samples.
+
+    Args:
+        members: of one group, by their names within it.
+    """
+    headers = {name: archive.headers[member] for name, member in members.items()}
+    names, truth = _roles(headers, inputs, extra)
+    for spec in inputs:
+        _check_shape(headers[names[spec.name]], spec)
+    samples = _check_counts({members[name]: headers[name].shape for name in (*names.values(), *truth)})
+    fed = {name: members[own] for name, own in names.items()}
+    return fed, {name: members[name] for name in truth}, samples
 
 
 def check_names(dataset: Dataset, extra: Collection[str]) -> None:
@@ -279,7 +311,7 @@ def _convert(array: NDArray[np.generic], name: str, spec: TensorSpec) -> NDArray
             _require_finite(converted, name, f"in {dtype}, which the input takes", before=array)
         return np.ascontiguousarray(converted)
     bounds = np.iinfo(dtype.type)
-    if int(array.min()) < bounds.min or int(array.max()) > bounds.max:
+    if array.size and not bounds.min <= int(array.min()) <= int(array.max()) <= bounds.max:
         span = f"{array.min()} to {array.max()}"
         raise DatasetInvalid(f"array {name!r} holds values from {span}, which do not fit {dtype} of {spec.name!r}")
     return np.ascontiguousarray(array.astype(dtype, copy=False))

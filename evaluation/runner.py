@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import onnxruntime
@@ -30,6 +31,8 @@ class OnnxRunner:
             that fixes its batch size.
         exact: integer kernels may not saturate between products, as those of x86 processors without VNNI do.
         batching: how samples become calls; None: along the first axis of every input.
+        longest: the largest shape that an output of one sample has, by name, where samples have different lengths. A
+            shorter one is filled up with its own rows again, which changes no mean over them much.
 
     `without_samples` are the outputs that were found to have no axis of samples, as far as any were computed.
 
@@ -40,13 +43,21 @@ class OnnxRunner:
     """
 
     def __init__(
-        self, model: bytes, threads: int, runs: int = 1, *, exact: bool = False, batching: Batching | None = None
+        self,
+        model: bytes,
+        threads: int,
+        runs: int = 1,
+        *,
+        exact: bool = False,
+        batching: Batching | None = None,
+        longest: Mapping[str, Sequence[int]] = MappingProxyType({}),
     ) -> None:
         for name, number in (("threads", threads), ("runs", runs)):
             if number < 1:
                 raise ValueError(f"{name} must be at least 1, got {number}")
         self._session = deterministic_session(model, threads, exact=exact)
         self._inputs = [value.name for value in self._session.get_inputs()]
+        self._longest = longest
         self.without_samples: set[str] = set()
         self.output_names = [value.name for value in self._session.get_outputs()]
         self._batching = batching or _first_axis(self._session)
@@ -79,7 +90,7 @@ class OnnxRunner:
             feeds = [{name: array[part] for name, array in feed.items()} for part in parts]
             for part, results in zip(parts, self._cores.map(lambda f: self._call(names, f), feeds), strict=True):
                 kept = rows[part]
-                for name, result in zip(names, results, strict=True):
+                for name, result in zip(names, map(self._filled, names, results), strict=True):
                     if not _has_sample_axis(result, part.stop - part.start) or (
                         name in outputs and result.shape[1:] != outputs[name].shape[1:]
                     ):
@@ -93,6 +104,19 @@ class OnnxRunner:
         """The outputs of samples that share a call, `[samples, ...]` where they have an axis of samples."""
         results = self._run(names, self._batching.call(samples))
         return [self._batching.by_sample(name, result) for name, result in zip(names, results, strict=True)]
+
+    def _filled(self, name: str, result: NDArray[np.generic]) -> NDArray[np.generic]:
+        """`[samples, ...]` with the rows of each sample repeated up to those of the longest."""
+        longest = self._longest.get(name)
+        if longest is None or result.ndim != 1 + len(longest):
+            return result
+        for axis, length in enumerate(longest, start=1):
+            own = result.shape[axis]
+            if own == 0 < length:
+                result = np.zeros((*result.shape[:axis], length, *result.shape[axis + 1 :]), result.dtype)
+            elif own < length:
+                result = np.take(result, np.arange(length) % own, axis=axis)
+        return result
 
     def _run(self, names: list[str], feed: Arrays) -> list[NDArray[np.generic]]:
         with runtime_errors("run"):

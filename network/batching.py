@@ -141,3 +141,21 @@ def shape_of_sample(array: NDArray[Any]) -> tuple[int, ...]:
         return array.shape[1:]
     largest: NDArray[Any] = max(array, key=lambda sample: np.size(sample))
     return largest.shape
+
+
+def shapes_of_sample(samples: Arrays) -> dict[str, tuple[int, ...]]:
+    """The shapes of one sample by graph input; of samples of different lengths of the one with most elements in all."""
+    ragged = {name: array for name, array in samples.items() if array.dtype == object}
+    if not ragged:
+        return {name: array.shape[1:] for name, array in samples.items()}
+    count = len(next(iter(samples.values())))
+    largest = max(range(count), key=lambda index: sum(np.size(array[index]) for array in ragged.values()))
+    return {name: np.shape(array[largest]) for name, array in samples.items()}
+
+
+def ragged_samples(samples: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Samples of different lengths as one array `[samples]` of arrays."""
+    array = np.empty(len(samples), dtype=object)
+    for index, sample in enumerate(samples):
+        array[index] = sample
+    return array

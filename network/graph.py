@@ -21,6 +21,10 @@ from network.batching import Batching
 from network.onnx_graph import names_read, opset_of
 from network.shapes import SampleShapes, float_shapes, inferred_values
 
+ChannelAxis = int | tuple[int, ...]
+"""The axis of a weight's output channels. Of a stack of matrices all axes but the one that is summed over: every matrix
+has channels of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -39,7 +43,8 @@ class Layer:
     """A node with a weight that may be quantized; `name` is the node's. A recurrent node has two, and is two layers.
 
     `weight` names the initializer, `channel_axis` its axis of output channels (of rows for an embedding),
-    `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution.
+    `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution. A weight that is
+    `stacked` holds matrices along its last two axes, and each of them has channels of its own.
 
     `view` names what the node reads, where that is not the initializer itself but its axes in the order `order`
     (a head that multiplies with the transposed embedding). A layer of an `inner` graph (a body of If, Loop or Scan)
@@ -52,6 +57,7 @@ class Layer:
     channel_axis: int
     macs: int
     group: int = 1
+    stacked: bool = False
     view: str = ""
     order: tuple[int, ...] = ()
     inner: bool = False
@@ -70,7 +76,7 @@ class Site:
     weight: str
     layers: tuple[Layer, ...]
     shape: tuple[int, ...]
-    channel_axis: int
+    channel_axis: ChannelAxis
 
     @property
     def size(self) -> int:

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from network.admission import admit
+from network.batching import Batching
 from network.errors import ModelInvalid
 from network.onnx_graph import shape_of
 from network.uploaded import admit_to_run, as_uploaded
