@@ -2,7 +2,8 @@
 
     python -m benchmarks.networks [--quick] [--only NAME ...]
 
-One line for each network, and one more for everything that is wrong with it; the last line is one JSON object.
+One line for each network, and one more for everything that is wrong with it; then the standard's own tests of its
+operators, unless networks are named. The last line is one JSON object.
 `--quick` allows two formats instead of seven, and takes one method of sensitivity.
 """
 
@@ -16,6 +17,7 @@ import time
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from benchmarks.networks import standard
 from benchmarks.networks.networks import NAMES
 from benchmarks.networks.trial import PROCESSES, run, summary
 
@@ -31,7 +33,12 @@ def main() -> None:
     for report in run(arguments.only, arguments.quick, arguments.processes):
         reports.append(report)
         print(report.line(), flush=True)
-    figures = summary(reports) | {"seconds": round(time.perf_counter() - start)}
+    figures = summary(reports)
+    if arguments.only is NAMES:
+        tests = standard.outcomes()
+        print("\n".join(standard.lines(tests)), flush=True)
+        figures |= standard.summary(tests)
+    figures |= {"seconds": round(time.perf_counter() - start)}
     print(json.dumps(figures))
 
 
