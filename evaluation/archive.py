@@ -14,7 +14,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from evaluation.errors import DatasetError, DatasetInvalid, DatasetTooLarge
 
 _SUFFIX = ".npy"
-_INDEX_BYTES = 1 << 20
+INDEX_BYTES = 1 << 20
 _ENCRYPTED = 1
 # Integers, booleans, and floats of 16, 32 and 64 bits; never objects, strings or records.
 _KINDS = frozenset({"b", "i", "u", "f"})
@@ -47,21 +47,33 @@ class ArrayHeader:
     shape: tuple[int, ...]
 
 
-class _Window(BufferedReader):
-    """A file that refuses to hand out more than `most` bytes at once, while `most` is set."""
+class BoundedFile(BufferedReader):
+    """A file that refuses to hand out more than `most` bytes at once, while `most` is set.
 
-    most: int | None = None
+    Args:
+        raw: the file.
+        refusal: the error for so many bytes that are more than so many.
+    """
+
+    def __init__(self, raw: FileIO, refusal: Callable[[int, int], Exception]) -> None:
+        super().__init__(raw)
+        self.most: int | None = None
+        self._refusal = refusal
 
     def read(self, size: int | None = -1, /) -> bytes:
         if self.most is not None:
             rest = os.fstat(self.fileno()).st_size - self.tell()
             wanted = rest if size is None or size < 0 else min(size, rest)
             if wanted > self.most:
-                raise DatasetTooLarge(
-                    f"the index of the .npz takes {wanted:,} bytes, at most {self.most:,} are allowed: "
-                    "save the arrays again with numpy.savez"
-                )
+                raise self._refusal(wanted, self.most)
         return super().read(size)
+
+
+def _index_too_large(size: int, most: int) -> DatasetTooLarge:
+    return DatasetTooLarge(
+        f"the index of the .npz takes {size:,} bytes, at most {most:,} are allowed: "
+        "save the arrays again with numpy.savez"
+    )
 
 
 class Archive:
@@ -77,7 +89,7 @@ class Archive:
 
     def __init__(self, path: Path | str, max_bytes: int) -> None:
         file_bytes = os.stat(path).st_size
-        self._file = _Window(FileIO(os.fspath(path)))
+        self._file = BoundedFile(FileIO(os.fspath(path)), _index_too_large)
         try:
             with _zip_errors("the data"):
                 self._zip = _open_index(self._file, path)
@@ -134,9 +146,9 @@ class Archive:
         return ArrayHeader(name, dtype, tuple(map(int, shape)))
 
 
-def _open_index(file: _Window, path: Path | str) -> zipfile.ZipFile:
+def _open_index(file: BoundedFile, path: Path | str) -> zipfile.ZipFile:
     """The zip index. `zipfile` would read one of any size in a single piece."""
-    file.most = _INDEX_BYTES
+    file.most = INDEX_BYTES
     if file.peek(6)[:6] == b"\x93NUMPY":
         raise DatasetInvalid("the data are a single .npy array; expected an .npz: save it with numpy.savez")
     if not zipfile.is_zipfile(file):

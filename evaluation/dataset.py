@@ -1,12 +1,13 @@
 """The user's samples: read safely, matched with the graph's inputs, checked, and split once.
 
-Arrays lie in an .npz by graph input name, sample axis first, with what is right beside them: `labels` (classes),
+Arrays lie in an .npz by graph input name, sample axis first and behind it all axes of the input (each sample is a call)
+or all but that of its batch, with what is right beside them: `labels` (classes),
 `targets` (values) and `boxes`, each also for one output alone (`labels.NAME`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from evaluation.errors import (
     DatasetWrongNames,
 )
 from evaluation.metrics.truth import BOXES, LABELS, TARGETS, Truth
+from evaluation.sample_groups import groups_of, joined_inputs, joined_truth
+from network.batching import axes_for_samples
 from network.errors import ShapesNotFixed
 from network.graph import TensorSpec
 
@@ -34,7 +37,8 @@ _CHUNK_ELEMENTS = 1 << 22
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Samples of a network: arrays by graph input name, `[samples, ...]`, in the dtypes of the inputs.
+    """Samples of a network: arrays by graph input name, `[samples, ...]`, in the dtypes of the inputs; of samples of
+    different lengths an array of arrays.
 
     `truth` is what the data say is right.
 
@@ -58,6 +62,26 @@ class Dataset:
     def samples(self) -> int:
         return len(next(iter(self.inputs.values())))
 
+    def not_finite(self) -> NDArray[np.int64]:
+        """The samples of which an input holds NaN or an infinity; ascending."""
+        bad = np.zeros(self.samples, dtype=np.bool_)
+        for array in self.inputs.values():
+            if array.dtype == object:
+                bad |= [not _is_finite(sample) for sample in array]
+            if array.dtype.kind == "f":
+                for rows in _chunks(array):
+                    bad[rows] |= ~np.isfinite(array[rows]).reshape(len(array[rows]), -1).all(1)
+        return np.flatnonzero(bad)
+
+    def first_not_finite(self, sample: int) -> str:
+        """Where the first NaN or infinity of that sample stands, and what it is."""
+        for name, array in self.inputs.items():
+            values = np.asarray(array[sample])
+            if not _is_finite(values):
+                place = _first(~np.isfinite(values))
+                return f"{name}[{_index((sample, *place))}] is {values[place]}"
+        raise ValueError(f"all values of sample {sample} are finite; expected one of `not_finite`")
+
     def take(self, indices: NDArray[np.int64]) -> Dataset:
         """The samples at `indices`, in this order."""
         return Dataset({name: array[indices] for name, array in self.inputs.items()}, self.truth.take(indices))
@@ -65,6 +89,10 @@ class Dataset:
     def truth_with(self, inputs: Collection[str]) -> Truth:
         """The truth, with these inputs of the network, which a metric of one's own reads."""
         return replace(self.truth, inputs={name: self.inputs[name] for name in inputs})
+
+
+def _is_finite(sample: NDArray[np.generic]) -> bool:
+    return sample.dtype.kind != "f" or bool(np.isfinite(sample).all())
 
 
 def read_dataset(
@@ -80,9 +108,11 @@ def read_dataset(
         Names: every graph input has its array and there is no other array but `labels`, `targets` and `boxes`, each
         alone or followed by a dot and the name of an output, and those in `extra`; with one graph input its array may
         have any name, if nothing else is there that could be it.
+        Groups: samples of other lengths are arrays of another group (`evaluation.sample_groups`).
         Types: floats go to float inputs of any width as long as they do not overflow, integers to integer inputs as
         long as they fit, booleans anywhere. Integers are not taken for a float input: raw pixels would silently
-        stand in for normalised ones.
+        stand in for normalised ones. NaN and infinities are taken: whether the network has numbers for these samples,
+        its outputs say.
         Labels: integers, or floats that are whole numbers (as text files and data frames give them).
 
     Raises:
@@ -90,20 +120,43 @@ def read_dataset(
         OSError: the file cannot be opened.
     """
     with Archive(path, max_bytes) as archive:
-        headers = archive.headers
-        names, truth = _roles(headers, inputs, extra)
-        for spec in inputs:
-            _check_shape(headers[names[spec.name]], spec)
-        used = {name: headers[name].shape for name in (*names.values(), *truth)}
-        samples = _check_counts(used)
+        groups = groups_of(archive.headers, [spec.name for spec in inputs])
+        roles = [_roles_in_group(archive, members, inputs, extra) for members in groups]
+        samples = sum(count for _, _, count in roles)
         if samples < MIN_SAMPLES:
             raise DatasetTooFewSamples(
                 f"the data hold {samples} samples, at least {MIN_SAMPLES} are needed: they are split into "
                 "calibration, search and held-out samples; a few thousand give a sharp certificate"
             )
-        arrays = {spec.name: _convert(archive.read(names[spec.name]), names[spec.name], spec) for spec in inputs}
-        right = {name: _true(archive.read(name), name) for name in truth}
-    return Dataset(arrays, Truth(right))
+        truths = {tuple(sorted(truth)) for _, truth, _ in roles}
+        if len(truths) > 1:
+            raise DatasetWrongNames(
+                "the groups of the data hold different arrays beside the inputs of the network: "
+                f"{' and '.join(_listing(list(names)) for names in sorted(truths))}; save the same in every group"
+            )
+        arrays = {
+            spec.name: joined_inputs([_convert(archive.read(n[spec.name]), n[spec.name], spec) for n, _, _ in roles])
+            for spec in inputs
+        }
+        right = [{name: _true(archive.read(own), name) for name, own in truth.items()} for _, truth, _ in roles]
+    return Dataset(arrays, Truth(right[0] if len(right) == 1 else joined_truth(right)))
+
+
+def _roles_in_group(
+    archive: Archive, members: Mapping[str, str], inputs: Sequence[TensorSpec], extra: Collection[str] | None
+) -> tuple[dict[str, str], dict[str, str], int]:
+    """The members that feed each graph input, those that hold the truth, by name, and the number of samples.
+
+    Args:
+        members: of one group, by their names within it.
+    """
+    headers = {name: archive.headers[member] for name, member in members.items()}
+    names, truth = _roles(headers, inputs, extra)
+    for spec in inputs:
+        _check_shape(headers[names[spec.name]], spec)
+    samples = _check_counts({members[name]: headers[name].shape for name in (*names.values(), *truth)})
+    fed = {name: members[own] for name, own in names.items()}
+    return fed, {name: members[name] for name in truth}, samples
 
 
 def check_names(dataset: Dataset, extra: Collection[str]) -> None:
@@ -153,7 +206,8 @@ def synthesize(inputs: Sequence[TensorSpec], samples: int, seed: int) -> Dataset
     """Samples made from the graph's shapes: standard normal floats; 0 or 1 for integers, which every vocabulary has.
 
     Args:
-        inputs: the graph's inputs; the first axis is the sample axis whatever the graph says of it.
+        inputs: the graph's inputs; the first axis is the sample axis whatever the graph says of it. A scalar is 1 in
+            all samples: it belongs to the whole call.
         samples: how many, at least 1.
         seed: the same seed gives the same samples.
 
@@ -166,14 +220,16 @@ def synthesize(inputs: Sequence[TensorSpec], samples: int, seed: int) -> Dataset
     generator = np.random.default_rng(seed)
     arrays: dict[str, NDArray[np.generic]] = {}
     for spec in inputs:
-        if not spec.shape or any(length is None for length in spec.shape[1:]):
+        if any(length is None for length in spec.shape[1:]):
             raise ShapesNotFixed(
                 f"input {spec.name!r} has the shape {_shape(spec.shape)}; without data every axis but the first must "
                 "be known: send a dataset, or export the network with fixed shapes"
             )
         shape = (samples, *(length for length in spec.shape[1:] if length is not None))
         dtype = np.dtype(spec.dtype)
-        if dtype.kind == "f":
+        if not spec.shape:
+            arrays[spec.name] = np.ones(shape, dtype)
+        elif dtype.kind == "f":
             arrays[spec.name] = generator.standard_normal(shape, dtype=np.float32).astype(dtype)
         elif dtype.kind == "b":
             arrays[spec.name] = generator.integers(0, 2, shape).astype(dtype)
@@ -210,14 +266,19 @@ def _wrong_names(given: Sequence[str], wanted: Sequence[str]) -> DatasetWrongNam
 
 
 def _check_shape(header: ArrayHeader, spec: TensorSpec) -> None:
-    """The sample axis is free, whatever the graph says of it; every other known axis must agree."""
-    fits = len(header.shape) == len(spec.shape) > 0 and all(
-        expected in (None, got) and got > 0 for got, expected in zip(header.shape[1:], spec.shape[1:], strict=True)
-    )
-    if not fits:
+    """Behind the sample axis come all axes of the input, or all but one that may hold the samples: the lengths that are
+    known must agree."""
+    sample = header.shape[1:]
+    axes = axes_for_samples(spec.shape) if len(header.shape) == len(spec.shape) else [None]
+    whole = [[length for place, length in enumerate(spec.shape) if place != axis] for axis in axes]
+    if not header.shape or not any(
+        len(lengths) == len(sample) and all(want in (None, got) for want, got in zip(lengths, sample, strict=True))
+        for lengths in whole
+    ):
+        expected = _shape((None, *spec.shape[1:])) if spec.shape else "[any]: a number for each sample"
         raise DatasetShapeMismatch(
-            f"array {header.name!r} has the shape {_shape(header.shape)}, input {spec.name!r} takes "
-            f"{_shape((None, *spec.shape[1:]))}, the sample axis first: bring the array into this shape"
+            f"array {header.name!r} has the shape {_shape(header.shape)}, input {spec.name!r} takes {expected}, the "
+            "sample axis first: bring the array into this shape"
         )
 
 
@@ -245,14 +306,13 @@ def _convert(array: NDArray[np.generic], name: str, spec: TensorSpec) -> NDArray
         remedy = f"save it as {dtype}, prepared the way the network was trained on it"
         raise DatasetInvalid(f"array {name!r} holds {array.dtype}, input {spec.name!r} takes {dtype}: {remedy}")
     if dtype.kind == "f":
-        _require_finite(array, name)
         with np.errstate(over="ignore"):
             converted = array.astype(dtype, copy=False)
         if converted.dtype.itemsize < array.dtype.itemsize:
-            _require_finite(converted, name, f"in {dtype}, which the input takes")
+            _require_finite(converted, name, f"in {dtype}, which the input takes", before=array)
         return np.ascontiguousarray(converted)
     bounds = np.iinfo(dtype.type)
-    if int(array.min()) < bounds.min or int(array.max()) > bounds.max:
+    if array.size and not bounds.min <= int(array.min()) <= int(array.max()) <= bounds.max:
         span = f"{array.min()} to {array.max()}"
         raise DatasetInvalid(f"array {name!r} holds values from {span}, which do not fit {dtype} of {spec.name!r}")
     return np.ascontiguousarray(array.astype(dtype, copy=False))
@@ -301,18 +361,27 @@ def _targets(array: NDArray[np.generic], name: str) -> NDArray[np.floating]:
     return array.astype(np.float32)
 
 
-def _require_finite(array: NDArray[np.generic], name: str, where: str = "") -> None:
-    """Refuse NaN and infinities, naming the first; in chunks, so that no second array of this size is made."""
-    rows = max(1, _CHUNK_ELEMENTS // max(1, array[0].size))
-    for start in range(0, len(array), rows):
-        bad = ~np.isfinite(array[start : start + rows])
+def _require_finite(
+    array: NDArray[np.generic], name: str, where: str = "", before: NDArray[np.generic] | None = None
+) -> None:
+    """Refuse NaN and infinities, naming the first; those that were there `before` are none of its business."""
+    for rows in _chunks(array):
+        bad = ~np.isfinite(array[rows])
+        if before is not None and bad.any():
+            bad &= np.isfinite(before[rows])
         if bad.any():
             row, *rest = _first(bad)
-            index = (start + row, *rest)
+            index = (rows.start + row, *rest)
             raise DatasetNotFinite(
                 f"{name}[{_index(index)}] is {array[index]}{' ' + where if where else ''}; expected finite numbers: "
                 "remove or repair these samples"
             )
+
+
+def _chunks(array: NDArray[np.generic]) -> Iterator[slice]:
+    """Rows in chunks, so that no second array of the whole size is made."""
+    rows = max(1, _CHUNK_ELEMENTS // max(1, array[0].size))
+    return (slice(start, start + rows) for start in range(0, len(array), rows))
 
 
 def _first(mask: NDArray[np.bool_]) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from evaluation.latency import Timed
 from evaluation.runner import Arrays
-from network.graph import Layer, Network
+from network.graph import ChannelAxis, Layer, Network
 from network.normalise import from_proto
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.export import export
@@ -29,7 +29,7 @@ from quantization.granularity import scale_shape
 from quantization.storage.half_scales import round_scales
 from quantization.storage.weights import IntegerWeight
 
-WEIGHT, OUTPUT = "w", "y"
+WEIGHT, VIEW, OUTPUT = "w", "v", "y"
 # values are repeated from this many, so that a large weight takes no time to make
 _PATTERN = 4099
 
@@ -37,7 +37,11 @@ _PATTERN = 4099
 def inputs_of(network: Network, layer: Layer) -> tuple[str, ...]:
     """The tensors that a layer reads beside its weight and other initializers."""
     return tuple(
-        dict.fromkeys(name for name in network.nodes[layer.name].input if name and name not in network.initializers)
+        dict.fromkeys(
+            name
+            for name in network.nodes[layer.name].input
+            if name and name != layer.read_as and name not in network.initializers
+        )
     )
 
 
@@ -86,7 +90,11 @@ def _single(network: Network, layer: Layer, fed: Arrays) -> Network:
     """The layer alone, as a network with the fixed shapes of what it is fed."""
     node = onnx.NodeProto()
     node.CopyFrom(network.nodes[layer.name])
-    names = dict(zip(inputs_of(network, layer), fed, strict=True)) | {layer.weight: WEIGHT}
+    names = dict(zip(inputs_of(network, layer), fed, strict=True)) | {layer.read_as: WEIGHT}
+    nodes = [node]
+    if layer.view:
+        names |= {layer.view: VIEW, layer.weight: WEIGHT}
+        nodes.insert(0, helper.make_node("Transpose", [WEIGHT], [VIEW], "view", perm=layer.order))
     constants = [name for name in dict.fromkeys(node.input) if name and name not in names]
     names |= {name: f"c{index}" for index, name in enumerate(constants)}
     node.name, node.doc_string = "layer", ""
@@ -98,7 +106,7 @@ def _single(network: Network, layer: Layer, fed: Arrays) -> Network:
     node.output[:] = [*[""] * place, OUTPUT]
     tensors = [network.initializers[name] for name in (layer.weight, *constants)]
     graph = helper.make_graph(
-        [node],
+        nodes,
         "layer",
         [
             helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), list(array.shape))
@@ -118,7 +126,7 @@ def _made_up_tensor(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
     return numpy_helper.from_array(np.resize(0.1 * pattern, tuple(tensor.dims)), name)
 
 
-def _made_up(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int) -> IntegerWeight:
+def _made_up(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: ChannelAxis) -> IntegerWeight:
     pattern = np.random.default_rng(0).integers(format_.lowest_code, format_.highest_code + 1, _PATTERN)
     shares = scale_shape(format_, shape, channel_axis)
     scale = round_scales(np.full(shares, 0.1 / -format_.lowest_code, dtype=np.float32))

@@ -12,10 +12,10 @@ of its optimiser), which the sites follow:
     Reshape, Transpose, MaxPool, Slice, ...  move values: what they make has the format of what they read
 
 The tensor between a layer and the Relu or Clip behind it is therefore no site, nor is what only other operators
-(LayerNormalization, Softmax) read and write, or what lies within an operator that an older opset writes as several
-(`network.expansion`). Constants, integers, shape arithmetic and what depends
-on nothing but shapes (a mask made for the length of the input) never are. Concat takes inputs of different scales, so
-that its inputs stay sites of their own.
+(LayerNormalization, Softmax) read and write, what holds masks (`network.masks`), or what lies within an operator that
+an older opset writes as several (`network.expansion`). Constants, integers, shape arithmetic and what depends on
+nothing but shapes (a mask made for the length of the input) never are. Concat takes inputs of different scales, so that
+its inputs stay sites of their own.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from onnx import numpy_helper
 
 from network.expansion import is_expanded
 from network.graph import Network
+from network.masks import masked_values
 from network.onnx_graph import attributes, is_standard, names_read
 
 _OF_SHAPES = ("Shape", "Size")  # what they make depends on lengths alone
@@ -137,14 +138,20 @@ class _Graph:
         self.initializers = network.initializers
         self.sole_readers = sole_readers(network)
         self.shapes, floats = network.float_shapes
-        self.values = _dependent(network, _OF_SHAPES) & floats - {""} - {
-            name for node in self.nodes if _is_refused(node) for name in node.output
+        dependent = _dependent(network, _OF_SHAPES)
+        self._masked = masked_values(self.nodes, self.initializers, dependent)
+        self.values = dependent & floats - {""} - {
+            name for node in self.nodes if self.is_refused(node) for name in node.output
         }
         self.moved = {
             name: source
             for name, source in moved_from(network).items()
             if name in self.values and source in self.values
         }
+
+    def is_refused(self, node: onnx.NodeProto) -> bool:
+        """Whether what the node makes stays float: it is masked, or ONNX Runtime would refuse it."""
+        return _is_refused(node) or not self._masked.isdisjoint(node.output)
 
     def end(self, output: str) -> str:
         """What a layer's output becomes in the Relu or Clip that is part of the layer: one, read by nothing else."""
@@ -192,7 +199,7 @@ def _wanted(graph: _Graph) -> set[str]:
     """What an integer kernel reads or writes, and what is only moved to get there."""
     wanted: set[str] = set()
     for node in graph.nodes:
-        rule = _READS.get(node.op_type) if _is_known(node) and not _is_refused(node) else None
+        rule = _READS.get(node.op_type) if _is_known(node) and not graph.is_refused(node) else None
         reads = rule(graph, node) if rule else ()
         wanted.update(reads)
         if reads and node.op_type not in _MAY_RETURN_FLOATS:

@@ -1,8 +1,8 @@
 """Admission: from bytes that anybody may have sent to an ONNX model that is safe to work on.
 
-The order matters, and is: size, parse, external data, extent (how many messages, nodes, expanded functions), then
-inlining, onnx's own checker and shape inference, then memory and weights. Nothing is read that an earlier check has
-not bounded.
+The order matters, and is: size, parse, external data, extent (how many messages, nodes, expanded functions), versions
+and operators, then inlining and onnx's own checker, then memory, types, shapes and weights. Nothing is read that an
+earlier check has not bounded.
 
 Deterministic, without any I/O. ONNX's checker, inliner and shape inference are native code that a hostile file may
 crash or slow down, so this runs in a worker child with limits on memory and time, never in the API process.
@@ -12,58 +12,76 @@ from __future__ import annotations
 
 import graphlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 import onnx.inliner
 import onnx.version_converter
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import FunctionProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
 
+from network.einsum import check_equations
 from network.errors import (
-    CustomOperators,
     ExternalData,
     ModelInvalid,
+    ModelNotTaken,
     ModelTooLarge,
     NetworkError,
     NotOnnx,
-    RandomOperators,
     ShapesNotFixed,
-    WeightsNotFinite,
-    listing,
 )
+from network.finite import check_weights
+from network.functions import state_defaults
 from network.graph import TensorSpec
 from network.memory import estimate_memory
 from network.onnx_graph import (
-    graphs,
     is_external,
-    is_standard,
     messages,
     nodes,
+    opset_of,
     own_inputs,
     shape_of,
     shape_skeleton,
     standard_imports,
 )
+from network.operator_sets import (
+    FunctionKey,
+    check_ir_version,
+    check_operators,
+    check_random,
+    function_key,
+    is_of_runtime_alone,
+    node_name,
+    opset_version,
+    settle_imports,
+)
+from network.output_types import declare_outputs
+from network.runtime import runtime_errors, session_of
+from network.sparse import make_dense
 from network.training import require_inference
+from network.tree_models import require_layers
+from network.upgrade import require_forms
 
 MAX_PROTOBUF_BYTES = 2**31 - 1  # what any protobuf reader takes
 MAX_FUNCTION_DEPTH = 64
 # A node, its attributes and the types of its outputs are some ten messages.
 _MESSAGES_PER_NODE = 64
 
-# An infinity is at home in an attention mask. These operators carry masks; any other use makes the tensor a weight.
-_MASK_OPERATORS = frozenset(
-    {"Add", "Cast", "Clip", "Concat", "Expand", "Identity", "Max", "Min", "Pad", "Reshape", "Slice", "Squeeze"}
-    | {"Tile", "Transpose", "Trilu", "Unsqueeze", "Where"}
+ELEMENT_TYPES = frozenset(
+    {TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BOOL}
+    | {TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64}
+    | {TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64}
 )
-_RANDOM = frozenset(
-    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
-)
-_FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
+"""Of inputs and outputs: those that numpy and ONNX Runtime both have."""
+
+_REMEDIES = {
+    "input": "export the network from where its input is such a tensor, or with a Cast behind it",
+    "output": "end the graph before that node, or export it without what comes after the network (zipmap=False)",
+}
+_ANOTHER_WAY = "export the model in another way, or with another opset"
+_UNCHECKED = "unchecked"  # a domain that onnx's checker does not know, and so does not look into
 
 # What people upload by mistake, by its first bytes.
 _FOREIGN_FORMATS: Mapping[bytes, str] = {
@@ -98,29 +116,41 @@ class AdmissionLimits:
 
 
 def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
-    """The model in `data`, checked, with model-local functions inlined and one spelling of the default domain.
+    """The model in `data`, checked, with model-local functions inlined, one spelling of the default domain, sparse
+    tensors made dense, and the types of its outputs declared.
 
     Raises:
         NotOnnx: `data` is something else, or cut off.
         ModelTooLarge: more bytes, nodes or memory than `limits` allows.
         ExternalData: a tensor lies outside the file, or claims to lie in the memory of the process.
-        CustomOperators: operators outside the ONNX standard that are not defined by functions in the file.
+        ModelTooNew: it is of a newer version of ONNX than what runs here.
+        CustomOperators: operators that neither ONNX, nor ONNX Runtime, nor functions in the file define.
         TrainingMode: layers that behave as in training.
-        WeightsNotFinite: NaN in a weight, or an infinity anywhere but in a mask.
-        ModelInvalid: anything else that breaks the rules of ONNX or that we do not take.
+        NothingToQuantize: its parameters are those of trees and the like.
+        WeightsNotFinite: NaN or an infinity in the weight of a layer.
+        ModelNotTaken: valid ONNX that we do not work on.
+        ModelInvalid: anything else that breaks the rules of ONNX.
     """
     model = bounded(data, limits)
-    _check_operators(model, _opset_version(model))
+    check_ir_version(model)
+    check_operators(model, opset_version(model))
+    check_random(model)
     model = _inline(model)
-    with onnx_errors("onnx.checker"):
-        onnx.checker.check_model(model.SerializeToString())
-    check_interface(model.graph)
+    check_equations(model)
+    require_forms(model)
+    _check_valid(model)
+    with _broken("a sparse tensor"):
+        make_dense(model, limits.max_memory_bytes)
     with onnx_errors("reading how layers are used"):
         require_inference(model)
-    with onnx_errors("shape inference"):
-        onnx.shape_inference.infer_shapes(shape_skeleton(model), strict_mode=True)
+    require_layers(model)
     check_memory(model, limits.max_memory_bytes)
-    _check_finite(model)
+    with onnx_errors("inferring the types of the outputs"):
+        declare_outputs(model)
+    check_interface(model)
+    _check_shapes(model)
+    with _broken("the size of a tensor"):
+        check_weights(model)
     return model
 
 
@@ -130,6 +160,27 @@ def bounded(data: bytes, limits: AdmissionLimits) -> ModelProto:
     Raises:
         NotOnnx, ModelTooLarge, ExternalData, ModelInvalid: as `admit`.
     """
+    model = parsed(data, limits)
+    for tensor in (message for message in messages(model) if isinstance(message, TensorProto)):
+        if is_external(tensor):
+            raise ExternalData(
+                f"tensor {tensor.name!r} has its data outside the model file; only self-contained models are taken: "
+                "send a zip archive of the .onnx file and its data files, or save it with onnx.save_model(..., "
+                "save_as_external_data=False)"
+            )
+    if model.training_info:
+        raise ModelNotTaken("the model carries training information; export the inference graph alone")
+    _check_extent(model, limits)
+    check_equations(model)
+    return model
+
+
+def parsed(data: bytes, limits: AdmissionLimits) -> ModelProto:
+    """The model in `data`, of which no more is known than that it has not too many parts.
+
+    Raises:
+        NotOnnx, ModelTooLarge, ModelInvalid: as `admit`.
+    """
     if len(data) > limits.max_model_bytes:
         raise ModelTooLarge(
             f"the model has {len(data):,} bytes, at most {limits.max_model_bytes:,} are allowed; "
@@ -137,9 +188,6 @@ def bounded(data: bytes, limits: AdmissionLimits) -> ModelProto:
         )
     model = _parse(data)
     _check_messages(model, limits.max_nodes * _MESSAGES_PER_NODE)
-    if model.training_info:
-        raise ModelInvalid("the model carries training information; export the inference graph alone")
-    _check_extent(model, limits)
     return model
 
 
@@ -165,7 +213,7 @@ def _parse(data: bytes) -> ModelProto:
         if "alloc" in str(error):
             raise ModelTooLarge("parsing the model takes more memory than this process may use") from error
         if "MaxDepth" in str(error):
-            raise ModelInvalid("the model nests subgraphs too deeply (protobuf allows 100 levels)") from error
+            raise ModelNotTaken("the model nests subgraphs too deeply (protobuf allows 100 levels)") from error
         got = kind or f"{len(data):,} bytes that are no protobuf message, or one that is cut off"
         raise NotOnnx(f"the model is not ONNX: got {got}; {remedy}") from error
     if not model.ir_version or not model.HasField("graph"):
@@ -174,15 +222,10 @@ def _parse(data: bytes) -> ModelProto:
 
 
 def _check_messages(model: ModelProto, max_messages: int) -> None:
-    """No more messages than that, no data outside of the file, and no broken text."""
+    """No more messages than that, and no broken text."""
     for count, message in enumerate(messages(model), start=1):
         if count > max_messages:
             raise ModelTooLarge(f"the model has more than {max_messages:,} parts; expected a network of sane size")
-        if isinstance(message, TensorProto) and is_external(message):
-            raise ExternalData(
-                f"tensor {message.name!r} has its data outside the model file; only self-contained models are taken: "
-                "save it with onnx.save_model(..., save_as_external_data=False)"
-            )
         for field, value in message.ListFields():
             if field.type == field.TYPE_STRING:
                 texts = value if field.is_repeated else (value,)
@@ -192,15 +235,15 @@ def _check_messages(model: ModelProto, max_messages: int) -> None:
 
 def _check_extent(model: ModelProto, limits: AdmissionLimits) -> None:
     """Nodes and bytes with all functions inlined, found without inlining: calls may double at every level."""
-    functions = {_function_key(function): function for function in model.functions}
+    functions = {function_key(function): function for function in model.functions}
     calls = {key: _calls(function, functions) for key, function in functions.items()}
     try:
         order = list(graphlib.TopologicalSorter(calls).static_order())
     except graphlib.CycleError as error:
         raise ModelInvalid(f"the model's functions call themselves: {error.args[1][0]}; that never ends") from error
-    count: dict[tuple[str, str, str], int] = {}
-    size: dict[tuple[str, str, str], int] = {}
-    depth: dict[tuple[str, str, str], int] = {}
+    count: dict[FunctionKey, int] = {}
+    size: dict[FunctionKey, int] = {}
+    depth: dict[FunctionKey, int] = {}
     for key in order:
         own = sum(1 for _ in nodes(functions[key]))
         count[key] = own + sum(count[callee] * times for callee, times in calls[key].items())
@@ -215,94 +258,100 @@ def _check_extent(model: ModelProto, limits: AdmissionLimits) -> None:
             f"at most {limits.max_nodes:,} nodes and {limits.max_model_bytes:,} bytes are allowed"
         )
     if max(depth.values(), default=0) > MAX_FUNCTION_DEPTH:
-        raise ModelInvalid(f"the model's functions call each other more than {MAX_FUNCTION_DEPTH} levels deep")
+        raise ModelNotTaken(f"the model's functions call each other more than {MAX_FUNCTION_DEPTH} levels deep")
 
 
-def _function_key(call: FunctionProto | NodeProto) -> tuple[str, str, str]:
-    name = call.name if isinstance(call, FunctionProto) else call.op_type
-    return (call.domain, name, call.overload)
-
-
-def _calls(
-    holder: GraphProto | FunctionProto, functions: Mapping[tuple[str, str, str], FunctionProto]
-) -> Counter[tuple[str, str, str]]:
-    return Counter(key for node in nodes(holder) if (key := _function_key(node)) in functions)
-
-
-def _opset_version(model: ModelProto) -> int:
-    """The version of the default operator set; onnx's own checker takes several, and versions to come."""
-    versions = {opset.version for opset in standard_imports(model)}
-    newest = onnx.defs.onnx_opset_version()
-    if len(versions) != 1 or not 1 <= max(versions) <= newest:
-        got = ", ".join(map(str, sorted(versions))) or "none"
-        raise ModelInvalid(f"the model imports opset {got}; expected one opset from 1 to {newest}: export it again")
-    return int(versions.pop())
-
-
-def _check_operators(model: ModelProto, version: int) -> None:
-    """Only operators of the standard, or calls of functions that the file defines."""
-    functions = {_function_key(function) for function in model.functions}
-    custom: dict[str, list[str]] = {}
-    for node in nodes(model.graph):
-        standard = is_standard(node) and onnx.defs.has(node.op_type, version, "")
-        if not standard and _function_key(node) not in functions:
-            custom.setdefault(".".join(filter(None, (node.domain, node.op_type))), []).append(node_name(node))
-    check_random(model)
-    if custom:
-        operators = "; ".join(f"{name} ({listing(users)})" for name, users in sorted(custom.items()))
-        raise CustomOperators(
-            f"the model uses operators that are not in ONNX opset {version}: {operators}. "
-            "Export it without custom or fused operators, or with functions that define them"
-        )
-
-
-def check_random(model: ModelProto) -> None:
-    """Refuse a model whose outputs change by themselves."""
-    if random := [f"{node_name(n)} ({n.op_type})" for n in nodes(model.graph) if n.op_type in _RANDOM]:
-        raise RandomOperators(
-            f"the model draws random numbers: {listing(random)}. What it loses cannot be measured when its outputs "
-            "change by themselves; export it for inference, without them"
-        )
+def _calls(holder: GraphProto | FunctionProto, functions: Mapping[FunctionKey, FunctionProto]) -> Counter[FunctionKey]:
+    return Counter(key for node in nodes(holder) if (key := function_key(node)) in functions)
 
 
 def _inline(model: ModelProto) -> ModelProto:
-    """All functions inlined, those written for another opset converted, and "ai.onnx" spelled the usual way: ""."""
-    version = _opset_version(model)
+    """All functions inlined, those written for another opset converted, and imports settled."""
+    version = opset_version(model)
     if model.functions:
         with onnx_errors("inlining the model's functions"):
             if any(opset.version != version for f in model.functions for opset in standard_imports(f)):
                 model = onnx.shape_inference.infer_shapes(model)  # the version converter needs to know the types
+            state_defaults(model)
+            imports = [entry for function in model.functions for entry in function.opset_import]
             model = onnx.inliner.inline_local_functions(model, convert_version=True)
+            known = {entry.domain for entry in model.opset_import}
+            model.opset_import.extend(entry for entry in imports if entry.domain not in known)
     del model.functions[:]
-    _check_operators(model, version)
-    for node in nodes(model.graph):
-        node.ClearField("domain")
-    del model.opset_import[:]
-    model.opset_import.append(onnx.helper.make_opsetid("", version))
+    check_operators(model, version)
+    settle_imports(model, version)
     return model
 
 
-def check_interface(graph: GraphProto) -> None:
+def _check_valid(model: ModelProto) -> None:
+    """By the rules of ONNX, but that values need not be declared, and that ONNX Runtime has standard operators too."""
+    checked, opset = model, opset_of(model)
+    values = [value for value in (*model.graph.input, *model.graph.output) if not _is_declared(value)]
+    if values or any(is_of_runtime_alone(node, opset) for node in nodes(model.graph)):
+        checked = ModelProto.FromString(model.SerializeToString())
+        for value in (*checked.graph.input, *checked.graph.output):
+            if not _is_declared(value):
+                kind = value.type.tensor_type.elem_type or TensorProto.FLOAT
+                value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, kind, []))
+        for node in nodes(checked.graph):
+            if is_of_runtime_alone(node, opset):
+                node.domain = _UNCHECKED
+        checked.opset_import.append(onnx.helper.make_opsetid(_UNCHECKED, 1))
+    with _broken("onnx.checker"):
+        onnx.checker.check_model(checked.SerializeToString())
+
+
+def _is_declared(value: ValueInfoProto) -> bool:
+    kind = value.type.WhichOneof("value")
+    tensor = value.type.tensor_type
+    return kind not in (None, "tensor_type") or (bool(tensor.elem_type) and tensor.HasField("shape"))
+
+
+def check_interface(model: ModelProto) -> None:
     """Tensors of numbers go in, with a known rank, and tensors come out."""
-    inputs = own_inputs(graph)
-    for kind, values in (("input", inputs), ("output", list(graph.output))):
+    inputs = own_inputs(model.graph)
+    made_by = {name: f" of {node_name(node)} ({node.op_type})" for node in model.graph.node for name in node.output}
+    for kind, values in (("input", inputs), ("output", list(model.graph.output))):
         if not values:
-            raise ModelInvalid(f"the graph has no {kind}; expected at least one: export it with its {kind}s named")
+            raise ModelNotTaken(f"the graph has no {kind}; expected at least one: export it with its {kind}s named")
         for value in values:
+            which = f"{kind} {value.name!r}{made_by.get(value.name, '') if kind == 'output' else ''}"
+            remedy = _REMEDIES[kind]
             got = value.type.WhichOneof("value") or "no type"
             if got != "tensor_type":
-                raise ModelInvalid(f"{kind} {value.name!r} is of {got}; only tensors of numbers are taken")
-            data_type = value.type.tensor_type.elem_type
-            try:
-                dtype = onnx.helper.tensor_dtype_to_np_dtype(data_type)
-            except KeyError as error:
-                raise ModelInvalid(f"{kind} {value.name!r} has the unknown element type {data_type}") from error
-            if dtype.kind not in "fiub":
-                expected = "expected floats, integers or booleans"
-                raise ModelInvalid(f"{kind} {value.name!r} has elements of type {dtype.name}; {expected}")
+                raise ModelNotTaken(f"{which} is of {got}; only tensors of numbers are taken: {remedy}")
+            element = value.type.tensor_type.elem_type
+            if element not in ELEMENT_TYPES:
+                raise ModelNotTaken(
+                    f"{which} has elements of type {_type_name(element)}; expected floats of 16, 32 or 64 bits, "
+                    f"integers of 8 to 64 bits, or booleans: {remedy}"
+                )
     for value in inputs:
         if not value.type.tensor_type.HasField("shape"):
             raise ShapesNotFixed(f"input {value.name!r} has no shape; export it with one, at least with its rank")
+
+
+def _type_name(element: int) -> str:
+    names = {number: name for name, number in TensorProto.DataType.items()}
+    return str(names.get(element, f"number {element}, which ONNX does not have")).lower()
+
+
+def _check_shapes(model: ModelProto) -> None:
+    """Refuse tensors that do not fit together; where shape inference only says so, ONNX Runtime decides."""
+    try:
+        onnx.shape_inference.infer_shapes(shape_skeleton(model), strict_mode=True)
+    except MemoryError as error:
+        raise ModelTooLarge("shape inference takes more memory than this process may use") from error
+    except ONNX_FAILURES as error:
+        if "overflow" in str(error):  # ONNX Runtime loads it, and multiplies all the same
+            raise ModelTooLarge(
+                f"the model has a tensor of more elements than can be counted: {_reason(error)}"
+            ) from error
+        try:
+            with runtime_errors("load"):
+                session_of(model, 1, optimised=False)
+        except ModelInvalid:
+            raise _invalid("shape inference", error) from error
 
 
 def check_memory(model: ModelProto, max_memory_bytes: int) -> None:
@@ -316,66 +365,49 @@ def check_memory(model: ModelProto, max_memory_bytes: int) -> None:
         )
 
 
-def _check_finite(model: ModelProto) -> None:
-    """No weight may be NaN or infinite; masks may hold infinities."""
-    uses: dict[str, set[str]] = {}
-    for node in nodes(model.graph):
-        for name in node.input:
-            uses.setdefault(name, set()).add(node.op_type)
-    bad: list[str] = []
-    for name, tensor in _constants(model):
-        if tensor.data_type not in _FLOAT_TYPES:
-            continue
-        with onnx_errors(f"reading tensor {name!r}"):
-            values = numpy_helper.to_array(tensor)
-        if np.isfinite(values).all():
-            continue
-        if np.isnan(values).any():
-            bad.append(f"{name} (NaN)")
-        elif not uses.get(name, set()) <= _MASK_OPERATORS:
-            bad.append(f"{name} (infinity)")
-    if bad:
-        raise WeightsNotFinite(
-            f"weights are not finite: {listing(bad)}; expected finite numbers: was the training run diverging?"
-        )
-
-
-def _constants(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
-    """Every constant tensor by its value's name: initializers and Constant nodes, here and in subgraphs."""
-    for graph in graphs(model.graph):
-        yield from ((tensor.name, tensor) for tensor in graph.initializer)
-        yield from ((sparse.values.name, sparse.values) for sparse in graph.sparse_initializer)
-        for node in graph.node:
-            for attribute in node.attribute if node.op_type == "Constant" else ():
-                if attribute.name == "value":
-                    yield node.output[0], attribute.t
-                elif attribute.name == "sparse_value":
-                    yield node.output[0], attribute.sparse_tensor.values
-
-
-def node_name(node: NodeProto) -> str:
-    return f"node {node.name!r}" if node.name else f"the node that makes {next(iter(node.output), '?')!r}"
+ONNX_FAILURES = (
+    onnx.checker.ValidationError,
+    onnx.shape_inference.InferenceError,
+    onnx.version_converter.ConvertError,
+    onnx.defs.SchemaError,
+    DecodeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    RuntimeError,
+)
+"""What onnx raises on a bad model: it has several classes, and sometimes plain ones."""
 
 
 @contextmanager
 def onnx_errors(doing: str) -> Iterator[None]:
-    """What onnx raises on a bad model, as our own errors: it has several classes and sometimes plain ones."""
+    """Where onnx fails on a model that its checker takes, as our own error."""
+    with _failures(doing, lambda error: ModelNotTaken(f"{doing} fails: {_reason(error)}; {_ANOTHER_WAY}")):
+        yield
+
+
+@contextmanager
+def _broken(what: str) -> Iterator[None]:
+    """Where the failure says that the model breaks the rules of ONNX."""
+    with _failures(what, lambda error: _invalid(what, error)):
+        yield
+
+
+@contextmanager
+def _failures(doing: str, refusal: Callable[[Exception], ModelInvalid]) -> Iterator[None]:
     try:
         yield
     except NetworkError:
         raise
     except MemoryError as error:
         raise ModelTooLarge(f"{doing} takes more memory than this process may use") from error
-    except (
-        onnx.checker.ValidationError,
-        onnx.shape_inference.InferenceError,
-        onnx.version_converter.ConvertError,
-        onnx.defs.SchemaError,
-        DecodeError,
-        ValueError,
-        TypeError,
-        IndexError,
-        RuntimeError,
-    ) as error:
-        reason = " ".join(str(error).split())[:400]
-        raise ModelInvalid(f"the model is not valid ONNX: {doing} says: {reason}; export it again") from error
+    except ONNX_FAILURES as error:
+        raise refusal(error) from error
+
+
+def _invalid(what: str, error: Exception) -> ModelInvalid:
+    return ModelInvalid(f"the model is not valid ONNX: {what} says: {_reason(error)}; export it again")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]

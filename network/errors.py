@@ -20,7 +20,27 @@ class NotOnnx(NetworkError):
 
 
 class ModelInvalid(NetworkError):
+    """It breaks the rules of ONNX; what is derived from it is valid ONNX, and refused for another reason."""
+
     code = "model_invalid"
+
+
+class ModelNotTaken(ModelInvalid):
+    """Valid ONNX of a kind that nothing here works on."""
+
+    code = "model_not_taken"
+
+
+class ModelNotRunnable(ModelInvalid):
+    """ONNX Runtime does not load or run it."""
+
+    code = "model_not_runnable"
+
+
+class ModelTooNew(ModelInvalid):
+    """Of a newer version of ONNX than what is run here."""
+
+    code = "model_too_new"
 
 
 class ModelTooLarge(NetworkError):
@@ -59,6 +79,18 @@ class WeightsNotFinite(NetworkError):
 
 class ShapesNotFixed(NetworkError):
     code = "model_shapes_not_fixed"
+
+
+class BatchAxisUnknown(NetworkError):
+    """No axis of an input is left for the samples, or the axis that was stated is none."""
+
+    code = "model_batch_axis_unknown"
+
+
+class SamplesMixed(NetworkError):
+    """Samples that share a call change each other's outputs."""
+
+    code = "model_samples_mixed"
 
 
 class NothingToQuantize(NetworkError):

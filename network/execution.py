@@ -85,6 +85,8 @@ class TorchNetwork:
     ) -> list[Tensor]:
         """The outputs in graph order, twice differentiable in the parameters, and in inputs that require it.
 
+        Inputs and outputs are `[samples, ...]`, of samples that may share a call (`Batching.groups`).
+
         `parameters` stand in for those of the network, by name; the others stay. `through` sends values on their way:
         the graph input or node output of that name is replaced by the function's result as soon as it exists, for
         everything that reads it and for the outputs.
@@ -100,7 +102,7 @@ class TorchNetwork:
                 values[name] = through[name](values[name])
         for step in self._steps:
             self._execute(step, values, through)
-        outputs = [values[spec.name] for spec in self.network.outputs]
+        outputs = [self.network.batching.by_sample(spec.name, values[spec.name]) for spec in self.network.outputs]
         return [x.to(self.device) if x.is_floating_point() else x for x in outputs]
 
     def _initial_values(self, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> _Values:
@@ -110,7 +112,10 @@ class TorchNetwork:
         unknown = sorted(set(parameters) - set(self.parameters))
         if unknown:
             raise ValueError(f"no parameter is called {unknown}; expected names among `parameters`")
-        arrays = {name: x.to(self.device, self.dtype) if x.is_floating_point() else x for name, x in inputs.items()}
+        arrays = {
+            name: x.to(self.device, self.dtype) if x.is_floating_point() else x
+            for name, x in self.network.batching.call_of_tensors(inputs).items()
+        }
         return {**self._constants, **self.parameters, **parameters, **arrays}
 
     def _require_made(self, names: Iterable[str]) -> None:

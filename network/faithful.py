@@ -12,16 +12,18 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 
-from network.errors import ModelInvalid, NotReproduced
+from network.batching import Batching, largest_sample
+from network.errors import ModelInvalid, NetworkError, NotReproduced, OpsetNotReachable
 from network.folding import Folding
 from network.graph import Network
 from network.interface import free_axes
 from network.lengths import at_other_lengths
 from network.normalise import from_proto, normalise
 from network.observed import observe
-from network.onnx_graph import label, opset_of, own_inputs, shape_of
+from network.onnx_graph import label, opset_of, own_inputs
 from network.opset import OLDEST_OPSET, TARGET_OPSET
 from network.proof import Arrays, Feed, Reference, feeds, first_change
 
@@ -47,9 +49,10 @@ def faithful(
     samples: Arrays,
     input_shapes: Mapping[str, tuple[int, ...]],
     threads: int = 1,
+    batching: Batching | None = None,
 ) -> Network:
-    """The normalised network, proved to have the outputs of the uploaded file; its values are observed on the first
-    sample, or on the first samples where it fixes how many.
+    """The normalised network, proved to have the outputs of the uploaded file; its values are observed on the largest
+    sample, or on the first samples where a call takes several.
 
     Args:
         uploaded: the file as it came.
@@ -57,6 +60,7 @@ def faithful(
         samples: an array for each graph input, `[samples, ...]`.
         input_shapes: of one sample, by graph input.
         threads: of ONNX Runtime.
+        batching: how samples become calls; None: along the first axis of every input.
 
     Raises:
         NotReproduced: the outputs change however little is rewritten.
@@ -64,16 +68,17 @@ def faithful(
         ShapesNotFixed, NothingToQuantize: see `network.normalise.normalise`.
     """
     inputs = own_inputs(model.graph)
-    given = feeds(samples, {value.name: (shape_of(value) or (None,))[0] or None for value in inputs})
-    given += at_other_lengths(given[0], free_axes(inputs))
+    batching = batching or Batching.first_axis(inputs)
+    given = feeds(samples, batching)
+    given += at_other_lengths(given[0], free_axes(inputs, batching))
     reference: Reference | None = None
     reasons: list[str] = []
     network: Network | None = None
-    refused: ModelInvalid | None = None
+    refused: NetworkError | None = None
     for opset, folding in _ladder(opset_of(model)):
         try:
-            network = normalise(model, input_shapes, opset, converted=opset, folding=folding)
-        except ModelInvalid as error:
+            network = normalise(model, input_shapes, opset, converted=opset, folding=folding, batching=batching)
+        except (ModelInvalid, OpsetNotReachable) as error:
             reasons.append(str(error))
             refused = refused or error
             continue
@@ -81,11 +86,21 @@ def faithful(
         why = reference.difference(network.proto.SerializeToString())
         if why is None:
             _mark(network, Undone(opset, folding, reasons[0]) if reasons else None)
-            return from_proto(network.proto, network.sample_shapes, observe(network.proto, given[0].arrays, threads))
+            observed = observe(network.proto, _largest_call(samples, batching), threads)
+            return from_proto(network.proto, network.sample_shapes, batching, observed)
         reasons.append(why)
     if network is None and refused is not None:
         raise refused
     raise NotReproduced(_text(model, network, given[0], reasons[0], threads))
+
+
+def _largest_call(samples: Arrays, batching: Batching) -> Arrays:
+    """The inputs of a call of the largest sample, or of the first samples where a call takes several."""
+    if batching.size is not None and batching.size > 1:
+        rows = np.arange(batching.size) % len(next(iter(samples.values())))
+    else:
+        rows = np.array([largest_sample(samples)])
+    return batching.call({name: array[rows] for name, array in samples.items()})
 
 
 def undone(network: Network) -> Undone | None:

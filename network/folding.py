@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 from onnxscript.optimizer import _constant_folding as constant_folding
@@ -22,6 +23,8 @@ from onnxscript.rewriter.rules.common import (
     _materialize_reshape_shape,
     _remove_optional_bias,
 )
+
+from network.einsum import EinsumToMatMul
 
 # Folding may make a tensor larger than what it was made from (Expand, Tile, ConstantOfShape): then it stays computed.
 LARGEST_FOLDED_OUTPUT = 1 << 16
@@ -114,6 +117,49 @@ def fold(graph: ir.Model, folding: Folding) -> None:
             return
 
 
+class SplitConstantsPass(ir.passes.InPlacePass):
+    """Split of an initializer that nothing else reads: each part becomes an initializer, of as many bytes together.
+
+    Exporters split a packed weight (query, key and value of an attention) in the graph; the layers behind see a weight
+    only then. The library folds nodes of one output alone.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        changed = False
+        outputs = set(model.graph.outputs)
+        for node in ir.traversal.RecursiveGraphIterator(model.graph):
+            parts = _parts_of_constant(node) if node.op_type == "Split" and node.domain == "" else None
+            if parts is None or outputs.intersection(node.outputs):
+                continue
+            for value, part in zip(node.outputs, parts, strict=True):
+                tensor = ir.tensor(np.ascontiguousarray(part), name=value.name)
+                constant = ir.Value(name=value.name, type=value.type, shape=ir.Shape(part.shape), const_value=tensor)
+                ir.convenience.replace_all_uses_with(value, constant)
+                value.name = None
+                model.graph.register_initializer(constant)
+            changed = True
+        return ir.passes.PassResult(model, modified=changed)
+
+
+def _parts_of_constant(node: ir.Node) -> list[Any] | None:
+    """The outputs of a Split of constants; None where it is none, or where the whole is needed too."""
+    whole = node.inputs[0]
+    if whole is None or not whole.is_initializer() or whole.const_value is None or len(whole.uses()) > 1:
+        return None
+    if whole.is_graph_input() or whole.is_graph_output() or not all(value.name for value in node.outputs):
+        return None
+    lengths = node.inputs[1] if len(node.inputs) > 1 else None
+    if lengths is not None and lengths.const_value is None:
+        return None
+    array, axis = whole.const_value.numpy(), node.attributes.get_int("axis", 0)
+    if lengths is not None and lengths.const_value is not None:
+        own = lengths.const_value.numpy().tolist()
+    else:
+        most = -(-array.shape[axis] // len(node.outputs))
+        own = [min(most, max(0, array.shape[axis] - most * place)) for place in range(len(node.outputs))]
+    return list(np.split(array, np.cumsum(own)[:-1], axis=axis)) if sum(own) == array.shape[axis] else None
+
+
 def _passes(folding: Folding) -> ir.passes.Sequential:
     """onnxscript's `optimize_ir` with the rules above."""
     rounds: list[ir.passes.InPlacePass] = []
@@ -126,8 +172,9 @@ def _passes(folding: Folding) -> ir.passes.Sequential:
                 should_fold=_should_fold,
             )
         )
+        rounds.append(SplitConstantsPass())
     if folding >= Folding.RULES:
-        rounds.append(RewritePass(RULES))
+        rounds += [EinsumToMatMul(), RewritePass(RULES)]
     rounds += [
         common_passes.RemoveUnusedNodesPass(),
         common_passes.RemoveUnusedOpsetsPass(),
@@ -145,14 +192,35 @@ def _passes(folding: Folding) -> ir.passes.Sequential:
     )
 
 
+_REARRANGED = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast")
+_CUT_OUT = ("Slice", "Gather")
+
+
 def _should_fold(node: ir.Node) -> bool | None:
-    """Rearranging a weight is always folded, so that the layer sees an initializer; but not a weight that others use
-    too, because the copy would untie them. Everything else goes by size."""
-    if node.op_type not in ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast"):
+    """Rearranging a weight, or cutting it into parts, is always folded, so that the layer sees an initializer; but not
+    a weight that others use too, because the copy would untie them. Everything else goes by size."""
+    if node.op_type not in _REARRANGED + _CUT_OUT:
         return None
     weight = node.inputs[0]
     if weight is None or not weight.is_initializer() or weight.const_value is None:
         return None
     if any(value is not None and value.const_value is None for value in node.inputs):
         return None
-    return len(weight.uses()) == 1 or weight.const_value.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE)
+    if len(weight.uses()) == 1 or weight.const_value.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
+        return True
+    return node.op_type in _CUT_OUT and _are_cut_out(weight)
+
+
+def _are_cut_out(weight: ir.Value) -> bool:
+    """Whether all that reads a weight cuts known parts out of it, together no more than there is."""
+    elements = 0
+    for reader in (use.node for use in weight.uses()):
+        part = reader.outputs[0].shape
+        known = all(value is None or value.const_value is not None for value in reader.inputs[1:])
+        if reader.op_type not in _CUT_OUT or reader.inputs[0] is not weight or not known or part is None:
+            return False
+        lengths = [length for length in part if isinstance(length, int)]
+        if len(lengths) != len(part):
+            return False
+        elements += int(np.prod(lengths))
+    return weight.const_value is not None and elements <= weight.const_value.size and not weight.is_graph_output()

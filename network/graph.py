@@ -17,8 +17,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from network.batching import Batching
 from network.onnx_graph import names_read, opset_of
 from network.shapes import Observed, SampleShapes, float_shapes, inferred_values
+
+ChannelAxis = int | tuple[int, ...]
+"""The axis of a weight's output channels. Of a stack of matrices all axes but the one that is summed over: every matrix
+has channels of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,12 @@ class Layer:
 
     `weight` names the initializer, `channel_axis` its axis of output channels (of rows for an embedding),
     `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution. Where shapes are not
-    known (`macs_known`), `macs` is the least: that of a single position, at which each weight is used once.
+    known (`macs_known`), `macs` is the least: that of a single position, at which each weight is used once. A weight
+    that is `stacked` holds matrices along its last two axes, and each of them has channels of its own.
+
+    `view` names what the node reads, where that is not the initializer itself but its axes in the order `order`
+    (a head that multiplies with the transposed embedding). A layer of an `inner` graph (a body of If, Loop or Scan)
+    has inputs that nobody sees from outside.
     """
 
     name: str
@@ -48,7 +58,16 @@ class Layer:
     channel_axis: int
     macs: int
     group: int = 1
+    stacked: bool = False
+    view: str = ""
+    order: tuple[int, ...] = ()
+    inner: bool = False
     macs_known: bool = True
+
+    @property
+    def read_as(self) -> str:
+        """The name by which the node reads its weight."""
+        return self.view or self.weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +78,7 @@ class Site:
     weight: str
     layers: tuple[Layer, ...]
     shape: tuple[int, ...]
-    channel_axis: int
+    channel_axis: ChannelAxis
 
     @property
     def size(self) -> int:
@@ -70,6 +89,11 @@ class Site:
     def macs(self) -> int:
         """Multiply-accumulates of one sample, over all uses."""
         return sum(layer.macs for layer in self.layers)
+
+    @property
+    def outer_layers(self) -> tuple[Layer, ...]:
+        """Those that lie in the main graph."""
+        return tuple(layer for layer in self.layers if not layer.inner)
 
     @property
     def macs_known(self) -> bool:
@@ -87,7 +111,8 @@ class Network:
     """A normalised ONNX network. Never changed in place: `proto` is read-only by convention.
 
     `sample_shapes` are those of the data by graph input, without the batch axis; empty where `proto` fixes them all.
-    `observed` is what one call showed, of the first sample or of the batch that `proto` fixes.
+    `batching` says how samples become calls; `observed` is what one call showed, of one sample or of the batch that
+    `proto` fixes.
     """
 
     proto: onnx.ModelProto
@@ -95,6 +120,7 @@ class Network:
     outputs: tuple[TensorSpec, ...]
     sites: tuple[Site, ...]
     sample_shapes: SampleShapes = field(default_factory=dict)
+    batching: Batching = field(default_factory=Batching)
     observed: Observed = field(default_factory=dict)
 
     @cached_property
@@ -115,9 +141,9 @@ class Network:
         return np.asarray(numpy_helper.to_array(self.initializers[name]))
 
     def layers(self) -> Iterator[Layer]:
-        """All layers, in graph order of their sites."""
+        """All layers of the main graph, in graph order of their sites."""
         for site in self.sites:
-            yield from site.layers
+            yield from site.outer_layers
 
     @cached_property
     def nodes(self) -> dict[str, onnx.NodeProto]:
@@ -140,13 +166,14 @@ class Network:
 
     @property
     def static_batch(self) -> int | None:
-        """The number of samples that any input fixes, None where all leave it free."""
-        return next((spec.shape[0] for spec in self.inputs if spec.shape and spec.shape[0] is not None), None)
+        """The number of samples of every call, None where it is free."""
+        return self.batching.size
 
     @cached_property
     def float_shapes(self) -> tuple[dict[str, tuple[int, ...]], set[str]]:
         """The known shapes of float32 values for one sample, and the names of all of them."""
-        return float_shapes(self.proto, inferred_values(self.proto, 1, self.sample_shapes, self.observed))
+        observed = inferred_values(self.proto, 1, self.sample_shapes, self.batching, self.observed)
+        return float_shapes(self.proto, observed)
 
     @property
     def opset(self) -> int:

@@ -1,8 +1,8 @@
 """The interface of a file: names, order, types and axes of its inputs and outputs, which a delivered file has again.
 
 While a network is normalised every free axis has a symbol of its own, whatever the file calls it: two axes of one name
-need not have one length in every run, and rules that fold shapes take equal names for equal lengths. The batch axis,
-the first of every input, is one symbol for all inputs.
+need not have one length in every run, and rules that fold shapes take equal names for equal lengths. The batch axis
+(`network.batching`) is one symbol for all inputs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from network.batching import Batching
 from network.errors import ShapesNotFixed
 
 BATCH_AXIS = "N"
@@ -26,21 +27,27 @@ class Interface:
 
     inputs: tuple[onnx.ValueInfoProto, ...]
     outputs: tuple[onnx.ValueInfoProto, ...]
+    batching: Batching
     free: bool
 
     @classmethod
-    def of(cls, graph: onnx.GraphProto, sample_shapes: Mapping[str, Sequence[int]]) -> Interface:
+    def of(cls, graph: onnx.GraphProto, sample_shapes: Mapping[str, Sequence[int]], batching: Batching) -> Interface:
         """That of a graph whose initializers are no inputs.
 
         Args:
             graph: not changed.
             sample_shapes: by input name the shape of one sample, without the batch axis.
+            batching: which axis that is.
 
         Raises:
-            ShapesNotFixed: a free axis besides the batch axis is none of `sample_shapes`, or an input has no axis.
+            ShapesNotFixed: a free axis besides the batch axis is none of `sample_shapes`.
         """
-        free = [_has_free_axes(value, sample_shapes.get(value.name)) for value in graph.input]
-        return cls(tuple(map(_copy, graph.input)), tuple(map(_copy, graph.output)), any(free))
+        axes = [batching.input_axis(value.name) for value in graph.input]
+        free = [
+            _has_free_axes(value, axis, sample_shapes.get(value.name))
+            for value, axis in zip(graph.input, axes, strict=True)
+        ]
+        return cls(tuple(map(_copy, graph.input)), tuple(map(_copy, graph.output)), batching, any(free))
 
     def open(self, graph: onnx.GraphProto) -> None:
         """Give the free axes of `graph`, whose interface this is, symbols of their own.
@@ -51,7 +58,8 @@ class Interface:
         for value in graph.input:
             for axis, dim in enumerate(value.type.tensor_type.shape.dim):
                 if not _is_fixed(dim):
-                    _name(dim, BATCH_AXIS if axis == 0 else f"{value.name}.shape[{axis}]")
+                    batch = axis == self.batching.input_axis(value.name)
+                    _name(dim, BATCH_AXIS if batch else f"{value.name}.shape[{axis}]")
         if self.free:
             for value in graph.output:
                 value.type.tensor_type.ClearField("shape")
@@ -59,8 +67,8 @@ class Interface:
     def restore(self, graph: onnx.GraphProto) -> None:
         """Give the inputs and outputs of `graph` the axes that the file declares.
 
-        A free axis that it writes as 0 or -1 has no name afterwards, or as the first of an input `BATCH_AXIS`; a shape
-        that it does not declare stays as it is, but for the symbols of `open`.
+        A free axis that it writes as 0 or -1 has no name afterwards, or as the batch axis of an input `BATCH_AXIS`; a
+        shape that it does not declare stays as it is, but for the symbols of `open`.
         """
         names = {dim.dim_param for value in self.inputs for dim in value.type.tensor_type.shape.dim}
         batch = next(name for name in _numbered(BATCH_AXIS) if name not in names)
@@ -68,7 +76,7 @@ class Interface:
             dims = value.type.tensor_type.shape.dim
             for axis, (dim, own) in enumerate(zip(dims, declared.type.tensor_type.shape.dim, strict=True)):
                 if not _is_fixed(own):
-                    _name(dim, own.dim_param or (batch if axis == 0 else ""))
+                    _name(dim, own.dim_param or (batch if axis == self.batching.input_axis(value.name) else ""))
         for value, declared in zip(graph.output, self.outputs, strict=True):
             own_type = declared.type.tensor_type
             if own_type.HasField("shape"):
@@ -77,27 +85,23 @@ class Interface:
                 value.type.tensor_type.ClearField("shape")
 
 
-def free_axes(inputs: Iterable[onnx.ValueInfoProto]) -> dict[str, dict[int, str]]:
-    """By input its axes besides the first that have no fixed length, each with its symbol: an unnamed axis has its own,
-    and axes of one symbol have one length."""
+def free_axes(inputs: Iterable[onnx.ValueInfoProto], batching: Batching) -> dict[str, dict[int, str]]:
+    """By input its axes besides the batch axis that have no fixed length, each with its symbol: an unnamed axis has its
+    own, and axes of one symbol have one length."""
     return {
         value.name: {
             axis: dim.dim_param or f"{value.name}.shape[{axis}]"
             for axis, dim in enumerate(value.type.tensor_type.shape.dim)
-            if axis and not _is_fixed(dim)
+            if axis != batching.input_axis(value.name) and not _is_fixed(dim)
         }
         for value in inputs
     }
 
 
-def _has_free_axes(value: onnx.ValueInfoProto, sample_shape: Sequence[int] | None) -> bool:
+def _has_free_axes(value: onnx.ValueInfoProto, batch: int | None, sample_shape: Sequence[int] | None) -> bool:
     dims = value.type.tensor_type.shape.dim
-    if not dims:
-        raise ShapesNotFixed(
-            f"input {value.name!r} has no shape or is a scalar; expected a batch axis first: export it with its shape"
-        )
-    free = [axis for axis, dim in enumerate(dims) if axis and not _is_fixed(dim)]
-    if free and (sample_shape is None or len(sample_shape) != len(dims) - 1):
+    free = [axis for axis, dim in enumerate(dims) if axis != batch and not _is_fixed(dim)]
+    if free and (sample_shape is None or len(sample_shape) != len(dims) - (batch is not None)):
         raise ShapesNotFixed(
             f"axis {free[0]} of input {value.name!r} is dynamic ({dims[free[0]].dim_param or 'unnamed'}) and no data "
             f"fixes it; add a dataset with an array {value.name!r}, or export the model with this axis fixed"

@@ -22,9 +22,10 @@ import onnx
 import onnx_ir as ir
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
+from network.batching import Batching
 from network.graph import Network
 from network.onnx_graph import graphs, names_read, own_inputs, shape_of, shape_skeleton, subgraphs
-from network.shapes import NOTHING, inferred_values
+from network.shapes import NOTHING, fix_axes, inferred_values
 
 ASSUMED_LENGTH = 64
 
@@ -51,7 +52,10 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    model: ModelProto, batch: int, sample_shapes: Mapping[str, Sequence[int]] | None = None
+    model: ModelProto,
+    batch: int,
+    sample_shapes: Mapping[str, Sequence[int]] | None = None,
+    batching: Batching | None = None,
 ) -> MemoryEstimate:
     """Weights plus the peak of live activations over the graph's own order, for `batch` samples at once.
 
@@ -59,6 +63,7 @@ def estimate_memory(
         model: a checked model without model-local functions. It is not changed.
         batch: samples per run, at least 1.
         sample_shapes: shape of one sample (without the batch axis) by graph input name.
+        batching: which axis that is; None: the first of every input.
 
     Raises:
         ValueError: `batch` is not positive.
@@ -69,7 +74,8 @@ def estimate_memory(
     skeleton = shape_skeleton(model)
     inputs = [value.name for value in own_inputs(model.graph)]
     for value in skeleton.graph.input[: len(inputs)]:
-        _fix_input(value, batch, (sample_shapes or {}).get(value.name))
+        axis = batching.input_axis(value.name) if batching else 0
+        _fix_input(value, axis, batch, (sample_shapes or {}).get(value.name))
     return _estimate(model, onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph)
 
 
@@ -80,8 +86,9 @@ def normalised_memory(network: Network, batch: int) -> MemoryEstimate:
     """
     observed = network.observed if batch == (network.static_batch or 1) else NOTHING
     if not network.sample_shapes and not observed:
-        return estimate_memory(network.proto, batch)
-    return _estimate(network.proto, inferred_values(network.proto, batch, network.sample_shapes, observed))
+        return estimate_memory(network.proto, batch, batching=network.batching)
+    values = inferred_values(network.proto, batch, network.sample_shapes, network.batching, observed)
+    return _estimate(network.proto, values)
 
 
 def _estimate(model: ModelProto, inferred: GraphProto) -> MemoryEstimate:
@@ -95,16 +102,11 @@ def _estimate(model: ModelProto, inferred: GraphProto) -> MemoryEstimate:
     )
 
 
-def _fix_input(value: ValueInfoProto, batch: int, sample_shape: Sequence[int] | None) -> None:
-    """Put numbers on the unknown axes of a graph input, by rules 1 and 2."""
-    for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-        if dim.HasField("dim_value"):
-            continue
-        if axis == 0:
-            dim.dim_value = batch
-        elif sample_shape is not None and axis <= len(sample_shape):
-            dim.dim_value = sample_shape[axis - 1]
-        else:
+def _fix_input(value: ValueInfoProto, axis: int | None, batch: int, sample_shape: Sequence[int] | None) -> None:
+    """Put numbers on the unknown axes of a graph input, by rules 1 and 2; `axis` is that of the batch."""
+    fix_axes(value, axis, batch, sample_shape)
+    for dim in value.type.tensor_type.shape.dim:
+        if not dim.HasField("dim_value"):
             dim.dim_value = ASSUMED_LENGTH
 
 

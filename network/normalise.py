@@ -1,10 +1,10 @@
 """Normalisation: any admitted ONNX file becomes one dialect, so that everything behind it is written once.
 
 In this order: initializers out of the inputs, operators of old opsets written in their newer form (`network.upgrade`),
-model-local functions inlined, constants and shape arithmetic folded, BatchNorm folded into the layer before it,
-identical initializers merged (`network.folding`), the opset converted, all folded once more, every node named, the
-declared interface restored (`network.interface`). At last it is lowered to an older opset, if a request names one
-(`network.opset`).
+fused operators of ONNX Runtime as those that they stand for (`network.fused`), model-local functions inlined, constants
+and shape arithmetic folded, BatchNorm folded into the layer before it, identical initializers merged
+(`network.folding`), the opset converted, all folded once more, every node named, the declared interface restored
+(`network.interface`). At last it is lowered to an older opset, if a request names one (`network.opset`).
 
 An axis that the file leaves free stays free, and what depends on its length stays computed. The lengths that the data
 has go beside the network (`Network.sample_shapes`).
@@ -20,6 +20,7 @@ import itertools
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -27,18 +28,21 @@ import onnx_ir.passes.common as common_passes
 from onnx import helper
 from onnxscript import version_converter
 
-from network.errors import ModelInvalid, NothingToQuantize
+from network.batching import Batching
+from network.errors import ModelNotTaken, NothingToQuantize, listing
 from network.folding import Folding, fold
+from network.fused import unfuse
 from network.graph import Network, TensorSpec
 from network.interface import Interface
-from network.onnx_graph import opset_of, own_inputs, shape_of
+from network.onnx_graph import is_standard, opset_of, own_inputs, shape_of
 from network.opset import TARGET_OPSET, lower
 from network.outputs import put_back, set_aside
 from network.shapes import NOTHING, Observation, Observed, SampleShapes, inferred_values, known_shapes
 from network.sites import find_sites
 from network.upgrade import upgrade
 
-SAMPLE_SHAPES_KEY, OBSERVED_KEY = "bitbudget.sample_shapes", "bitbudget.observed"
+SAMPLE_SHAPES_KEY, BATCHING_KEY = "bitbudget.sample_shapes", "bitbudget.batching"
+OBSERVED_KEY = "bitbudget.observed"
 """Of the metadata entries in the bytes of `dump`; no `Network.proto` has them, nor then a delivered file."""
 
 
@@ -49,6 +53,7 @@ def normalise(
     *,
     converted: int = TARGET_OPSET,
     folding: Folding = Folding.RULES,
+    batching: Batching | None = None,
 ) -> Network:
     """The normalised network of an admitted `model`.
 
@@ -59,24 +64,30 @@ def normalise(
         opset: of the network, from 18 on.
         converted: the opset that the file is converted to, from its own on, before it is lowered to `opset`.
         folding: how much is rewritten.
+        batching: how samples become calls; None: along the first axis of every input.
 
     Raises:
         ShapesNotFixed: an input has a dynamic axis besides the batch axis, and `input_shapes` has no length for it.
         NothingToQuantize: no weight of the graph can be quantized.
-        ModelInvalid: the file cannot be brought to the opset `converted`, or not be folded.
-        OpsetNotReachable: it cannot be brought back from there to `opset`.
+        ModelNotTaken: the file cannot be brought to the opset `converted`, or not be folded.
+        OpsetNotReachable: it cannot be brought back from there, or from its own, to `opset`.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
     _move_initializers_out_of_inputs(proto.graph)
-    for key in (SAMPLE_SHAPES_KEY, OBSERVED_KEY):
+    for key in (SAMPLE_SHAPES_KEY, BATCHING_KEY, OBSERVED_KEY):
         _pop_metadata(proto, key)
-    interface = Interface.of(proto.graph, input_shapes or {})
+    batching = batching or Batching.first_axis(proto.graph.input)
+    interface = Interface.of(proto.graph, input_shapes or {}, batching)
     interface.open(proto.graph)
     # What the exporter inferred is a claim, and names axes as the file does.
     del proto.graph.value_info[:]
     outputs = set_aside(proto.graph)
     upgrade(proto)
+    if opset_of(proto) > converted:
+        lower(proto, converted)
+    if folding is Folding.RULES:
+        unfuse(proto)
     graph = ir.serde.deserialize_model(proto)
     common_passes.InlinePass()(graph)
     _fold(graph, folding)
@@ -91,28 +102,33 @@ def normalise(
     interface.restore(normalised.graph)
     if opset < converted:
         lower(normalised, opset)
-    network = from_proto(normalised, (input_shapes or {}) if interface.free else {})
+    network = from_proto(normalised, (input_shapes or {}) if interface.free else {}, batching)
     if not network.sites:
         raise NothingToQuantize(
             "no weight can be quantized: expected at least one Conv, ConvTranspose, Gemm, MatMul, Gather, LSTM, GRU or "
             "RNN node whose float32 weight is an initializer; export the network with its weights inside the file"
+            + _without_formats(network.proto.graph)
         )
     return network
 
 
 def load(data: bytes, opset: int = TARGET_OPSET) -> Network:
-    """The network that `dump` wrote, at an opset from 18 on, or at its own where that is older.
+    """The network that `dump` wrote, at an opset from 18 on; at its own where that is older, or where the newest that
+    networks have as a rule does not have its operators.
 
     Raises:
         OpsetNotReachable: it has nodes that `opset` does not have.
     """
     proto = onnx.ModelProto.FromString(data)
-    shapes, observed = (json.loads(_pop_metadata(proto, key) or "{}") for key in (SAMPLE_SHAPES_KEY, OBSERVED_KEY))
-    if opset < opset_of(proto):
+    shapes, batching, observed = (
+        json.loads(_pop_metadata(proto, key) or "{}") for key in (SAMPLE_SHAPES_KEY, BATCHING_KEY, OBSERVED_KEY)
+    )
+    if opset < min(opset_of(proto), TARGET_OPSET):
         lower(proto, opset)
     return from_proto(
         proto,
         {name: tuple(shape) for name, shape in shapes.items()},
+        Batching.of_document(batching) if batching else None,
         {name: Observation(type_, tuple(shape), *counts) for name, (type_, shape, *counts) in observed.items()},
     )
 
@@ -120,10 +136,12 @@ def load(data: bytes, opset: int = TARGET_OPSET) -> Network:
 def dump(network: Network) -> bytes:
     """The network as ONNX bytes; the same network gives the same bytes."""
     data = bytes(network.proto.SerializeToString(deterministic=True))
-    documents = {
+    documents: dict[str, Any] = {
         SAMPLE_SHAPES_KEY: {name: list(shape) for name, shape in network.sample_shapes.items()},
         OBSERVED_KEY: {name: dataclasses.astuple(value) for name, value in network.observed.items()},
     }
+    if network.batching != Batching.first_axis(network.proto.graph.input):
+        documents[BATCHING_KEY] = network.batching.document()
     entries = [
         onnx.StringStringEntryProto(key=key, value=json.dumps(document, sort_keys=True))
         for key, document in documents.items()
@@ -134,25 +152,41 @@ def dump(network: Network) -> bytes:
 
 
 def from_proto(
-    proto: onnx.ModelProto, sample_shapes: SampleShapes = MappingProxyType({}), observed: Observed = NOTHING
+    proto: onnx.ModelProto,
+    sample_shapes: SampleShapes = MappingProxyType({}),
+    batching: Batching | None = None,
+    observed: Observed = NOTHING,
 ) -> Network:
     """The network that a normalised `proto` holds, with its sites found.
 
     Args:
         proto: kept, not copied.
         sample_shapes: by graph input the shape of one sample, without the batch axis; none where `proto` fixes them.
+        batching: how samples become calls; None: along the first axis of every input.
         observed: what one call of it showed, of one sample or of the batch that `proto` fixes (`network.observed`).
     """
-    values = inferred_values(proto, 1, sample_shapes, observed)
+    batching = batching or Batching.first_axis(proto.graph.input)
+    values = inferred_values(proto, 1, sample_shapes, batching, observed)
     shapes = known_shapes(values)
-    batches = (shape[0] for shape in map(shape_of, own_inputs(proto.graph)) if shape and shape[0])
     return Network(
         proto=proto,
-        inputs=tuple(_tensor_spec(value, shapes) for value in proto.graph.input),
-        outputs=tuple(_tensor_spec(value, shapes) for value in proto.graph.output),
-        sites=find_sites(proto, shapes, next(batches, 1)),
+        inputs=tuple(_tensor_spec(value, batching.input_axis(value.name), shapes) for value in proto.graph.input),
+        outputs=tuple(_tensor_spec(value, batching.output_axis(value.name), shapes) for value in proto.graph.output),
+        sites=find_sites(proto, shapes, batching.size or 1),
         sample_shapes=sample_shapes,
+        batching=batching,
         observed=observed,
+    )
+
+
+def _without_formats(graph: onnx.GraphProto) -> str:
+    """Of a graph without sites: the operators of ONNX Runtime whose weights have a layout of their own."""
+    others = sorted({f"{node.domain}.{node.op_type}" for node in graph.node if not is_standard(node)})
+    if not others:
+        return ""
+    return (
+        f". The weights of {listing(others)} have no format of fewer bits: send the file as it was before it was "
+        "fused, quantized or optimised for one machine"
     )
 
 
@@ -178,7 +212,7 @@ def _fold(graph: ir.Model, folding: Folding) -> None:
     try:
         fold(graph, folding)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelInvalid(f"folding constants fails: {error}; export the model with constants folded") from error
+        raise ModelNotTaken(f"folding constants fails: {error}; export the model with constants folded") from error
 
 
 def _convert_opset(graph: ir.Model, opset: int) -> None:
@@ -189,14 +223,14 @@ def _convert_opset(graph: ir.Model, opset: int) -> None:
         if graph.opset_imports.get("") != opset:
             raise ValueError(f"the conversion ends at opset {graph.opset_imports.get('')}")
     except (ValueError, RuntimeError) as error:
-        raise ModelInvalid(
+        raise ModelNotTaken(
             f"opset {version} cannot be converted to {opset}: {error}; export the model with a newer opset"
         ) from error
 
 
 def _name_nodes(graph: ir.Model) -> None:
     taken: set[str] = set()
-    for index, node in enumerate(graph.graph):
+    for index, node in enumerate(ir.traversal.RecursiveGraphIterator(graph.graph)):
         name = node.name or f"{node.op_type}_{index}"
         while name in taken:
             name = f"{name}_{index}"
@@ -219,13 +253,18 @@ def _name_values_in_bodies(graph: ir.Graph) -> None:
                 taken.add(value.name)
 
 
-def _tensor_spec(value: onnx.ValueInfoProto, sample_shapes: Mapping[str, tuple[int, ...]]) -> TensorSpec:
-    """`sample_shapes`: by value, with a batch axis of 1."""
+def _tensor_spec(
+    value: onnx.ValueInfoProto, batch: int | None, sample_shapes: Mapping[str, tuple[int, ...]]
+) -> TensorSpec:
+    """`sample_shapes`: by value, with 1 as length of the axis `batch`."""
     dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
     known = sample_shapes.get(value.name, ())
     shape = shape_of(value)
     if shape is None:
         shape = (None,) * len(known)
     if len(known) == len(shape):
-        shape = (*shape[:1], *(k if length is None else length for length, k in zip(shape[1:], known[1:], strict=True)))
+        shape = tuple(
+            k if length is None and axis != batch else length
+            for axis, (length, k) in enumerate(zip(shape, known, strict=True))
+        )
     return TensorSpec(value.name, dtype, shape)

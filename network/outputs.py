@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
-from network.errors import ModelInvalid
+from network.errors import ModelNotTaken
 from network.onnx_graph import names_read
 
 
@@ -44,7 +44,7 @@ def put_back(graph: GraphProto, outputs: Outputs) -> None:
     whatever becomes of the weight.
 
     Raises:
-        ModelInvalid: one is lost.
+        ModelNotTaken: one is lost.
     """
     for tensor in outputs.constants.values():
         _set_free(graph, tensor.name)
@@ -53,7 +53,7 @@ def put_back(graph: GraphProto, outputs: Outputs) -> None:
     for name, tensor in outputs.constants.items():
         values[name] = helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
     if lost := [name for name in outputs.names if name not in values]:
-        raise ModelInvalid(f"the output {lost[0]!r} lost its name on the way to a newer opset; export the model again")
+        raise ModelNotTaken(f"the output {lost[0]!r} lost its name on the way to a newer opset; export the model again")
     ordered = [ValueInfoProto.FromString(values[name].SerializeToString()) for name in outputs.names]
     del graph.output[:]
     graph.output.extend(ordered)

@@ -18,6 +18,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from network.batching import Batching, Rows
 from network.errors import ModelInvalid, ModelTooLarge
 from network.runtime import runtime_errors, session_of
 
@@ -37,6 +38,8 @@ FLIPPED_SHARE = 1e-3
 
 LAST_DIGITS = 2.0**-21
 _SAMPLES_AT_ONCE = 3
+_MOST_CALLS = 5
+"""Of real samples: of one sample, of some, and of samples of other lengths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +51,59 @@ class Feed:
     edge: bool = False
 
 
-def feeds(samples: Arrays, batches: Mapping[str, int | None]) -> list[Feed]:
+def feeds(samples: Arrays, batching: Batching) -> list[Feed]:
     """What to compare on.
 
     Args:
         samples: an array for each graph input, `[samples, ...]`.
-        batches: the length of the first axis of each graph input, None where it is free.
+        batching: how samples become calls.
     """
-    count = len(next(iter(samples.values())))
-    fixed = any(size is not None for size in batches.values())
-    sizes = [1] if fixed else [1, min(_SAMPLES_AT_ONCE, count)]
+    groups = [_indices(rows, samples) for rows in batching.groups(samples, batching.size or _SAMPLES_AT_ONCE)]
+    if batching.size is not None:
+        chosen = [
+            ("the first sample" if batching.size == 1 else "the first samples", _filled(groups[0], batching.size))
+        ]
+    else:
+        chosen = [("the first sample", groups[0][:1]), ("some samples", max(groups, key=len))]
+    for rows in groups[1:]:  # those of other lengths
+        if len(chosen) < _MOST_CALLS and all(_shapes(samples, rows) != _shapes(samples, other) for _, other in chosen):
+            chosen.append((f"sample {rows[0]}", rows))
     real = [
-        Feed(
-            "the first sample" if size == 1 else "some samples",
-            {name: array[np.arange(size * (batches.get(name) or 1)) % count] for name, array in samples.items()},
-        )
-        for size in dict.fromkeys(sizes)
+        Feed(name, batching.call({n: array[rows] for n, array in samples.items()}))
+        for number, (name, rows) in enumerate(chosen)
+        if not any(len(rows) == len(other) and (rows == other).all() for _, other in chosen[:number])
     ]
     shapes = real[0].arrays
-    low = {name: array.min() for name, array in samples.items()}
-    high = {name: array.max() for name, array in samples.items()}
+    extremes = {name: _extremes(array) for name, array in samples.items()}
+    low, high = ({name: pair[place] for name, pair in extremes.items()} for place in (0, 1))
     # zero where an integer may not be zero is its smallest value: an index or a length
-    zero = {n: array.dtype.type(0) if array.dtype.kind == "f" else low[n] for n, array in samples.items()}
-    zero |= {n: low[n].dtype.type(0) for n in low if low[n] <= 0 <= high[n]}
+    zero = {n: array.dtype.type(0) if array.dtype.kind == "f" else low[n] for n, array in shapes.items()}
+    zero |= {n: shapes[n].dtype.type(0) for n in low if low[n] <= 0 <= high[n]}
     edges = {"zeros": zero, "the smallest values of the samples": low, "the largest values of the samples": high}
     return real + [
         Feed(name, {n: np.full_like(shapes[n], values[n]) for n in shapes}, edge=True) for name, values in edges.items()
     ]
+
+
+def _indices(rows: Rows, samples: Arrays) -> NDArray[np.int64]:
+    return np.arange(len(next(iter(samples.values()))))[rows]
+
+
+def _filled(rows: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    return rows[np.arange(size) % len(rows)]
+
+
+def _shapes(samples: Arrays, rows: NDArray[np.int64]) -> list[tuple[int, ...]]:
+    return [np.shape(array[rows[0]]) for array in samples.values()]
+
+
+def _extremes(samples: NDArray[Any]) -> tuple[Any, Any]:
+    """The smallest and the largest finite value; 0 where there is none."""
+    parts = [np.ravel(part) for part in samples] if samples.dtype == object else [samples.ravel()]
+    values = np.concatenate(parts)
+    if values.dtype.kind == "f":
+        values = values[np.isfinite(values)]
+    return (values.min(), values.max()) if values.size else (values.dtype.type(0), values.dtype.type(0))
 
 
 class Reference:
@@ -97,7 +126,7 @@ class Reference:
         self._interface = _interface(session)
         for feed in given:
             try:
-                self._expected.append((feed, [session(feed.arrays), session(_changed(feed.arrays))]))
+                self._expected.append((feed, [session(feed.arrays), session(with_other_digits(feed.arrays))]))
             except (ModelInvalid, ModelTooLarge):
                 if not feed.edge:
                     raise
@@ -217,7 +246,7 @@ def _kind(values: NDArray[Any]) -> NDArray[np.int8]:
     return np.where(np.isnan(values), 2, np.where(np.isinf(values), np.sign(values), 0)).astype(np.int8)
 
 
-def _changed(arrays: Arrays) -> dict[str, NDArray[np.generic]]:
+def with_other_digits(arrays: Arrays) -> dict[str, NDArray[np.generic]]:
     """Floats changed in their last digits, upwards and downwards by turns."""
     changed: dict[str, NDArray[np.generic]] = {}
     for name, array in arrays.items():
@@ -226,20 +255,23 @@ def _changed(arrays: Arrays) -> dict[str, NDArray[np.generic]]:
             continue
         digits = LAST_DIGITS if array.dtype != np.float16 else 2.0**-10
         factors = 1 + digits * np.where(np.arange(array.size) % 2, 1, -1)
-        changed[name] = np.multiply(array, factors.reshape(array.shape), dtype=np.float64).astype(array.dtype)
+        changed[name] = np.asarray(
+            np.multiply(array, factors.reshape(array.shape), dtype=np.float64), dtype=array.dtype
+        )
     return changed
 
 
 @dataclass(frozen=True, slots=True)
 class _Interface:
-    """Names and types of inputs and outputs, and which axes of the inputs are free.
+    """Names and types of inputs and outputs, and which axes of the inputs are free; one of length 0, which some
+    exporters write for a free axis, may become one.
 
     Of outputs ONNX Runtime says what it infers beside what the file declares, which depends on how a graph is written.
     """
 
     inputs: tuple[tuple[str, str], ...]
     outputs: tuple[tuple[str, str], ...]
-    free: tuple[tuple[bool, ...], ...]
+    free: tuple[tuple[bool | None, ...], ...]
 
 
 class _Run:
@@ -264,18 +296,22 @@ def _interface(run: _Run) -> _Interface:
     return _Interface(
         tuple((value.name, value.type) for value in inputs),
         tuple((value.name, value.type) for value in outputs),
-        tuple(tuple(not isinstance(length, int) for length in value.shape) for value in inputs),
+        tuple(tuple(map(_is_free, value.shape)) for value in inputs),
     )
+
+
+def _is_free(length: object) -> bool | None:
+    """None where the file may mean either."""
+    return None if length == 0 else not isinstance(length, int)
 
 
 def _unlike_interface(expected: _Interface, result: _Interface) -> str | None:
     for kind, one, other in (("input", expected.inputs, result.inputs), ("output", expected.outputs, result.outputs)):
         if one != other:
             return f"the {kind}s are {_listed(other)} in place of {_listed(one)}"
-    if expected.free != result.free:
-        names = [name for name, _ in expected.inputs]
-        changed = next(n for n, one, other in zip(names, expected.free, result.free, strict=True) if one != other)
-        return f"other axes of {changed!r} are free"
+    for (name, _), before, after in zip(expected.inputs, expected.free, result.free, strict=True):
+        if len(before) != len(after) or any(a not in (None, b) for a, b in zip(before, after, strict=True)):
+            return f"other axes of {name!r} are free"
     return None
 
 

@@ -7,18 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from network.errors import ModelInvalid, ModelTooLarge
+from network.batching import Arrays, Batching
+from network.errors import ModelNotRunnable, ModelTooLarge
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_FAILURES = (
+RUNTIME_FAILURES = (
     native.EPFail,
     native.Fail,
     native.InvalidArgument,
@@ -58,6 +60,15 @@ class SideBySide:
         edges = [start + (stop - start) * place // runs for place in range(runs + 1)]
         return [slice(first, last) for first, last in pairwise(edges)]
 
+    def calls(self, batching: Batching, samples: Arrays, batch: int) -> list[list[dict[str, NDArray[Any]]]]:
+        """The inputs of calls by graph input name, for at most `batch` samples in turn: those that run at once."""
+        turns = []
+        for part in batching.batches(samples, batch):
+            count = len(next(iter(part.values())))
+            slices = self.parts(0, count)
+            turns.append([batching.call({name: array[own] for name, array in part.items()}) for own in slices])
+        return turns
+
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """`work` of every item, in order, `runs` of them at once."""
         if self.runs == 1 or len(items) <= 1:
@@ -93,10 +104,10 @@ def runtime_errors(doing: str) -> Iterator[None]:
     """What ONNX Runtime raises, as our own errors; it wraps a failed allocation into a RuntimeException."""
     try:
         yield
-    except (MemoryError, *_FAILURES) as error:
+    except (MemoryError, *RUNTIME_FAILURES) as error:
         reason = " ".join(str(error).split())
         if isinstance(error, MemoryError) or "bad_alloc" in reason or "Failed to allocate memory" in reason:
             raise ModelTooLarge(
                 f"ONNX Runtime takes more memory to {doing} the network than this process may use: {reason[:200]}"
             ) from error
-        raise ModelInvalid(f"ONNX Runtime does not {doing} the network: {reason[:400]}; export it again") from error
+        raise ModelNotRunnable(f"ONNX Runtime does not {doing} the network: {reason[:400]}; export it again") from error

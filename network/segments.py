@@ -4,6 +4,8 @@ A change in one weight reaches only what comes behind its first use, a change in
 the node that makes it. Whoever tries many such changes runs the part before once (`Segment` from node 0) and only the
 rest for each. A cut at `k` lies before node `k` of the graph: nodes `0 .. k-1` have run.
 
+What goes into a segment that begins at 0 are the inputs of a call (`Batching.call`).
+
 A caller that needs only some outputs names them: nodes that lead to no other output do not run then.
 
 Nodes with inner graphs (If, Loop, Scan) are never cut themselves; the outer values that their inner graphs read by name
@@ -12,6 +14,7 @@ count as inputs of the node.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,6 +25,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from network.batching import Batching
 from network.graph import Network
 from network.onnx_graph import names_read
 from network.runtime import session_of
@@ -96,11 +100,13 @@ class SegmentedNetwork:
     def after(
         self, start: int, weights: Collection[str] = (), replaced: Mapping[str, NDArray[np.float32]] = _NONE
     ) -> Segment:
-        """Nodes from `start` to the end: from the values live at `start` to the graph outputs, in graph order.
+        """Nodes from `start` to the end: from the values live at `start` to the graph outputs, in graph order, with
+        the samples along their first axis.
 
         The initializers that are named in `weights` are inputs too; those in `replaced` have the values given there.
         """
-        return self._segment(start, len(self._nodes), self._outputs, weights, replaced)
+        segment = self._segment(start, len(self._nodes), self._outputs, weights, replaced)
+        return dataclasses.replace(segment, batching=self._network.batching)
 
     def _leading_to(self, values: Collection[str], start: int, stop: int | None = None) -> list[int]:
         """The nodes from `start` to `stop - 1` that these values depend on, in graph order."""
@@ -148,12 +154,13 @@ class SegmentedNetwork:
 @dataclass(frozen=True, slots=True)
 class Segment:
     """One part of a network, ready to run: `session` makes `computed` from `fed`; it is None where there is nothing to
-    compute."""
+    compute. With `batching` the outputs are those of a network, and get the samples along their first axis."""
 
     session: onnxruntime.InferenceSession | None
     fed: Sequence[str]
     computed: Sequence[str]
     outputs: Sequence[str]
+    batching: Batching | None = None
 
     def run(self, values: Mapping[str, NDArray[np.generic]]) -> Values:
         """The segment's outputs; one that the segment only passes on is taken from `values`."""
@@ -161,4 +168,7 @@ class Segment:
         if self.session is not None:
             arrays = self.session.run(self.computed, {name: values[name] for name in self.fed})
             results = dict(zip(self.computed, arrays, strict=True))
-        return {name: results[name] if name in results else values[name] for name in self.outputs}
+        outputs = {name: results[name] if name in results else values[name] for name in self.outputs}
+        if self.batching is None:
+            return outputs
+        return {name: self.batching.by_sample(name, value) for name, value in outputs.items()}

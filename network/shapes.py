@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 from onnxscript import optimizer
 
+from network.batching import Batching
 from network.onnx_graph import graphs, initializer_names, is_standard, own_inputs, shape_of, shape_skeleton
 
 # Elements; what has more is no shape.
@@ -51,11 +52,15 @@ NOTHING: Observed = MappingProxyType({})
 
 
 def inferred_values(
-    proto: onnx.ModelProto, batch: int, sample_shapes: SampleShapes, observed: Observed = NOTHING
+    proto: onnx.ModelProto,
+    batch: int,
+    sample_shapes: SampleShapes,
+    batching: Batching,
+    observed: Observed = NOTHING,
 ) -> onnx.GraphProto:
     """The graph of a normalised network with the types and shapes of its values, and without large weights.
 
-    A free first axis of an input is `batch`, any other that of `sample_shapes`; what outputs declare does not count.
+    A free batch axis of an input is `batch`, any other that of `sample_shapes`; what outputs declare does not count.
     What was `observed`, in a run of as many samples, holds; the others are inferred. Nodes that only compute shapes may
     be missing.
     """
@@ -66,7 +71,7 @@ def inferred_values(
         if {name for graph in graphs(skeleton.graph) for name in _made(graph)} <= shown.keys():
             return skeleton.graph
     for value in skeleton.graph.input[: len(own_inputs(proto.graph))]:
-        fix_axes(value, (batch, *sample_shapes.get(value.name, ())))
+        fix_axes(value, batching.input_axis(value.name), batch, sample_shapes.get(value.name))
     for node in skeleton.graph.node:
         # onnx infers nothing for it, nor then for what reads it; it keeps type and shape
         if node.op_type == "GroupNormalization" and is_standard(node):
@@ -106,17 +111,20 @@ def _made(graph: onnx.GraphProto) -> set[str]:
     return {name for node in graph.node for name in node.output if name}
 
 
-def fix_axes(value: onnx.ValueInfoProto, lengths: Sequence[int]) -> None:
-    """Give the first free axes of a graph input their lengths."""
-    for dim, length in zip(value.type.tensor_type.shape.dim, lengths, strict=False):
-        if not dim.HasField("dim_value"):
+def fix_axes(value: onnx.ValueInfoProto, axis: int | None, batch: int, sample_shape: Sequence[int] | None) -> None:
+    """Give the free axes of a graph input their lengths, as far as they are known: `axis` is the batch axis."""
+    lengths = iter(sample_shape or ())
+    for place, dim in enumerate(value.type.tensor_type.shape.dim):
+        length = batch if place == axis else next(lengths, None)
+        if not dim.HasField("dim_value") and length is not None:
             dim.dim_value = length
 
 
 def known_shapes(values: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     """Of all values, also weights, those shapes that are wholly known."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for value in (*values.input, *values.value_info, *values.output):
+    described = (value for inner in graphs(values) for value in (*inner.input, *inner.value_info, *inner.output))
+    for value in described:
         shape = shape_of(value)
         known = tuple(length for length in shape or () if length is not None)
         if shape is not None and len(known) == len(shape):

@@ -44,15 +44,16 @@ class Taps:
         computed = [name for name in shown if name in made]
         model = _cut(network.proto, computed)
         session = session_of(model, threads) if computed else None
+        self._batching = network.batching
         self._part = Segment(session, [value.name for value in model.graph.input], computed, shown)
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]], visit: Visit) -> None:
         """One batch: `visit(name, values)` for every tensor, in the order in which they were named.
 
         Args:
-            inputs: arrays `[samples, ...]` by graph input name.
+            inputs: arrays `[samples, ...]` by graph input name, of samples that may share a call.
         """
-        values = self._part.run(inputs)
+        values = self._part.run(self._batching.call(inputs))
         for name in list(values):
             visit(name, values.pop(name))  # so that each may be freed after its visit
 

@@ -7,24 +7,19 @@ from __future__ import annotations
 
 import onnx
 from onnx import ModelProto
-from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 
-from network.admission import (
-    AdmissionLimits,
-    bounded,
-    check_interface,
-    check_memory,
-    check_random,
-    input_specs,
-    node_name,
-)
-from network.errors import CustomOperators, InterfaceDiffers, listing
+from network.admission import AdmissionLimits, bounded, check_interface, check_memory, input_specs, onnx_errors
+from network.batching import Batching
+from network.errors import InterfaceDiffers, listing
 from network.graph import Network, TensorSpec
-from network.onnx_graph import STANDARD_DOMAINS, nodes, shape_of
+from network.onnx_graph import shape_of
+from network.operator_sets import check_operators, check_random
+from network.output_types import declare_outputs
 
 
 def admit_to_run(data: bytes, limits: AdmissionLimits) -> ModelProto:
-    """The model in `data`, bounded, of operators that ONNX Runtime or the file itself defines.
+    """The model in `data`, bounded, of operators that ONNX Runtime or the file itself defines; the types of its outputs
+    are declared.
 
     Raises:
         NotOnnx, ModelTooLarge, ExternalData, ModelInvalid, RandomOperators, ShapesNotFixed: as
@@ -33,15 +28,18 @@ def admit_to_run(data: bytes, limits: AdmissionLimits) -> ModelProto:
     """
     model = bounded(data, limits)
     check_random(model)
-    _check_defined(model)
-    check_interface(model.graph)
+    check_operators(model)
     check_memory(model, limits.max_memory_bytes)
+    with onnx_errors("inferring the types of the outputs"):
+        declare_outputs(model)
+    check_interface(model)
     return model
 
 
-def as_uploaded(model: ModelProto) -> Network:
+def as_uploaded(model: ModelProto, batching: Batching) -> Network:
     """The network of an admitted file, without any site that could be decided on."""
-    return Network(model, input_specs(model), output_specs(model), ())
+    declare_outputs(model)
+    return Network(model, input_specs(model), output_specs(model), (), batching=batching)
 
 
 def output_specs(model: ModelProto) -> tuple[TensorSpec, ...]:
@@ -53,11 +51,12 @@ def output_specs(model: ModelProto) -> tuple[TensorSpec, ...]:
     return tuple(specs)
 
 
-def check_takes(quantized: ModelProto, inputs: dict[str, tuple[str, tuple[int, ...]]]) -> None:
+def check_takes(quantized: ModelProto, inputs: dict[str, tuple[str, tuple[int, ...]]], batching: Batching) -> None:
     """Refuse a quantized file that cannot be fed what its float network is fed.
 
     Args:
         inputs: by name, the type and the shape of one sample, without its sample axis.
+        batching: which axis that is, in both.
 
     Raises:
         InterfaceDiffers: other names, types or shapes.
@@ -76,31 +75,13 @@ def check_takes(quantized: ModelProto, inputs: dict[str, tuple[str, tuple[int, .
                 f"the input {name!r} of the quantized file takes {spec.dtype}, that of the float model {dtype}; "
                 f"{remedy}"
             )
-        fits = len(spec.shape) == 1 + len(shape) and all(
-            fixed in (None, length) for fixed, length in zip(spec.shape[1:], shape, strict=True)
-        )
-        if not fits:
+        taken = batching.sample_shape(name, spec.shape)
+        if len(taken) != len(shape) or any(fixed not in (None, own) for fixed, own in zip(taken, shape, strict=True)):
             raise InterfaceDiffers(
-                f"the input {name!r} of the quantized file has the shape {_shape(spec.shape)}, the samples that the "
-                f"float model takes {_shape((None, *shape))}; {remedy}, or send samples that both take"
+                f"the input {name!r} of the quantized file has the shape {_shape(spec.shape)}, of which a sample is "
+                f"{_shape(taken)}, and the samples that the float model takes are {_shape(shape)}; {remedy}, or send "
+                "samples that both take"
             )
-
-
-def _check_defined(model: ModelProto) -> None:
-    known = {(schema.domain, schema.name) for schema in get_all_operator_schema()}
-    own = {(function.domain, function.name) for function in model.functions}
-    holders = [model.graph, *model.functions]
-    unknown: dict[str, list[str]] = {}
-    for node in (node for holder in holders for node in nodes(holder)):
-        domain = "" if node.domain in STANDARD_DOMAINS else node.domain
-        if (domain, node.op_type) not in known and (node.domain, node.op_type) not in own:
-            unknown.setdefault(".".join(filter(None, (node.domain, node.op_type))), []).append(node_name(node))
-    if unknown:
-        operators = "; ".join(f"{name} ({listing(users)})" for name, users in sorted(unknown.items()))
-        raise CustomOperators(
-            f"the model uses operators that neither ONNX Runtime nor the file defines: {operators}. Export it for ONNX "
-            "Runtime's CPU provider, or with functions that define them"
-        )
 
 
 def _shape(shape: tuple[int | None, ...]) -> str:

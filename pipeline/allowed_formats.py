@@ -32,8 +32,13 @@ _KINDS = ("codebook", "hadamard", "power", "float", "int")
 _SHARED = (Granularity.TENSOR, Granularity.CHANNEL, Granularity.BLOCK)
 
 
-def allowed_formats(network: Network, config: FormatConfig) -> tuple[Allowed, list[list[str]]]:
+def allowed_formats(
+    network: Network, config: FormatConfig, unreached: Collection[str] = ()
+) -> tuple[Allowed, list[list[str]]]:
     """The formats of every site, and the groups of sites that must share one.
+
+    Args:
+        unreached: sites whose damage no sample shows.
 
     Raises:
         UnknownLayer: `layers` names what is no layer, weight or site; the text lists what there is.
@@ -66,6 +71,7 @@ def allowed_formats(network: Network, config: FormatConfig) -> tuple[Allowed, li
     rounded = {site.name: _names(fitting(site, candidates)) for site in network.sites}
     allowed = shared_formats(tied, constraints, allowed, rounded)
     # Nothing would measure what fewer bits do to outputs of integers; of the widest the last is the one to prefer.
+    unmeasured |= set(unreached)
     widest = unmeasured.union(*(group for group in tied if unmeasured.intersection(group)))
     allowed = {name: formats[-1:] if name in widest else formats for name, formats in allowed.items()}
     return {**allowed, **activations}, tied

@@ -8,16 +8,17 @@ from typing import Any
 
 from app.schemas.certificate_request import CertificateRequest
 from pipeline.config import BudgetConfig, ClaimsConfig, Nothing, SampleConfig
-from pipeline.configure import budget_of, claims_of
+from pipeline.configure import batch_axes_of, budget_of, claims_of
 from pipeline.stage import Machine
 
 
 @dataclass(frozen=True, slots=True)
 class AdmitPairConfig:
-    """`own_metric`: the request has one, which may read further arrays of the dataset."""
+    """`own_metric`, `batch_axes`: see `AdmitConfig`."""
 
     samples: SampleConfig
     own_metric: bool
+    batch_axes: tuple[tuple[str, int | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def configure_certificate(request: CertificateRequest, machine: Machine) -> Cert
     budget = budget_of(request)
     ignored = tuple(sorted(name for name, output in request.outputs.items() if output.weight == 0))
     return CertificateConfig(
-        admit_pair=AdmitPairConfig(samples, request.budget.metric_id is not None),
+        admit_pair=AdmitPairConfig(samples, request.budget.metric_id is not None, batch_axes_of(request.inputs)),
         reference=samples,
         claims=claims_of(request, samples, budget),
         inspect=Nothing(),

@@ -40,9 +40,11 @@ class Nothing:
 
 @dataclass(frozen=True, slots=True)
 class AdmitConfig:
-    """`own_metric`: the request has one, which may read further arrays of the dataset."""
+    """`own_metric`: the request has one, which may read further arrays of the dataset. `batch_axes`: what the request
+    states of inputs, by name; None where an input belongs to a whole call."""
 
     own_metric: bool
+    batch_axes: tuple[tuple[str, int | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from app.schemas.certificate_request import CertificateRequest
+from app.schemas.inputs import InputSpec
 from app.schemas.job_request import JobRequest
 from evaluation.choice import MetricChoice, OutputChoice
 from evaluation.latency import machine as processor
@@ -80,7 +81,7 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
     )
     ranges = RangeMethod(request.activations.ranges)
     return JobConfig(
-        admit=AdmitConfig(request.budget.metric_id is not None),
+        admit=AdmitConfig(request.budget.metric_id is not None, batch_axes_of(request.inputs)),
         normalise=Nothing(),
         reference=samples,
         resolve=ResolveConfig(samples, formats, space, method),
@@ -161,6 +162,10 @@ def claims_of(request: JobRequest | CertificateRequest, samples: SampleConfig, b
     metric = OWN if request.budget.metric_id is not None else request.budget.metric
     chosen = None if metric is None else MetricChoice(metric, request.budget.options.model_dump())
     return ClaimsConfig(samples, budget, chosen, outputs)
+
+
+def batch_axes_of(inputs: Mapping[str, InputSpec]) -> tuple[tuple[str, int | None], ...]:
+    return tuple(sorted((name, stated.batch_axis) for name, stated in inputs.items()))
 
 
 def budget_of(request: JobRequest | CertificateRequest) -> BudgetConfig:

@@ -23,7 +23,7 @@ class Context:
     Args:
         stages: those that the request needs, in order.
         config: their slices, attributes by the names of the stages; only their keys are made from it.
-        uploads: by kind, one of `UPLOADS`; a model is always there.
+        uploads: by kind, one of `UPLOADS`; a model is always there. They lie in a folder of the job's own.
         elapsed_seconds: what earlier attempts at the job took; its deadline counts from the first.
     """
 
@@ -39,6 +39,7 @@ class Context:
     ) -> None:
         self.machine = machine
         self._uploads = dict(uploads)
+        self._files: dict[str, Path] = {}
         self._store = store
         self._report = report
         self._started = time.monotonic() - elapsed_seconds
@@ -49,18 +50,17 @@ class Context:
 
     @property
     def model_path(self) -> Path:
-        """The uploaded network."""
-        return self._uploads["model"].path
+        """The uploaded network; of an archive, the one file that it makes up."""
+        return self._file("model")
 
     def path_of(self, kind: str) -> Path | None:
-        """The upload of this kind, None where the job has none.
+        """The upload of this kind, None where the job has none; of an archive with a model, the model.
 
         Raises:
             LookupError: the running stage does not name it in `reads`.
         """
         self.check_reads((kind,))
-        upload = self._uploads.get(kind)
-        return None if upload is None else upload.path
+        return self._file(kind) if kind in self._uploads else None
 
     def bytes_of(self, kind: str) -> bytes:
         """The contents of an upload that the job has.
@@ -72,6 +72,16 @@ class Context:
         if path is None:
             raise LookupError(f"the job has no upload of the kind {kind}")
         return path.read_bytes()
+
+    def _file(self, kind: str) -> Path:
+        from pipeline.archives import is_archive, unpacked  # loads onnx, as the workspace does
+
+        if kind not in self._files:
+            path = self._uploads[kind].path
+            if kind != "dataset" and is_archive(path):
+                path = unpacked(path, path.with_name(f"{path.name}.unpacked"))
+            self._files[kind] = path
+        return self._files[kind]
 
     @cached_property
     def workspace(self) -> Workspace:

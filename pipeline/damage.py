@@ -7,7 +7,9 @@ NonMaxSuppression) the loss looks at what it is picked from: small changes show 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import onnx
 
@@ -55,8 +57,14 @@ def damage_loss(network: Network, facts: Iterable[OutputFacts], config: DamageCo
     return Loss(tuple(terms)) if terms else None
 
 
-def with_values(network: Network, names: Iterable[str]) -> Network:
-    """The network with these values as further outputs, so that a loss can look at them."""
+def with_values(
+    network: Network, names: Iterable[str], axes: Mapping[str, int | None] = MappingProxyType({})
+) -> Network:
+    """The network with these values as further outputs, so that a loss can look at them.
+
+    Args:
+        axes: of the samples in these values, where that is not the first.
+    """
     there = {output.name for output in network.outputs}
     added = [name for name in names if name not in there]
     if not added:
@@ -65,7 +73,8 @@ def with_values(network: Network, names: Iterable[str]) -> Network:
     proto.CopyFrom(network.proto)
     types = value_types(proto)
     proto.graph.output.extend(onnx.ValueInfoProto(name=name, type=types[name]) for name in added)
-    return from_proto(proto, network.sample_shapes, network.observed)
+    batching = dataclasses.replace(network.batching, outputs={**network.batching.outputs, **axes})
+    return from_proto(proto, network.sample_shapes, batching, network.observed)
 
 
 def _measurable(fact: OutputFacts) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.dataset import Dataset
 from evaluation.runner import OnnxRunner
 from network.activations import moved_from
 from network.graph import Network
@@ -115,8 +116,8 @@ def _compared_outputs(context: Context, inputs: Inputs, model: ExportedPlan, hal
     """
     part = inputs.dataset.take(inputs.splits.held_out[: max(SAMPLES, inputs.static_batch or 0)])
     simulated = simulate(model.network, model.rounded.weights, model.activations, halves=halves)
-    outputs, expected = (_run(context, file, part.inputs, inputs.batch) for file in (model.file, simulated))
-    floats = _run(context, dump(inputs.network), part.inputs, inputs.batch) if model.activations else {}
+    outputs, expected = (_run(context, inputs, file, part) for file in (model.file, simulated))
+    floats = _run(context, inputs, dump(inputs.network), part) if model.activations else {}
     computed = [name for name in expected if not picked_from(inputs.network, name)]
     differences = [_difference(name, outputs[name], expected[name], floats.get(name)) for name in computed]
     return {
@@ -148,12 +149,18 @@ def _difference(name: str, output: Floats, expected: Floats, floats: Floats | No
     return float(np.abs(output - expected)[finite].max(initial=0.0)), difference / size if size else 0.0
 
 
-def _run(context: Context, file: bytes, samples: Mapping[str, Outputs], batch: int) -> dict[str, Floats]:
+def _run(context: Context, inputs: Inputs, file: bytes, samples: Dataset) -> dict[str, Floats]:
     """Every output of floats."""
     context.check()
     # what a processor's kernels cut off is no fault of the file, and is measured with it
-    runner = OnnxRunner(file, context.machine.threads, exact=True)
-    outputs = runner.outputs(samples, batch)
+    runner = OnnxRunner(
+        file,
+        context.machine.threads,
+        exact=True,
+        batching=inputs.network.batching,
+        longest=inputs.longest_outputs,
+    )
+    outputs = runner.outputs(samples.inputs, inputs.batch)
     return {name: output.astype(np.float64) for name, output in outputs.items() if output.dtype.kind == "f"}
 
 

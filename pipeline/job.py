@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from app.errors import AppError
 from app.schemas.parsing import merge, parse_certificate_request, parse_request, with_uploads
 from app.schemas.plan import applied_request
+from pipeline.archives import is_archive, self_contained, unpacked
 from pipeline.events import Report, silent
 from pipeline.run import run
 from pipeline.stage import JobResult, Machine, Upload
@@ -50,7 +51,8 @@ def plan(
     """The smallest (or fastest) network that keeps a budget, with the evidence.
 
     Args:
-        model: an ONNX file, or its bytes.
+        model: an ONNX file (data files of its tensors lie beside it), a zip archive of one with its data files, or the
+            bytes of an ONNX file.
         data: a `.npz`, or arrays by the names of the graph's inputs, samples first, with `labels` or `targets`; None:
             samples are made from the graph's shapes.
         request: what `POST /v1/jobs` takes, without the ids of the uploads.
@@ -199,9 +201,17 @@ def _threads_of(machine: Machine) -> Iterator[None]:
 
 def _model_file(model: Model, folder: Path, name: str) -> Upload:
     if not isinstance(model, bytes):
-        return Upload.of(Path(model))
+        source = Path(model)
+        if not is_archive(source):
+            together = self_contained(source)
+            if together is None:
+                return Upload.of(source)
+            model = together
     path = folder / f"{name}.onnx"
-    path.write_bytes(model)
+    if isinstance(model, bytes):
+        path.write_bytes(model)
+    else:
+        unpacked(source, path)
     return Upload.of(path)
 
 

@@ -19,7 +19,7 @@ def feeders(network: Network, planned: Collection[str]) -> dict[str, str]:
     site_of = {tensor: site.name for site in find_activations(network) for tensor in site.tensors}
     feeder_of: dict[str, str] = {}
     for site in network.sites:
-        read = {site_of.get(name, "") for layer in site.layers for name in inputs_of(network, layer)}
+        read = {site_of.get(name, "") for layer in site.outer_layers for name in inputs_of(network, layer)}
         recurrent = any(layer.op_type in RECURRENT for layer in site.layers)
         if len(read) == 1 and read <= set(planned) and not recurrent:
             feeder_of[site.name] = read.pop()

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.schemas.plan import PLAN_VERSION
+from network.errors import listing
 from network.faithful import undone
 from pipeline.analysis import Analysis
 from pipeline.candidates import Candidates
@@ -38,8 +39,9 @@ def report(context: Context, config: ReportConfig) -> JobResult:
     candidates, delivered = context.workspace.candidates(), Candidates.unpack(arrays["weights"].tobytes())
     model = arrays["model"].tobytes()
     left, other = stays_float(space.network, _quantized(facts)), _undone(context)
+    unreached = context.workspace.resolved()["unreached"]
     certificate = dict(certified["certificate"])
-    certificate["statement"] = " ".join([certificate["statement"], *_beside(left, other)])
+    certificate["statement"] = " ".join([certificate["statement"], *_beside(left, unreached, other)])
     outcome = _outcome(certificate, search)
     layers = layer_rows(facts, candidates, delivered.methods, certified["kept"])
     document = {
@@ -55,6 +57,7 @@ def report(context: Context, config: ReportConfig) -> JobResult:
         "latency": _latency(space, layers, certified["latency"]),
         "predicted_damage": None if search is None else space.problem.total(Quantity.DAMAGE, facts.plan),
         "stays_float": left,
+        "unreached": unreached,
         "undone": other,
         "outputs": output_rows(context, config.damage),
         "certificate": certificate,
@@ -101,12 +104,18 @@ def _foreign_plans(
     }
 
 
-def _beside(left: Mapping[str, Any], other: Mapping[str, Any] | None) -> list[str]:
-    """What the statement of the certificate says besides: what stayed float, and what was not rewritten."""
+def _beside(left: Mapping[str, Any], unreached: Sequence[str], other: Mapping[str, Any] | None) -> list[str]:
+    """What the statement of the certificate says besides: what stayed float, what no sample reached, and what was not
+    rewritten."""
     said = []
     if left["share"] >= WORTH_SAYING:
         names = ", ".join(tensor["name"] for tensor in left["tensors"][:_NAMED])
         said.append(f"Of the bytes of its weights {left['share']:.0%} stay float{': ' + names if names else ''}.")
+    if unreached:
+        said.append(
+            f"No sample reached the weights {listing(unreached, _NAMED)}: nothing is measured of them, and they keep "
+            "their widest format."
+        )
     if other is not None:
         said.append(f"It was analysed at opset {other['opset']}, because {other['why']}.")
     return said

@@ -74,16 +74,29 @@ SPACE = ("normalise", "resolve", "latency", "calibrate", "dataset")
 MEASURED = (*SPACE, "reference", "claims", "metric")
 
 STAGES = (
-    Stage("admit", ("model", "dataset"), admit.run, weight=1, time_limit=MINUTES),
-    Stage("admit_pair", ("model", "quantized", "dataset"), admit_pair.run, weight=1, time_limit=MINUTES),
-    Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=MINUTES, version=4),
+    Stage("admit", ("model", "dataset"), admit.run, weight=1, time_limit=MINUTES, version=2),
+    Stage("admit_pair", ("model", "quantized", "dataset"), admit_pair.run, weight=1, time_limit=MINUTES, version=2),
+    Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=MINUTES, version=5),
     Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=MINUTES, version=6),
-    Stage("reference", ("model", "normalise", "dataset"), reference.run, weight=1, time_limit=HOURS),
-    Stage("claims", ("model", "normalise", "reference", "dataset", "metric"), claims.run, weight=1, time_limit=HOURS),
+    Stage(
+        "reference",
+        ("model", "admit_pair", "normalise", "dataset"),
+        reference.run,
+        weight=1,
+        time_limit=HOURS,
+        version=2,
+    ),
+    Stage(
+        "claims",
+        ("model", "admit_pair", "normalise", "reference", "dataset", "metric"),
+        claims.run,
+        weight=1,
+        time_limit=HOURS,
+    ),
     Stage("inspect", ("model", "quantized", "admit_pair"), inspect.run, weight=2, time_limit=HOURS),
     Stage(
         "compare",
-        ("quantized", "model", "dataset", "reference", "claims", "metric"),
+        ("quantized", "model", "admit_pair", "dataset", "reference", "claims", "metric"),
         compare.run,
         weight=5,
         time_limit=HOURS,

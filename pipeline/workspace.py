@@ -19,11 +19,13 @@ from evaluation.dataset import Dataset, read_dataset, synthesize
 from evaluation.errors import MetricNotApplicable
 from evaluation.metrics.claim import Claim
 from evaluation.outputs import OutputFacts
+from evaluation.runner import OnnxRunner
 from evaluation.splits import Splits, split, undivided
 from network.admission import AdmissionLimits
+from network.batching import Batching
 from network.graph import Network, TensorSpec
 from network.memory import normalised_memory
-from network.normalise import load
+from network.normalise import dump, load
 from network.opset import TARGET_OPSET
 from network.uploaded import as_uploaded
 from pipeline.analysis import Analysis, Scores
@@ -120,22 +122,23 @@ class Workspace:
         """The network at this opset with its samples, split by the seed; or as it was uploaded, with all of them."""
 
         def read() -> Inputs:
-            network = as_uploaded(self._uploaded()) if config.as_uploaded else self.network(opset)
+            network = self._as_uploaded() if config.as_uploaded else self.network(opset)
             dataset = self.dataset(tuple(network.inputs), config.seed)
             divide = undivided if config.as_uploaded else split
             splits = divide(dataset.samples, config.seed, dataset.labels)
             return Inputs(network, dataset, splits, config, self._job.path_of("dataset") is None)
 
-        source = "model" if config.as_uploaded else "normalise"
-        return self._once(("inputs", config, opset), (source, "dataset"), read)
+        sources = ("model", "admit_pair") if config.as_uploaded else ("normalise",)
+        return self._once(("inputs", config, opset), (*sources, "dataset"), read)
 
-    def _uploaded(self) -> ModelProto:
-        """The uploaded file, which was admitted before."""
+    def _as_uploaded(self) -> Network:
+        """The network of the uploaded file, which was admitted before."""
         path = self._job.path_of("model")
         if path is None:
             raise LookupError("a job has a model")
         model: ModelProto = ModelProto.FromString(path.read_bytes())
-        return model
+        document, _ = unpack(self._job.read("admit_pair"))
+        return as_uploaded(model, Batching.of_document(document["batching"]))
 
     def analysed(self, config: Analysed, opset: int = TARGET_OPSET) -> tuple[Inputs, Loss]:
         """The network with its samples, and the loss whose rise is the damage; where that looks at values which are no
@@ -150,7 +153,7 @@ class Workspace:
             loss = damage_loss(inputs.network, reference.values, config.damage)
             if loss is None:
                 raise MetricNotApplicable(NOTHING_MEASURABLE)
-            return replace(inputs, network=with_values(inputs.network, loss.outputs)), loss
+            return replace(inputs, network=with_values(inputs.network, loss.outputs, reference.axes)), loss
 
         return self._once(("analysed", config.samples, config.damage, opset), ("normalise", "dataset"), read)
 
@@ -186,7 +189,7 @@ class Workspace:
             document, arrays = unpack(self._job.read("reference"))
             outputs = {name.removeprefix("output/"): array for name, array in arrays.items()}
             facts, values = (tuple(map(OutputFacts.of_document, document[key])) for key in ("facts", "values"))
-            return Reference(facts, values, outputs, document["samples"])
+            return Reference(facts, values, outputs, document["axes"], document["samples"])
 
         return self._once("reference", ("reference",), read)
 
@@ -244,11 +247,13 @@ def most_dataset_bytes(machine: Machine) -> int:
 class Reference:
     """What the stage `reference` found: facts about each output of the uploaded file, and its `outputs` on the first
     `samples` of the search samples, `[samples, ...]` by name. `values`: the same facts about the values that damage is
-    measured at, which are outputs or what these are picked from."""
+    measured at, which are outputs or what these are picked from; `axes`: of the samples in those that are no outputs,
+    where that is not the first."""
 
     facts: tuple[OutputFacts, ...]
     values: tuple[OutputFacts, ...]
     outputs: dict[str, NDArray[np.generic]]
+    axes: dict[str, int | None]
     samples: int
 
 
@@ -279,9 +284,17 @@ class Inputs:
 
     @property
     def backward_batch(self) -> int:
-        """Samples of one backward pass."""
+        """Samples of one backward pass; 1 where not any of them may share a call."""
+        return self._most_backward if self._all_share_calls else 1
+
+    @property
+    def _most_backward(self) -> int:
         fitting = self.config.run_bytes // (ACTIVATIONS_PER_PEAK * self._batch_bytes)
         return self.static_batch or _clamp(2 * fitting, MOST_IN_A_BACKWARD_PASS)
+
+    @cached_property
+    def _all_share_calls(self) -> bool:
+        return self.network.batching.shares_calls(self.dataset.inputs)
 
     @property
     def group(self) -> int:
@@ -308,6 +321,38 @@ class Inputs:
         """The calibration samples that ranges of activations are taken from: `RANGE_SAMPLES`, or one batch."""
         return self.splits.calibration[: max(RANGE_SAMPLES, self.static_batch or 0)]
 
+    @cached_property
+    def output_shapes(self) -> dict[str, list[tuple[int, ...]]]:
+        """The shapes that an output of one sample has, by name, of samples of each length; empty where all samples have
+        the same lengths."""
+        samples, network = self.dataset.inputs, self.network
+        if all(array.dtype != object for array in samples.values()):
+            return {}
+        runner = OnnxRunner(dump(network), threads=1, batching=network.batching)
+        shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in runner.output_names}
+        seen: set[tuple[tuple[int, ...], ...]] = set()
+        for index in range(self.dataset.samples):
+            lengths = tuple(np.shape(array[index]) for array in samples.values())
+            if lengths not in seen:
+                seen.add(lengths)
+                outputs = runner.outputs({name: array[index : index + 1] for name, array in samples.items()}, 1)
+                for name in set(outputs) - runner.without_samples:
+                    shapes[name].append(outputs[name].shape[1:])
+        return {name: own for name, own in shapes.items() if len({len(shape) for shape in own}) == 1}
+
+    @property
+    def longest_outputs(self) -> dict[str, tuple[int, ...]]:
+        """The largest shape of an output of one sample, where samples have different lengths."""
+        return {name: tuple(map(max, zip(*own, strict=True))) for name, own in self.output_shapes.items()}
+
+    @property
+    def varying_axes(self) -> dict[str, frozenset[int]]:
+        """By output the axes of `[samples, ...]` whose lengths differ from sample to sample."""
+        return {
+            name: frozenset(axis for axis, of in enumerate(zip(*own, strict=True), start=1) if len(set(of)) > 1)
+            for name, own in self.output_shapes.items()
+        }
+
     @property
     def latency_sample(self) -> Arrays:
         """What a latency is that of one run of: one sample, or the batch that the network fixes."""
@@ -319,10 +364,8 @@ class Inputs:
         return {name: array[indices[:whole]] for name, array in self.dataset.inputs.items()}
 
     def backward_batches(self, indices: NDArray[np.int64]) -> Iterator[Arrays]:
-        """The input arrays of these samples, as many at once as may go through a backward pass."""
-        arrays = self.take(indices)
-        for start in range(0, len(next(iter(arrays.values()))), self.backward_batch):
-            yield {name: array[start : start + self.backward_batch] for name, array in arrays.items()}
+        """The input arrays of these samples, as many at once as may share a call and go through a backward pass."""
+        yield from self.network.batching.batches(self.take(indices), self._most_backward)
 
     @cached_property
     def _batch_bytes(self) -> int:

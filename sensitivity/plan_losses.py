@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
@@ -54,15 +52,8 @@ class MeasuredPlans:
         self._loss = loss
         self._check = check
         self._batch = batch
-        samples = len(next(iter(inputs.values())))
         self._cores = SideBySide.of(batch, threads, network.static_batch)
-        self._batches: list[list[Values]] = [
-            [
-                {name: array[part] for name, array in inputs.items()}
-                for part in self._cores.parts(start, min(start + batch, samples))
-            ]
-            for start in range(0, samples, batch)
-        ]
+        self._batches: list[list[Values]] = self._cores.calls(network.batching, inputs, batch)
         self._segments = SegmentedNetwork(network, self._cores.threads, loss.outputs)
         for weight in {change.initializer for change in changes if isinstance(change, WeightChange)}:
             self._segments.first_use(weight)  # raises for one that is not there
@@ -90,15 +81,15 @@ class MeasuredPlans:
             for change in changes
             if isinstance(change, WeightChange)
         }
-        batches = None if samples is None else math.ceil(samples / self._batch)
         rounding = {
             name: change for change in changes if isinstance(change, ActivationChange) for name in change.tensors
         }
         parts = self._parts(weights)
-        losses = [
-            self._loss.sample_loss(self._run(parts, values, rounding), reference)
-            for values, reference in itertools.islice(zip(self._batches, self._float_outputs, strict=True), batches)
-        ]
+        losses: list[NDArray[np.float64]] = []
+        for values, reference in zip(self._batches, self._float_outputs, strict=True):
+            if samples is not None and sum(map(len, losses)) >= samples:
+                break
+            losses.append(self._loss.sample_loss(self._run(parts, values, rounding), reference))
         return np.concatenate(losses)
 
     def _parts(self, weights: Mapping[str, NDArray[np.float32]]) -> list[Segment]:

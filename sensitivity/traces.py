@@ -86,7 +86,12 @@ def hessian_traces(
 
 def tensors_of(network: TorchNetwork, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, Tensor]:
     """The arrays as tensors on the network's device."""
-    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(network.device) for name, array in inputs.items()}
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(np.stack(list(array)) if array.dtype == object else array)).to(
+            network.device
+        )
+        for name, array in inputs.items()
+    }
 
 
 def measured_outputs(network: TorchNetwork, loss: Loss, outputs: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from app.api.model_parts import MEDIA_TYPE, is_form, received_model
 from app.api.problems import problem_answers
 from app.api.receiving import limited, received_file
 from app.api.state import Service, State
@@ -33,9 +34,29 @@ _RAW_BODY: dict[str, Any] = {
 }
 
 
-@router.put("/models", status_code=201, responses={200: {"model": Upload}, **_ERRORS}, openapi_extra=_RAW_BODY)
+_FILE = {"type": "string", "format": "binary"}
+_MODEL_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            **_RAW_BODY["requestBody"]["content"],
+            MEDIA_TYPE: {
+                "schema": {
+                    "type": "object",
+                    "required": ["model"],
+                    "properties": {"model": _FILE},
+                    "additionalProperties": _FILE,
+                }
+            },
+        },
+    }
+}
+
+
+@router.put("/models", status_code=201, responses={200: {"model": Upload}, **_ERRORS}, openapi_extra=_MODEL_BODY)
 async def put_model(request: Request, response: Response, service: Service, name: Name = None) -> Upload:
-    """Upload an ONNX model: 201 if it is new, 200 if it was there. The body is the file itself."""
+    """Upload an ONNX model: 201 if it is new, 200 if it was there. The body is the file itself, a zip archive of it
+    with the files that its tensors lie in, or a form with a part for each of these."""
     limit = service.settings.max_model_bytes
     return await _put(request, response, service, "model", name, limit, "BITBUDGET_MAX_MODEL_BYTES")
 
@@ -52,7 +73,8 @@ async def _put(
 ) -> Upload:
     if service.settings.max_upload_bytes < limit_bytes:
         limit_bytes, setting = service.settings.max_upload_bytes, "BITBUDGET_MAX_UPLOAD_BYTES"
-    async with received_file(limited(request, limit_bytes, setting), service.settings.tmp_dir) as received:
+    receive = received_model if kind == "model" and is_form(request) else received_file
+    async with receive(limited(request, limit_bytes, setting), service.settings.tmp_dir) as received:
         row, created = await run_in_threadpool(
             store_upload, service.sessions, kind, received.file, received.sha256, received.size_bytes, name
         )

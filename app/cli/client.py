@@ -63,12 +63,13 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def upload(self, kind: str, path: Path, sent: Callable[[int], None]) -> str:
-        """Upload the file at `path` as a `model` or a `dataset` and return its id; `sent` gets bytes sent so far."""
+    def upload(self, kind: str, path: Path, sent: Callable[[int], None], name: str) -> str:
+        """Upload the file at `path` as a `model` or a `dataset` called `name`, and return its id; `sent` gets bytes
+        sent so far."""
         size_bytes = path.stat().st_size
         answer = self._http.put(
             f"/v1/{kind}s",
-            params={"name": path.name[-255:]},
+            params={"name": name[-255:]},
             content=_chunks(path, sent),
             headers={"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)},
         )

@@ -70,6 +70,14 @@ Opset = Annotated[
         show_default="what the target takes",
     ),
 ]
+BatchAxes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--batch-axis",
+        help="The axis of an input that samples lie along, where it is not found: state=1, or speed=none for an input "
+        "that belongs to a whole call; may be given several times.",
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Of everything random.", show_default="0")]
 Request = Annotated[
     Path | None,
@@ -94,6 +102,7 @@ class BudgetOptions:
     metric_graph: MetricGraph = None
     relative: Relative = False
     confidence: Confidence = None
+    batch_axis: BatchAxes = None
     seed: Seed = None
     request: Request = None
 
@@ -110,7 +119,8 @@ class BudgetOptions:
             raise Refused("--metric and --metric-graph say two things; give one of them")
         kind = "relative" if self.relative else None
         budget = {"max_drop": self.max_drop, "metric": self.metric, "kind": kind, "confidence": self.confidence}
-        return {"budget": budget, "seed": self.seed}
+        inputs = {name: {"batch_axis": axis} for name, axis in map(_batch_axis, self.batch_axis or [])}
+        return {"budget": budget, "inputs": inputs, "seed": self.seed}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +162,13 @@ class JobOptions(AppliedOptions):
             "layers": {name: {"keep": True} for name in self.keep or ()},
             "objective": self.objective,
         }
+
+
+def _batch_axis(text: str) -> tuple[str, int | None]:
+    name, _, axis = text.rpartition("=")
+    if not name or not (axis == "none" or axis.removeprefix("-").isdigit()):
+        raise Refused(f"--batch-axis takes an input and its axis, like state=1 or speed=none, got {text!r}")
+    return name, None if axis == "none" else int(axis)
 
 
 def merged(body: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

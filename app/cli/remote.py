@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ import typer
 from app.cli import options
 from app.cli.certificate_view import show_certificate
 from app.cli.client import DEFAULT_SERVER, Client, Job
+from app.cli.data_files import with_data_files
 from app.cli.options import JobOptions, takes
 from app.cli.output import CONSOLE, complain, job_bar, plain, show_job, show_jobs, show_json, show_plan, upload_bar
 from app.schemas.parsing import merge
@@ -112,9 +114,9 @@ def submitted(client: Client, body: Mapping[str, Any], files: Files) -> Job:
 
 
 def upload(client: Client, kind: str, path: Path) -> str:
-    """Upload a file under a bar and return its id."""
-    with upload_bar(path) as sent:
-        return client.upload(kind, path, sent)
+    """Upload a file under a bar and return its id; a model with the data files of its tensors."""
+    with with_data_files(path) if kind == "model" else nullcontext(path) as file, upload_bar(file) as sent:
+        return client.upload(kind, file, sent, path.name)
 
 
 def read_plan(folder: Path) -> Mapping[str, Any]:

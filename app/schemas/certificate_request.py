@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from app.schemas.budget import Budget, OutputBudgets, Sha256, check_budgets, needs_labels
+from app.schemas.inputs import Inputs
 from app.schemas.strict import Strict, refuse
 
 
@@ -17,6 +18,9 @@ class CertificateRequest(Strict):
     quantized_id: Sha256 = Field(description="Digest of the quantized file, uploaded as a model.")
     dataset_id: Sha256 | None = Field(
         default=None, description="Digest of an uploaded dataset; null: inputs are made from the graph's shapes."
+    )
+    inputs: Inputs = Field(
+        default={}, description="Which axis holds the samples, of inputs where that is to be stated, by input name."
     )
     budget: Budget = Budget()
     outputs: OutputBudgets = Field(

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from app.schemas.budget import Budget, OutputBudgets, Sha256, check_budgets, needs_labels
+from app.schemas.inputs import Inputs
 from app.schemas.plan import AppliedPlan
 from app.schemas.strict import MAX_LAYERS, LayerName, Strict, refuse
 from app.schemas.weights import OF_CANDIDATES, Bits, BitsList, FormatList, Weights, sorted_once
@@ -150,6 +151,9 @@ class JobRequest(Strict):
     model_id: Sha256 = Field(description="Digest of an uploaded model.")
     dataset_id: Sha256 | None = Field(
         default=None, description="Digest of an uploaded dataset; null: inputs are made from the graph's shapes."
+    )
+    inputs: Inputs = Field(
+        default={}, description="Which axis holds the samples, of inputs where that is to be stated, by input name."
     )
     budget: Budget = Budget()
     outputs: OutputBudgets = Field(

@@ -72,7 +72,8 @@ def without_retired(request: Mapping[str, Any]) -> dict[str, Any]:
 def merge(target: Any, patch: Any) -> Any:
     """JSON merge patch, RFC 7396: objects are merged member by member, null removes, anything else replaces.
 
-    A constraint on a layer is replaced as a whole: it holds exactly one member. So is a plan: what it leaves out is not
+    A constraint on a layer is replaced as a whole: it holds exactly one member. So is what is stated of an input, where
+    null is a value. So is a plan: what it leaves out is not
     to come from another. Another metric of the budget, or a metric graph, comes without the options and the kind of
     drop of the one before.
     """
@@ -86,9 +87,9 @@ def merge(target: Any, patch: Any) -> Any:
     for name, value in patch.items():
         if value is None:
             merged.pop(name, None)
-        elif name == "layers" and isinstance(value, Mapping):
-            layers = {**merged.get("layers", {}), **value}
-            merged["layers"] = {layer: constraint for layer, constraint in layers.items() if constraint is not None}
+        elif name in ("layers", "inputs") and isinstance(value, Mapping):
+            members = {**merged.get(name, {}), **value}
+            merged[name] = {member: stated for member, stated in members.items() if stated is not None}
         elif name == "budget" and isinstance(value, Mapping):
             merged[name] = merge(_budget_to_change(merged.get(name), value), value)
         else:

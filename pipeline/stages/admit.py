@@ -6,11 +6,13 @@ time; nothing of it runs in the API process.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from onnx import ModelProto
 
 from network.admission import AdmissionLimits, admit, input_specs, onnx_errors
+from network.batch_axes import find_batching, likeliest_axes
+from network.batching import Arrays, shapes_of_sample
 from network.errors import ModelTooLarge
 from network.memory import estimate_memory
 from pipeline.config import AdmitConfig
@@ -20,15 +22,17 @@ from pipeline.workspace import admission_limits
 
 
 def run(context: Context, config: AdmitConfig) -> bytes:
-    """The shape of one sample of every graph input, and how many samples there are."""
+    """The shape of one sample of every graph input, how many samples there are, and how they become calls."""
     limits = admission_limits(context.machine)
-    model = admit(context.model_path.read_bytes(), limits)
+    uploaded = context.model_path.read_bytes()
+    model = admit(uploaded, limits)
     context.check()
     # of synthetic samples only the shapes count
     dataset = context.workspace.dataset(input_specs(model), 0, further_arrays(config.own_metric))
-    shapes = {name: list(array.shape[1:]) for name, array in dataset.inputs.items()}
-    check_sample_memory(model, limits, shapes)
-    return pack({"inputs": shapes, "samples": dataset.samples})
+    check_sample_memory(model, limits, dataset.inputs, config.batch_axes)
+    batching = find_batching(uploaded, model, dataset.inputs, dict(config.batch_axes), context.machine.threads)
+    shapes = {name: list(shape) for name, shape in shapes_of_sample(dataset.inputs).items()}
+    return pack({"inputs": shapes, "samples": dataset.samples, "batching": batching.document()})
 
 
 def further_arrays(own_metric: bool) -> Collection[str] | None:
@@ -37,15 +41,20 @@ def further_arrays(own_metric: bool) -> Collection[str] | None:
     return None if own_metric else ()
 
 
-def check_sample_memory(model: ModelProto, limits: AdmissionLimits, shapes: Mapping[str, Sequence[int]]) -> None:
+def check_sample_memory(
+    model: ModelProto, limits: AdmissionLimits, samples: Arrays, batch_axes: Sequence[tuple[str, int | None]]
+) -> None:
     """Refuse a network of which one sample is too much, now with the axes that only the data fixes.
 
     Raises:
         ModelTooLarge: it is.
+        BatchAxisUnknown: no axis is left for the samples.
         ModelInvalid: the network does not take samples of these shapes.
     """
+    batching = likeliest_axes(model, samples, dict(batch_axes))
+    shapes = shapes_of_sample(samples)
     with onnx_errors("shape inference"):
-        estimate = estimate_memory(model, 1, shapes)
+        estimate = estimate_memory(model, 1, shapes, batching)
     if estimate.total_bytes > limits.max_memory_bytes:
         raise ModelTooLarge(
             f"one sample needs at least {estimate.total_bytes:,} bytes (the largest value is {estimate.largest!r} with "

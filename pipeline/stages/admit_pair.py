@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from evaluation.runner import OnnxRunner
 from network.admission import input_specs
+from network.batch_axes import find_batching
+from network.batching import shapes_of_sample
 from network.errors import ModelInvalid, NetworkError
 from network.uploaded import admit_to_run, check_takes
 from pipeline.certificate_config import AdmitPairConfig
@@ -35,15 +37,23 @@ def run(context: Context, config: AdmitPairConfig) -> bytes:
         quantized = admit_to_run(quantized_file, limits)
     context.check()
     dataset = context.workspace.dataset(input_specs(model), config.samples.seed, further_arrays(config.own_metric))
-    shapes = {name: array.shape[1:] for name, array in dataset.inputs.items()}
-    check_takes(quantized, {name: (array.dtype.name, array.shape[1:]) for name, array in dataset.inputs.items()})
-    check_sample_memory(model, limits, shapes)
-    OnnxRunner(float_file, context.machine.threads)
+    samples = dataset.inputs
+    check_sample_memory(model, limits, samples, config.batch_axes)
+    batching = find_batching(float_file, model, samples, dict(config.batch_axes), context.machine.threads)
+    types = {spec.name: spec.dtype for spec in input_specs(model)}
+    shapes = shapes_of_sample(samples)
+    check_takes(quantized, {name: (types[name], shape) for name, shape in shapes.items()}, batching)
     context.check()
     with about_the_quantized_file():
-        check_sample_memory(quantized, limits, shapes)
-        OnnxRunner(quantized_file, context.machine.threads)
-    return pack({"inputs": {name: list(shape) for name, shape in shapes.items()}, "samples": dataset.samples})
+        check_sample_memory(quantized, limits, samples, config.batch_axes)
+        OnnxRunner(quantized_file, context.machine.threads, batching=batching)
+    return pack(
+        {
+            "inputs": {name: list(shape) for name, shape in shapes.items()},
+            "samples": dataset.samples,
+            "batching": batching.document(),
+        }
+    )
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def _certificate(
 
 def _timed(context: Context, inputs: Inputs, model: bytes, config: TimingConfig) -> dict[str, dict[str, float]]:
     """The float network and the exported file in turns, on the sample that the layers were timed with."""
-    sample = inputs.latency_sample
+    sample = inputs.network.batching.call(inputs.latency_sample)
     timed = [Timed(dump(inputs.network), sample), Timed(model, sample)]
     floats, quantized = Timing(context, config).measured(timed, TIMED_SECONDS)
     return {"float": asdict(floats), "quantized": asdict(quantized)}

@@ -73,16 +73,15 @@ class _Measuring:
 
     def table(self, allowed: Allowed) -> dict[str, Any]:
         """Every site in the formats that it may get."""
-        [whole] = self._timing.known([Timed(dump(self._network), self._sample)])
+        [whole] = self._timing.known([Timed(dump(self._network), self._network.batching.call(self._sample))])
         sites: dict[str, dict[str, Any]] = {}
         in_float = 0.0
         values = self._values()
         columns = _read(self._network, allowed)
         for number, site in enumerate(self._network.sites):
-            formats = [
-                self._formats(site, layer, values, allowed[site.name], columns[site.name]) for layer in site.layers
-            ]
-            sites[site.name] = {key: _entry(formats, key) for key in formats[0]}
+            pairs = _pairs(allowed[site.name], columns[site.name])
+            formats = [self._formats(site, layer, values, pairs) for layer in site.outer_layers]
+            sites[site.name] = {entry(*pair): _entry(formats, entry(*pair)) for pair in pairs}
             in_float += sum(layer[FLOAT].median_ms for layer in formats)
             self._context.progress((number + 1) / len(self._network.sites))
         return {
@@ -110,11 +109,9 @@ class _Measuring:
         site: Site,
         layer: Layer,
         values: Mapping[str, NDArray[np.generic]],
-        allowed: Sequence[str],
-        activations: Sequence[UnsignedFormat | None],
+        pairs: Sequence[tuple[str, UnsignedFormat | None]],
     ) -> dict[str, Latency]:
-        """One layer in all formats, and in float."""
-        pairs = [(name, a) for a in dict.fromkeys([None, *activations]) for name in dict.fromkeys([FLOAT, *allowed])]
+        """One layer in all formats, each with that of what it reads."""
         some = max(LOADED_BYTES // (4 * site.size), 2)
         latencies: list[Latency] = []
         for start in range(0, len(pairs), some):
@@ -129,6 +126,13 @@ class _Measuring:
             entry(*pair): replace(latency, median_ms=latency.median_ms / parts, spread_ms=latency.spread_ms / parts)
             for pair, latency in zip(pairs, latencies, strict=True)
         }
+
+
+def _pairs(
+    allowed: Sequence[str], activations: Sequence[UnsignedFormat | None]
+) -> list[tuple[str, UnsignedFormat | None]]:
+    """Every format of a weight, and float, with every format of what its layers read, and float."""
+    return [(name, a) for a in dict.fromkeys([None, *activations]) for name in dict.fromkeys([FLOAT, *allowed])]
 
 
 def _entry(of_layers: Sequence[Mapping[str, Latency]], key: str) -> dict[str, float]:

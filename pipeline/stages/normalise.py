@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from network.admission import admit, input_specs
+from network.batching import Batching
 from network.faithful import faithful
 from network.normalise import dump
 from pipeline.config import Nothing
@@ -19,4 +20,5 @@ def run(context: Context, _config: Nothing) -> bytes:
     model = admit(uploaded, admission_limits(context.machine))
     dataset = context.workspace.dataset(input_specs(model), seed=0)
     context.check()
-    return dump(faithful(uploaded, model, dataset.inputs, shapes, context.machine.threads))
+    batching = Batching.of_document(document["batching"])
+    return dump(faithful(uploaded, model, dataset.inputs, shapes, context.machine.threads, batching))

@@ -5,6 +5,8 @@ Everything that is measured later is compared with these outputs, never with tho
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,10 +14,12 @@ from evaluation.errors import MetricNotApplicable
 from evaluation.labelled import check_names
 from evaluation.metrics.truth import Truth
 from evaluation.outputs import OutputFacts, facts_of
+from network.batch_axes import output_axes
 from network.normalise import dump
 from pipeline.config import DamageConfig, SampleConfig
 from pipeline.context import Context
 from pipeline.damage import damage_loss, looked_at, with_values
+from pipeline.finite_outputs import require_finite_outputs, require_numbers
 from pipeline.reference import outputs_of, runner_of, samples_that_fit
 from pipeline.results import pack
 from pipeline.workspace import NOTHING_MEASURABLE, Inputs
@@ -29,19 +33,25 @@ def run(context: Context, config: SampleConfig) -> bytes:
     runner = runner_of(context, inputs, context.model_path.read_bytes())
     outputs = outputs_of(context, inputs, runner, search[:count])
     check_names(outputs, inputs.dataset.truth)
+    require_numbers(context, inputs, runner)
+    if not config.as_uploaded:
+        require_finite_outputs(context.model_path.read_bytes(), outputs)
     network = inputs.network
     made = [spec.name for spec in network.outputs if spec.name in network.makers]
     makers = {name: network.makers[name].op_type for name in made}
-    facts = facts_of(outputs, inputs.dataset.truth.take(search[:count]), makers, runner.without_samples)
-    values = facts
+    truth = inputs.dataset.truth.take(search[:count])
+    facts = facts_of(outputs, truth, makers, runner.without_samples, inputs.varying_axes)
+    values, axes = facts, dict[str, int | None]()
     if not config.as_uploaded:  # what is only run has no damage
-        values += _facts_of_values(context, inputs, search[:count], [fact.name for fact in facts])
+        more, axes = _facts_of_values(context, inputs, search[:count], [fact.name for fact in facts])
+        values += more
         if damage_loss(network, values, DamageConfig((), (), all_values=False)) is None:
             raise MetricNotApplicable(NOTHING_MEASURABLE)
     arrays = {f"output/{name}": array for name, array in outputs.items()}
     document = {
         "facts": [fact.document() for fact in facts],
         "values": [value.document() for value in values],
+        "axes": axes,
         "samples": count,
     }
     return pack(document, arrays)
@@ -49,13 +59,19 @@ def run(context: Context, config: SampleConfig) -> bytes:
 
 def _facts_of_values(
     context: Context, inputs: Inputs, samples: NDArray[np.int64], outputs: list[str]
-) -> tuple[OutputFacts, ...]:
-    """What the values are that outputs are picked from."""
+) -> tuple[tuple[OutputFacts, ...], dict[str, int | None]]:
+    """What the values are that outputs are picked from, and the axes of the samples in them but for first ones."""
     network = inputs.network
     names = dict.fromkeys(name for values in looked_at(network).values() for name in values if name not in outputs)
     if not names:
-        return ()
-    runner = runner_of(context, inputs, dump(with_values(network, names)))
+        return (), {}
+    axes: dict[str, int | None] = {}
+    if network.batching.inputs or network.batching.outputs:
+        file, part = dump(with_values(network, names)), inputs.dataset.take(samples).inputs
+        found = output_axes(file, network.batching, part, context.machine.threads)
+        axes = {name: found[name] for name in names if found[name] != 0}
+    inputs = replace(inputs, network=with_values(network, names, axes))
+    runner = runner_of(context, inputs, dump(inputs.network))
     arrays = outputs_of(context, inputs, runner, samples, list(names))
     makers = {name: network.makers[name].op_type for name in names if name in network.makers}
-    return facts_of(arrays, Truth(), makers, runner.without_samples)
+    return facts_of(arrays, Truth(), makers, runner.without_samples, inputs.varying_axes), axes

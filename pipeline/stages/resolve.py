@@ -12,6 +12,7 @@ from pipeline.config import ResolveConfig
 from pipeline.context import Context
 from pipeline.methods import covers_activations, needs_gradients
 from pipeline.results import pack
+from pipeline.unreached import unreached_sites
 from pipeline.workspace import Inputs
 from planner.errors import MethodNotApplicable
 
@@ -19,13 +20,14 @@ from planner.errors import MethodNotApplicable
 def run(context: Context, config: ResolveConfig) -> bytes:
     """The formats that the request leaves to every site, and the groups of sites that share one."""
     inputs = context.workspace.inputs(config.samples, config.space.export.opset)
-    allowed, tied = allowed_formats(inputs.network, config.formats)
+    unreached = unreached_sites(context, inputs)
+    allowed, tied = allowed_formats(inputs.network, config.formats, unreached)
     context.workspace.build_space(config.space, allowed, tied).check()
     _check_batch(inputs)
     _check_method(config, inputs)
     if needs_gradients(config.method):
         differentiable(inputs.network)  # refuses operators without a rule before anything expensive starts
-    return pack({"allowed": allowed, "tied": tied})
+    return pack({"allowed": allowed, "tied": tied, "unreached": sorted(unreached)})
 
 
 def _check_method(config: ResolveConfig, inputs: Inputs) -> None:

@@ -3,6 +3,8 @@
 A `Histogram` sees every batch once and keeps 4,096 counts, however many samples there are. Where a batch goes beyond
 its range, the bins are made twice as wide, in place, as often as it takes; the extremes themselves are kept exactly.
 Exact zeros (of Relu, of padding) are counted apart: every format represents them, so they say nothing about a range.
+Nor do NaN, infinities and numbers near the largest float, which are masks: they do not count, and where they are
+negative the range ends `MASK_MARGIN` below the others, so that what was masked still is lower than they are.
 
 Three ways to a range:
 
@@ -27,6 +29,10 @@ from quantization.formats import UnsignedFormat
 
 BINS = 4096
 PERCENTILE = 99.99
+MASK = 2.0**100
+"""Beyond it a number is a mask."""
+MASK_MARGIN = 16.0
+"""A Softmax gives what lies that much below the lowest score a share of 1e-7 of what it gives to that."""
 _COARSE = np.linspace(1.0, 0.04, 13)  # clip ratios, of each end
 _FINE = np.linspace(-0.08, 0.08, 9)  # around the best of them: one step of the coarse grid to each side
 _CHUNK = 1 << 16  # values that are sorted into bins at once
@@ -52,25 +58,25 @@ class Histogram:
         self.minimum = math.inf
         self.maximum = -math.inf
         self.zeros = 0
+        self.masked = False
+        self._odd = False
         self.counts: NDArray[np.int64] = np.zeros(BINS, dtype=np.int64)
         self._low = 0.0
         self._width = 0.0
 
     def add(self, values: Floats) -> None:
-        """Count one batch.
-
-        Raises:
-            ActivationsNotFinite: a value is infinite or no number.
-        """
+        """Count one batch."""
         flat = values.reshape(-1)
         if flat.size == 0:
             return
         low, high = float(flat.min()), float(flat.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise ActivationsNotFinite(
-                f"the calibration samples make values of {self._name} infinite or no number;"
-                " check the samples' scale and preprocessing"
-            )
+        if not (low >= -MASK and high <= MASK):
+            self.masked |= bool((flat < -MASK).any())
+            self._odd = True
+            flat = flat[np.abs(flat) <= MASK]
+            if flat.size == 0:
+                return
+            low, high = float(flat.min()), float(flat.max())
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
         for start in range(0, flat.size, _CHUNK):
             part = flat[start : start + _CHUNK]
@@ -86,6 +92,22 @@ class Histogram:
     def centres(self) -> NDArray[np.float64]:
         """The middle of each bin."""
         return np.asarray(self._low + (np.arange(BINS) + 0.5) * self._width, dtype=np.float64)
+
+    def require_values(self) -> None:
+        """Refuse to say anything where no value counted.
+
+        Raises:
+            ActivationsNotFinite: every value was NaN, infinite or a mask.
+            ValueError: there was none.
+        """
+        if self.minimum <= self.maximum:
+            return
+        if self._odd:
+            raise ActivationsNotFinite(
+                f"the calibration samples make all values of {self._name} infinite or no number;"
+                " check the samples' scale and preprocessing"
+            )
+        raise ValueError("a range needs values, and the histogram has seen none")
 
     def _cover(self, low: float, high: float) -> None:
         """Bins from `low` to `high`, which are not both 0."""
@@ -113,11 +135,13 @@ def calibrated(
     """`format_` with the range that `method` finds in the values seen; a tensor that was always zero gets scale 1.
 
     Raises:
-        ValueError: the histogram has seen no value.
+        ActivationsNotFinite: all values that the histogram has seen were NaN, infinite or masks.
+        ValueError: it has seen none.
     """
-    if histogram.minimum > histogram.maximum:
-        raise ValueError("a range needs values, and the histogram has seen none")
+    histogram.require_values()
     low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
+    if histogram.masked:
+        return QuantizedActivation.covering(format_, low - MASK_MARGIN, high)
     match method:
         case RangeMethod.PERCENTILE:
             low, high = _percentile(histogram, low, high)

@@ -55,11 +55,10 @@ class Lockstep:
         self._moments = _moments(network, activations)
         self._activations = activations
         samples = len(next(iter(inputs.values())))
-        starts = range(0, samples, batch)
         fixed = _fixed_batch(network, samples)
         if fixed is not None and min(batch, samples) != fixed:
             raise ValueError(f"the graph takes exactly {fixed} samples in a run; got batches of {batch}, give {fixed}")
-        self._float = [{name: array[start : start + batch] for name, array in inputs.items()} for start in starts]
+        self._float: list[Values] = [network.batching.call(part) for part in network.batching.batches(inputs, batch)]
         self._quantized: list[Values] = [self._with_quantized(values, 0) for values in self._float]
         self.cut = 0
 
@@ -119,12 +118,9 @@ def _fixed_batch(network: Network, samples: int) -> int | None:
     """How many samples the graph takes in a run, None where any number.
 
     Raises:
-        ValueError: its inputs do not agree on it, or `samples` do not divide into such batches.
+        ValueError: `samples` do not divide into such batches.
     """
-    sizes = {spec.shape[0] for spec in network.inputs if spec.shape and spec.shape[0] is not None}
-    if len(sizes) > 1:
-        raise ValueError(f"the graph's inputs fix different numbers of samples, {sorted(sizes)}; expected one for all")
-    fixed = next(iter(sizes), None)
+    fixed = network.static_batch
     if fixed is not None and (fixed < 1 or samples % fixed):
         raise ValueError(f"the graph takes exactly {fixed} samples in a run; got {samples}, give a multiple of {fixed}")
     return fixed
@@ -143,7 +139,7 @@ def _live_bytes(network: Network, inputs: Arrays, threads: int, run: int) -> flo
         sizes[name] = np.asarray(values).nbytes
 
     if names:
-        Taps(network, names, threads).run({name: array[:run] for name, array in inputs.items()}, visit)
+        Taps(network, names, threads).run(network.batching.batches(inputs, run)[0], visit)
     return max((sum(sizes[name] for name in alive) / run for alive in live), default=0)
 
 

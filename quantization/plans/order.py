@@ -6,7 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from network.graph import Layer, Network, Site
-from quantization.rounding.reduction import NotReducible, read_by, reduction
+from quantization.rounding.layers import read_by, reduction_of
+from quantization.rounding.reduction import NotReducible
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,10 @@ def stages(network: Network, weights: Collection[str]) -> tuple[Stage, ...]:
     born.update((name, place + 1) for place, node in enumerate(nodes) for name in node.output if name)
     waiting = []
     for site in network.sites:
-        for layer in site.layers if site.weight in weights else ():
+        for layer in site.outer_layers if site.weight in weights else ():
             place = places[layer.name]
-            node = nodes[place]
-            tensors = read_by(node, site.weight)
-            if isinstance(reduction(node, site.weight, site.shape), NotReducible) or len(tensors) != 1:
+            tensors = read_by(network, layer)
+            if isinstance(reduction_of(network, layer, site.shape), NotReducible) or len(tensors) != 1:
                 continue
             if born.get(tensors[0], place + 1) <= place:
                 waiting.append(Use(site, layer, place, tensors[0]))

@@ -192,8 +192,8 @@ class _Rounding:
                 statistics.add(use.layer, np.asarray(values, dtype=np.float32))
 
         taps = Taps(self._network, list(later), self._effort.threads)
-        for start in range(0, len(next(iter(inputs.values()))), self._effort.batch):
-            taps.run({name: a[start : start + self._effort.batch] for name, a in inputs.items()}, visit)
+        for part in self._network.batching.batches(inputs, self._effort.batch):
+            taps.run(part, visit)
 
     def round(self, site: Site, stage: Stage, check: Callable[[], None]) -> None:
         """Round the weight of `site`, unless it is rounded, from all uses in `stage`, where the networks stand."""

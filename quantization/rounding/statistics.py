@@ -15,12 +15,12 @@ from torch import Tensor
 
 from network.graph import Layer, Network, Site
 from quantization.errors import ActivationsNotFinite
-from quantization.rounding.reduction import NotReducible, Reduction, reduction
+from quantization.rounding.layers import MOST_BYTES, reduction_of
+from quantization.rounding.reduction import NotReducible, Reduction
 
 Array = Tensor | NDArray[np.float32]
 
 POSITIONS_PER_SAMPLE = 64
-MOST_BYTES = 1 << 29  # of one weight's H, 8,192 columns; GPTQ takes two and a half times as much
 _CONSTANT = 1e-5  # of an input's second moment: what float32 sums leave of a variance of 0
 _CHUNK = 1 << 22  # elements of the columns that one product takes
 
@@ -31,7 +31,7 @@ class InputStatistics:
     Neighbouring positions of one sample (pixels, tokens) say much the same, so that at most about
     `positions_per_sample` of each count, in its place: an even grid that moves on from sample to sample, until every
     position (borders too) had its turn. Products are float32, one per chunk of samples; they are added up in float64.
-
+    Columns that hold NaN or an infinity (of positions that the network masks later) do not count.
     """
 
     def __init__(
@@ -63,6 +63,11 @@ class InputStatistics:
         return self.hessian.nbytes + (0 if self._cross is None else self._cross.nbytes)
 
     @property
+    def unreached(self) -> int:
+        """How many groups no input but zeros came to."""
+        return int((np.einsum("gii->g", self.hessian) == 0).sum())
+
+    @property
     def cross(self) -> NDArray[np.float64] | None:
         """`W sum (x_float - x) x'` `[groups, rows, reduced]` with the weight W of the float network; None where no
         batch came with the inputs of that network."""
@@ -70,7 +75,7 @@ class InputStatistics:
 
     def add(self, layer: Layer, inputs: Array, float_inputs: Array | None = None) -> None:
         """Count one batch of activation inputs of `layer`, in the shape the node takes (samples first, but for
-        recurrent nodes), or of what else makes its columns (`quantization.rounding.reduction.read_by`).
+        recurrent nodes), or of what else makes its columns (`quantization.rounding.layers.read_by`).
 
         Args:
             layer: one of those that use this weight.
@@ -79,7 +84,7 @@ class InputStatistics:
 
         Raises:
             KeyError: the layer does not use this weight.
-            ActivationsNotFinite: an input is infinite or no number.
+            ActivationsNotFinite: inputs are so large that their products are infinite.
         """
         reduction = self._reductions[layer.name]
         batch = reduction.by_sample(torch.as_tensor(inputs, dtype=torch.float32))
@@ -95,11 +100,12 @@ class InputStatistics:
         for begin in range(0, len(batch), chunk):
             part = slice(begin, begin + chunk)
             x = thinning.columns(reduction, batch[part], seen + begin)
+            off = None if differences is None else thinning.columns(reduction, differences[part], seen + begin)
+            x, off = _finite(x, off)
             self.hessian += self._checked(layer, _gram(x)) * weight
             self._positions += x.shape[2] * weight
             self._sum += x.sum(dim=2).cpu().numpy() * weight
-            if differences is not None:
-                off = thinning.columns(reduction, differences[part], seen + begin)
+            if off is not None:
                 if self._early:
                     off = torch.from_numpy(self._matrix).to(off.device) @ off
                 cross = self._checked(layer, (off @ x.mT).cpu().numpy()) * weight
@@ -164,6 +170,16 @@ def _steps(grid: tuple[int, ...], most: int) -> tuple[int, ...]:
     return tuple(steps)
 
 
+def _finite(x: Tensor, off: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The columns `[groups, reduced, positions]` of the positions that are finite everywhere."""
+    good = torch.isfinite(x).all(dim=(0, 1))
+    if off is not None:
+        good &= torch.isfinite(off).all(dim=(0, 1))
+    if bool(good.all()):
+        return x, off
+    return x[:, :, good], None if off is None else off[:, :, good]
+
+
 def _gram(columns: Tensor) -> NDArray[np.float32]:
     """`X X'` of `[groups, reduced, positions]`. On the CPU by numpy, whose product with the own transpose is half the
     work (syrk)."""
@@ -179,7 +195,7 @@ def input_statistics(
     """Empty statistics for the weight of `site`, or why its input has no second moments that GPTQ could use."""
     reductions: dict[str, Reduction] = {}
     for layer in site.layers:
-        view = reduction(network.nodes[layer.name], site.weight, site.shape)
+        view = reduction_of(network, layer, site.shape)
         if isinstance(view, NotReducible):
             return NotReducible(f"layer {layer.name}: {view.reason}")
         reductions[layer.name] = view

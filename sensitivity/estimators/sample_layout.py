@@ -39,7 +39,7 @@ class SampleLayout:
 
 def batch_is_free(network: TorchNetwork) -> bool:
     """Whether any number of samples can go through the network at once."""
-    return all(spec.shape[:1] == (None,) for spec in network.network.inputs)
+    return network.network.batching.size is None
 
 
 def sample_layouts(
@@ -89,6 +89,7 @@ def _layout(first: Tensor, second: Tensor, both: Tensor) -> SampleLayout | None:
     for outer in (k for k in range(1, size + 1) if size % k == 0):
         layout = SampleLayout(grown[0], outer)
         expected = torch.stack([layout.rows(value, 1)[0] for value in (first, second)])
-        if torch.allclose(layout.rows(both, 2), expected, rtol=0.0, atol=RTOL * expected.abs().max().item()):
+        largest = expected[torch.isfinite(expected)].abs().amax().item() if torch.isfinite(expected).any() else 0.0
+        if torch.allclose(layout.rows(both, 2), expected, rtol=0.0, atol=RTOL * largest, equal_nan=True):
             return layout
     return None

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import socket
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,6 +53,34 @@ def test_an_upload_is_stored_under_its_digest(server: Any, kind: str) -> None:
         blob = upload_blob(session, kind, digest)
     assert blob is not None
     assert read_bytes(server.sessions, blob) == data
+
+
+def test_a_model_in_parts_is_one_upload_of_an_archive(server: Any) -> None:
+    def put(*parts: tuple[str, tuple[str, bytes]]) -> Any:
+        return server.client.put("/v1/models?name=net", files=list(parts))
+
+    model, first, second = ("model", ("n.onnx", b"M")), ("a", ("w.data", b"W")), ("a", ("sub/b.data", b"B"))
+    answer = put(model, first, second)
+    assert answer.status_code == 201
+    with server.sessions.read() as session:
+        blob = upload_blob(session, "model", answer.json()["id"])
+    assert blob is not None
+    with zipfile.ZipFile(io.BytesIO(read_bytes(server.sessions, blob))) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    assert files == {"model.onnx": b"M", "w.data": b"W", "sub/b.data": b"B"}
+    assert put(second, first, model).json()["id"] == answer.json()["id"], "in any order"
+    assert put(model).json()["id"] == hashlib.sha256(b"M").hexdigest(), "a model alone is the file itself"
+    for parts, says in (
+        ([first], "expected one part called model"),
+        ([model, model], "got 2"),
+        ([model, first, first], "two parts are files called 'w.data'"),
+        ([model, ("b", ("model.onnx", b"W"))], "two parts are files called 'model.onnx'"),
+    ):
+        refused = put(*parts)
+        assert (refused.status_code, refused.json()["code"]) == (400, "request_malformed")
+        assert says in refused.json()["detail"]
+    large = put(model, ("a", ("w.data", bytes(server.settings.max_model_bytes + 1))))
+    assert (large.status_code, large.json()["code"]) == (413, "payload_too_large")
 
 
 def test_the_same_contents_are_the_same_upload_whatever_they_are_called(server: Any) -> None:

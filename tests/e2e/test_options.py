@@ -68,8 +68,9 @@ def test_a_metric_and_a_metric_graph_are_not_both_given(tmp_path: Path):
 class Uploads:
     """A client that keeps what it is sent."""
 
-    def upload(self, kind: str, path: Path, sent: Callable[[int], None]) -> str:
-        return f"{kind} {path.name}"
+    def upload(self, kind: str, path: Path, sent: Callable[[int], None], name: str) -> str:
+        assert path.name == name
+        return f"{kind} {name}"
 
     def submit(self, body: Mapping[str, Any], *_: Any) -> dict[str, Any]:
         return dict(body)

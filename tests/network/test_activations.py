@@ -24,6 +24,9 @@ WEIGHTS: dict[str, NDArray[np.generic]] = {
     "flat": np.array([-1, 16]),
     "two": np.array([2, 2]),
     "first": np.array(0),
+    "lowest": np.array(np.finfo(np.float32).min, np.float32),
+    "causal": np.triu(np.full((4, 4), -1e4, np.float32), 1),
+    "infinity": np.array(-np.inf, np.float32),
     "doubled": np.array([1, 1, 2, 2], np.float32),
 }
 IMAGE, ROWS = [None, 4, 2, 2], [None, 4]
@@ -169,3 +172,39 @@ def test_a_branch_reads_values_of_the_graph_around_it() -> None:
         node("If", "p", "y", then_branch=branch[0], else_branch=branch[1]),
     ]
     assert sites(nodes, ["y"], IMAGE) == alone("x", "c")
+
+
+def scores(*joined: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """q and k, their products s, what is `joined` with these to m, and its Softmax p times v."""
+    made = [node("MatMul", "x square", "q"), node("Transpose", "q", "k", perm=[1, 0]), node("MatMul", "q k", "s")]
+    return [*made, *joined, node("Softmax", "m", "p"), node("MatMul", "p q", "y")]
+
+
+@pytest.mark.parametrize(
+    ("joined", "wanted"),
+    [
+        ([node("Add", "s q", "m")], {"s", "m"}),  # what layers make is no mask
+        ([node("Add", "s causal", "m")], set()),
+        ([node("Where", "c s lowest", "m")], set()),
+        ([node("Add", "s z", "m")], set()),  # a mask that the network is given
+        ([node("Mul", "z lowest", "mask"), node("Add", "s mask", "m")], set()),
+        ([node("Add", "s causal", "t"), node("Add", "t q", "m")], set()),
+    ],
+)
+def test_scores_with_a_mask_stay_float_up_to_their_softmax(joined: list[onnx.NodeProto], wanted: set[str]) -> None:
+    before = [node("Not", "b", "c")] if joined[0].op_type == "Where" else []
+    before = [node("IsInf", "x", "b"), *before] if before else []
+    assert sites([*before, *scores(*joined)], ["y"], [4, 4]).keys() - {"x", "q", "p"} == wanted
+
+
+def test_a_residual_before_a_softmax_takes_no_input_from_a_layer() -> None:
+    nodes = [node("MatMul", "x square", "h"), node("Add", "h x", "m"), node("Softmax", "m", "y")]
+    assert sites(nodes, ["y"], ROWS) == alone("x")
+
+
+def test_what_may_become_nan_stays_float_where_the_network_looks_for_it() -> None:
+    nodes = scores(node("Where", "c s infinity", "m"))
+    nodes = [node("IsInf", "x", "b"), node("Not", "b", "c"), *nodes[:-1], node("MatMul", "p q", "o")]
+    looking = [node("IsNaN", "o", "n"), node("Where", "n zero o", "r"), node("MatMul", "r square", "y")]
+    assert sites([*nodes, *looking], ["y"], [4, 4]).keys() & {"s", "m", "p", "o", "r"} == {"r"}
+    assert "p" in sites([*nodes, node("MatMul", "o square", "y")], ["y"], [4, 4])

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from network import folding, normalise
 from network.admission import AdmissionLimits, admit
+from network.batching import Batching
 from network.faithful import faithful, undone
 from network.folding import Folding
 from network.interface import free_axes
@@ -48,7 +49,7 @@ def reference(model: bytes) -> Reference:
     """On the first sample, and at other lengths."""
     first = Feed("the first sample", {"x": X["x"][:1]})
     inputs = onnx.ModelProto.FromString(model).graph.input
-    return Reference(model, [first, *at_other_lengths(first, free_axes(inputs))], 1)
+    return Reference(model, [first, *at_other_lengths(first, free_axes(inputs, Batching()))], 1)
 
 
 def test_a_length_that_became_a_number_is_told() -> None:
@@ -78,7 +79,9 @@ def test_lengths_that_the_file_itself_fails_on_are_left_out() -> None:
 
 
 def test_a_fixed_axis_keeps_its_length() -> None:
-    assert free_axes(onnx.ModelProto.FromString(made(MEAN, ("N", 6, 3), axis=AXIS)).graph.input) == {"x": {}}
+    assert free_axes(onnx.ModelProto.FromString(made(MEAN, ("N", 6, 3), axis=AXIS)).graph.input, Batching()) == {
+        "x": {}
+    }
     assert at_other_lengths(Feed("a sample", {"x": X["x"]}), {"x": {}}) == []
 
 

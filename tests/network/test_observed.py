@@ -18,6 +18,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from network import observed as observed_module
 from network.activations import find_activations
+from network.batching import Batching
 from network.errors import ModelInvalid
 from network.memory import normalised_memory
 from network.normalise import dump, from_proto, load, normalise
@@ -302,7 +303,7 @@ def test_no_value_stays_in_memory_to_be_looked_at() -> None:
 
 def observed_network(model: ModelProto, feed: Mapping[str, NDArray[Any]]) -> Any:
     network = normalise(model, {name: array.shape[1:] for name, array in feed.items()})
-    return from_proto(network.proto, network.sample_shapes, observe(network.proto, feed))
+    return from_proto(network.proto, network.sample_shapes, observed=observe(network.proto, feed))
 
 
 def test_layers_cost_what_the_run_took_and_say_where_none_is_known() -> None:
@@ -321,7 +322,7 @@ def test_a_layer_and_an_activation_of_a_fixed_batch_are_those_of_one_sample() ->
     proto = ModelProto()
     proto.CopyFrom(network.proto)
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 5
-    of_five = from_proto(proto, {}, observe(proto, {"x": np.repeat(X, 5, axis=0)}))
+    of_five = from_proto(proto, {}, observed=observe(proto, {"x": np.repeat(X, 5, axis=0)}))
     assert [site.macs for site in of_five.sites] == [site.macs for site in network.sites] == [3 * 4 * 4]
     assert [site.elements for site in find_activations(of_five)] == [12]
 
@@ -359,10 +360,10 @@ def test_the_run_wins_over_inference() -> None:
     """As where a sample takes another way than the file declares."""
     network = observed_network(model_of([node("MatMul", ["x", "w"], ["y"])], ["y"]), {"x": X})
     other: Observed = dict(network.observed) | {"y": Observation.once(FLOAT, (9, 9, 4))}
-    shapes = known_shapes(inferred_values(network.proto, 1, {}, other))
+    shapes = known_shapes(inferred_values(network.proto, 1, {}, Batching(), other))
     assert shapes["y"] == (9, 9, 4)
     partly = {name: own for name, own in other.items() if name == "y"}
-    assert known_shapes(inferred_values(network.proto, 1, {}, partly))["y"] == (9, 9, 4)
+    assert known_shapes(inferred_values(network.proto, 1, {}, Batching(), partly))["y"] == (9, 9, 4)
 
 
 def test_a_branch_that_did_not_run_keeps_what_is_inferred() -> None:

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from network.batching import Batching
 from network.errors import ModelInvalid
 from network.proof import Feed, Reference, feeds, first_change, unlike
 
@@ -46,8 +47,8 @@ def made(
     return bytes(model.SerializeToString())
 
 
-def reference(model: bytes, samples: Any = X, **batches: int | None) -> Reference:
-    return Reference(model, feeds(samples, batches or dict.fromkeys(samples)), 1)
+def reference(model: bytes, samples: Any = X) -> Reference:
+    return Reference(model, feeds(samples, Batching()), 1)
 
 
 LINEAR = node("MatMul", ["x", "W"], ["y"])
@@ -131,6 +132,14 @@ def test_free_axes_count() -> None:
     one = Reference(uploaded, [Feed("a sample", {"x": X["x"][:1]})], 1)
     assert one.difference(uploaded) is None
     assert one.difference(fixed) == "other axes of 'x' are free"
+    assert (
+        Reference(fixed, [Feed("a sample", {"x": X["x"][:1]})], 1).difference(uploaded) == "other axes of 'x' are free"
+    )
+
+
+def test_an_axis_of_length_0_may_become_free() -> None:
+    empty, free = (made([LINEAR], ["y"], shape=(length, 4)) for length in (0, "N"))
+    assert Reference(empty, [Feed("no sample", {"x": X["x"][:0]})], 1).difference(free) is None
 
 
 def test_an_edge_that_the_file_fails_on_is_left_out_and_a_sample_is_not() -> None:
@@ -149,7 +158,7 @@ def test_an_edge_that_the_file_fails_on_is_left_out_and_a_sample_is_not() -> Non
 
 def test_integers_stay_within_what_the_samples_hold() -> None:
     samples = {"i": np.array([[3], [5], [7]]), "f": np.array([[2], [3], [4]], np.float32)}
-    edges = {feed.name: feed.arrays for feed in feeds(samples, {"i": None, "f": None}) if feed.edge}
+    edges = {feed.name: feed.arrays for feed in feeds(samples, Batching()) if feed.edge}
     assert edges["zeros"]["i"] == 3
     assert edges["zeros"]["f"] == 0
     assert edges["the largest values of the samples"]["i"] == 7
@@ -157,9 +166,9 @@ def test_integers_stay_within_what_the_samples_hold() -> None:
 
 
 def test_a_fixed_batch_is_filled() -> None:
-    given = feeds({"x": floats(5, 4), "state": floats(5, 2)}, {"x": 4, "state": 1})
+    given = feeds({"x": floats(3, 4), "state": floats(3, 2)}, Batching({"state": 1}, {}, 4))
     assert {feed.arrays["x"].shape for feed in given} == {(4, 4)}
-    assert {feed.arrays["state"].shape for feed in given} == {(1, 2)}
+    assert {feed.arrays["state"].shape for feed in given} == {(2, 4)}
 
 
 class TestUnlike:
@@ -200,7 +209,7 @@ def test_the_first_node_that_changes() -> None:
     nodes = [node("MatMul", ["x", "W"], ["h"], "first"), node("Clip", ["h", "", "k"], ["c"], "second")]
     nodes += [node("Neg", ["c"], ["y"], "third")]
     before, after = (onnx.ModelProto.FromString(made(nodes, ["y"], k=np.float32(k))) for k in (0.1, 0.2))
-    feed = feeds(X, {"x": None})[1]
+    feed = feeds(X, Batching())[1]
     changed = first_change(before, after, feed, 1)
     assert changed is not None
     assert changed.name == "second"

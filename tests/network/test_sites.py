@@ -139,3 +139,16 @@ def test_what_torch_exports_has_its_weights_as_sites(tmp_path: Path, dynamo: boo
     session = onnxruntime.InferenceSession(dump(found), providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {found.inputs[0].name: x.numpy()})
     np.testing.assert_allclose(logits, module(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_table_of_masks_is_no_site() -> None:
+    table, weight = np.triu(np.full((4, 4), -np.inf, np.float32), 1), np.ones((4, 3), np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["m"]), helper.make_node("MatMul", ["m", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    assert [site.weight for site in normalise(model).sites] == ["w"]

@@ -129,6 +129,37 @@ def test_nan_in_the_data_is_found_with_its_place(job, model, samples):
     assert "7, 0, 1, 2" in text
 
 
+def masking_nan(proto):
+    """The image with 0 where it is NaN."""
+    for node in proto.graph.node:
+        node.input[:] = ["masked" if name == "image" else name for name in node.input]
+    proto.graph.node.insert(0, helper.make_node("IsNaN", ["image"], ["missing"]))
+    proto.graph.node.insert(1, helper.make_node("Where", ["missing", "nothing", "image"], ["masked"]))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.float32), "nothing"))
+
+
+def test_nan_that_the_network_masks_is_taken(job, model, samples):
+    broken = samples["image"].copy()
+    broken[::3, 0, 1, 2:4] = np.nan
+    delivery = job(changed(model, masking_nan), images(samples, image=broken), {"activations": {"bits": [8]}}).run()
+    assert delivery.outcome == "met"
+
+
+def test_a_constant_that_makes_outputs_nan_is_named(job, model, samples):
+    def nan_bias(proto):
+        bias = next(tensor for tensor in proto.graph.initializer if tensor.name == "fc.bias")
+        values = onnx.numpy_helper.to_array(bias).copy()
+        values[3] = np.nan
+        bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+
+    run = job(changed(model, nan_bias), samples)
+    code, text = failing(run)
+    assert code == "model_weights_not_finite"
+    assert "1 of 10 values of the output 'logits' are NaN for every sample" in text
+    assert "fc.bias (NaN)" in text
+    assert "calibrate" not in run.ran
+
+
 def test_a_pickle_is_not_opened(job, model, samples):
     code, _ = failing(job(model, {"image": np.array([{"a": 1}] * 100, dtype=object)}))
     assert code == "dataset_invalid"
@@ -266,6 +297,28 @@ def test_an_operator_without_a_rule_is_no_reason_to_refuse_but_for_methods_with_
     assert sensitivity["sites"][0]["trace_mean"] == {"score": None, "stderr": None}
     assert json.loads(delivery.artifacts["plan"])["layers"][0]["trace_mean"] is None
     assert delivery.outcome == "met"
+
+
+def test_what_onnx_runtime_and_onnx_ml_define_is_planned_around(job, model, samples):
+    def prepared(proto):
+        for node in proto.graph.node:
+            node.input[:] = ["scaled" if name == "image" else name for name in node.input]
+        scaler = helper.make_node(
+            "Scaler", ["image"], ["scaled"], domain="ai.onnx.ml", offset=[0.0], scale=[1.0], name="prepare"
+        )
+        proto.graph.node.insert(0, scaler)
+        proto.graph.node[-1].output[0] = "raw"
+        proto.graph.node.append(helper.make_node("Trilu", ["mask"], ["upper"], domain="com.microsoft"))
+        proto.graph.node.append(helper.make_node("Mul", ["raw", "upper"], ["logits"]))
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((1, 10), np.float32), "mask"))
+        proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+
+    delivery = job(changed(model, prepared), samples, {"weights": {"bits": [4, 8]}}).run()
+    assert delivery.outcome == "met"
+    delivered = onnx.load_from_string(delivery.artifacts["model"])
+    assert {("ai.onnx.ml", "Scaler")} <= {(node.domain, node.op_type) for node in delivered.graph.node}
+    assert "ai.onnx.ml" in {entry.domain for entry in delivered.opset_import}
+    assert "ai.onnx.ml.Scaler" in json.loads(delivery.artifacts["sensitivity"])["unavailable"]["hawq_v2"]
 
 
 def test_a_method_that_does_not_cover_activations_is_refused_before_anything_expensive(job, model, samples):

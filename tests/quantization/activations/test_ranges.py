@@ -112,7 +112,24 @@ def test_a_tensor_that_is_always_zero_has_parameters() -> None:
 
 def test_refuses_what_is_not_finite_by_name_and_what_was_not_seen() -> None:
     for bad in (np.nan, np.inf, -np.inf):
-        with pytest.raises(ActivationsNotFinite, match=r"values of layer1/relu infinite or no number"):
-            Histogram("layer1/relu").add(np.array([0, bad], dtype=np.float32))
+        histogram = Histogram("layer1/relu")
+        histogram.add(np.array([bad, bad], dtype=np.float32))
+        with pytest.raises(ActivationsNotFinite, match=r"all values of layer1/relu infinite or no number"):
+            calibrated(histogram, UnsignedFormat(8))
     with pytest.raises(ValueError, match="seen none"):
         calibrated(Histogram("x"), UnsignedFormat(8))
+
+
+@pytest.mark.parametrize("mask", [-np.inf, float(np.finfo(np.float32).min)])
+@pytest.mark.parametrize("method", RangeMethod)
+def test_a_mask_sets_no_range_and_stays_below_everything(mask: float, method: RangeMethod) -> None:
+    scores = SAMPLERS["normal"](np.random.default_rng(5), 4_000)
+    activation = calibrated(seen(np.concatenate([scores, np.full(2_000, mask, np.float32)])), UnsignedFormat(8), method)
+    assert error(activation, scores) < 0.05**2
+    assert activation.apply(np.array([mask], np.float32))[0] == pytest.approx(scores.min() - 16, abs=0.1)
+
+
+def test_what_is_no_number_and_a_huge_positive_one_are_left_out() -> None:
+    values = SAMPLERS["relu"](np.random.default_rng(6), 4_000)
+    odd = np.concatenate([values, np.array([np.nan, np.inf, 1e38], np.float32)])
+    assert calibrated(seen(odd, 1), UnsignedFormat(8)) == calibrated(seen(values, 1), UnsignedFormat(8))

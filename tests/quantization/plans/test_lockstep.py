@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from network.graph import Network, TensorSpec
+from network.graph import Network
 from network.normalise import from_proto
 from quantization.plans.lockstep import Lockstep, affordable
 from quantization.plans.sequential import Effort, round_plan
@@ -65,11 +65,3 @@ def test_a_free_batch_takes_any_number() -> None:
     network = two_inputs("N", "N")
     assert affordable(network, samples(7), 1 << 20, 1) == 7
     assert Lockstep(network, samples(7), {}, batch=4, threads=1).batches == 2
-
-
-def test_inputs_agree_on_the_batch() -> None:
-    network = two_inputs(4, 4)
-    spec = TensorSpec("b", "float32", (8, 6))
-    other = Network(network.proto, (network.inputs[0], spec), network.outputs, network.sites)
-    with pytest.raises(ValueError, match=r"fix different numbers of samples, \[4, 8\]; expected one for all"):
-        affordable(other, samples(8), 1 << 20, 1)

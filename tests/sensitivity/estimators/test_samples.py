@@ -12,7 +12,7 @@ from network.normalise import from_proto
 from sensitivity.estimators.draws import Draws
 from sensitivity.estimators.eigenvalues import PowerRule
 from sensitivity.estimators.linearisation import joined
-from sensitivity.estimators.sample_layout import SampleLayout, sample_layouts
+from sensitivity.estimators.sample_layout import SampleLayout, _layout, sample_layouts
 
 
 def test_of_single_samples_it_is_the_mean_and_its_standard_error(rng):
@@ -54,6 +54,13 @@ def test_samples_are_found_wherever_they_lie(tokens, rng):
     value = torch.arange(3 * 4 * 2).reshape(12, 2)  # 3 positions of 4 samples
     rows = layouts["m"].rows(value, 4)
     assert rows[1].tolist() == [2, 3, 10, 11, 18, 19]
+
+
+def test_samples_are_found_among_values_that_are_no_numbers():
+    first, second = torch.tensor([[1.0, torch.nan]]), torch.tensor([[torch.nan, 4.0]])
+    assert _layout(first, second, torch.cat([first, second])) == SampleLayout(0, 1)
+    nothing = torch.full((1, 2), torch.nan)
+    assert _layout(nothing, nothing, nothing.repeat(2, 1)) == SampleLayout(0, 1)
 
 
 def test_equal_samples_first_do_not_mislead(rng):

@@ -1,0 +1,304 @@
+"""Which axis of each input and output holds the samples: stated, or found by shapes, names and a run of two samples.
+
+An array of samples has the axis of the samples first, and then either all axes of the input (each sample is a call) or
+all but one: that one is the samples'. Where several axes could be it, a free axis comes before a fixed one, one that is
+called like a batch before others, the first before the next. What is right shows a run of two samples, whose outputs
+have to be those of each alone: an output whose values another sample changes belongs to no sample.
+
+Where a file fixes the number of samples of a call, or takes only one whatever it declares, each output's axis is the
+first of that length.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from network.batching import Arrays, Batching, axes_for_samples, shape_of_sample
+from network.errors import BatchAxisUnknown, ModelInvalid, ModelNotTaken, ModelTooLarge, SamplesMixed
+from network.onnx_graph import nodes, own_inputs, shape_of
+from network.proof import unlike, with_other_digits
+from network.runtime import runtime_errors, session_of
+
+Stated = Mapping[str, int | None]
+MOST_TRIED = 16
+"""Combinations of axes."""
+
+_CALLED_A_BATCH = re.compile(r"^(n|b|bs|bsz|nb|.*batch.*)$", re.IGNORECASE)
+_SCALED_BY_CALL = "DynamicQuantizeLinear"
+"""Its scale is that of all values of a call, so that samples which share a call round each other differently."""
+
+
+def find_batching(uploaded: bytes, model: onnx.ModelProto, samples: Arrays, stated: Stated, threads: int) -> Batching:
+    """How samples become calls of the uploaded file.
+
+    Args:
+        uploaded: the file as it came, which is run.
+        model: the same, parsed.
+        samples: an array `[samples, ...]` for each graph input.
+        stated: by graph input the axis of the samples, None for an input that belongs to a whole call.
+        threads: of ONNX Runtime.
+
+    Raises:
+        BatchAxisUnknown: an input has no axis that the data leave for the samples, the stated one does not fit, or the
+            inputs fix different numbers of samples.
+        SamplesMixed: samples that share a call change each other's outputs.
+        ModelInvalid: ONNX Runtime does not load the file, or does not run it on a sample.
+    """
+    inputs = own_inputs(model.graph)
+    run = _Run(uploaded, threads)
+    tried: list[ModelInvalid | SamplesMixed] = []
+    for axes in itertools.islice(_combinations(inputs, samples, stated), MOST_TRIED):
+        size = _fixed_size(inputs, axes)
+        batching = Batching(axes, {}, size)
+        try:
+            return _briefly(_with_outputs(run, batching, samples, model))
+        except (ModelInvalid, SamplesMixed) as error:
+            tried.append(error)
+    raise next((error for error in tried if isinstance(error, SamplesMixed)), tried[0])
+
+
+def likeliest_axes(model: onnx.ModelProto, samples: Arrays, stated: Stated) -> Batching:
+    """What shapes and names alone say of the inputs; of the outputs nothing. Nothing is run.
+
+    Raises:
+        BatchAxisUnknown: see `find_batching`.
+    """
+    inputs = own_inputs(model.graph)
+    axes = next(_combinations(inputs, samples, stated))
+    return Batching(axes, {}, _fixed_size(inputs, axes))
+
+
+def output_axes(file: bytes, batching: Batching, samples: Arrays, threads: int) -> dict[str, int | None]:
+    """The axes of the samples in the outputs of another file with the same inputs."""
+    inputs = Batching(batching.inputs, {}, batching.size)
+    return dict(_with_outputs(_Run(file, threads), inputs, samples, None).outputs)
+
+
+def _briefly(batching: Batching) -> Batching:
+    """Without the first axes, which need not be named."""
+    inputs, outputs = ({n: a for n, a in axes.items() if a != 0} for axes in (batching.inputs, batching.outputs))
+    return Batching(inputs, outputs, batching.size)
+
+
+class _Run:
+    """The file; its failures are ours."""
+
+    def __init__(self, file: bytes, threads: int) -> None:
+        with runtime_errors("load"):
+            self._session = session_of(file, threads)
+        self.outputs = [value.name for value in self._session.get_outputs()]
+        self.symbols = {value.name: value.shape for value in self._session.get_outputs()}
+
+    def __call__(self, call: Arrays) -> list[NDArray[np.generic]]:
+        with runtime_errors("run"):
+            results = self._session.run(None, dict(call))
+        for name, result in zip(self.outputs, results, strict=True):
+            if not isinstance(result, np.ndarray):
+                raise ModelNotTaken(f"output {name!r} is a {type(result).__name__}; expected a tensor")
+        return list(results)
+
+
+def _combinations(
+    inputs: Sequence[onnx.ValueInfoProto], samples: Arrays, stated: Stated
+) -> Iterator[dict[str, int | None]]:
+    """Axes by input, the likeliest first."""
+    names = {value.name for value in inputs}
+    if unknown := [name for name in stated if name not in names]:
+        raise BatchAxisUnknown(f"inputs states the batch axis of {unknown[0]!r}; the inputs are {sorted(names)}")
+    options = {value.name: _fitting(value, samples[value.name], stated) for value in inputs}
+    common = _common_symbols(inputs, options)
+    ordered = {value.name: _ordered(value, options[value.name], common) for value in inputs}
+    ways = itertools.product(*(range(len(axes)) for axes in ordered.values()))
+    for places in sorted(itertools.islice(ways, 4 * MOST_TRIED), key=sum):
+        yield {name: axes[place] for (name, axes), place in zip(ordered.items(), places, strict=True)}
+
+
+def _fitting(value: onnx.ValueInfoProto, array: NDArray[np.generic], stated: Stated) -> list[int | None]:
+    """The axes of an input that the samples may lie along."""
+    shape = shape_of(value) or ()
+    sample = shape_of_sample(array)
+    every: list[int | None] = [None] if len(sample) == len(shape) else []
+    if len(sample) == len(shape) - 1:
+        every += range(len(shape)) if value.name in stated else axes_for_samples(shape)
+    fitting = [axis for axis in every if _agree([d for place, d in enumerate(shape) if place != axis], sample)]
+    if value.name in stated:
+        axis = stated[value.name]
+        axis = axis + len(shape) if axis is not None and axis < 0 else axis
+        if axis not in fitting:
+            raise BatchAxisUnknown(
+                f"inputs states the batch axis {axis} of {value.name!r}, which has the shape {_text(shape)}; samples "
+                f"of the shape {list(sample)} leave {_said(fitting)}"
+            )
+        return [axis]
+    if not fitting:
+        raise BatchAxisUnknown(
+            f"input {value.name!r} has the shape {_text(shape)}, and samples of the shape {list(sample)} leave none of "
+            "its axes for the batch; save arrays with the samples first and then the axes of the input, all of them or "
+            "all but that of the batch"
+        )
+    return fitting
+
+
+def _agree(declared: Sequence[int | None], lengths: Sequence[int]) -> bool:
+    return all(want in (None, 0, got) for want, got in zip(declared, lengths, strict=True))
+
+
+def _common_symbols(
+    inputs: Sequence[onnx.ValueInfoProto], options: Mapping[str, Sequence[int | None]]
+) -> frozenset[str]:
+    """What axes are called that the samples can lie along in every input that has such axes at all."""
+    of_inputs = []
+    for value in inputs:
+        dims = value.type.tensor_type.shape.dim
+        symbols = {dims[axis].dim_param for axis in options[value.name] if axis is not None}
+        if options[value.name] != [None]:
+            of_inputs.append(symbols - {""})
+    return frozenset(set.intersection(*of_inputs)) if of_inputs else frozenset()
+
+
+def _ordered(value: onnx.ValueInfoProto, axes: Sequence[int | None], common: frozenset[str]) -> list[int | None]:
+    return sorted(axes, key=lambda axis: _unlikely(value, axis, common))
+
+
+def _unlikely(value: onnx.ValueInfoProto, axis: int | None, common: frozenset[str]) -> tuple[int, ...]:
+    if axis is None:
+        return (9,)
+    dim = value.type.tensor_type.shape.dim[axis]
+    fixed = dim.dim_value > 0
+    called = bool(_CALLED_A_BATCH.match(dim.dim_param))
+    return (fixed and dim.dim_value != 1, not called, dim.dim_param not in common, fixed, axis)
+
+
+def _fixed_size(inputs: Sequence[onnx.ValueInfoProto], axes: Mapping[str, int | None]) -> int | None:
+    """How many samples the inputs fix; 1 where no input has an axis for them."""
+    own = {
+        value.name: (shape_of(value) or ())[axes[value.name] or 0] for value in inputs if axes[value.name] is not None
+    }
+    if not own:
+        return 1
+    sizes = {length for length in own.values() if length}
+    if len(sizes) > 1:
+        raise BatchAxisUnknown(
+            f"the network's inputs fix different batch sizes: {own}; state which axis holds the samples (inputs, "
+            "batch_axis), or export it with one batch size, or a dynamic one"
+        )
+    return next(iter(sizes), None)
+
+
+def _with_outputs(run: _Run, batching: Batching, samples: Arrays, model: onnx.ModelProto | None) -> Batching:
+    """With the axes of the outputs, and 1 as size where samples cannot share a call."""
+    rows = _that_share(batching, samples)
+    if batching.size is None and len(rows) > 1:
+        axes = _of_two(run, batching, samples, rows, model)
+        if axes is not None:
+            return Batching(batching.inputs, axes, None)
+    size = batching.size or 1
+    if size > len(rows):
+        raise BatchAxisUnknown(
+            f"the network takes {size} samples in every call, and of the samples no more than {len(rows)} have the "
+            "same lengths, or the same values where an input belongs to a whole call; export it with a dynamic "
+            "batch or a batch of 1"
+        )
+    results = run(_call(batching, samples, rows[:size]))
+    axes = {name: _of_length(size, result) for name, result in zip(run.outputs, results, strict=True)}
+    return Batching(batching.inputs, axes, size)
+
+
+def _of_two(
+    run: _Run, batching: Batching, samples: Arrays, rows: Sequence[int], model: onnx.ModelProto | None
+) -> dict[str, int | None] | None:
+    """The axes of the samples in the outputs of a call of two; None where samples have to run one by one."""
+    alone = [run(_call(batching, samples, [row])) for row in rows]
+    try:
+        together = run(_call(batching, samples, rows))
+    except (ModelInvalid, ModelTooLarge):
+        return None  # it declares a free batch and takes a single sample all the same
+    doubled = run(_call(batching, samples, [rows[0], rows[0]]))
+    again = run(with_other_digits(_call(batching, samples, rows[:1])))
+    axes: dict[str, int | None] = {}
+    # rounding moves positions of maxima; they tell of mixing only where nothing else does
+    floats = any(output.dtype.kind == "f" for output in together)
+    for index, name in enumerate(run.outputs):
+        parts = [results[index] for results in alone]
+        axes[name], why = _axis(parts, together[index], doubled[index], again[index])
+        if why is None or (floats and together[index].dtype.kind != "f"):
+            continue
+        if model is not None and any(node.op_type == _SCALED_BY_CALL for node in nodes(model.graph)):
+            return None
+        raise SamplesMixed(
+            f"samples that share a call change each other's outputs: output {name!r} of one {why} for the same sample "
+            "alone. Export the network without what mixes its batch (a Softmax or a norm over the batch axis, layers "
+            'in training mode) or with a batch of 1; or state "inputs": {"NAME": {"batch_axis": null}} and send arrays '
+            "in which each sample is a whole call"
+        )
+    return axes
+
+
+def _count(samples: Arrays) -> int:
+    return len(next(iter(samples.values())))
+
+
+def _that_share(batching: Batching, samples: Arrays) -> list[int]:
+    """Two different samples that may share a call, or as many as a call takes; one where none may."""
+    groups = batching.groups(samples, _count(samples))
+    rows = np.arange(_count(samples))[max(groups, key=lambda rows: len(np.arange(_count(samples))[rows]))]
+    if batching.size is not None:
+        return [int(row) for row in rows[: batching.size]]
+    first = int(rows[0])
+    different = (int(i) for i in rows[1:] if any(not np.array_equal(a[i], a[first]) for a in samples.values()))
+    other = next(different, int(rows[1]) if len(rows) > 1 else None)
+    return [first] if other is None else [first, other]
+
+
+def _call(batching: Batching, samples: Arrays, rows: Sequence[int]) -> dict[str, NDArray[np.generic]]:
+    return batching.call({name: array[list(rows)] for name, array in samples.items()})
+
+
+def _axis(
+    alone: Sequence[NDArray[np.generic]],
+    together: NDArray[np.generic],
+    doubled: NDArray[np.generic],
+    again: NDArray[np.generic],
+) -> tuple[int | None, str | None]:
+    """The axis of the samples in an output; and where two samples change each other, how, with the likeliest axis.
+
+    Args:
+        alone: what two samples give alone.
+        together: what they give in one call.
+        doubled: what the first gives twice in one call: its rounding in a call of two.
+        again: what the first gives alone with other last digits.
+    """
+    shape = alone[0].shape
+    if shape != alone[1].shape or len(shape) != together.ndim:
+        return None, None
+    grown = [
+        axis for axis in range(len(shape)) if together.shape == (*shape[:axis], 2 * shape[axis], *shape[axis + 1 :])
+    ]
+    changes: list[tuple[int, str]] = []
+    for axis in (axis for axis in grown if shape[axis] == 1):
+        runs = [again, *(np.take(doubled, [place], axis) for place in (0, 1) if doubled.shape == together.shape)]
+        ways = (unlike(part, np.take(together, [place], axis), runs) for place, part in enumerate(alone))
+        change = next((text for text in ways if text is not None), None)
+        if change is None:
+            return axis, None
+        changes.append((axis, change))
+    return changes[0] if changes else (None, None)
+
+
+def _of_length(size: int, result: NDArray[np.generic]) -> int | None:
+    return next((axis for axis, length in enumerate(result.shape) if length == size), None)
+
+
+def _text(shape: Sequence[int | None]) -> str:
+    return "[" + ", ".join("any" if length is None else str(length) for length in shape) + "]"
+
+
+def _said(axes: Sequence[int | None]) -> str:
+    names = ["the whole call (null)" if axis is None else f"axis {axis}" for axis in axes]
+    return " or ".join(names) or "no axis"
