@@ -7,6 +7,7 @@ from network.operators import (  # noqa: F401  (importing them fills it)
     activation,
     arithmetic,
     attention,
+    control_flow,
     convolution,
     creation,
     elementwise,
@@ -17,5 +18,6 @@ from network.operators import (  # noqa: F401  (importing them fills it)
     recurrent,
     reduction,
     resize,
+    sequences,
     shape,
 )

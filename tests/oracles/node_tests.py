@@ -36,6 +36,11 @@ _IN_NUMPY = frozenset(
 _ROUNDINGS = 100
 """By how many units of rounding of the largest number two computations of a float may differ."""
 
+_OF_HALVES = 0.02
+"""The same where floats of 16 bits are involved: nothing is rounded to them in differentiable execution."""
+
+_HALVES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
+
 
 @dataclass(frozen=True)
 class Case:
@@ -87,8 +92,9 @@ def run_execution(case: Case) -> Outcome:
         return Outcome(case.name, Kind.UNSUPPORTED, str(error))
     except Exception as error:
         return Outcome(case.name, Kind.FOREIGN, f"{error!r} {getattr(error, '__notes__', '')}")
+    of_halves = any(value.type.tensor_type.elem_type in _HALVES for value in values)
     for value, result, reference in zip(model.graph.output, results, expected, strict=True):
-        if text := _unlike(result, reference):
+        if text := _unlike(result, reference, of_halves):
             return Outcome(case.name, Kind.WRONG, f"{value.name}: {text}")
     return Outcome(case.name, Kind.RIGHT)
 
@@ -164,7 +170,7 @@ def _execute(model: ModelProto, fed: Arrays) -> list[NDArray[Any]]:
     return [output.detach().numpy() for output in outputs]
 
 
-def _unlike(result: NDArray[Any], reference: NDArray[Any]) -> str:
+def _unlike(result: NDArray[Any], reference: NDArray[Any], of_halves: bool) -> str:
     """How they differ in shape, kind of type, or by more than rounding."""
     if result.shape != reference.shape:
         return f"shape {result.shape}, expected {reference.shape}"
@@ -175,7 +181,7 @@ def _unlike(result: NDArray[Any], reference: NDArray[Any]) -> str:
     if not np.issubdtype(result.dtype, np.floating):
         return f"type {result.dtype}, expected {reference.dtype}"
     rounding = _ROUNDINGS * max(np.finfo(reference.dtype).eps, np.finfo(result.dtype).eps)
-    rounding = min(rounding, 0.02)
+    rounding = _OF_HALVES if of_halves else rounding
     wide = reference.astype(np.float64)
     largest = max(1.0, float(np.abs(wide[np.isfinite(wide)]).max(initial=0)))
     alike = np.allclose(result, wide, rtol=rounding, atol=rounding * largest, equal_nan=True)
