@@ -18,6 +18,8 @@ from network.operators import (  # noqa: F401  (importing them fills it)
     recurrent,
     reduction,
     resize,
+    sampling,
     sequences,
     shape,
+    signal,
 )

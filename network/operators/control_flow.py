@@ -75,7 +75,7 @@ def _given(node: Node, given: Sequence[Value]) -> tuple[tuple[Value, ...], dict[
     return tuple(given[:own]), dict(zip(node.captured, given[own:], strict=True))
 
 
-def _in_order(parts: Sequence[Tensor], backwards: int) -> Sequence[Tensor]:
+def _in_order(parts: tuple[Tensor, ...], backwards: int) -> tuple[Tensor, ...]:
     return parts[::-1] if backwards else parts
 
 

@@ -73,6 +73,10 @@ class Node:
         """The torch dtype of the element type that `attribute` names."""
         return torch_dtype(int(self.attributes[attribute]), self.float_dtype)
 
+    def dtype_or(self, attribute: str, default: torch.dtype) -> torch.dtype:
+        """That dtype, or `default` where the attribute is not there or names none."""
+        return self.dtype(attribute) if self.attributes.get(attribute) else default
+
 
 def has_torch_dtype(element_type: int) -> bool:
     return element_type in _FLOATING or element_type in _EXACT

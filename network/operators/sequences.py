@@ -57,9 +57,9 @@ def split_to_sequence(node: Node, x: Tensor, split: Tensor | None = None) -> tup
     """Parts of x along `axis`, of the sizes `split`, of one size, or of size 1; those without the axis if not kept."""
     axis = node.get("axis", 0)
     if split is None:
-        parts = x.split(1, axis)
-        return (parts if node.get("keepdims", 1) else tuple(part.squeeze(axis) for part in parts),)
-    return (x.split(int(split.item()) if split.dim() == 0 else split.tolist(), axis),)
+        parts = torch.split(x, 1, axis)
+        return (parts if node.get("keepdims", 1) else x.unbind(axis),)
+    return (torch.split(x, int(split.item()) if split.dim() == 0 else split.tolist(), axis),)
 
 
 def _place(tensors: Tensors, position: Tensor) -> int:

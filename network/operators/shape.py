@@ -9,7 +9,7 @@ from torch import Tensor
 
 from network.operators.node import Node
 from network.operators.registry import operator
-from network.operators.window import pad_axes, sliding_window
+from network.operators.window import pad_axes
 
 
 @operator("Reshape", since=5, host=(1,))
@@ -196,23 +196,3 @@ def reverse_sequence(node: Node, x: Tensor, lengths: Tensor) -> Tensor:
     shown = x.movedim((time, batch), (0, 1))
     index = sources.reshape(*sources.shape, *(1,) * (x.dim() - 2)).expand_as(shown)
     return shown.gather(0, index).movedim((0, 1), (time, batch))
-
-
-@operator("Col2Im", since=18, host=(1, 2))
-def column_to_image(node: Node, x: Tensor, image: Tensor, block: Tensor) -> Tensor:
-    """The blocks of an image, [N, C * block, L], added up to [N, C, *image] where they overlap."""
-    sizes, kernel = image.tolist(), block.tolist()
-    window = sliding_window(node, kernel, sizes)
-    padded = [b + size + e for b, size, e in zip(window.begin, sizes, window.end, strict=True)]
-    places = torch.zeros((1,) * (2 * len(sizes)), dtype=torch.int64)
-    for axis, (size, extent) in enumerate(zip(padded, window.extent, strict=True)):
-        starts = torch.arange(0, size - extent + 1, window.strides[axis])
-        within = torch.arange(kernel[axis]) * window.dilations[axis]
-        own = (within.unsqueeze(1) + starts) * math.prod(padded[axis + 1 :])
-        places = places + own.reshape(
-            [*(1,) * axis, -1, *(1,) * (len(sizes) - 1), own.shape[1]] + [1] * (len(sizes) - axis - 1)
-        )
-    columns = x.reshape(x.shape[0], -1, places.numel())
-    full = x.new_zeros(*columns.shape[:2], math.prod(padded))
-    full = full.index_add(2, places.reshape(-1).to(x.device), columns).reshape(*columns.shape[:2], *padded)
-    return pad_axes(full, [-b for b in window.begin], [-e for e in window.end])
