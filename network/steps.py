@@ -15,6 +15,7 @@ from onnx import AttributeProto, GraphProto, NodeProto
 from torch import Tensor
 
 import network.operators  # noqa: F401  (importing it fills the registry)
+from network.codes import MAKERS, codes_read_otherwise
 from network.errors import ModelInvalid, NetworkError, UnsupportedOperators
 from network.graph import Layer, Network
 from network.onnx_graph import is_standard, label, names_read, own_inputs
@@ -27,8 +28,10 @@ CPU = torch.device("cpu")
 Through = Callable[[Tensor], Tensor]
 Values = dict[str, Value]
 
-_KEEPS_WIDTH = frozenset({"CastLike", "Constant", "Flatten", "Gather", "Identity", "Reshape", "Squeeze", "Transpose"})
-_KEEPS_WIDTH_TOO = frozenset({"Concat", "Pad", "Slice", "Split", "Unsqueeze"})
+_KEEPS_TYPE = frozenset(
+    {"CastLike", "Concat", "Constant", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze"}
+    | {"Transpose", "Unsqueeze"}
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +105,7 @@ def compile_steps(network: Network, dtype: torch.dtype) -> tuple[Step, ...]:
     """
     compiler = _Compiler(network, dtype)
     graph = network.proto.graph
-    steps = compiler.steps_of(graph, [spec.name for spec in network.outputs], _small_integers(graph))
+    steps = compiler.steps_of(graph, _Uses.of(graph, [spec.name for spec in network.outputs], set()))
     if compiler.missing:
         raise UnsupportedOperators(
             f"operators without a rule: {', '.join(_used_by(*item) for item in sorted(compiler.missing.items()))}; "
@@ -110,6 +113,43 @@ def compile_steps(network: Network, dtype: torch.dtype) -> tuple[Step, ...]:
         )
     _require_values(network)
     return steps
+
+
+@dataclass(frozen=True, slots=True)
+class _Uses:
+    """What becomes of the values of a graph: those that it returns, that nodes read, that codes are read from as
+    integers, and that are integers of 4 bits or less, which are kept in 8."""
+
+    returned: frozenset[str]
+    read: frozenset[str]
+    as_integers: frozenset[str]
+    small: set[str]
+
+    @classmethod
+    def of(cls, graph: GraphProto, outputs: Sequence[str], small: set[str]) -> _Uses:
+        """Of a graph that returns `outputs`; `small` are values of 4 bits or less around it."""
+        own = {tensor.name for tensor in graph.initializer if tensor.data_type in SMALL_INTEGERS}
+        read = frozenset[str]().union(*(names_read(proto) for proto in graph.node))
+        return cls(frozenset(outputs), read, frozenset(codes_read_otherwise(graph, outputs)), small | own)
+
+    def has(self, name: str) -> bool:
+        return name in self.returned or name in self.read
+
+    def outputs_of(self, proto: NodeProto) -> int:
+        """The number of outputs up to the last that is used."""
+        return max((number for number, name in enumerate(proto.output, 1) if self.has(name)), default=0)
+
+    def obstacle(self, proto: NodeProto) -> str | None:
+        """Why a node cannot be computed for what becomes of its values; nodes are asked about in their order."""
+        if proto.op_type in MAKERS and proto.output[0] in self.as_integers & self.read:
+            return "codes that are read as integers"
+        holds_small = any(a.type == AttributeProto.TENSOR and a.t.data_type in SMALL_INTEGERS for a in proto.attribute)
+        if not holds_small and not self.small.intersection(proto.input):
+            return None
+        if proto.op_type in _KEEPS_TYPE:
+            self.small.update(proto.output)
+        into = {"CastLike": 1, "QuantizeLinear": 2}.get(proto.op_type, len(proto.input))
+        return "a type of 4 bits or less" if self.small.intersection(proto.input[into : into + 1]) else None
 
 
 class _Compiler:
@@ -121,20 +161,17 @@ class _Compiler:
         self._layers = {layer.name: layer for layer in network.layers()}
         self.missing: dict[str, list[str]] = {}
 
-    def steps_of(
-        self, graph: GraphProto, outputs: Sequence[str], small: set[str], *, inner: bool = False
-    ) -> tuple[Step, ...]:
-        """The steps of a graph that returns `outputs`; `small` are the values of 4 bits or less, which it extends."""
-        read = {*outputs}.union(*(names_read(proto) for proto in graph.node))
-        resolved = [self._resolved(proto, read, small) for proto in graph.node]
-        needed = set(outputs)
+    def steps_of(self, graph: GraphProto, uses: _Uses, *, inner: bool = False) -> tuple[Step, ...]:
+        """The steps of a graph whose values have these uses."""
+        resolved = [self._resolved(proto, uses) for proto in graph.node]
+        needed = set(uses.returned)
         steps: list[Step] = []
         for proto, found in zip(reversed(graph.node), reversed(resolved), strict=True):
             if found is None:
                 continue
             node, rule = found
             inputs = (*proto.input, *node.captured)
-            made = tuple(name if name in read else "" for name in proto.output[: node.output_count])
+            made = tuple(name if uses.has(name) else "" for name in proto.output[: node.output_count])
             names = dict.fromkeys(name for name in (*inputs, *made) if name)
             released = tuple(name for name in names if name not in needed)
             needed.update(released)
@@ -142,7 +179,7 @@ class _Compiler:
             steps.append(Step(node, rule, inputs, made, released, layer))
         return tuple(reversed(steps))
 
-    def _resolved(self, proto: NodeProto, read: set[str], small: set[str]) -> tuple[Node, Rule] | None:
+    def _resolved(self, proto: NodeProto, uses: _Uses) -> tuple[Node, Rule] | None:
         """The node with its rule, or None and a reason among those missing."""
         operator = proto.op_type if is_standard(proto) else f"{proto.domain}.{proto.op_type}"
         rule = lookup(operator, self._opset)
@@ -151,14 +188,16 @@ class _Compiler:
                 operator = f"{operator} of opset {self._opset}"
             self.missing.setdefault(operator, []).append(label(proto))
             return None
-        node = read_node(proto, self._opset, self._dtype, max(_used_outputs(proto, read), default=0))
+        node = read_node(proto, self._opset, self._dtype, uses.outputs_of(proto))
         reason = newer_meaning(proto, self._opset) if is_standard(proto) else None
         if reason is not None:
             self.missing.setdefault(f"{operator} of opset {self._opset} {reason}", []).append(label(proto))
-        reason = _about_small_integers(proto, small) or (rule.refuses(node) if rule.refuses is not None else None)
+        reason = uses.obstacle(proto) or (rule.refuses(node) if rule.refuses is not None else None)
         if reason is not None:
             self.missing.setdefault(f"{operator} with {reason}", []).append(label(proto))
-        return self._with_bodies(proto, node, small), rule
+        if proto.op_type in MAKERS:
+            node = dataclasses.replace(node, codes_pass_gradients=proto.output[0] not in uses.as_integers)
+        return self._with_bodies(proto, node, uses.small), rule
 
     def _with_bodies(self, proto: NodeProto, node: Node, small: set[str]) -> Node:
         """The node with its inner graphs compiled, and the names that they read from outside."""
@@ -171,29 +210,9 @@ class _Compiler:
 
     def _body(self, graph: GraphProto, small: set[str]) -> Body:
         outputs = tuple(value.name for value in graph.output)
-        steps = self.steps_of(graph, outputs, small | _small_integers(graph), inner=True)
+        steps = self.steps_of(graph, _Uses.of(graph, outputs, small), inner=True)
         constants = {tensor.name: tensor_of(tensor, self._dtype) for tensor in graph.initializer}
         return Body(tuple(value.name for value in own_inputs(graph)), outputs, steps, constants)
-
-
-def _used_outputs(proto: NodeProto, read: set[str]) -> list[int]:
-    """The numbers of outputs that are read, from 1."""
-    return [number for number, name in enumerate(proto.output, 1) if name in read]
-
-
-def _small_integers(graph: GraphProto) -> set[str]:
-    return {tensor.name for tensor in graph.initializer if tensor.data_type in SMALL_INTEGERS}
-
-
-def _about_small_integers(proto: NodeProto, small: set[str]) -> str | None:
-    """Why a node cannot be computed on integers of 4 bits or less, which are kept in 8; adds what it makes of them."""
-    constant = any(a.type == AttributeProto.TENSOR and a.t.data_type in SMALL_INTEGERS for a in proto.attribute)
-    if not constant and not small.intersection(proto.input):
-        return None
-    if proto.op_type in _KEEPS_WIDTH | _KEEPS_WIDTH_TOO:
-        small.update(proto.output)
-    like_small = proto.op_type == "CastLike" and proto.input[1] in small
-    return "a type of 4 bits or less" if like_small else None
 
 
 def _used_by(operator: str, nodes: Sequence[str]) -> str:

@@ -49,6 +49,7 @@ class Node:
     inputs and of what they read from outside by name (`Body`). `opset` is the version of its operator set,
     `output_count` the number of outputs up to the last that is read, `float_dtype` what stands for every floating ONNX
     type. `captured` names what inner graphs read from outside: these values follow the inputs.
+    `codes_pass_gradients` says that the codes that it makes are floats (`network.operators.quantized`).
     """
 
     name: str
@@ -58,6 +59,7 @@ class Node:
     output_count: int
     float_dtype: torch.dtype
     captured: tuple[str, ...] = ()
+    codes_pass_gradients: bool = False
 
     def get(self, attribute: str, default: Any = None) -> Any:
         """The attribute, or `default` (the operator's own default, as the ONNX specification states it)."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 
 from network.operators.node import Node, Value
 
 Compute = Callable[..., Tensor | tuple[Value, ...]]
+Registered = TypeVar("Registered", bound=Compute)
 Refusal = Callable[[Node], str | None]
 
 
@@ -47,7 +49,7 @@ def operator(
     host: Sequence[int] = (),
     refuses: Refusal | None = None,
     keeps_devices: bool = False,
-) -> Callable[[Compute], Compute]:
+) -> Callable[[Registered], Registered]:
     """Registers the decorated function as the rule of `op_type` from opset `since` on.
 
     `since` is the first opset whose meaning the function has; a later version of the operator that only adds
@@ -57,7 +59,7 @@ def operator(
         ValueError: another rule of the operator begins at the same opset.
     """
 
-    def register(compute: Compute) -> Compute:
+    def register(compute: Registered) -> Registered:
         versions = RULES.setdefault(op_type, {})
         if since in versions:
             raise ValueError(f"operator {op_type!r} has two rules since opset {since}")
