@@ -108,6 +108,7 @@ def read_dataset(
         Names: every graph input has its array and there is no other array but `labels`, `targets` and `boxes`, each
         alone or followed by a dot and the name of an output, and those in `extra`; with one graph input its array may
         have any name, if nothing else is there that could be it.
+        Constants: an array of one sample, or a single number, beside others of more is the same for all samples.
         Groups: samples of other lengths are arrays of another group (`evaluation.sample_groups`).
         Types: floats go to float inputs of any width as long as they do not overflow, integers to integer inputs as
         long as they fit, booleans anywhere. Integers are not taken for a float input: raw pixels would silently
@@ -135,7 +136,9 @@ def read_dataset(
                 f"{' and '.join(_listing(list(names)) for names in sorted(truths))}; save the same in every group"
             )
         arrays = {
-            spec.name: joined_inputs([_convert(archive.read(n[spec.name]), n[spec.name], spec) for n, _, _ in roles])
+            spec.name: joined_inputs(
+                [_repeated(_convert(archive.read(n[spec.name]), n[spec.name], spec), count) for n, _, count in roles]
+            )
             for spec in inputs
         }
         right = [{name: _true(archive.read(own), name) for name, own in truth.items()} for _, truth, _ in roles]
@@ -154,7 +157,8 @@ def _roles_in_group(
     names, truth = _roles(headers, inputs, extra)
     for spec in inputs:
         _check_shape(headers[names[spec.name]], spec)
-    samples = _check_counts({members[name]: headers[name].shape for name in (*names.values(), *truth)})
+    varying = [name for name in names.values() if not _is_constant(headers[name])] or list(names.values())
+    samples = _check_counts({members[name]: headers[name].shape for name in (*varying, *truth)})
     fed = {name: members[own] for name, own in names.items()}
     return fed, {name: members[name] for name in truth}, samples
 
@@ -265,13 +269,24 @@ def _wrong_names(given: Sequence[str], wanted: Sequence[str]) -> DatasetWrongNam
     )
 
 
+def _is_constant(header: ArrayHeader) -> bool:
+    return header.shape[:1] in ((), (1,))
+
+
+def _repeated(array: NDArray[np.generic], samples: int) -> NDArray[np.generic]:
+    """What is the same for all samples, for each of them."""
+    if array.ndim and len(array) == samples:
+        return array
+    return np.ascontiguousarray(np.broadcast_to(array, (samples, *array.shape[1:])))
+
+
 def _check_shape(header: ArrayHeader, spec: TensorSpec) -> None:
     """Behind the sample axis come all axes of the input, or all but one that may hold the samples: the lengths that are
     known must agree."""
     sample = header.shape[1:]
-    axes = axes_for_samples(spec.shape) if len(header.shape) == len(spec.shape) else [None]
+    axes = axes_for_samples(spec.shape) if len(header.shape) == len(spec.shape) > 0 else [None]
     whole = [[length for place, length in enumerate(spec.shape) if place != axis] for axis in axes]
-    if not header.shape or not any(
+    if (not header.shape and spec.shape) or not any(
         len(lengths) == len(sample) and all(want in (None, got) for want, got in zip(lengths, sample, strict=True))
         for lengths in whole
     ):

@@ -42,20 +42,25 @@ def groups_of(samples: Arrays) -> dict[str, dict[str, Array]]:
     return groups
 
 
+def batch_of(session: onnxruntime.InferenceSession, batch_axes: Mapping[str, int | None]) -> int:
+    """How many samples a call takes: one, or as many as the network fixes its batch to."""
+    size = 1
+    for value in session.get_inputs():
+        axis = batch_axes.get(value.name, 0)
+        if axis is not None and value.shape and isinstance(value.shape[axis], int):
+            size = max(size, value.shape[axis])
+    return size
+
+
 def feeds_of(
     session: onnxruntime.InferenceSession, arrays: Arrays, batch_axes: Mapping[str, int | None]
 ) -> Iterator[dict[str, Array]]:
-    """The feeds of one call after another: one sample each, or as many as the network fixes its batch to."""
-    inputs = {value.name: value for value in session.get_inputs()}
-    size = 1
-    for name, value in inputs.items():
-        axis = batch_axes.get(name, 0)
-        if axis is not None and value.shape and isinstance(value.shape[axis], int):
-            size = max(size, value.shape[axis])
-    total = len(next(iter(arrays.values())))
+    """The feeds of one call after another; samples that do not fill the last one are left out."""
+    names = [value.name for value in session.get_inputs()]
+    size, total = batch_of(session, batch_axes), len(next(iter(arrays.values())))
     for start in range(0, total - size + 1, size):
         feeds = {}
-        for name in inputs:
+        for name in names:
             axis = batch_axes.get(name, 0)
             part = arrays[name][start : start + size]
             feeds[name] = np.asarray(part[0]) if axis is None else np.moveaxis(part, 0, axis)
@@ -75,7 +80,7 @@ def outputs_of(file: Network, model: bytes, samples: Arrays) -> dict[str, dict[s
         for feeds in feeds_of(session, arrays, file.batch_axes):
             for name, value in zip(names, session.run(names, feeds), strict=True):
                 axis = file.batch_axes.get(name, 0)
-                whole = axis is None or np.ndim(value) == 0 or len(feeds) == 0
-                rows[name] += [np.asarray(value)] if whole else list(np.moveaxis(np.asarray(value), axis, 0))
+                whole = axis is None or np.ndim(value) == 0
+                rows[name] += [np.asarray(value)] if whole else list(np.moveaxis(np.asarray(value), axis or 0, 0))
         values[group] = rows
     return values

@@ -51,3 +51,12 @@ def test_a_slash_in_the_name_of_an_input_is_no_group() -> None:
     assert groups_of(["model/ids", "labels"], ["model/ids"]) == [{"model/ids": "model/ids", "labels": "labels"}]
     assert groups_of(["a/x", "b/x"], ["x"]) == [{"x": "a/x"}, {"x": "b/x"}]
     assert groups_of(["a/x", "b/z"], ["x"]) == [{"a/x": "a/x", "b/z": "b/z"}]
+
+
+def test_what_is_given_once_is_the_same_for_all_samples(tmp_path: Path) -> None:
+    inputs = (*IDS, TensorSpec("speed", "float32", ()), TensorSpec("style", "float32", (1, 3)))
+    style = np.arange(3, dtype=np.float32)[None]
+    path = saved(tmp_path, ids=np.zeros((60, 4), np.int64), speed=np.float32(2), style=style)
+    dataset = read_dataset(path, inputs, 1 << 20)
+    assert dataset.inputs["speed"].tolist() == [2] * 60
+    assert (dataset.inputs["style"] == np.repeat(style, 60, axis=0)).all()

@@ -74,3 +74,21 @@ def test_every_operator_is_counted(file):
 def test_a_wrong_number_is_noticed(file, name):
     (text,) = wrong_rows(file, file.model, {"layers": rows(**{name: 96 * PRODUCTS[name] + 96})})
     assert text.startswith(f"{name}: ")
+
+
+def test_a_weight_counts_for_every_node_that_reads_it_and_for_one_sample():
+    text = "(float[4, 6] x) => (float[4, 6] y) { a = MatMul(x, W) b = MatMul(a, W) c = Transpose<perm = [1, 0]>(W) "
+    text += "y = MatMul(b, c) }"
+    file = made(written(text, weights(0, W=(6, 6))), normal(x=(6,)), samples=8)
+    row = {"weight": "W", "shape": [6, 6], "bits": 2, "input_bits": 8, "bit_operations": 3 * 36 * 16}
+    assert wrong_rows(file, file.model, {"layers": [row]}) == []
+
+
+def test_of_several_lengths_any_is_right():
+    def draw(rng, n):
+        return {"a/x": rng.normal(size=(n, 3, 5)).astype("f"), "b/x": rng.normal(size=(n, 7, 5)).astype("f")}
+
+    file = made(written("(float[n, t, 5] x) => (float[n, t, 2] y) { y = MatMul(x, W) }", weights(0, W=(5, 2))), draw)
+    row = {"weight": "W", "shape": [5, 2], "bits": 1, "input_bits": 1}
+    for operations, wrong in ((30, 0), (70, 0), (10, 1)):
+        assert len(wrong_rows(file, file.model, {"layers": [{**row, "bit_operations": operations}]})) == wrong
