@@ -44,7 +44,8 @@ class Layer:
 
     `weight` names the initializer, `channel_axis` its axis of output channels (of rows for an embedding),
     `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution. Where shapes are not
-    known (`macs_known`), `macs` is the least: that of a single position, at which each weight is used once. A weight
+    known (`macs_known`), `macs` is the least: that of a single position, at which each weight is used once; of a layer
+    in a body whose runs nobody counted, that of one run. A weight
     that is `stacked` holds matrices along its last two axes, and each of them has channels of its own.
 
     `view` names what the node reads, where that is not the initializer itself but its axes in the order `order`
