@@ -21,6 +21,7 @@ import onnx.version_converter
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 from onnx import FunctionProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
 
+from network.einsum import check_equations
 from network.errors import (
     ExternalData,
     ModelInvalid,
@@ -125,6 +126,7 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
     check_operators(model, opset_version(model))
     check_random(model)
     model = _inline(model)
+    check_equations(model)
     require_forms(model)
     _check_valid(model)
     with _broken("a sparse tensor"):
@@ -159,6 +161,7 @@ def bounded(data: bytes, limits: AdmissionLimits) -> ModelProto:
     if model.training_info:
         raise ModelNotTaken("the model carries training information; export the inference graph alone")
     _check_extent(model, limits)
+    check_equations(model)
     return model
 
 

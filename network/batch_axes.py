@@ -20,7 +20,7 @@ import onnx
 from numpy.typing import NDArray
 
 from network.batching import Arrays, Batching, axes_for_samples, shape_of_sample
-from network.errors import BatchAxisUnknown, ModelInvalid, ModelTooLarge, SamplesMixed
+from network.errors import BatchAxisUnknown, ModelInvalid, ModelNotTaken, ModelTooLarge, SamplesMixed
 from network.onnx_graph import nodes, own_inputs, shape_of
 from network.proof import unlike, with_other_digits
 from network.runtime import runtime_errors, session_of
@@ -100,7 +100,7 @@ class _Run:
             results = self._session.run(None, dict(call))
         for name, result in zip(self.outputs, results, strict=True):
             if not isinstance(result, np.ndarray):
-                raise ModelInvalid(f"output {name!r} is a {type(result).__name__}; expected a tensor")
+                raise ModelNotTaken(f"output {name!r} is a {type(result).__name__}; expected a tensor")
         return list(results)
 
 

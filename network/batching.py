@@ -141,3 +141,24 @@ def shape_of_sample(array: NDArray[Any]) -> tuple[int, ...]:
         return array.shape[1:]
     largest: NDArray[Any] = max(array, key=lambda sample: np.size(sample))
     return largest.shape
+
+
+def shapes_of_sample(samples: Arrays) -> dict[str, tuple[int, ...]]:
+    """The shapes of one sample by graph input; of samples of different lengths of the one with most elements in all."""
+    largest = largest_sample(samples)
+    return {name: np.shape(array[largest]) for name, array in samples.items()}
+
+
+def largest_sample(samples: Arrays) -> int:
+    """The place of the sample with most elements in all inputs."""
+    ragged = [array for array in samples.values() if array.dtype == object]
+    places = range(len(next(iter(samples.values()))))
+    return max(places, key=lambda place: sum(np.size(array[place]) for array in ragged)) if ragged else 0
+
+
+def ragged_samples(samples: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Samples of different lengths as one array `[samples]` of arrays."""
+    array = np.empty(len(samples), dtype=object)
+    for index, sample in enumerate(samples):
+        array[index] = sample
+    return array

@@ -12,15 +12,17 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 
-from network.batching import Batching
+from network.batching import Batching, largest_sample
 from network.errors import ModelInvalid, NetworkError, NotReproduced, OpsetNotReachable
 from network.folding import Folding
 from network.graph import Network
 from network.interface import free_axes
 from network.lengths import at_other_lengths
-from network.normalise import normalise
+from network.normalise import from_proto, normalise
+from network.observed import observe
 from network.onnx_graph import label, opset_of, own_inputs
 from network.opset import OLDEST_OPSET, TARGET_OPSET
 from network.proof import Arrays, Feed, Reference, feeds, first_change
@@ -49,7 +51,8 @@ def faithful(
     threads: int = 1,
     batching: Batching | None = None,
 ) -> Network:
-    """The normalised network, proved to have the outputs of the uploaded file.
+    """The normalised network, proved to have the outputs of the uploaded file; its values are observed on the largest
+    sample, or on the first samples where a call takes several.
 
     Args:
         uploaded: the file as it came.
@@ -83,11 +86,21 @@ def faithful(
         why = reference.difference(network.proto.SerializeToString())
         if why is None:
             _mark(network, Undone(opset, folding, reasons[0]) if reasons else None)
-            return network
+            observed = observe(network.proto, _largest_call(samples, batching), threads)
+            return from_proto(network.proto, network.sample_shapes, batching, observed)
         reasons.append(why)
     if network is None and refused is not None:
         raise refused
     raise NotReproduced(_text(model, network, given[0], reasons[0], threads))
+
+
+def _largest_call(samples: Arrays, batching: Batching) -> Arrays:
+    """The inputs of a call of the largest sample, or of the first samples where a call takes several."""
+    if batching.size is not None and batching.size > 1:
+        rows = np.arange(batching.size) % len(next(iter(samples.values())))
+    else:
+        rows = np.array([largest_sample(samples)])
+    return batching.call({name: array[rows] for name, array in samples.items()})
 
 
 def undone(network: Network) -> Undone | None:
