@@ -39,7 +39,11 @@ from network.shapes import SampleShapes, float_shapes, inferred_values, known_sh
 from network.sites import find_sites
 from network.upgrade import upgrade
 
-SAMPLE_SHAPES_KEY, BATCHING_KEY = "bitbudget.sample_shapes", "bitbudget.batching"
+SAMPLE_SHAPES_KEY, BATCHING_KEY, HALVES_KEY = (
+    "bitbudget.sample_shapes",
+    "bitbudget.batching",
+    "bitbudget.of_halves",
+)
 """Of the metadata entries in the bytes of `dump`; no `Network.proto` has them, nor then a delivered file."""
 
 
@@ -51,6 +55,7 @@ def normalise(
     converted: int = TARGET_OPSET,
     folding: Folding = Folding.RULES,
     batching: Batching | None = None,
+    of_halves: bool = False,
 ) -> Network:
     """The normalised network of an admitted `model`.
 
@@ -62,6 +67,7 @@ def normalise(
         converted: the opset that the file is converted to, from its own on, before it is lowered to `opset`.
         folding: how much is rewritten.
         batching: how samples become calls; None: along the first axis of every input.
+        of_halves: see `Network`.
 
     Raises:
         ShapesNotFixed: an input has a dynamic axis besides the batch axis, and `input_shapes` has no length for it.
@@ -72,7 +78,7 @@ def normalise(
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
     _move_initializers_out_of_inputs(proto.graph)
-    for key in (SAMPLE_SHAPES_KEY, BATCHING_KEY):
+    for key in (SAMPLE_SHAPES_KEY, BATCHING_KEY, HALVES_KEY):
         _pop_metadata(proto, key)
     batching = batching or Batching.first_axis(proto.graph.input)
     interface = Interface.of(proto.graph, input_shapes or {}, batching)
@@ -96,7 +102,7 @@ def normalise(
     interface.restore(normalised.graph)
     if opset < converted:
         lower(normalised, opset)
-    network = from_proto(normalised, (input_shapes or {}) if interface.free else {}, batching)
+    network = from_proto(normalised, (input_shapes or {}) if interface.free else {}, batching, of_halves)
     if not network.sites:
         raise NothingToQuantize(
             "no weight can be quantized: expected at least one Conv, ConvTranspose, Gemm, MatMul, Gather, LSTM, GRU or "
@@ -113,11 +119,13 @@ def load(data: bytes, opset: int = TARGET_OPSET) -> Network:
         OpsetNotReachable: it has nodes that `opset` does not have.
     """
     proto = onnx.ModelProto.FromString(data)
-    shapes, batching = (_pop_metadata(proto, key) for key in (SAMPLE_SHAPES_KEY, BATCHING_KEY))
+    keys = (SAMPLE_SHAPES_KEY, BATCHING_KEY, HALVES_KEY)
+    shapes, batching, of_halves = (_pop_metadata(proto, key) for key in keys)
     sample_shapes = {name: tuple(shape) for name, shape in json.loads(shapes or "{}").items()}
     if opset < opset_of(proto):
         lower(proto, opset)
-    return from_proto(proto, sample_shapes, Batching.of_document(json.loads(batching)) if batching else None)
+    how = Batching.of_document(json.loads(batching)) if batching else None
+    return from_proto(proto, sample_shapes, how, bool(of_halves))
 
 
 def dump(network: Network) -> bytes:
@@ -128,6 +136,8 @@ def dump(network: Network) -> bytes:
         documents[SAMPLE_SHAPES_KEY] = {name: list(shape) for name, shape in network.sample_shapes.items()}
     if network.batching != Batching.first_axis(network.proto.graph.input):
         documents[BATCHING_KEY] = network.batching.document()
+    if network.of_halves:
+        documents[HALVES_KEY] = True
     if not documents:
         return data
     entries = [
@@ -139,7 +149,10 @@ def dump(network: Network) -> bytes:
 
 
 def from_proto(
-    proto: onnx.ModelProto, sample_shapes: SampleShapes = MappingProxyType({}), batching: Batching | None = None
+    proto: onnx.ModelProto,
+    sample_shapes: SampleShapes = MappingProxyType({}),
+    batching: Batching | None = None,
+    of_halves: bool = False,
 ) -> Network:
     """The network that a normalised `proto` holds, with its sites found.
 
@@ -147,6 +160,7 @@ def from_proto(
         proto: kept, not copied.
         sample_shapes: by graph input the shape of one sample, without the batch axis; none where `proto` fixes them.
         batching: how samples become calls; None: along the first axis of every input.
+        of_halves: see `Network`.
     """
     batching = batching or Batching.first_axis(proto.graph.input)
     values = inferred_values(proto, 1, sample_shapes, batching)
@@ -158,6 +172,7 @@ def from_proto(
         sites=find_sites(proto, float_shapes(proto, values)[0]),
         sample_shapes=sample_shapes,
         batching=batching,
+        of_halves=of_halves,
     )
 
 

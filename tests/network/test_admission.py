@@ -307,7 +307,7 @@ def test_a_graph_without_outputs_or_inputs_is_refused() -> None:
         (helper.make_tensor_type_proto(TensorProto.STRING, ["N", 4]), "elements of type string; expected floats"),
         (helper.make_tensor_type_proto(TensorProto.BFLOAT16, ["N", 4]), "elements of type bfloat16; expected floats"),
         (helper.make_tensor_type_proto(TensorProto.FLOAT8E4M3FN, ["N", 4]), "elements of type float8e4m3fn;"),
-        (helper.make_tensor_type_proto(TensorProto.INT4, ["N", 4]), "elements of type int4; expected floats of 16"),
+        (helper.make_tensor_type_proto(TensorProto.INT4, ["N", 4]), "elements of type int4; expected float16"),
         (helper.make_tensor_type_proto(TensorProto.COMPLEX64, ["N", 4]), "complex64"),
     ],
 )
