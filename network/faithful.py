@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx
 
-from network.batching import Batching
-from network.errors import ModelInvalid, NothingToQuantize, NotReproduced
+from network.batching import Batching, largest_sample
+from network.errors import ModelInvalid, NetworkError, NothingToQuantize, NotReproduced, OpsetNotReachable
 from network.folding import Folding
 from network.graph import Network
 from network.interface import free_axes
 from network.lengths import at_other_lengths
-from network.normalise import normalise
+from network.normalise import from_proto, normalise
+from network.observed import observe
 from network.onnx_graph import label, opset_of, own_inputs
 from network.opset import OLDEST_OPSET, TARGET_OPSET
 from network.proof import Arrays, Feed, Reference, feeds, first_change, unlike_in_halves
@@ -54,7 +55,8 @@ def faithful(
     threads: int = 1,
     batching: Batching | None = None,
 ) -> Network:
-    """The normalised network, proved to have the outputs of the uploaded file.
+    """The normalised network, proved to have the outputs of the uploaded file; its values are observed on the largest
+    sample, or on the first samples where a call takes several.
 
     Args:
         uploaded: the file as it came.
@@ -75,14 +77,13 @@ def faithful(
     given += at_other_lengths(given[0], free_axes(inputs, batching))
     model, uploaded, of_halves, kept = _in_float32(uploaded, model, given, threads)
     reasons = [kept] if kept else []
-    normalised = partial(normalise, model, input_shapes, batching=batching, of_halves=of_halves)
     reference: Reference | None = None
     network: Network | None = None
-    refused: ModelInvalid | None = None
+    refused: NetworkError | None = None
     for opset, folding in _ladder(opset_of(model)):
         try:
-            network = normalised(opset, converted=opset, folding=folding)
-        except ModelInvalid as error:
+            network = normalise(model, input_shapes, opset, converted=opset, folding=folding, batching=batching)
+        except (ModelInvalid, OpsetNotReachable) as error:
             reasons.append(str(error))
             refused = refused or error
             continue
@@ -92,7 +93,9 @@ def faithful(
         why = reference.difference(network.proto.SerializeToString())
         if why is None:
             _mark(network, Undone(opset, folding, reasons[0]) if reasons else None)
-            return network
+            observed = observe(network.proto, _largest_call(samples, batching), threads)
+            network = from_proto(network.proto, network.sample_shapes, batching, observed)
+            return replace(network, of_halves=of_halves)
         reasons.append(why)
     if network is None and refused is not None:
         raise refused
@@ -114,6 +117,15 @@ def _in_float32(
         names = " and ".join(sorted(onnx.TensorProto.DataType.Name(type_).lower() for type_ in types))
         return model, uploaded, False, f"its weights of type {names} stay so, because in float32 {why}"
     return wide, file, of_halves, ""
+
+
+def _largest_call(samples: Arrays, batching: Batching) -> Arrays:
+    """The inputs of a call of the largest sample, or of the first samples where a call takes several."""
+    if batching.size is not None and batching.size > 1:
+        rows = np.arange(batching.size) % len(next(iter(samples.values())))
+    else:
+        rows = np.array([largest_sample(samples)])
+    return batching.call({name: array[rows] for name, array in samples.items()})
 
 
 def undone(network: Network) -> Undone | None:

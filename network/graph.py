@@ -19,7 +19,11 @@ from onnx import numpy_helper
 
 from network.batching import Batching
 from network.onnx_graph import names_read, opset_of
-from network.shapes import SampleShapes, float_shapes, inferred_values
+from network.shapes import Observed, SampleShapes, float_shapes, inferred_values
+
+ChannelAxis = int | tuple[int, ...]
+"""The axis of a weight's output channels. Of a stack of matrices all axes but the one that is summed over: every matrix
+has channels of its own."""
 
 _LOST_AT_MOST = 2.0**-20
 
@@ -41,7 +45,9 @@ class Layer:
     """A node with a weight that may be quantized; `name` is the node's. A recurrent node has two, and is two layers.
 
     `weight` names the initializer, `channel_axis` its axis of output channels (of rows for an embedding),
-    `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution.
+    `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution. Where shapes are not
+    known (`macs_known`), `macs` is the least: that of a single position, at which each weight is used once. A weight
+    that is `stacked` holds matrices along its last two axes, and each of them has channels of its own.
 
     `view` names what the node reads, where that is not the initializer itself but its axes in the order `order`
     (a head that multiplies with the transposed embedding). A layer of an `inner` graph (a body of If, Loop or Scan)
@@ -54,9 +60,11 @@ class Layer:
     channel_axis: int
     macs: int
     group: int = 1
+    stacked: bool = False
     view: str = ""
     order: tuple[int, ...] = ()
     inner: bool = False
+    macs_known: bool = True
 
     @property
     def read_as(self) -> str:
@@ -72,7 +80,7 @@ class Site:
     weight: str
     layers: tuple[Layer, ...]
     shape: tuple[int, ...]
-    channel_axis: int
+    channel_axis: ChannelAxis
 
     @property
     def size(self) -> int:
@@ -90,6 +98,11 @@ class Site:
         return tuple(layer for layer in self.layers if not layer.inner)
 
     @property
+    def macs_known(self) -> bool:
+        """Whether `macs` is what one sample takes, and not just the least."""
+        return all(layer.macs_known for layer in self.layers)
+
+    @property
     def aliases(self) -> frozenset[str]:
         """Every name by which a request may call this site."""
         return frozenset({self.name, self.weight, *(layer.name for layer in self.layers)})
@@ -100,7 +113,8 @@ class Network:
     """A normalised ONNX network. Never changed in place: `proto` is read-only by convention.
 
     `sample_shapes` are those of the data by graph input, without the batch axis; empty where `proto` fixes them all.
-    `batching` says how samples become calls. `of_halves`: weights of the uploaded file have 16 bits, float32 here.
+    `batching` says how samples become calls; `observed` is what one call showed, of one sample or of the batch that
+    `proto` fixes. `of_halves`: weights of the uploaded file have 16 bits, which are float32 here.
     """
 
     proto: onnx.ModelProto
@@ -109,6 +123,7 @@ class Network:
     sites: tuple[Site, ...]
     sample_shapes: SampleShapes = field(default_factory=dict)
     batching: Batching = field(default_factory=Batching)
+    observed: Observed = field(default_factory=dict)
     of_halves: bool = False
 
     @cached_property
@@ -168,7 +183,8 @@ class Network:
     @cached_property
     def float_shapes(self) -> tuple[dict[str, tuple[int, ...]], set[str]]:
         """The known shapes of float32 values for one sample, and the names of all of them."""
-        return float_shapes(self.proto, inferred_values(self.proto, 1, self.sample_shapes, self.batching))
+        observed = inferred_values(self.proto, 1, self.sample_shapes, self.batching, self.observed)
+        return float_shapes(self.proto, observed)
 
     @property
     def opset(self) -> int:

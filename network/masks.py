@@ -95,7 +95,7 @@ def _data(node: NodeProto) -> Sequence[str]:
 
 
 def _is_mask(tensor: TensorProto) -> bool:
-    if tensor.data_type != TensorProto.FLOAT:
+    if tensor.data_type not in FLOAT_TYPES:
         return False
     values = numpy_helper.to_array(tensor)
     return bool(values.size and np.fmin.reduce(values, axis=None) <= LARGE)

@@ -302,14 +302,15 @@ def with_other_digits(arrays: Arrays) -> dict[str, NDArray[np.generic]]:
 
 @dataclass(frozen=True, slots=True)
 class _Interface:
-    """Names and types of inputs and outputs, and which axes of the inputs are free.
+    """Names and types of inputs and outputs, and which axes of the inputs are free; one of length 0, which some
+    exporters write for a free axis, may become one.
 
     Of outputs ONNX Runtime says what it infers beside what the file declares, which depends on how a graph is written.
     """
 
     inputs: tuple[tuple[str, str], ...]
     outputs: tuple[tuple[str, str], ...]
-    free: tuple[tuple[bool, ...], ...]
+    free: tuple[tuple[bool | None, ...], ...]
 
 
 class _Run:
@@ -334,18 +335,22 @@ def _interface(run: _Run) -> _Interface:
     return _Interface(
         tuple((value.name, value.type) for value in inputs),
         tuple((value.name, value.type) for value in outputs),
-        tuple(tuple(not isinstance(length, int) for length in value.shape) for value in inputs),
+        tuple(tuple(map(_is_free, value.shape)) for value in inputs),
     )
+
+
+def _is_free(length: object) -> bool | None:
+    """None where the file may mean either."""
+    return None if length == 0 else not isinstance(length, int)
 
 
 def _unlike_interface(expected: _Interface, result: _Interface) -> str | None:
     for kind, one, other in (("input", expected.inputs, result.inputs), ("output", expected.outputs, result.outputs)):
         if one != other:
             return f"the {kind}s are {_listed(other)} in place of {_listed(one)}"
-    if expected.free != result.free:
-        names = [name for name, _ in expected.inputs]
-        changed = next(n for n, one, other in zip(names, expected.free, result.free, strict=True) if one != other)
-        return f"other axes of {changed!r} are free"
+    for (name, _), before, after in zip(expected.inputs, expected.free, result.free, strict=True):
+        if len(before) != len(after) or any(a not in (None, b) for a, b in zip(before, after, strict=True)):
+            return f"other axes of {name!r} are free"
     return None
 
 

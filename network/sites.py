@@ -13,8 +13,9 @@ import onnx
 
 from network.expansion import is_expanded
 from network.finite import is_finite
-from network.graph import Layer, Site
+from network.graph import ChannelAxis, Layer, Site
 from network.onnx_graph import attributes, is_standard, nodes, subgraphs
+from network.tables import table_product
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 """Operators with two weights, inputs 1 and 2: one for the inputs of a step, one for the hidden states before it."""
@@ -24,9 +25,9 @@ _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 _MADE_UP = re.compile(r"^(onnx::\w+|val|const|t|fn|_val)?_*\d+$")
 
 
-def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Site, ...]:
-    """All sites of the normalised graph, in the order of their first use; `shapes` are those of float values for one
-    sample, as far as they are known.
+def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int = 1) -> tuple[Site, ...]:
+    """All sites of the normalised graph, in the order of their first use; `shapes` are those of values for so many
+    samples, as far as they are known.
 
     A weight that several nodes use is one site, also where some read it transposed or from within a body of If, Loop or
     Scan; one without numbers, or with infinities (a table of masks), is none. A site is called like its weight without
@@ -40,20 +41,34 @@ def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
     views = _views(graph, weights)
     read = weights | {name: view.shape for name, view in views.items()}
     uses: dict[str, list[tuple[onnx.NodeProto, Layer]]] = {}
+    readers = _readers(graph)
     for node, inner in _nodes(graph):
-        for layer in _layers(node, read, shapes):
+        for layer in _counted(node, read, shapes, readers, batch):
             own = replace(layer, inner=inner)
             if own.weight in views:
                 own = views[own.weight].seen_by(own)
             uses.setdefault(own.weight, []).append((node, own))
     sites: list[Site] = []
     taken: set[str] = set()
-    for weight, readers in uses.items():
-        layers = tuple(layer for _, layer in readers)
-        name = next(name for name in _site_names(weight, readers[0][0]) if name not in taken)
+    for weight, own_uses in uses.items():
+        layers = tuple(layer for _, layer in own_uses)
+        name = next(name for name in _site_names(weight, own_uses[0][0]) if name not in taken)
         taken.add(name)
-        sites.append(Site(name, weight, layers, weights[weight], layers[0].channel_axis))
+        sites.append(Site(name, weight, layers, weights[weight], _scaled_axes(layers[0], len(weights[weight]))))
     return tuple(sites)
+
+
+def _scaled_axes(layer: Layer, rank: int) -> ChannelAxis:
+    return (*range(rank - 2), layer.channel_axis) if layer.stacked else layer.channel_axis
+
+
+def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """The nodes that read a value, by its name, in inner graphs too."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node, _ in _nodes(graph):
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return readers
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, bool]]:
@@ -79,6 +94,7 @@ class _View:
             layer,
             weight=self.weight,
             channel_axis=self.order[layer.channel_axis],
+            stacked=layer.stacked and self.order[:-2] == tuple(range(len(self.order) - 2)),
             view=self.name,
             order=self.order,
         )
@@ -131,20 +147,54 @@ def _module(node: onnx.NodeProto) -> str:
 
 _Weights = Mapping[str, tuple[int, ...]]
 _Shapes = Mapping[str, tuple[int, ...]]
+_Readers = Mapping[str, list[onnx.NodeProto]]
 
 
-def _layers(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> tuple[Layer, ...]:
+def _counted(
+    node: onnx.NodeProto, weights: _Weights, shapes: _Shapes, readers: _Readers, batch: int
+) -> Iterator[Layer]:
+    """The layers of a node, with what they take of one sample of the batch."""
+    asked = _Asked(shapes)
+    for layer in _layers(node, weights, asked, readers):
+        if asked.unknown:
+            yield replace(layer, macs=math.prod(weights[layer.weight]), macs_known=False)
+        else:
+            yield replace(layer, macs=-(-layer.macs // batch))
+
+
+class _Asked(Mapping[str, tuple[int, ...]]):
+    """Shapes, of which it knows whether anyone asked for one that is not known."""
+
+    def __init__(self, shapes: _Shapes) -> None:
+        self._shapes = shapes
+        self.unknown = False
+
+    def __getitem__(self, name: str) -> tuple[int, ...]:
+        self.unknown = self.unknown or name not in self._shapes
+        return self._shapes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+
+def _layers(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes, readers: _Readers) -> tuple[Layer, ...]:
     if not is_standard(node) or is_expanded(node):
         return ()
     if node.op_type in RECURRENT:
         return _recurrent(node, weights, shapes)
-    rule = _RULES.get(node.op_type)
-    layer = rule(node, weights, shapes) if rule else None
+    if node.op_type == "Gather":
+        layer = _gather(node, weights, shapes, readers)
+    else:
+        rule = _RULES.get(node.op_type)
+        layer = rule(node, weights, shapes) if rule else None
     return () if layer is None else (layer,)
 
 
 def _elements(shapes: _Shapes, name: str) -> int:
-    """Elements of a value for one sample; 1 where inference does not know it, so that costs stay a lower bound."""
+    """Elements of a value; of one that is not known any number, which does not count."""
     return math.prod(shapes.get(name, (1,)))
 
 
@@ -176,14 +226,24 @@ def _matmul(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> Layer |
     rank = len(weights[weight])
     reduction_axis, channel_axis = (rank - 2, rank - 1) if weight == right else (rank - 1, rank - 2)
     macs = _elements(shapes, node.output[0]) * weights[weight][reduction_axis]
-    return Layer(node.name, node.op_type, weight, channel_axis, macs)
+    stacked = math.prod(weights[weight][:-2]) > 1
+    return Layer(node.name, node.op_type, weight, channel_axis, macs, stacked=stacked)
 
 
-def _embedding(node: onnx.NodeProto, weights: _Weights, _shapes: _Shapes) -> Layer | None:
-    table = node.input[0]
-    if table not in weights or len(weights[table]) != 2 or attributes(node).get("axis", 0) != 0:
+def _gather(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes, readers: _Readers) -> Layer | None:
+    """A row that is picked has a scale of its own, as a whole where it lies along the first axis; where a matrix is
+    picked and multiplied, each of its output channels."""
+    table, shape = node.input[0], weights.get(node.input[0], ())
+    if len(shape) < 2:
         return None
-    return Layer(node.name, node.op_type, table, 0, 0)
+    axis, stacked = attributes(node).get("axis", 0) % len(shape), math.prod(shape[:-2]) > 1
+    product = table_product(node, shape, readers, shapes)
+    if product is not None:
+        macs = _elements(shapes, product.output) * shape[product.reduced_axis]
+        return Layer(node.name, node.op_type, table, len(shape) - 3 - product.reduced_axis, macs, stacked=stacked)
+    if axis == 0:
+        return Layer(node.name, node.op_type, table, 0, 0)
+    return Layer(node.name, node.op_type, table, len(shape) - (1 if axis == len(shape) - 1 else 2), 0, stacked=stacked)
 
 
 def _recurrent(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> tuple[Layer, ...]:
@@ -205,5 +265,4 @@ _RULES: Mapping[str, Callable[[onnx.NodeProto, _Weights, _Shapes], Layer | None]
     "ConvTranspose": _convolution,
     "Gemm": _gemm,
     "MatMul": _matmul,
-    "Gather": _embedding,
 }

@@ -20,8 +20,9 @@ from quantization.export.narrow import stored_format
 from quantization.formats import FloatFormat, UnsignedFormat
 
 UNMEASURED = "no measured output depends on it, so nothing measures its damage: the widest format allowed"
-KEPT = "not rounded anew for the errors of other layers"
 UNMEASURED_IN_A_PLAN = "no measured output depends on it, so nothing measures its damage"
+KEPT = "not rounded anew for the errors of other layers"
+UNCOUNTED = "no run showed how often it is used: its bit operations are the least, of using each weight once"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ def layer_rows(
         anew: by site name how weights were rounded with the others of the plan, of those that were.
         kept: why not, of those that were not although others were.
     """
-    notes = _notes(facts, kept)
+    notes = _notes(facts, candidates.notes, kept)
     chosen = {name: (candidate, stderr) for name, candidate, stderr in facts.candidates()}
     formats = facts.space.problem.formats(facts.plan)
     coupling = facts.space.coupling
@@ -111,13 +112,17 @@ def layer_rows(
     return rows
 
 
-def _notes(facts: PlanFacts, kept: Mapping[str, str]) -> dict[str, list[str]]:
+def _notes(facts: PlanFacts, given: Mapping[str, str], kept: Mapping[str, str]) -> dict[str, list[str]]:
     """What the figures of each weight do not say."""
     unmeasured = unmeasured_sites(facts.space.network)
     of_unmeasured = UNMEASURED_IN_A_PLAN if facts.search is None else UNMEASURED
     notes: dict[str, list[str]] = {}
     for site in facts.space.network.sites:
         notes[site.name] = [of_unmeasured] if site.name in unmeasured else []
+        if site.name in given:
+            notes[site.name].append(given[site.name])
+        if not site.macs_known:
+            notes[site.name].append(UNCOUNTED)
         if site.name in kept:
             notes[site.name].append(f"{KEPT}: {kept[site.name]}")
     return notes

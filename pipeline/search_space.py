@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from network.activations import ActivationSite
+from network.errors import listing
 from network.graph import Network, Site
 from pipeline.analysis import Analysis
 from pipeline.config import SpaceConfig
@@ -25,6 +26,7 @@ from pipeline.coupling import Coupling, decisions
 from pipeline.latency_table import LatencyTable
 from pipeline.limits import check_limits, size_unreachable, smallest_plans
 from pipeline.reach import planned_activations
+from planner.errors import ConstraintImpossible
 from planner.evidence import EvaluatedPlan, PlanPoint, SearchResult
 from planner.interactions import frontier_within, interaction_frontier
 from planner.merge import MergedProblem
@@ -148,7 +150,15 @@ class SearchSpace:
 
         Raises:
             LimitUnreachable: the text names the nearest values that can be kept.
+            ConstraintImpossible: the request prices bit operations, and of some weights only the least are known.
         """
+        uncounted = [site.name for site in self.network.sites if not site.macs_known]
+        if uncounted and self.config.prices(Quantity.BIT_OPERATIONS):
+            raise ConstraintImpossible(
+                f"the bit operations of {listing(uncounted)} are not known, because no run showed how often these "
+                "weights are used; take another objective and no limits.max_bit_operations, or export the network "
+                "without If, Loop and Scan around them"
+            )
         limits = self.config.limits if self.latency is not None else replace(self.config.limits, max_latency_ms=None)
         if self.latency is None:
             self._check_size(limits)

@@ -69,6 +69,12 @@ def swish(node: Node, x: Tensor) -> Tensor:
     return F.silu(x) if alpha == 1.0 else x * torch.sigmoid(alpha * x)
 
 
+@operator("SwiGLU", since=28)
+def gated_swish(node: Node, gate: Tensor, x: Tensor) -> Tensor:
+    """Swish of the gate times x."""
+    return swish(node, gate) * x
+
+
 @operator("Shrink", since=9)
 def shrink(node: Node, x: Tensor) -> Tensor:
     """x + bias below -lambd, x - bias above lambd, 0 between."""

@@ -9,21 +9,25 @@ from torch import Tensor
 
 from network.operators.node import Node
 from network.operators.registry import operator
+from network.operators.unsigned import through_int64
 
 
 @operator("Div", since=7)
+@through_int64
 def div(_: Node, a: Tensor, b: Tensor) -> Tensor:
     """a / b; of integers the quotient rounded towards zero, as in C."""
     return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
 
 
 @operator("Mod", since=10)
+@through_int64
 def mod(node: Node, a: Tensor, b: Tensor) -> Tensor:
     """The remainder, with the sign of the divisor, or of the dividend with `fmod`."""
     return torch.fmod(a, b) if node.get("fmod", 0) else torch.remainder(a, b)
 
 
 @operator("Pow", since=7)
+@through_int64
 def power(_: Node, base: Tensor, exponent: Tensor) -> Tensor:
     """base ** exponent in the type of the base."""
     if not base.is_floating_point() and exponent.is_floating_point():
@@ -32,16 +36,19 @@ def power(_: Node, base: Tensor, exponent: Tensor) -> Tensor:
 
 
 @operator("Min", since=8)
+@through_int64
 def minimum(_: Node, *tensors: Tensor) -> Tensor:
     return functools.reduce(torch.minimum, tensors)
 
 
 @operator("Max", since=8)
+@through_int64
 def maximum(_: Node, *tensors: Tensor) -> Tensor:
     return functools.reduce(torch.maximum, tensors)
 
 
 @operator("Sum", since=8)
+@through_int64
 def total(_: Node, *tensors: Tensor) -> Tensor:
     return functools.reduce(torch.add, tensors)
 
@@ -52,6 +59,7 @@ def mean(_: Node, *tensors: Tensor) -> Tensor:
 
 
 @operator("Clip", since=6)
+@through_int64
 def clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
     """min(max(x, low), high); before opset 11 the bounds are attributes."""
     lower: Tensor | float | None = node.get("min") if low is None else _number(low, x)
@@ -73,6 +81,7 @@ def is_inf(node: Node, x: Tensor) -> Tensor:
 
 
 @operator("BitShift", since=11)
+@through_int64
 def bit_shift(node: Node, x: Tensor, bits: Tensor) -> Tensor:
     """x shifted by `bits` in `direction`."""
     return x << bits if node.get("direction") == "LEFT" else x >> bits

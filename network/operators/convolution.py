@@ -1,10 +1,12 @@
-"""Conv and ConvTranspose over one, two or three spatial axes."""
+"""Conv and ConvTranspose over one, two or three spatial axes, and Col2Im."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -73,3 +75,25 @@ def _transposed_window(
     ]
     begin, end = split_padding(totals, extra_at_end=auto_pad == "SAME_UPPER")
     return replace(window, begin=begin, end=end)
+
+
+@operator("Col2Im", since=18, host=(1, 2))
+def column_to_image(node: Node, x: Tensor, image: Tensor, block: Tensor) -> Tensor:
+    """The blocks of an image, [N, C * block, L], added up to [N, C, *image] where they overlap."""
+    sizes, kernel = image.tolist(), block.tolist()
+    window = sliding_window(node, kernel, sizes)
+    padded = [b + size + e for b, size, e in zip(window.begin, sizes, window.end, strict=True)]
+    # The flat place of every element of every block, an axis of the kernel and one of the blocks for each of the image.
+    rank = len(sizes)
+    places = torch.zeros((1,) * (2 * rank), dtype=torch.int64)
+    for axis, (size, extent) in enumerate(zip(padded, window.extent, strict=True)):
+        starts = torch.arange(0, size - extent + 1, window.strides[axis])
+        within = torch.arange(kernel[axis]) * window.dilations[axis]
+        shape = [1] * (2 * rank)
+        shape[axis], shape[rank + axis] = len(within), len(starts)
+        own = (within.unsqueeze(1) + starts) * math.prod(padded[axis + 1 :])
+        places = places + own.reshape(shape)
+    columns = x.reshape(x.shape[0], -1, places.numel())
+    full = x.new_zeros(*columns.shape[:2], math.prod(padded))
+    full = full.index_add(2, places.reshape(-1).to(x.device), columns).reshape(*columns.shape[:2], *padded)
+    return pad_axes(full, [-b for b in window.begin], [-e for e in window.end])

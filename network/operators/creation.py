@@ -75,13 +75,11 @@ def identity(_: Node, x: Tensor) -> Tensor:
     return x
 
 
-def _refuse_training(node: Node) -> str | None:
-    return "its output mask" if node.output_count > 1 else None
-
-
-@operator("Dropout", since=7, host=(1, 2), refuses=_refuse_training)
-def dropout(node: Node, x: Tensor, ratio: Tensor | None = None, training_mode: Tensor | None = None) -> Tensor:
-    """Nothing happens at inference.
+@operator("Dropout", since=7, host=(1, 2))
+def dropout(
+    node: Node, x: Tensor, ratio: Tensor | None = None, training_mode: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """Nothing happens at inference: x, and the mask of what is kept, which is all.
 
     Raises:
         UnsupportedOperators: the graph switches training on.
@@ -90,7 +88,8 @@ def dropout(node: Node, x: Tensor, ratio: Tensor | None = None, training_mode: T
         raise UnsupportedOperators(
             f"Dropout (node {node.name!r}) is in training mode; expected inference; export the model with model.eval()"
         )
-    return x
+    # Before opset 10 the mask has the type of x.
+    return x, torch.ones_like(x, dtype=torch.bool if node.opset >= 10 else x.dtype)
 
 
 @operator("EyeLike", since=9)

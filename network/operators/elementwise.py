@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from network.operators.node import Node
-from network.operators.registry import Compute, operator
+from network.operators.registry import operator
+from network.operators.unsigned import through_int64
 
 # Operator, since which opset, function. Rounding is piecewise constant: its derivative is zero wherever it exists,
 # which is what torch returns.
@@ -67,7 +68,7 @@ _FUNCTIONS: tuple[tuple[str, int, Callable[..., Tensor]], ...] = (
 )
 
 
-def _without_attributes(function: Callable[..., Tensor]) -> Compute:
+def _without_attributes(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def compute(_: Node, *tensors: Tensor) -> Tensor:
         return function(*tensors)
 
@@ -75,4 +76,4 @@ def _without_attributes(function: Callable[..., Tensor]) -> Compute:
 
 
 for _name, _since, _function in _FUNCTIONS:
-    operator(_name, since=_since)(_without_attributes(_function))
+    operator(_name, since=_since)(through_int64(_without_attributes(_function)))

@@ -87,6 +87,28 @@ def one_hot(node: Node, indices: Tensor, depth: Tensor, values: Tensor) -> Tenso
     return torch.where(chosen == positions, values[1], values[0])
 
 
+@operator("Compress", since=9)
+def compress(node: Node, x: Tensor, condition: Tensor) -> Tensor:
+    """The slices along `axis`, or of all elements in order, whose condition is true; there are none behind its end."""
+    axis = node.get("axis")
+    chosen = condition.nonzero().squeeze(1)
+    return x.flatten().index_select(0, chosen) if axis is None else x.index_select(axis, chosen)
+
+
+@operator("TensorScatter", since=24)
+def tensor_scatter(node: Node, past: Tensor, update: Tensor, starts: Tensor | None = None) -> Tensor:
+    """`past` with `update` written along `axis` from `starts[b]` on for each b of the first axis, `circular` or not."""
+    axis = node.get("axis", -2) % past.dim()
+    length = past.shape[axis]
+    first = torch.zeros(past.shape[0], dtype=torch.int64, device=past.device) if starts is None else starts.long()
+    places = first.unsqueeze(1) + torch.arange(update.shape[axis], device=past.device)
+    if node.get("mode", "linear") == "circular":
+        places = places % length
+    shape = [1] * past.dim()
+    shape[0], shape[axis] = places.shape
+    return past.scatter(axis, places.reshape(shape).expand_as(update), update)
+
+
 @operator("NonZero", since=9)
 def non_zero(_: Node, x: Tensor) -> Tensor:
     """The index vectors of the elements that are not zero, [rank, count]."""

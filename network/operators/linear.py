@@ -1,4 +1,4 @@
-"""Matrix products: Gemm, MatMul, Einsum."""
+"""Matrix products: Gemm, MatMul, Einsum; and the determinant."""
 
 from __future__ import annotations
 
@@ -33,3 +33,10 @@ def matmul(_: Node, a: Tensor, b: Tensor) -> Tensor:
 def einsum(node: Node, *operands: Tensor) -> Tensor:
     """The sum of products that the attribute `equation` writes in Einstein's convention."""
     return torch.einsum(node.get("equation"), *operands)
+
+
+@operator("Det", since=11)
+def determinant(_: Node, x: Tensor) -> Tensor:
+    """Of the matrices in the last two axes."""
+    value: Tensor = torch.linalg.det(x)
+    return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,24 @@ _EXACT: Mapping[int, torch.dtype] = {
     TensorProto.UINT64: torch.uint64,
 }
 
+SMALL_INTEGERS: Mapping[int, type[np.integer[Any]]] = MappingProxyType(
+    {TensorProto.INT4: np.int8, TensorProto.INT2: np.int8, TensorProto.UINT4: np.uint8, TensorProto.UINT2: np.uint8}
+)
+"""Integers of 4 bits or less, and the type that they are kept in."""
+
+Value = Any
+"""What a graph computes with: a `Tensor`, or of a sequence a tuple of them."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
     """A frozen view of an `onnx.NodeProto`.
 
-    `attributes` are Python values; tensor-valued ones are torch tensors on the CPU. `opset` is the version of
-    its operator set, `float_dtype` what stands for every floating ONNX type.
+    `attributes` are Python values; tensor-valued ones are torch tensors on the CPU, inner graphs functions of their
+    inputs and of what they read from outside by name (`Body`). `opset` is the version of its operator set,
+    `output_count` the number of outputs up to the last that is read, `float_dtype` what stands for every floating ONNX
+    type. `captured` names what inner graphs read from outside: these values follow the inputs.
+    `codes_pass_gradients` says that the codes that it makes are floats (`network.operators.quantized`).
     """
 
     name: str
@@ -46,6 +58,8 @@ class Node:
     attributes: Mapping[str, Any]
     output_count: int
     float_dtype: torch.dtype
+    captured: tuple[str, ...] = ()
+    codes_pass_gradients: bool = False
 
     def get(self, attribute: str, default: Any = None) -> Any:
         """The attribute, or `default` (the operator's own default, as the ONNX specification states it)."""
@@ -60,6 +74,10 @@ class Node:
     def dtype(self, attribute: str) -> torch.dtype:
         """The torch dtype of the element type that `attribute` names."""
         return torch_dtype(int(self.attributes[attribute]), self.float_dtype)
+
+    def dtype_or(self, attribute: str, default: torch.dtype) -> torch.dtype:
+        """That dtype, or `default` where the attribute is not there or names none."""
+        return self.dtype(attribute) if self.attributes.get(attribute) else default
 
 
 def has_torch_dtype(element_type: int) -> bool:
@@ -89,10 +107,8 @@ def tensor_of(proto: TensorProto, float_dtype: torch.dtype) -> Tensor:
     Raises:
         UnsupportedOperators: the element type has no counterpart in torch.
     """
-    if proto.data_type in (TensorProto.INT4, TensorProto.INT2):
-        return torch.from_numpy(numpy_helper.to_array(proto).astype(np.int8))
-    if proto.data_type in (TensorProto.UINT4, TensorProto.UINT2):
-        return torch.from_numpy(numpy_helper.to_array(proto).astype(np.uint8))
+    if proto.data_type in SMALL_INTEGERS:
+        return torch.from_numpy(numpy_helper.to_array(proto).astype(SMALL_INTEGERS[proto.data_type]))
     dtype = torch_dtype(proto.data_type, float_dtype)
     array = numpy_helper.to_array(proto)
     if proto.data_type == TensorProto.BFLOAT16:  # numpy knows it by an extension type that torch does not read
@@ -101,14 +117,15 @@ def tensor_of(proto: TensorProto, float_dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(np.array(array)).to(dtype)
 
 
-def read_node(proto: onnx.NodeProto, opset: int, float_dtype: torch.dtype) -> Node:
-    """The `Node` of `proto`.
+def read_node(proto: onnx.NodeProto, opset: int, float_dtype: torch.dtype, output_count: int) -> Node:
+    """The `Node` of `proto`, of whose outputs the first `output_count` are computed; without its inner graphs.
 
     Raises:
         UnsupportedOperators: an attribute is a tensor whose element type has no counterpart in torch.
     """
-    attributes = {a.name: _attribute_value(a, float_dtype) for a in proto.attribute}
-    return Node(label(proto), proto.op_type, opset, attributes, len(proto.output), float_dtype)
+    given = (a for a in proto.attribute if a.type != onnx.AttributeProto.GRAPH)
+    attributes = {a.name: _attribute_value(a, float_dtype) for a in given}
+    return Node(label(proto), proto.op_type, opset, attributes, output_count, float_dtype)
 
 
 def _attribute_value(attribute: onnx.AttributeProto, float_dtype: torch.dtype) -> Any:

@@ -6,6 +6,7 @@ averages) the input is padded first, so that torch sees a window without padding
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -21,21 +22,56 @@ _AVERAGE: Mapping[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2
 _CONVOLUTION: Mapping[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
-def _refuse_indices(node: Node) -> str | None:
-    return "its output Indices" if node.output_count > 1 else None
-
-
-@operator("MaxPool", refuses=_refuse_indices)
-def max_pool(node: Node, x: Tensor) -> Tensor:
-    """The largest element of each window; padding never wins."""
+@operator("MaxPool")
+def max_pool(node: Node, x: Tensor) -> tuple[Tensor, ...]:
+    """The largest element of each window, where padding never wins; with its place in the flat x if asked."""
     pool = of_rank(_MAX, node, x)
     window = _pooling_window(node, x)
     overhang = _overhang(node, window, x.shape[2:])
+    padding: Sequence[int] = window.begin
+    padded = x
     if any(overhang) or not _native(window):
         end = [e + o for e, o in zip(window.end, overhang, strict=True)]
-        x = pad_axes(x, window.begin, end, float("-inf"))
-        return pool(x, window.kernel, window.strides, 0, window.dilations)
-    return pool(x, window.kernel, window.strides, window.begin, window.dilations)
+        padded, padding = pad_axes(x, window.begin, end, float("-inf")), [0] * len(end)
+    if node.output_count == 1:
+        return (pool(padded, window.kernel, window.strides, padding, window.dilations),)
+    largest, places = pool(padded, window.kernel, window.strides, padding, window.dilations, return_indices=True)
+    added = window.begin if padded is not x else (0,) * len(window.begin)
+    return largest, _flat_places(node, places, x.shape, padded.shape[2:], added)
+
+
+def _flat_places(
+    node: Node, places: Tensor, shape: Sequence[int], padded: Sequence[int], added: Sequence[int]
+) -> Tensor:
+    """Places in flat planes of `padded` sizes, in front of which `added` elements lie, as places in a flat `shape`."""
+    sizes = shape[2:]
+    coordinates = torch.unravel_index(places, tuple(padded))
+    own = [coordinate - count for coordinate, count in zip(coordinates, added, strict=True)]
+    backwards = bool(node.get("storage_order", 0))
+    flat = torch.zeros_like(places)
+    for coordinate, size in zip(own[::-1] if backwards else own, sizes[::-1] if backwards else sizes, strict=True):
+        flat = flat * size + coordinate
+    planes = torch.arange(math.prod(shape[:2]), device=places.device)
+    return flat + planes.reshape(*shape[:2], *(1,) * len(sizes)) * math.prod(sizes)
+
+
+@operator("MaxUnpool", since=9, host=(2,))
+def max_unpool(node: Node, x: Tensor, places: Tensor, output_shape: Tensor | None = None) -> Tensor:
+    """The elements of x at their places in the input of a MaxPool, 0 elsewhere; in the middle of `output_shape`."""
+    kernel = node.get("kernel_shape")
+    window = sliding_window(node, kernel, x.shape[2:])
+    sizes = [
+        (size - 1) * stride + extent - begin - end
+        for size, stride, extent, begin, end in zip(
+            x.shape[2:], window.strides, window.kernel, window.begin, window.end, strict=True
+        )
+    ]
+    full = x.new_zeros(math.prod((*x.shape[:2], *sizes))).scatter(0, places.flatten(), x.flatten())
+    unpooled = full.reshape(*x.shape[:2], *sizes)
+    if output_shape is None:
+        return unpooled
+    missing = [target - size for target, size in zip(output_shape.tolist()[2:], sizes, strict=True)]
+    return pad_axes(unpooled, (0,) * len(missing), missing)
 
 
 @operator("AveragePool")

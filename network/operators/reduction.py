@@ -38,6 +38,23 @@ def _l2(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     return norm
 
 
+def _extreme(reduce: Callable[..., Tensor], sign: int) -> _Reduce:
+    """The largest or smallest element; of none that which every other beats: the end of the type, or an infinity."""
+
+    def compute(x: Tensor, axes: list[int], keep: bool) -> Tensor:
+        if all(x.shape[axis] for axis in axes):
+            return reduce(x, tuple(axes), keepdim=keep)
+        reduced = x.sum(tuple(axes), keepdim=keep)
+        if x.is_floating_point():
+            return torch.full_like(reduced, -sign * math.inf, dtype=x.dtype)
+        if x.dtype == torch.bool:
+            return torch.full_like(reduced, sign < 0, dtype=x.dtype)
+        limits = torch.iinfo(x.dtype)
+        return torch.full_like(reduced, limits.min if sign > 0 else limits.max, dtype=x.dtype)
+
+    return compute
+
+
 def _identity(x: Tensor) -> Tensor:
     return x
 
@@ -47,8 +64,8 @@ def _identity(x: Tensor) -> Tensor:
 _REDUCTIONS: tuple[tuple[str, _Elementwise, _Reduce, _Elementwise], ...] = (
     ("ReduceSum", _identity, _sum, _identity),
     ("ReduceMean", _identity, _mean, _identity),
-    ("ReduceMax", _identity, torch.amax, _identity),
-    ("ReduceMin", _identity, torch.amin, _identity),
+    ("ReduceMax", _identity, _extreme(torch.amax, 1), _identity),
+    ("ReduceMin", _identity, _extreme(torch.amin, -1), _identity),
     ("ReduceProd", _identity, _product, _identity),
     ("ReduceL1", torch.abs, _sum, _identity),
     ("ReduceSumSquare", torch.square, _sum, _identity),
@@ -88,16 +105,24 @@ operator("ArgMax")(_position(torch.argmax))
 operator("ArgMin")(_position(torch.argmin))
 
 
-@operator("CumSum", since=11, host=(1,))
-def cumulative_sum(node: Node, x: Tensor, axis: Tensor) -> Tensor:
-    """Sums of all elements up to each one along `axis`, without it if `exclusive`, from the end if `reverse`."""
-    along = int(axis.item())
-    if node.get("reverse", 0):
-        x = x.flip(along)
-    sums = x.cumsum(along, dtype=x.dtype)
-    if node.get("exclusive", 0):
-        sums = sums - x
-    return sums.flip(along) if node.get("reverse", 0) else sums
+def _cumulative(accumulate: Callable[..., Tensor], neutral: int) -> Callable[..., Tensor]:
+    """All elements up to each one along `axis`, without it if `exclusive`, from the end if `reverse`."""
+
+    def compute(node: Node, x: Tensor, axis: Tensor) -> Tensor:
+        along = int(axis.item())
+        if node.get("reverse", 0):
+            x = x.flip(along)
+        if node.get("exclusive", 0):
+            first = torch.full_like(x.narrow(along, 0, min(1, x.shape[along])), neutral)
+            x = torch.cat([first, x.narrow(along, 0, max(0, x.shape[along] - 1))], along)
+        accumulated = accumulate(x, along, dtype=x.dtype)
+        return accumulated.flip(along) if node.get("reverse", 0) else accumulated
+
+    return compute
+
+
+operator("CumSum", since=11, host=(1,))(_cumulative(torch.cumsum, 0))
+operator("CumProd", since=26, host=(1,))(_cumulative(torch.cumprod, 1))
 
 
 @operator("TopK", since=10, host=(1,))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 
-from network.operators.node import Node
+from network.operators.node import Node, Value
 
-Compute = Callable[..., Tensor | tuple[Tensor, ...]]
+Compute = Callable[..., Tensor | tuple[Value, ...]]
+Registered = TypeVar("Registered", bound=Compute)
 Refusal = Callable[[Node], str | None]
 
 
@@ -20,7 +22,8 @@ class Rule:
     `compute(node, *inputs)` takes the inputs by position, `None` for an optional one that is left out, and returns
     the output, or a tuple when there are several. `host` lists the inputs that are read as Python numbers (shapes,
     axes): they stay in CPU memory when the network runs elsewhere. `refuses(node)` says why a node of this
-    operator cannot be computed (an attribute value without an implementation), or None.
+    operator cannot be computed (an attribute value without an implementation), or None. With `keeps_devices` operands
+    stay where they are: inner graphs read numbers and tensors.
     """
 
     op_type: str
@@ -28,8 +31,9 @@ class Rule:
     compute: Compute
     host: frozenset[int]
     refuses: Refusal | None
+    keeps_devices: bool
 
-    def __call__(self, node: Node, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    def __call__(self, node: Node, inputs: Sequence[Value | None]) -> tuple[Value, ...]:
         outputs = self.compute(node, *inputs)
         return (outputs,) if isinstance(outputs, Tensor) else outputs
 
@@ -44,7 +48,8 @@ def operator(
     since: int = 1,
     host: Sequence[int] = (),
     refuses: Refusal | None = None,
-) -> Callable[[Compute], Compute]:
+    keeps_devices: bool = False,
+) -> Callable[[Registered], Registered]:
     """Registers the decorated function as the rule of `op_type` from opset `since` on.
 
     `since` is the first opset whose meaning the function has; a later version of the operator that only adds
@@ -54,11 +59,11 @@ def operator(
         ValueError: another rule of the operator begins at the same opset.
     """
 
-    def register(compute: Compute) -> Compute:
+    def register(compute: Registered) -> Registered:
         versions = RULES.setdefault(op_type, {})
         if since in versions:
             raise ValueError(f"operator {op_type!r} has two rules since opset {since}")
-        versions[since] = Rule(op_type, since, compute, frozenset(host), refuses)
+        versions[since] = Rule(op_type, since, compute, frozenset(host), refuses, keeps_devices)
         return compute
 
     return register

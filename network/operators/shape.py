@@ -159,11 +159,12 @@ def depth_to_space(node: Node, x: Tensor) -> Tensor:
 
 @operator("SpaceToDepth")
 def space_to_depth(node: Node, x: Tensor) -> Tensor:
-    """[N, C, H * b, W * b] to [N, b² * C, H, W], the block being the slower part of the channel."""
+    """[N, C, H * b, W * b] to [N, b² * C, H, W]; in mode DCR the block is the slower part of the channel."""
     n, channels, height, width = x.shape
     block = node.get("blocksize")
     blocks = x.reshape(n, channels, height // block, block, width // block, block)
-    return blocks.permute(0, 3, 5, 1, 2, 4).reshape(n, channels * block**2, height // block, width // block)
+    order = (0, 3, 5, 1, 2, 4) if node.get("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    return blocks.permute(order).reshape(n, channels * block**2, height // block, width // block)
 
 
 @operator("Trilu", since=14, host=(1,))
@@ -171,3 +172,27 @@ def triangle(node: Node, x: Tensor, k: Tensor | None = None) -> Tensor:
     """The upper (or lower) triangle of the last two axes, from the k-th diagonal on; zero elsewhere."""
     diagonal = 0 if k is None else int(k.item())
     return torch.triu(x, diagonal) if node.get("upper", 1) else torch.tril(x, diagonal)
+
+
+@operator("CenterCropPad", since=18, host=(1,))
+def center_crop_pad(node: Node, x: Tensor, shape: Tensor) -> Tensor:
+    """x with the middle of each of `axes` in the length that `shape` gives it: cropped, or padded with zeros."""
+    axes = node.get("axes") or range(x.dim())
+    begin, end = [0] * x.dim(), [0] * x.dim()
+    for axis, length in zip(axes, shape.tolist(), strict=True):
+        missing = length - x.shape[axis]
+        # Half of what is added or cropped, rounded towards the front, lies there.
+        begin[axis] = missing // 2 if missing > 0 else -(-missing // 2)
+        end[axis] = missing - begin[axis]
+    return pad_axes(x, begin, end)
+
+
+@operator("ReverseSequence", since=10)
+def reverse_sequence(node: Node, x: Tensor, lengths: Tensor) -> Tensor:
+    """The first `lengths[b]` elements along `time_axis` in reverse for each b along `batch_axis`; the rest stays."""
+    time, batch = node.get("time_axis", 0), node.get("batch_axis", 1)
+    places = torch.arange(x.shape[time], device=x.device).unsqueeze(1)
+    sources = torch.where(places < lengths, lengths - 1 - places, places)  # [time, batch]
+    shown = x.movedim((time, batch), (0, 1))
+    index = sources.reshape(*sources.shape, *(1,) * (x.dim() - 2)).expand_as(shown)
+    return shown.gather(0, index).movedim((0, 1), (time, batch))

@@ -33,6 +33,7 @@ from quantization.formats import (
     PowerFormat,
     WeightFormat,
 )
+from quantization.granularity import every_channel_axis
 from quantization.storage.dequantize import BIAS, bias_function
 from quantization.storage.parts import DIGITS, HALVES, SCALE, NotStorable, Storage, storage
 from quantization.storage.unpacking import DOMAIN, SHAPE
@@ -281,8 +282,9 @@ def _packed(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], opset
     shape = _stated_shape(node) or (tuple(parts[0].dims) if parts else ())
     layout = [(part.data_type, tuple(part.dims)) for part in parts]
     candidates = (*_FORMATS, *_with_outliers(node.op_type))
-    for format_, axis, is_kernel in itertools.product(candidates, range(max(len(shape), 1)), (False, True)):
-        kernel = axis if is_kernel else None
+    axes = every_channel_axis(shape) or (0,)
+    forms = [(axis, kernel) for axis in axes for kernel in (None, *((axis,) if isinstance(axis, int) else ()))]
+    for format_, (axis, kernel) in itertools.product(candidates, forms):
         try:
             stored = storage(format_, shape, axis, kernel, opset, len(node.output))
         except NotStorable:

@@ -26,9 +26,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from network.execution import Step, compile_steps
 from network.operators.node import tensor_of
 from network.sites import RECURRENT
+from network.steps import Step, compile_steps
 from sensitivity.estimate import ActivationChange, Change, Subject, WeightChange
 from sensitivity.estimators.sample_layout import SampleLayout, batch_is_free, sample_layouts
 from sensitivity.traces import gradients_of, measured_outputs, output_probe, tensors_of

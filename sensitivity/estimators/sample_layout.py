@@ -80,7 +80,9 @@ def _values(
 
 
 def _layout(first: Tensor, second: Tensor, both: Tensor) -> SampleLayout | None:
-    if not first.numel() or first.dim() != both.dim() or 2 * first.numel() != both.numel():
+    if not first.numel() or first.shape != second.shape or first.dim() != both.dim():
+        return None
+    if 2 * first.numel() != both.numel():
         return None
     grown = [axis for axis, size in enumerate(both.shape) if size != first.shape[axis]]
     if len(grown) != 1:

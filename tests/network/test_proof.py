@@ -132,6 +132,14 @@ def test_free_axes_count() -> None:
     one = Reference(uploaded, [Feed("a sample", {"x": X["x"][:1]})], 1)
     assert one.difference(uploaded) is None
     assert one.difference(fixed) == "other axes of 'x' are free"
+    assert (
+        Reference(fixed, [Feed("a sample", {"x": X["x"][:1]})], 1).difference(uploaded) == "other axes of 'x' are free"
+    )
+
+
+def test_an_axis_of_length_0_may_become_free() -> None:
+    empty, free = (made([LINEAR], ["y"], shape=(length, 4)) for length in (0, "N"))
+    assert Reference(empty, [Feed("no sample", {"x": X["x"][:0]})], 1).difference(free) is None
 
 
 def test_an_edge_that_the_file_fails_on_is_left_out_and_a_sample_is_not() -> None:
