@@ -307,7 +307,7 @@ def check_interface(model: ModelProto) -> None:
             element = value.type.tensor_type.elem_type
             if element not in ELEMENT_TYPES:
                 raise ModelNotTaken(
-                    f"{which} has elements of type {_type_name(element)}; expected floats of 16, 32 or 64 bits, "
+                    f"{which} has elements of type {_type_name(element)}; expected float16, float32, float64, "
                     f"integers of 8 to 64 bits, or booleans: {remedy}"
                 )
     for value in inputs:
