@@ -91,8 +91,10 @@ class OnnxRunner:
             for part, results in zip(parts, self._cores.map(lambda f: self._call(names, f), feeds), strict=True):
                 kept = rows[part]
                 for name, result in zip(names, map(self._filled, names, results), strict=True):
-                    if not _has_sample_axis(result, part.stop - part.start) or (
-                        name in outputs and result.shape[1:] != outputs[name].shape[1:]
+                    if (
+                        self._without_axis(name)
+                        or not _has_sample_axis(result, part.stop - part.start)
+                        or (name in outputs and result.shape[1:] != outputs[name].shape[1:])
                     ):
                         return self._by_sample(inputs, names, name, result)
                     if name not in outputs:
@@ -103,7 +105,15 @@ class OnnxRunner:
     def _call(self, names: list[str], samples: Arrays) -> list[NDArray[np.generic]]:
         """The outputs of samples that share a call, `[samples, ...]` where they have an axis of samples."""
         results = self._run(names, self._batching.call(samples))
-        return [self._batching.by_sample(name, result) for name, result in zip(names, results, strict=True)]
+        return [
+            result if self._without_axis(name) else self._batching.by_sample(name, result)
+            for name, result in zip(names, results, strict=True)
+        ]
+
+    def _without_axis(self, name: str) -> bool:
+        """Whether an output was found to have no axis of samples, though samples share calls. Where they do not, all of
+        it is that of the sample."""
+        return self._batching.output_axis(name) is None and self.static_batch != 1
 
     def _filled(self, name: str, result: NDArray[np.generic]) -> NDArray[np.generic]:
         """`[samples, ...]` with the rows of each sample repeated up to those of the longest."""
@@ -141,6 +151,9 @@ class OnnxRunner:
             for i in range(self._samples(inputs))
         ]
         by_name = {name: [results[index] for results in single] for index, name in enumerate(names)}
+        for name, results in by_name.items():
+            if self._batching.output_axis(name) is None and len({result.shape for result in results}) > 1:
+                by_name[name] = [result[0] if self.static_batch == 1 else result for result in results]
         self.without_samples |= {name for name, results in by_name.items() if not _are_samples(results)}
         return {name: _stacked(results) for name, results in by_name.items()}
 

@@ -16,6 +16,7 @@ from pipeline.reach import unmeasured_sites
 from pipeline.results import number
 from pipeline.search_space import SearchSpace
 from planner.problem import Candidate, Plan
+from quantization.export.narrow import stored_format
 from quantization.formats import FloatFormat, UnsignedFormat
 
 UNMEASURED = "no measured output depends on it, so nothing measures its damage: the widest format allowed"
@@ -83,6 +84,7 @@ def layer_rows(
     rows = []
     for index, site in enumerate(facts.space.network.sites):
         candidate, stderr = chosen[site.name]
+        stored = stored_format(facts.space.network, site.weight, candidate.format)
         method = None if isinstance(candidate.format, FloatFormat) else candidates.methods[site.name]
         rounded_with = [weight.format.name for weight in candidates.weights[site.name]]
         rows.append(
@@ -93,8 +95,8 @@ def layer_rows(
                 "nodes": [layer.name for layer in site.layers],
                 "shape": list(site.shape),
                 "weights": site.size,
-                "format": candidate.format.name,
-                "bits": candidate.format.bits,
+                "format": stored.name,
+                "bits": stored.bits,
                 "input_bits": coupling.input_bits(site, formats),
                 "bytes": candidate.size_bytes,
                 "bit_operations": coupling.bit_operations(site, formats),

@@ -28,7 +28,10 @@ def made(nodes: list[onnx.NodeProto], inputs: dict[str, Shape], outputs: Sequenc
         nodes,
         "g",
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [
+            helper.make_tensor_value_info(name, TensorProto.INT64 if name == "places" else TensorProto.FLOAT, None)
+            for name in outputs
+        ],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -149,3 +152,23 @@ def test_axes_of_values_within() -> None:
     nodes = [node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("MatMul", ["t", "W"], ["y"])]
     data = made(nodes, {"x": ["N", 5, 3]}, ["t", "y"], W=floats(3, 4))
     assert output_axes(data, Batching({}, {"y": 1}), {"x": floats(6, 5, 3)}, 1) == {"t": 1, "y": 1}
+
+
+def test_a_branch_that_values_choose_is_chosen_for_each_sample() -> None:
+    def branch(name: str, weight: str) -> onnx.GraphProto:
+        outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)]
+        return helper.make_graph([node("MatMul", ["x", weight], [name])], name, [], outputs)
+
+    nodes = [
+        node("ReduceMean", ["x"], ["m"], keepdims=0),
+        node("Greater", ["m", "low"], ["c"]),
+        node("If", ["c"], ["y"], then_branch=branch("t", "A"), else_branch=branch("e", "B")),
+    ]
+    data = made(nodes, {"x": ["N", 3]}, ["y"], A=floats(3, 4), B=floats(3, 4), low=np.float32(-99))
+    assert found(data, {"x": floats(6, 3)}).size == 1
+
+
+def test_rows_that_are_found_have_no_axis() -> None:
+    nodes = [node("MatMul", ["x", "W"], ["y"]), node("NonZero", ["y"], ["places"])]
+    data = made(nodes, {"x": ["N", 3]}, ["y", "places"], W=np.maximum(floats(3, 4), 0))
+    assert found(data, {"x": np.maximum(floats(6, 3), 0)}).outputs == {"places": None}

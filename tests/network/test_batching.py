@@ -45,7 +45,10 @@ def test_samples_share_a_call_where_what_belongs_to_the_call_is_equal() -> None:
 
 
 def test_samples_that_are_calls_share_none() -> None:
-    assert [list(rows) for rows in Batching({"x": None}).groups({"x": np.zeros((3, 2))}, 8)] == [[0], [1], [2]]
+    for samples in (np.zeros((3, 2)), np.arange(6).reshape(3, 2)):
+        groups = Batching({"x": None}, {}, 1).groups({"x": samples}, 8)
+        assert [np.arange(3)[rows].tolist() for rows in groups] == [[0], [1], [2]]
+    assert not Batching({"x": None}, {}, 1).shares_calls({"x": np.zeros((3, 2))})
 
 
 def test_samples_of_one_length_share_a_call() -> None:
