@@ -25,6 +25,8 @@ ChannelAxis = int | tuple[int, ...]
 """The axis of a weight's output channels. Of a stack of matrices all axes but the one that is summed over: every matrix
 has channels of its own."""
 
+_LOST_AT_MOST = 2.0**-20
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -44,7 +46,8 @@ class Layer:
 
     `weight` names the initializer, `channel_axis` its axis of output channels (of rows for an embedding),
     `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution. Where shapes are not
-    known (`macs_known`), `macs` is the least: that of a single position, at which each weight is used once. A weight
+    known (`macs_known`), `macs` is the least: that of a single position, at which each weight is used once; of a layer
+    in a body whose runs nobody counted, that of one run. A weight
     that is `stacked` holds matrices along its last two axes, and each of them has channels of its own.
 
     `view` names what the node reads, where that is not the initializer itself but its axes in the order `order`
@@ -112,7 +115,7 @@ class Network:
 
     `sample_shapes` are those of the data by graph input, without the batch axis; empty where `proto` fixes them all.
     `batching` says how samples become calls; `observed` is what one call showed, of one sample or of the batch that
-    `proto` fixes.
+    `proto` fixes. `of_halves`: weights of the uploaded file have 16 bits, which are float32 here.
     """
 
     proto: onnx.ModelProto
@@ -122,6 +125,7 @@ class Network:
     sample_shapes: SampleShapes = field(default_factory=dict)
     batching: Batching = field(default_factory=Batching)
     observed: Observed = field(default_factory=dict)
+    of_halves: bool = False
 
     @cached_property
     def initializers(self) -> dict[str, onnx.TensorProto]:
@@ -139,6 +143,14 @@ class Network:
     def weight(self, name: str) -> NDArray[np.float32]:
         """The values of the initializer `name`, in its ONNX shape."""
         return np.asarray(numpy_helper.to_array(self.initializers[name]))
+
+    @cached_property
+    def narrow(self) -> frozenset[str]:
+        """The float32 initializers that float16 holds as well: of a network of 16 bits those that are as they came."""
+        if not self.of_halves:
+            return frozenset()
+        floats = (name for name, tensor in self.initializers.items() if tensor.data_type == onnx.TensorProto.FLOAT)
+        return frozenset(name for name in floats if _is_narrow(self.weight(name)))
 
     def layers(self) -> Iterator[Layer]:
         """All layers of the main graph, in graph order of their sites."""
@@ -179,3 +191,11 @@ class Network:
     def opset(self) -> int:
         """Version of the standard operator set."""
         return opset_of(self.proto)
+
+
+def _is_narrow(values: NDArray[np.float32]) -> bool:
+    """Whether float16 loses no more of `values` than a thousandth of what a number of 16 bits is rounded by."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        halves = values.astype(np.float16).astype(np.float32)
+        lost = np.where(np.isfinite(values), values - halves, np.where(np.isinf(halves), 0, np.inf))
+    return bool(np.linalg.norm(lost) <= _LOST_AT_MOST * np.linalg.norm(values[np.isfinite(values)]))

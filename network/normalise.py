@@ -42,7 +42,7 @@ from network.sites import find_sites
 from network.upgrade import upgrade
 
 SAMPLE_SHAPES_KEY, BATCHING_KEY = "bitbudget.sample_shapes", "bitbudget.batching"
-OBSERVED_KEY = "bitbudget.observed"
+OBSERVED_KEY, HALVES_KEY = "bitbudget.observed", "bitbudget.of_halves"
 """Of the metadata entries in the bytes of `dump`; no `Network.proto` has them, nor then a delivered file."""
 
 
@@ -75,7 +75,7 @@ def normalise(
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
     _move_initializers_out_of_inputs(proto.graph)
-    for key in (SAMPLE_SHAPES_KEY, BATCHING_KEY, OBSERVED_KEY):
+    for key in (SAMPLE_SHAPES_KEY, BATCHING_KEY, OBSERVED_KEY, HALVES_KEY):
         _pop_metadata(proto, key)
     batching = batching or Batching.first_axis(proto.graph.input)
     interface = Interface.of(proto.graph, input_shapes or {}, batching)
@@ -120,17 +120,17 @@ def load(data: bytes, opset: int = TARGET_OPSET) -> Network:
         OpsetNotReachable: it has nodes that `opset` does not have.
     """
     proto = onnx.ModelProto.FromString(data)
-    shapes, batching, observed = (
-        json.loads(_pop_metadata(proto, key) or "{}") for key in (SAMPLE_SHAPES_KEY, BATCHING_KEY, OBSERVED_KEY)
-    )
+    keys = (SAMPLE_SHAPES_KEY, BATCHING_KEY, OBSERVED_KEY, HALVES_KEY)
+    shapes, batching, observed, of_halves = (json.loads(_pop_metadata(proto, key) or "{}") for key in keys)
     if opset < min(opset_of(proto), TARGET_OPSET):
         lower(proto, opset)
-    return from_proto(
+    network = from_proto(
         proto,
         {name: tuple(shape) for name, shape in shapes.items()},
         Batching.of_document(batching) if batching else None,
         {name: Observation(type_, tuple(shape), *counts) for name, (type_, shape, *counts) in observed.items()},
     )
+    return dataclasses.replace(network, of_halves=bool(of_halves))
 
 
 def dump(network: Network) -> bytes:
@@ -142,6 +142,8 @@ def dump(network: Network) -> bytes:
     }
     if network.batching != Batching.first_axis(network.proto.graph.input):
         documents[BATCHING_KEY] = network.batching.document()
+    if network.of_halves:
+        documents[HALVES_KEY] = True
     entries = [
         onnx.StringStringEntryProto(key=key, value=json.dumps(document, sort_keys=True))
         for key, document in documents.items()
@@ -172,7 +174,7 @@ def from_proto(
         proto=proto,
         inputs=tuple(_tensor_spec(value, batching.input_axis(value.name), shapes) for value in proto.graph.input),
         outputs=tuple(_tensor_spec(value, batching.output_axis(value.name), shapes) for value in proto.graph.output),
-        sites=find_sites(proto, shapes, batching.size or 1),
+        sites=find_sites(proto, shapes, batching.size or 1, observed),
         sample_shapes=sample_shapes,
         batching=batching,
         observed=observed,

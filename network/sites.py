@@ -15,6 +15,7 @@ from network.expansion import is_expanded
 from network.finite import is_finite
 from network.graph import ChannelAxis, Layer, Site
 from network.onnx_graph import attributes, is_standard, nodes, subgraphs
+from network.shapes import NOTHING, Observed
 from network.tables import table_product
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
@@ -25,9 +26,11 @@ _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 _MADE_UP = re.compile(r"^(onnx::\w+|val|const|t|fn|_val)?_*\d+$")
 
 
-def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int = 1) -> tuple[Site, ...]:
+def find_sites(
+    proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int = 1, observed: Observed = NOTHING
+) -> tuple[Site, ...]:
     """All sites of the normalised graph, in the order of their first use; `shapes` are those of values for so many
-    samples, as far as they are known.
+    samples, as far as they are known, and `observed` says how often bodies of If, Loop and Scan run.
 
     A weight that several nodes use is one site, also where some read it transposed or from within a body of If, Loop or
     Scan; one without numbers, or with infinities (a table of masks), is none. A site is called like its weight without
@@ -44,7 +47,7 @@ def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], ba
     readers = _readers(graph)
     for node, inner in _nodes(graph):
         for layer in _counted(node, read, shapes, readers, batch):
-            own = replace(layer, inner=inner)
+            own = _in_body(layer, node, shapes, observed) if inner else layer
             if own.weight in views:
                 own = views[own.weight].seen_by(own)
             uses.setdefault(own.weight, []).append((node, own))
@@ -160,6 +163,17 @@ def _counted(
             yield replace(layer, macs=math.prod(weights[layer.weight]), macs_known=False)
         else:
             yield replace(layer, macs=-(-layer.macs // batch))
+
+
+def _in_body(layer: Layer, node: onnx.NodeProto, shapes: _Shapes, observed: Observed) -> Layer:
+    """A layer that was counted for one time of its body, at the largest lengths, over all times that this runs."""
+    made = next(filter(None, node.output))
+    if made not in observed:
+        return replace(layer, inner=True, macs_known=False)
+    if not observed[made].times:
+        return replace(layer, inner=True, macs=0, macs_known=True)
+    largest = max(math.prod(shapes[made]), 1)
+    return replace(layer, inner=True, macs=layer.macs * observed[made].elements // largest)
 
 
 class _Asked(Mapping[str, tuple[int, ...]]):

@@ -16,12 +16,14 @@ from pipeline.reach import unmeasured_sites
 from pipeline.results import number
 from pipeline.search_space import SearchSpace
 from planner.problem import Candidate, Plan
+from quantization.export.narrow import stored_format
 from quantization.formats import FloatFormat, UnsignedFormat
 
 UNMEASURED = "no measured output depends on it, so nothing measures its damage: the widest format allowed"
 UNMEASURED_IN_A_PLAN = "no measured output depends on it, so nothing measures its damage"
 KEPT = "not rounded anew for the errors of other layers"
 UNCOUNTED = "no run showed how often it is used: its bit operations are the least, of using each weight once"
+UNUSED = "the sample that costs are counted on does not run it: its bit operations are 0"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +84,7 @@ def layer_rows(
     rows = []
     for index, site in enumerate(facts.space.network.sites):
         candidate, stderr = chosen[site.name]
+        stored = stored_format(facts.space.network, site.weight, candidate.format)
         method = None if isinstance(candidate.format, FloatFormat) else candidates.methods[site.name]
         rounded_with = [weight.format.name for weight in candidates.weights[site.name]]
         rows.append(
@@ -92,8 +95,8 @@ def layer_rows(
                 "nodes": [layer.name for layer in site.layers],
                 "shape": list(site.shape),
                 "weights": site.size,
-                "format": candidate.format.name,
-                "bits": candidate.format.bits,
+                "format": stored.name,
+                "bits": stored.bits,
                 "input_bits": coupling.input_bits(site, formats),
                 "bytes": candidate.size_bytes,
                 "bit_operations": coupling.bit_operations(site, formats),
@@ -121,6 +124,8 @@ def _notes(facts: PlanFacts, given: Mapping[str, str], kept: Mapping[str, str]) 
             notes[site.name].append(given[site.name])
         if not site.macs_known:
             notes[site.name].append(UNCOUNTED)
+        if site.macs == 0 and not site.outer_layers:
+            notes[site.name].append(UNUSED)
         if site.name in kept:
             notes[site.name].append(f"{KEPT}: {kept[site.name]}")
     return notes

@@ -122,9 +122,9 @@ def _beside(left: Mapping[str, Any], unreached: Sequence[str], other: Mapping[st
 
 
 def _quantized(facts: PlanFacts) -> set[str]:
-    """The initializers that the plan stores in fewer bits than float32."""
-    formats = facts.space.formats_of_weights(facts.plan)
-    return {name for name, format_ in formats.items() if format_.bits < 32}
+    """The initializers that the plan stores in fewer bits than they came in."""
+    formats = facts.space.problem.formats(facts.plan)
+    return {site.weight for site in facts.space.network.sites if formats[site.name].bits < 32}
 
 
 def _undone(context: Context) -> dict[str, Any] | None:

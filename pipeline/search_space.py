@@ -33,8 +33,9 @@ from planner.merge import MergedProblem
 from planner.problem import Candidate, Limits, Plan, PlanSite, Problem, Quantity
 from planner.results import undominated
 from quantization.export.cost import activation_bytes, file_bytes, skeleton_bytes, weight_bytes
-from quantization.export.leftovers import leftovers
+from quantization.export.leftovers import leftovers, narrow_leftovers
 from quantization.export.matmul_nbits import packed_products
+from quantization.export.narrow import stored_format
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
 
 FRONTIER_POINTS = 128
@@ -164,9 +165,11 @@ class SearchSpace:
         check_limits(self.joint.problem, limits)
 
     def formats_of_weights(self, plan: Plan) -> dict[str, Format]:
-        """The formats of a plan by initializer name."""
+        """The formats that the file of a plan has weights in, by initializer name."""
         formats = self.problem.formats(plan)
-        return {site.weight: formats[site.name] for site in self.network.sites}
+        return {
+            site.weight: stored_format(self.network, site.weight, formats[site.name]) for site in self.network.sites
+        }
 
     def provenance(self, plan: Plan) -> dict[str, str]:
         """What the file says of where it comes from: this version, the model's digest, and the plan's."""
@@ -285,7 +288,8 @@ class SearchSpace:
 
 def _weight(network: Network, config: SpaceConfig, coupling: Coupling, site: Site, format_: Format) -> Candidate:
     product = packed_products(network, {site.weight: format_}, config.export.products).get(site.weight)
-    size = weight_bytes(format_, site.shape, site.channel_axis, site.weight, product, network.opset)
+    stored = stored_format(network, site.weight, format_)
+    size = weight_bytes(stored, site.shape, site.channel_axis, site.weight, product, network.opset)
     # with the widest of what is read; exact once that is the same decision (`pipeline.coupling.decisions`)
     return Candidate(format_, size, coupling.bit_operations(site, {site.name: format_}), damage=0.0)
 
@@ -297,7 +301,7 @@ def _activation(network: Network, site: ActivationSite, halves: frozenset[str], 
 
 
 def _halves(network: Network, config: SpaceConfig) -> frozenset[str]:
-    return leftovers(network) if config.export.halves else frozenset()
+    return narrow_leftovers(network) | (leftovers(network) if config.export.halves else frozenset())
 
 
 def _interactions(matrix: NDArray[np.float64], rows: Sequence[int | None]) -> NDArray[np.float64]:

@@ -29,7 +29,9 @@ def stays_float(network: Network, quantized: Collection[str]) -> dict[str, Any]:
         network: the normalised float network; constants inside the bodies of If, Loop and Scan count.
         quantized: names of the initializers that the plan stores in fewer bits.
     """
-    constants = list(_constants(network))
+    constants = [
+        (name, size // 2 if name in network.narrow else size, elements) for name, size, elements in _constants(network)
+    ]
     total = sum(size for _, size, _ in constants)
     kept = sorted(((size, name) for name, size, _ in constants if name not in quantized), reverse=True)
     large = {name for name, _, elements in constants if elements >= FEWEST_ELEMENTS}

@@ -304,10 +304,10 @@ def test_a_graph_without_outputs_or_inputs_is_refused() -> None:
         (helper.make_sequence_type_proto(helper.make_tensor_type_proto(1, ["N", 4])), "sequence_type"),
         (helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(1, [1])), "map_type"),
         (helper.make_optional_type_proto(helper.make_tensor_type_proto(1, ["N", 4])), "optional_type"),
-        (helper.make_tensor_type_proto(TensorProto.STRING, ["N", 4]), "elements of type string; expected floats"),
-        (helper.make_tensor_type_proto(TensorProto.BFLOAT16, ["N", 4]), "elements of type bfloat16; expected floats"),
+        (helper.make_tensor_type_proto(TensorProto.STRING, ["N", 4]), "elements of type string; expected float16"),
+        (helper.make_tensor_type_proto(TensorProto.BFLOAT16, ["N", 4]), "elements of type bfloat16; expected float16"),
         (helper.make_tensor_type_proto(TensorProto.FLOAT8E4M3FN, ["N", 4]), "elements of type float8e4m3fn;"),
-        (helper.make_tensor_type_proto(TensorProto.INT4, ["N", 4]), "elements of type int4; expected floats of 16"),
+        (helper.make_tensor_type_proto(TensorProto.INT4, ["N", 4]), "elements of type int4; expected float16"),
         (helper.make_tensor_type_proto(TensorProto.COMPLEX64, ["N", 4]), "complex64"),
     ],
 )

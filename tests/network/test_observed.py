@@ -372,3 +372,23 @@ def test_a_branch_that_did_not_run_keeps_what_is_inferred() -> None:
     assert network.observed["minus"].times == 0
     assert normalised_memory(network, 1).unknown == 0
     assert dataclasses.replace(network, observed={}).float_shapes[0]["z"] == (1, 3, 4)
+
+
+@pytest.mark.parametrize("times", [0, 3])
+def test_layers_in_a_body_cost_what_all_its_runs_take(times: int) -> None:
+    grows = GraphProto()
+    grows.CopyFrom(GROWS)
+    del grows.output[1]  # so that the product is what grows
+    nodes = [
+        node("MatMul", ["x", "v"], ["z"]),
+        node("Loop", ["times", "go_at_first", "z"], ["y"], body=grows),
+    ]
+    model = model_of(nodes, ["y"], [value("times", [1], INT64)], COUNTED | {"v": W + 1})
+    feed = {"x": X, "times": np.array([times])}
+    network, unseen = observed_network(model, feed), normalise(model, {"x": (3, 4), "times": ()})
+    rows = sum(3 * (2 + time) for time in range(times))
+    assert {site.weight: (site.macs, site.macs_known) for site in network.sites} == {
+        "v": (3 * 4 * 4, True),
+        "w": (rows * 4 * 4, True),
+    }
+    assert {site.weight: site.macs_known for site in unseen.sites} == {"v": True, "w": False}
