@@ -20,7 +20,8 @@ from network.onnx_graph import attributes, graphs, is_standard
 FEWEST_ELEMENTS = 1024
 """Of a table: below it the names, scales and calls that store it in fewer bits take a good part of what they save."""
 SMALLEST_SHARE = 0.01
-"""Of the bytes of all large float constants: less makes no file smaller to speak of, and every site is measured in each format."""
+"""Of the bytes of all large float constants: less makes no file smaller to speak of, and every site is measured in each
+of its formats."""
 FEWEST_TO_A_SCALE = 64
 """Elements: a scale of four bytes then costs at most half a bit for each."""
 
@@ -129,10 +130,12 @@ class PlainTables:
 
     def _channel_axis(self, shape: tuple[int, ...], readers: Sequence[NodeProto]) -> int:
         """The axis that rows are cut out along, so that rows which no sample reaches change no scale of others; else
-        the longest. Not one that leaves few elements to a scale, unless all do."""
+        the longest that leaves enough elements to a scale."""
         cut = [axis for node in readers if (axis := self._cut_axis(node, len(shape))) is not None]
+        if cut and shape[cut[0]] > 1:
+            return cut[0]
         size = math.prod(shape)
-        axes = sorted(range(len(shape)), key=lambda axis: (axis not in cut[:1], -shape[axis]))
+        axes = sorted(range(len(shape)), key=lambda axis: -shape[axis])
         roomy = [axis for axis in axes if size >= FEWEST_TO_A_SCALE * shape[axis] and shape[axis] > 1]
         return roomy[0] if roomy else min(axes, key=lambda axis: (shape[axis] == 1, shape[axis]))
 

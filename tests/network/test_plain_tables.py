@@ -114,7 +114,7 @@ def test_sites_stand_in_the_order_of_their_first_use() -> None:
         ([node("Slice", ["P", "zero", "lengths", "axes"], ["p"])], (1, 48, 2000), 1),
         ([node("Identity", ["P"], ["p"])], (1, 80, 2000), 2),
         ([node("Identity", ["P"], ["p"])], (300, 16), 1),  # sixteen weights do not pay for a scale
-        ([node("Slice", ["P", "zero", "lengths", "first"], ["p"])], (300, 16), 1),
+        ([node("Slice", ["P", "zero", "lengths", "first"], ["p"])], (300, 16), 0),
         ([node("Identity", ["P"], ["p"])], (1, 128, 16, 16), 1),
         ([node("Identity", ["P"], ["p"])], (1, 3, 1200), 1),
     ],
@@ -150,8 +150,13 @@ KEPT = {
     "a vector": (ADD, floats(1, WIDTH)),
     "a wide vector": ([node("MatMul", ["h", "V"], ["v"]), node("Add", ["v", "P"], ["y"])], floats(1, 2048)),
     "a share of nothing": (
-        [node("MatMul", ["h", "V"], ["v"]), node("Slice", ["P", "zero", "lengths", "zero"], ["p"])]
-        + [node("Add", ["h", "p"], ["a"]), node("MatMul", ["a", "V"], ["b"]), node("Add", ["v", "b"], ["y"])],
+        [
+            node("MatMul", ["h", "V"], ["v"]),
+            node("Slice", ["P", "zero", "lengths", "zero"], ["p"]),
+            node("Add", ["h", "p"], ["a"]),
+            node("MatMul", ["a", "V"], ["b"]),
+            node("Add", ["v", "b"], ["y"]),
+        ],
         floats(LENGTH, WIDTH),
     ),
     "of an operator that is not ONNX's": (

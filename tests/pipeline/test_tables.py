@@ -1,4 +1,4 @@
-"""Whole jobs on tables of positions and biases: planned, stored in fewer bits, and told where no sample reaches them."""
+"""Whole jobs on tables of positions and biases: stored in fewer bits, and told where no sample reaches them."""
 
 from __future__ import annotations
 
@@ -117,9 +117,10 @@ def test_positions_that_no_sample_reaches_are_told_and_stay_what_they_are() -> N
     of_positions = row(result, "positions")
     assert result.outcome == "met"
     assert of_positions["bits"] < 32
-    assert of_positions["note"] == "104 of 128 rows were reached by no calibration sample"
-    assert f"of positions {of_positions['note']}" in result.certificate["statement"]
-    assert row(result, "words")["note"] is None
+    told = "104 of 128 rows were reached by no calibration sample"
+    assert of_positions["note"].startswith(told)
+    assert f"of positions {told}" in result.certificate["statement"]
+    assert "reached by" not in (row(result, "words")["note"] or "")
     longer = RNG.integers(0, WORDS, (2, 128))
     before, after = outputs(uploaded, ids=longer), outputs(result.model, ids=longer)
     errors = np.linalg.norm(after - before, axis=2) / np.linalg.norm(before, axis=2)
