@@ -16,7 +16,7 @@ from network.plain_tables import FEWEST_ELEMENTS, NoTable, PlainTables, float_by
 from network.sites import readers_of
 from quantization.formats import FloatFormat
 
-KEPT, NOT_WORTH = "kept as requested", "the plan leaves it float32"
+KEPT, NOT_WORTH = "kept as requested", "the plan leaves it float"
 SMALL = "too small to pay: biases, norms and other vectors"
 _NAMED = 20
 
