@@ -86,8 +86,8 @@ def batching_of_another(
     file: bytes, model: onnx.ModelProto, batching: Batching, samples: Arrays, threads: int
 ) -> Batching:
     """How the same samples become calls of another file that takes the same inputs: along the same axes of these, but
-    as many in a call as this file takes, and along the axes of its own outputs. Where they change each other's outputs
-    in it alone, as steps that are taken from a whole call do, each runs by itself.
+    as many in a call as this file takes, and along the axes of its own outputs. They may change each other's outputs
+    there: a file that takes its scales from whole calls is run as it is.
 
     Args:
         file: the other file, which is run.
@@ -100,11 +100,8 @@ def batching_of_another(
     """
     inputs = own_inputs(model.graph)
     axes = {value.name: batching.input_axis(value.name) for value in inputs}
-    run = _Run(file, threads)
-    try:
-        return _briefly(_with_outputs(run, Batching(axes, {}, _fixed_size(inputs, axes)), samples, model))
-    except SamplesMixed:
-        return _briefly(_with_outputs(run, Batching(axes, {}, 1), samples, model))
+    own = Batching(axes, {}, _fixed_size(inputs, axes))
+    return _briefly(_with_outputs(_Run(file, threads), own, samples, model, may_mix=True))
 
 
 def _briefly(batching: Batching) -> Batching:
@@ -218,11 +215,13 @@ def _fixed_size(inputs: Sequence[onnx.ValueInfoProto], axes: Mapping[str, int | 
     return next(iter(sizes), None)
 
 
-def _with_outputs(run: _Run, batching: Batching, samples: Arrays, model: onnx.ModelProto | None) -> Batching:
+def _with_outputs(
+    run: _Run, batching: Batching, samples: Arrays, model: onnx.ModelProto | None, *, may_mix: bool = False
+) -> Batching:
     """With the axes of the outputs, and 1 as size where samples cannot share a call."""
     rows = _that_share(batching, samples)
     if batching.size is None and len(rows) > 1 and not (model is not None and _decides_for_calls(model.graph)):
-        axes = _of_two(run, batching, samples, rows, model)
+        axes = _of_two(run, batching, samples, rows, model, may_mix)
         if axes is not None:
             return Batching(batching.inputs, axes, None)
     size = batching.size or 1
@@ -240,7 +239,12 @@ def _with_outputs(run: _Run, batching: Batching, samples: Arrays, model: onnx.Mo
 
 
 def _of_two(
-    run: _Run, batching: Batching, samples: Arrays, rows: Sequence[int], model: onnx.ModelProto | None
+    run: _Run,
+    batching: Batching,
+    samples: Arrays,
+    rows: Sequence[int],
+    model: onnx.ModelProto | None,
+    may_mix: bool,
 ) -> dict[str, int | None] | None:
     """The axes of the samples in the outputs of a call of two; None where samples have to run one by one."""
     alone = [run(_call(batching, samples, [row])) for row in rows]
@@ -256,7 +260,7 @@ def _of_two(
     for index, name in enumerate(run.outputs):
         parts = [results[index] for results in alone]
         axes[name], why = _axis(parts, together[index], doubled[index], again[index])
-        if why is None or (floats and together[index].dtype.kind != "f"):
+        if why is None or may_mix or (floats and together[index].dtype.kind != "f"):
             continue
         if model is not None and any(node.op_type in _SCALED_BY_CALL for node in nodes(model.graph)):
             return None
