@@ -1,4 +1,5 @@
-"""What no plan touches: the bytes of float constants that are no site, or whose site stays float."""
+"""What no plan touches: the bytes of float constants that are no site, or whose site stays float, and of weights that
+came quantized."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from onnx import TensorProto
 
 from network.graph import Network
 from network.onnx_graph import graphs
+from network.quantized_weights import stored_codes
 
 # what is smaller is a bias, a norm or a constant of arithmetic: not what makes a file large
 FEWEST_ELEMENTS = 256
@@ -41,6 +43,13 @@ def stays_float(network: Network, quantized: Collection[str]) -> dict[str, Any]:
         "share": bytes_ / total if total else 0.0,
         "tensors": [{"name": name, "bytes": size} for size, name in kept if name in large][:_NAMED],
     }
+
+
+def stays_quantized(network: Network) -> dict[str, Any]:
+    """The weights that came in codes, and stay so, largest first."""
+    codes = sorted(stored_codes(network.proto.graph), key=lambda own: -own.size_bytes)
+    tensors = [{"name": own.name, "bytes": own.size_bytes} for own in codes[:_NAMED]]
+    return {"bytes": sum(own.size_bytes for own in codes), "tensors": tensors}
 
 
 def _constants(network: Network) -> Iterator[tuple[str, int, int]]:

@@ -59,6 +59,7 @@ def test_every_default_is_filled_in() -> None:
             "rounding": "gptq",
             "refinement": "auto",
             "leftovers": "float16",
+            "requantize": False,
         },
         "activations": {"bits": None, "ranges": "mse"},
         "sensitivity": {"method": "auto"},
