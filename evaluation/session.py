@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import onnxruntime
 
-from network.errors import ModelInvalid
 from network.runtime import FATAL, runtime_errors
 
 
@@ -31,20 +30,13 @@ def deterministic_session(model: bytes, threads: int, *, exact: bool = False) ->
     """A session that gives the same bits every time.
 
     Args:
-        exact: integer kernels may not saturate between products, as those of x86 processors without VNNI do. A file
-            that ONNX Runtime loads only without this is run without.
+        exact: integer kernels may not saturate between products, as those of x86 processors without VNNI do.
 
     Raises:
         ModelInvalid, ModelTooLarge: ONNX Runtime refuses the file.
     """
     options = session_options(threads)
     options.use_deterministic_compute = True
-    if not exact:
-        return session_with(model, options)
-    plain = session_options(threads)
-    plain.use_deterministic_compute = True
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    try:
-        return session_with(model, options)
-    except ModelInvalid:  # 1.31 does so with scales of each channel without zero points (DequantizeLinear)
-        return session_with(model, plain)
+    if exact:
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return session_with(model, options)

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import onnx
-import onnx.inliner
 import onnx.version_converter
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 from onnx import FunctionProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
@@ -33,19 +32,10 @@ from network.errors import (
     ShapesNotFixed,
 )
 from network.finite import check_weights
-from network.functions import state_defaults
+from network.functions import inlined
 from network.graph import TensorSpec
 from network.memory import estimate_memory
-from network.onnx_graph import (
-    is_external,
-    messages,
-    nodes,
-    opset_of,
-    own_inputs,
-    shape_of,
-    shape_skeleton,
-    standard_imports,
-)
+from network.onnx_graph import is_external, messages, nodes, own_inputs, shape_of, shape_skeleton
 from network.operator_sets import (
     FunctionKey,
     check_ir_version,
@@ -270,13 +260,7 @@ def _inline(model: ModelProto) -> ModelProto:
     version = opset_version(model)
     if model.functions:
         with onnx_errors("inlining the model's functions"):
-            if any(opset.version != version for f in model.functions for opset in standard_imports(f)):
-                model = onnx.shape_inference.infer_shapes(model)  # the version converter needs to know the types
-            state_defaults(model)
-            imports = [entry for function in model.functions for entry in function.opset_import]
-            model = onnx.inliner.inline_local_functions(model, convert_version=True)
-            known = {entry.domain for entry in model.opset_import}
-            model.opset_import.extend(entry for entry in imports if entry.domain not in known)
+            model = inlined(model, version)
     del model.functions[:]
     check_operators(model, version)
     settle_imports(model, version)
@@ -285,7 +269,7 @@ def _inline(model: ModelProto) -> ModelProto:
 
 def _check_valid(model: ModelProto) -> None:
     """By the rules of ONNX, but that values need not be declared, and that ONNX Runtime has standard operators too."""
-    checked, opset = model, opset_of(model)
+    checked, opset = model, opset_version(model)
     values = [value for value in (*model.graph.input, *model.graph.output) if not _is_declared(value)]
     if values or any(is_of_runtime_alone(node, opset) for node in nodes(model.graph)):
         checked = ModelProto.FromString(model.SerializeToString())

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import onnx
+import onnx.inliner
 from onnx import FunctionProto, GraphProto, ModelProto
 
-from network.onnx_graph import nodes
+from network.onnx_graph import nodes, standard_imports
+
+
+def inlined(model: ModelProto, opset: int) -> ModelProto:
+    """`model` with the nodes of its functions in place of every call, converted to its opset; it may be changed."""
+    if any(entry.version != opset for function in model.functions for entry in standard_imports(function)):
+        model = onnx.shape_inference.infer_shapes(model)  # the version converter needs to know the types
+    imports = [entry for function in model.functions for entry in function.opset_import]
+    state_defaults(model)
+    model = onnx.inliner.inline_local_functions(model, convert_version=True)
+    known = {entry.domain for entry in model.opset_import}
+    model.opset_import.extend(entry for entry in imports if entry.domain not in known)
+    return model
 
 
 def state_defaults(model: ModelProto) -> None:

@@ -46,12 +46,14 @@ class Layer:
 
     `weight` names the initializer, `channel_axis` its axis of output channels (of rows for an embedding),
     `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution. Where shapes are not
-    known (`macs_known`), `macs` is the least: that of a single position, at which each weight is used once. A weight
+    known (`macs_known`), `macs` is the least: that of a single position, at which each weight is used once; of a layer
+    in a body whose runs nobody counted, that of one run. A weight
     that is `stacked` holds matrices along its last two axes, and each of them has channels of its own.
 
     `view` names what the node reads, where that is not the initializer itself but its axes in the order `order`
     (a head that multiplies with the transposed embedding). A layer of an `inner` graph (a body of If, Loop or Scan)
-    has inputs that nobody sees from outside.
+    has inputs that nobody sees from outside. What reads `is_table` multiplies nothing with its weight: it adds, scales
+    or moves it.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Layer:
     order: tuple[int, ...] = ()
     inner: bool = False
     macs_known: bool = True
+    is_table: bool = False
 
     @property
     def read_as(self) -> str:
@@ -94,8 +97,18 @@ class Site:
 
     @property
     def outer_layers(self) -> tuple[Layer, ...]:
-        """Those that lie in the main graph."""
-        return tuple(layer for layer in self.layers if not layer.inner)
+        """Those of the main graph that compute with the weight, and do not read it as a table."""
+        return tuple(layer for layer in self.layers if not layer.inner and not layer.is_table)
+
+    @property
+    def is_inner(self) -> bool:
+        """Whether all its layers lie in bodies of If, Loop and Scan."""
+        return all(layer.inner for layer in self.layers)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether no layer multiplies with the weight."""
+        return all(layer.is_table for layer in self.layers)
 
     @property
     def macs_known(self) -> bool:
@@ -152,7 +165,7 @@ class Network:
         return frozenset(name for name in floats if _is_narrow(self.weight(name)))
 
     def layers(self) -> Iterator[Layer]:
-        """All layers of the main graph, in graph order of their sites."""
+        """All layers of the main graph but what reads tables, in graph order of their sites."""
         for site in self.sites:
             yield from site.outer_layers
 

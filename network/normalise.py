@@ -174,7 +174,7 @@ def from_proto(
         proto=proto,
         inputs=tuple(_tensor_spec(value, batching.input_axis(value.name), shapes) for value in proto.graph.input),
         outputs=tuple(_tensor_spec(value, batching.output_axis(value.name), shapes) for value in proto.graph.output),
-        sites=find_sites(proto, shapes, batching.size or 1),
+        sites=find_sites(proto, shapes, batching.size or 1, observed),
         sample_shapes=sample_shapes,
         batching=batching,
         observed=observed,

@@ -42,6 +42,10 @@ FLIPPED_SHARE_HALF = 0.5
 MOST_OF_HALVES = 0.1
 """Of the root mean square of an output: what a hundred roundings to 16 bits add up to stays below."""
 
+MASKS_FROM = 1e8
+"""What masks write for infinity is at least so large, and beyond everything else."""
+MASKS_BEYOND = 1e4
+
 LAST_DIGITS = 2.0**-21
 _SAMPLES_AT_ONCE = 3
 _MOST_CALLS = 5
@@ -247,18 +251,28 @@ def _unlike_floats(
         return "is NaN or infinite at other places"
     finite = np.logical_and.reduce([np.isfinite(run) for run in (expected, result, *again)])
     expected, result = (np.where(finite, run, 0) for run in (expected, result))
-    rounding = np.zeros_like(expected)
-    for run in again:
-        np.maximum(rounding, np.abs(np.where(finite, run, 0) - expected), out=rounding)
-    size = np.abs(expected)
-    own = OF_OWN_ROUNDING * _around(rounding, np.max)
-    excused = np.minimum(own, MOST_ROUNDING * (size + _root_mean_square(size)))
-    allowed = tolerance * (size + _around(size, _root_mean_square)) + FLOOR * size.max() + excused
-    excess = np.abs(expected - result) / np.maximum(allowed, np.finfo(expected.dtype).tiny)
+    with np.errstate(over="ignore"):  # the lowest number of float32 has no double
+        rounding = np.zeros_like(expected)
+        for run in again:
+            np.maximum(rounding, np.abs(np.where(finite, run, 0) - expected), out=rounding)
+        size = np.abs(expected)
+        others = np.where(_of_masks(size), 0, size)
+        own = OF_OWN_ROUNDING * _around(rounding, np.max)
+        excused = np.minimum(own, MOST_ROUNDING * (size + _root_mean_square(others)))
+        allowed = tolerance * (size + _around(others, _root_mean_square)) + FLOOR * others.max() + excused
+        excess = np.abs(expected - result) / np.maximum(allowed, np.finfo(expected.dtype).tiny)
     if excess.max() <= 1:
         return None
     worst = np.unravel_index(int(excess.argmax()), excess.shape)
     return f"is {result[worst]:.6g} in place of {expected[worst]:.6g} at {[int(i) for i in worst]}"
+
+
+def _of_masks(size: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which elements of these sizes stand for infinity: they say nothing of how exact those beside them are."""
+    large: NDArray[np.bool_] = size >= MASKS_FROM
+    if large.any() and not large.all() and size[~large].max() * MASKS_BEYOND < size[large].min():
+        return large
+    return np.zeros_like(large)
 
 
 def _around(values: NDArray[Any], measure: Any) -> NDArray[Any]:

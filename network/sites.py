@@ -6,7 +6,7 @@ import ast
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import onnx
@@ -14,7 +14,9 @@ import onnx
 from network.expansion import is_expanded
 from network.finite import is_finite
 from network.graph import ChannelAxis, Layer, Site
-from network.onnx_graph import attributes, is_standard, nodes, subgraphs
+from network.onnx_graph import attributes, is_standard, label, nodes, subgraphs
+from network.plain_tables import PlainTables, TableUse
+from network.shapes import NOTHING, Observed
 from network.tables import table_product
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
@@ -25,12 +27,15 @@ _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 _MADE_UP = re.compile(r"^(onnx::\w+|val|const|t|fn|_val)?_*\d+$")
 
 
-def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int = 1) -> tuple[Site, ...]:
+def find_sites(
+    proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int = 1, observed: Observed = NOTHING
+) -> tuple[Site, ...]:
     """All sites of the normalised graph, in the order of their first use; `shapes` are those of values for so many
-    samples, as far as they are known.
+    samples, as far as they are known, and `observed` says how often bodies of If, Loop and Scan run.
 
     A weight that several nodes use is one site, also where some read it transposed or from within a body of If, Loop or
-    Scan; one without numbers, or with infinities (a table of masks), is none. A site is called like its weight without
+    Scan; one without numbers, or with infinities (a table of masks), is none. So is a large table that no layer
+    multiplies (`network.plain_tables`), in the place of its first use. A site is called like its weight without
     `.weight`; where the exporter made the weight's name up, like the module it says the node came from, else like the
     node. The two weights of a recurrent node are distinguished by `.W` (of the inputs) and `.R` (of the hidden states)
     behind that.
@@ -41,16 +46,19 @@ def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], ba
     views = _views(graph, weights)
     read = weights | {name: view.shape for name, view in views.items()}
     uses: dict[str, list[tuple[onnx.NodeProto, Layer]]] = {}
-    readers = _readers(graph)
+    readers = readers_of(graph)
     for node, inner in _nodes(graph):
         for layer in _counted(node, read, shapes, readers, batch):
-            own = replace(layer, inner=inner)
+            own = _in_body(layer, node, shapes, observed) if inner else layer
             if own.weight in views:
                 own = views[own.weight].seen_by(own)
             uses.setdefault(own.weight, []).append((node, own))
+    for node, table in _tables(graph, weights.keys() - uses.keys(), readers):
+        uses[table.weight] = [(node, table)]
+    order = {label(node): place for place, (node, _) in enumerate(_nodes(graph))}
     sites: list[Site] = []
     taken: set[str] = set()
-    for weight, own_uses in uses.items():
+    for weight, own_uses in sorted(uses.items(), key=lambda item: order[label(item[1][0][0])]):
         layers = tuple(layer for _, layer in own_uses)
         name = next(name for name in _site_names(weight, own_uses[0][0]) if name not in taken)
         taken.add(name)
@@ -62,7 +70,18 @@ def _scaled_axes(layer: Layer, rank: int) -> ChannelAxis:
     return (*range(rank - 2), layer.channel_axis) if layer.stacked else layer.channel_axis
 
 
-def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+def _tables(
+    graph: onnx.GraphProto, names: Collection[str], readers: _Readers
+) -> Iterator[tuple[onnx.NodeProto, Layer]]:
+    """The tables among the initializers with these names, each with the node that reads it first."""
+    tables, outer = PlainTables(graph, readers), {label(node) for node in graph.node}
+    for tensor in graph.initializer:
+        if tensor.name in names and isinstance(use := tables.look_at(tensor), TableUse):
+            node, inner = use.node, label(use.node) not in outer
+            yield node, Layer(node.name, node.op_type, tensor.name, use.channel_axis, 0, inner=inner, is_table=True)
+
+
+def readers_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
     """The nodes that read a value, by its name, in inner graphs too."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node, _ in _nodes(graph):
@@ -160,6 +179,17 @@ def _counted(
             yield replace(layer, macs=math.prod(weights[layer.weight]), macs_known=False)
         else:
             yield replace(layer, macs=-(-layer.macs // batch))
+
+
+def _in_body(layer: Layer, node: onnx.NodeProto, shapes: _Shapes, observed: Observed) -> Layer:
+    """A layer that was counted for one time of its body, at the largest lengths, over all times that this runs."""
+    made = next(filter(None, node.output))
+    if made not in observed:
+        return replace(layer, inner=True, macs_known=False)
+    if not observed[made].times:
+        return replace(layer, inner=True, macs=0, macs_known=True)
+    largest = max(math.prod(shapes[made]), 1)
+    return replace(layer, inner=True, macs=layer.macs * observed[made].elements // largest)
 
 
 class _Asked(Mapping[str, tuple[int, ...]]):

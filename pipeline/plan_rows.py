@@ -23,6 +23,7 @@ UNMEASURED = "no measured output depends on it, so nothing measures its damage: 
 UNMEASURED_IN_A_PLAN = "no measured output depends on it, so nothing measures its damage"
 KEPT = "not rounded anew for the errors of other layers"
 UNCOUNTED = "no run showed how often it is used: its bit operations are the least, of using each weight once"
+UNUSED = "the sample that costs are counted on does not run it: its bit operations are 0"
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +124,8 @@ def _notes(facts: PlanFacts, given: Mapping[str, str], kept: Mapping[str, str]) 
             notes[site.name].append(given[site.name])
         if not site.macs_known:
             notes[site.name].append(UNCOUNTED)
+        if site.macs == 0 and not site.outer_layers:
+            notes[site.name].append(UNUSED)
         if site.name in kept:
             notes[site.name].append(f"{KEPT}: {kept[site.name]}")
     return notes

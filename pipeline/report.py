@@ -25,6 +25,7 @@ from pipeline.stays_float import stays_float, stays_quantized
 from planner.problem import Plan, Quantity, whole_steps
 
 WORTH_SAYING = 0.01
+FLOAT_BITS = 32
 _NAMED = 5
 NOTHING_FASTER = "no format that the request allows is faster than another: latency does not tell plans apart"
 
@@ -38,13 +39,16 @@ def report(context: Context, config: ReportConfig) -> JobResult:
     facts = PlanFacts(space, Plan(tuple(certified["choices"])), search)
     candidates, delivered = context.workspace.candidates(), Candidates.unpack(arrays["weights"].tobytes())
     model = arrays["model"].tobytes()
-    left, other = stays_float(space.network, _quantized(facts)), _undone(context)
+    left, other = stays_float(space.network, _quantized(facts), space.allowed), _undone(context)
     codes = stays_quantized(space.network)
     unreached = context.workspace.resolved()["unreached"]
-    certificate = dict(certified["certificate"])
-    certificate["statement"] = " ".join([certificate["statement"], *_beside(left, codes, unreached, other)])
-    outcome = _outcome(certificate, search)
     layers = layer_rows(facts, candidates, delivered.methods, certified["kept"])
+    certificate = dict(certified["certificate"])
+    stored = {row["name"] for row in layers if row["bits"] < FLOAT_BITS}
+    partly = {name: note for name, note in candidates.notes.items() if name in stored}
+    said = _beside(left, codes, unreached, partly, other)
+    certificate["statement"] = " ".join([certificate["statement"], *said])
+    outcome = _outcome(certificate, search)
     document = {
         "version": PLAN_VERSION,
         "outcome": outcome,
@@ -107,14 +111,18 @@ def _foreign_plans(
 
 
 def _beside(
-    left: Mapping[str, Any], codes: Mapping[str, Any], unreached: Sequence[str], other: Mapping[str, Any] | None
+    left: Mapping[str, Any],
+    codes: Mapping[str, Any],
+    unreached: Sequence[str],
+    partly: Mapping[str, str],
+    other: Mapping[str, Any] | None,
 ) -> list[str]:
-    """What the statement of the certificate says besides: what stayed as it came, what no sample reached, and what was
-    not rewritten."""
+    """What the statement of the certificate says besides: what stayed as it came, what no sample reached, of which
+    weights no sample reached a part, and what was not rewritten."""
     said = []
     if left["share"] >= WORTH_SAYING:
-        names = ", ".join(tensor["name"] for tensor in left["tensors"][:_NAMED])
-        said.append(f"Of the bytes of its weights {left['share']:.0%} stay float{': ' + names if names else ''}.")
+        names = ", ".join(f"{tensor['name']} ({tensor['reason']})" for tensor in left["tensors"][:_NAMED])
+        said.append(f"Of the bytes of its weights {left['share']:.0%} stay float: {names}.")
     if codes["bytes"]:
         names = listing([tensor["name"] for tensor in codes["tensors"]], _NAMED)
         said.append(f"Weights of {codes['bytes']:,} bytes came quantized and are kept as they are: {names}.")
@@ -123,6 +131,9 @@ def _beside(
             f"No sample reached the weights {listing(unreached, _NAMED)}: nothing is measured of them, and they keep "
             "their widest format."
         )
+    if partly:
+        notes = [f"of {name} {note}" for name, note in partly.items()]
+        said.append(f"Nothing is measured of what samples did not reach: {listing(notes, _NAMED)}.")
     if other is not None:
         said.append(f"It was analysed at opset {other['opset']}, because {other['why']}.")
     return said
@@ -131,7 +142,7 @@ def _beside(
 def _quantized(facts: PlanFacts) -> set[str]:
     """The initializers that the plan stores in fewer bits than they came in."""
     formats = facts.space.problem.formats(facts.plan)
-    return {site.weight for site in facts.space.network.sites if formats[site.name].bits < 32}
+    return {site.weight for site in facts.space.network.sites if formats[site.name].bits < FLOAT_BITS}
 
 
 def _undone(context: Context) -> dict[str, Any] | None:

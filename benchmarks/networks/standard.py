@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from network.opset import OLDEST_OPSET
+from tests.oracles import opset_runs
 from tests.oracles.node_tests import Kind, Outcome, cases, run_execution
 
 
 def outcomes() -> list[Outcome]:
-    """Of every test that the installed onnx has."""
-    return [run_execution(case) for case in cases()]
+    """Of every test that the installed onnx has: of its execution, and of its way to the newest opset and back."""
+    found = []
+    for case in cases():
+        found.append(run_execution(case))
+        found += opset_runs.outcomes(case, opsets=(OLDEST_OPSET,))
+    return found
 
 
 def lines(found: Sequence[Outcome]) -> list[str]:

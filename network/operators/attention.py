@@ -6,6 +6,7 @@ Shapes: B samples, H heads, L queries, S keys, D elements of a head.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -14,11 +15,14 @@ from torch import Tensor
 from network.operators.node import Node
 from network.operators.registry import operator
 
+# What the fourth output shows: products, those after the soft cap, those after the mask, and the weights.
+_PRODUCTS, _CAPPED, _MASKED, _WEIGHTS = range(4)
+
 
 def _refuse(node: Node) -> str | None:
-    if node.get("left_window_size", -1) >= 0 or node.get("right_window_size", -1) >= 0:
-        return "a sliding window"
-    return "its output qk_matmul_output" if node.output_count > 3 else None
+    # Before opset 25 the modes between count the mask and the soft cap in the other order.
+    order_differs = node.opset < 25 and node.get("qk_matmul_output_mode", 0) in (_CAPPED, _MASKED)
+    return "this mode of its output qk_matmul_output" if order_differs and node.output_count > 3 else None
 
 
 @operator("Attention", since=23, refuses=_refuse)
@@ -49,14 +53,18 @@ def attention(
     keys, values = (x if repeats == 1 else x.repeat_interleave(repeats, 1) for x in (key, value))
 
     root_scale = math.sqrt(node.get("scale") or 1 / math.sqrt(query.shape[-1]))
-    scores = (query * root_scale) @ (keys * root_scale).transpose(-1, -2)
+    products = (query * root_scale) @ (keys * root_scale).transpose(-1, -2)
     softcap = node.get("softcap", 0.0)
-    if softcap:
-        scores = softcap * torch.tanh(scores / softcap)
-    allowed = _allowed_by_position(node, scores, past, valid_keys)
-    y = _weights(scores, allowed, mask) @ values
+    capped = softcap * torch.tanh(products / softcap) if softcap else products
+    allowed = _allowed_by_position(node, capped, past, valid_keys)
+    allowed, scores = _masked(capped, allowed, mask)
+    weights = _weights(scores, allowed)
+    y = weights @ values
     y = y.transpose(1, 2).flatten(2) if packed else y
-    return y, key, value
+    if node.output_count <= 3:
+        return y, key, value
+    seen = scores if allowed is None else scores.masked_fill(~allowed, float("-inf"))
+    return y, key, value, (products, capped, seen, weights)[node.get("qk_matmul_output_mode", _PRODUCTS)]
 
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:
@@ -65,32 +73,41 @@ def _split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def _allowed_by_position(node: Node, scores: Tensor, past: int, valid_keys: Tensor | None) -> Tensor | None:
-    """Which key each query may see by `is_causal` and `valid_keys`, broadcast to [B, H, L, S]; None: all."""
+    """Which keys each query may see by `is_causal`, window and `valid_keys`, broadcast to [B, H, L, S]; None: all."""
     queries, keys = scores.shape[-2:]
-    position = torch.arange(keys, device=scores.device)
-    allowed = None
-    offset: int | Tensor = past
+    key = torch.arange(keys, device=scores.device)
+    query = torch.arange(queries, device=scores.device).unsqueeze(1) + past
+    rules = []
     if valid_keys is not None:
         counts = valid_keys.reshape(-1, 1, 1, 1)
-        allowed = position < counts
-        offset = counts - queries
+        rules.append(key < counts)
+        query = query - past + counts - queries
     if node.get("is_causal", 0):
-        causal = position <= torch.arange(queries, device=scores.device).unsqueeze(1) + offset
-        allowed = causal if allowed is None else allowed & causal
-    return allowed
+        rules.append(key <= query)
+    left, right = node.get("left_window_size", -1), node.get("right_window_size", -1)
+    if left >= 0:
+        rules.append(key >= query - left)
+    if right >= 0:
+        rules.append(key <= query + right)
+    return functools.reduce(torch.logical_and, rules) if rules else None
 
 
-def _weights(scores: Tensor, allowed: Tensor | None, mask: Tensor | None) -> Tensor:
+def _masked(scores: Tensor, allowed: Tensor | None, mask: Tensor | None) -> tuple[Tensor | None, Tensor]:
+    """The keys that position and mask allow, and the scores with a mask of numbers added where it is finite."""
+    if mask is None:
+        return allowed, scores
+    missing = scores.shape[-1] - mask.shape[-1]
+    if mask.dtype == torch.bool:
+        seen = torch.nn.functional.pad(mask, (0, missing), value=False)
+    else:
+        mask = torch.nn.functional.pad(mask, (0, missing), value=float("-inf"))
+        seen = mask != float("-inf")
+        scores = scores + torch.where(seen, mask, torch.zeros_like(mask))
+    return seen if allowed is None else allowed & seen, scores
+
+
+def _weights(scores: Tensor, allowed: Tensor | None) -> Tensor:
     """softmax of the scores over the allowed keys; all zero for a query that may see none."""
-    if mask is not None:
-        missing = scores.shape[-1] - mask.shape[-1]
-        if mask.dtype == torch.bool:
-            seen = torch.nn.functional.pad(mask, (0, missing), value=False)
-        else:
-            mask = torch.nn.functional.pad(mask, (0, missing), value=float("-inf"))
-            seen = mask != float("-inf")
-            scores = scores + torch.where(seen, mask, torch.zeros_like(mask))
-        allowed = seen if allowed is None else allowed & seen
     if allowed is None:
         return torch.softmax(scores, -1)
     # The softmax never sees a row without an allowed key: it would be NaN, and so would its derivatives.

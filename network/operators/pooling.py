@@ -57,21 +57,14 @@ def _flat_places(
 
 @operator("MaxUnpool", since=9, host=(2,))
 def max_unpool(node: Node, x: Tensor, places: Tensor, output_shape: Tensor | None = None) -> Tensor:
-    """The elements of x at their places in the input of a MaxPool, 0 elsewhere; in the middle of `output_shape`."""
-    kernel = node.get("kernel_shape")
-    window = sliding_window(node, kernel, x.shape[2:])
-    sizes = [
-        (size - 1) * stride + extent - begin - end
-        for size, stride, extent, begin, end in zip(
-            x.shape[2:], window.strides, window.kernel, window.begin, window.end, strict=True
-        )
-    ]
-    full = x.new_zeros(math.prod((*x.shape[:2], *sizes))).scatter(0, places.flatten(), x.flatten())
-    unpooled = full.reshape(*x.shape[:2], *sizes)
-    if output_shape is None:
-        return unpooled
-    missing = [target - size for target, size in zip(output_shape.tolist()[2:], sizes, strict=True)]
-    return pad_axes(unpooled, (0,) * len(missing), missing)
+    """The elements of x at their places in the flat input of a MaxPool, 0 elsewhere; as ONNX Runtime (1.31), which
+    takes them as places in a given `output_shape`."""
+    window = sliding_window(node, node.get("kernel_shape"), x.shape[2:])
+    sizes = zip(x.shape[2:], window.strides, window.kernel, window.begin, window.end, strict=True)
+    shape = [*x.shape[:2], *((size - 1) * stride + kernel - begin - end for size, stride, kernel, begin, end in sizes)]
+    if output_shape is not None:
+        shape = output_shape.tolist()
+    return x.new_zeros(math.prod(shape)).scatter(0, places.flatten(), x.flatten()).reshape(shape)
 
 
 @operator("AveragePool")

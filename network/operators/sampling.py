@@ -16,6 +16,7 @@ from torch import Tensor
 
 from network.operators.node import Node
 from network.operators.registry import operator
+from network.operators.resize import cubic_kernel
 from network.operators.window import sliding_window
 
 # Of a coordinate the pixels around it, and the weight of each.
@@ -62,17 +63,9 @@ def _nearest_tap(place: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def _cubic_taps(place: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """The cubic convolution kernel (Keys 1981)."""
-    a = _CUBIC_COEFFICIENT
+    near, far = cubic_kernel(_CUBIC_COEFFICIENT)
     low = place.detach().floor()
     t = place - low
-
-    def near(d: Tensor) -> Tensor:
-        return ((a + 2) * d - (a + 3)) * d * d + 1
-
-    def far(d: Tensor) -> Tensor:
-        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-
     return [(low - 1, far(t + 1)), (low, near(t)), (low + 1, near(1 - t)), (low + 2, far(2 - t))]
 
 

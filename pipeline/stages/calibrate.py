@@ -28,7 +28,7 @@ from quantization.formats import UnsignedFormat, WeightFormat
 from quantization.rounding.formats import round_to_formats
 from quantization.rounding.layers import read_by
 from quantization.rounding.reduction import NotReducible
-from quantization.rounding.routing import Routing, routed_by, unreached_note
+from quantization.rounding.routing import Routing, routing_of, unreached_note
 from quantization.rounding.statistics import InputStatistics, input_statistics
 from quantization.storage.weights import QuantizedWeight
 
@@ -163,7 +163,7 @@ class _Rounding:
             for layer, own in readers.get(name, ()):
                 own.add(layer, np.asarray(values, dtype=np.float32))
             for routing in routings.get(name, ()):
-                routing.add(values)
+                routing.add(name, values)
 
         taps = Taps(self._inputs.network, [*readers, *routings], self._context.machine.threads)
         batches = list(self._inputs.backward_batches(self._inputs.splits.calibration))
@@ -172,28 +172,22 @@ class _Rounding:
             self._report(0.5 * len(sites) * (number + 1) / len(batches))
 
     def _begin_routings(self, sites: Sequence[Site]) -> dict[str, list[Routing]]:
-        """By the name of indices that the network computes the tables of matrices that they pick from."""
-        network = self._inputs.network
+        """The tables that entries are picked from, by the names of values that say which."""
         routings: dict[str, list[Routing]] = {}
         for site in sites:
-            for layer in site.outer_layers:
-                if (routed := routed_by(network, layer)) is None:
-                    continue
-                indices, length = routed
-                routing = self._routings.setdefault(site.name, Routing(length))
-                if indices in network.initializers:
-                    routing.add(network.weight(indices))
-                else:
-                    routings.setdefault(indices, []).append(routing)
+            if (routing := routing_of(self._inputs.network, site)) is not None:
+                self._routings[site.name] = routing
+                for name in routing.operands:
+                    routings.setdefault(name, []).append(routing)
         return routings
 
     def _note(self, site: Site, statistics: InputStatistics | NotReducible) -> dict[str, str]:
-        """Of a stack of matrices how many the samples did not reach."""
+        """Of a stack of matrices, and of rows that are picked, how many the samples did not reach."""
         routing = self._routings.pop(site.name, None)
         if routing is not None:
-            note = unreached_note(routing.unreached, routing.total)
+            note = routing.note()
         elif isinstance(statistics, InputStatistics) and site.layers[0].stacked and len(statistics.hessian) > 1:
-            note = unreached_note(statistics.unreached, len(statistics.hessian))
+            note = unreached_note(statistics.unreached, len(statistics.hessian), "matrices")
         else:
             note = ""
         return {site.name: note} if note else {}

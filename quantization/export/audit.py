@@ -13,6 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from network.onnx_graph import is_standard, nodes, opset_of
+from network.plain_tables import TABLE_INPUTS, is_small
 from network.sites import RECURRENT
 from quantization.errors import FileNotAudited
 from quantization.export.ambiguity import check_unambiguous
@@ -171,9 +172,13 @@ class _Weights:
 
     def read(self, node: onnx.NodeProto) -> None:
         """As a float initializer."""
-        for name in (node.input[place] for place in _WEIGHT_INPUTS.get(node.op_type, ()) if place < len(node.input)):
+        weights, tables = _WEIGHT_INPUTS.get(node.op_type, ()), TABLE_INPUTS.get(node.op_type, ())
+        for place, name in enumerate(node.input):
             tensor = self._tensors.get(name)
-            if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT and name not in self._stored:
+            if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or name in self._stored:
+                continue
+            is_table = (tables is None or place in tables) and not is_small(tensor)
+            if is_table or place in weights:
                 self._stored[name] = _plain(tensor)
 
 

@@ -49,6 +49,8 @@ def reduction_of(network: Network, layer: Layer, shape: tuple[int, ...]) -> Redu
     if layer.inner:
         return NotReducible("it lies in the body of an If, Loop or Scan, whose values are not seen from outside")
     node = network.nodes[layer.name]
+    if layer.is_table:
+        return NotReducible(f"{node.op_type} multiplies no input with it, so each row is rounded by itself")
     if (product := _table_product(network, layer)) is not None:
         return MatrixReduction(len(shape) + product.reduced_axis, product.operand_axis)
     if not layer.order:

@@ -28,7 +28,10 @@ def made(nodes: list[onnx.NodeProto], inputs: dict[str, Shape], outputs: Sequenc
         nodes,
         "g",
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [
+            helper.make_tensor_value_info(name, TensorProto.INT64 if name == "places" else TensorProto.FLOAT, None)
+            for name in outputs
+        ],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -338,19 +338,19 @@ def test_values_are_freed_after_their_last_use() -> None:
 
 def test_every_operator_without_a_rule_is_named_with_its_nodes() -> None:
     nodes = [
-        helper.make_node("Unique", ["x"], ["a"], name="u1"),
-        helper.make_node("Unique", ["a"], ["b"], name="u2"),
-        helper.make_node("Det", ["b"], ["c"]),
+        helper.make_node("RandomNormalLike", ["x"], ["a"], name="u1"),
+        helper.make_node("RandomNormalLike", ["a"], ["b"], name="u2"),
+        helper.make_node("Bernoulli", ["b"], ["c"]),
         helper.make_node("FastGelu", ["c"], ["d"], name="fast", domain="com.example"),
-        helper.make_node("Resize", ["d", "", "s"], ["e"], name="resize", antialias=1),
+        helper.make_node("LRN", ["d"], ["e"], name="lrn", size=4),
         helper.make_node("Relu", ["e"], ["y"], name="relu"),
     ]
-    network = build(nodes, {"x": (2, 2)}, ["y"], {"s": np.float32([1, 1])})
+    network = build(nodes, {"x": (2, 2)}, ["y"], {})
     with pytest.raises(UnsupportedOperators) as caught:
         TorchNetwork(network)
     assert str(caught.value) == (
-        "operators without a rule: Det (node 'c'), Resize with antialias (node 'resize'), "
-        "Unique (nodes 'u1', 'u2'), com.example.FastGelu (node 'fast'); "
+        "operators without a rule: Bernoulli (node 'c'), LRN with the even size 4 (node 'lrn'), "
+        "RandomNormalLike (nodes 'u1', 'u2'), com.example.FastGelu (node 'fast'); "
         "export the model without them, or end its graph before them"
     )
 
@@ -385,9 +385,8 @@ def test_wrong_names_are_refused() -> None:
 
 def test_an_error_inside_a_rule_names_the_node() -> None:
     network = TorchNetwork(tied())
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(UnsupportedOperators, match=r"Add \(node 'add'\) is not computed from such values"):
         network.run({"x": torch.zeros(2, 3)})
-    assert caught.value.__notes__ == ["in node 'add' (Add)"]
 
 
 def test_no_rule_reads_or_makes_a_tensor_elsewhere(encoder: tuple[torch.nn.Module, Network]) -> None:

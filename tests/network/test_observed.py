@@ -2,63 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, ValueInfoProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from network import observed as observed_module
-from network.activations import find_activations
-from network.batching import Batching
 from network.errors import ModelInvalid
-from network.memory import normalised_memory
-from network.normalise import dump, from_proto, load, normalise
+from network.normalise import normalise
 from network.observed import observe
 from network.onnx_graph import graphs
-from network.shapes import Observation, Observed, inferred_values, known_shapes
-
-node = helper.make_node
-FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
-W = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
-X = np.random.default_rng(1).normal(size=(1, 3, 4)).astype(np.float32)
-
-
-def value(name: str, shape: Sequence[int | str | None] | None, kind: int = FLOAT) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, shape)
-
-
-def model_of(
-    nodes: list[NodeProto],
-    outputs: Sequence[str],
-    inputs: Sequence[ValueInfoProto] = (),
-    weights: Mapping[str, NDArray[Any]] | None = None,
-    opset: int = 21,
-) -> ModelProto:
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [value("x", ["N", 3, 4]), *inputs],
-        [ValueInfoProto(name=name) for name in outputs],
-        [numpy_helper.from_array(array, name) for name, array in ({"w": W} | dict(weights or {})).items()],
-    )
-    for output in graph.output:
-        output.type.tensor_type.elem_type = FLOAT
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-
-
-def body(
-    nodes: list[NodeProto], inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto], name: str = "body"
-) -> GraphProto:
-    return helper.make_graph(nodes, name, list(inputs), list(outputs))
+from network.shapes import Observation
+from tests.network.bodies import (
+    BOOL,
+    COUNTED,
+    FLOAT,
+    GROWS,
+    INT64,
+    POSITIVE,
+    POSITIVE_WEIGHTS,
+    X,
+    body,
+    branches,
+    loop,
+    model_of,
+    node,
+    value,
+)
 
 
 def returned(model: ModelProto, feed: Mapping[str, NDArray[Any]]) -> dict[str, Observation]:
@@ -74,18 +51,6 @@ def returned(model: ModelProto, feed: Mapping[str, NDArray[Any]]) -> dict[str, O
         for name, array in (*values, *feed.items())
         if isinstance(array, np.ndarray)
     }
-
-
-POSITIVE = [
-    node("Greater", ["x", "zero"], ["yes"]),
-    node("NonZero", ["yes"], ["places"]),
-    node("Transpose", ["places"], ["rows"], perm=[1, 0]),
-    node("GatherND", ["x", "rows"], ["kept"]),
-    node("Unsqueeze", ["kept", "one"], ["column"]),
-    node("MatMul", ["column", "wide"], ["y"]),
-]
-"""A layer behind a choice: its rows are as many as there are positive numbers, which no inference knows."""
-POSITIVE_WEIGHTS = {"zero": np.float32(0), "one": np.array([1]), "wide": np.ones((1, 5), np.float32)}
 
 
 def test_all_values_have_the_types_and_shapes_that_a_run_returns() -> None:
@@ -126,26 +91,6 @@ def test_a_network_that_does_not_run_is_refused() -> None:
         observe(model_of(nodes, ["y"], weights={"shape": np.array([5, 5])}), {"x": X})
 
 
-GROWS = body(
-    [
-        node("Concat", ["rows", "x"], ["longer"], axis=1),
-        node("MatMul", ["longer", "w"], ["product"]),
-        node("Identity", ["go"], ["go_on"]),
-    ],
-    [value("i", [], INT64), value("go", [], BOOL), value("rows", None)],
-    [value("go_on", [], BOOL), value("longer", None), value("product", None)],
-)
-"""Of a Loop: 3 rows more each time, and a product with a weight."""
-
-
-def loop(times: str = "times", outputs: Sequence[str] = ("all", "products")) -> NodeProto:
-    # the products are not stacked where their lengths differ: the test takes one time, or none
-    return node("Loop", [times, "go_at_first", "x"], list(outputs), body=GROWS)
-
-
-COUNTED = {"go_at_first": np.array(True)}
-
-
 @pytest.mark.parametrize("times", [0, 1])
 def test_a_loop_shows_how_often_its_values_are_made(times: int) -> None:
     model = model_of([loop()], ["all"], weights=COUNTED | {"times": np.array(times)})
@@ -165,12 +110,6 @@ def test_values_of_a_loop_have_their_largest_lengths_and_all_their_elements() ->
     assert shown["product"] == Observation(FLOAT, (1, 12, 4), 3, (6 + 9 + 12) * 4)
     assert shown["rows"] == Observation(FLOAT, (1, 9, 4), 3, (3 + 6 + 9) * 4)
     assert shown["i"] == Observation(INT64, (), 3, 3)
-
-
-def branches(inner: str = "x") -> NodeProto:
-    then = body([node("Concat", [inner, inner], ["twice"], axis=1)], [], [value("twice", None)], "then")
-    other = body([node("Neg", [inner], ["minus"]), node("Abs", ["minus"], ["abs"])], [], [value("abs", None)], "else")
-    return node("If", ["yes"], ["either"], then_branch=then, else_branch=other)
 
 
 @pytest.mark.parametrize("yes", [True, False])
@@ -299,76 +238,3 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 def test_no_value_stays_in_memory_to_be_looked_at() -> None:
     run = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
     assert int(run.stdout) < 100  # MB; all 40 values together have 400
-
-
-def observed_network(model: ModelProto, feed: Mapping[str, NDArray[Any]]) -> Any:
-    network = normalise(model, {name: array.shape[1:] for name, array in feed.items()})
-    return from_proto(network.proto, network.sample_shapes, observed=observe(network.proto, feed))
-
-
-def test_layers_cost_what_the_run_took_and_say_where_none_is_known() -> None:
-    model = model_of(POSITIVE, ["y"], weights=POSITIVE_WEIGHTS)
-    inferred, known = normalise(model), observed_network(model, {"x": X})
-    assert [(site.macs, site.macs_known) for site in inferred.sites] == [(5, False)]  # each weight once
-    assert [(site.macs, site.macs_known) for site in known.sites] == [(5 * int((X > 0).sum()), True)]
-    elements = [[site.elements for site in find_activations(network)] for network in (inferred, known)]
-    assert elements == [[None], [int((X > 0).sum())]]
-
-
-def test_a_layer_and_an_activation_of_a_fixed_batch_are_those_of_one_sample() -> None:
-    network = observed_network(
-        model_of([node("Relu", ["x"], ["a"]), node("MatMul", ["a", "w"], ["y"])], ["y"]), {"x": X}
-    )
-    proto = ModelProto()
-    proto.CopyFrom(network.proto)
-    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 5
-    of_five = from_proto(proto, {}, observed=observe(proto, {"x": np.repeat(X, 5, axis=0)}))
-    assert [site.macs for site in of_five.sites] == [site.macs for site in network.sites] == [3 * 4 * 4]
-    assert [site.elements for site in find_activations(of_five)] == [12]
-
-
-def test_memory_counts_what_was_observed() -> None:
-    model = model_of(POSITIVE, ["y"], weights=POSITIVE_WEIGHTS)
-    inferred, known = normalise(model), observed_network(model, {"x": X})
-    assert normalised_memory(inferred, 1).unknown > 0
-    estimate = normalised_memory(known, 1)
-    assert (estimate.unknown, estimate.largest) == (0, "places")
-    assert estimate.largest_bytes == 8 * 3 * int((X > 0).sum())
-    assert normalised_memory(known, 7) == normalised_memory(inferred, 7)  # nothing was observed of seven
-
-
-def test_observations_travel_with_the_network_and_not_into_its_graph() -> None:
-    network = observed_network(model_of(POSITIVE, ["y"], weights=POSITIVE_WEIGHTS), {"x": X})
-    again = load(dump(network))
-    assert again.observed == network.observed
-    assert again.sites == network.sites
-    assert not again.proto.metadata_props
-    assert dump(again) == dump(network)
-    assert "observed" in onnx.ModelProto.FromString(dump(network)).metadata_props[-1].key
-
-
-def test_what_an_older_opset_adds_is_inferred_from_what_was_observed() -> None:
-    nodes = [*POSITIVE[:-1], node("Gelu", ["column"], ["g"], approximate="tanh"), node("MatMul", ["g", "wide"], ["y"])]
-    network = observed_network(model_of(nodes, ["y"], weights=POSITIVE_WEIGHTS), {"x": X})
-    older = load(dump(network), 18)
-    assert len(older.nodes) > len(network.nodes)
-    assert normalised_memory(older, 1).unknown == 0
-    assert [site.macs for site in older.sites] == [site.macs for site in network.sites]
-
-
-def test_the_run_wins_over_inference() -> None:
-    """As where a sample takes another way than the file declares."""
-    network = observed_network(model_of([node("MatMul", ["x", "w"], ["y"])], ["y"]), {"x": X})
-    other: Observed = dict(network.observed) | {"y": Observation.once(FLOAT, (9, 9, 4))}
-    shapes = known_shapes(inferred_values(network.proto, 1, {}, Batching(), other))
-    assert shapes["y"] == (9, 9, 4)
-    partly = {name: own for name, own in other.items() if name == "y"}
-    assert known_shapes(inferred_values(network.proto, 1, {}, Batching(), partly))["y"] == (9, 9, 4)
-
-
-def test_a_branch_that_did_not_run_keeps_what_is_inferred() -> None:
-    model = model_of([node("MatMul", ["x", "w"], ["z"]), branches("z")], ["either"], [value("yes", [1], BOOL)])
-    network = observed_network(model, {"x": X, "yes": np.array([True])})
-    assert network.observed["minus"].times == 0
-    assert normalised_memory(network, 1).unknown == 0
-    assert dataclasses.replace(network, observed={}).float_shapes[0]["z"] == (1, 3, 4)

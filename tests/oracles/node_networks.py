@@ -1,6 +1,6 @@
 """The standard's own tests of its operators, each as a network beside a layer that has a weight.
 
-The tests come from onnx (`onnx.backend.test`) or from a folder of files as onnx publishes them, which older releases
+The tests are those of `tests.oracles.node_tests`, or files in a folder as onnx publishes them, which older releases
 have for older opsets. ONNX Runtime is the oracle, not the outputs that the tests expect: what it does not run is no
 upload. Each test becomes up to three networks: its inputs fed as they are, all but the first of floats constant, and
 all axes of its inputs free.
@@ -8,11 +8,9 @@ all axes of its inputs free.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +18,17 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
-from onnx.backend.test.loader import load_model_tests
 
 from network.batching import Batching
 from network.onnx_graph import opset_of
 from network.proof import Feed
+from tests.oracles.node_tests import IN_NUMPY, Case, as_tensor, holds_numbers
 
 Arrays = dict[str, NDArray[Any]]
 
 LAYER = "beside/layer"
 _SCALARS_SINCE = 5  # Reshape has its shape as an input
 _INITIALIZERS_ALONE_SINCE = 4  # the IR version
-_FED = frozenset(
-    {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BOOL}
-    | {TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64}
-    | {TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64}
-)
-"""Element types that numpy has; others are constants, and outputs of them are cast."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A test of one operator, or of a graph that stands for one; `arrays` are its inputs, in order."""
-
-    name: str
-    model: ModelProto
-    arrays: tuple[Any, ...]
 
 
 class Inputs(Enum):
@@ -73,15 +56,6 @@ class NodeNetwork:
         return Batching(dict.fromkeys(self.feed.arrays), dict.fromkeys(outputs), None)
 
 
-@cache
-def cases() -> tuple[Case, ...]:
-    """Those of the installed onnx."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it casts numbers that are too large on purpose
-        tests = load_model_tests(kind="node")
-    return tuple(Case(test.name, test.model, tuple(test.data_sets[0][0])) for test in tests)
-
-
 def cases_in(folder: Path) -> Iterator[Case]:
     """Those of a folder, `NAME/model.onnx` and `NAME/test_data_set_0/input_0.pb`."""
     for path in sorted(folder.glob("*/model.onnx")):
@@ -90,7 +64,7 @@ def cases_in(folder: Path) -> Iterator[Case]:
         of_tensors = all(value.type.HasField("tensor_type") for value in model.graph.input)
         if of_tensors and all(file.exists() for file in files):
             tensors = [TensorProto.FromString(file.read_bytes()) for file in files]
-            yield Case(path.parent.name, model, tuple(tensors))
+            yield Case(path.parent.name, model, tuple(tensors), ())
 
 
 def network_of(case: Case, inputs: Inputs) -> NodeNetwork | None:
@@ -99,12 +73,12 @@ def network_of(case: Case, inputs: Inputs) -> NodeNetwork | None:
     domains = {entry.domain for entry in case.model.opset_import}
     if (
         domains - {"", "ai.onnx"}
-        or not all(map(_holds_numbers, values))
-        or len(case.arrays) != len(case.model.graph.input)
+        or not all(map(holds_numbers, values))
+        or len(case.inputs) != len(case.model.graph.input)
     ):
         return None
     model = ModelProto.FromString(case.model.SerializeToString())
-    arrays = _declare_inputs(model, case.arrays, inputs)
+    arrays = _declare_inputs(model, case.inputs, inputs)
     outputs = [_with_output(model, value) for value in case.model.graph.output]
     weight = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)
     model.graph.initializer.append(numpy_helper.from_array(weight, f"{LAYER}.weight"))
@@ -119,20 +93,15 @@ def network_of(case: Case, inputs: Inputs) -> NodeNetwork | None:
     return NodeNetwork(model, Feed("the test", arrays))
 
 
-def _holds_numbers(value: ValueInfoProto) -> bool:
-    kind = value.type.tensor_type.elem_type
-    return value.type.WhichOneof("value") in (None, "tensor_type") and kind != TensorProto.STRING
-
-
 def _declare_inputs(model: ModelProto, arrays: Sequence[Any], inputs: Inputs) -> Arrays:
     """Give `model` its inputs and constants; what is fed to it."""
     fed: Arrays = {}
     declared = []
     for value, array in zip(model.graph.input, arrays, strict=True):
-        tensor = _tensor(array, value)
+        tensor = as_tensor(array, value.name)
         floats_before = any(other.dtype.kind == "f" for other in fed.values())
         scalar_of_old = not tensor.dims and opset_of(model) < _SCALARS_SINCE
-        if tensor.data_type not in _FED or scalar_of_old or (inputs is Inputs.CONSTANT and floats_before):
+        if tensor.data_type not in IN_NUMPY or scalar_of_old or (inputs is Inputs.CONSTANT and floats_before):
             model.graph.initializer.append(tensor)
             continue
         fed[value.name] = numpy_helper.to_array(tensor)
@@ -145,16 +114,9 @@ def _declare_inputs(model: ModelProto, arrays: Sequence[Any], inputs: Inputs) ->
     return fed
 
 
-def _tensor(array: Any, value: ValueInfoProto) -> TensorProto:
-    tensor = TensorProto()
-    tensor.CopyFrom(array if isinstance(array, TensorProto) else numpy_helper.from_array(np.asarray(array)))
-    tensor.name = value.name
-    return tensor
-
-
 def _with_output(model: ModelProto, value: ValueInfoProto) -> ValueInfoProto:
     """The output as it is, or cast to a type that numpy has."""
-    if value.type.tensor_type.elem_type in (0, *_FED):
+    if value.type.tensor_type.elem_type in (0, *IN_NUMPY):
         return ValueInfoProto.FromString(value.SerializeToString())
     cast: NodeProto = helper.make_node("Cast", [value.name], [f"{value.name}/cast"], to=TensorProto.FLOAT)
     model.graph.node.append(cast)

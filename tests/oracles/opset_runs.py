@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from enum import Enum
 
 import onnx
 
@@ -15,36 +12,18 @@ from network.graph import Network
 from network.opset import lower
 from network.proof import Reference
 from network.training import require_inference
-from tests.oracles.node_networks import Case, Inputs, NodeNetwork, network_of
-
-
-class Kind(Enum):
-    """What became of a network."""
-
-    RIGHT = "right"
-    REFUSED = "refused"
-    WRONG = "wrong"
-    FOREIGN = "foreign"
-    NOT_RUN_BY_RUNTIME = "not_run_by_runtime"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Of one step of one network; `text` says what is wrong with it, or why it is refused."""
-
-    name: str
-    step: str
-    kind: Kind
-    text: str = ""
+from tests.oracles.node_networks import Inputs, NodeNetwork, network_of
+from tests.oracles.node_tests import Case, Kind, Outcome
 
 
 def outcomes(case: Case, inputs: Iterable[Inputs] = Inputs, opsets: Sequence[int] = ()) -> list[Outcome]:
-    """Of the normalisation of the networks of a test, and of lowering them to each of `opsets` below their own."""
+    """Of the normalisation of the networks of a test, and of lowering them to each of `opsets` below their own; what is
+    refused, by ONNX Runtime too, is unsupported."""
     found = []
     for way in inputs:
         network = network_of(case, way)
         if network is None:
-            continue
+            continue  # it is no network of numbers
         name = f"{case.name} {way.value}"
         normalised, outcome = run_normalisation(name, network)
         found.append(outcome)
@@ -57,39 +36,34 @@ def outcomes(case: Case, inputs: Iterable[Inputs] = Inputs, opsets: Sequence[int
 
 def run_normalisation(name: str, network: NodeNetwork) -> tuple[Network | None, Outcome]:
     """The normalised network, where there is one, and what became of it."""
-    step = "normalised"
+    name += ", normalised"
     data = network.model.SerializeToString()
     samples = {key: array[None] for key, array in network.feed.arrays.items()}
     try:
         require_inference(network.model)
         normalised = faithful(data, network.model, samples, network.shapes, 1, network.batching)
     except NotReproduced as error:
-        return None, Outcome(name, step, Kind.WRONG, str(error))
+        return None, Outcome(name, Kind.WRONG, str(error))
     except NetworkError as error:
-        not_run = str(error).startswith("ONNX Runtime does not")
-        return None, Outcome(name, step, Kind.NOT_RUN_BY_RUNTIME if not_run else Kind.REFUSED, str(error))
+        return None, Outcome(name, Kind.UNSUPPORTED, str(error))
     except Exception as error:
-        return None, Outcome(name, step, Kind.FOREIGN, repr(error))
+        return None, Outcome(name, Kind.FOREIGN, repr(error))
     text = _other_interface(network.model, normalised.proto)
-    return normalised, Outcome(name, step, Kind.WRONG if text else Kind.RIGHT, text)
+    return normalised, Outcome(name, Kind.WRONG if text else Kind.RIGHT, text)
 
 
 def run_lowering(name: str, network: NodeNetwork, normalised: Network, opset: int, reference: Reference) -> Outcome:
     """What became of the normalised network at an older opset; `reference` is the network as it was."""
-    step = f"lowered to {opset}"
+    name += f", lowered to {opset}"
     lowered = onnx.ModelProto.FromString(normalised.proto.SerializeToString())
     try:
         lower(lowered, opset)
     except OpsetNotReachable as error:
-        return Outcome(name, step, Kind.REFUSED, str(error))
+        return Outcome(name, Kind.UNSUPPORTED, str(error))
     except Exception as error:
-        return Outcome(name, step, Kind.FOREIGN, repr(error))
+        return Outcome(name, Kind.FOREIGN, repr(error))
     text = reference.difference(lowered.SerializeToString()) or _other_interface(network.model, lowered)
-    return Outcome(name, step, Kind.WRONG if text else Kind.RIGHT, text)
-
-
-def counts(found: Iterable[Outcome]) -> Counter[tuple[str, Kind]]:
-    return Counter((outcome.step, outcome.kind) for outcome in found)
+    return Outcome(name, Kind.WRONG if text else Kind.RIGHT, text)
 
 
 def _other_interface(uploaded: onnx.ModelProto, other: onnx.ModelProto) -> str:

@@ -36,9 +36,23 @@ def external(proto):
 
 def unknown_operator(proto):
     proto.graph.node[-1].output[0] = "before"
-    proto.graph.node.append(helper.make_node("Unique", ["before"], ["distinct"], name="my_unique"))
+    proto.graph.node.append(helper.make_node("Cast", ["before"], ["words"], name="to_words", to=TensorProto.INT64))
+    counted = helper.make_node(
+        "TfIdfVectorizer",
+        ["words"],
+        ["counts"],
+        name="my_counts",
+        mode="TF",
+        min_gram_length=1,
+        max_gram_length=1,
+        max_skip_count=0,
+        ngram_counts=[0],
+        ngram_indexes=[0, 1],
+        pool_int64s=[0, 1],
+    )
+    proto.graph.node.append(counted)
     proto.graph.node.append(helper.make_node("Identity", ["before"], ["logits"]))
-    proto.graph.output.append(helper.make_tensor_value_info("distinct", TensorProto.FLOAT, ["n"]))
+    proto.graph.output.append(helper.make_tensor_value_info("counts", TensorProto.FLOAT, ["n", 2]))
 
 
 def custom_domain(proto):
@@ -286,13 +300,13 @@ def test_an_operator_without_a_rule_is_no_reason_to_refuse_but_for_methods_with_
     run = job(unknown, samples, {"sensitivity": {"method": "hawq_v2"}, "weights": {"bits": [3, 8]}})
     code, text = failing(run)
     assert code == "model_unsupported_operators"
-    for word in ("Unique", "'my_unique'", "without"):
+    for word in ("TfIdfVectorizer", "'my_counts'", "without"):
         assert word in text
     assert run.ran == ["admit", "normalise"], "refused before anything expensive"
 
     delivery = job(unknown, samples, {"weights": {"bits": [3, 4, 8]}, "budget": {"max_drop": 0.05}}).run()
     sensitivity = json.loads(delivery.artifacts["sensitivity"])
-    assert "Unique" in sensitivity["unavailable"]["hawq_v2"]
+    assert "TfIdfVectorizer" in sensitivity["unavailable"]["hawq_v2"]
     assert {one["method"] for one in sensitivity["agreement"]["methods"]} == {"augmented", "cross_layer", "measured"}
     assert sensitivity["sites"][0]["trace_mean"] == {"score": None, "stderr": None}
     assert json.loads(delivery.artifacts["plan"])["layers"][0]["trace_mean"] is None

@@ -18,7 +18,7 @@ from network.normalise import normalise
 from pipeline.candidates import Candidates
 from pipeline.coupling import Coupling
 from pipeline.latency_table import LatencyTable, entry
-from pipeline.plan_rows import UNCOUNTED, PlanFacts, layer_rows
+from pipeline.plan_rows import UNCOUNTED, UNUSED, PlanFacts, layer_rows
 from pipeline.reach import planned_activations
 from pipeline.search_space import SearchSpace
 from planner.errors import ConstraintImpossible, LimitUnreachable, NotApplicable
@@ -332,10 +332,12 @@ def test_bit_operations_that_are_not_known_are_not_traded(networks, request_):
     space_of(network, allowed_in(network, ()), objective="size").check()
 
 
-def test_a_row_says_that_its_bit_operations_are_the_least(networks):
+def test_a_row_says_that_its_bit_operations_are_the_least_or_none(networks):
     network = uncounted(networks["convnet"][0], "conv2")
+    idle = replace(network.sites[-1], layers=(replace(network.sites[-1].layers[0], macs=0, inner=True),))
+    network = replace(network, sites=(*network.sites[:-1], idle))
     space = space_of(network, allowed_in(network, ()), objective="size")
     names = [site.name for site in network.sites]
-    candidates = Candidates(dict.fromkeys(names, ()), {}, dict.fromkeys(names, "gptq"))
+    candidates = Candidates(dict.fromkeys(names, ()), {}, dict.fromkeys(names, "gptq"), {})
     rows = layer_rows(PlanFacts(space, Plan((0,) * len(names)), None), candidates, {}, {})
-    assert {row["name"]: row["note"] for row in rows} == dict.fromkeys(names) | {"conv2": UNCOUNTED}
+    assert {row["name"]: row["note"] for row in rows} == dict.fromkeys(names) | {"conv2": UNCOUNTED, "fc": UNUSED}

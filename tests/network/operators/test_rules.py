@@ -76,8 +76,14 @@ def test_is_twice_differentiable(case: Case, differentiate: Callable[[Case], Non
     differentiate(case)
 
 
+# Sequences are no inputs or outputs, and inner graphs no cases: `test_steps` has them. ONNX Runtime does not run
+# CumProd and SwiGLU, of which the standard's own tests say what is right (`test_node_tests`).
+ELSEWHERE = {"ConcatFromSequence", "CumProd", "If", "Loop", "Scan", "SplitToSequence", "SwiGLU"}
+
+
 def test_every_rule_has_a_case() -> None:
     covered = {lookup(case["op"], case.get("opset", 25)) for case in CASES}
     rules = [rule for versions in RULES.values() for rule in versions.values()]
-    missing = [f"{rule.op_type} since {rule.since}" for rule in rules if rule not in covered]
+    elsewhere = {rule for rule in rules if rule.op_type in ELSEWHERE or rule.op_type.startswith("Sequence")}
+    missing = [f"{rule.op_type} since {rule.since}" for rule in rules if rule not in covered | elsewhere]
     assert missing == []

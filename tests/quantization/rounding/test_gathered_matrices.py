@@ -17,7 +17,7 @@ from quantization.plans.order import stages
 from quantization.rounding.formats import round_to_formats
 from quantization.rounding.layers import read_by, reduction_of
 from quantization.rounding.reduction import MatrixReduction, NotReducible
-from quantization.rounding.routing import Routing, routed_by, unreached_note
+from quantization.rounding.routing import routing_of
 from quantization.rounding.statistics import InputStatistics, input_statistics
 from tests.network.test_tables import EXPERTS, INPUTS, OUTPUTS, PRODUCTS, network
 from tests.quantization.rounding.test_stacks import FORMATS
@@ -87,17 +87,17 @@ def test_a_table_that_nothing_multiplies_has_no_second_moments() -> None:
     of = network(nodes, table)
     assert isinstance(reduction_of(of, of.sites[0].layers[0], table), NotReducible)
     assert read_by(of, of.sites[0].layers[0]) == ("i",)
-    assert routed_by(of, of.sites[0].layers[0]) is None
 
 
 def test_what_no_index_names_is_counted() -> None:
     nodes, table, _ = PRODUCTS["MatMul"]
     of = network(nodes, table)
-    assert routed_by(of, of.sites[0].layers[0]) == ("i", EXPERTS)
-    routing = Routing(EXPERTS)
-    assert (routing.unreached, routing.total) == (EXPERTS, EXPERTS)
-    routing.add(np.array([[0], [-1]]))
-    routing.add(np.array(1, dtype=np.int32))
-    assert routing.unreached == EXPERTS - 3
-    assert unreached_note(routing.unreached, routing.total) == "1 of 4 matrices were reached by no calibration sample"
-    assert unreached_note(0, 4) == ""
+    routing = routing_of(of, of.sites[0])
+    assert routing is not None
+    assert routing.operands == ("i",)
+    assert routing.note() == f"{EXPERTS} of {EXPERTS} matrices were reached by no calibration sample"
+    routing.add("i", np.array([[0], [-1]]))
+    routing.add("i", np.array(1, dtype=np.int32))
+    assert routing.note() == "1 of 4 matrices were reached by no calibration sample"
+    routing.add("i", np.array([2]))
+    assert routing.note() == ""

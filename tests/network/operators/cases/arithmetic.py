@@ -36,4 +36,9 @@ CASES = [
     {"op": "Clip", "inputs": [A]},
     {"op": "Clip", "inputs": [M, np.array(-2), np.array(4)]},
     {"op": "Clip", "inputs": [A], "attributes": {"min": 0.0, "max": 6.0}, "opset": 6},
+    *(
+        {"op": op, "inputs": [np.array([7, 200, 3], dtype), np.array([2, 9, 250], dtype)]}
+        for op in ("Add", "Sub", "Mul", "Div", "Mod", "Min", "Max")
+        for dtype in (np.uint32, np.uint64)
+    ),
 ]

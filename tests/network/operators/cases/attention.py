@@ -39,4 +39,15 @@ CASES = [
         "attributes": {"num_heads": 2, "interleaved": 1, "rotary_embedding_dim": 6},
     },
     {"op": "RotaryEmbedding", "inputs": [(2, 4, 3, 6), np.cos(ANGLE[POSITIONS]), np.sin(ANGLE[POSITIONS])]},
+    *(
+        {
+            "op": "Attention",
+            "inputs": [Q, K, V, SEEN],
+            "attributes": {"softcap": 1.5, "qk_matmul_output_mode": mode},
+            "outputs": 4,
+            "opset": 23,
+            "smooth": False,  # what is masked is infinite
+        }
+        for mode in (0, 3)
+    ),
 ]

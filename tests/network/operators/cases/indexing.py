@@ -7,6 +7,13 @@ I32 = np.array([[0, 2], [-1, 1]], dtype=np.int32)
 REDUCTIONS = [{}, *({"reduction": name} for name in ("add", "mul", "max", "min"))]
 
 CASES = [
+    {"op": "TensorScatter", "inputs": [(2, 3, 6, 4), (2, 3, 2, 4), np.array([1, 4])]},
+    {"op": "TensorScatter", "inputs": [(2, 6, 4), (2, 2, 4)], "attributes": {"axis": 1}},
+    {
+        "op": "TensorScatter",
+        "inputs": [(2, 6, 4), (2, 3, 4), np.array([1, 5])],
+        "attributes": {"axis": -2, "mode": "circular"},
+    },
     {"op": "Gather", "inputs": [X, np.array([[0, 2], [1, -1]])]},
     {"op": "Gather", "inputs": [X, np.array([3, 3, 0])], "attributes": {"axis": 1}},
     {"op": "Gather", "inputs": [X, np.array(-1)], "attributes": {"axis": 2}},

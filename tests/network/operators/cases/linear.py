@@ -21,4 +21,5 @@ CASES = [
     {"op": "Einsum", "inputs": [(2, 3, 2, 4), (2, 5, 2, 4)], "attributes": {"equation": "bqhd, bkhd -> bhqk"}},
     {"op": "Einsum", "inputs": [(2, 3, 4)], "attributes": {"equation": "...ij->...ji"}},
     {"op": "Einsum", "inputs": [(3, 3)], "attributes": {"equation": "ii"}},
+    {"op": "Det", "inputs": [(2, 3, 3)]},
 ]

@@ -1,7 +1,11 @@
 """Pooling."""
 
+import numpy as np
+
 X1, X2, X3 = (2, 3, 9), (1, 2, 7, 6), (1, 2, 4, 5, 4)
 K3, K2 = {"kernel_shape": [3, 3]}, {"kernel_shape": [2, 2]}
+
+PLACES = np.array([[[[0, 3], [9, 14]]]])
 
 WINDOWS = [
     (X1, {"kernel_shape": [3]}),
@@ -35,4 +39,12 @@ CASES = [
         for x in (X1, X2, X3)
     ),
     {"op": "GlobalLpPool", "inputs": [X2], "attributes": {"p": 3}, "opset": 21},
+    *({"op": "MaxPool", "inputs": [x], "attributes": a, "outputs": 2} for x, a in WINDOWS),
+    {"op": "MaxPool", "inputs": [X2], "attributes": K3 | {"pads": [1, 0, 1, 0], "storage_order": 1}, "outputs": 2},
+    {"op": "MaxUnpool", "inputs": [(1, 1, 2, 2), PLACES], "attributes": K2 | {"strides": [2, 2]}},
+    {
+        "op": "MaxUnpool",
+        "inputs": [(1, 1, 2, 2), PLACES, np.array([1, 1, 5, 5])],
+        "attributes": K2 | {"strides": [2, 2]},
+    },
 ]

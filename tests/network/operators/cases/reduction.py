@@ -49,4 +49,9 @@ CASES = [
     {"op": "TopK", "inputs": [X, axes(2)], "attributes": {"axis": 1, "largest": 0}, "outputs": 2},
     {"op": "TopK", "inputs": [TIES, axes(3)], "outputs": 2, "smooth": False},
     {"op": "TopK", "inputs": [TIES, axes(3)], "attributes": {"largest": 0}, "outputs": 2, "smooth": False},
+    *(
+        {"op": op, "inputs": [np.zeros((2, 0, 3), dtype), np.array([1])], "smooth": False}
+        for op in ("ReduceMax", "ReduceMin")
+        for dtype in (np.float32, np.int32)
+    ),
 ]

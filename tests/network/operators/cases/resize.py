@@ -33,4 +33,18 @@ CASES = [
     resize({"axes": [2, 3], "keep_aspect_ratio_policy": "not_larger"}, sizes=np.array([8, 8])),
     resize({"axes": [2, 3], "keep_aspect_ratio_policy": "not_smaller"}, sizes=np.array([8, 8])),
     resize({"mode": "linear"}, UP, opset=13),
+    *(
+        resize(mode | {"antialias": 1, "exclude_outside": outside}, DOWN)
+        for mode in ({"mode": "linear"}, {"mode": "cubic"})
+        for outside in (0, 1)
+    ),
+    *(
+        {
+            "op": "Resize",
+            "inputs": [X, np.float32([0, 0, 0.2, -0.3, 1, 1, 0.9, 1.2]), None, SIZES],
+            "attributes": mode | {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 2.5},
+            "constant": [1],
+        }
+        for mode in MODES
+    ),
 ]

@@ -68,4 +68,20 @@ CASES = [
     {"op": "Trilu", "inputs": [(2, 3, 4)]},
     {"op": "Trilu", "inputs": [(3, 4), np.array(1)], "attributes": {"upper": 0}},
     {"op": "Trilu", "inputs": [(3, 4), np.array(-1)]},
+    *({"op": "CenterCropPad", "inputs": [(3, 4, 5), ints(*sizes)]} for sizes in ((5, 4, 2), (2, 7, 8), (3, 1, 4))),
+    {"op": "CenterCropPad", "inputs": [(3, 4, 5), ints(2, 6)], "attributes": {"axes": [-1, 0]}},
+    {"op": "ReverseSequence", "inputs": [(4, 3, 2), ints(4, 1, 2)]},
+    {"op": "ReverseSequence", "inputs": [(3, 4), ints(4, 1, 2)], "attributes": {"time_axis": 1, "batch_axis": 0}},
+    {
+        "op": "Col2Im",
+        "inputs": [(2, 2 * 6, 6), ints(4, 5), ints(2, 3)],
+        "attributes": {"strides": [2, 1], "dilations": [1, 1]},
+    },
+    {
+        "op": "Col2Im",
+        "inputs": [(1, 4, 9), ints(4, 5), ints(2, 2)],
+        "attributes": {"pads": [0, 1, 1, 0], "dilations": [2, 1], "strides": [1, 2]},
+    },
+    {"op": "Col2Im", "inputs": [(1, 2 * 4, 8), ints(3, 3, 2), ints(2, 2, 1)]},
+    {"op": "SpaceToDepth", "inputs": [(1, 2, 4, 6)], "attributes": {"blocksize": 2}},
 ]
