@@ -49,6 +49,7 @@ def test_every_default_is_filled_in() -> None:
             "confidence": None,
         },
         "outputs": {},
+        "inputs": {},
         "objective": "size",
         "limits": {"max_size_bytes": None, "max_bit_operations": None, "max_latency_ms": None},
         "weights": {
@@ -60,6 +61,7 @@ def test_every_default_is_filled_in() -> None:
             "rounding": "gptq",
             "refinement": "auto",
             "leftovers": "float16",
+            "requantize": False,
         },
         "activations": {"bits": None, "ranges": "mse"},
         "sensitivity": {"method": "auto"},
