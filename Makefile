@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check serve bench-job bench-sensitivity bench-planner bench-quantization bench-certificates clean
+.PHONY: demo test check serve bench-job bench-sensitivity bench-planner bench-quantization bench-certificates bench-networks clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +47,10 @@ bench-planner: $(READY)
 # trains its networks itself; QUICK=1 for a few minutes
 bench-certificates: $(READY)
 	$(BIN)/python -m benchmarks.certificates $(if $(QUICK),--quick)
+
+# makes its networks itself; QUICK=1 allows fewer formats
+bench-networks: $(READY)
+	$(BIN)/python -m benchmarks.networks $(if $(QUICK),--quick)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

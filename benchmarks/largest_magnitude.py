@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from network.graph import ChannelAxis
 from quantization.formats import IntegerFormat
 from quantization.granularity import groups, scale_shape
 from quantization.rounding.nearest import round_to_scale
@@ -20,7 +21,7 @@ from quantization.storage.half_scales import round_scales
 from quantization.storage.weights import IntegerWeight
 
 
-def round_by_largest(weight: Floats, format_: IntegerFormat, channel_axis: int) -> IntegerWeight:
+def round_by_largest(weight: Floats, format_: IntegerFormat, channel_axis: ChannelAxis) -> IntegerWeight:
     """`weight` at its nearest codes; a group of zeros gets scale 1.
 
     Raises:

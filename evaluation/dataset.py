@@ -25,6 +25,7 @@ from evaluation.errors import (
     DatasetWrongNames,
 )
 from evaluation.metrics.truth import BOXES, LABELS, TARGETS, Truth
+from evaluation.sample_groups import groups_of, joined_inputs, joined_truth
 from network.batching import axes_for_samples
 from network.errors import ShapesNotFixed
 from network.graph import TensorSpec
@@ -36,7 +37,8 @@ _CHUNK_ELEMENTS = 1 << 22
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Samples of a network: arrays by graph input name, `[samples, ...]`, in the dtypes of the inputs.
+    """Samples of a network: arrays by graph input name, `[samples, ...]`, in the dtypes of the inputs; of samples of
+    different lengths an array of arrays.
 
     `truth` is what the data say is right.
 
@@ -64,6 +66,8 @@ class Dataset:
         """The samples of which an input holds NaN or an infinity; ascending."""
         bad = np.zeros(self.samples, dtype=np.bool_)
         for array in self.inputs.values():
+            if array.dtype == object:
+                bad |= [not _is_finite(sample) for sample in array]
             if array.dtype.kind == "f":
                 for rows in _chunks(array):
                     bad[rows] |= ~np.isfinite(array[rows]).reshape(len(array[rows]), -1).all(1)
@@ -72,9 +76,10 @@ class Dataset:
     def first_not_finite(self, sample: int) -> str:
         """Where the first NaN or infinity of that sample stands, and what it is."""
         for name, array in self.inputs.items():
-            if array.dtype.kind == "f" and not np.isfinite(array[sample]).all():
-                index = (sample, *_first(~np.isfinite(array[sample])))
-                return f"{name}[{_index(index)}] is {array[index]}"
+            values = np.asarray(array[sample])
+            if not _is_finite(values):
+                place = _first(~np.isfinite(values))
+                return f"{name}[{_index((sample, *place))}] is {values[place]}"
         raise ValueError(f"all values of sample {sample} are finite; expected one of `not_finite`")
 
     def take(self, indices: NDArray[np.int64]) -> Dataset:
@@ -84,6 +89,10 @@ class Dataset:
     def truth_with(self, inputs: Collection[str]) -> Truth:
         """The truth, with these inputs of the network, which a metric of one's own reads."""
         return replace(self.truth, inputs={name: self.inputs[name] for name in inputs})
+
+
+def _is_finite(sample: NDArray[np.generic]) -> bool:
+    return sample.dtype.kind != "f" or bool(np.isfinite(sample).all())
 
 
 def read_dataset(
@@ -99,6 +108,8 @@ def read_dataset(
         Names: every graph input has its array and there is no other array but `labels`, `targets` and `boxes`, each
         alone or followed by a dot and the name of an output, and those in `extra`; with one graph input its array may
         have any name, if nothing else is there that could be it.
+        Constants: an array of one sample, or a single number, beside others of more is the same for all samples.
+        Groups: samples of other lengths are arrays of another group (`evaluation.sample_groups`).
         Types: floats go to float inputs of any width as long as they do not overflow, integers to integer inputs as
         long as they fit, booleans anywhere. Integers are not taken for a float input: raw pixels would silently
         stand in for normalised ones. NaN and infinities are taken: whether the network has numbers for these samples,
@@ -110,20 +121,46 @@ def read_dataset(
         OSError: the file cannot be opened.
     """
     with Archive(path, max_bytes) as archive:
-        headers = archive.headers
-        names, truth = _roles(headers, inputs, extra)
-        for spec in inputs:
-            _check_shape(headers[names[spec.name]], spec)
-        used = {name: headers[name].shape for name in (*names.values(), *truth)}
-        samples = _check_counts(used)
+        groups = groups_of(archive.headers, [spec.name for spec in inputs])
+        roles = [_roles_in_group(archive, members, inputs, extra) for members in groups]
+        samples = sum(count for _, _, count in roles)
         if samples < MIN_SAMPLES:
             raise DatasetTooFewSamples(
                 f"the data hold {samples} samples, at least {MIN_SAMPLES} are needed: they are split into "
                 "calibration, search and held-out samples; a few thousand give a sharp certificate"
             )
-        arrays = {spec.name: _convert(archive.read(names[spec.name]), names[spec.name], spec) for spec in inputs}
-        right = {name: _true(archive.read(name), name) for name in truth}
-    return Dataset(arrays, Truth(right))
+        truths = {tuple(sorted(truth)) for _, truth, _ in roles}
+        if len(truths) > 1:
+            raise DatasetWrongNames(
+                "the groups of the data hold different arrays beside the inputs of the network: "
+                f"{' and '.join(_listing(list(names)) for names in sorted(truths))}; save the same in every group"
+            )
+        arrays = {
+            spec.name: joined_inputs(
+                [_repeated(_convert(archive.read(n[spec.name]), n[spec.name], spec), count) for n, _, count in roles]
+            )
+            for spec in inputs
+        }
+        right = [{name: _true(archive.read(own), name) for name, own in truth.items()} for _, truth, _ in roles]
+    return Dataset(arrays, Truth(right[0] if len(right) == 1 else joined_truth(right)))
+
+
+def _roles_in_group(
+    archive: Archive, members: Mapping[str, str], inputs: Sequence[TensorSpec], extra: Collection[str] | None
+) -> tuple[dict[str, str], dict[str, str], int]:
+    """The members that feed each graph input, those that hold the truth, by name, and the number of samples.
+
+    Args:
+        members: of one group, by their names within it.
+    """
+    headers = {name: archive.headers[member] for name, member in members.items()}
+    names, truth = _roles(headers, inputs, extra)
+    for spec in inputs:
+        _check_shape(headers[names[spec.name]], spec)
+    varying = [name for name in names.values() if not _is_constant(headers[name])] or list(names.values())
+    samples = _check_counts({members[name]: headers[name].shape for name in (*varying, *truth)})
+    fed = {name: members[own] for name, own in names.items()}
+    return fed, {name: members[name] for name in truth}, samples
 
 
 def check_names(dataset: Dataset, extra: Collection[str]) -> None:
@@ -232,13 +269,24 @@ def _wrong_names(given: Sequence[str], wanted: Sequence[str]) -> DatasetWrongNam
     )
 
 
+def _is_constant(header: ArrayHeader) -> bool:
+    return header.shape[:1] in ((), (1,))
+
+
+def _repeated(array: NDArray[np.generic], samples: int) -> NDArray[np.generic]:
+    """What is the same for all samples, for each of them."""
+    if array.ndim and len(array) == samples:
+        return array
+    return np.ascontiguousarray(np.broadcast_to(array, (samples, *array.shape[1:])))
+
+
 def _check_shape(header: ArrayHeader, spec: TensorSpec) -> None:
     """Behind the sample axis come all axes of the input, or all but one that may hold the samples: the lengths that are
     known must agree."""
     sample = header.shape[1:]
-    axes = axes_for_samples(spec.shape) if len(header.shape) == len(spec.shape) else [None]
+    axes = axes_for_samples(spec.shape) if len(header.shape) == len(spec.shape) > 0 else [None]
     whole = [[length for place, length in enumerate(spec.shape) if place != axis] for axis in axes]
-    if not header.shape or not any(
+    if (not header.shape and spec.shape) or not any(
         len(lengths) == len(sample) and all(want in (None, got) for want, got in zip(lengths, sample, strict=True))
         for lengths in whole
     ):
@@ -279,7 +327,7 @@ def _convert(array: NDArray[np.generic], name: str, spec: TensorSpec) -> NDArray
             _require_finite(converted, name, f"in {dtype}, which the input takes", before=array)
         return np.ascontiguousarray(converted)
     bounds = np.iinfo(dtype.type)
-    if int(array.min()) < bounds.min or int(array.max()) > bounds.max:
+    if array.size and not bounds.min <= int(array.min()) <= int(array.max()) <= bounds.max:
         span = f"{array.min()} to {array.max()}"
         raise DatasetInvalid(f"array {name!r} holds values from {span}, which do not fit {dtype} of {spec.name!r}")
     return np.ascontiguousarray(array.astype(dtype, copy=False))

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from evaluation.latency import Timed
 from evaluation.runner import Arrays
-from network.graph import Layer, Network
+from network.graph import ChannelAxis, Layer, Network
 from network.normalise import from_proto
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.export import export
@@ -126,7 +126,7 @@ def _made_up_tensor(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
     return numpy_helper.from_array(np.resize(0.1 * pattern, tuple(tensor.dims)), name)
 
 
-def _made_up(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int) -> IntegerWeight:
+def _made_up(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: ChannelAxis) -> IntegerWeight:
     pattern = np.random.default_rng(0).integers(format_.lowest_code, format_.highest_code + 1, _PATTERN)
     shares = scale_shape(format_, shape, channel_axis)
     scale = round_scales(np.full(shares, 0.1 / -format_.lowest_code, dtype=np.float32))

@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -96,7 +97,11 @@ class OutputFacts:
 
 
 def facts_of(
-    outputs: Mapping[str, Output], truth: Truth, makers: Mapping[str, str], without_samples: Collection[str] = ()
+    outputs: Mapping[str, Output],
+    truth: Truth,
+    makers: Mapping[str, str],
+    without_samples: Collection[str] = (),
+    varying: Mapping[str, Collection[int]] = MappingProxyType({}),
 ) -> tuple[OutputFacts, ...]:
     """What each output is.
 
@@ -105,6 +110,7 @@ def facts_of(
         truth: of the same samples.
         makers: the operator that makes an output, by the output's name.
         without_samples: outputs that have no axis of samples, and were computed sample by sample.
+        varying: by output the axes that have other lengths for other samples: they hold positions, no channels.
     """
     of_labels = labelled_outputs(outputs, truth)
     unlabelled = Truth({name: array for name, array in truth.arrays.items() if not name.startswith(LABELS)})
@@ -112,9 +118,17 @@ def facts_of(
         _facts(name, output, truth if name in of_labels else unlabelled, makers.get(name, ""))
         for name, output in outputs.items()
     )
+    facts = (_one_channel(fact) if fact.axis in varying.get(fact.name, ()) else fact for fact in facts)
     return tuple(
         replace(fact, has_samples=fact.name not in without_samples, labelled=fact.name in of_labels) for fact in facts
     )
+
+
+def _one_channel(fact: OutputFacts) -> OutputFacts:
+    """With all its numbers in one channel."""
+    spread = (float(np.sqrt(np.mean(np.square(fact.spread)))),) if fact.spread else ()
+    meaning = fact.meaning if fact.meaning in (Meaning.SCORES, Meaning.CODES) else Meaning.VALUES
+    return replace(fact, axis=None, spread=spread, meaning=meaning, guess=None)
 
 
 def _facts(name: str, output: Output, truth: Truth, maker: str) -> OutputFacts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import onnxruntime
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from evaluation.metrics.padding import filled_up
 from evaluation.session import deterministic_session, session_options, session_with
 from network.batching import Batching
-from network.errors import ModelInvalid
+from network.errors import ModelNotTaken
 from network.runtime import SideBySide, runtime_errors
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -30,6 +31,8 @@ class OnnxRunner:
             that fixes its batch size.
         exact: integer kernels may not saturate between products, as those of x86 processors without VNNI do.
         batching: how samples become calls; None: along the first axis of every input.
+        longest: the largest shape that an output of one sample has, by name, where samples have different lengths. A
+            shorter one is filled up with its own rows again, which changes no mean over them much.
 
     `without_samples` are the outputs that were found to have no axis of samples, as far as any were computed.
 
@@ -40,13 +43,21 @@ class OnnxRunner:
     """
 
     def __init__(
-        self, model: bytes, threads: int, runs: int = 1, *, exact: bool = False, batching: Batching | None = None
+        self,
+        model: bytes,
+        threads: int,
+        runs: int = 1,
+        *,
+        exact: bool = False,
+        batching: Batching | None = None,
+        longest: Mapping[str, Sequence[int]] = MappingProxyType({}),
     ) -> None:
         for name, number in (("threads", threads), ("runs", runs)):
             if number < 1:
                 raise ValueError(f"{name} must be at least 1, got {number}")
         self._session = deterministic_session(model, threads, exact=exact)
         self._inputs = [value.name for value in self._session.get_inputs()]
+        self._longest = longest
         self.without_samples: set[str] = set()
         self.output_names = [value.name for value in self._session.get_outputs()]
         self._batching = batching or _first_axis(self._session)
@@ -79,9 +90,11 @@ class OnnxRunner:
             feeds = [{name: array[part] for name, array in feed.items()} for part in parts]
             for part, results in zip(parts, self._cores.map(lambda f: self._call(names, f), feeds), strict=True):
                 kept = rows[part]
-                for name, result in zip(names, results, strict=True):
-                    if not _has_sample_axis(result, part.stop - part.start) or (
-                        name in outputs and result.shape[1:] != outputs[name].shape[1:]
+                for name, result in zip(names, map(self._filled, names, results), strict=True):
+                    if (
+                        self._without_axis(name)
+                        or not _has_sample_axis(result, part.stop - part.start)
+                        or (name in outputs and result.shape[1:] != outputs[name].shape[1:])
                     ):
                         return self._by_sample(inputs, names, name, result)
                     if name not in outputs:
@@ -92,14 +105,35 @@ class OnnxRunner:
     def _call(self, names: list[str], samples: Arrays) -> list[NDArray[np.generic]]:
         """The outputs of samples that share a call, `[samples, ...]` where they have an axis of samples."""
         results = self._run(names, self._batching.call(samples))
-        return [self._batching.by_sample(name, result) for name, result in zip(names, results, strict=True)]
+        return [
+            result if self._without_axis(name) else self._batching.by_sample(name, result)
+            for name, result in zip(names, results, strict=True)
+        ]
+
+    def _without_axis(self, name: str) -> bool:
+        """Whether an output was found to have no axis of samples, though samples share calls. Where they do not, all of
+        it is that of the sample."""
+        return self._batching.output_axis(name) is None and self.static_batch != 1
+
+    def _filled(self, name: str, result: NDArray[np.generic]) -> NDArray[np.generic]:
+        """`[samples, ...]` with the rows of each sample repeated up to those of the longest."""
+        longest = self._longest.get(name)
+        if longest is None or result.ndim != 1 + len(longest):
+            return result
+        for axis, length in enumerate(longest, start=1):
+            own = result.shape[axis]
+            if own == 0 < length:
+                result = np.zeros((*result.shape[:axis], length, *result.shape[axis + 1 :]), result.dtype)
+            elif own < length:
+                result = np.take(result, np.arange(length) % own, axis=axis)
+        return result
 
     def _run(self, names: list[str], feed: Arrays) -> list[NDArray[np.generic]]:
         with runtime_errors("run"):
             results = self._session.run(names, dict(feed))
         for name, result in zip(names, results, strict=True):
             if not isinstance(result, np.ndarray):
-                raise ModelInvalid(f"output {name!r} is a {type(result).__name__}; expected a tensor")
+                raise ModelNotTaken(f"output {name!r} is a {type(result).__name__}; expected a tensor")
         return list(results)
 
     def _by_sample(
@@ -107,7 +141,7 @@ class OnnxRunner:
     ) -> dict[str, NDArray[np.generic]]:
         """All outputs, one sample at a time; `odd` with this `result` is why."""
         if self.static_batch not in (None, 1):
-            raise ModelInvalid(
+            raise ModelNotTaken(
                 f"output {odd!r} has the shape {list(result.shape)} for {self.static_batch} samples; expected the "
                 "samples along its first axis: export the network with the batch axis first in every output, or with a "
                 "batch of 1"
@@ -117,6 +151,9 @@ class OnnxRunner:
             for i in range(self._samples(inputs))
         ]
         by_name = {name: [results[index] for results in single] for index, name in enumerate(names)}
+        for name, results in by_name.items():
+            if self._batching.output_axis(name) is None and len({result.shape for result in results}) > 1:
+                by_name[name] = [result[0] if self.static_batch == 1 else result for result in results]
         self.without_samples |= {name for name, results in by_name.items() if not _are_samples(results)}
         return {name: _stacked(results) for name, results in by_name.items()}
 
@@ -150,7 +187,7 @@ def _first_axis(session: onnxruntime.InferenceSession) -> Batching:
     shapes = {value.name: value.shape for value in session.get_inputs()}
     sizes = {shape[0] for shape in shapes.values() if shape and isinstance(shape[0], int)}
     if len(sizes) > 1:
-        raise ModelInvalid(
+        raise ModelNotTaken(
             f"the network's inputs fix different batch sizes {sorted(sizes)} on their first axis; the first axis "
             "must be the samples: export it with one batch size, or a dynamic one"
         )

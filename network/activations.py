@@ -39,13 +39,13 @@ _OF_SHAPES = ("Shape", "Size")  # what they make depends on lengths alone
 class ActivationSite:
     """Tensors with one format and one set of parameters: the first is computed, the others are its values moved.
 
-    `name` is that of the first tensor, unless a layer has that name; `elements` counts its values for one sample (1
-    where shapes are not known).
+    `name` is that of the first tensor, unless a layer has that name; `elements` counts its values for one sample, None
+    where shapes are not known.
     """
 
     name: str
     tensors: tuple[str, ...]
-    elements: int
+    elements: int | None
 
 
 def find_activations(network: Network) -> tuple[ActivationSite, ...]:
@@ -63,9 +63,13 @@ def find_activations(network: Network) -> tuple[ActivationSite, ...]:
             members.setdefault(site, []).append(name)
     layers = {alias for site in network.sites for alias in site.aliases}
     return tuple(
-        ActivationSite(_own_name(name, layers, members), tuple(tensors), math.prod(graph.shapes.get(name, (1,))))
+        ActivationSite(_own_name(name, layers, members), tuple(tensors), _elements(network, graph.shapes.get(name)))
         for name, tensors in members.items()
     )
+
+
+def _elements(network: Network, shape: tuple[int, ...] | None) -> int | None:
+    return None if shape is None else -(-math.prod(shape) // (network.static_batch or 1))
 
 
 def moved_from(network: Network) -> dict[str, str]:

@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import onnx
-import onnx.inliner
 import onnx.version_converter
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 from onnx import FunctionProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
 
+from network.einsum import check_equations
 from network.errors import (
     ExternalData,
     ModelInvalid,
@@ -32,9 +32,10 @@ from network.errors import (
     ShapesNotFixed,
 )
 from network.finite import check_weights
+from network.functions import inlined
 from network.graph import TensorSpec
 from network.memory import estimate_memory
-from network.onnx_graph import is_external, messages, nodes, own_inputs, shape_of, shape_skeleton, standard_imports
+from network.onnx_graph import is_external, messages, nodes, own_inputs, shape_of, shape_skeleton
 from network.operator_sets import (
     FunctionKey,
     check_ir_version,
@@ -51,6 +52,7 @@ from network.runtime import runtime_errors, session_of
 from network.sparse import make_dense
 from network.training import require_inference
 from network.tree_models import require_layers
+from network.upgrade import require_forms
 
 MAX_PROTOBUF_BYTES = 2**31 - 1  # what any protobuf reader takes
 MAX_FUNCTION_DEPTH = 64
@@ -124,6 +126,8 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
     check_operators(model, opset_version(model))
     check_random(model)
     model = _inline(model)
+    check_equations(model)
+    require_forms(model)
     _check_valid(model)
     with _broken("a sparse tensor"):
         make_dense(model, limits.max_memory_bytes)
@@ -157,6 +161,7 @@ def bounded(data: bytes, limits: AdmissionLimits) -> ModelProto:
     if model.training_info:
         raise ModelNotTaken("the model carries training information; export the inference graph alone")
     _check_extent(model, limits)
+    check_equations(model)
     return model
 
 
@@ -255,12 +260,7 @@ def _inline(model: ModelProto) -> ModelProto:
     version = opset_version(model)
     if model.functions:
         with onnx_errors("inlining the model's functions"):
-            if any(opset.version != version for f in model.functions for opset in standard_imports(f)):
-                model = onnx.shape_inference.infer_shapes(model)  # the version converter needs to know the types
-            imports = [entry for function in model.functions for entry in function.opset_import]
-            model = onnx.inliner.inline_local_functions(model, convert_version=True)
-            known = {entry.domain for entry in model.opset_import}
-            model.opset_import.extend(entry for entry in imports if entry.domain not in known)
+            model = inlined(model, version)
     del model.functions[:]
     check_operators(model, version)
     settle_imports(model, version)
@@ -269,16 +269,16 @@ def _inline(model: ModelProto) -> ModelProto:
 
 def _check_valid(model: ModelProto) -> None:
     """By the rules of ONNX, but that values need not be declared, and that ONNX Runtime has standard operators too."""
-    checked = model
+    checked, opset = model, opset_version(model)
     values = [value for value in (*model.graph.input, *model.graph.output) if not _is_declared(value)]
-    if values or any(is_of_runtime_alone(node) for node in nodes(model.graph)):
+    if values or any(is_of_runtime_alone(node, opset) for node in nodes(model.graph)):
         checked = ModelProto.FromString(model.SerializeToString())
         for value in (*checked.graph.input, *checked.graph.output):
             if not _is_declared(value):
                 kind = value.type.tensor_type.elem_type or TensorProto.FLOAT
                 value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, kind, []))
         for node in nodes(checked.graph):
-            if is_of_runtime_alone(node):
+            if is_of_runtime_alone(node, opset):
                 node.domain = _UNCHECKED
         checked.opset_import.append(onnx.helper.make_opsetid(_UNCHECKED, 1))
     with _broken("onnx.checker"):
@@ -307,7 +307,7 @@ def check_interface(model: ModelProto) -> None:
             element = value.type.tensor_type.elem_type
             if element not in ELEMENT_TYPES:
                 raise ModelNotTaken(
-                    f"{which} has elements of type {_type_name(element)}; expected floats of 16, 32 or 64 bits, "
+                    f"{which} has elements of type {_type_name(element)}; expected float16, float32, float64, "
                     f"integers of 8 to 64 bits, or booleans: {remedy}"
                 )
     for value in inputs:

@@ -5,6 +5,8 @@ all but one: that one is the samples'. Where several axes could be it, a free ax
 called like a batch before others, the first before the next. What is right shows a run of two samples, whose outputs
 have to be those of each alone: an output whose values another sample changes belongs to no sample.
 
+An If or a Loop whose condition comes from the values of inputs decides for a whole call: such samples run one by one.
+
 Where a file fixes the number of samples of a call, or takes only one whatever it declares, each output's axis is the
 first of that length.
 """
@@ -20,8 +22,8 @@ import onnx
 from numpy.typing import NDArray
 
 from network.batching import Arrays, Batching, axes_for_samples, shape_of_sample
-from network.errors import BatchAxisUnknown, ModelInvalid, ModelTooLarge, SamplesMixed
-from network.onnx_graph import nodes, own_inputs, shape_of
+from network.errors import BatchAxisUnknown, ModelInvalid, ModelNotTaken, ModelTooLarge, SamplesMixed
+from network.onnx_graph import names_read, nodes, own_inputs, shape_of
 from network.proof import unlike, with_other_digits
 from network.runtime import runtime_errors, session_of
 
@@ -100,7 +102,7 @@ class _Run:
             results = self._session.run(None, dict(call))
         for name, result in zip(self.outputs, results, strict=True):
             if not isinstance(result, np.ndarray):
-                raise ModelInvalid(f"output {name!r} is a {type(result).__name__}; expected a tensor")
+                raise ModelNotTaken(f"output {name!r} is a {type(result).__name__}; expected a tensor")
         return list(results)
 
 
@@ -194,7 +196,7 @@ def _fixed_size(inputs: Sequence[onnx.ValueInfoProto], axes: Mapping[str, int | 
 def _with_outputs(run: _Run, batching: Batching, samples: Arrays, model: onnx.ModelProto | None) -> Batching:
     """With the axes of the outputs, and 1 as size where samples cannot share a call."""
     rows = _that_share(batching, samples)
-    if batching.size is None and len(rows) > 1:
+    if batching.size is None and len(rows) > 1 and not (model is not None and _decides_for_calls(model.graph)):
         axes = _of_two(run, batching, samples, rows, model)
         if axes is not None:
             return Batching(batching.inputs, axes, None)
@@ -289,6 +291,19 @@ def _axis(
             return axis, None
         changes.append((axis, change))
     return changes[0] if changes else (None, None)
+
+
+def _decides_for_calls(graph: onnx.GraphProto) -> bool:
+    """Whether an If or a Loop of the main graph has a condition that depends on the values of inputs, not on their
+    shapes alone."""
+    dependent = {value.name for value in own_inputs(graph)}
+    for node in graph.node:
+        conditions = {"If": node.input[:1], "Loop": node.input[:2]}.get(node.op_type, ())
+        if dependent.intersection(conditions):
+            return True
+        if node.op_type not in ("Shape", "Size") and dependent.intersection(names_read(node)):
+            dependent.update(node.output)
+    return False
 
 
 def _of_length(size: int, result: NDArray[np.generic]) -> int | None:

@@ -90,27 +90,31 @@ class Batching:
         return output.movedim(axis, 0) if hasattr(output, "movedim") else np.moveaxis(output, axis, 0)
 
     def shares_calls(self, samples: Arrays) -> bool:
-        """Whether any of these samples may share a call with any other."""
-        return len(self.groups(samples, len(next(iter(samples.values()))))) == 1
+        """Whether any of these samples may share a call with any other, as far as a call has room."""
+        return len(self._alike(samples)) == 1 and any(self.input_axis(name) is not None for name in samples)
 
     def groups(self, samples: Arrays, most: int) -> list[Rows]:
         """Those samples that share a call, at most `most` of them, and `size` where that is fixed: all samples, in
         order where all may share calls."""
         count = len(next(iter(samples.values())))
         most = self.size or most
-        decisive = [n for n, array in samples.items() if array.dtype == object or self.input_axis(n) is None]
-        if not decisive:
-            return [slice(start, min(start + most, count)) for start in range(0, count, most)]
         if not any(self.input_axis(name) is not None for name in samples):
             most = 1
+        alike = self._alike(samples)
+        if len(alike) == 1:
+            return [slice(start, min(start + most, count)) for start in range(0, count, most)]
+        return [np.array(indices[start : start + most]) for indices in alike for start in range(0, len(indices), most)]
+
+    def _alike(self, samples: Arrays) -> list[Sequence[int]]:
+        """The samples that have the same lengths, and the same inputs of whole calls."""
+        count = len(next(iter(samples.values())))
+        decisive = [n for n, array in samples.items() if array.dtype == object or self.input_axis(n) is None]
+        if not decisive:
+            return [range(count)]
         alike: dict[tuple[object, ...], list[int]] = {}
         for index in range(count):
             alike.setdefault(tuple(self._key(name, samples[name][index]) for name in decisive), []).append(index)
-        return [
-            np.array(indices[start : start + most])
-            for indices in alike.values()
-            for start in range(0, len(indices), most)
-        ]
+        return list(alike.values())
 
     def batches(self, samples: Arrays, most: int) -> list[dict[str, NDArray[Any]]]:
         """The samples of each group."""
@@ -141,3 +145,24 @@ def shape_of_sample(array: NDArray[Any]) -> tuple[int, ...]:
         return array.shape[1:]
     largest: NDArray[Any] = max(array, key=lambda sample: np.size(sample))
     return largest.shape
+
+
+def shapes_of_sample(samples: Arrays) -> dict[str, tuple[int, ...]]:
+    """The shapes of one sample by graph input; of samples of different lengths of the one with most elements in all."""
+    largest = largest_sample(samples)
+    return {name: np.shape(array[largest]) for name, array in samples.items()}
+
+
+def largest_sample(samples: Arrays) -> int:
+    """The place of the sample with most elements in all inputs."""
+    ragged = [array for array in samples.values() if array.dtype == object]
+    places = range(len(next(iter(samples.values()))))
+    return max(places, key=lambda place: sum(np.size(array[place]) for array in ragged)) if ragged else 0
+
+
+def ragged_samples(samples: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Samples of different lengths as one array `[samples]` of arrays."""
+    array = np.empty(len(samples), dtype=object)
+    for index, sample in enumerate(samples):
+        array[index] = sample
+    return array

@@ -200,6 +200,8 @@ def _attention(draft: _Draft) -> Expansion | None:
     q [B, H, L, D], k [B, H, S, D], v [B, H, S, Dv], or [B, L, H * D] and so on, with the number of heads as attributes.
     """
     q, k, v = draft.inputs[:3]
+    if _returns_masked_products(draft):
+        return None
     heads, size, packed = _plain_heads(draft)
     scale = draft.get("scale", 1 / math.sqrt(size) if size else 0)
     single = draft.types.get(q) == draft.types.get(v) == draft.get("softmax_precision", 1) == TensorProto.FLOAT
@@ -220,6 +222,19 @@ def _attention(draft: _Draft) -> Expansion | None:
     if packed:
         draft("Reshape", draft("Transpose", y, perm=heads_first), draft.integers(0, 0, -1))
     return draft.done()
+
+
+_BEHIND_SOFTCAP = 2  # of `qk_matmul_output_mode`
+
+
+def _returns_masked_products(draft: _Draft) -> bool:
+    """Whether it returns products that are hidden from the softmax: ONNX's function has -inf there, ONNX Runtime's
+    kernel the lowest finite number. A mask of numbers is only added."""
+    returned = len(draft.node.output) > 3 and draft.node.output[3]
+    mask = draft.inputs[3] if len(draft.inputs) > 3 else ""
+    numbers = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+    hidden = draft.get("is_causal") or (mask and draft.types.get(mask) not in numbers)
+    return bool(returned and hidden and draft.get("qk_matmul_output_mode") == _BEHIND_SOFTCAP)
 
 
 def _plain_heads(draft: _Draft) -> tuple[int, int, bool]:

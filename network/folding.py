@@ -24,6 +24,8 @@ from onnxscript.rewriter.rules.common import (
     _remove_optional_bias,
 )
 
+from network.einsum import EinsumToMatMul
+
 # Folding may make a tensor larger than what it was made from (Expand, Tile, ConstantOfShape): then it stays computed.
 LARGEST_FOLDED_OUTPUT = 1 << 16
 LARGEST_FOLDED_INPUT = 1 << 30
@@ -172,7 +174,7 @@ def _passes(folding: Folding) -> ir.passes.Sequential:
         )
         rounds.append(SplitConstantsPass())
     if folding >= Folding.RULES:
-        rounds.append(RewritePass(RULES))
+        rounds += [EinsumToMatMul(), RewritePass(RULES)]
     rounds += [
         common_passes.RemoveUnusedNodesPass(),
         common_passes.RemoveUnusedOpsetsPass(),

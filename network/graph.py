@@ -19,7 +19,13 @@ from onnx import numpy_helper
 
 from network.batching import Batching
 from network.onnx_graph import names_read, opset_of
-from network.shapes import SampleShapes, float_shapes, inferred_values
+from network.shapes import Observed, SampleShapes, float_shapes, inferred_values
+
+ChannelAxis = int | tuple[int, ...]
+"""The axis of a weight's output channels. Of a stack of matrices all axes but the one that is summed over: every matrix
+has channels of its own."""
+
+_LOST_AT_MOST = 2.0**-20
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +45,15 @@ class Layer:
     """A node with a weight that may be quantized; `name` is the node's. A recurrent node has two, and is two layers.
 
     `weight` names the initializer, `channel_axis` its axis of output channels (of rows for an embedding),
-    `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution.
+    `macs` counts multiply-accumulates of one sample, `group` is the group count of a convolution. Where shapes are not
+    known (`macs_known`), `macs` is the least: that of a single position, at which each weight is used once; of a layer
+    in a body whose runs nobody counted, that of one run. A weight
+    that is `stacked` holds matrices along its last two axes, and each of them has channels of its own.
 
     `view` names what the node reads, where that is not the initializer itself but its axes in the order `order`
     (a head that multiplies with the transposed embedding). A layer of an `inner` graph (a body of If, Loop or Scan)
-    has inputs that nobody sees from outside.
+    has inputs that nobody sees from outside. What reads `is_table` multiplies nothing with its weight: it adds, scales
+    or moves it.
     """
 
     name: str
@@ -52,9 +62,12 @@ class Layer:
     channel_axis: int
     macs: int
     group: int = 1
+    stacked: bool = False
     view: str = ""
     order: tuple[int, ...] = ()
     inner: bool = False
+    macs_known: bool = True
+    is_table: bool = False
 
     @property
     def read_as(self) -> str:
@@ -70,7 +83,7 @@ class Site:
     weight: str
     layers: tuple[Layer, ...]
     shape: tuple[int, ...]
-    channel_axis: int
+    channel_axis: ChannelAxis
 
     @property
     def size(self) -> int:
@@ -84,8 +97,23 @@ class Site:
 
     @property
     def outer_layers(self) -> tuple[Layer, ...]:
-        """Those that lie in the main graph."""
-        return tuple(layer for layer in self.layers if not layer.inner)
+        """Those of the main graph that compute with the weight, and do not read it as a table."""
+        return tuple(layer for layer in self.layers if not layer.inner and not layer.is_table)
+
+    @property
+    def is_inner(self) -> bool:
+        """Whether all its layers lie in bodies of If, Loop and Scan."""
+        return all(layer.inner for layer in self.layers)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether no layer multiplies with the weight."""
+        return all(layer.is_table for layer in self.layers)
+
+    @property
+    def macs_known(self) -> bool:
+        """Whether `macs` is what one sample takes, and not just the least."""
+        return all(layer.macs_known for layer in self.layers)
 
     @property
     def aliases(self) -> frozenset[str]:
@@ -98,7 +126,8 @@ class Network:
     """A normalised ONNX network. Never changed in place: `proto` is read-only by convention.
 
     `sample_shapes` are those of the data by graph input, without the batch axis; empty where `proto` fixes them all.
-    `batching` says how samples become calls.
+    `batching` says how samples become calls; `observed` is what one call showed, of one sample or of the batch that
+    `proto` fixes. `of_halves`: weights of the uploaded file have 16 bits, which are float32 here.
     """
 
     proto: onnx.ModelProto
@@ -107,6 +136,8 @@ class Network:
     sites: tuple[Site, ...]
     sample_shapes: SampleShapes = field(default_factory=dict)
     batching: Batching = field(default_factory=Batching)
+    observed: Observed = field(default_factory=dict)
+    of_halves: bool = False
 
     @cached_property
     def initializers(self) -> dict[str, onnx.TensorProto]:
@@ -125,8 +156,16 @@ class Network:
         """The values of the initializer `name`, in its ONNX shape."""
         return np.asarray(numpy_helper.to_array(self.initializers[name]))
 
+    @cached_property
+    def narrow(self) -> frozenset[str]:
+        """The float32 initializers that float16 holds as well: of a network of 16 bits those that are as they came."""
+        if not self.of_halves:
+            return frozenset()
+        floats = (name for name, tensor in self.initializers.items() if tensor.data_type == onnx.TensorProto.FLOAT)
+        return frozenset(name for name in floats if _is_narrow(self.weight(name)))
+
     def layers(self) -> Iterator[Layer]:
-        """All layers of the main graph, in graph order of their sites."""
+        """All layers of the main graph but what reads tables, in graph order of their sites."""
         for site in self.sites:
             yield from site.outer_layers
 
@@ -157,9 +196,18 @@ class Network:
     @cached_property
     def float_shapes(self) -> tuple[dict[str, tuple[int, ...]], set[str]]:
         """The known shapes of float32 values for one sample, and the names of all of them."""
-        return float_shapes(self.proto, inferred_values(self.proto, 1, self.sample_shapes, self.batching))
+        observed = inferred_values(self.proto, 1, self.sample_shapes, self.batching, self.observed)
+        return float_shapes(self.proto, observed)
 
     @property
     def opset(self) -> int:
         """Version of the standard operator set."""
         return opset_of(self.proto)
+
+
+def _is_narrow(values: NDArray[np.float32]) -> bool:
+    """Whether float16 loses no more of `values` than a thousandth of what a number of 16 bits is rounded by."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        halves = values.astype(np.float16).astype(np.float32)
+        lost = np.where(np.isfinite(values), values - halves, np.where(np.isinf(halves), 0, np.inf))
+    return bool(np.linalg.norm(lost) <= _LOST_AT_MOST * np.linalg.norm(values[np.isfinite(values)]))

@@ -16,7 +16,7 @@ from network.batching import Batching
 from network.errors import ShapesNotFixed
 
 BATCH_AXIS = "N"
-"""What a free batch axis is called that the file gives no name."""
+"""What the batch axis is called while a network is normalised."""
 
 _Dimension = onnx.TensorShapeProto.Dimension
 
@@ -67,16 +67,14 @@ class Interface:
     def restore(self, graph: onnx.GraphProto) -> None:
         """Give the inputs and outputs of `graph` the axes that the file declares.
 
-        A free axis that it writes as 0 or -1 has no name afterwards, or as the batch axis of an input `BATCH_AXIS`; a
-        shape that it does not declare stays as it is, but for the symbols of `open`.
+        A free axis that it gives no name, or writes as 0 or -1, has none afterwards; a shape that it does not declare
+        stays as it is, but for the symbols of `open`.
         """
-        names = {dim.dim_param for value in self.inputs for dim in value.type.tensor_type.shape.dim}
-        batch = next(name for name in _numbered(BATCH_AXIS) if name not in names)
         for value, declared in zip(graph.input, self.inputs, strict=True):
             dims = value.type.tensor_type.shape.dim
-            for axis, (dim, own) in enumerate(zip(dims, declared.type.tensor_type.shape.dim, strict=True)):
+            for dim, own in zip(dims, declared.type.tensor_type.shape.dim, strict=True):
                 if not _is_fixed(own):
-                    _name(dim, own.dim_param or (batch if axis == self.batching.input_axis(value.name) else ""))
+                    _name(dim, own.dim_param)
         for value, declared in zip(graph.output, self.outputs, strict=True):
             own_type = declared.type.tensor_type
             if own_type.HasField("shape"):
@@ -117,10 +115,6 @@ def _name(dim: _Dimension, name: str) -> None:
     dim.Clear()
     if name:
         dim.dim_param = name
-
-
-def _numbered(name: str) -> Sequence[str]:
-    return [name, *(f"{name}_{number}" for number in range(2, 100))]
 
 
 def _copy(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:

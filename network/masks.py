@@ -8,8 +8,10 @@ masked scores become NaN, and look for it with IsNaN: codes are never NaN.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from network.finite import FLOAT_TYPES, is_finite
@@ -95,7 +97,14 @@ def _data(node: NodeProto) -> Sequence[str]:
 
 
 def _is_mask(tensor: TensorProto) -> bool:
-    if tensor.data_type != TensorProto.FLOAT:
+    if tensor.data_type not in FLOAT_TYPES:
         return False
     values = numpy_helper.to_array(tensor)
     return bool(values.size and np.fmin.reduce(values, axis=None) <= LARGE)
+
+
+def chooses(values: NDArray[Any]) -> bool:
+    """Whether finite values say no more than which of others count: huge negative ones among them, or two values in
+    all, like 0 and 1."""
+    lowest, highest = values.min(initial=np.inf), values.max(initial=-np.inf)
+    return bool(lowest <= LARGE or ((values == lowest) | (values == highest)).all())

@@ -25,7 +25,7 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 from network.batching import Batching
 from network.graph import Network
 from network.onnx_graph import graphs, names_read, own_inputs, shape_of, shape_skeleton, subgraphs
-from network.shapes import fix_axes, inferred_values
+from network.shapes import NOTHING, fix_axes, inferred_values
 
 ASSUMED_LENGTH = 64
 
@@ -82,11 +82,13 @@ def estimate_memory(
 def normalised_memory(network: Network, batch: int) -> MemoryEstimate:
     """As `estimate_memory`, of a normalised network in a call of so many samples.
 
-    Shapes that the network computes from free axes are known too.
+    Shapes that the network computes from free axes are known too, and of a call like the one that was observed all.
     """
-    if not network.sample_shapes:
+    observed = network.observed if batch == (network.static_batch or 1) else NOTHING
+    if not network.sample_shapes and not observed:
         return estimate_memory(network.proto, batch, batching=network.batching)
-    return _estimate(network.proto, inferred_values(network.proto, batch, network.sample_shapes, network.batching))
+    values = inferred_values(network.proto, batch, network.sample_shapes, network.batching, observed)
+    return _estimate(network.proto, values)
 
 
 def _estimate(model: ModelProto, inferred: GraphProto) -> MemoryEstimate:

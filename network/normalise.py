@@ -15,6 +15,8 @@ are not.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -35,11 +37,12 @@ from network.interface import Interface
 from network.onnx_graph import is_standard, opset_of, own_inputs, shape_of
 from network.opset import TARGET_OPSET, lower
 from network.outputs import put_back, set_aside
-from network.shapes import SampleShapes, float_shapes, inferred_values, known_shapes
+from network.shapes import NOTHING, Observation, Observed, SampleShapes, inferred_values, known_shapes
 from network.sites import find_sites
 from network.upgrade import upgrade
 
 SAMPLE_SHAPES_KEY, BATCHING_KEY = "bitbudget.sample_shapes", "bitbudget.batching"
+OBSERVED_KEY, HALVES_KEY = "bitbudget.observed", "bitbudget.of_halves"
 """Of the metadata entries in the bytes of `dump`; no `Network.proto` has them, nor then a delivered file."""
 
 
@@ -67,12 +70,12 @@ def normalise(
         ShapesNotFixed: an input has a dynamic axis besides the batch axis, and `input_shapes` has no length for it.
         NothingToQuantize: no weight of the graph can be quantized.
         ModelNotTaken: the file cannot be brought to the opset `converted`, or not be folded.
-        OpsetNotReachable: it cannot be brought back from there to `opset`.
+        OpsetNotReachable: it cannot be brought back from there, or from its own, to `opset`.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
     _move_initializers_out_of_inputs(proto.graph)
-    for key in (SAMPLE_SHAPES_KEY, BATCHING_KEY):
+    for key in (SAMPLE_SHAPES_KEY, BATCHING_KEY, OBSERVED_KEY, HALVES_KEY):
         _pop_metadata(proto, key)
     batching = batching or Batching.first_axis(proto.graph.input)
     interface = Interface.of(proto.graph, input_shapes or {}, batching)
@@ -81,6 +84,8 @@ def normalise(
     del proto.graph.value_info[:]
     outputs = set_aside(proto.graph)
     upgrade(proto)
+    if opset_of(proto) > converted:
+        lower(proto, converted)
     if folding is Folding.RULES:
         unfuse(proto)
     graph = ir.serde.deserialize_model(proto)
@@ -90,6 +95,7 @@ def normalise(
     _fold(graph, folding)
     common_passes.TopologicalSortPass()(graph)
     _name_nodes(graph)
+    _name_values_in_bodies(graph.graph)
     graph.ir_version = helper.find_min_ir_version_for([helper.make_opsetid("", converted)])
     normalised = ir.serde.serialize_model(graph)
     put_back(normalised.graph, outputs)
@@ -107,39 +113,51 @@ def normalise(
 
 
 def load(data: bytes, opset: int = TARGET_OPSET) -> Network:
-    """The network that `dump` wrote, at an opset from 18 on, or at its own where that is older.
+    """The network that `dump` wrote, at an opset from 18 on; at its own where that is older, or where the newest that
+    networks have as a rule does not have its operators.
 
     Raises:
         OpsetNotReachable: it has nodes that `opset` does not have.
     """
     proto = onnx.ModelProto.FromString(data)
-    shapes, batching = (_pop_metadata(proto, key) for key in (SAMPLE_SHAPES_KEY, BATCHING_KEY))
-    sample_shapes = {name: tuple(shape) for name, shape in json.loads(shapes or "{}").items()}
-    if opset < opset_of(proto):
+    keys = (SAMPLE_SHAPES_KEY, BATCHING_KEY, OBSERVED_KEY, HALVES_KEY)
+    shapes, batching, observed, of_halves = (json.loads(_pop_metadata(proto, key) or "{}") for key in keys)
+    if opset < min(opset_of(proto), TARGET_OPSET):
         lower(proto, opset)
-    return from_proto(proto, sample_shapes, Batching.of_document(json.loads(batching)) if batching else None)
+    network = from_proto(
+        proto,
+        {name: tuple(shape) for name, shape in shapes.items()},
+        Batching.of_document(batching) if batching else None,
+        {name: Observation(type_, tuple(shape), *counts) for name, (type_, shape, *counts) in observed.items()},
+    )
+    return dataclasses.replace(network, of_halves=bool(of_halves))
 
 
 def dump(network: Network) -> bytes:
     """The network as ONNX bytes; the same network gives the same bytes."""
     data = bytes(network.proto.SerializeToString(deterministic=True))
-    documents: dict[str, Any] = {}
-    if network.sample_shapes:
-        documents[SAMPLE_SHAPES_KEY] = {name: list(shape) for name, shape in network.sample_shapes.items()}
+    documents: dict[str, Any] = {
+        SAMPLE_SHAPES_KEY: {name: list(shape) for name, shape in network.sample_shapes.items()},
+        OBSERVED_KEY: {name: dataclasses.astuple(value) for name, value in network.observed.items()},
+    }
     if network.batching != Batching.first_axis(network.proto.graph.input):
         documents[BATCHING_KEY] = network.batching.document()
-    if not documents:
-        return data
+    if network.of_halves:
+        documents[HALVES_KEY] = True
     entries = [
         onnx.StringStringEntryProto(key=key, value=json.dumps(document, sort_keys=True))
         for key, document in documents.items()
+        if document
     ]
     # messages of protobuf that follow each other are one; so the weights are not copied
     return data + bytes(onnx.ModelProto(metadata_props=entries).SerializeToString(deterministic=True))
 
 
 def from_proto(
-    proto: onnx.ModelProto, sample_shapes: SampleShapes = MappingProxyType({}), batching: Batching | None = None
+    proto: onnx.ModelProto,
+    sample_shapes: SampleShapes = MappingProxyType({}),
+    batching: Batching | None = None,
+    observed: Observed = NOTHING,
 ) -> Network:
     """The network that a normalised `proto` holds, with its sites found.
 
@@ -147,17 +165,19 @@ def from_proto(
         proto: kept, not copied.
         sample_shapes: by graph input the shape of one sample, without the batch axis; none where `proto` fixes them.
         batching: how samples become calls; None: along the first axis of every input.
+        observed: what one call of it showed, of one sample or of the batch that `proto` fixes (`network.observed`).
     """
     batching = batching or Batching.first_axis(proto.graph.input)
-    values = inferred_values(proto, 1, sample_shapes, batching)
+    values = inferred_values(proto, 1, sample_shapes, batching, observed)
     shapes = known_shapes(values)
     return Network(
         proto=proto,
         inputs=tuple(_tensor_spec(value, batching.input_axis(value.name), shapes) for value in proto.graph.input),
         outputs=tuple(_tensor_spec(value, batching.output_axis(value.name), shapes) for value in proto.graph.output),
-        sites=find_sites(proto, float_shapes(proto, values)[0]),
+        sites=find_sites(proto, shapes, batching.size or 1, observed),
         sample_shapes=sample_shapes,
         batching=batching,
+        observed=observed,
     )
 
 
@@ -218,6 +238,21 @@ def _name_nodes(graph: ir.Model) -> None:
             name = f"{name}_{index}"
         taken.add(name)
         node.name = name
+
+
+def _name_values_in_bodies(graph: ir.Graph) -> None:
+    """Two bodies may use one name for two values; here each gets its own, so that values are known by their names."""
+    nodes = list(ir.traversal.RecursiveGraphIterator(graph))
+    bodies = list(dict.fromkeys(node.graph for node in nodes if isinstance(node.graph, ir.Graph)))
+    taken: set[str | None] = {name for body in (graph, *bodies) for name in body.initializers}
+    taken.update(value.name for value in graph.inputs)
+    taken.update(value.name for node in graph for value in node.outputs)
+    for body in bodies:
+        for value in (*body.inputs, *(output for node in body for output in node.outputs)):
+            if body is not graph and value.name in taken and not value.is_initializer():
+                value.name = next(n for n in (f"{value.name}_{k}" for k in itertools.count(2)) if n not in taken)
+            if value.name:
+                taken.add(value.name)
 
 
 def _tensor_spec(

@@ -148,13 +148,23 @@ def _is_defined(node: NodeProto, domain: str, version: int | None) -> bool:
     if domain == "" and version is not None and onnx.defs.has(node.op_type, version, ""):
         return True
     known = runtime_operators()
-    return (domain, node.op_type) in known and (version is None or domain != "" or is_of_runtime_alone(node))
+    return (domain, node.op_type) in known and (version is None or domain != "" or is_of_runtime_alone(node, version))
 
 
-def is_of_runtime_alone(node: NodeProto) -> bool:
-    """Whether ONNX Runtime counts the operator among the standard ones although ONNX does not."""
-    known = ("", node.op_type) in runtime_operators()
-    return is_standard(node) and known and not onnx.defs.has(node.op_type, "")
+def is_of_runtime_alone(node: NodeProto, opset: int) -> bool:
+    """Whether ONNX Runtime counts the operator among the standard ones of an opset although ONNX does not."""
+    first = _first_in_runtime().get(node.op_type, opset + 1)
+    return is_standard(node) and first <= opset and not onnx.defs.has(node.op_type, opset, "")
+
+
+@cache
+def _first_in_runtime() -> dict[str, int]:
+    """Every operator that ONNX Runtime counts among the standard ones, with its oldest version."""
+    versions: dict[str, int] = {}
+    for schema in get_all_operator_schema():
+        if schema.domain == "":
+            versions[schema.name] = min(versions.get(schema.name, schema.since_version), schema.since_version)
+    return versions
 
 
 def _first_version(op_type: str) -> int:

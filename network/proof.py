@@ -5,11 +5,14 @@ the samples hold; and, where axes besides the batch axis are free, at other leng
 and element types of inputs and outputs have to be the same, and so has the shape of every output, where it is NaN or
 infinite, and its values up to rounding. How much rounding a network makes of itself is measured: the uploaded file runs
 again without graph optimisation, and on samples changed in their last digits.
+
+What computes in 16 bits has no values to such a precision: against the same network in float32 only sizes are compared,
+of the error of an output and of the output itself (`unlike_in_halves`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,11 +38,22 @@ MOST_ROUNDING = 2e-2
 """Of a value and the root mean square of its output: what no rounding excuses."""
 FLIPPED_SHARE = 1e-3
 """Of the integers and booleans of an output: rounding may flip the position of a maximum, or a threshold."""
+FLIPPED_SHARE_HALF = 0.5
+MOST_OF_HALVES = 0.1
+"""Of the root mean square of an output: what a hundred roundings to 16 bits add up to stays below."""
+
+MASKS_FROM = 1e8
+"""What masks write for infinity is at least so large, and beyond everything else."""
+MASKS_BEYOND = 1e4
 
 LAST_DIGITS = 2.0**-21
 _SAMPLES_AT_ONCE = 3
 _MOST_CALLS = 5
 """Of real samples: of one sample, of some, and of samples of other lengths."""
+
+
+Comparison = Callable[[NDArray[Any], NDArray[Any], Sequence[NDArray[Any]]], str | None]
+"""Why a result is not the expected one, given what other roundings make of that; None where it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +154,12 @@ class Reference:
         """Those on which the uploaded file runs."""
         return [feed for feed, _ in self._expected]
 
-    def difference(self, model: bytes) -> str | None:
+    def difference(self, model: bytes, compare: Comparison | None = None) -> str | None:
         """In what `model`, an ONNX file, differs from the uploaded file: names, types, free axes of inputs, values.
 
-        None where in nothing.
+        None where in nothing. `compare` says why values differ; None for `unlike`.
         """
+        compare = compare or unlike
         try:
             session = _session(model, self._threads, True)
             if why := _unlike_interface(self._interface, _interface(session)):
@@ -152,7 +167,7 @@ class Reference:
             for feed, (expected, *again) in self._expected:
                 results = session(feed.arrays)
                 for index, (output, result) in enumerate(zip(expected, results, strict=True)):
-                    if why := unlike(output, result, [run[index] for run in again]):
+                    if why := compare(output, result, [run[index] for run in again]):
                         return f"output {self._interface.outputs[index][0]!r} {why} on {feed.name}"
         except ModelInvalid as error:
             return str(error).removesuffix("; export it again")
@@ -199,6 +214,34 @@ def unlike(expected: NDArray[Any], result: NDArray[Any], again: Sequence[NDArray
     return _unlike_floats(_computable(expected), _computable(result), [_computable(run) for run in again], tolerance)
 
 
+def unlike_in_halves(expected: NDArray[Any], result: NDArray[Any], again: Sequence[NDArray[Any]]) -> str | None:
+    """Why `result`, computed in float32, is not what `expected` is in 16 bits, None where it is.
+
+    An output of floats may be as far from the other, in root mean squares, as 16 bits make of it. Where they overflow
+    float32 has a number. Of integers most have to be the same: the maximum of what is nearly equal may lie elsewhere.
+    """
+    if expected.dtype != result.dtype:
+        return f"holds {result.dtype} in place of {expected.dtype}"
+    if expected.shape != result.shape:
+        counted = any(run.shape != expected.shape for run in again)
+        return None if counted else f"has the shape {list(result.shape)} in place of {list(expected.shape)}"
+    if expected.size == 0:
+        return None
+    if expected.dtype.kind != "f":
+        share = np.mean(result != expected)
+        return f"differs in {share:.2%} of its elements" if share > FLIPPED_SHARE_HALF else None
+    one, other = _computable(expected), _computable(result)
+    finite = np.isfinite(one)
+    if (finite & ~np.isfinite(other)).any():
+        return "is NaN or infinite at other places"
+    if not finite.any():
+        return None
+    size, error = _root_mean_square(one[finite]), _root_mean_square(other[finite] - one[finite])
+    if error <= MOST_OF_HALVES * size + np.finfo(np.float16).tiny:
+        return None
+    return f"has an error of {error:.3g} in place of at most {MOST_OF_HALVES * size:.3g}"
+
+
 def _unlike_floats(
     expected: NDArray[Any], result: NDArray[Any], again: Sequence[NDArray[Any]], tolerance: float
 ) -> str | None:
@@ -208,18 +251,28 @@ def _unlike_floats(
         return "is NaN or infinite at other places"
     finite = np.logical_and.reduce([np.isfinite(run) for run in (expected, result, *again)])
     expected, result = (np.where(finite, run, 0) for run in (expected, result))
-    rounding = np.zeros_like(expected)
-    for run in again:
-        np.maximum(rounding, np.abs(np.where(finite, run, 0) - expected), out=rounding)
-    size = np.abs(expected)
-    own = OF_OWN_ROUNDING * _around(rounding, np.max)
-    excused = np.minimum(own, MOST_ROUNDING * (size + _root_mean_square(size)))
-    allowed = tolerance * (size + _around(size, _root_mean_square)) + FLOOR * size.max() + excused
-    excess = np.abs(expected - result) / np.maximum(allowed, np.finfo(expected.dtype).tiny)
+    with np.errstate(over="ignore"):  # the lowest number of float32 has no double
+        rounding = np.zeros_like(expected)
+        for run in again:
+            np.maximum(rounding, np.abs(np.where(finite, run, 0) - expected), out=rounding)
+        size = np.abs(expected)
+        others = np.where(_of_masks(size), 0, size)
+        own = OF_OWN_ROUNDING * _around(rounding, np.max)
+        excused = np.minimum(own, MOST_ROUNDING * (size + _root_mean_square(others)))
+        allowed = tolerance * (size + _around(others, _root_mean_square)) + FLOOR * others.max() + excused
+        excess = np.abs(expected - result) / np.maximum(allowed, np.finfo(expected.dtype).tiny)
     if excess.max() <= 1:
         return None
     worst = np.unravel_index(int(excess.argmax()), excess.shape)
     return f"is {result[worst]:.6g} in place of {expected[worst]:.6g} at {[int(i) for i in worst]}"
+
+
+def _of_masks(size: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which elements of these sizes stand for infinity: they say nothing of how exact those beside them are."""
+    large: NDArray[np.bool_] = size >= MASKS_FROM
+    if large.any() and not large.all() and size[~large].max() * MASKS_BEYOND < size[large].min():
+        return large
+    return np.zeros_like(large)
 
 
 def _around(values: NDArray[Any], measure: Any) -> NDArray[Any]:
@@ -263,14 +316,15 @@ def with_other_digits(arrays: Arrays) -> dict[str, NDArray[np.generic]]:
 
 @dataclass(frozen=True, slots=True)
 class _Interface:
-    """Names and types of inputs and outputs, and which axes of the inputs are free.
+    """Names and types of inputs and outputs, and which axes of the inputs are free; one of length 0, which some
+    exporters write for a free axis, may become one.
 
     Of outputs ONNX Runtime says what it infers beside what the file declares, which depends on how a graph is written.
     """
 
     inputs: tuple[tuple[str, str], ...]
     outputs: tuple[tuple[str, str], ...]
-    free: tuple[tuple[bool, ...], ...]
+    free: tuple[tuple[bool | None, ...], ...]
 
 
 class _Run:
@@ -295,18 +349,22 @@ def _interface(run: _Run) -> _Interface:
     return _Interface(
         tuple((value.name, value.type) for value in inputs),
         tuple((value.name, value.type) for value in outputs),
-        tuple(tuple(not isinstance(length, int) for length in value.shape) for value in inputs),
+        tuple(tuple(map(_is_free, value.shape)) for value in inputs),
     )
+
+
+def _is_free(length: object) -> bool | None:
+    """None where the file may mean either."""
+    return None if length == 0 else not isinstance(length, int)
 
 
 def _unlike_interface(expected: _Interface, result: _Interface) -> str | None:
     for kind, one, other in (("input", expected.inputs, result.inputs), ("output", expected.outputs, result.outputs)):
         if one != other:
             return f"the {kind}s are {_listed(other)} in place of {_listed(one)}"
-    if expected.free != result.free:
-        names = [name for name, _ in expected.inputs]
-        changed = next(n for n, one, other in zip(names, expected.free, result.free, strict=True) if one != other)
-        return f"other axes of {changed!r} are free"
+    for (name, _), before, after in zip(expected.inputs, expected.free, result.free, strict=True):
+        if len(before) != len(after) or any(a not in (None, b) for a, b in zip(before, after, strict=True)):
+            return f"other axes of {name!r} are free"
     return None
 
 

@@ -77,14 +77,22 @@ class SideBySide:
             return list(pool.map(work, items))
 
 
-def session_of(model: onnx.ModelProto | bytes, threads: int, *, optimised: bool = True) -> onnxruntime.InferenceSession:
-    """A session on the CPU, with so many threads within an operator, and with or without graph optimisation."""
+def session_of(
+    model: onnx.ModelProto | bytes, threads: int, *, optimised: bool = True, shapes_first: bool = False
+) -> onnxruntime.InferenceSession:
+    """A session on the CPU, with so many threads within an operator, and with or without graph optimisation.
+
+    With `shapes_first` the operators Shape and Size run before any other that is ready, so that what only they read
+    does not stay in memory.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if shapes_first:
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     # spinning threads of many sessions take the cores from each other, and from what is computed between the runs
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     data = model if isinstance(model, bytes) else model.SerializeToString()

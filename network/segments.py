@@ -27,8 +27,9 @@ from onnx import numpy_helper
 
 from network.batching import Batching
 from network.graph import Network
-from network.onnx_graph import names_read, shape_skeleton
+from network.onnx_graph import names_read
 from network.runtime import session_of
+from network.value_types import value_types
 
 Values = dict[str, NDArray[np.generic]]
 
@@ -52,7 +53,7 @@ class SegmentedNetwork:
         self._inputs = [value.name for value in network.inputs]
         self._outputs = [x.name for x in network.outputs if outputs is None or x.name in outputs]
         self._all_outputs = [output.name for output in network.outputs]
-        self._types = _value_types(network.proto)
+        self._types = value_types(network.proto)
 
     def first_use(self, initializer: str) -> int:
         """The last cut before anything reads `initializer`: the index of the first node that does.
@@ -171,47 +172,3 @@ class Segment:
         if self.batching is None:
             return outputs
         return {name: self.batching.by_sample(name, value) for name, value in outputs.items()}
-
-
-def _value_types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-    """The type of every value and initializer, without its shape."""
-    known = shape_skeleton(proto)
-    known.graph.value_info.extend(proto.graph.value_info)
-    inferred = onnx.shape_inference.infer_shapes(known, data_prop=True).graph
-    types: dict[str, onnx.TypeProto] = {}
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        if value.type.WhichOneof("value") is not None:
-            types[value.name] = _without_shape(value.type)
-    for tensor in proto.graph.initializer:
-        types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, None)
-    unknown = [name for node in proto.graph.node for name in node.output if name and name not in types]
-    return {**types, **_types_in_runtime(proto, unknown)} if unknown else types
-
-
-def _types_in_runtime(proto: onnx.ModelProto, names: Sequence[str]) -> dict[str, onnx.TypeProto]:
-    """The types of tensors that onnx cannot infer, as those behind an operator that only ONNX Runtime knows."""
-    model = onnx.ModelProto()
-    model.CopyFrom(proto)
-    returned = {value.name for value in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in returned)
-    kinds = {value.name: value.type for value in session_of(model, 1).get_outputs()}
-    # such as "tensor(float)"
-    elements = {name: kinds[name].removeprefix("tensor(").removesuffix(")").upper() for name in names}
-    known = set(onnx.TensorProto.DataType.keys())
-    return {
-        name: onnx.helper.make_tensor_type_proto(onnx.TensorProto.DataType.Value(element), None)
-        for name, element in elements.items()
-        if element in known
-    }
-
-
-def _without_shape(value: onnx.TypeProto) -> onnx.TypeProto:
-    """A segment is fed whatever shape arrives: that of the file may be of another batch."""
-    kind = onnx.TypeProto()
-    kind.CopyFrom(value)
-    inner = kind
-    while (wrapper := inner.WhichOneof("value")) in ("sequence_type", "optional_type"):
-        inner = getattr(inner, wrapper).elem_type
-    if wrapper == "tensor_type":
-        inner.tensor_type.ClearField("shape")
-    return kind

@@ -1,4 +1,4 @@
-"""Shapes of the values of a network for one sample, by inference.
+"""Shapes of the values of a network for one sample: those that a run showed (`network.observed`), others by inference.
 
 Where axes besides the batch axis are free, the graph may compute shapes from them (Shape, Gather, Concat, Reshape).
 With the shapes of the samples these are constants, and can be folded where inference does not follow them, in a copy
@@ -7,7 +7,10 @@ without large weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import onnx
 import onnx_ir as ir
@@ -23,15 +26,50 @@ SampleShapes = Mapping[str, Sequence[int]]
 """By graph input the shape of one sample, without the batch axis; empty where the graph itself fixes all lengths."""
 
 
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A tensor as a run made it: its element type, its shape, how often it was made and its elements over all times.
+
+    In the body of If, Loop or Scan a tensor may be made several times: then each length is the largest; or never: then
+    its shape, and how many axes that has, is not known.
+    """
+
+    elem_type: int
+    shape: tuple[int, ...]
+    times: int
+    elements: int
+
+    @classmethod
+    def once(cls, elem_type: int, shape: Sequence[int]) -> Observation:
+        """Of a tensor of the main graph."""
+        return cls(elem_type, tuple(shape), 1, math.prod(shape))
+
+
+Observed = Mapping[str, Observation]
+"""By name what one call of a network showed of its tensors, without initializers; empty where nothing was run."""
+
+NOTHING: Observed = MappingProxyType({})
+
+
 def inferred_values(
-    proto: onnx.ModelProto, batch: int, sample_shapes: SampleShapes, batching: Batching
+    proto: onnx.ModelProto,
+    batch: int,
+    sample_shapes: SampleShapes,
+    batching: Batching,
+    observed: Observed = NOTHING,
 ) -> onnx.GraphProto:
     """The graph of a normalised network with the types and shapes of its values, and without large weights.
 
     A free batch axis of an input is `batch`, any other that of `sample_shapes`; what outputs declare does not count.
-    Nodes that only compute shapes may be missing.
+    What was `observed`, in a run of as many samples, holds; the others are inferred. Nodes that only compute shapes may
+    be missing.
     """
     skeleton = shape_skeleton(proto)
+    shown = {name: value for name, value in observed.items() if value.times}
+    if shown:
+        _state(skeleton.graph, shown)
+        if {name for graph in graphs(skeleton.graph) for name in _made(graph)} <= shown.keys():
+            return skeleton.graph
     for value in skeleton.graph.input[: len(own_inputs(proto.graph))]:
         fix_axes(value, batching.input_axis(value.name), batch, sample_shapes.get(value.name))
     for node in skeleton.graph.node:
@@ -39,7 +77,10 @@ def inferred_values(
         if node.op_type == "GroupNormalization" and is_standard(node):
             node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output))
     values = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
-    if not sample_shapes or _made(skeleton) <= known_shapes(values).keys():
+    if shown:
+        _state(values, shown)
+        return values
+    if not sample_shapes or _made(skeleton.graph) <= known_shapes(values).keys():
         return values
     # inference follows the usual arithmetic of shapes; folding, which takes much longer, follows all of it
     model = ir.serde.deserialize_model(skeleton)
@@ -49,8 +90,25 @@ def inferred_values(
     return onnx.shape_inference.infer_shapes(ir.serde.serialize_model(model), data_prop=True).graph
 
 
-def _made(model: onnx.ModelProto) -> set[str]:
-    return {name for node in model.graph.node for name in node.output if name}
+def _state(graph: onnx.GraphProto, observed: Observed) -> None:
+    """Write what was observed into a graph and its bodies, over what they say."""
+    for inner in graphs(graph):
+        for value in (*inner.input, *inner.output):
+            if value.name in observed:
+                value.CopyFrom(_value_info(value.name, observed))
+        made = {name for node in inner.node for name in node.output if name in observed}
+        others = [value for value in inner.value_info if value.name not in made]
+        del inner.value_info[:]
+        inner.value_info.extend(others)
+        inner.value_info.extend(_value_info(name, observed) for name in sorted(made))
+
+
+def _value_info(name: str, observed: Observed) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, observed[name].elem_type, observed[name].shape)
+
+
+def _made(graph: onnx.GraphProto) -> set[str]:
+    return {name for node in graph.node for name in node.output if name}
 
 
 def fix_axes(value: onnx.ValueInfoProto, axis: int | None, batch: int, sample_shape: Sequence[int] | None) -> None:

@@ -6,15 +6,18 @@ import ast
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import onnx
 
 from network.expansion import is_expanded
 from network.finite import is_finite
-from network.graph import Layer, Site
-from network.onnx_graph import attributes, is_standard, nodes, subgraphs
+from network.graph import ChannelAxis, Layer, Site
+from network.onnx_graph import attributes, is_standard, label, nodes, subgraphs
+from network.plain_tables import PlainTables, TableUse
+from network.shapes import NOTHING, Observed
+from network.tables import table_product
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 """Operators with two weights, inputs 1 and 2: one for the inputs of a step, one for the hidden states before it."""
@@ -24,12 +27,15 @@ _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 _MADE_UP = re.compile(r"^(onnx::\w+|val|const|t|fn|_val)?_*\d+$")
 
 
-def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Site, ...]:
-    """All sites of the normalised graph, in the order of their first use; `shapes` are those of float values for one
-    sample, as far as they are known.
+def find_sites(
+    proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int = 1, observed: Observed = NOTHING
+) -> tuple[Site, ...]:
+    """All sites of the normalised graph, in the order of their first use; `shapes` are those of values for so many
+    samples, as far as they are known, and `observed` says how often bodies of If, Loop and Scan run.
 
     A weight that several nodes use is one site, also where some read it transposed or from within a body of If, Loop or
-    Scan; one without numbers, or with infinities (a table of masks), is none. A site is called like its weight without
+    Scan; one without numbers, or with infinities (a table of masks), is none. So is a large table that no layer
+    multiplies (`network.plain_tables`), in the place of its first use. A site is called like its weight without
     `.weight`; where the exporter made the weight's name up, like the module it says the node came from, else like the
     node. The two weights of a recurrent node are distinguished by `.W` (of the inputs) and `.R` (of the hidden states)
     behind that.
@@ -40,20 +46,48 @@ def find_sites(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
     views = _views(graph, weights)
     read = weights | {name: view.shape for name, view in views.items()}
     uses: dict[str, list[tuple[onnx.NodeProto, Layer]]] = {}
+    readers = readers_of(graph)
     for node, inner in _nodes(graph):
-        for layer in _layers(node, read, shapes):
-            own = replace(layer, inner=inner)
+        for layer in _counted(node, read, shapes, readers, batch):
+            own = _in_body(layer, node, shapes, observed) if inner else layer
             if own.weight in views:
                 own = views[own.weight].seen_by(own)
             uses.setdefault(own.weight, []).append((node, own))
+    for node, table in _tables(graph, weights.keys() - uses.keys(), readers):
+        uses[table.weight] = [(node, table)]
+    order = {label(node): place for place, (node, _) in enumerate(_nodes(graph))}
     sites: list[Site] = []
     taken: set[str] = set()
-    for weight, readers in uses.items():
-        layers = tuple(layer for _, layer in readers)
-        name = next(name for name in _site_names(weight, readers[0][0]) if name not in taken)
+    for weight, own_uses in sorted(uses.items(), key=lambda item: order[label(item[1][0][0])]):
+        layers = tuple(layer for _, layer in own_uses)
+        name = next(name for name in _site_names(weight, own_uses[0][0]) if name not in taken)
         taken.add(name)
-        sites.append(Site(name, weight, layers, weights[weight], layers[0].channel_axis))
+        sites.append(Site(name, weight, layers, weights[weight], _scaled_axes(layers[0], len(weights[weight]))))
     return tuple(sites)
+
+
+def _scaled_axes(layer: Layer, rank: int) -> ChannelAxis:
+    return (*range(rank - 2), layer.channel_axis) if layer.stacked else layer.channel_axis
+
+
+def _tables(
+    graph: onnx.GraphProto, names: Collection[str], readers: _Readers
+) -> Iterator[tuple[onnx.NodeProto, Layer]]:
+    """The tables among the initializers with these names, each with the node that reads it first."""
+    tables, outer = PlainTables(graph, readers), {label(node) for node in graph.node}
+    for tensor in graph.initializer:
+        if tensor.name in names and isinstance(use := tables.look_at(tensor), TableUse):
+            node, inner = use.node, label(use.node) not in outer
+            yield node, Layer(node.name, node.op_type, tensor.name, use.channel_axis, 0, inner=inner, is_table=True)
+
+
+def readers_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """The nodes that read a value, by its name, in inner graphs too."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node, _ in _nodes(graph):
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return readers
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, bool]]:
@@ -79,6 +113,7 @@ class _View:
             layer,
             weight=self.weight,
             channel_axis=self.order[layer.channel_axis],
+            stacked=layer.stacked and self.order[:-2] == tuple(range(len(self.order) - 2)),
             view=self.name,
             order=self.order,
         )
@@ -131,20 +166,65 @@ def _module(node: onnx.NodeProto) -> str:
 
 _Weights = Mapping[str, tuple[int, ...]]
 _Shapes = Mapping[str, tuple[int, ...]]
+_Readers = Mapping[str, list[onnx.NodeProto]]
 
 
-def _layers(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> tuple[Layer, ...]:
+def _counted(
+    node: onnx.NodeProto, weights: _Weights, shapes: _Shapes, readers: _Readers, batch: int
+) -> Iterator[Layer]:
+    """The layers of a node, with what they take of one sample of the batch."""
+    asked = _Asked(shapes)
+    for layer in _layers(node, weights, asked, readers):
+        if asked.unknown:
+            yield replace(layer, macs=math.prod(weights[layer.weight]), macs_known=False)
+        else:
+            yield replace(layer, macs=-(-layer.macs // batch))
+
+
+def _in_body(layer: Layer, node: onnx.NodeProto, shapes: _Shapes, observed: Observed) -> Layer:
+    """A layer that was counted for one time of its body, at the largest lengths, over all times that this runs."""
+    made = next(filter(None, node.output))
+    if made not in observed:
+        return replace(layer, inner=True, macs_known=False)
+    if not observed[made].times:
+        return replace(layer, inner=True, macs=0, macs_known=True)
+    largest = max(math.prod(shapes[made]), 1)
+    return replace(layer, inner=True, macs=layer.macs * observed[made].elements // largest)
+
+
+class _Asked(Mapping[str, tuple[int, ...]]):
+    """Shapes, of which it knows whether anyone asked for one that is not known."""
+
+    def __init__(self, shapes: _Shapes) -> None:
+        self._shapes = shapes
+        self.unknown = False
+
+    def __getitem__(self, name: str) -> tuple[int, ...]:
+        self.unknown = self.unknown or name not in self._shapes
+        return self._shapes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+
+def _layers(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes, readers: _Readers) -> tuple[Layer, ...]:
     if not is_standard(node) or is_expanded(node):
         return ()
     if node.op_type in RECURRENT:
         return _recurrent(node, weights, shapes)
-    rule = _RULES.get(node.op_type)
-    layer = rule(node, weights, shapes) if rule else None
+    if node.op_type == "Gather":
+        layer = _gather(node, weights, shapes, readers)
+    else:
+        rule = _RULES.get(node.op_type)
+        layer = rule(node, weights, shapes) if rule else None
     return () if layer is None else (layer,)
 
 
 def _elements(shapes: _Shapes, name: str) -> int:
-    """Elements of a value for one sample; 1 where inference does not know it, so that costs stay a lower bound."""
+    """Elements of a value; of one that is not known any number, which does not count."""
     return math.prod(shapes.get(name, (1,)))
 
 
@@ -176,14 +256,24 @@ def _matmul(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> Layer |
     rank = len(weights[weight])
     reduction_axis, channel_axis = (rank - 2, rank - 1) if weight == right else (rank - 1, rank - 2)
     macs = _elements(shapes, node.output[0]) * weights[weight][reduction_axis]
-    return Layer(node.name, node.op_type, weight, channel_axis, macs)
+    stacked = math.prod(weights[weight][:-2]) > 1
+    return Layer(node.name, node.op_type, weight, channel_axis, macs, stacked=stacked)
 
 
-def _embedding(node: onnx.NodeProto, weights: _Weights, _shapes: _Shapes) -> Layer | None:
-    table = node.input[0]
-    if table not in weights or len(weights[table]) != 2 or attributes(node).get("axis", 0) != 0:
+def _gather(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes, readers: _Readers) -> Layer | None:
+    """A row that is picked has a scale of its own, as a whole where it lies along the first axis; where a matrix is
+    picked and multiplied, each of its output channels."""
+    table, shape = node.input[0], weights.get(node.input[0], ())
+    if len(shape) < 2:
         return None
-    return Layer(node.name, node.op_type, table, 0, 0)
+    axis, stacked = attributes(node).get("axis", 0) % len(shape), math.prod(shape[:-2]) > 1
+    product = table_product(node, shape, readers, shapes)
+    if product is not None:
+        macs = _elements(shapes, product.output) * shape[product.reduced_axis]
+        return Layer(node.name, node.op_type, table, len(shape) - 3 - product.reduced_axis, macs, stacked=stacked)
+    if axis == 0:
+        return Layer(node.name, node.op_type, table, 0, 0)
+    return Layer(node.name, node.op_type, table, len(shape) - (1 if axis == len(shape) - 1 else 2), 0, stacked=stacked)
 
 
 def _recurrent(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> tuple[Layer, ...]:
@@ -205,5 +295,4 @@ _RULES: Mapping[str, Callable[[onnx.NodeProto, _Weights, _Shapes], Layer | None]
     "ConvTranspose": _convolution,
     "Gemm": _gemm,
     "MatMul": _matmul,
-    "Gather": _embedding,
 }

@@ -132,12 +132,17 @@ def _names(formats: Sequence[WeightFormat]) -> list[str]:
 
 
 def _allowed_to(config: FormatConfig, site: Site, constraints: Mapping[str, LayerConstraint]) -> list[WeightFormat]:
-    """What this weight may get under its own constraint, in order of bits; empty if nothing is left."""
+    """What this weight may get under its own constraint, in order of bits; empty if nothing is left.
+
+    A table may stay float32, unless the constraint names formats: coordinates, for one, need all their digits.
+    """
     constraint = constraints.get(site.name, NO_CONSTRAINT)
     if constraint.keep:
         return [FloatFormat()]
-    named = config.named(constraint)
-    return fitting(site, named or [format_ for format_ in config.weights if format_.bits >= constraint.min_bits])
+    if named := config.named(constraint):
+        return fitting(site, named)
+    wide = [format_ for format_ in config.weights if format_.bits >= constraint.min_bits]
+    return fitting(site, [*wide, FloatFormat()] if site.is_table else wide)
 
 
 def _allowed_activations(network: Network, config: FormatConfig) -> Allowed:

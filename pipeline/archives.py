@@ -110,7 +110,9 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
             ValueError,
         ) as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise NotOnnx(f"the archive cannot be read: {reason}; pack the .onnx file and its data again") from error
+            raise NotOnnx(
+                f"the archive cannot be read: {reason}; upload the .onnx file, or pack it and its data files again"
+            ) from error
 
 
 def _index_too_large(size: int, most: int) -> ModelTooLarge:
@@ -141,7 +143,7 @@ def _model_name(members: dict[str, zipfile.ZipInfo]) -> str:
     models = [name for name in members if name.endswith(_MODEL)]
     if not models:
         raise NotOnnx(
-            "the model is not ONNX: got a zip archive without an .onnx file (a PyTorch checkpoint or an .npz?); send "
+            "the model is not ONNX: got a zip archive without an .onnx file (a PyTorch checkpoint or an .npz?); upload "
             "the .onnx file, alone or packed with its data files"
         )
     if len(models) > 1:

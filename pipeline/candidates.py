@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from network.activations import ActivationSite
@@ -44,18 +45,20 @@ class ActivationCandidates:
 
 @dataclass(frozen=True)
 class Candidates:
-    """All candidates of a job by site name, formats in order of bits; `methods` says how each weight was rounded."""
+    """All candidates of a job by site name, formats in order of bits; `methods` says how each weight was rounded, and
+    `notes` what the samples did not tell about some of them."""
 
     weights: Weights
     activations: Mapping[str, ActivationCandidates]
     methods: Mapping[str, str]
+    notes: Mapping[str, str]
 
     @classmethod
     def unpack(cls, blob: bytes) -> Candidates:
         """What `pack_candidates` was given, in its order."""
         document, arrays = unpack(blob)
         activations = {entry["name"]: _activation(entry) for entry in document["activations"]}
-        return cls(weights_from_arrays(document, arrays), activations, document["methods"])
+        return cls(weights_from_arrays(document, arrays), activations, document["methods"], document["notes"])
 
     @property
     def count(self) -> int:
@@ -105,6 +108,7 @@ def pack_candidates(
     weights: Mapping[str, Sequence[QuantizedWeight]],
     methods: Mapping[str, str],
     activations: Sequence[ActivationCandidates] = (),
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> bytes:
     """One blob of all candidates.
 
@@ -112,10 +116,12 @@ def pack_candidates(
         weights: by site name, formats in order of bits.
         methods: how each weight was rounded, by site name: "gptq" or "nearest", and after a colon why or with what.
         activations: sites in graph order.
+        notes: by site name, of those that there is something to say of.
     """
     document, arrays = weights_to_arrays(weights)
     document |= {
         "methods": dict(methods),
+        "notes": dict(notes),
         "activations": [
             {
                 "name": activation.site.name,

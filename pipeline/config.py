@@ -149,8 +149,11 @@ class SpaceConfig:
     @property
     def couples_sites(self) -> bool:
         """Whether the request prices or limits what two decisions cost together."""
-        priced = {self.objective, *(quantity for quantity, _ in self.limits.items())}
-        return not priced.isdisjoint({Quantity.BIT_OPERATIONS, Quantity.LATENCY})
+        return self.prices(Quantity.BIT_OPERATIONS) or self.prices(Quantity.LATENCY)
+
+    def prices(self, quantity: Quantity) -> bool:
+        """Whether the request asks for little of it, or limits it."""
+        return quantity in {self.objective, *(limited for limited, _ in self.limits.items())}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from planner.errors import NotApplicable
 from planner.merge import JointCost, MergedProblem, merge_sites, tie_sites
 from planner.problem import Candidate, PlanSite, Problem, whole_steps
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
-from quantization.rounding.reduction import read_by
+from quantization.rounding.layers import read_by
 
 Formats = Mapping[str, Format]
 """By site name."""
@@ -101,7 +101,7 @@ class Coupling:
             for tensor in site.tensors
         }
         nodes = self._network.nodes
-        operands = {layer: read_by(nodes[layer.name], layer.read_as)[0] for layer in self._network.layers()}
+        operands = {layer: read_by(self._network, layer)[0] for layer in self._network.layers()}
         return {
             layer: site_of[name]
             for layer, name in operands.items()

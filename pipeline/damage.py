@@ -17,6 +17,7 @@ from evaluation.outputs import Meaning, OutputFacts
 from network.graph import Network
 from network.normalise import from_proto
 from network.selections import picked_from
+from network.value_types import value_types
 from pipeline.config import DamageConfig
 from sensitivity.loss import Kind, Loss, Term
 
@@ -70,11 +71,10 @@ def with_values(
         return network
     proto = onnx.ModelProto()
     proto.CopyFrom(network.proto)
-    inferred = onnx.shape_inference.infer_shapes(proto)
-    known = {value.name: value for value in inferred.graph.value_info}
-    proto.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in added)
-    batching = network.batching
-    return from_proto(proto, network.sample_shapes, dataclasses.replace(batching, outputs={**batching.outputs, **axes}))
+    types = value_types(proto)
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name, type=types[name]) for name in added)
+    batching = dataclasses.replace(network.batching, outputs={**network.batching.outputs, **axes})
+    return from_proto(proto, network.sample_shapes, batching, network.observed)
 
 
 def _measurable(fact: OutputFacts) -> bool:

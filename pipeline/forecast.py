@@ -43,7 +43,8 @@ def forecast_gradients(inputs: Inputs, passes: float, threads: int) -> Estimate:
 
 def _pass_seconds(inputs: Inputs, threads: int) -> float:
     """Of the float network over the samples of the analysis, from one batch that is run twice."""
-    runner = OnnxRunner(dump(inputs.network), threads, batching=inputs.network.batching)
+    network = inputs.network
+    runner = OnnxRunner(dump(network), threads, batching=network.batching, longest=inputs.longest_outputs)
     samples = inputs.sensitivity_samples
     batch = inputs.take(samples[: inputs.batch])
     for _ in range(2):  # the first run also allocates

@@ -136,6 +136,9 @@ def _weight_override(
     if grid is None:
         notes.append(_note(site.weight, f"ONNX Runtime's quantizer has nothing like {weight.format.name}: left out"))
         return {}
+    if grid.scale.ndim and not isinstance(site.channel_axis, int):
+        notes.append(_note(site.weight, "ONNX Runtime's quantizer has no scales for each matrix of a stack: left out"))
+        return {}
     bits = min(width for width in WEIGHT_TYPES if width >= grid.format.bits)
     first: dict[str, Any] = {"quant_type": WEIGHT_TYPES[bits]}
     if grid.scale.ndim:

@@ -17,6 +17,7 @@ from planner.problem import Plan
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.export import export
 from quantization.export.leftovers import LARGEST
+from quantization.export.narrow import narrow_weights
 from quantization.plans.bias_correction import with_biases
 from quantization.plans.sequential import RoundedPlan
 
@@ -46,7 +47,8 @@ def export_plan(
     network = with_biases(inputs.network, biases) if biases else inputs.network
     products = space.config.export.products
     provenance = space.provenance(plan)
-    file = export(network, rounded.weights, provenance, activations, products=products, halves=halves)
+    stored = {**narrow_weights(network, rounded.weights), **rounded.weights}
+    file = export(network, stored, provenance, activations, products=products, halves=halves)
     return ExportedPlan(file, network, rounded, activations)
 
 

@@ -16,11 +16,14 @@ from pipeline.reach import unmeasured_sites
 from pipeline.results import number
 from pipeline.search_space import SearchSpace
 from planner.problem import Candidate, Plan
+from quantization.export.narrow import stored_format
 from quantization.formats import FloatFormat, UnsignedFormat
 
 UNMEASURED = "no measured output depends on it, so nothing measures its damage: the widest format allowed"
-KEPT = "not rounded anew for the errors of other layers"
 UNMEASURED_IN_A_PLAN = "no measured output depends on it, so nothing measures its damage"
+KEPT = "not rounded anew for the errors of other layers"
+UNCOUNTED = "no run showed how often it is used: its bit operations are the least, of using each weight once"
+UNUSED = "the sample that costs are counted on does not run it: its bit operations are 0"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +77,14 @@ def layer_rows(
         anew: by site name how weights were rounded with the others of the plan, of those that were.
         kept: why not, of those that were not although others were.
     """
-    notes = _notes(facts, kept)
+    notes = _notes(facts, candidates.notes, kept)
     chosen = {name: (candidate, stderr) for name, candidate, stderr in facts.candidates()}
     formats = facts.space.problem.formats(facts.plan)
     coupling = facts.space.coupling
     rows = []
     for index, site in enumerate(facts.space.network.sites):
         candidate, stderr = chosen[site.name]
+        stored = stored_format(facts.space.network, site.weight, candidate.format)
         method = None if isinstance(candidate.format, FloatFormat) else candidates.methods[site.name]
         rounded_with = [weight.format.name for weight in candidates.weights[site.name]]
         rows.append(
@@ -91,8 +95,8 @@ def layer_rows(
                 "nodes": [layer.name for layer in site.layers],
                 "shape": list(site.shape),
                 "weights": site.size,
-                "format": candidate.format.name,
-                "bits": candidate.format.bits,
+                "format": stored.name,
+                "bits": stored.bits,
                 "input_bits": coupling.input_bits(site, formats),
                 "bytes": candidate.size_bytes,
                 "bit_operations": coupling.bit_operations(site, formats),
@@ -109,13 +113,19 @@ def layer_rows(
     return rows
 
 
-def _notes(facts: PlanFacts, kept: Mapping[str, str]) -> dict[str, list[str]]:
+def _notes(facts: PlanFacts, given: Mapping[str, str], kept: Mapping[str, str]) -> dict[str, list[str]]:
     """What the figures of each weight do not say."""
     unmeasured = unmeasured_sites(facts.space.network)
     of_unmeasured = UNMEASURED_IN_A_PLAN if facts.search is None else UNMEASURED
     notes: dict[str, list[str]] = {}
     for site in facts.space.network.sites:
         notes[site.name] = [of_unmeasured] if site.name in unmeasured else []
+        if site.name in given:
+            notes[site.name].append(given[site.name])
+        if not site.macs_known:
+            notes[site.name].append(UNCOUNTED)
+        if site.macs == 0 and not site.outer_layers:
+            notes[site.name].append(UNUSED)
         if site.name in kept:
             notes[site.name].append(f"{KEPT}: {kept[site.name]}")
     return notes

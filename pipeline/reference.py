@@ -21,7 +21,9 @@ FEWEST = 16
 def runner_of(context: Context, inputs: Inputs, model: bytes) -> OnnxRunner:
     """A file on all cores of this machine, in the batches that the samples are run in."""
     cores = SideBySide.of(inputs.batch, context.machine.threads, inputs.static_batch)
-    return OnnxRunner(model, cores.threads, cores.runs, batching=inputs.network.batching)
+    return OnnxRunner(
+        model, cores.threads, cores.runs, batching=inputs.network.batching, longest=inputs.longest_outputs
+    )
 
 
 def reference_outputs(context: Context, inputs: Inputs, samples: NDArray[np.int64]) -> dict[str, Output]:

@@ -25,6 +25,7 @@ from pipeline.stays_float import stays_float
 from planner.problem import Plan, Quantity, whole_steps
 
 WORTH_SAYING = 0.01
+FLOAT_BITS = 32
 _NAMED = 5
 NOTHING_FASTER = "no format that the request allows is faster than another: latency does not tell plans apart"
 
@@ -38,12 +39,15 @@ def report(context: Context, config: ReportConfig) -> JobResult:
     facts = PlanFacts(space, Plan(tuple(certified["choices"])), search)
     candidates, delivered = context.workspace.candidates(), Candidates.unpack(arrays["weights"].tobytes())
     model = arrays["model"].tobytes()
-    left, other = stays_float(space.network, _quantized(facts)), _undone(context)
+    left, other = stays_float(space.network, _quantized(facts), space.allowed), _undone(context)
     unreached = context.workspace.resolved()["unreached"]
-    certificate = dict(certified["certificate"])
-    certificate["statement"] = " ".join([certificate["statement"], *_beside(left, unreached, other)])
-    outcome = _outcome(certificate, search)
     layers = layer_rows(facts, candidates, delivered.methods, certified["kept"])
+    certificate = dict(certified["certificate"])
+    stored = {row["name"] for row in layers if row["bits"] < FLOAT_BITS}
+    partly = {name: note for name, note in candidates.notes.items() if name in stored}
+    said = _beside(left, unreached, partly, other)
+    certificate["statement"] = " ".join([certificate["statement"], *said])
+    outcome = _outcome(certificate, search)
     document = {
         "version": PLAN_VERSION,
         "outcome": outcome,
@@ -104,27 +108,32 @@ def _foreign_plans(
     }
 
 
-def _beside(left: Mapping[str, Any], unreached: Sequence[str], other: Mapping[str, Any] | None) -> list[str]:
-    """What the statement of the certificate says besides: what stayed float, what no sample reached, and what was not
-    rewritten."""
+def _beside(
+    left: Mapping[str, Any], unreached: Sequence[str], partly: Mapping[str, str], other: Mapping[str, Any] | None
+) -> list[str]:
+    """What the statement of the certificate says besides: what stayed float, what no sample reached, of which weights
+    no sample reached a part, and what was not rewritten."""
     said = []
     if left["share"] >= WORTH_SAYING:
-        names = ", ".join(tensor["name"] for tensor in left["tensors"][:_NAMED])
-        said.append(f"Of the bytes of its weights {left['share']:.0%} stay float{': ' + names if names else ''}.")
+        names = ", ".join(f"{tensor['name']} ({tensor['reason']})" for tensor in left["tensors"][:_NAMED])
+        said.append(f"Of the bytes of its weights {left['share']:.0%} stay float: {names}.")
     if unreached:
         said.append(
             f"No sample reached the weights {listing(unreached, _NAMED)}: nothing is measured of them, and they keep "
             "their widest format."
         )
+    if partly:
+        notes = [f"of {name} {note}" for name, note in partly.items()]
+        said.append(f"Nothing is measured of what samples did not reach: {listing(notes, _NAMED)}.")
     if other is not None:
         said.append(f"It was analysed at opset {other['opset']}, because {other['why']}.")
     return said
 
 
 def _quantized(facts: PlanFacts) -> set[str]:
-    """The initializers that the plan stores in fewer bits than float32."""
-    formats = facts.space.formats_of_weights(facts.plan)
-    return {name for name, format_ in formats.items() if format_.bits < 32}
+    """The initializers that the plan stores in fewer bits than they came in."""
+    formats = facts.space.problem.formats(facts.plan)
+    return {site.weight for site in facts.space.network.sites if formats[site.name].bits < FLOAT_BITS}
 
 
 def _undone(context: Context) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from network.activations import ActivationSite
+from network.errors import listing
 from network.graph import Network, Site
 from pipeline.analysis import Analysis
 from pipeline.config import SpaceConfig
@@ -25,14 +26,16 @@ from pipeline.coupling import Coupling, decisions
 from pipeline.latency_table import LatencyTable
 from pipeline.limits import check_limits, size_unreachable, smallest_plans
 from pipeline.reach import planned_activations
+from planner.errors import ConstraintImpossible
 from planner.evidence import EvaluatedPlan, PlanPoint, SearchResult
 from planner.interactions import frontier_within, interaction_frontier
 from planner.merge import MergedProblem
 from planner.problem import Candidate, Limits, Plan, PlanSite, Problem, Quantity
 from planner.results import undominated
 from quantization.export.cost import activation_bytes, file_bytes, skeleton_bytes, weight_bytes
-from quantization.export.leftovers import leftovers
+from quantization.export.leftovers import leftovers, narrow_leftovers
 from quantization.export.matmul_nbits import packed_products
+from quantization.export.narrow import stored_format
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
 
 FRONTIER_POINTS = 128
@@ -147,16 +150,26 @@ class SearchSpace:
 
         Raises:
             LimitUnreachable: the text names the nearest values that can be kept.
+            ConstraintImpossible: the request prices bit operations, and of some weights only the least are known.
         """
+        uncounted = [site.name for site in self.network.sites if not site.macs_known]
+        if uncounted and self.config.prices(Quantity.BIT_OPERATIONS):
+            raise ConstraintImpossible(
+                f"the bit operations of {listing(uncounted)} are not known, because no run showed how often these "
+                "weights are used; take another objective and no limits.max_bit_operations, or export the network "
+                "without If, Loop and Scan around them"
+            )
         limits = self.config.limits if self.latency is not None else replace(self.config.limits, max_latency_ms=None)
         if self.latency is None:
             self._check_size(limits)
         check_limits(self.joint.problem, limits)
 
     def formats_of_weights(self, plan: Plan) -> dict[str, Format]:
-        """The formats of a plan by initializer name."""
+        """The formats that the file of a plan has weights in, by initializer name."""
         formats = self.problem.formats(plan)
-        return {site.weight: formats[site.name] for site in self.network.sites}
+        return {
+            site.weight: stored_format(self.network, site.weight, formats[site.name]) for site in self.network.sites
+        }
 
     def provenance(self, plan: Plan) -> dict[str, str]:
         """What the file says of where it comes from: this version, the model's digest, and the plan's."""
@@ -275,7 +288,8 @@ class SearchSpace:
 
 def _weight(network: Network, config: SpaceConfig, coupling: Coupling, site: Site, format_: Format) -> Candidate:
     product = packed_products(network, {site.weight: format_}, config.export.products).get(site.weight)
-    size = weight_bytes(format_, site.shape, site.channel_axis, site.weight, product, network.opset)
+    stored = stored_format(network, site.weight, format_)
+    size = weight_bytes(stored, site.shape, site.channel_axis, site.weight, product, network.opset)
     # with the widest of what is read; exact once that is the same decision (`pipeline.coupling.decisions`)
     return Candidate(format_, size, coupling.bit_operations(site, {site.name: format_}), damage=0.0)
 
@@ -287,7 +301,7 @@ def _activation(network: Network, site: ActivationSite, halves: frozenset[str], 
 
 
 def _halves(network: Network, config: SpaceConfig) -> frozenset[str]:
-    return leftovers(network) if config.export.halves else frozenset()
+    return narrow_leftovers(network) | (leftovers(network) if config.export.halves else frozenset())
 
 
 def _interactions(matrix: NDArray[np.float64], rows: Sequence[int | None]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ def unreached_sites(context: Context, inputs: Inputs) -> set[str]:
     """Names of the sites all of whose layers lie in inner graphs, and whose weight changes no output of any sample that
     is not held out."""
     network = inputs.network
-    hidden = [site for site in network.sites if not site.outer_layers]
+    hidden = [site for site in network.sites if site.is_inner]
     if not hidden:
         return set()
     samples = np.concatenate([inputs.splits.search, inputs.splits.calibration])

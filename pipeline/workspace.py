@@ -19,12 +19,13 @@ from evaluation.dataset import Dataset, read_dataset, synthesize
 from evaluation.errors import MetricNotApplicable
 from evaluation.metrics.claim import Claim
 from evaluation.outputs import OutputFacts
+from evaluation.runner import OnnxRunner
 from evaluation.splits import Splits, split, undivided
 from network.admission import AdmissionLimits
 from network.batching import Batching
 from network.graph import Network, TensorSpec
 from network.memory import normalised_memory
-from network.normalise import load
+from network.normalise import dump, load
 from network.opset import TARGET_OPSET
 from network.uploaded import as_uploaded
 from pipeline.analysis import Analysis, Scores
@@ -320,6 +321,38 @@ class Inputs:
         """The calibration samples that ranges of activations are taken from: `RANGE_SAMPLES`, or one batch."""
         return self.splits.calibration[: max(RANGE_SAMPLES, self.static_batch or 0)]
 
+    @cached_property
+    def output_shapes(self) -> dict[str, list[tuple[int, ...]]]:
+        """The shapes that an output of one sample has, by name, of samples of each length; empty where all samples have
+        the same lengths."""
+        samples, network = self.dataset.inputs, self.network
+        if all(array.dtype != object for array in samples.values()):
+            return {}
+        runner = OnnxRunner(dump(network), threads=1, batching=network.batching)
+        shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in runner.output_names}
+        seen: set[tuple[tuple[int, ...], ...]] = set()
+        for index in range(self.dataset.samples):
+            lengths = tuple(np.shape(array[index]) for array in samples.values())
+            if lengths not in seen:
+                seen.add(lengths)
+                outputs = runner.outputs({name: array[index : index + 1] for name, array in samples.items()}, 1)
+                for name in set(outputs) - runner.without_samples:
+                    shapes[name].append(outputs[name].shape[1:])
+        return {name: own for name, own in shapes.items() if len({len(shape) for shape in own}) == 1}
+
+    @property
+    def longest_outputs(self) -> dict[str, tuple[int, ...]]:
+        """The largest shape of an output of one sample, where samples have different lengths."""
+        return {name: tuple(map(max, zip(*own, strict=True))) for name, own in self.output_shapes.items()}
+
+    @property
+    def varying_axes(self) -> dict[str, frozenset[int]]:
+        """By output the axes of `[samples, ...]` whose lengths differ from sample to sample."""
+        return {
+            name: frozenset(axis for axis, of in enumerate(zip(*own, strict=True), start=1) if len(set(of)) > 1)
+            for name, own in self.output_shapes.items()
+        }
+
     @property
     def latency_sample(self) -> Arrays:
         """What a latency is that of one run of: one sample, or the batch that the network fixes."""
@@ -336,8 +369,7 @@ class Inputs:
 
     @cached_property
     def _batch_bytes(self) -> int:
-        network = self.network
-        estimate = normalised_memory(network, self.static_batch or 1)
+        estimate = normalised_memory(self.network, self.static_batch or 1)
         return max(estimate.activation_bytes, 1)
 
 

@@ -12,6 +12,11 @@ A weight keeps its own shape, and what its elements share has a shape that tells
     channel                                    [1, 40]            [40, 128, 1]
     block of 32                                [4, 1, 40]         [4, 32, 40]
 
+    stack [8, 128, 40], channel axes 0 and 2   scale              groups of elements
+    tensor                                     ()                 [1, 40960, 1]
+    channel, of each matrix its own            [8, 1, 40]         [320, 128, 1]
+    block of 32                                [32, 1, 40]        [32, 32, 40]
+
 Blocks, tables and rotations run along what one output sums over, `reduced` of the weight folded to
 `[outer, reduced, inner]` without moving a value:
 
@@ -34,6 +39,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from network.graph import ChannelAxis
 from quantization.formats import Granularity, ScaledFormat
 
 # before the axis of channels: one, or the two directions of a recurrent layer
@@ -58,22 +64,36 @@ class NotFoldable:
     reason: str
 
 
-def fold(shape: Shape, channel_axis: int) -> Fold | NotFoldable:
+def channel_axes(channel_axis: ChannelAxis, rank: int) -> tuple[int, ...]:
+    """Every axis along which a weight of so many axes has scales of its own, in order, counted from 0."""
+    axes = (channel_axis,) if isinstance(channel_axis, int) else channel_axis
+    return tuple(sorted(axis % rank for axis in axes)) if rank else ()
+
+
+def every_channel_axis(shape: Shape) -> tuple[ChannelAxis, ...]:
+    """All that the channel axis of a weight of `shape` may be: each axis, or each of the matrices of a stack."""
+    rank = len(shape)
+    stacks = [(*range(rank - 2), axis) for axis in (rank - 2, rank - 1)] if rank > 2 else []
+    return *range(rank), *stacks
+
+
+def fold(shape: Shape, channel_axis: ChannelAxis) -> Fold | NotFoldable:
     """The folded shape of a weight.
 
-    Weight `[64, 32, 3, 3]`, channel axis 0 -> `[64, 288, 1]`; weight `[128, 40]`, channel axis 1 -> `[1, 128, 40]`.
+    Weight `[64, 32, 3, 3]`, channel axis 0 -> `[64, 288, 1]`; weight `[128, 40]`, channel axis 1 -> `[1, 128, 40]`;
+    stack `[8, 128, 40]`, channel axes 0 and 1 -> `[1024, 40, 1]`.
     """
-    axis = channel_axis % len(shape) if shape else 0
     if len(shape) < 2:
         return NotFoldable(f"a weight of shape {shape} has no axis that is summed over")
+    *stack, axis = channel_axes(channel_axis, len(shape))
     if axis == len(shape) - 1:
         return Fold(math.prod(shape[:-2]), shape[-2], shape[-1])
-    if math.prod(shape[:axis]) > _MOST_BEFORE_CHANNELS:
+    if not stack and math.prod(shape[:axis]) > _MOST_BEFORE_CHANNELS:
         return NotFoldable(f"a weight of shape {shape} with its channels on axis {axis} is summed over across them")
     return Fold(math.prod(shape[: axis + 1]), math.prod(shape[axis + 1 :]), 1)
 
 
-def scale_shape(format_: ScaledFormat, shape: Shape, channel_axis: int) -> Shape:
+def scale_shape(format_: ScaledFormat, shape: Shape, channel_axis: ChannelAxis) -> Shape:
     """The shape of the scales of a weight.
 
     Weight `[64, 32, 3, 3]`, channel axis 0 -> scale `[64, 1, 1, 1]` for channels, `()` for the tensor, `[576, 1, 1]`
@@ -86,14 +106,15 @@ def scale_shape(format_: ScaledFormat, shape: Shape, channel_axis: int) -> Shape
         case Granularity.TENSOR:
             return ()
         case Granularity.CHANNEL:
-            return tuple(n if axis == channel_axis % len(shape) else 1 for axis, n in enumerate(shape))
+            axes = channel_axes(channel_axis, len(shape))
+            return tuple(n if axis in axes else 1 for axis, n in enumerate(shape))
     folded = fold(shape, channel_axis)
     if isinstance(folded, NotFoldable) or folded.reduced % format_.block:
         raise ValueError(f"a weight of shape {shape} does not divide into blocks of {format_.block}")
     return folded.outer * folded.reduced // format_.block, 1, folded.inner
 
 
-def is_scale_shape(scale: Shape, format_: ScaledFormat, shape: Shape, channel_axis: int) -> bool:
+def is_scale_shape(scale: Shape, format_: ScaledFormat, shape: Shape, channel_axis: ChannelAxis) -> bool:
     """Whether scales of shape `scale` are those of a weight of `shape` with output channels on this axis."""
     try:
         return scale_shape(format_, shape, channel_axis) == scale
@@ -101,7 +122,7 @@ def is_scale_shape(scale: Shape, format_: ScaledFormat, shape: Shape, channel_ax
         return False
 
 
-def groups(weight: NDArray[Element], format_: ScaledFormat, channel_axis: int) -> NDArray[Element]:
+def groups(weight: NDArray[Element], format_: ScaledFormat, channel_axis: ChannelAxis) -> NDArray[Element]:
     """`[outer, elements, inner]`: the weights `[i, :, j]` share one scale, the scales in the order of `scale_shape`.
 
     Weight `[64, 32, 3, 3]`, channel axis 0 -> `[64, 288, 1]` for channels, `[1, 18432, 1]` for the tensor,
@@ -110,13 +131,16 @@ def groups(weight: NDArray[Element], format_: ScaledFormat, channel_axis: int) -
     Raises:
         ValueError: the axis is not one of the weight's, or the weight does not divide into the format's blocks.
     """
-    if not -weight.ndim <= channel_axis < max(weight.ndim, 1):
+    given = (channel_axis,) if isinstance(channel_axis, int) else channel_axis
+    if not all(-weight.ndim <= axis < max(weight.ndim, 1) for axis in given):
         raise ValueError(f"channel axis {channel_axis} is outside of a weight of shape {weight.shape}")
     match format_.granularity:
         case Granularity.TENSOR:
             return weight.reshape(1, -1, 1)
         case Granularity.CHANNEL:
-            return np.moveaxis(weight, channel_axis, 0).reshape(weight.shape[channel_axis], -1, 1)
+            axes = channel_axes(channel_axis, weight.ndim)
+            channels = math.prod(weight.shape[axis] for axis in axes)
+            return np.moveaxis(weight, axes, range(len(axes))).reshape(channels, -1, 1)
     blocks, _, inner = scale_shape(format_, weight.shape, channel_axis)
     return weight.reshape(blocks, format_.block, inner)
 

@@ -140,7 +140,7 @@ def cross_layer(
             done += len(target.changes)
             check(done / (len(changes) * len(starts)))
     # popped, so that the rows, which may be gigabytes, do not exist a second time while they are put together
-    whole = [(target.positions, np.concatenate(rows.pop(target.site), axis=1)) for target in targets]
+    whole = [(target.positions, _joined(rows.pop(target.site), axis=1)) for target in targets]
     return _assemble(whole, samples, sketch)
 
 
@@ -241,7 +241,7 @@ class _Passes:
             sketched = np.full(len(root), float(root.shape[1] > self.sketch))
             return np.column_stack([self._compress(root, index), sketched, damage, lost]).astype(np.float32)
 
-        return np.concatenate(self.cores.map(part, range(len(self._live))))
+        return _joined(self.cores.map(part, range(len(self._live))), axis=0)
 
     def _advance(self, target: _Target) -> None:
         """Run up to the target's first cut, and make the chain of segments that lie behind its cuts."""
@@ -280,11 +280,21 @@ class _Passes:
         return np.asarray(root @ projection)
 
 
+def _joined(parts: Sequence[Rows], axis: int) -> Rows:
+    """Rows one behind the other; those of shorter samples, which have fewer outputs, are filled up with zeros."""
+    width = max(part.shape[-1] for part in parts)
+    filled = []
+    for part in parts:
+        missing = np.zeros((*part.shape[:-1], width - part.shape[-1]), part.dtype)
+        filled.append(np.concatenate([part[..., :-3], missing, part[..., -3:]], axis=-1) if missing.size else part)
+    return np.concatenate(filled, axis=axis)
+
+
 def _assemble(rows: Sequence[tuple[tuple[int, ...], Rows]], samples: int, sketch: int) -> CrossLayer:
     """G from the rows `[candidates, samples, outputs + 3]` of every site, each with its places in G."""
     count = sum(len(positions) for positions, _ in rows)
     columns = rows[0][1].shape[2]
-    sketched = bool(rows[0][1][0, 0, -3])
+    sketched = bool(rows[0][1][0, :, -3].any())
     matrix = np.zeros((count, count))
     own = np.zeros((count, samples))
     lost = np.zeros((count, samples))

@@ -74,7 +74,8 @@ class Term:
         weight: the factor of this term in the loss, above 0.
         axis: the axis of classes or channels, not 0; an output `[samples]` has one channel.
         channels: only `[start, stop)` of `axis`; None for all.
-        scales: of `squared_error`, what each channel of the term is divided by; () for the sum in the output's units.
+        scales: of `squared_error`, what each channel of the term is divided by, or one number for all; () for the sum
+            in the output's units.
 
     Raises:
         ValueError: an argument lies outside its range.
@@ -150,7 +151,7 @@ class Term:
         axis = self._axis(shape)
         whole = (*shape, 1) if len(shape) == 1 else tuple(shape)
         start, stop = self._range(whole[axis])
-        if self.scales and len(self.scales) != stop - start:
+        if self.scales and len(self.scales) not in (1, stop - start):
             raise ValueError(
                 f"output {self.output!r} has {stop - start} channels in this term; expected {len(self.scales)}, one "
                 "for each scale"

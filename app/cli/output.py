@@ -185,12 +185,17 @@ def _not_seen(plan: Mapping[str, Any], certificate: Mapping[str, Any]) -> Iterat
         yield f"blind to: {blind['null']} (a network that knows nothing there keeps the budget, too)"
     left = plan.get("stays_float")
     if left and left["share"] >= _WORTH_A_LINE:
-        names = ", ".join(tensor["name"] for tensor in left["tensors"][:_NAMED])
+        names = ", ".join(_with_reason(tensor) for tensor in left["tensors"][:_NAMED])
         yield f"{left['share']:.0%} of the weight bytes stay float{': ' + names if names else ''}"
     if plan.get("unreached"):
         yield f"no sample reached {', '.join(plan['unreached'][:_NAMED])}: nothing is measured of them"
     if plan.get("undone"):
         yield f"analysed at opset {plan['undone']['opset']}: {plan['undone']['why']}"
+
+
+def _with_reason(tensor: Mapping[str, Any]) -> str:
+    reason = tensor.get("reason")
+    return f"{tensor['name']} ({reason})" if reason else str(tensor["name"])
 
 
 def _cell(name: str, value: Any) -> str:

@@ -61,10 +61,12 @@ def exported(
     fixed_batch: bool = False,
     batch_axes: Mapping[str, int] | None = None,
     free: Mapping[str, Mapping[int, str]] | None = None,
+    opset: int = OPSET,
 ) -> bytes:
     """The ONNX file; its inputs are the members of `example` (in the layout of the graph), in order.
 
     The axis of samples is free (`batch_axes`: where it is not the first), and so are the axes that `free` names.
+    `opset` is that of the older exporter; the newer one takes its own.
     """
     names = list(example)
     arguments = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in example.values())
@@ -80,7 +82,7 @@ def exported(
                 arguments,
                 buffer,  # type: ignore[arg-type]  # the old exporter takes a buffer
                 dynamo=False,
-                opset_version=OPSET,
+                opset_version=opset,
                 input_names=names,
                 output_names=list(outputs),
                 dynamic_axes=None if fixed_batch else dynamic,

@@ -12,7 +12,7 @@ from onnx import ModelProto
 
 from network.admission import AdmissionLimits, admit, input_specs, onnx_errors
 from network.batch_axes import find_batching, likeliest_axes
-from network.batching import Arrays, shape_of_sample
+from network.batching import Arrays, shapes_of_sample
 from network.errors import ModelTooLarge
 from network.memory import estimate_memory
 from pipeline.config import AdmitConfig
@@ -31,7 +31,7 @@ def run(context: Context, config: AdmitConfig) -> bytes:
     dataset = context.workspace.dataset(input_specs(model), 0, further_arrays(config.own_metric))
     check_sample_memory(model, limits, dataset.inputs, config.batch_axes)
     batching = find_batching(uploaded, model, dataset.inputs, dict(config.batch_axes), context.machine.threads)
-    shapes = {name: list(shape_of_sample(array)) for name, array in dataset.inputs.items()}
+    shapes = {name: list(shape) for name, shape in shapes_of_sample(dataset.inputs).items()}
     return pack({"inputs": shapes, "samples": dataset.samples, "batching": batching.document()})
 
 
@@ -52,7 +52,7 @@ def check_sample_memory(
         ModelInvalid: the network does not take samples of these shapes.
     """
     batching = likeliest_axes(model, samples, dict(batch_axes))
-    shapes = {name: shape_of_sample(array) for name, array in samples.items()}
+    shapes = shapes_of_sample(samples)
     with onnx_errors("shape inference"):
         estimate = estimate_memory(model, 1, shapes, batching)
     if estimate.total_bytes > limits.max_memory_bytes:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from evaluation.runner import OnnxRunner
 from network.admission import input_specs
 from network.batch_axes import find_batching
-from network.batching import shape_of_sample
+from network.batching import shapes_of_sample
 from network.errors import ModelInvalid, NetworkError
 from network.uploaded import admit_to_run, check_takes
 from pipeline.certificate_config import AdmitPairConfig
@@ -41,7 +41,7 @@ def run(context: Context, config: AdmitPairConfig) -> bytes:
     check_sample_memory(model, limits, samples, config.batch_axes)
     batching = find_batching(float_file, model, samples, dict(config.batch_axes), context.machine.threads)
     types = {spec.name: spec.dtype for spec in input_specs(model)}
-    shapes = {name: shape_of_sample(array) for name, array in samples.items()}
+    shapes = shapes_of_sample(samples)
     check_takes(quantized, {name: (types[name], shape) for name, shape in shapes.items()}, batching)
     context.check()
     with about_the_quantized_file():

@@ -26,7 +26,9 @@ from quantization.activations.quantized import QuantizedActivation
 from quantization.activations.ranges import Histogram, RangeMethod, calibrated
 from quantization.formats import UnsignedFormat, WeightFormat
 from quantization.rounding.formats import round_to_formats
-from quantization.rounding.reduction import NotReducible, read_by
+from quantization.rounding.layers import read_by
+from quantization.rounding.reduction import NotReducible
+from quantization.rounding.routing import Routing, routing_of, unreached_note
 from quantization.rounding.statistics import InputStatistics, input_statistics
 from quantization.storage.weights import QuantizedWeight
 
@@ -49,6 +51,7 @@ def run(context: Context, config: CalibrateConfig) -> bytes:
         {name: rounding.weights[name] for name in names},
         {name: rounding.methods[name] for name in names},
         _activations(context, inputs, activations, config.ranges),
+        rounding.notes,
     )
 
 
@@ -107,6 +110,8 @@ class _Rounding:
     def __init__(self, context: Context, inputs: Inputs, formats: Mapping[str, Sequence[WeightFormat]]) -> None:
         self.weights: dict[str, Sequence[QuantizedWeight]] = {}
         self.methods: dict[str, str] = {}
+        self.notes: dict[str, str] = {}
+        self._routings: dict[str, Routing] = {}  # of the sites of the group, until these are rounded
         self._context = context
         self._inputs = inputs
         self._formats = formats
@@ -144,24 +149,48 @@ class _Rounding:
         for site in sites:
             own = statistics.get(site.name)
             for layer in site.outer_layers:
-                for tensor in read_by(self._inputs.network.nodes[layer.name], layer.read_as):
+                for tensor in read_by(self._inputs.network, layer):
                     if tensor in self._inputs.network.initializers:  # a constant state, mostly zeros
                         continue
                     reading = readers.setdefault(tensor, [])
                     if isinstance(own, InputStatistics):
                         reading.append((layer, own))
-        if not any(readers.values()):
+        routings = self._begin_routings(sites)
+        if not any(readers.values()) and not routings:
             return
 
         def visit(name: str, values: NDArray[np.generic]) -> None:
-            for layer, own in readers[name]:
+            for layer, own in readers.get(name, ()):
                 own.add(layer, np.asarray(values, dtype=np.float32))
+            for routing in routings.get(name, ()):
+                routing.add(name, values)
 
-        taps = Taps(self._inputs.network, list(readers), self._context.machine.threads)
+        taps = Taps(self._inputs.network, [*readers, *routings], self._context.machine.threads)
         batches = list(self._inputs.backward_batches(self._inputs.splits.calibration))
         for number, batch in enumerate(batches):
             taps.run(batch, visit)
             self._report(0.5 * len(sites) * (number + 1) / len(batches))
+
+    def _begin_routings(self, sites: Sequence[Site]) -> dict[str, list[Routing]]:
+        """The tables that entries are picked from, by the names of values that say which."""
+        routings: dict[str, list[Routing]] = {}
+        for site in sites:
+            if (routing := routing_of(self._inputs.network, site)) is not None:
+                self._routings[site.name] = routing
+                for name in routing.operands:
+                    routings.setdefault(name, []).append(routing)
+        return routings
+
+    def _note(self, site: Site, statistics: InputStatistics | NotReducible) -> dict[str, str]:
+        """Of a stack of matrices, and of rows that are picked, how many the samples did not reach."""
+        routing = self._routings.pop(site.name, None)
+        if routing is not None:
+            note = routing.note()
+        elif isinstance(statistics, InputStatistics) and site.layers[0].stacked and len(statistics.hessian) > 1:
+            note = unreached_note(statistics.unreached, len(statistics.hessian), "matrices")
+        else:
+            note = ""
+        return {site.name: note} if note else {}
 
     def _add(self, site: Site, statistics: Callable[[], InputStatistics | NotReducible]) -> None:
         """The rounded weight of a site, computed or from an earlier attempt."""
@@ -172,13 +201,15 @@ class _Rounding:
 
         def compute() -> bytes:
             weight = self._inputs.network.weight(site.weight)
-            rounded, method = round_to_formats(weight, formats, site.channel_axis, statistics(), self._context.check)
-            return pack_candidates({site.name: rounded}, {site.name: method})
+            own = statistics()
+            rounded, method = round_to_formats(weight, formats, site.channel_axis, own, self._context.check)
+            return pack_candidates({site.name: rounded}, {site.name: method}, notes=self._note(site, own))
 
         blob = self._context.chunk(site.name, compute)
         rounded = Candidates.unpack(blob)
         self.weights |= rounded.weights
         self.methods |= rounded.methods
+        self.notes |= rounded.notes
 
     def _report(self, begun: float) -> None:
         """Progress, with what of the sites that are not rounded yet is done, counted in sites."""

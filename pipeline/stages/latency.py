@@ -172,6 +172,9 @@ def _given(network: Network, allowed: Allowed, requested: RequestedTable) -> dic
             raise LatencyTableInvalid(f"latency_table names {site.name!r} twice, once as {name!r}; say it once")
         entries[site.name] = given[name]
     columns = _read(network, allowed)
+    # what only reads a table multiplies nothing: it takes the time of the base, unless the request says otherwise
+    tables = {site.name: dict.fromkeys(allowed[site.name], 0.0) for site in network.sites if site.is_table}
+    entries = tables | entries
     planned = {
         site.name: [entry(name, activation) for activation in columns[site.name] for name in allowed[site.name]]
         for site in network.sites

@@ -39,7 +39,8 @@ def run(context: Context, config: SampleConfig) -> bytes:
     network = inputs.network
     made = [spec.name for spec in network.outputs if spec.name in network.makers]
     makers = {name: network.makers[name].op_type for name in made}
-    facts = facts_of(outputs, inputs.dataset.truth.take(search[:count]), makers, runner.without_samples)
+    truth = inputs.dataset.truth.take(search[:count])
+    facts = facts_of(outputs, truth, makers, runner.without_samples, inputs.varying_axes)
     values, axes = facts, dict[str, int | None]()
     if not config.as_uploaded:  # what is only run has no damage
         more, axes = _facts_of_values(context, inputs, search[:count], [fact.name for fact in facts])
@@ -73,4 +74,4 @@ def _facts_of_values(
     runner = runner_of(context, inputs, dump(inputs.network))
     arrays = outputs_of(context, inputs, runner, samples, list(names))
     makers = {name: network.makers[name].op_type for name in names if name in network.makers}
-    return facts_of(arrays, Truth(), makers, runner.without_samples), axes
+    return facts_of(arrays, Truth(), makers, runner.without_samples, inputs.varying_axes), axes

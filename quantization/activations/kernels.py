@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import onnx
 
 from network.activations import constant_shapes, sole_readers
-from network.graph import Network
+from network.graph import ChannelAxis, Network
 from network.onnx_graph import attributes
 from quantization.formats import Format, IntegerFormat, UnsignedFormat
 
@@ -100,7 +100,7 @@ def made_for(kernel: WeightKernel | None) -> tuple[int | None, ...]:
 
 
 def kernel_uses(
-    network: Network, quantized: Mapping[str, int], activations: Mapping[str, UnsignedFormat]
+    network: Network, quantized: Mapping[str, ChannelAxis], activations: Mapping[str, UnsignedFormat]
 ) -> tuple[KernelUse, ...]:
     """All layers that need another form than a float weight, in graph order.
 

@@ -13,6 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from network.onnx_graph import is_standard, nodes, opset_of
+from network.plain_tables import TABLE_INPUTS, is_small
 from network.sites import RECURRENT
 from quantization.errors import FileNotAudited
 from quantization.export.ambiguity import check_unambiguous
@@ -33,6 +34,7 @@ from quantization.formats import (
     PowerFormat,
     WeightFormat,
 )
+from quantization.granularity import every_channel_axis
 from quantization.storage.dequantize import BIAS, bias_function
 from quantization.storage.parts import DIGITS, HALVES, SCALE, NotStorable, Storage, storage
 from quantization.storage.unpacking import DOMAIN, SHAPE
@@ -170,9 +172,13 @@ class _Weights:
 
     def read(self, node: onnx.NodeProto) -> None:
         """As a float initializer."""
-        for name in (node.input[place] for place in _WEIGHT_INPUTS.get(node.op_type, ()) if place < len(node.input)):
+        weights, tables = _WEIGHT_INPUTS.get(node.op_type, ()), TABLE_INPUTS.get(node.op_type, ())
+        for place, name in enumerate(node.input):
             tensor = self._tensors.get(name)
-            if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT and name not in self._stored:
+            if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or name in self._stored:
+                continue
+            is_table = (tables is None or place in tables) and not is_small(tensor)
+            if is_table or place in weights:
                 self._stored[name] = _plain(tensor)
 
 
@@ -281,8 +287,9 @@ def _packed(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], opset
     shape = _stated_shape(node) or (tuple(parts[0].dims) if parts else ())
     layout = [(part.data_type, tuple(part.dims)) for part in parts]
     candidates = (*_FORMATS, *_with_outliers(node.op_type))
-    for format_, axis, is_kernel in itertools.product(candidates, range(max(len(shape), 1)), (False, True)):
-        kernel = axis if is_kernel else None
+    axes = every_channel_axis(shape) or (0,)
+    forms = [(axis, kernel) for axis in axes for kernel in (None, *((axis,) if isinstance(axis, int) else ()))]
+    for format_, (axis, kernel) in itertools.product(candidates, forms):
         try:
             stored = storage(format_, shape, axis, kernel, opset, len(node.output))
         except NotStorable:

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from network.graph import Network
+from network.graph import ChannelAxis, Network
 from quantization.activations.kernels import WeightKernel, kernel_uses, weight_kernels
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.draft import Draft, Layout, draft_file
@@ -38,7 +38,7 @@ _SUFFIX = "0" * SUFFIX_LENGTH
 def weight_bytes(
     format_: Format,
     shape: tuple[int, ...],
-    channel_axis: int,
+    channel_axis: ChannelAxis,
     name: str,
     product: Product | None = None,
     opset: int = NATIVE_OPSET,
@@ -121,7 +121,12 @@ def file_bytes(
 
 
 def _weight_bytes(
-    format_: Format, shape: tuple[int, ...], channel_axis: int, name: str, kernel: WeightKernel | None, opset: int
+    format_: Format,
+    shape: tuple[int, ...],
+    channel_axis: ChannelAxis,
+    name: str,
+    kernel: WeightKernel | None,
+    opset: int,
 ) -> int:
     if isinstance(format_, FloatFormat):
         return _initializer_bytes(name, TensorProto.FLOAT, shape, 4 * math.prod(shape))

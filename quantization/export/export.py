@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from network.activations import moved_from
-from network.graph import Network
+from network.graph import ChannelAxis, Network
 from quantization.activations.biases import fit, kernel_codes, kernel_scale
 from quantization.activations.kernels import KernelUse
 from quantization.activations.quantized import QuantizedActivation
@@ -27,6 +27,7 @@ from quantization.export.leftovers import round_halves
 from quantization.export.matmul_nbits import Products, product_values
 from quantization.export.messages import LARGEST_MESSAGE, draft_without
 from quantization.export.passes import StoredAs, drop_debris, store_floats
+from quantization.granularity import every_channel_axis
 from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
 _NO_ACTIVATIONS: Mapping[str, QuantizedActivation] = MappingProxyType({})
@@ -201,10 +202,9 @@ def _in_graph_order(network: Network, weights: Mapping[str, QuantizedWeight]) ->
     }
 
 
-def _channel_axis(name: str, weight: QuantizedWeight, usual: int) -> int:
+def _channel_axis(name: str, weight: QuantizedWeight, usual: ChannelAxis) -> ChannelAxis:
     """The axis along which the weight was rounded, `usual` where it may be that."""
-    axes: list[int] = [usual, *range(len(weight.shape))]
-    for axis in axes:
+    for axis in (usual, *every_channel_axis(weight.shape)):
         if weight.lies_along(axis):
             return axis
     raise QuantizationError(

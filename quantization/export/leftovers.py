@@ -62,6 +62,13 @@ def leftovers(network: Network) -> frozenset[str]:
     )
 
 
+def narrow_leftovers(network: Network) -> frozenset[str]:
+    """The float32 initializers of a network whose weights had 16 bits that are float16 in a file without any loss, by
+    name: those that are no weight of a site and that are smaller so, whatever they mean."""
+    others = network.narrow - {site.weight for site in network.sites} - {spec.name for spec in network.outputs}
+    return frozenset(name for name in others if _is_smaller(network.initializers[name]))
+
+
 def _parameters(network: Network, node: onnx.NodeProto) -> Iterator[tuple[str, bool]]:
     """The initializers that the node takes as parameters, and whether they multiply or divide."""
     tensors = network.initializers
@@ -84,14 +91,19 @@ def _fits(network: Network, tensor: TensorProto, is_factor: bool) -> bool:
     """Whether it gets smaller and keeps its digits: each value of a factor, and of summands the largest."""
     if tensor.data_type != TensorProto.FLOAT:
         return False
-    stored = without_values(HALVES + "00", TensorProto.FLOAT16, tensor.dims)
-    cast = _cast(HALVES + "00", tensor.name)
-    if 2 * math.prod(tensor.dims) + stored.ByteSize() + cast.ByteSize() + 4 > tensor.ByteSize():
+    if not _is_smaller(tensor):
         return False
     magnitudes = np.abs(network.weight(tensor.name))
     largest = float(magnitudes.max())  # which is not finite where a value is not
     least = float(magnitudes.min(initial=largest, where=magnitudes > 0)) if is_factor else largest
     return largest == 0 or (least >= _SMALLEST and largest <= LARGEST)
+
+
+def _is_smaller(tensor: TensorProto) -> bool:
+    """Whether a float32 tensor takes fewer bytes as float16, with its Cast."""
+    stored = without_values(HALVES + "00", TensorProto.FLOAT16, tensor.dims)
+    cast = _cast(HALVES + "00", tensor.name)
+    return bool(2 * math.prod(tensor.dims) + stored.ByteSize() + cast.ByteSize() + 4 <= tensor.ByteSize())
 
 
 def store_halves(draft: onnx.ModelProto, names: Collection[str]) -> dict[str, Missing]:
@@ -128,9 +140,10 @@ def halves(tensor: TensorProto) -> NDArray[np.float16]:
     Raises:
         QuantizationError: float16 does not hold them.
     """
+    floats = numpy_helper.to_array(tensor)
     with np.errstate(over="ignore"):  # which is looked for
-        values = numpy_helper.to_array(tensor).astype(np.float16)
-    if not np.isfinite(values).all():
+        values = floats.astype(np.float16)
+    if (np.isfinite(floats) & ~np.isfinite(values)).any():
         raise QuantizationError(f"{tensor.name} has values that float16 does not hold; store it as float32")
     return values
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import helper, numpy_helper
 
+from network.graph import ChannelAxis
 from network.onnx_graph import graphs, opset_of
 from quantization.activations.kernels import WeightKernel, made_for
 from quantization.errors import QuantizationError
@@ -42,7 +43,7 @@ class StoredAs:
 
     format: WeightFormat
     shape: tuple[int, ...]
-    channel_axis: int
+    channel_axis: ChannelAxis
 
 
 @dataclass(frozen=True, slots=True)

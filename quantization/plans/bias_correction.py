@@ -34,7 +34,9 @@ from quantization.errors import QuantizationError
 from quantization.formats import Format
 from quantization.plans.lockstep import Floats, Lockstep
 from quantization.plans.order import Use
-from quantization.rounding.reduction import ConvReduction, NotReducible, Reduction, reduction_of
+from quantization.rounding.convolution import ConvReduction
+from quantization.rounding.layers import reduction_of
+from quantization.rounding.reduction import NotReducible, Reduction
 from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
 Doubles = NDArray[np.float64]
@@ -137,6 +139,8 @@ class Biases:
         tensor = self._network.initializers.get(name)
         if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or name not in self._readers or not tensor.dims:
             return False
+        if layer.stacked:  # its matrices add the same vector, and are not off by the same
+            return False
         channels = self._network.initializers[layer.weight].dims[layer.channel_axis]
         if layer.op_type == "ConvTranspose":
             channels *= layer.group
@@ -151,7 +155,7 @@ def _mean_columns(
     positions = 0
     for pair in pairs:
         for place, values in enumerate(pair):
-            batch = torch.as_tensor(values)
+            batch = view.by_sample(torch.as_tensor(values))
             if isinstance(view, ConvReduction):  # windows of a sum are sums of windows
                 batch = batch.sum(dim=0, keepdim=True).double()
             grid = view.grid(batch.shape)

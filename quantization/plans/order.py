@@ -6,7 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from network.graph import Layer, Network, Site
-from quantization.rounding.reduction import NotReducible, read_by, reduction_of
+from quantization.rounding.layers import read_by, reduction_of
+from quantization.rounding.reduction import NotReducible
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,7 @@ def stages(network: Network, weights: Collection[str]) -> tuple[Stage, ...]:
     for site in network.sites:
         for layer in site.outer_layers if site.weight in weights else ():
             place = places[layer.name]
-            node = nodes[place]
-            tensors = read_by(node, layer.read_as)
+            tensors = read_by(network, layer)
             if isinstance(reduction_of(network, layer, site.shape), NotReducible) or len(tensors) != 1:
                 continue
             if born.get(tensors[0], place + 1) <= place:

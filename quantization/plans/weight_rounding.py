@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from network.graph import ChannelAxis
 from quantization.formats import CodebookFormat, HadamardFormat, IntegerFormat, PowerFormat, WeightFormat
 from quantization.plans.codebook_descent import codebook_descent, row_tables
 from quantization.plans.coordinate_descent import SWEEPS, coordinate_descent, sweeps_for
@@ -42,7 +43,7 @@ def reason_to_keep(weight: QuantizedWeight, reduction: Reduction) -> str:
 def round_anew(
     weight: Floats,
     format_: WeightFormat,
-    channel_axis: int,
+    channel_axis: ChannelAxis,
     statistics: InputStatistics,
     damping: float,
     sweeps: int = SWEEPS,

@@ -17,6 +17,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from network.graph import ChannelAxis
 from quantization.formats import IntegerFormat
 from quantization.granularity import groups, scale_shape
 from quantization.rounding.ranges import ends, finite_float32
@@ -32,7 +33,9 @@ _FINE_BITS = 5
 Parameters = tuple[Floats, Floats]  # scale and zero point of each group
 
 
-def optimal_affine(weight: Floats, format_: IntegerFormat, channel_axis: int) -> tuple[Floats, NDArray[np.int8]]:
+def optimal_affine(
+    weight: Floats, format_: IntegerFormat, channel_axis: ChannelAxis
+) -> tuple[Floats, NDArray[np.int8]]:
     """Scales and zero points in the shape that `IntegerWeight` takes.
 
     A channel that holds only zeros, or numbers too small for a float32 scale, gets scale 1 and zero point 0.

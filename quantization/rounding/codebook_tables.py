@@ -23,6 +23,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from network.graph import ChannelAxis
 from quantization.formats import CodebookFormat
 from quantization.rounding.kmeans import centers
 from quantization.rounding.ranges import finite_float32
@@ -39,7 +40,7 @@ Element = TypeVar("Element", bound=np.generic)
 
 
 def codebook(
-    weight: Floats, format_: CodebookFormat, channel_axis: int, importance: Floats | None = None
+    weight: Floats, format_: CodebookFormat, channel_axis: ChannelAxis, importance: Floats | None = None
 ) -> CodebookWeight:
     """`weight` at the tables of least `sum importance * error**2`, each value at its nearest place.
 
@@ -117,7 +118,7 @@ class FittedTables:
 
 
 def fit_tables(
-    weight: Floats, format_: CodebookFormat, channel_axis: int, importance: Floats | None = None
+    weight: Floats, format_: CodebookFormat, channel_axis: ChannelAxis, importance: Floats | None = None
 ) -> FittedTables:
     """Tables and outliers as `codebook` takes them, before any value is rounded.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from network.graph import ChannelAxis
 from quantization.formats import CodebookFormat, HadamardFormat, IntegerFormat, PowerFormat, WeightFormat
 from quantization.rounding.gptq import gptq, prepare
 from quantization.rounding.gptq_codebooks import codebook_gptq
@@ -21,7 +22,7 @@ from quantization.storage.weights import QuantizedWeight
 def round_to_formats(
     weight: NDArray[np.float32],
     formats: Sequence[WeightFormat],
-    channel_axis: int,
+    channel_axis: ChannelAxis,
     statistics: InputStatistics | NotReducible,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[list[QuantizedWeight], str]:

@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from network.graph import ChannelAxis
 from quantization.formats import IntegerFormat
 from quantization.granularity import facing, spread
 from quantization.rounding.affine_ranges import optimal_affine
@@ -118,7 +119,7 @@ def prepare(
     return Prepared(target, matrix, reduction, hessian, factor, "" if factor.damping == damping else note)
 
 
-def gptq(prepared: Prepared, formats: Sequence[IntegerFormat], channel_axis: int) -> list[IntegerWeight]:
+def gptq(prepared: Prepared, formats: Sequence[IntegerFormat], channel_axis: ChannelAxis) -> list[IntegerWeight]:
     """The target of `prepared` in each of `formats`; one Cholesky factor and one column loop serve all formats.
 
     Args:
@@ -159,7 +160,7 @@ class _Shared:
     owner: NDArray[np.intp] | None
 
     @classmethod
-    def of(cls, prepared: Prepared, format_: IntegerFormat, channel_axis: int) -> _Shared:
+    def of(cls, prepared: Prepared, format_: IntegerFormat, channel_axis: ChannelAxis) -> _Shared:
         if format_.symmetric:
             scale = optimal_scales(prepared.target, format_, channel_axis)
             zero_point = np.zeros_like(scale)

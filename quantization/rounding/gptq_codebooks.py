@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from network.graph import ChannelAxis
 from quantization.formats import CodebookFormat
 from quantization.rounding.codebook_tables import LARGEST, FittedTables, codebook, fit_tables, power_of_two
 from quantization.rounding.gptq import Prepared
@@ -39,7 +40,7 @@ Doubles = NDArray[np.float64]
 def codebook_gptq(
     prepared: Prepared,
     formats: Sequence[CodebookFormat],
-    channel_axis: int,
+    channel_axis: ChannelAxis,
     check: Callable[[], None] = lambda: None,
 ) -> list[CodebookWeight]:
     """The target of `prepared` (`quantization.rounding.gptq.prepare`) in each of `formats`, rounded by GPTQ.

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from network.graph import ChannelAxis
 from quantization.formats import PowerFormat
 from quantization.rounding.gptq import Prepared, ratios, round_rows
 from quantization.rounding.gptq_columns import Floats, Rounding
@@ -24,7 +25,7 @@ from quantization.storage.powers import PowerWeight, ascending
 _COMPARE_ALL = 16  # levels
 
 
-def power_gptq(prepared: Prepared, formats: Sequence[PowerFormat], channel_axis: int) -> list[PowerWeight]:
+def power_gptq(prepared: Prepared, formats: Sequence[PowerFormat], channel_axis: ChannelAxis) -> list[PowerWeight]:
     """The target of `prepared` (`quantization.rounding.gptq.prepare`) in each of `formats`, rounded by GPTQ.
 
     Args:
@@ -36,7 +37,7 @@ def power_gptq(prepared: Prepared, formats: Sequence[PowerFormat], channel_axis:
     return [_power(prepared, format_, channel_axis) for format_ in formats]
 
 
-def _power(prepared: Prepared, format_: PowerFormat, channel_axis: int) -> PowerWeight:
+def _power(prepared: Prepared, format_: PowerFormat, channel_axis: ChannelAxis) -> PowerWeight:
     (_, _, reduced), shape = prepared.matrix.shape, prepared.target.shape
     scale, table = optimal_power(prepared.target, format_, channel_axis)
     values = ascending(table).astype(np.float32)

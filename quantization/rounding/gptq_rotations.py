@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from network.graph import ChannelAxis
 from quantization.formats import MAX_BITS, HadamardFormat, IntegerFormat
 from quantization.granularity import scale_shape
+from quantization.rounding.convolution import ConvReduction
 from quantization.rounding.gptq import DAMPING, Prepared, gptq, prepare
 from quantization.rounding.nearest import round_rotated
-from quantization.rounding.reduction import ConvReduction, Reduction
+from quantization.rounding.reduction import Reduction
 from quantization.rounding.statistics import InputStatistics
 from quantization.storage.rotations import HadamardWeight, Rotation, hadamard, rotation
 from quantization.storage.weights import IntegerWeight
@@ -31,7 +33,7 @@ def runs_along_inputs(reduction: Reduction) -> bool:
 
 
 def prepare_rotated(
-    weight: NDArray[np.float32], channel_axis: int, statistics: InputStatistics, damping: float = DAMPING
+    weight: NDArray[np.float32], channel_axis: ChannelAxis, statistics: InputStatistics, damping: float = DAMPING
 ) -> Prepared:
     """`weight` prepared for GPTQ in the rotated basis, towards what `prepare` says; `runs_along_inputs`.
 
@@ -49,7 +51,10 @@ def turned_back(integers: IntegerWeight) -> HadamardWeight:
 
 
 def hadamard_gptq(
-    weight: NDArray[np.float32], formats: Sequence[HadamardFormat], channel_axis: int, statistics: InputStatistics
+    weight: NDArray[np.float32],
+    formats: Sequence[HadamardFormat],
+    channel_axis: ChannelAxis,
+    statistics: InputStatistics,
 ) -> list[HadamardWeight]:
     """`weight` in each of `formats`, rounded by GPTQ in the rotated basis; one factor serves all.
 

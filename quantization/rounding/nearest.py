@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from network.graph import ChannelAxis
 from quantization.formats import CodebookFormat, HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
 from quantization.granularity import facing, scale_shape
 from quantization.rounding.affine_ranges import optimal_affine
@@ -20,7 +21,7 @@ from quantization.storage.rotations import HadamardWeight, rotation
 from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
 
-def round_nearest(weight: Floats, format_: WeightFormat, channel_axis: int) -> QuantizedWeight:
+def round_nearest(weight: Floats, format_: WeightFormat, channel_axis: ChannelAxis) -> QuantizedWeight:
     """`weight` in `format_`, at the scales, tables or grid of least squared error, each value at its nearest code.
 
     Args:
@@ -49,7 +50,7 @@ def round_nearest(weight: Floats, format_: WeightFormat, channel_axis: int) -> Q
     raise ValueError(f"{format_.name} keeps the weight as it is; there is nothing to round")
 
 
-def round_rotated(weight: Floats, format_: HadamardFormat, channel_axis: int) -> HadamardWeight:
+def round_rotated(weight: Floats, format_: HadamardFormat, channel_axis: ChannelAxis) -> HadamardWeight:
     """`round_nearest` of the rotated weight.
 
     Raises:

@@ -19,6 +19,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from network.graph import ChannelAxis
 from quantization.formats import PowerFormat
 from quantization.granularity import groups, scale_shape
 from quantization.rounding.ranges import finite_float32
@@ -49,7 +50,9 @@ def power_table(bits: int, exponent: float) -> NDArray[np.float16]:
     return (np.sign(codes) * half * (np.abs(codes) / half) ** (1 / exponent)).astype(np.float16)
 
 
-def optimal_power(weight: Floats, format_: PowerFormat, channel_axis: int) -> tuple[Floats, NDArray[np.float16]]:
+def optimal_power(
+    weight: Floats, format_: PowerFormat, channel_axis: ChannelAxis
+) -> tuple[Floats, NDArray[np.float16]]:
     """Scales and table of least squared error, in the shapes that `PowerWeight` takes.
 
     A channel that holds only zeros (or numbers too small for a float32 scale) gets scale 1.
@@ -67,7 +70,7 @@ def optimal_power(weight: Floats, format_: PowerFormat, channel_axis: int) -> tu
     return scale.reshape(scale_shape(format_, weight.shape, channel_axis)), tables[best]
 
 
-def round_power(weight: Floats, format_: PowerFormat, channel_axis: int) -> PowerWeight:
+def round_power(weight: Floats, format_: PowerFormat, channel_axis: ChannelAxis) -> PowerWeight:
     """`weight` in `format_`, at the exponent and the scales of least squared error, each element at its nearest value.
 
     Args:

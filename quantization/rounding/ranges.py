@@ -32,6 +32,7 @@ from functools import cache, partial
 import numpy as np
 from numpy.typing import NDArray
 
+from network.graph import ChannelAxis
 from quantization.formats import Granularity, IntegerFormat
 from quantization.granularity import groups, scale_shape
 from quantization.rounding.tiles import TILE, Floats, Room, by_tiles
@@ -54,7 +55,7 @@ _ALL = 1 - 1e-6  # of what is explained
 Sums = NDArray[np.float32] | NDArray[np.float64]
 
 
-def optimal_scales(weight: Floats, format_: IntegerFormat, channel_axis: int) -> Floats:
+def optimal_scales(weight: Floats, format_: IntegerFormat, channel_axis: ChannelAxis) -> Floats:
     """Scales of least squared error.
 
     Args:

@@ -7,30 +7,24 @@ input. `Reduction` knows both views: the weight as `[groups, rows, reduced]`, an
     Conv           rows: output channels of the group; reduced: input channels of the group x kernel (im2col)
     ConvTranspose  the same after zeros are put between the inputs and the kernel is mirrored: a convolution of stride 1
     Gemm, MatMul   rows: the weight's axis that stays; reduced: the axis summed over; one group
+    MatMul of a    a group for each matrix; its columns are the inputs that it meets (of a mixture of experts those that
+    stack          the router sends there)
     LSTM, GRU, RNN a group for each direction; rows: gates x hidden; reduced: of W the inputs of a step, of R the hidden
                    states before it
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
-
-from network.graph import Layer, Network
-from network.onnx_graph import attributes as attributes_of
-from network.sites import RECURRENT
-from network.taps import output_name
 
 Index = TypeVar("Index", bound=np.integer)
 
@@ -96,10 +90,12 @@ class MatrixReduction(Reduction):
         return ("matrix", self.reduced_axis)
 
     def to_matrix(self, weight: NDArray[Any]) -> NDArray[Any]:
-        return np.moveaxis(weight, self.reduced_axis, -1)[None]
+        return np.moveaxis(weight, self.reduced_axis, -1).reshape(1, -1, weight.shape[self.reduced_axis])
 
     def from_matrix(self, matrix: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        return np.ascontiguousarray(np.moveaxis(matrix[0], -1, self.reduced_axis)).reshape(shape)
+        others = list(shape)
+        reduced = others.pop(self.reduced_axis)
+        return np.ascontiguousarray(np.moveaxis(matrix.reshape(*others, reduced), -1, self.reduced_axis))
 
     def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
         others = list(shape)
@@ -114,113 +110,53 @@ class MatrixReduction(Reduction):
 
 
 @dataclass(frozen=True, slots=True)
-class ConvReduction(Reduction):
-    """Convolution over `len(kernel)` axes; `transposed` for ConvTranspose.
+class StackReduction(Reduction):
+    """MatMul with a weight of more than two axes, a `stack` of matrices: `[*stack, reduced, rows]`, or where it
+    `is_left` `[*stack, rows, reduced]`.
 
-    `pads` are ONNX's (all begins, then all ends), or `auto_pad` is SAME_UPPER or SAME_LOWER and they follow from the
-    input. For ConvTranspose `output_padding` and `output_shape` are ONNX's attributes.
+    The inputs are `[*batch, *stack, positions, reduced]`, where any axis of the stack may be 1 or missing: then all
+    matrices along it meet the same inputs. Samples lie on their first axis that is not one of several matrices.
     """
 
-    group: int
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    pads: tuple[int, ...]
-    auto_pad: str = "NOTSET"
-    transposed: bool = False
-    output_padding: tuple[int, ...] = ()
-    output_shape: tuple[int, ...] | None = None
+    stack: tuple[int, ...]
+    is_left: bool
 
     @property
     def view(self) -> tuple[Any, ...]:
-        return ("convolution", self.group, self.transposed)
+        return ("stack", self.is_left)
 
     def to_matrix(self, weight: NDArray[Any]) -> NDArray[Any]:
-        if not self.transposed:
-            return weight.reshape(self.group, weight.shape[0] // self.group, -1)
-        # [C_in, C_out/group, *kernel] -> [group, C_out/group, C_in/group, *kernel mirrored]
-        grouped = weight.reshape(self.group, weight.shape[0] // self.group, *weight.shape[1:])
-        mirrored = np.flip(grouped, axis=tuple(range(3, grouped.ndim)))
-        return np.swapaxes(mirrored, 1, 2).reshape(self.group, weight.shape[1], -1)
+        rows = weight if self.is_left else np.swapaxes(weight, -1, -2)
+        return rows.reshape(-1, *rows.shape[-2:])
 
     def from_matrix(self, matrix: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        if not self.transposed:
-            return np.ascontiguousarray(matrix).reshape(shape)
-        mirrored = matrix.reshape(self.group, shape[1], shape[0] // self.group, *shape[2:])
-        grouped = np.flip(np.swapaxes(mirrored, 1, 2), axis=tuple(range(3, mirrored.ndim)))
-        return np.ascontiguousarray(grouped).reshape(shape)
+        rows = matrix if self.is_left else np.swapaxes(matrix, -1, -2)
+        return np.ascontiguousarray(rows).reshape(shape)
+
+    def by_sample(self, values: Tensor) -> Tensor:
+        """`[samples, positions, *stack, reduced]`, an axis of the stack 1 where all its matrices meet the same."""
+        rows = values.mT if self.is_left and values.ndim > 1 else values
+        missing = max(0, len(self.stack) + 2 - rows.ndim)
+        rows = rows.reshape(*[1] * missing, *rows.shape)
+        first = rows.ndim - 2 - len(self.stack)
+        matrices = [first + place for place, length in enumerate(self.stack) if length > 1]
+        others = [axis for axis in range(rows.ndim - 1) if axis not in matrices]
+        samples = next(axis for axis in others if axis >= min(missing, rows.ndim - 2))
+        others.remove(samples)
+        rows = rows.permute(samples, *others, *matrices, -1)
+        kept = len(matrices) + 1
+        return rows.reshape(len(rows), -1, *rows.shape[-kept:])
 
     def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
-        return tuple(self._windows(axis, size) for axis, size in enumerate(shape[2:]))
+        """As the base class says, of a shape as `by_sample` gives it."""
+        return (shape[1],)
 
     def columns(self, inputs: Tensor, starts: Sequence[int], steps: Sequence[int]) -> Tensor:
-        return self.columns_in_turns(inputs, [starts], steps)
-
-    def columns_in_turns(self, inputs: Tensor, starts: Sequence[Sequence[int]], steps: Sequence[int]) -> Tensor:
-        """As the base class says; the input is padded once for all turns."""
-        grid = self.grid(inputs.shape)
-        padded = self._padded(inputs)
-        windows = [self._windows_of(padded[n :: len(starts)], grid, start, steps) for n, start in enumerate(starts)]
-        kernel = windows[0].shape[: 1 + len(self.kernel)]
-        positions = [math.prod(each.shape[len(kernel) :]) for each in windows]
-        columns = padded.new_empty((*kernel, sum(positions)))
-        for each, stop in zip(windows, itertools.accumulate(positions), strict=True):
-            own = columns[..., stop - math.prod(each.shape[len(kernel) :]) : stop]
-            own.view(each.shape).copy_(each)
-        return columns.view(self.group, padded.shape[1] // self.group * math.prod(self.kernel), -1)
-
-    def _windows_of(self, padded: Tensor, grid: Sequence[int], starts: Sequence[int], steps: Sequence[int]) -> Tensor:
-        """A view `[channels, *kernel, samples, *positions]`."""
-        sizes = [len(range(*bounds)) for bounds in zip(starts, grid, steps, strict=True)]
-        sample, channel, *axes = padded.stride()
-        moves = [stride * axis for stride, axis in zip(self._window_strides, axes, strict=True)]
-        return padded.as_strided(
-            (padded.shape[1], *self.kernel, padded.shape[0], *sizes),
-            (
-                channel,
-                *(dilation * axis for dilation, axis in zip(self.dilations, axes, strict=True)),
-                sample,
-                *(step * move for step, move in zip(steps, moves, strict=True)),
-            ),
-            padded.storage_offset() + sum(start * move for start, move in zip(starts, moves, strict=True)),
-        )
-
-    @property
-    def _window_strides(self) -> tuple[int, ...]:
-        return (1,) * len(self.kernel) if self.transposed else self.strides
-
-    def _padded(self, inputs: Tensor) -> Tensor:
-        """The input with its zeros between (`transposed`) and around."""
-        padding = [self._padding(axis, size) for axis, size in enumerate(inputs.shape[2:])]
-        if self.transposed:
-            inputs = _spread(inputs, self.strides)
-        # F.pad counts from the last axis; a negative number crops
-        return F.pad(inputs, [n for both in reversed(padding) for n in both])
-
-    def _windows(self, axis: int, size: int) -> int:
-        """How many windows fit along a spatial axis of `size`: the layer's output size."""
-        spread = (size - 1) * self.strides[axis] + 1 if self.transposed else size
-        span = self.dilations[axis] * (self.kernel[axis] - 1) + 1
-        return (spread + sum(self._padding(axis, size)) - span) // self._window_strides[axis] + 1
-
-    def _padding(self, axis: int, size: int) -> tuple[int, int]:
-        """Zeros before and after the (spread) input along one spatial axis, for windows of the full kernel."""
-        span, stride = self.dilations[axis] * (self.kernel[axis] - 1) + 1, self.strides[axis]
-        begin, end = self.pads[axis], self.pads[axis + len(self.kernel)]
-        same = self.auto_pad in ("SAME_UPPER", "SAME_LOWER")
-        if not self.transposed:
-            if same:
-                total = max((math.ceil(size / stride) - 1) * stride + span - size, 0)
-                small = total // 2
-                begin, end = (small, total - small) if self.auto_pad == "SAME_UPPER" else (total - small, small)
-            return begin, end
-        extra = self.output_padding[axis]
-        if same or self.output_shape is not None:
-            wanted = self.output_shape[axis] if self.output_shape is not None else size * stride
-            total = stride * (size - 1) + extra + span - wanted
-            begin = total // 2 if self.auto_pad == "SAME_UPPER" else total - total // 2
-            end = total - begin
-        return span - 1 - begin, span - 1 - end + extra
+        """As the base class says, of inputs as `by_sample` gives them."""
+        rows = inputs[:, starts[0] :: steps[0]]
+        several = [length for length in self.stack if length > 1]
+        rows = rows.expand(*rows.shape[:2], *several, rows.shape[-1])
+        return rows.flatten(0, 1).movedim(0, -1).reshape(math.prod(several), rows.shape[-1], -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,87 +209,3 @@ class RecurrentReduction(Reduction):
             states = zip(inputs.unbind(2), self.backwards, strict=True)
             every = [state[:, 1:] if backwards else state[:, :-1] for state, backwards in states]
         return torch.stack([x[:, starts[0] :: steps[0]].reshape(-1, x.shape[-1]).mT for x in every])
-
-
-def _spread(inputs: Tensor, strides: Sequence[int]) -> Tensor:
-    """`inputs` `[N, C, *spatial]` with `stride - 1` zeros between neighbours along each spatial axis."""
-    sizes = [(n - 1) * s + 1 for n, s in zip(inputs.shape[2:], strides, strict=True)]
-    spread = inputs.new_zeros((*inputs.shape[:2], *sizes))
-    spread[(slice(None), slice(None), *(slice(None, None, s) for s in strides))] = inputs
-    return spread
-
-
-def read_by(node: onnx.NodeProto, weight: str) -> tuple[str, ...]:
-    """The tensors that make the columns of `Reduction`, as `network.taps` calls them: what `node` multiplies `weight`
-    with. The matrix R of a recurrent node has two, the node's own states and the initial ones (if it gets any)."""
-    if node.op_type in RECURRENT and weight == node.input[2]:
-        return (output_name(node, 0), *(name for name in node.input[5:6] if name))
-    return (next(name for name in node.input if name and name != weight),)
-
-
-def reduction_of(network: Network, layer: Layer, shape: tuple[int, ...]) -> Reduction | NotReducible:
-    """How a layer uses its weight, of `shape`."""
-    if layer.inner:
-        return NotReducible("it lies in the body of an If, Loop or Scan, whose values are not seen from outside")
-    node = network.nodes[layer.name]
-    if not layer.order:
-        return reduction(node, layer.weight, shape)
-    seen = reduction(node, layer.view, tuple(shape[axis] for axis in layer.order))
-    if isinstance(seen, MatrixReduction):
-        return replace(seen, reduced_axis=layer.order[seen.reduced_axis])
-    if isinstance(seen, NotReducible):
-        return seen
-    return NotReducible("it reads its weight with the axes in another order")
-
-
-def reduction(node: onnx.NodeProto, weight: str, shape: tuple[int, ...]) -> Reduction | NotReducible:
-    """How `node` uses the initializer called `weight`, which has `shape`."""
-    attributes = attributes_of(node)
-    position = list(node.input).index(weight)
-    match node.op_type:
-        case "Conv" | "ConvTranspose" if position == 1:
-            return _convolution(node.op_type, attributes, shape)
-        case "Gemm" if len(shape) == 2:
-            if position == 1:
-                return MatrixReduction(1 if attributes.get("transB", 0) else 0, 0 if attributes.get("transA", 0) else 1)
-            if position == 0:
-                return MatrixReduction(0 if attributes.get("transA", 0) else 1, 1 if attributes.get("transB", 0) else 0)
-        case "MatMul" if len(shape) == 2:
-            return MatrixReduction(0, -1) if position == 1 else MatrixReduction(1, -2)
-        case "MatMul":
-            return NotReducible(
-                f"MatMul with a weight of shape {shape}: only one matrix meets every column of the input"
-            )
-        case "LSTM" | "GRU" | "RNN" if position in (1, 2):
-            return _recurrent(node, attributes, position)
-        case "Gather":
-            return NotReducible("Gather copies rows of its table; it multiplies no input, so each is rounded by itself")
-    return NotReducible(f"{node.op_type} has no matrix product with its input {position} of shape {shape}")
-
-
-def _recurrent(node: onnx.NodeProto, attributes: Mapping[str, Any], position: int) -> RecurrentReduction | NotReducible:
-    if node.input[1] == node.input[2]:
-        return NotReducible(f"{node.op_type} multiplies both its inputs and its states with this weight")
-    backwards = {b"forward": (False,), b"reverse": (True,), b"bidirectional": (False, True)}
-    return RecurrentReduction(
-        backwards[attributes.get("direction", b"forward")],
-        recurrent=position == 2,
-        batch_first=attributes.get("layout", 0) == 1,
-    )
-
-
-def _convolution(op_type: str, attributes: Mapping[str, Any], shape: tuple[int, ...]) -> ConvReduction:
-    kernel = shape[2:]
-    auto_pad = attributes.get("auto_pad", b"NOTSET").decode()
-    output_shape = attributes.get("output_shape")
-    return ConvReduction(
-        group=attributes.get("group", 1),
-        kernel=kernel,
-        strides=tuple(attributes.get("strides") or (1,) * len(kernel)),
-        dilations=tuple(attributes.get("dilations") or (1,) * len(kernel)),
-        pads=tuple((auto_pad == "NOTSET" and attributes.get("pads")) or (0,) * (2 * len(kernel))),
-        auto_pad=auto_pad,
-        transposed=op_type == "ConvTranspose",
-        output_padding=tuple(attributes.get("output_padding") or (0,) * len(kernel)),
-        output_shape=None if output_shape is None else tuple(output_shape[-len(kernel) :]),
-    )

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from network.graph import Layer, Network, Site
 from quantization.errors import ActivationsNotFinite
-from quantization.rounding.reduction import NotReducible, Reduction, reduction_of
+from quantization.rounding.layers import MOST_BYTES, reduction_of
+from quantization.rounding.reduction import NotReducible, Reduction
 
 Array = Tensor | NDArray[np.float32]
 
 POSITIONS_PER_SAMPLE = 64
-MOST_BYTES = 1 << 29  # of one weight's H, 8,192 columns; GPTQ takes two and a half times as much
 _CONSTANT = 1e-5  # of an input's second moment: what float32 sums leave of a variance of 0
 _CHUNK = 1 << 22  # elements of the columns that one product takes
 
@@ -63,6 +63,11 @@ class InputStatistics:
         return self.hessian.nbytes + (0 if self._cross is None else self._cross.nbytes)
 
     @property
+    def unreached(self) -> int:
+        """How many groups no input but zeros came to."""
+        return int((np.einsum("gii->g", self.hessian) == 0).sum())
+
+    @property
     def cross(self) -> NDArray[np.float64] | None:
         """`W sum (x_float - x) x'` `[groups, rows, reduced]` with the weight W of the float network; None where no
         batch came with the inputs of that network."""
@@ -70,7 +75,7 @@ class InputStatistics:
 
     def add(self, layer: Layer, inputs: Array, float_inputs: Array | None = None) -> None:
         """Count one batch of activation inputs of `layer`, in the shape the node takes (samples first, but for
-        recurrent nodes), or of what else makes its columns (`quantization.rounding.reduction.read_by`).
+        recurrent nodes), or of what else makes its columns (`quantization.rounding.layers.read_by`).
 
         Args:
             layer: one of those that use this weight.

@@ -15,8 +15,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from network.graph import ChannelAxis
 from quantization.formats import CodebookFormat
-from quantization.granularity import NotFoldable, fold
+from quantization.granularity import NotFoldable, every_channel_axis, fold
 from quantization.storage.packing import NATIVE_OPSET, pack
 from quantization.storage.weights import Floats, QuantizedWeight
 
@@ -48,7 +49,7 @@ class CodebookWeight(QuantizedWeight):
         codes, table = self.codes, self.table
         if codes.dtype != np.int8 or table.dtype != np.float16:
             raise ValueError(f"codes must be int8 and the table float16, got {codes.dtype} and {table.dtype}")
-        if not any(self.lies_along(axis) for axis in range(codes.ndim)):
+        if not any(self.lies_along(axis) for axis in every_channel_axis(codes.shape)):
             raise ValueError(f"a table of {table.shape} is not that of {self.format.name} for codes of {codes.shape}")
         if not np.isfinite(table).all():
             raise ValueError("the values of the table must be finite")
@@ -76,7 +77,7 @@ class CodebookWeight(QuantizedWeight):
     def shape(self) -> tuple[int, ...]:
         return self.codes.shape
 
-    def lies_along(self, channel_axis: int) -> bool:
+    def lies_along(self, channel_axis: ChannelAxis) -> bool:
         try:
             return table_shape(self.format, self.shape, channel_axis) == self.table.shape
         except ValueError:
@@ -103,7 +104,7 @@ def outlier_count(format_: CodebookFormat, size: int) -> int:
     return math.ceil(size * format_.outliers / _PER)
 
 
-def table_shape(format_: CodebookFormat, shape: tuple[int, ...], channel_axis: int) -> tuple[int, int, int]:
+def table_shape(format_: CodebookFormat, shape: tuple[int, ...], channel_axis: ChannelAxis) -> tuple[int, int, int]:
     """`[outer, 2**bits, inner]` for a weight of `shape`.
 
     Raises:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto, helper
 
+from network.graph import ChannelAxis
 from quantization.formats import (
     CodebookFormat,
     HadamardFormat,
@@ -75,7 +76,7 @@ class NotStorable(ValueError):
 def storage(
     format_: WeightFormat,
     shape: tuple[int, ...],
-    channel_axis: int,
+    channel_axis: ChannelAxis,
     kernel: int | None = None,
     opset: int = NATIVE_OPSET,
     copies: int = 1,
@@ -126,11 +127,13 @@ def _digits(bits: int, shape: tuple[int, ...], opset: int) -> tuple[Part, ...]:
 
 
 def _scaled(
-    format_: ScaledFormat, shape: tuple[int, ...], channel_axis: int, opset: int, *, flat: bool = False
+    format_: ScaledFormat, shape: tuple[int, ...], channel_axis: ChannelAxis, opset: int, *, flat: bool = False
 ) -> tuple[Part, ...]:
     """Digits and scales, those of channels as `[channels]` where `flat`."""
     scales = scale_shape(format_, shape, channel_axis)
     if flat and scales:
+        if not isinstance(channel_axis, int):
+            raise NotStorable(f"no integer kernel takes a stack of matrices, of shape {shape}")
         scales = (shape[channel_axis],)
     count = math.prod(scales)
     coded = _digits(format_.bits, shape, opset)
@@ -140,7 +143,12 @@ def _scaled(
 
 
 def _integers(
-    format_: IntegerFormat, shape: tuple[int, ...], channel_axis: int, kernel: int | None, opset: int, copies: int
+    format_: IntegerFormat,
+    shape: tuple[int, ...],
+    channel_axis: ChannelAxis,
+    kernel: int | None,
+    opset: int,
+    copies: int,
 ) -> Storage:
     bits, block = format_.bits, format_.block
     if kernel is not None and not format_.has_kernel:
@@ -155,7 +163,7 @@ def _integers(
     return Storage(parts, function, shape)
 
 
-def _codebook(format_: CodebookFormat, shape: tuple[int, ...], channel_axis: int, opset: int) -> Storage:
+def _codebook(format_: CodebookFormat, shape: tuple[int, ...], channel_axis: ChannelAxis, opset: int) -> Storage:
     table = stored_table_shape(table_shape(format_, shape, channel_axis))
     parts = [
         *_digits(format_.bits, shape, opset),

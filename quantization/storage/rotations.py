@@ -23,11 +23,13 @@ The rotation is undone when the file is loaded, and the float graph runs: activa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
+from network.graph import ChannelAxis
 from quantization.formats import HadamardFormat
 from quantization.granularity import NotFoldable, fold
 from quantization.storage.weights import Floats, ScaledWeight
@@ -69,10 +71,8 @@ def rotation(shape: tuple[int, ...], scales: tuple[int, ...]) -> Rotation:
     Raises:
         ValueError: no blocks of at least `SMALLEST_BLOCK` divide what an output of the weight sums over.
     """
-    # a single channel may lie on any axis of length 1: the first that can be rotated, whichever it was
-    longer = [axis for axis, length in enumerate(scales) if length > 1]
     reasons = []
-    for axis in longer or [axis for axis, length in enumerate(shape) if length == 1]:
+    for axis in _channel_axes(shape, scales):
         folded = fold(shape, axis)
         if isinstance(folded, NotFoldable):
             reasons.append(folded.reason)
@@ -85,6 +85,17 @@ def rotation(shape: tuple[int, ...], scales: tuple[int, ...]) -> Rotation:
             f" and a rotation takes a multiple of {SMALLEST_BLOCK}"
         )
     raise ValueError(reasons[0] if reasons else f"a weight of shape {shape} has no axis that is summed over")
+
+
+def _channel_axes(shape: tuple[int, ...], scales: tuple[int, ...]) -> Sequence[ChannelAxis]:
+    """The channel axes that scales of this shape may have, the first that can be rotated to be taken."""
+    longer = [axis for axis, length in enumerate(scales) if length > 1]
+    if len(longer) > 1:  # of a stack of matrices
+        rank = len(shape)
+        summed = [axis for axis in (rank - 2, rank - 1) if scales[axis] < shape[axis]]
+        return [tuple(axis for axis in range(rank) if axis != own) for own in summed]
+    # a single channel may lie on any axis of length 1, whichever it was
+    return longer or [axis for axis, length in enumerate(shape) if length == 1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

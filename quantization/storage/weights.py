@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from network.graph import ChannelAxis
 from quantization.formats import IntegerFormat, ScaledFormat, WeightFormat
-from quantization.granularity import facing, is_scale_shape
+from quantization.granularity import every_channel_axis, facing, is_scale_shape
 from quantization.storage.half_scales import as_halves, from_halves
 from quantization.storage.packing import NATIVE_OPSET, pack, pack_zero_points
 
@@ -37,7 +38,7 @@ class QuantizedWeight(ABC):
     def tensors(self, opset: int = NATIVE_OPSET) -> list[onnx.TensorProto]:
         """What a file of this opset holds: nameless tensors, as `quantization.storage.parts` says of the format."""
 
-    def lies_along(self, channel_axis: int) -> bool:  # noqa: ARG002 - what shares nothing lies along any
+    def lies_along(self, channel_axis: ChannelAxis) -> bool:  # noqa: ARG002 - what shares nothing lies along any
         """Whether what the weight's values share has the shape that it has for output channels on this axis."""
         return True
 
@@ -74,7 +75,7 @@ class ScaledWeight(QuantizedWeight):
         codes, scale, format_ = self.codes, self.scale, self.format
         if codes.dtype != np.int8 or scale.dtype != np.float32:
             raise ValueError(f"codes must be int8 and scale float32, got {codes.dtype} and {scale.dtype}")
-        if not any(self.lies_along(axis) for axis in range(codes.ndim)):
+        if not any(self.lies_along(axis) for axis in every_channel_axis(codes.shape)):
             raise ValueError(f"scale of shape {scale.shape} is not that of {format_.name} for codes of {codes.shape}")
         if not (np.isfinite(scale).all() and scale.all()):
             raise ValueError("every scale must be finite and other than 0; a channel of zeros takes scale 1")
@@ -89,7 +90,7 @@ class ScaledWeight(QuantizedWeight):
     def shape(self) -> tuple[int, ...]:
         return self.codes.shape
 
-    def lies_along(self, channel_axis: int) -> bool:
+    def lies_along(self, channel_axis: ChannelAxis) -> bool:
         return is_scale_shape(self.scale.shape, self.format, self.shape, channel_axis)
 
     def tensors(self, opset: int = NATIVE_OPSET) -> list[onnx.TensorProto]:

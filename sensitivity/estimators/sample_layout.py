@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from network.errors import UnsupportedOperators
 from network.execution import TorchNetwork
 from sensitivity.traces import tensors_of
 
@@ -30,8 +31,16 @@ class SampleLayout:
     outer: int
 
     def rows(self, value: Tensor, samples: int) -> Tensor:
-        """The elements of each sample, `[samples, elements]`."""
+        """The elements of each sample, `[samples, elements]`.
+
+        Raises:
+            UnsupportedOperators: the samples do not have equal shares.
+        """
         size = value.shape[self.axis]
+        if size % (self.outer * samples):
+            raise UnsupportedOperators(
+                "a value has as many rows as are found in the samples, so that their samples cannot be told apart"
+            )
         split = (self.outer, samples, size // (self.outer * samples))
         apart = value.reshape(*value.shape[: self.axis], *split, *value.shape[self.axis + 1 :])
         return apart.movedim(self.axis + 1, 0).reshape(samples, -1)
@@ -80,7 +89,9 @@ def _values(
 
 
 def _layout(first: Tensor, second: Tensor, both: Tensor) -> SampleLayout | None:
-    if not first.numel() or first.dim() != both.dim() or 2 * first.numel() != both.numel():
+    if not first.numel() or first.shape != second.shape or first.dim() != both.dim():
+        return None
+    if 2 * first.numel() != both.numel():
         return None
     grown = [axis for axis, size in enumerate(both.shape) if size != first.shape[axis]]
     if len(grown) != 1:

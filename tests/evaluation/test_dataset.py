@@ -149,6 +149,14 @@ def test_samples_that_are_not_finite_are_taken_and_known(tmp_path: Path, images:
         dataset.first_not_finite(3)
 
 
+def test_samples_of_several_lengths_that_are_not_finite_are_known() -> None:
+    array = np.empty(3, object)
+    array[:] = [np.ones(2, np.float32), np.array([1, 2, np.inf], np.float32), np.ones(4, np.float32)]
+    dataset = Dataset({"x": array})
+    assert dataset.not_finite().tolist() == [1]
+    assert dataset.first_not_finite(1) == "x[1, 2] is inf"
+
+
 def test_floats_that_overflow_the_input_are_not_finite_there(tmp_path: Path, images: np.ndarray) -> None:
     large = images.astype(np.float64)
     large[3, 0, 0] = 1e300

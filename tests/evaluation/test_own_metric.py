@@ -230,7 +230,7 @@ NO_METRIC = {
     ),
     "another operator set": (
         graph([helper.make_node("Own", ["scores"], ["score"], domain="mine")], [N_SCORES], domain="mine"),
-        "operators that are not in ONNX",
+        "operators that neither ONNX, nor ONNX Runtime",
     ),
     "random": (
         graph([helper.make_node("RandomNormalLike", ["scores"], ["score"])], [N_SCORES]), "draws random numbers",

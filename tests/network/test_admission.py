@@ -304,10 +304,10 @@ def test_a_graph_without_outputs_or_inputs_is_refused() -> None:
         (helper.make_sequence_type_proto(helper.make_tensor_type_proto(1, ["N", 4])), "sequence_type"),
         (helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(1, [1])), "map_type"),
         (helper.make_optional_type_proto(helper.make_tensor_type_proto(1, ["N", 4])), "optional_type"),
-        (helper.make_tensor_type_proto(TensorProto.STRING, ["N", 4]), "elements of type string; expected floats"),
-        (helper.make_tensor_type_proto(TensorProto.BFLOAT16, ["N", 4]), "elements of type bfloat16; expected floats"),
+        (helper.make_tensor_type_proto(TensorProto.STRING, ["N", 4]), "elements of type string; expected float16"),
+        (helper.make_tensor_type_proto(TensorProto.BFLOAT16, ["N", 4]), "elements of type bfloat16; expected float16"),
         (helper.make_tensor_type_proto(TensorProto.FLOAT8E4M3FN, ["N", 4]), "elements of type float8e4m3fn;"),
-        (helper.make_tensor_type_proto(TensorProto.INT4, ["N", 4]), "elements of type int4; expected floats of 16"),
+        (helper.make_tensor_type_proto(TensorProto.INT4, ["N", 4]), "elements of type int4; expected float16"),
         (helper.make_tensor_type_proto(TensorProto.COMPLEX64, ["N", 4]), "complex64"),
     ],
 )
@@ -393,3 +393,24 @@ def test_weights_in_constant_nodes_are_looked_at() -> None:
 def test_what_no_layer_multiplies_may_be_anything(number: float) -> None:
     mask = np.array([0.0, number, 0.0], np.float32)
     admit(linear(b=mask).SerializeToString(), LIMITS)
+
+
+def test_an_opset_that_onnx_runtime_never_ran_is_told_as_such() -> None:
+    model = build([helper.make_node("Add", ["x", "b"], ["y"], "add")], [value("x", [1, 4])], [value("y", [1, 4])])
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 4), np.float32), "b"))
+    model.opset_import[0].version = 6
+    text = refusal(model, ModelNotTaken)
+    assert text.startswith("opset 6 is older than what ONNX Runtime runs (7 to 26): it has nothing for add (Add)")
+
+
+@pytest.mark.parametrize(
+    ("op_type", "given"),
+    [("ThresholdedRelu", {"alpha": 0.5}), ("ImageScaler", {"scale": 2.0, "bias": [0.0]}), ("Affine", {"alpha": 2.0})],
+)
+def test_operators_that_were_an_experiment_are_taken_in_the_old_opsets_that_onnx_runtime_has_them_in(
+    op_type: str, given: dict[str, object]
+) -> None:
+    nodes = [helper.make_node(op_type, ["x"], ["h"], **given), helper.make_node("Relu", ["h"], ["y"])]
+    model = build(nodes, [value("x", [1, 1, 4, 4])], [value("y", [1, 1, 4, 4])])
+    model.opset_import[0].version = 8
+    assert [node.op_type for node in admit(model.SerializeToString(), LIMITS).graph.node] == [op_type, "Relu"]

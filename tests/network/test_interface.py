@@ -76,10 +76,10 @@ def run(model: ModelProto | bytes, **inputs: np.ndarray) -> list[np.ndarray]:
     [
         (["batch", "time", 4], ["batch", "time", 4]),
         ([2, "time", 4], [2, "time", 4]),
-        ([None, "N", 4], ["N_2", "N", 4]),  # the batch axis gets a name, not that of another axis
-        ([None, None, 4], ["N", 0, 4]),
+        ([None, "N", 4], [0, "N", 4]),
+        ([None, None, 4], [0, 0, 4]),
         (["time", "time", 4], ["time", "time", 4]),
-        ([-1, 0, 4], ["N", 0, 4]),
+        ([-1, 0, 4], [0, 0, 4]),
         (["b", 5, 4], ["b", 5, 4]),
     ],
 )
@@ -87,7 +87,7 @@ def test_axes_of_inputs_stay(declared, kept):
     network = normalise(dense([value("x", F, declared)], [value("y", F, None)]), {"x": (5, 4)})
     assert [axes(i) for i in network.proto.graph.input] == [kept]
     assert network.inputs[0].shape == (2 if declared[0] == 2 else None, 5, 4)
-    assert network.sites[0].macs == (2 if declared[0] == 2 else 1) * 5 * 4 * 3
+    assert network.sites[0].macs == 5 * 4 * 3  # of one sample
 
 
 @pytest.mark.parametrize(

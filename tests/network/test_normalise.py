@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from network.errors import NothingToQuantize, ShapesNotFixed
+from network.faithful import faithful
 from network.normalise import TARGET_OPSET, dump, load, normalise
 
 
@@ -217,3 +218,14 @@ def test_a_network_with_external_data(rng, tmp_path):
     whole = dump(normalise(model))
     onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
     assert dump(normalise(onnx.load(tmp_path / "m.onnx"))) == whole
+
+
+@pytest.mark.parametrize("op_type", ["Neg", "CumProd"])
+def test_a_network_of_the_newest_opset_stays_there_only_for_what_is_new_in_it(rng, op_type):
+    inputs = ["x", "axis"] if op_type == "CumProd" else ["x"]
+    nodes = [helper.make_node(op_type, inputs, ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
+    model = model_of(nodes, {"w": floats(rng, 4, 4), "axis": np.array(1)}, ["N", 4], opset=26)
+    x = floats(rng, 3, 4)
+    network = faithful(model.SerializeToString(), model, {"x": x}, {"x": (4,)})
+    assert network.opset == load(dump(network)).opset == (26 if op_type == "CumProd" else TARGET_OPSET)
+    np.testing.assert_allclose(run(dump(network), x), run(model.SerializeToString(), x), rtol=1e-5, atol=1e-6)

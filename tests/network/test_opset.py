@@ -322,15 +322,44 @@ def test_nodes_of_other_domains_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("opset", [17, 26])
-def test_only_opsets_from_18_to_25_are_taken(opset: int) -> None:
-    with pytest.raises(ValueError, match=rf"got opset {opset} .* expected 18 to 25 for a normalised network"):
+def test_only_opsets_from_18_to_that_of_the_network_are_taken(opset: int) -> None:
+    with pytest.raises(ValueError, match=rf"got opset {opset} .* expected 18 to 26 for a normalised network"):
         lower(made(node("Relu", ["x"], ["y"]), X), opset)
 
 
-@pytest.mark.parametrize("opset", [17, 20, 26])
+@pytest.mark.parametrize("opset", [17, 20, 27])
 def test_only_normalised_networks_of_a_newer_opset_are_taken(opset: int) -> None:
     with pytest.raises(ValueError, match=rf"for a network of opset \[{opset}\]; expected"):
         lower(made(node("Relu", ["x"], ["y"]), X, opset=opset), 21)
+
+
+def test_what_is_new_in_the_newest_opset_has_no_older_form() -> None:
+    model = made(node("CumProd", ["x", "axis"], ["y"]), X, {"axis": np.array(1)}, opset=26)
+    with pytest.raises(OpsetNotReachable, match=r"opset 25: CumProd is new in opset 26 .*can have is 26"):
+        lower(model, 25)
+
+
+@pytest.mark.parametrize("mode", range(4))
+@pytest.mark.parametrize("causal", [0, 1])
+@pytest.mark.parametrize("mask", [None, np.float32, np.bool_])
+def test_attention_returns_the_products_that_it_did_or_stays(mode: int, causal: int, mask: Any) -> None:
+    """In those of mode 2 ONNX's function has -inf where ONNX Runtime has the lowest finite number."""
+    inputs = ["x", "k", "v", *(["mask"] if mask else [])]
+    attention = helper.make_node(
+        "Attention", inputs, ["y", "", "", "products"], "a", is_causal=causal, qk_matmul_output_mode=mode
+    )
+    shape = (1, 2, 3, 4)
+    keys = {name: np.random.default_rng(0).standard_normal(shape).astype("f4") for name in ("k", "v")}
+    if mask:
+        keys["mask"] = np.array([[1, 0, 1], [1, 1, 0], [0, 1, 1]], mask)
+    model = made([attention, node("Identity", ["products"], ["z"])], {"x": shape}, keys, opset=23)
+    expected = computed(model)
+    if mode == 2 and (causal or mask is np.bool_):
+        with pytest.raises(OpsetNotReachable, match=r"Attention is new in opset 23"):
+            lower(model, 22)
+        return
+    lower(model, 22)
+    np.testing.assert_allclose(computed(model), expected, rtol=1e-5)
 
 
 def _convnet() -> ModelProto:

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from network.admission import admit
+from network.batching import Batching
 from network.errors import ModelInvalid
 from network.onnx_graph import shape_of
 from network.uploaded import admit_to_run, as_uploaded
@@ -26,7 +27,7 @@ def test_what_an_output_leaves_out_is_inferred(left_out: str) -> None:
         assert output.type.tensor_type.elem_type == TensorProto.FLOAT
         assert shape_of(output) == (None, 3)
     model.ParseFromString(data)
-    assert as_uploaded(model).outputs[0].shape == (None, 3)
+    assert as_uploaded(model, Batching()).outputs[0].shape == (None, 3)
 
 
 def test_onnx_runtime_knows_the_types_of_its_own_operators() -> None:

@@ -132,6 +132,14 @@ def test_free_axes_count() -> None:
     one = Reference(uploaded, [Feed("a sample", {"x": X["x"][:1]})], 1)
     assert one.difference(uploaded) is None
     assert one.difference(fixed) == "other axes of 'x' are free"
+    assert (
+        Reference(fixed, [Feed("a sample", {"x": X["x"][:1]})], 1).difference(uploaded) == "other axes of 'x' are free"
+    )
+
+
+def test_an_axis_of_length_0_may_become_free() -> None:
+    empty, free = (made([LINEAR], ["y"], shape=(length, 4)) for length in (0, "N"))
+    assert Reference(empty, [Feed("no sample", {"x": X["x"][:0]})], 1).difference(free) is None
 
 
 def test_an_edge_that_the_file_fails_on_is_left_out_and_a_sample_is_not() -> None:
@@ -206,3 +214,19 @@ def test_the_first_node_that_changes() -> None:
     assert changed is not None
     assert changed.name == "second"
     assert first_change(before, before, feed, 1) is None
+
+
+@pytest.mark.parametrize("low", [-1e9, np.finfo(np.float32).min])
+def test_what_a_mask_hides_excuses_nothing_beside_it(low: float) -> None:
+    """The lowest number of float32 has no double either."""
+    masked = np.array([[low, low, low, 1.0, 0.5], [low, 2.0, low, low, 1.0]], np.float32)
+    assert unlike(masked, masked.copy(), [masked * np.float32(0.9999999)]) is None
+    for place, value in (((0, 3), 1.01), ((1, 4), 0.0), ((0, 0), -low), ((1, 0), 0.0)):
+        changed = masked.copy()
+        changed[place] = value
+        assert unlike(masked, changed, [masked]) is not None
+
+
+def test_large_numbers_alone_are_no_mask() -> None:
+    large = np.array([[1e9, 3e8, 2e9, 2e7, 0]], np.float32)
+    assert unlike(large, large + np.float32(150), [large]) is None

@@ -26,7 +26,7 @@ from network.runtime import FATAL, RUNTIME_FAILURES
 
 Arrays = Mapping[str, NDArray[Any]]
 
-_IN_NUMPY = frozenset(
+IN_NUMPY = frozenset(
     {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BOOL}
     | {TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64}
     | {TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64}
@@ -85,7 +85,7 @@ def cases() -> tuple[Case, ...]:
 def run_execution(case: Case) -> Outcome:
     """What differentiable execution makes of a test."""
     values = [*case.model.graph.input, *case.model.graph.output]
-    if not all(map(_holds_numbers, values)):
+    if not all(map(holds_numbers, values)):
         return Outcome(case.name, Kind.UNSUPPORTED, "an input or output that is no tensor of numbers")
     model, fed = _fed(case)
     computed = _in_runtime(model, fed)
@@ -113,9 +113,18 @@ def by_kind(outcomes: Iterable[Outcome]) -> dict[Kind, list[Outcome]]:
     return kinds
 
 
-def _holds_numbers(value: ValueInfoProto) -> bool:
+def holds_numbers(value: ValueInfoProto) -> bool:
+    """Whether an input or output is a tensor, and not of strings."""
     kind = value.type.tensor_type.elem_type
     return value.type.WhichOneof("value") in (None, "tensor_type") and kind != TensorProto.STRING
+
+
+def as_tensor(given: Any, name: str) -> TensorProto:
+    """An input of a test, as a constant of that name."""
+    tensor = TensorProto()
+    tensor.CopyFrom(given if isinstance(given, TensorProto) else numpy_helper.from_array(np.asarray(given)))
+    tensor.name = name
+    return tensor
 
 
 def _fed(case: Case) -> tuple[ModelProto, Arrays]:
@@ -124,18 +133,16 @@ def _fed(case: Case) -> tuple[ModelProto, Arrays]:
     fed: dict[str, NDArray[Any]] = {}
     # Inputs that the test leaves out are the last ones.
     for value, given in zip(case.model.graph.input, case.inputs, strict=False):
-        tensor = TensorProto()
-        tensor.CopyFrom(given if isinstance(given, TensorProto) else numpy_helper.from_array(np.asarray(given)))
-        if tensor.data_type in _IN_NUMPY:
+        tensor = as_tensor(given, value.name)
+        if tensor.data_type in IN_NUMPY:
             fed[value.name] = numpy_helper.to_array(tensor)
         else:
-            tensor.name = value.name
             model.graph.initializer.append(tensor)
     inputs = [value for value in case.model.graph.input if value.name in fed]
     del model.graph.input[:], model.graph.output[:]
     model.graph.input.extend(inputs)
     for value in case.model.graph.output:
-        if value.type.tensor_type.elem_type in (0, *_IN_NUMPY):
+        if value.type.tensor_type.elem_type in (0, *IN_NUMPY):
             model.graph.output.append(value)
         else:
             cast = helper.make_node("Cast", [value.name], [f"{value.name}/cast"], to=TensorProto.FLOAT)

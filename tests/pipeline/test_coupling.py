@@ -15,11 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from network.graph import Network
 from network.normalise import normalise
+from pipeline.candidates import Candidates
 from pipeline.coupling import Coupling
 from pipeline.latency_table import LatencyTable, entry
+from pipeline.plan_rows import UNCOUNTED, UNUSED, PlanFacts, layer_rows
 from pipeline.reach import planned_activations
 from pipeline.search_space import SearchSpace
-from planner.errors import LimitUnreachable, NotApplicable
+from planner.errors import ConstraintImpossible, LimitUnreachable, NotApplicable
 from planner.interactions import frontier_within
 from planner.merge import MergedProblem
 from planner.problem import Limits, Plan, Problem, Quantity
@@ -309,3 +311,33 @@ def test_more_combinations_than_can_be_planned_are_refused_at_once(job, samples,
     ):
         run.run()
     assert run.ran == ["admit", "normalise"]
+
+
+def uncounted(network: Network, name: str) -> Network:
+    """The network as where no run showed how often the layers of this site run."""
+    sites = tuple(
+        replace(site, layers=tuple(replace(layer, macs_known=site.name != name) for layer in site.layers))
+        for site in network.sites
+    )
+    return replace(network, sites=sites)
+
+
+@pytest.mark.parametrize(
+    "request_", [{"objective": "bit_operations"}, {"objective": "size", "limits": {"max_bit_operations": 10**9}}]
+)
+def test_bit_operations_that_are_not_known_are_not_traded(networks, request_):
+    network = uncounted(networks["convnet"][0], "conv2")
+    with pytest.raises(ConstraintImpossible, match=r"the bit operations of conv2 are not known.*take another"):
+        space_of(network, allowed_in(network, ()), **request_).check()
+    space_of(network, allowed_in(network, ()), objective="size").check()
+
+
+def test_a_row_says_that_its_bit_operations_are_the_least_or_none(networks):
+    network = uncounted(networks["convnet"][0], "conv2")
+    idle = replace(network.sites[-1], layers=(replace(network.sites[-1].layers[0], macs=0, inner=True),))
+    network = replace(network, sites=(*network.sites[:-1], idle))
+    space = space_of(network, allowed_in(network, ()), objective="size")
+    names = [site.name for site in network.sites]
+    candidates = Candidates(dict.fromkeys(names, ()), {}, dict.fromkeys(names, "gptq"), {})
+    rows = layer_rows(PlanFacts(space, Plan((0,) * len(names)), None), candidates, {}, {})
+    assert {row["name"]: row["note"] for row in rows} == dict.fromkeys(names) | {"conv2": UNCOUNTED, "fc": UNUSED}

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from quantization.formats import CodebookFormat
 from quantization.plans.codebook_descent import codebook_descent
 from quantization.rounding.codebook_tables import codebook
-from quantization.rounding.reduction import ConvReduction, MatrixReduction, Reduction
+from quantization.rounding.convolution import ConvReduction
+from quantization.rounding.reduction import MatrixReduction, Reduction
 from quantization.storage.codebooks import CodebookWeight
 
 CASES: dict[str, tuple[Reduction, tuple[int, ...], int]] = {

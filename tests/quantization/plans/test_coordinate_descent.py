@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from quantization.formats import Granularity, IntegerFormat, PowerFormat
 from quantization.plans.coordinate_descent import coordinate_descent, sweeps_for
+from quantization.rounding.convolution import ConvReduction
 from quantization.rounding.formats import round_to_formats
 from quantization.rounding.nearest import round_nearest, round_to_scale
 from quantization.rounding.power_grids import round_power
-from quantization.rounding.reduction import ConvReduction, MatrixReduction, NotReducible, Reduction
+from quantization.rounding.reduction import MatrixReduction, NotReducible, Reduction
 from quantization.storage.powers import PowerWeight, ascending
 from quantization.storage.weights import IntegerWeight
 

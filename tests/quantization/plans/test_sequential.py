@@ -26,8 +26,8 @@ from quantization.formats import (
 from quantization.plans.bias_correction import with_biases
 from quantization.plans.sequential import Effort, round_plan
 from quantization.rounding.formats import round_to_formats
+from quantization.rounding.layers import read_by
 from quantization.rounding.nearest import round_nearest
-from quantization.rounding.reduction import read_by
 from quantization.rounding.statistics import InputStatistics, input_statistics
 from quantization.storage.weights import QuantizedWeight
 
@@ -105,7 +105,6 @@ def independent(
 ) -> dict[str, QuantizedWeight]:
     """Every weight by GPTQ from the float network's inputs, or nearest; integers where `format_` is not given or does
     not fit."""
-    nodes = {node.name: node for node in network.proto.graph.node}
     found: dict[str, QuantizedWeight] = {}
     for site in network.sites:
         weight, statistics = network.weight(site.weight), input_statistics(network, site)
@@ -116,7 +115,7 @@ def independent(
             ((found[site.weight],), _) = round_to_formats(weight, [own], site.channel_axis, statistics)
             continue
         for layer in site.layers:
-            (tensor,) = read_by(nodes[layer.name], site.weight)
+            (tensor,) = read_by(network, layer)
             Taps(network, [tensor], 1).run(
                 inputs, lambda _, values, layer=layer, statistics=statistics: statistics.add(layer, values)
             )

@@ -21,7 +21,8 @@ from quantization.formats import (
 )
 from quantization.plans.weight_rounding import reason_to_keep, round_anew
 from quantization.rounding.codebook_tables import codebook
-from quantization.rounding.reduction import ConvReduction, MatrixReduction
+from quantization.rounding.convolution import ConvReduction
+from quantization.rounding.reduction import MatrixReduction
 from quantization.rounding.statistics import InputStatistics, input_statistics
 from quantization.storage.halves import HalfWeight
 

@@ -25,8 +25,9 @@ from quantization.export.cost import file_bytes
 from quantization.export.export import export, simulate
 from quantization.formats import Granularity, IntegerFormat, UnsignedFormat
 from quantization.rounding.gptq import gptq, prepare
+from quantization.rounding.layers import read_by, reduction
 from quantization.rounding.nearest import round_nearest
-from quantization.rounding.reduction import NotReducible, RecurrentReduction, read_by, reduction
+from quantization.rounding.reduction import NotReducible, RecurrentReduction
 from quantization.rounding.statistics import InputStatistics, input_statistics
 
 RunOnnx = Callable[..., list[NDArray[Any]]]
@@ -52,6 +53,9 @@ class Case:
 
     def site(self, name: str) -> Site:
         return next(site for site in self.network.sites if site.weight == name)
+
+    def reads(self, name: str) -> tuple[str, ...]:
+        return read_by(self.network, next(layer for layer in self.site(name).layers if layer.weight == name))
 
     def values(self, names: tuple[str, ...]) -> dict[str, Floats]:
         found: dict[str, Floats] = {}
@@ -112,7 +116,7 @@ def products(of: Case, name: str) -> NDArray[Any]:
     view = reduction(of.node, name, of.weight(name).shape)
     assert isinstance(view, RecurrentReduction)
     found = []
-    for values in of.values(read_by(of.node, name)).values():
+    for values in of.values(of.reads(name)).values():
         inputs = view.by_sample(torch.from_numpy(values))
         (positions,) = view.grid(inputs.shape)
         columns = view.columns(inputs, [0], [1]).numpy()
@@ -202,7 +206,7 @@ def moments(of: Case, name: str) -> NDArray[np.float64]:
     attributes = {a.name: helper.get_attribute_value(a) for a in of.node.attribute}
     directions = DIRECTIONS[attributes["direction"].decode()]
     x = of.inputs["x"].astype(np.float64)
-    (y,) = of.values((read_by(of.node, "r")[0],)).values()  # [steps, directions, samples, hidden]
+    (y,) = of.values((of.reads("r")[0],)).values()  # [steps, directions, samples, hidden]
     found = np.zeros((len(directions), *2 * (INPUTS if name == "w" else HIDDEN,)))
     for d, backwards in enumerate(directions):
         for sample in range(SAMPLES):
@@ -218,7 +222,7 @@ def statistics_of(of: Case, name: str, positions: int = 1 << 30) -> InputStatist
     site = of.site(name)
     statistics = input_statistics(of.network, site, positions)
     assert isinstance(statistics, InputStatistics)
-    for values in of.values(read_by(of.node, name)).values():
+    for values in of.values(of.reads(name)).values():
         statistics.add(site.layers[0], values)
     return statistics
 
@@ -242,7 +246,7 @@ def test_states_and_initial_states_take_their_turns_apart() -> None:
     assert isinstance(thin, InputStatistics)
     assert isinstance(full, InputStatistics)
     for _ in range(2):
-        for values in first.values(read_by(of.node, "r")).values():
+        for values in first.values(of.reads("r")).values():
             thin.add(site.layers[0], values)
             full.add(site.layers[0], values)
     np.testing.assert_allclose(thin.hessian, full.hessian, rtol=1e-5, atol=1e-4)
