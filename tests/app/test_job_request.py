@@ -49,7 +49,6 @@ def test_every_default_is_filled_in() -> None:
             "confidence": None,
         },
         "outputs": {},
-        "inputs": {},
         "objective": "size",
         "limits": {"max_size_bytes": None, "max_bit_operations": None, "max_latency_ms": None},
         "weights": {
