@@ -1,4 +1,5 @@
-"""What no plan touches: the bytes of float constants that are no site, or whose site stays float, and why."""
+"""What no plan touches: the bytes of float constants that are no site, or whose site stays float, and why; and those of
+weights that came quantized."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from network.finite import FLOAT_TYPES
 from network.graph import Network
 from network.onnx_graph import is_standard, label, subgraphs
 from network.plain_tables import FEWEST_ELEMENTS, NoTable, PlainTables, float_bytes, is_small
+from network.quantized_weights import stored_codes
 from network.sites import readers_of
 from quantization.formats import FloatFormat
 
@@ -65,6 +67,13 @@ def stays_float(network: Network, quantized: Collection[str], allowed: Mapping[s
         "share": left / total if total else 0.0,
         "tensors": sorted(named, key=lambda entry: -entry["bytes"]),
     }
+
+
+def stays_quantized(network: Network) -> dict[str, Any]:
+    """The weights that came in codes, and stay so, largest first."""
+    codes = sorted(stored_codes(network.proto.graph), key=lambda own: -own.size_bytes)
+    tensors = [{"name": own.name, "bytes": own.size_bytes} for own in codes[:_NAMED]]
+    return {"bytes": sum(own.size_bytes for own in codes), "tensors": tensors}
 
 
 class _Reasons:
