@@ -39,6 +39,7 @@ def test_every_default_is_filled_in() -> None:
     assert parse_request(request_of()).model_dump(mode="json") == {
         "model_id": MODEL,
         "dataset_id": None,
+        "inputs": {},
         "budget": {
             "metric": None,
             "options": {},
@@ -48,7 +49,6 @@ def test_every_default_is_filled_in() -> None:
             "confidence": None,
         },
         "outputs": {},
-        "inputs": {},
         "objective": "size",
         "limits": {"max_size_bytes": None, "max_bit_operations": None, "max_latency_ms": None},
         "weights": {

@@ -93,6 +93,17 @@ def test_learned_positions_of_patches_are_planned() -> None:
     assert row(again, "positions")["format"] == positions["format"]
 
 
+def test_a_latency_table_needs_no_rows_of_tables() -> None:
+    nodes = [node("MatMul", ["x", "W"], ["m"]), node("Add", ["m", "table"], ["y"])]
+    constants = {"W": floats(WIDTH, WIDTH), "table": floats(1, 40, WIDTH)}
+    uploaded = model(nodes, {"x": (TensorProto.FLOAT, ["N", 40, WIDTH])}, ["N", 40, WIDTH], **constants)
+    given = {"base_ms": 1.0, "W": {"int4/channel": 1.0, "int8/channel": 2.0}}
+    request = {"budget": {"max_drop": 0.2}, "weights": {"bits": [4, 8]}, "objective": "latency"}
+    result = pipeline.plan(uploaded, {"x": floats(60, 40, WIDTH)}, request | {"latency_table": given})
+    assert row(result, "table")["latency_ms"] == 0
+    assert result.plan["latency"]["predicted_ms"] == 2.0
+
+
 def test_positions_that_no_sample_reaches_are_told_and_stay_what_they_are() -> None:
     nodes = [
         node("Gather", ["words", "ids"], ["w"]),
