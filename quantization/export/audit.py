@@ -125,7 +125,7 @@ def audit(file: bytes, kept: Collection[str] = frozenset()) -> Audit:
                 )
             weights.made(call)
         elif node.op_type == OPERATOR and node.domain == RUNTIME:
-            if node.input[1] not in kept:
+            if not any(name in kept for name in node.input[1:2]):
                 weights.multiplied(node)
         elif is_standard(node):
             weights.read(node)
