@@ -47,7 +47,8 @@ def in_float32(
     floats = with_floats(model, threads, codes=requantize)
     if floats is not None:
         file = bytes(floats.SerializeToString())
-        why = Reference(uploaded, given, threads).difference(file, _unlike_of_codes)
+        halves = weight_types(floats) & HALVES
+        why = Reference(uploaded, given, threads).difference(file, unlike_in_halves if halves else _unlike_of_codes)
         if why is None:
             model, uploaded = floats, file
         else:

@@ -50,18 +50,24 @@ def in_blocks() -> ModelProto:
     return _model([*nodes, node("MatMul", ["x", "w"], ["h"])], {"codes": codes, "scale": scale}, opset=21)
 
 
-def packed(bias: bool = False) -> ModelProto:
-    """MatMulNBits."""
+def packed(bias: bool = False, halves: bool = False) -> ModelProto:
+    """MatMulNBits, of float32 or float16."""
+    scale = np.abs(floats(HIDDEN)) / 8
     constants: dict[str, Any] = {
         "codes": RNG.integers(0, 256, (HIDDEN, 1, 8), dtype=np.uint8),
-        "scale": np.abs(floats(HIDDEN)) / 8,
+        "scale": scale.astype(np.float16) if halves else scale,
     }
     inputs = ["x", "codes", "scale"]
     if bias:
         constants["bias"] = floats(HIDDEN)
         inputs += ["", "", "bias"]
     made = node("MatMulNBits", inputs, ["h"], domain="com.microsoft", K=WIDTH, N=HIDDEN, bits=4, block_size=16)
-    return _model([made], constants, domains=("com.microsoft",))
+    nodes = [made]
+    if halves:
+        made.input[0], made.output[0] = "xh", "hh"
+        behind = node("Cast", ["hh"], ["h"], to=TensorProto.FLOAT)
+        nodes = [node("Cast", ["x"], ["xh"], to=TensorProto.FLOAT16), made, behind]
+    return _model(nodes, constants, domains=("com.microsoft",))
 
 
 def of_integers() -> ModelProto:

@@ -94,7 +94,9 @@ def test_codes_that_any_nodes_unpack_stay_codes() -> None:
     assert np.allclose(run(dump(again)), run(model.SerializeToString()), atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [behind_dequantize, in_blocks, packed, lambda: packed(bias=True)])
+@pytest.mark.parametrize(
+    "make", [behind_dequantize, in_blocks, packed, lambda: packed(bias=True), lambda: packed(halves=True)]
+)
 def test_codes_become_floats_where_a_request_asks(make: Callable[[], ModelProto]) -> None:
     model = make()
     network = brought(model, requantize=True)

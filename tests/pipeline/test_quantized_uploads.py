@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 import pipeline
-from tests.network.quantized_models import HIDDEN, WIDTH, behind_dequantize, behind_quantize
+from tests.network.quantized_models import HIDDEN, WIDTH, behind_dequantize, behind_quantize, packed
 
 SAMPLES = {"x": np.random.default_rng(9).normal(size=(80, WIDTH)).astype(np.float32)}
 REQUEST: dict[str, Any] = {"budget": {"max_drop": 0.05}, "weights": {"bits": [4, 8]}}
@@ -25,6 +26,22 @@ def test_codes_are_kept_and_told() -> None:
     }
     assert "Weights of 512 bytes came quantized and are kept as they are: codes." in result.certificate["statement"]
     assert len(result.model) < 0.8 * len(uploaded)
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_packed_codes_are_kept(halves: bool) -> None:
+    result = pipeline.plan(packed(halves=halves).SerializeToString(), SAMPLES, REQUEST)
+    assert result.plan is not None
+    assert [layer["name"] for layer in result.plan["layers"]] == ["second", "third"]
+    assert result.plan["audit"]["weights"] == 2
+    assert result.outcome == "met"
+
+
+def test_activations_are_planned_beside_those_that_came_rounded() -> None:
+    request = {**REQUEST, "budget": {"max_drop": 0.5}, "activations": {"bits": [8]}}
+    result = pipeline.plan(behind_dequantize().SerializeToString(), SAMPLES, request)
+    assert result.plan is not None
+    assert result.plan["activations"]
 
 
 def test_codes_are_planned_anew() -> None:
