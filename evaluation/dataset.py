@@ -7,7 +7,7 @@ or all but that of its batch, with what is right beside them: `labels` (classes)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,16 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.archive import Archive, ArrayHeader
+from evaluation.array_values import chunks, converted, first_index, index_text, is_finite, kind_of, true_values
 from evaluation.errors import (
-    DatasetInvalid,
     DatasetLabelsOutOfRange,
-    DatasetNotFinite,
     DatasetSampleCounts,
     DatasetShapeMismatch,
     DatasetTooFewSamples,
     DatasetWrongNames,
 )
-from evaluation.metrics.truth import BOXES, LABELS, TARGETS, Truth
+from evaluation.metrics.truth import Truth
 from evaluation.sample_groups import groups_of, joined_inputs, joined_truth
 from network.batching import axes_for_samples
 from network.errors import ShapesNotFixed
@@ -32,7 +31,6 @@ from network.graph import TensorSpec
 
 MIN_SAMPLES = 48
 """Fewer cannot be split into calibration, search and held-out samples."""
-_CHUNK_ELEMENTS = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +65,9 @@ class Dataset:
         bad = np.zeros(self.samples, dtype=np.bool_)
         for array in self.inputs.values():
             if array.dtype == object:
-                bad |= [not _is_finite(sample) for sample in array]
+                bad |= [not is_finite(sample) for sample in array]
             if array.dtype.kind == "f":
-                for rows in _chunks(array):
+                for rows in chunks(array):
                     bad[rows] |= ~np.isfinite(array[rows]).reshape(len(array[rows]), -1).all(1)
         return np.flatnonzero(bad)
 
@@ -77,9 +75,9 @@ class Dataset:
         """Where the first NaN or infinity of that sample stands, and what it is."""
         for name, array in self.inputs.items():
             values = np.asarray(array[sample])
-            if not _is_finite(values):
-                place = _first(~np.isfinite(values))
-                return f"{name}[{_index((sample, *place))}] is {values[place]}"
+            if not is_finite(values):
+                place = first_index(~np.isfinite(values))
+                return f"{name}[{index_text((sample, *place))}] is {values[place]}"
         raise ValueError(f"all values of sample {sample} are finite; expected one of `not_finite`")
 
     def take(self, indices: NDArray[np.int64]) -> Dataset:
@@ -89,10 +87,6 @@ class Dataset:
     def truth_with(self, inputs: Collection[str]) -> Truth:
         """The truth, with these inputs of the network, which a metric of one's own reads."""
         return replace(self.truth, inputs={name: self.inputs[name] for name in inputs})
-
-
-def _is_finite(sample: NDArray[np.generic]) -> bool:
-    return sample.dtype.kind != "f" or bool(np.isfinite(sample).all())
 
 
 def read_dataset(
@@ -137,11 +131,11 @@ def read_dataset(
             )
         arrays = {
             spec.name: joined_inputs(
-                [_repeated(_convert(archive.read(n[spec.name]), n[spec.name], spec), count) for n, _, count in roles]
+                [_repeated(converted(archive.read(n[spec.name]), n[spec.name], spec), count) for n, _, count in roles]
             )
             for spec in inputs
         }
-        right = [{name: _true(archive.read(own), name) for name, own in truth.items()} for _, truth, _ in roles]
+        right = [{name: true_values(archive.read(own), name) for name, own in truth.items()} for _, truth, _ in roles]
     return Dataset(arrays, Truth(right[0] if len(right) == 1 else joined_truth(right)))
 
 
@@ -172,7 +166,7 @@ def check_names(dataset: Dataset, extra: Collection[str]) -> None:
     Raises:
         DatasetWrongNames: names them.
     """
-    foreign = [name for name in dataset.truth.arrays if _kind(name) is None and name not in extra]
+    foreign = [name for name in dataset.truth.arrays if kind_of(name) is None and name not in extra]
     if foreign:
         raise DatasetWrongNames(
             f"the data hold the arrays {_listing(foreign)}, which are no input of the network and which the metric "
@@ -195,13 +189,13 @@ def check_labels(labels: NDArray[np.int64], classes: int) -> None:
     wrong = labels >= classes
     if not wrong.any():
         return
-    first = _first(wrong)
+    first = first_index(wrong)
     if lowest == 1 and highest == classes:
         remedy = "they seem to count from 1: subtract 1"
     else:
         remedy = "check that the labels belong to this network; what does not count is marked -1"
     raise DatasetLabelsOutOfRange(
-        f"labels[{_index(first)}] is {int(labels[first])}, labels go from {lowest} to {highest}; the network has "
+        f"labels[{index_text(first)}] is {int(labels[first])}, labels go from {lowest} to {highest}; the network has "
         f"{classes} classes, so expected 0 to {classes - 1}: {remedy}"
     )
 
@@ -249,7 +243,7 @@ def _roles(
     wanted = [spec.name for spec in inputs]
     if extra is None:
         extra = headers.keys() if headers.keys() >= set(wanted) else ()
-    truth = [name for name in headers if name not in wanted and (_kind(name) is not None or name in extra)]
+    truth = [name for name in headers if name not in wanted and (kind_of(name) is not None or name in extra)]
     given = [name for name in headers if name not in truth]
     if len(wanted) == 1 and len(given) == 1:
         return {wanted[0]: given[0]}, truth
@@ -309,103 +303,6 @@ def _check_counts(shapes: Mapping[str, tuple[int, ...]]) -> int:
     if samples == 0:
         raise DatasetSampleCounts("the arrays hold no sample; expected samples along the first axis")
     return samples
-
-
-def _convert(array: NDArray[np.generic], name: str, spec: TensorSpec) -> NDArray[np.generic]:
-    """The array in the dtype of its input, by the rules of `read_dataset`."""
-    dtype = np.dtype(spec.dtype)
-    if array.dtype.kind == "b":
-        return array.astype(dtype)
-    kinds = {"f": "f", "i": "iu", "u": "iu", "b": "b"}[dtype.kind]
-    if array.dtype.kind not in kinds:
-        remedy = f"save it as {dtype}, prepared the way the network was trained on it"
-        raise DatasetInvalid(f"array {name!r} holds {array.dtype}, input {spec.name!r} takes {dtype}: {remedy}")
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            converted = array.astype(dtype, copy=False)
-        if converted.dtype.itemsize < array.dtype.itemsize:
-            _require_finite(converted, name, f"in {dtype}, which the input takes", before=array)
-        return np.ascontiguousarray(converted)
-    bounds = np.iinfo(dtype.type)
-    if array.size and not bounds.min <= int(array.min()) <= int(array.max()) <= bounds.max:
-        span = f"{array.min()} to {array.max()}"
-        raise DatasetInvalid(f"array {name!r} holds values from {span}, which do not fit {dtype} of {spec.name!r}")
-    return np.ascontiguousarray(array.astype(dtype, copy=False))
-
-
-def _kind(name: str) -> str | None:
-    """What an array of the truth is, by its name: `labels.boxes` are labels of the output `boxes`."""
-    kind = name.split(".", 1)[0]
-    return kind if kind in (LABELS, TARGETS, BOXES) else None
-
-
-def _true(array: NDArray[np.generic], name: str) -> NDArray[np.generic]:
-    kind = _kind(name)
-    if array.ndim == 0:
-        raise DatasetShapeMismatch(f"{name} is a single number; expected one entry for each sample")
-    if kind == LABELS:
-        return _labels(array, name)
-    if kind == BOXES and (array.ndim != 3 or array.shape[2] != 4):
-        raise DatasetShapeMismatch(
-            f"{name} has the shape {_shape(array.shape)}; expected [samples, boxes, 4], filled up to one number of "
-            "boxes, with labels below 0 where there is none"
-        )
-    return array if kind is None else _targets(array, name)
-
-
-def _labels(array: NDArray[np.generic], name: str) -> NDArray[np.int64]:
-    if array.dtype.kind == "f":
-        _require_finite(array, name)
-        if (array != np.floor(array)).any() or (np.abs(array) > 2**53).any():
-            raise DatasetInvalid(
-                f"{name} hold numbers that are not whole; expected classes 0, 1, 2, ...: "
-                "save values to be predicted under the name targets"
-            )
-    elif array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
-        raise DatasetInvalid(f"{name} hold {array.max()}; expected classes 0, 1, 2, ...")
-    return array.astype(np.int64)
-
-
-def _targets(array: NDArray[np.generic], name: str) -> NDArray[np.floating]:
-    if array.dtype.kind == "f":
-        _require_finite(array, name)
-        with np.errstate(over="ignore"):
-            single = array.astype(np.float32)
-        _require_finite(single, name, "in float32")
-        return single
-    return array.astype(np.float32)
-
-
-def _require_finite(
-    array: NDArray[np.generic], name: str, where: str = "", before: NDArray[np.generic] | None = None
-) -> None:
-    """Refuse NaN and infinities, naming the first; those that were there `before` are none of its business."""
-    for rows in _chunks(array):
-        bad = ~np.isfinite(array[rows])
-        if before is not None and bad.any():
-            bad &= np.isfinite(before[rows])
-        if bad.any():
-            row, *rest = _first(bad)
-            index = (rows.start + row, *rest)
-            raise DatasetNotFinite(
-                f"{name}[{_index(index)}] is {array[index]}{' ' + where if where else ''}; expected finite numbers: "
-                "remove or repair these samples"
-            )
-
-
-def _chunks(array: NDArray[np.generic]) -> Iterator[slice]:
-    """Rows in chunks, so that no second array of the whole size is made."""
-    rows = max(1, _CHUNK_ELEMENTS // max(1, array[0].size))
-    return (slice(start, start + rows) for start in range(0, len(array), rows))
-
-
-def _first(mask: NDArray[np.bool_]) -> tuple[int, ...]:
-    """Index of the first true element."""
-    return tuple(int(i) for i in np.unravel_index(int(np.argmax(mask)), mask.shape))
-
-
-def _index(index: Sequence[int]) -> str:
-    return ", ".join(map(str, index))
 
 
 def _shape(shape: Sequence[int | None]) -> str:

@@ -35,8 +35,8 @@ FOLDED_RTOL, FOLDED_ATOL = 1e-3, 1e-4
 float16 and of sums in another order, not another sample."""
 
 _CALLED_A_BATCH = re.compile(r"^(n|b|bs|bsz|nb|.*batch.*)$", re.IGNORECASE)
-_SCALED_BY_CALL = "DynamicQuantizeLinear"
-"""Its scale is that of all values of a call, so that samples which share a call round each other differently."""
+_SCALED_BY_CALL = frozenset(("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"))
+"""Their scale is that of all values of a call, so that samples which share a call round each other differently."""
 
 
 def find_batching(uploaded: bytes, model: onnx.ModelProto, samples: Arrays, stated: Stated, threads: int) -> Batching:
@@ -83,6 +83,28 @@ def output_axes(file: bytes, batching: Batching, samples: Arrays, threads: int) 
     """The axes of the samples in the outputs of another file with the same inputs."""
     inputs = Batching(batching.inputs, {}, batching.size)
     return dict(_with_outputs(_Run(file, threads), inputs, samples, None).outputs)
+
+
+def batching_of_another(
+    file: bytes, model: onnx.ModelProto, batching: Batching, samples: Arrays, threads: int
+) -> Batching:
+    """How the same samples become calls of another file that takes the same inputs: along the same axes of these, but
+    as many in a call as this file takes, and along the axes of its own outputs. They may change each other's outputs
+    there: a file that takes its scales from whole calls is run as it is.
+
+    Args:
+        file: the other file, which is run.
+        model: the same, parsed.
+        batching: of the first.
+
+    Raises:
+        BatchAxisUnknown: its inputs fix different numbers of samples, or more than share a call.
+        ModelInvalid: ONNX Runtime does not load the file, or does not run it on a sample.
+    """
+    inputs = own_inputs(model.graph)
+    axes = {value.name: batching.input_axis(value.name) for value in inputs}
+    own = Batching(axes, {}, _fixed_size(inputs, axes))
+    return _briefly(_with_outputs(_Run(file, threads), own, samples, model, may_mix=True))
 
 
 def _briefly(batching: Batching) -> Batching:
@@ -196,27 +218,36 @@ def _fixed_size(inputs: Sequence[onnx.ValueInfoProto], axes: Mapping[str, int | 
     return next(iter(sizes), None)
 
 
-def _with_outputs(run: _Run, batching: Batching, samples: Arrays, model: onnx.ModelProto | None) -> Batching:
+def _with_outputs(
+    run: _Run, batching: Batching, samples: Arrays, model: onnx.ModelProto | None, *, may_mix: bool = False
+) -> Batching:
     """With the axes of the outputs, and 1 as size where samples cannot share a call."""
     rows = _that_share(batching, samples)
     if batching.size is None and len(rows) > 1 and not (model is not None and _decides_for_calls(model.graph)):
-        axes = _of_two(run, batching, samples, rows, model)
+        axes = _of_two(run, batching, samples, rows, model, may_mix)
         if axes is not None:
             return Batching(batching.inputs, axes, None)
     size = batching.size or 1
     if size > len(rows):
-        raise BatchAxisUnknown(
-            f"the network takes {size} samples in every call, and of the samples no more than {len(rows)} have the "
-            "same lengths, or the same values where an input belongs to a whole call; export it with a dynamic "
-            "batch or a batch of 1"
-        )
+        if not batching.shares_calls(samples):
+            raise BatchAxisUnknown(
+                f"the network takes {size} samples in every call, and of the samples no more than {len(rows)} have the "
+                "same lengths, or the same values where an input belongs to a whole call; export it with a dynamic "
+                "batch or a batch of 1"
+            )
+        rows = [rows[place % len(rows)] for place in range(size)]  # how many samples are enough is not said here
     results = run(_call(batching, samples, rows[:size]))
     axes = {name: _of_length(size, result) for name, result in zip(run.outputs, results, strict=True)}
     return Batching(batching.inputs, axes, size)
 
 
 def _of_two(
-    run: _Run, batching: Batching, samples: Arrays, rows: Sequence[int], model: onnx.ModelProto | None
+    run: _Run,
+    batching: Batching,
+    samples: Arrays,
+    rows: Sequence[int],
+    model: onnx.ModelProto | None,
+    may_mix: bool,
 ) -> dict[str, int | None] | None:
     """The axes of the samples in the outputs of a call of two; None where samples have to run one by one."""
     alone = [run(_call(batching, samples, [row])) for row in rows]
@@ -232,11 +263,11 @@ def _of_two(
     for index, name in enumerate(run.outputs):
         parts = [results[index] for results in alone]
         axes[name], why = _axis(parts, together[index], doubled[index], again[index])
-        if axes[name] is None and together[index].dtype.kind == "f" and _folded(parts, together[index]):
+        if model is not None and axes[name] is None and _folded(parts, together[index]):
             return None
-        if why is None or (floats and together[index].dtype.kind != "f"):
+        if why is None or may_mix or (floats and together[index].dtype.kind != "f"):
             continue
-        if model is not None and any(node.op_type == _SCALED_BY_CALL for node in nodes(model.graph)):
+        if model is not None and any(node.op_type in _SCALED_BY_CALL for node in nodes(model.graph)):
             return None
         raise SamplesMixed(
             f"samples that share a call change each other's outputs: output {name!r} of one {why} for the same sample "
@@ -303,6 +334,8 @@ def _folded(alone: Sequence[NDArray[np.generic]], together: NDArray[np.generic])
 
     Such rows are a sample's own only in a call of one.
     """
+    if together.dtype.kind != "f":
+        return False
     first, second = (part.shape for part in alone)
     return any(
         together.shape == (*first[:axis], first[axis] + second[axis], *first[axis + 1 :])

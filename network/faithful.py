@@ -5,14 +5,14 @@ left out, then the folding too; then the same at older opsets, down to the file'
 mean something else (pooling with `ceil_mode`) or have no kernel in ONNX Runtime (RoiAlign). What stands undone is
 written into the network, for the report.
 
-A network of weights in another float type is first brought to float32 (`network.widening`). That it computes the same
-then is known up to the rounding of that type alone, and everything else is compared with the network in float32.
+Weights in another form than float32 are first brought to it (`network.float_form`), and everything else is compared
+with that network.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ import onnx
 
 from network.batching import Batching, largest_sample
 from network.errors import ModelInvalid, NetworkError, NothingToQuantize, NotReproduced, OpsetNotReachable
+from network.float_form import in_float32
 from network.folding import Folding
 from network.graph import Network
 from network.interface import free_axes
@@ -28,8 +29,8 @@ from network.normalise import from_proto, normalise
 from network.observed import observe
 from network.onnx_graph import label, opset_of, own_inputs
 from network.opset import OLDEST_OPSET, TARGET_OPSET
-from network.proof import Arrays, Feed, Reference, feeds, first_change, unlike_in_halves
-from network.widening import HALVES, weight_types, widened
+from network.proof import Arrays, Feed, Reference, feeds, first_change
+from network.quantized_weights import stored_codes
 
 MARK = "bitbudget.undone"
 """The metadata that says what was not rewritten; a network that was rewritten as usual has none."""
@@ -54,6 +55,8 @@ def faithful(
     input_shapes: Mapping[str, tuple[int, ...]],
     threads: int = 1,
     batching: Batching | None = None,
+    *,
+    requantize: bool = False,
 ) -> Network:
     """The normalised network, proved to have the outputs of the uploaded file; its values are observed on the largest
     sample, or on the first samples where a call takes several.
@@ -65,6 +68,7 @@ def faithful(
         input_shapes: of one sample, by graph input.
         threads: of ONNX Runtime.
         batching: how samples become calls; None: along the first axis of every input.
+        requantize: whether weights that came quantized are planned anew (`network.codes`).
 
     Raises:
         NotReproduced: the outputs change however little is rewritten.
@@ -75,8 +79,8 @@ def faithful(
     batching = batching or Batching.first_axis(inputs)
     given = feeds(samples, batching)
     given += at_other_lengths(given[0], free_axes(inputs, batching))
-    model, uploaded, of_halves, kept = _in_float32(uploaded, model, given, threads)
-    reasons = [kept] if kept else []
+    planned = in_float32(uploaded, model, given, threads, requantize=requantize)
+    model, reasons = planned.model, list(planned.kept)
     reference: Reference | None = None
     network: Network | None = None
     refused: NetworkError | None = None
@@ -88,35 +92,24 @@ def faithful(
             refused = refused or error
             continue
         except NothingToQuantize as error:
-            raise NothingToQuantize(f"{error}; {kept}" if kept else str(error)) from error
-        reference = reference or Reference(uploaded, given, threads)
+            raise NothingToQuantize("; ".join([str(error), *planned.kept, *_quantized(model)])) from error
+        reference = reference or Reference(planned.file, given, threads)
         why = reference.difference(network.proto.SerializeToString())
         if why is None:
             _mark(network, Undone(opset, folding, reasons[0]) if reasons else None)
             observed = observe(network.proto, _largest_call(samples, batching), threads)
             network = from_proto(network.proto, network.sample_shapes, batching, observed)
-            return replace(network, of_halves=of_halves)
+            return replace(network, of_halves=planned.of_halves)
         reasons.append(why)
     if network is None and refused is not None:
         raise refused
     raise NotReproduced(_text(model, network, given[0], reasons[0], threads))
 
 
-def _in_float32(
-    uploaded: bytes, model: onnx.ModelProto, given: Sequence[Feed], threads: int
-) -> tuple[onnx.ModelProto, bytes, bool, str]:
-    """The model that computes in float32, its bytes, whether its weights had 16 bits; or what came, and why it is."""
-    types = weight_types(model)
-    if not types:
-        return model, uploaded, False, ""
-    of_halves = bool(types & HALVES)
-    wide = widened(model, types)
-    file = bytes(wide.SerializeToString())
-    why = Reference(uploaded, given, threads).difference(file, unlike_in_halves if of_halves else None)
-    if why is not None:
-        names = " and ".join(sorted(onnx.TensorProto.DataType.Name(type_).lower() for type_ in types))
-        return model, uploaded, False, f"its weights of type {names} stay so, because in float32 {why}"
-    return wide, file, of_halves, ""
+def _quantized(model: onnx.ModelProto) -> list[str]:
+    """What to do with a model whose weights came quantized, if they did."""
+    size = sum(codes.size_bytes for codes in stored_codes(model.graph))
+    return [f"weights of {size:,} bytes came quantized: weights.requantize plans them anew"] if size else []
 
 
 def _largest_call(samples: Arrays, batching: Batching) -> Arrays:

@@ -25,6 +25,7 @@ from onnxscript.rewriter.rules.common import (
 )
 
 from network.einsum import EinsumToMatMul
+from network.quantized_weights import CODE_BITS, FEWEST_CODES
 
 # Folding may make a tensor larger than what it was made from (Expand, Tile, ConstantOfShape): then it stays computed.
 LARGEST_FOLDED_OUTPUT = 1 << 16
@@ -192,7 +193,8 @@ def _passes(folding: Folding) -> ir.passes.Sequential:
     )
 
 
-_REARRANGED = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast")
+_MOVED = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity")
+_REARRANGED = (*_MOVED, "Cast")
 _CUT_OUT = ("Slice", "Gather")
 # A file of quantization-aware training may hold its weights in float and quantize them in each run: the codes say the
 # same in a quarter of the bytes. The float weight could not be rounded otherwise, because its rounding is the file's.
@@ -201,8 +203,10 @@ _MADE_CODES = ("QuantizeLinear",)
 
 def _should_fold(node: ir.Node) -> bool | None:
     """Rearranging a weight, cutting it into parts, or quantizing it, is always folded, so that the layer sees an
-    initializer; but not a weight that others use too, because the copy would untie them. Everything else goes by
-    size."""
+    initializer; but not a weight that others use too, because the copy would untie them. Codes of a weight that came
+    quantized stay codes. Everything else goes by size."""
+    if node.op_type not in _MOVED + _CUT_OUT + _MADE_CODES and any(map(_is_codes, node.inputs)):
+        return False
     if node.op_type not in _REARRANGED + _CUT_OUT + _MADE_CODES:
         return None
     weight = node.inputs[0]
@@ -213,6 +217,11 @@ def _should_fold(node: ir.Node) -> bool | None:
     if len(weight.uses()) == 1 or weight.const_value.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return True
     return node.op_type in _CUT_OUT and _are_cut_out(weight)
+
+
+def _is_codes(value: ir.Value | None) -> bool:
+    tensor = value.const_value if value is not None else None
+    return tensor is not None and tensor.dtype.name in CODE_BITS and tensor.size >= FEWEST_CODES
 
 
 def _are_cut_out(weight: ir.Value) -> bool:

@@ -13,12 +13,19 @@ from pipeline.stage import Machine
 
 
 @dataclass(frozen=True, slots=True)
-class AdmitPairConfig:
+class AdmitFloatConfig:
     """`own_metric`, `batch_axes`: see `AdmitConfig`."""
 
     samples: SampleConfig
     own_metric: bool
     batch_axes: tuple[tuple[str, int | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitPairConfig:
+    """Both files are fed these samples."""
+
+    samples: SampleConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,7 @@ class CertificateReportConfig:
 class CertificateConfig:
     """The slice of every stage that certifies, by the stage's name."""
 
+    admit_float: AdmitFloatConfig
     admit_pair: AdmitPairConfig
     reference: SampleConfig
     claims: ClaimsConfig
@@ -56,7 +64,8 @@ def configure_certificate(request: CertificateRequest, machine: Machine) -> Cert
     budget = budget_of(request)
     ignored = tuple(sorted(name for name, output in request.outputs.items() if output.weight == 0))
     return CertificateConfig(
-        admit_pair=AdmitPairConfig(samples, request.budget.metric_id is not None, batch_axes_of(request.inputs)),
+        admit_float=AdmitFloatConfig(samples, request.budget.metric_id is not None, batch_axes_of(request.inputs)),
+        admit_pair=AdmitPairConfig(samples),
         reference=samples,
         claims=claims_of(request, samples, budget),
         inspect=Nothing(),

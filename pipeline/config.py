@@ -48,6 +48,13 @@ class AdmitConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class NormaliseConfig:
+    """`requantize`: weights that came quantized are planned anew."""
+
+    requantize: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SampleConfig:
     """How the samples are split, and how much may be alive at once: in one run, and kept at one cut of the network.
 
@@ -279,7 +286,7 @@ class JobConfig:
     """The slice of every stage, by the stage's name; None for a stage that the request does not need."""
 
     admit: AdmitConfig
-    normalise: Nothing
+    normalise: NormaliseConfig
     reference: SampleConfig
     resolve: ResolveConfig
     claims: ClaimsConfig

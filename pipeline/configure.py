@@ -25,7 +25,7 @@ from pipeline.config import (
     JobConfig,
     LatencyConfig,
     LayerConstraint,
-    Nothing,
+    NormaliseConfig,
     PlanConfig,
     ReportConfig,
     ResolveConfig,
@@ -82,7 +82,7 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
     ranges = RangeMethod(request.activations.ranges)
     return JobConfig(
         admit=AdmitConfig(request.budget.metric_id is not None, batch_axes_of(request.inputs)),
-        normalise=Nothing(),
+        normalise=NormaliseConfig(weights.requantize),
         reference=samples,
         resolve=ResolveConfig(samples, formats, space, method),
         claims=claims_of(request, samples, budget),

@@ -19,6 +19,7 @@ from network.activations import moved_from
 from network.errors import ModelNotRunnable
 from network.graph import Network
 from network.normalise import dump
+from network.quantized_weights import stored_codes
 from network.selections import picked_from
 from pipeline.context import Context
 from pipeline.plan_export import ExportedPlan
@@ -53,7 +54,7 @@ def check_file(
         FileNotAsPlanned: a weight or an activation is not stored in its format, the sizes do not add up, or the outputs
             are not those of the simulated plan.
     """
-    contents = audit(model.file)
+    contents = audit(model.file, {codes.name for codes in stored_codes(model.network.proto.graph)})
     check_stored(contents, model.network, formats, model.activations)
     if contents.total_bytes != len(model.file):
         raise FileNotAsPlanned(f"the audit counts {contents.total_bytes} bytes, and the file has {len(model.file)}")

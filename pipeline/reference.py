@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from evaluation.metrics.measurement import Output
 from evaluation.runner import OnnxRunner
+from network.batching import Batching
 from network.runtime import SideBySide
 from pipeline.context import Context
 from pipeline.workspace import Inputs
@@ -18,12 +19,15 @@ COPIES = 4
 FEWEST = 16
 
 
-def runner_of(context: Context, inputs: Inputs, model: bytes) -> OnnxRunner:
-    """A file on all cores of this machine, in the batches that the samples are run in."""
-    cores = SideBySide.of(inputs.batch, context.machine.threads, inputs.static_batch)
-    return OnnxRunner(
-        model, cores.threads, cores.runs, batching=inputs.network.batching, longest=inputs.longest_outputs
-    )
+def runner_of(context: Context, inputs: Inputs, model: bytes, batching: Batching | None = None) -> OnnxRunner:
+    """A file on all cores of this machine, in the batches that the samples are run in.
+
+    Args:
+        batching: of a file that makes other calls of these samples than the network; None: the network's.
+    """
+    batching = batching or inputs.network.batching
+    cores = SideBySide.of(inputs.batch, context.machine.threads, batching.size)
+    return OnnxRunner(model, cores.threads, cores.runs, batching=batching, longest=inputs.longest_outputs)
 
 
 def reference_outputs(context: Context, inputs: Inputs, samples: NDArray[np.int64]) -> dict[str, Output]:

@@ -21,7 +21,7 @@ from pipeline.plan_rows import PlanFacts, Search, activation_rows, layer_rows
 from pipeline.results import number, unpack
 from pipeline.search_space import SearchSpace
 from pipeline.stage import JobResult
-from pipeline.stays_float import stays_float
+from pipeline.stays_float import stays_float, stays_quantized
 from planner.problem import Plan, Quantity, whole_steps
 
 WORTH_SAYING = 0.01
@@ -39,13 +39,14 @@ def report(context: Context, config: ReportConfig) -> JobResult:
     facts = PlanFacts(space, Plan(tuple(certified["choices"])), search)
     candidates, delivered = context.workspace.candidates(), Candidates.unpack(arrays["weights"].tobytes())
     model = arrays["model"].tobytes()
-    left, other = stays_float(space.network, _quantized(facts), space.allowed), _undone(context)
     unreached = context.workspace.resolved()["unreached"]
+    left, other = stays_float(space.network, _quantized(facts), space.allowed, unreached), _undone(context)
+    codes = stays_quantized(space.network)
     layers = layer_rows(facts, candidates, delivered.methods, certified["kept"])
     certificate = dict(certified["certificate"])
     stored = {row["name"] for row in layers if row["bits"] < FLOAT_BITS}
     partly = {name: note for name, note in candidates.notes.items() if name in stored}
-    said = _beside(left, unreached, partly, other)
+    said = _beside(left, codes, unreached, partly, other)
     certificate["statement"] = " ".join([certificate["statement"], *said])
     outcome = _outcome(certificate, search)
     document = {
@@ -61,6 +62,7 @@ def report(context: Context, config: ReportConfig) -> JobResult:
         "latency": _latency(space, layers, certified["latency"]),
         "predicted_damage": None if search is None else space.problem.total(Quantity.DAMAGE, facts.plan),
         "stays_float": left,
+        "stays_quantized": codes,
         "unreached": unreached,
         "undone": other,
         "outputs": output_rows(context, config.damage),
@@ -109,14 +111,21 @@ def _foreign_plans(
 
 
 def _beside(
-    left: Mapping[str, Any], unreached: Sequence[str], partly: Mapping[str, str], other: Mapping[str, Any] | None
+    left: Mapping[str, Any],
+    codes: Mapping[str, Any],
+    unreached: Sequence[str],
+    partly: Mapping[str, str],
+    other: Mapping[str, Any] | None,
 ) -> list[str]:
-    """What the statement of the certificate says besides: what stayed float, what no sample reached, of which weights
-    no sample reached a part, and what was not rewritten."""
+    """What the statement of the certificate says besides: what stayed as it came, what no sample reached, of which
+    weights no sample reached a part, and what was not rewritten."""
     said = []
     if left["share"] >= WORTH_SAYING:
         names = ", ".join(f"{tensor['name']} ({tensor['reason']})" for tensor in left["tensors"][:_NAMED])
         said.append(f"Of the bytes of its weights {left['share']:.0%} stay float: {names}.")
+    if codes["bytes"]:
+        names = listing([tensor["name"] for tensor in codes["tensors"]], _NAMED)
+        said.append(f"Weights of {codes['bytes']:,} bytes came quantized and are kept as they are: {names}.")
     if unreached:
         said.append(
             f"No sample reached the weights {listing(unreached, _NAMED)}: nothing is measured of them, and they keep "

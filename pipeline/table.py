@@ -9,7 +9,7 @@ A request that brings a plan has nothing to search for, and runs the stages with
 
 A request to certify a quantized file has stages of its own, and shares two:
 
-    admit_pair -> reference -> claims -> inspect -> compare
+    admit_float -> admit_pair -> reference -> claims -> inspect -> compare
 
 | stage | writes |
 |---|---|
@@ -25,7 +25,8 @@ A request to certify a quantized file has stages of its own, and shares two:
 | agreement * | which method predicts measured plans best |
 | plan * | the frontier, the plans evaluated along it, and which to certify |
 | certify | the certificate and the quantized file |
-| admit_pair | what `admit` does, for a float network and a quantized file that are only run |
+| admit_float | what `admit` does, for a float network that is only run |
+| admit_pair | how the samples become calls of the quantized file, which may be run on them |
 | inspect | what the quantized file stores, and what is wrong with that |
 | compare | the certificate of the quantized file, and every other metric that fits |
 
@@ -51,6 +52,7 @@ from pipeline.report import report
 from pipeline.stage import JobResult, Machine, Stage, Table
 from pipeline.stages import (
     admit,
+    admit_float,
     admit_pair,
     agreement,
     calibrate,
@@ -74,44 +76,54 @@ SPACE = ("normalise", "resolve", "latency", "calibrate", "dataset")
 MEASURED = (*SPACE, "reference", "claims", "metric")
 
 STAGES = (
-    Stage("admit", ("model", "dataset"), admit.run, weight=1, time_limit=MINUTES, version=2),
-    Stage("admit_pair", ("model", "quantized", "dataset"), admit_pair.run, weight=1, time_limit=MINUTES, version=2),
-    Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=MINUTES, version=5),
-    Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=MINUTES, version=6),
+    Stage("admit", ("model", "dataset"), admit.run, weight=1, time_limit=MINUTES, version=3),
+    Stage("admit_float", ("model", "dataset"), admit_float.run, weight=1, time_limit=MINUTES),
+    Stage(
+        "admit_pair",
+        ("model", "quantized", "admit_float", "dataset"),
+        admit_pair.run,
+        weight=1,
+        time_limit=MINUTES,
+        version=3,
+    ),
+    Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=MINUTES, version=6),
+    Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=MINUTES, version=7),
     Stage(
         "reference",
-        ("model", "admit_pair", "normalise", "dataset"),
+        ("model", "admit_float", "normalise", "dataset"),
         reference.run,
+        weight=1,
+        time_limit=HOURS,
+        version=3,
+    ),
+    Stage(
+        "claims",
+        ("model", "admit_float", "normalise", "reference", "dataset", "metric"),
+        claims.run,
         weight=1,
         time_limit=HOURS,
         version=2,
     ),
-    Stage(
-        "claims",
-        ("model", "admit_pair", "normalise", "reference", "dataset", "metric"),
-        claims.run,
-        weight=1,
-        time_limit=HOURS,
-    ),
-    Stage("inspect", ("model", "quantized", "admit_pair"), inspect.run, weight=2, time_limit=HOURS),
+    Stage("inspect", ("model", "quantized", "admit_pair"), inspect.run, weight=2, time_limit=HOURS, version=2),
     Stage(
         "compare",
-        ("quantized", "model", "admit_pair", "dataset", "reference", "claims", "metric"),
+        ("quantized", "model", "admit_float", "admit_pair", "dataset", "reference", "claims", "metric"),
         compare.run,
         weight=5,
         time_limit=HOURS,
+        version=2,
     ),
-    Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=HOURS, version=2),
-    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=HOURS, version=7),
-    Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=DAY, version=5),
-    Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=DAY, version=4),
+    Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=HOURS, version=3),
+    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=HOURS, version=8),
+    Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=DAY, version=6),
+    Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=DAY, version=5),
     Stage(
-        "agreement", (*ANALYSED, "cross_layer", "sensitivity"), agreement.run, weight=10, time_limit=HOURS, version=6
+        "agreement", (*ANALYSED, "cross_layer", "sensitivity"), agreement.run, weight=10, time_limit=HOURS, version=7
     ),
     Stage(
-        "plan", (*MEASURED, "cross_layer", "sensitivity", "agreement"), plan.run, weight=25, time_limit=DAY, version=12
+        "plan", (*MEASURED, "cross_layer", "sensitivity", "agreement"), plan.run, weight=25, time_limit=DAY, version=13
     ),
-    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=HOURS, version=8),
+    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=HOURS, version=9),
 )
 
 

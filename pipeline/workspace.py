@@ -54,8 +54,8 @@ ACTIVATIONS_PER_PEAK = 16
 
 
 NOTHING_MEASURABLE = (
-    "no output that counts holds floats with the samples along its first axis, and none is picked from such: what "
-    "quantization changes in the network cannot be measured; export it with an output such as logits, batch axis first"
+    "no output that counts holds floats with the samples along one of its axes, and none is picked from such: what "
+    "quantization changes in the network cannot be measured; export it with an output such as logits"
 )
 
 
@@ -128,7 +128,7 @@ class Workspace:
             splits = divide(dataset.samples, config.seed, dataset.labels)
             return Inputs(network, dataset, splits, config, self._job.path_of("dataset") is None)
 
-        sources = ("model", "admit_pair") if config.as_uploaded else ("normalise",)
+        sources = ("model", "admit_float") if config.as_uploaded else ("normalise",)
         return self._once(("inputs", config, opset), (*sources, "dataset"), read)
 
     def _as_uploaded(self) -> Network:
@@ -137,8 +137,17 @@ class Workspace:
         if path is None:
             raise LookupError("a job has a model")
         model: ModelProto = ModelProto.FromString(path.read_bytes())
-        document, _ = unpack(self._job.read("admit_pair"))
+        document, _ = unpack(self._job.read("admit_float"))
         return as_uploaded(model, Batching.of_document(document["batching"]))
+
+    def quantized_batching(self) -> Batching:
+        """How the samples become calls of the quantized file that is certified."""
+
+        def read() -> Batching:
+            document, _ = unpack(self._job.read("admit_pair"))
+            return Batching.of_document(document["batching"])
+
+        return self._once("quantized batching", ("admit_pair",), read)
 
     def analysed(self, config: Analysed, opset: int = TARGET_OPSET) -> tuple[Inputs, Loss]:
         """The network with its samples, and the loss whose rise is the damage; where that looks at values which are no

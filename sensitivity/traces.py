@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from network.errors import UnsupportedOperators
 from network.execution import TorchNetwork
 from sensitivity.hutchinson import Root, TraceEstimate, TraceRule, hutchinson_trace, random_signs
 from sensitivity.loss import Loss
@@ -129,16 +130,49 @@ def gradients_of(
     retain_graph: bool | None = None,
     create_graph: bool = False,
 ) -> tuple[Tensor, ...]:
-    """`sum_o J_o' w_o` in each of `values`, w_o in the shape of output o; zero where no output depends on a value."""
+    """`sum_o J_o' w_o` in each of `values`, w_o in the shape of output o; zero where no output depends on a value.
+
+    Raises:
+        UnsupportedOperators: torch has no derivative of something on the way.
+    """
     reached = [name for name in weighted if outputs[name].requires_grad]
     if not reached or not values:
         return tuple(torch.zeros_like(value) for value in values)
-    return torch.autograd.grad(
+    return derivatives(
         [outputs[name] for name in reached],
-        list(values),
+        values,
         [weighted[name] for name in reached],
         retain_graph=retain_graph,
         create_graph=create_graph,
-        allow_unused=True,
-        materialize_grads=True,
     )
+
+
+def derivatives(
+    outputs: Sequence[Tensor],
+    values: Sequence[Tensor],
+    weights: Sequence[Tensor] | None = None,
+    *,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+) -> tuple[Tensor, ...]:
+    """`torch.autograd.grad` of outputs in values, zero where they do not depend on them.
+
+    Raises:
+        UnsupportedOperators: torch has no derivative of something on the way.
+    """
+    try:
+        return torch.autograd.grad(
+            list(outputs),
+            list(values),
+            weights,
+            retain_graph=retain_graph,
+            create_graph=create_graph,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    except RuntimeError as error:
+        if "derivative for" not in str(error):  # torch's words, for which it has no class
+            raise
+        raise UnsupportedOperators(
+            f"torch lacks a derivative that this method takes: {error}; take a method without it, or auto"
+        ) from error

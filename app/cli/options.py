@@ -59,6 +59,9 @@ Formats = Annotated[
         "given several times.",
     ),
 ]
+Requantize = Annotated[
+    bool, typer.Option("--requantize", help="Plan weights anew that the file has in codes of at most 8 bits.")
+]
 Keep = Annotated[list[str] | None, typer.Option(help="A layer that stays float32; may be given several times.")]
 Deadline = Annotated[
     float | None, typer.Option(help="Seconds after which the best plan so far is taken.", show_default="none")
@@ -128,10 +131,12 @@ class AppliedOptions(BudgetOptions):
     """Options of a job that applies a plan."""
 
     rounding: RoundingOption = None
+    requantize: Requantize = False
     opset: Opset = None
 
     def _given(self) -> dict[str, Any]:
-        return BudgetOptions._given(self) | {"weights": {"rounding": self.rounding}, "opset": self.opset}
+        weights = {"rounding": self.rounding, "requantize": self.requantize or None}
+        return BudgetOptions._given(self) | {"weights": weights, "opset": self.opset}
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,6 +187,9 @@ def _not_seen(plan: Mapping[str, Any], certificate: Mapping[str, Any]) -> Iterat
     if left and left["share"] >= _WORTH_A_LINE:
         names = ", ".join(_with_reason(tensor) for tensor in left["tensors"][:_NAMED])
         yield f"{left['share']:.0%} of the weight bytes stay float{': ' + names if names else ''}"
+    codes = plan.get("stays_quantized")
+    if codes and codes["bytes"]:
+        yield f"{codes['bytes']:,} bytes of weights came quantized and are kept (--requantize plans them anew)"
     if plan.get("unreached"):
         yield f"no sample reached {', '.join(plan['unreached'][:_NAMED])}: nothing is measured of them"
     if plan.get("undone"):

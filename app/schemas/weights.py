@@ -91,6 +91,11 @@ class Weights(Strict):
         default="float16",
         description="How floats that are not weights of a layer are stored: biases and parameters of normalisations.",
     )
+    requantize: bool = Field(
+        default=False,
+        description="true: weights that the uploaded file has in codes of at most 8 bits are planned anew; false: they "
+        "stay as they are.",
+    )
 
     @model_validator(mode="after")
     def _described_once(self) -> Self:

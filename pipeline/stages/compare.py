@@ -73,7 +73,7 @@ def run(context: Context, config: CompareConfig) -> bytes:
 def _outputs(context: Context, inputs: Inputs, samples: int) -> dict[str, Output]:
     """Those of the quantized file, on the samples of the reference."""
     with about_the_quantized_file():
-        runner = runner_of(context, inputs, context.bytes_of("quantized"))
+        runner = runner_of(context, inputs, context.bytes_of("quantized"), context.workspace.quantized_batching())
         outputs = runner.outputs(inputs.dataset.take(inputs.splits.search[:samples]).inputs, inputs.batch)
     context.check()
     return outputs

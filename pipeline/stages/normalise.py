@@ -6,13 +6,13 @@ from network.admission import admit, input_specs
 from network.batching import Batching
 from network.faithful import faithful
 from network.normalise import dump
-from pipeline.config import Nothing
+from pipeline.config import NormaliseConfig
 from pipeline.context import Context
 from pipeline.results import unpack
 from pipeline.workspace import admission_limits
 
 
-def run(context: Context, _config: Nothing) -> bytes:
+def run(context: Context, config: NormaliseConfig) -> bytes:
     """The normalised network as ONNX bytes."""
     document, _ = unpack(context.read("admit"))
     shapes = {name: tuple(shape) for name, shape in document["inputs"].items()}
@@ -21,4 +21,5 @@ def run(context: Context, _config: Nothing) -> bytes:
     dataset = context.workspace.dataset(input_specs(model), seed=0)
     context.check()
     batching = Batching.of_document(document["batching"])
-    return dump(faithful(uploaded, model, dataset.inputs, shapes, context.machine.threads, batching))
+    threads, requantize = context.machine.threads, config.requantize
+    return dump(faithful(uploaded, model, dataset.inputs, shapes, threads, batching, requantize=requantize))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -90,8 +90,12 @@ class Audit:
     total_bytes: int
 
 
-def audit(file: bytes) -> Audit:
+def audit(file: bytes, kept: Collection[str] = frozenset()) -> Audit:
     """What a file written by `quantization.export.export` stores, from its tensors alone: no name is believed.
+
+    Args:
+        file: its bytes.
+        kept: weights that came packed, by name, and are none of ours.
 
     Raises:
         FileNotAudited: a call is not to the function that its tensors need, the function is not ours to the byte, a
@@ -121,7 +125,8 @@ def audit(file: bytes) -> Audit:
                 )
             weights.made(call)
         elif node.op_type == OPERATOR and node.domain == RUNTIME:
-            weights.multiplied(node)
+            if not any(name in kept for name in node.input[1:2]):
+                weights.multiplied(node)
         elif is_standard(node):
             weights.read(node)
     return Audit(weights.all(), tuple(rounded_activations(model.graph)), len(file))

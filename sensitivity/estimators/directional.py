@@ -24,7 +24,7 @@ from sensitivity.estimate import Estimate, Subject, Unit
 from sensitivity.estimators.draws import Draws
 from sensitivity.estimators.linearisation import Linearisation, Linearised, Place, micro_batches
 from sensitivity.loss import Loss
-from sensitivity.traces import root_length, transposed
+from sensitivity.traces import derivatives, root_length, transposed
 
 
 class OutputChanges:
@@ -41,7 +41,7 @@ class OutputChanges:
         total = torch.stack(products).sum()
         if not total.requires_grad:  # no output of the loss depends on any of the values
             return torch.zeros_like(self._zero)
-        [root] = torch.autograd.grad(total, self._zero, retain_graph=True, allow_unused=True, materialize_grads=True)
+        [root] = derivatives([total], [self._zero], retain_graph=True)
         return root
 
 

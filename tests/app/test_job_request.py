@@ -39,6 +39,7 @@ def test_every_default_is_filled_in() -> None:
     assert parse_request(request_of()).model_dump(mode="json") == {
         "model_id": MODEL,
         "dataset_id": None,
+        "inputs": {},
         "budget": {
             "metric": None,
             "options": {},
@@ -59,6 +60,7 @@ def test_every_default_is_filled_in() -> None:
             "rounding": "gptq",
             "refinement": "auto",
             "leftovers": "float16",
+            "requantize": False,
         },
         "activations": {"bits": None, "ranges": "mse"},
         "sensitivity": {"method": "auto"},

@@ -70,3 +70,18 @@ def test_ids_are_whole_in_a_narrow_window(capfd: pytest.CaptureFixture[str], mon
     out = capfd.readouterr().out
     assert all(line in out for line in ("a" * 32, "b" * 32))
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_what_stays_float_is_printed_with_its_reason(capfd: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setattr(output.CONSOLE, "_width", 400)
+    tensors = [
+        {"name": HOSTILE, "bytes": 4096, "reason": "a mask"},
+        {"name": "12 others", "bytes": 500, "reason": "too small to pay"},
+        {"name": "old", "bytes": 4},
+    ]
+    plan = {"certificate": {}, "stays_float": {"bytes": 4600, "share": 0.37, "tensors": tensors}}
+    output.show_plan(plan)
+    printed = capfd.readouterr().out
+    assert "37% of the weight bytes stay float: " in printed
+    assert "(a mask), 12 others (too small to pay), old" in printed
+    assert "\x1b" not in printed

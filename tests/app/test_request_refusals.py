@@ -172,7 +172,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"modelid": "abc"},
         "request_invalid",
-        "modelid: there is no field of this name; fields here: model_id, dataset_id, budget",
+        "modelid: there is no field of this name; fields here: model_id, dataset_id, inputs, budget",
     ),
     ({"budget": {"max_drop": 2}, "seed": -1}, "request_invalid", "percent: send 0.02; seed: Input should be"),
 ]

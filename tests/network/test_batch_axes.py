@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from network.batch_axes import find_batching, likeliest_axes, output_axes
+from network.batch_axes import batching_of_another, find_batching, likeliest_axes, output_axes
 from network.batching import Batching, ragged_samples
 from network.errors import BatchAxisUnknown, SamplesMixed
 
@@ -91,6 +91,34 @@ def test_an_output_with_its_samples_elsewhere() -> None:
 def test_a_fixed_batch() -> None:
     data = made([node("MatMul", ["x", "W"], ["y"])], {"x": [4, 3]}, ["y"], W=floats(3, 4))
     assert found(data, {"x": floats(9, 3)}) == Batching({}, {}, 4)
+
+
+def test_a_fixed_batch_that_the_samples_do_not_fill() -> None:
+    data = made([node("MatMul", ["x", "W"], ["y"])], {"x": [12, 3]}, ["y"], W=floats(3, 4))
+    assert found(data, {"x": floats(9, 3)}) == Batching({}, {}, 12)
+
+
+def another(data: bytes, samples: dict[str, Any], batching: Batching) -> Batching:
+    return batching_of_another(data, onnx.ModelProto.FromString(data), batching, samples, 1)
+
+
+def test_another_file_fixes_its_own_batch_and_has_its_own_outputs() -> None:
+    nodes = [node("MatMul", ["x", "W"], ["y"])]
+    samples = {"x": floats(9, 5, 3)}
+    turned = [node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("MatMul", ["t", "W"], ["y"])]
+    first = found(made(nodes, {"x": [7, 5, 3]}, ["y"], W=floats(3, 4)), samples)
+    assert first == Batching({}, {}, 7)
+    assert another(made(nodes, {"x": ["N", 5, 3]}, ["y"], W=floats(3, 4)), samples, first) == Batching()
+    assert another(made(turned, {"x": [4, 5, 3]}, ["y"], W=floats(3, 4)), samples, first) == Batching({}, {"y": 1}, 4)
+    late, second = Batching({"x": 1}), Batching({"x": 1}, {"y": 1}, 2)
+    assert another(made(nodes, {"x": [5, 2, 3]}, ["y"], W=floats(3, 4)), samples, late) == second
+
+
+def test_another_file_may_change_samples_by_each_other() -> None:
+    nodes = [node("MatMul", ["x", "W"], ["h"]), node("Softmax", ["h"], ["s"], axis=0)]
+    nodes.append(node("Transpose", ["s"], ["y"], perm=[1, 0]))
+    data = made(nodes, {"x": ["N", 3]}, ["y"], W=floats(3, 4))
+    assert another(data, {"x": floats(6, 3)}, Batching()) == Batching({}, {"y": 1})
 
 
 def test_a_file_that_declares_a_free_batch_and_takes_one_sample() -> None:

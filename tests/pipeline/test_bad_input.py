@@ -254,9 +254,9 @@ def one_column(proto):
     proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("value", TensorProto.FLOAT, ["N", 1]))
 
 
-def classes_first(proto):
-    proto.graph.node.append(helper.make_node("Transpose", ["logits"], ["turned"], perm=[1, 0]))
-    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("turned", TensorProto.FLOAT, [10, "N"]))
+def one_number_for_all(proto):
+    proto.graph.node.append(helper.make_node("ReduceMean", ["logits"], ["value"], keepdims=0))
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("value", TensorProto.FLOAT, []))
 
 
 def weights_behind_a_choice_only(proto):
@@ -272,7 +272,7 @@ def weights_behind_a_choice_only(proto):
         (one_column, True, None, "dataset_labels_out_of_range", ["'value'", "2 classes", "`targets`"]),
         (one_column, False, "kl", "metric_not_applicable", ["at least 2 classes", "use explained"]),
         (one_column, False, "agreement", "metric_not_applicable", ["at least 2 classes", "use explained"]),
-        (classes_first, True, None, "metric_not_applicable", ["batch axis first"]),
+        (one_number_for_all, True, None, "metric_not_applicable", ["along one of its axes"]),
         (weights_behind_a_choice_only, False, "cosine", "model_nothing_to_quantize", ["'pooled'", "conv1"]),
     ],
 )

@@ -66,6 +66,14 @@ def test_each_sample_a_call() -> None:
     assert pipeline.plan(made(RECURRENT, inputs, {"y": [1, 4]}, **CELL), data, SMALL).outcome == "met"
 
 
+def test_classes_before_the_samples() -> None:
+    nodes = [node("MatMul", ["x", "V"], ["scores"]), node("Transpose", ["scores"], ["y"], perm=[1, 0])]
+    x, matrix = floats(200, WIDTH), weight(WIDTH, 4)
+    data = {"x": x, "labels": np.argmax(x @ matrix, axis=1)}
+    result = pipeline.plan(made(nodes, {"x": ["N", WIDTH]}, {"y": [4, "N"]}, V=matrix), data, SMALL)
+    assert [(claim["metric"], claim["float_value"]) for claim in result.certificate["claims"]] == [("top1", 1.0)]
+
+
 def test_a_scalar_for_each_call() -> None:
     nodes = [node("MatMul", ["x", "U"], ["h"]), node("Mul", ["h", "speed"], ["s"]), node("MatMul", ["s", "V"], ["y"])]
     data = {"x": floats(60, 6), "speed": np.repeat(np.float32([1, 2]), 30)}

@@ -40,6 +40,7 @@ MEMBERS: dict[tuple[str, ...], list[Any]] = {
     ("weights", "rounding"): [None, "nearest"],
     ("weights", "refinement"): [None, "none", "sequential"],
     ("weights", "leftovers"): [None, "float32"],
+    ("weights", "requantize"): [None, True],
     ("activations", "bits"): [None, [8], [4, 8]],
     ("activations", "ranges"): [None, "minmax"],
     ("sensitivity", "method"): [None, "hawq_v2", "noise", "hawq"],

@@ -250,13 +250,14 @@ def test_encodings_have_no_scales_along_an_axis_that_aimet_does_not_take(aimet):
         ("MatMul", ["words", "inner"], "h", {}),
         ("Relu", ["h"], "r", {}),
         ("MatMul", ["outer", "r"], "m", {}),
-        ("LSTM", ["m", "W", "R"], "l", {"hidden_size": 3}),
+        ("Transpose", ["m"], "steps", {"perm": [1, 0, 2]}),
+        ("LSTM", ["steps", "W", "R"], "l", {"hidden_size": 3}),
         ("MatMul", ["l", "last"], "y", {}),
     ]
     generator = np.random.default_rng(0)
     shapes = {"table": (20, 6), "inner": (6, 5), "outer": (4, 7), "W": (1, 12, 5), "R": (1, 12, 3), "last": (3, 2)}
     weights = {name: generator.normal(size=shape) for name, shape in shapes.items()}
-    model = network_of(nodes, weights, (TensorProto.INT64, ["N", 7]), ["N", 1, 4, 2])
+    model = network_of(nodes, weights, (TensorProto.INT64, ["N", 7]), [4, 1, "N", 2])
     samples = {"x": generator.integers(0, 20, (64, 7))}
     document, notes = aimet(model, samples, dict.fromkeys(shapes, "int8/channel"))
     assert [one["name"] for one in document["param_encodings"]] == ["inner", "last"]

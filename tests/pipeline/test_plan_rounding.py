@@ -84,31 +84,39 @@ def test_every_format_goes_through_a_whole_job(job, model, samples, format_):
 
 
 def test_a_plan_that_breaks_the_network_is_measured_all_the_same(job):
-    """Behind coarse weights a square root sees numbers below zero: there is nothing to round for, and yet a result."""
+    """What the rounding of `fc1` changes is blown up to 1e30: there is nothing to round for, and yet a result."""
     generator = np.random.default_rng(0)
-    hidden = generator.normal(0, 1, (16, 24)).astype(np.float32)
+    hidden = generator.normal(0, 1, (16, 24))
     images = np.abs(generator.normal(1, 0.3, (200, 16))).astype(np.float32)
-    lowest = (images @ hidden).min(axis=0)
     nodes = [
-        helper.make_node("Gemm", ["x", "fc1", "b1"], ["h"], name="first"),
-        helper.make_node("Sqrt", ["h"], ["r"], name="root"),
-        helper.make_node("Gemm", ["r", "fc2"], ["y"], name="second"),
+        ("MatMul", ["x", "fc1"], ["h"]),
+        ("MatMul", ["x", "twice"], ["exact"]),
+        ("Add", ["h", "h"], ["doubled"]),
+        ("Sub", ["doubled", "exact"], ["error"]),
+        ("Abs", ["error"], ["size"]),
+        ("Sub", ["size", "small"], ["over"]),
+        ("Relu", ["over"], ["noticed"]),
+        ("Mul", ["noticed", "huge"], ["blown"]),
+        ("Add", ["h", "blown"], ["r"]),
+        ("MatMul", ["r", "fc2"], ["y"]),
     ]
-    weights = {"fc1": hidden, "b1": 0.01 - lowest, "fc2": generator.normal(0, 1, (24, 5)).astype(np.float32)}
+    weights = {"fc1": hidden, "twice": 2 * hidden, "fc2": generator.normal(0, 1, (24, 5)), "small": 0.01, "huge": 1e30}
     graph = helper.make_graph(
-        nodes,
-        "root",
+        [helper.make_node(operator, inputs, outputs, name=outputs[0]) for operator, inputs, outputs in nodes],
+        "blown",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 16])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 5])],
-        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
+        [numpy_helper.from_array(np.asarray(array, np.float32), name) for name, array in weights.items()],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    plan = {"version": 1, "layers": [{"name": name, "format": "int2/channel"} for name in ("fc1", "fc2")]}
+    formats = {"fc1": "int2/channel", "fc2": "int2/channel", "twice": "float32"}
+    plan = {"version": 1, "layers": [{"name": name, "format": format_} for name, format_ in formats.items()]}
     delivery = job(proto.SerializeToString(), {"x": images}, {"budget": {"metric": "agreement"}, "plan": plan}).run()
     delivered = json.loads(delivery.artifacts["plan"])
     assert delivered["outcome"] == "not_met"
-    assert {layer["rounding"] for layer in delivered["layers"]} == {"gptq"}
-    assert {layer["note"] for layer in delivered["layers"]} == {
+    layers = [layer for layer in delivered["layers"] if layer["format"] != "float32"]
+    assert {layer["rounding"] for layer in layers} == {"gptq"}
+    assert {layer["note"] for layer in layers} == {
         "not rounded anew for the errors of other layers: the errors of this plan drive a layer to infinity or to no "
         "number"
     }

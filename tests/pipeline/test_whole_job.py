@@ -17,7 +17,7 @@ from pipeline.stage import JobResult
 from pipeline.table import TABLE
 from quantization.export.audit import audit
 
-OTHERS = {"latency", "admit_pair", "inspect", "compare"}
+OTHERS = {"latency", "admit_float", "admit_pair", "inspect", "compare"}
 STAGE_NAMES = [stage.name for stage in TABLE.stages if stage.name not in OTHERS]
 FORMATS = {"weights": {"bits": [2, 3, 4, 6, 8]}}
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from network.errors import UnsupportedOperators
 from network.execution import TorchNetwork
 from network.graph import Network
 from sensitivity.hutchinson import Root, TraceRule, TraceStatus, hutchinson_trace
 from sensitivity.loss import Kind, Loss
-from sensitivity.traces import hessian_traces
+from sensitivity.traces import derivatives, hessian_traces
 from tests.sensitivity.dense import DETECTOR_LOSS, dense_hessian, loss_of
 
 SAMPLES = 12
@@ -135,3 +136,18 @@ def test_too_few_roots_are_refused():
 def test_a_rule_that_cannot_stop_is_refused(rule):
     with pytest.raises(ValueError, match=r"must lie|need 2"):
         TraceRule(**rule)
+
+
+def test_a_derivative_that_torch_lacks_is_named():
+    """That of torch's own fused attention has none itself."""
+    query = torch.ones(1, 1, 8, 16, requires_grad=True)
+    y = torch.nn.functional.scaled_dot_product_attention(query, query, query)
+    [gradient] = derivatives([y.square().sum()], [query], create_graph=True)
+    with pytest.raises(UnsupportedOperators, match="lacks a derivative"):
+        derivatives([gradient.sum()], [query])
+
+
+def test_other_errors_of_torch_stay_what_they_are():
+    x = torch.ones(2, requires_grad=True)
+    with pytest.raises(RuntimeError, match="scalar"):
+        derivatives([x * 2], [x])

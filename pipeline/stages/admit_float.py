@@ -1,0 +1,31 @@
+"""Admit float: may this float network be run as it is, and do the data fit it?"""
+
+from __future__ import annotations
+
+from network.admission import input_specs
+from network.batch_axes import find_batching
+from network.batching import shapes_of_sample
+from network.uploaded import admit_to_run
+from pipeline.certificate_config import AdmitFloatConfig
+from pipeline.context import Context
+from pipeline.results import pack
+from pipeline.stages.admit import check_sample_memory, further_arrays
+from pipeline.workspace import admission_limits
+
+
+def run(context: Context, config: AdmitFloatConfig) -> bytes:
+    """The shape of one sample of every input, how many samples there are, and how they become calls.
+
+    Raises:
+        NetworkError: the network may not be run.
+        DatasetError: the data do not fit it.
+    """
+    limits = admission_limits(context.machine)
+    uploaded = context.model_path.read_bytes()
+    model = admit_to_run(uploaded, limits)
+    context.check()
+    dataset = context.workspace.dataset(input_specs(model), config.samples.seed, further_arrays(config.own_metric))
+    check_sample_memory(model, limits, dataset.inputs, config.batch_axes)
+    batching = find_batching(uploaded, model, dataset.inputs, dict(config.batch_axes), context.machine.threads)
+    shapes = {name: list(shape) for name, shape in shapes_of_sample(dataset.inputs).items()}
+    return pack({"inputs": shapes, "samples": dataset.samples, "batching": batching.document()})
