@@ -263,7 +263,7 @@ def _of_two(
     for index, name in enumerate(run.outputs):
         parts = [results[index] for results in alone]
         axes[name], why = _axis(parts, together[index], doubled[index], again[index])
-        if axes[name] is None and together[index].dtype.kind == "f" and _folded(parts, together[index]):
+        if model is not None and axes[name] is None and _folded(parts, together[index]):
             return None
         if why is None or may_mix or (floats and together[index].dtype.kind != "f"):
             continue
@@ -334,6 +334,8 @@ def _folded(alone: Sequence[NDArray[np.generic]], together: NDArray[np.generic])
 
     Such rows are a sample's own only in a call of one.
     """
+    if together.dtype.kind != "f":
+        return False
     first, second = (part.shape for part in alone)
     return any(
         together.shape == (*first[:axis], first[axis] + second[axis], *first[axis + 1 :])

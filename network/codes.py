@@ -17,7 +17,9 @@ MAKERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"}) | {
 }
 """Operators whose first output are codes, or sums of products of them."""
 
-_READERS = (MAKERS - {"QuantizeLinear", "DynamicQuantizeLinear"}) | {"DequantizeLinear"}
+READERS = (MAKERS - {"QuantizeLinear", "DynamicQuantizeLinear"}) | {"DequantizeLinear"}
+"""Operators that read codes."""
+
 _MOVERS = frozenset(
     {"Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Slice"}
     | {"SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
@@ -37,7 +39,7 @@ def codes_read_otherwise(graph: GraphProto, outputs: Iterable[str]) -> set[str]:
 
 
 def _reads_floats(node: NodeProto, otherwise: set[str]) -> bool:
-    if node.op_type in _READERS:
+    if node.op_type in READERS:
         return True
     if node.op_type == "Cast":
         return attributes(node).get("to") in FLOAT_TYPES

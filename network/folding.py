@@ -196,15 +196,18 @@ def _passes(folding: Folding) -> ir.passes.Sequential:
 _MOVED = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity")
 _REARRANGED = (*_MOVED, "Cast")
 _CUT_OUT = ("Slice", "Gather")
+# A file of quantization-aware training may hold its weights in float and quantize them in each run: the codes say the
+# same in a quarter of the bytes. The float weight could not be rounded otherwise, because its rounding is the file's.
+_MADE_CODES = ("QuantizeLinear",)
 
 
 def _should_fold(node: ir.Node) -> bool | None:
-    """Rearranging a weight, or cutting it into parts, is always folded, so that the layer sees an initializer; but not
-    a weight that others use too, because the copy would untie them. Codes of a weight that came quantized stay codes.
-    Everything else goes by size."""
-    if node.op_type not in _MOVED + _CUT_OUT and any(map(_is_codes, node.inputs)):
+    """Rearranging a weight, cutting it into parts, or quantizing it, is always folded, so that the layer sees an
+    initializer; but not a weight that others use too, because the copy would untie them. Codes of a weight that came
+    quantized stay codes. Everything else goes by size."""
+    if node.op_type not in _MOVED + _CUT_OUT + _MADE_CODES and any(map(_is_codes, node.inputs)):
         return False
-    if node.op_type not in _REARRANGED + _CUT_OUT:
+    if node.op_type not in _REARRANGED + _CUT_OUT + _MADE_CODES:
         return None
     weight = node.inputs[0]
     if weight is None or not weight.is_initializer() or weight.const_value is None:

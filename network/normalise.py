@@ -29,7 +29,9 @@ from onnx import helper
 from onnxscript import version_converter
 
 from network.batching import Batching
+from network.codes import READERS
 from network.errors import ModelNotTaken, NothingToQuantize, listing
+from network.finite import FLOAT_TYPES
 from network.folding import Folding, fold
 from network.fused import unfuse
 from network.graph import Network, TensorSpec
@@ -106,8 +108,7 @@ def normalise(
     if not network.sites:
         raise NothingToQuantize(
             "no weight can be quantized: expected at least one Conv, ConvTranspose, Gemm, MatMul, Gather, LSTM, GRU or "
-            "RNN node whose float32 weight is an initializer; export the network with its weights inside the file"
-            + _without_formats(network.proto.graph)
+            "RNN node whose float32 weight is an initializer; " + _weights_remedy(network.proto.graph)
         )
     return network
 
@@ -181,15 +182,25 @@ def from_proto(
     )
 
 
-def _without_formats(graph: onnx.GraphProto) -> str:
-    """Of a graph without sites: the operators of ONNX Runtime whose weights have a layout of their own."""
+def _weights_remedy(graph: onnx.GraphProto) -> str:
+    """What to do about a graph without sites: its weights may be codes already, or of operators of ONNX Runtime, which
+    have layouts of their own."""
+    # zero points and biases have one axis at most
+    codes = {t.name for t in graph.initializer if t.data_type not in FLOAT_TYPES and len(t.dims) > 1}
+    readers = sorted({n.op_type for n in graph.node if n.op_type in READERS and codes.intersection(n.input)})
     others = sorted({f"{node.domain}.{node.op_type}" for node in graph.node if not is_standard(node)})
-    if not others:
-        return ""
-    return (
-        f". The weights of {listing(others)} have no format of fewer bits: send the file as it was before it was "
-        "fused, quantized or optimised for one machine"
-    )
+    remedies = []
+    if readers:
+        remedies.append(
+            f"the weights that {listing(readers)} reads are quantized already: send the file as it was before it was "
+            "quantized"
+        )
+    if others:
+        remedies.append(
+            f"the weights of {listing(others)} have no format of fewer bits: send the file as it was before it was "
+            "fused, quantized or optimised for one machine"
+        )
+    return "; ".join(remedies) or "export the network with its weights inside the file"
 
 
 def _pop_metadata(proto: onnx.ModelProto, key: str) -> str:

@@ -143,3 +143,33 @@ def test_less_folding_rewrites_less() -> None:
         Folding.CONSTANTS: ["Conv", "BatchNormalization", "Mul"],
         Folding.NOTHING: ["Conv", "BatchNormalization", "Add", "Mul"],
     }
+
+
+@pytest.mark.parametrize("zero_point", [np.zeros(6, np.int8), np.full(6, 120, np.uint8)])
+def test_a_weight_that_each_run_quantizes_becomes_its_codes(zero_point: np.ndarray[Any, Any]) -> None:
+    scales = np.linspace(0.01, 0.03, 6, dtype=np.float32)
+    graph = helper.make_graph(
+        [
+            node("QuantizeLinear", ["w", "s", "z"], ["codes"], axis=1),
+            node("DequantizeLinear", ["codes", "s", "z"], ["d"], axis=1),
+            node("MatMul", ["x", "d"], ["h"]),
+            node("MatMul", ["h", "v"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
+        [
+            numpy_helper.from_array(array, name)
+            for name, array in {"w": W, "s": scales, "z": zero_point, "v": floats(6, 4)}.items()
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    x = floats(4, 5)
+    with_codes = dump(normalise(model, folding=Folding.CONSTANTS))
+    kept = onnx.ModelProto.FromString(with_codes).graph
+    assert [n.op_type for n in kept.node] == ["DequantizeLinear", "MatMul", "MatMul"]
+    runs = (
+        onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+        for data in (model.SerializeToString(), with_codes)
+    )
+    np.testing.assert_array_equal(*runs)

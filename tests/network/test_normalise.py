@@ -162,6 +162,13 @@ def test_a_network_without_weights_is_refused(rng):
         normalise(model)
 
 
+def test_weights_that_are_codes_already_are_told(rng):
+    nodes = [helper.make_node("DequantizeLinear", ["c", "s"], ["w"]), helper.make_node("MatMul", ["x", "w"], ["y"])]
+    codes = {"c": rng.integers(-99, 99, (4, 4)).astype(np.int8), "s": np.float32(0.1)}
+    with pytest.raises(NothingToQuantize, match="that DequantizeLinear reads are quantized already"):
+        normalise(model_of(nodes, codes, ["N", 4]))
+
+
 def test_weights_in_layouts_of_onnx_runtime_are_named_where_there_are_no_others():
     node = helper.make_node("Conv", ["x", "w"], ["y"], domain="com.microsoft.nchwc")
     model = model_of([node], {"w": np.ones((8, 8, 1, 1), np.float32)}, ["N", 8, 4, 4])
