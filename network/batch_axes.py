@@ -30,6 +30,9 @@ from network.runtime import runtime_errors, session_of
 Stated = Mapping[str, int | None]
 MOST_TRIED = 16
 """Combinations of axes."""
+FOLDED_RTOL, FOLDED_ATOL = 1e-3, 1e-4
+"""How far rows of samples that run together may lie from those of each alone and still be the same rows: rounding of
+float16 and of sums in another order, not another sample."""
 
 _CALLED_A_BATCH = re.compile(r"^(n|b|bs|bsz|nb|.*batch.*)$", re.IGNORECASE)
 _SCALED_BY_CALL = frozenset(("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"))
@@ -260,6 +263,8 @@ def _of_two(
     for index, name in enumerate(run.outputs):
         parts = [results[index] for results in alone]
         axes[name], why = _axis(parts, together[index], doubled[index], again[index])
+        if axes[name] is None and together[index].dtype.kind == "f" and _folded(parts, together[index]):
+            return None
         if why is None or may_mix or (floats and together[index].dtype.kind != "f"):
             continue
         if model is not None and any(node.op_type in _SCALED_BY_CALL for node in nodes(model.graph)):
@@ -322,6 +327,21 @@ def _axis(
             return axis, None
         changes.append((axis, change))
     return changes[0] if changes else (None, None)
+
+
+def _folded(alone: Sequence[NDArray[np.generic]], together: NDArray[np.generic]) -> bool:
+    """Whether an output holds several rows of each sample, one sample's after the other's: `[samples * T, classes]`.
+
+    Such rows are a sample's own only in a call of one.
+    """
+    first, second = (part.shape for part in alone)
+    return any(
+        together.shape == (*first[:axis], first[axis] + second[axis], *first[axis + 1 :])
+        and 1 not in (first[axis], second[axis])
+        and np.allclose(together, np.concatenate(alone, axis), rtol=FOLDED_RTOL, atol=FOLDED_ATOL, equal_nan=True)
+        for axis in range(min(len(first), len(second), together.ndim))
+        if (*first[:axis], *first[axis + 1 :]) == (*second[:axis], *second[axis + 1 :])
+    )
 
 
 def _decides_for_calls(graph: onnx.GraphProto) -> bool:

@@ -39,9 +39,9 @@ def report(context: Context, config: ReportConfig) -> JobResult:
     facts = PlanFacts(space, Plan(tuple(certified["choices"])), search)
     candidates, delivered = context.workspace.candidates(), Candidates.unpack(arrays["weights"].tobytes())
     model = arrays["model"].tobytes()
-    left, other = stays_float(space.network, _quantized(facts), space.allowed), _undone(context)
-    codes = stays_quantized(space.network)
     unreached = context.workspace.resolved()["unreached"]
+    left, other = stays_float(space.network, _quantized(facts), space.allowed, unreached), _undone(context)
+    codes = stays_quantized(space.network)
     layers = layer_rows(facts, candidates, delivered.methods, certified["kept"])
     certificate = dict(certified["certificate"])
     stored = {row["name"] for row in layers if row["bits"] < FLOAT_BITS}

@@ -16,9 +16,11 @@ from network.onnx_graph import is_standard, label, subgraphs
 from network.plain_tables import FEWEST_ELEMENTS, NoTable, PlainTables, float_bytes, is_small
 from network.quantized_weights import stored_codes
 from network.sites import readers_of
+from pipeline.reach import unmeasured_sites
 from quantization.formats import FloatFormat
 
-KEPT, NOT_WORTH = "kept as requested", "the plan leaves it float32"
+KEPT, NOT_WORTH = "kept as requested", "the plan leaves it float"
+NOT_MEASURED = "no sample shows what it does"
 SMALL = "too small to pay: biases, norms and other vectors"
 _NAMED = 20
 
@@ -34,7 +36,9 @@ class _Constant:
     tensor: TensorProto | None = None
 
 
-def stays_float(network: Network, quantized: Collection[str], allowed: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def stays_float(
+    network: Network, quantized: Collection[str], allowed: Mapping[str, Sequence[str]], unreached: Collection[str] = ()
+) -> dict[str, Any]:
     """The float constants that keep their bytes, largest first, each with the reason, and their share of all bytes of
     float constants. What does not pay is one entry, and so is what has one reason behind the first `_NAMED`.
 
@@ -43,13 +47,14 @@ def stays_float(network: Network, quantized: Collection[str], allowed: Mapping[s
             of nodes count.
         quantized: names of the initializers that the plan stores in fewer bits.
         allowed: names of the formats that each site may get.
+        unreached: names of sites that no sample reaches.
     """
     constants = [
         replace(own, bytes=own.bytes // 2) if own.name in network.narrow else own for own in _constants(network)
     ]
     kept = [own for own in constants if own.name not in quantized]
     total, left = sum(own.bytes for own in constants), sum(own.bytes for own in kept)
-    why = _Reasons(network, allowed)
+    why = _Reasons(network, allowed, unreached)
     named: list[dict[str, Any]] = []
     rest: dict[str, list[_Constant]] = {}
     for own in sorted(kept, key=lambda own: (-own.bytes, own.name)):
@@ -79,12 +84,16 @@ def stays_quantized(network: Network) -> dict[str, Any]:
 class _Reasons:
     """Says why constants stay float."""
 
-    def __init__(self, network: Network, allowed: Mapping[str, Sequence[str]]) -> None:
-        graph = network.proto.graph
+    def __init__(self, network: Network, allowed: Mapping[str, Sequence[str]], unreached: Collection[str]) -> None:
+        graph, unmeasured = network.proto.graph, unmeasured_sites(network).union(unreached)
+        # the widest format of a table is the float that it came in
+        self._unmeasured = {site.weight for site in network.sites if site.is_table and site.name in unmeasured}
         self._formats = {site.weight: list(allowed[site.name]) for site in network.sites}
         self._tables = PlainTables(graph, readers_of(graph))
 
     def reason(self, constant: _Constant) -> str:
+        if constant.name in self._unmeasured:
+            return NOT_MEASURED
         if constant.name in self._formats:
             return KEPT if self._formats[constant.name] == [FloatFormat().name] else NOT_WORTH
         if constant.is_small:

@@ -200,3 +200,21 @@ def test_rows_that_are_found_have_no_axis() -> None:
     nodes = [node("MatMul", ["x", "W"], ["y"]), node("NonZero", ["y"], ["places"])]
     data = made(nodes, {"x": ["N", 3]}, ["y", "places"], W=np.maximum(floats(3, 4), 0))
     assert found(data, {"x": np.maximum(floats(6, 3), 0)}).outputs == {"places": None}
+
+
+def test_rows_of_all_samples_on_one_axis_make_samples_run_alone() -> None:
+    """The logits of a text as `[texts * tokens, classes]`: in a call of one all rows are the text's."""
+    flat = [node("Reshape", ["x", "shape"], ["rows"]), node("MatMul", ["rows", "W"], ["y"])]
+    data = made(flat, {"x": ["N", 4, 3]}, ["y"], W=floats(3, 5), shape=np.array([-1, 3]))
+    assert found(data, {"x": floats(6, 4, 3)}) == Batching({}, {"y": None}, 1)
+
+
+def test_rows_of_all_samples_beside_an_output_of_each() -> None:
+    flat = [
+        node("MatMul", ["x", "V"], ["z"]),
+        node("Reshape", ["x", "shape"], ["rows"]),
+        node("MatMul", ["rows", "W"], ["y"]),
+    ]
+    constants = {"W": floats(3, 5), "V": floats(3, 2), "shape": np.array([-1, 3])}
+    data = made(flat, {"x": ["N", 4, 3]}, ["z", "y"], **constants)
+    assert found(data, {"x": floats(6, 4, 3)}) == Batching({}, {"y": None}, 1)

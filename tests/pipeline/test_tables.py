@@ -175,7 +175,48 @@ def test_coordinates_may_stay_float() -> None:
     assert result.outcome == "met"
     assert row(result, "grid")["format"] == "float32"
     [entry] = result.plan["stays_float"]["tensors"]
-    assert entry == {"name": "grid", "bytes": 8192, "reason": "the plan leaves it float32"}
-    assert "grid (the plan leaves it float32)" in result.certificate["statement"]
+    assert entry == {"name": "grid", "bytes": 8192, "reason": "the plan leaves it float"}
+    assert "grid (the plan leaves it float)" in result.certificate["statement"]
     kept = pipeline.plan(uploaded, {"x": floats(60, 6)}, request | {"layers": {"grid": {"keep": True}}})
     assert kept.plan["stays_float"]["tensors"][0]["reason"] == "kept as requested"
+
+
+def test_tables_of_float16_are_planned() -> None:
+    nodes = [node("MatMul", ["x", "W"], ["m"]), node("Add", ["m", "table"], ["y"])]
+    constants = {"W": floats(WIDTH, WIDTH).astype(np.float16), "table": floats(1, 40, WIDTH).astype(np.float16)}
+    uploaded = onnx.load_from_string(
+        model(nodes, {"x": (TensorProto.FLOAT16, ["N", 40, WIDTH])}, ["N", 40, WIDTH], **constants)
+    )
+    uploaded.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    samples = {"x": floats(60, 40, WIDTH).astype(np.float16)}
+    request = {"budget": {"max_drop": 0.05}, "weights": {"bits": [2, 8]}}
+    result = pipeline.plan(uploaded.SerializeToString(), samples, request)
+    assert result.outcome == "met"
+    assert row(result, "table")["bits"] in (2, 8)
+    kept = request | {"layers": {"table": {"keep": True}}}
+    result = pipeline.plan(uploaded.SerializeToString(), samples, kept)
+    assert row(result, "table")["format"] == "float16"
+    [entry] = result.plan["stays_float"]["tensors"]
+    assert entry == {"name": "table", "bytes": 2 * 40 * WIDTH, "reason": "kept as requested"}
+
+
+def test_a_table_that_no_sample_reaches_stays_float() -> None:
+    def branch(name: str) -> onnx.GraphProto:
+        made = helper.make_tensor_value_info(f"in_{name}", TensorProto.FLOAT, None)
+        table = numpy_helper.from_array(floats(40, WIDTH), name)
+        return helper.make_graph([node("Add", ["m", name], [f"in_{name}"])], name, [], [made], [table])
+
+    nodes = [
+        node("MatMul", ["x", "W"], ["m"]),
+        node("ReduceMax", ["x"], ["most"], keepdims=0),
+        node("Less", ["most", "much"], ["usual"]),
+        node("If", ["usual"], ["y"], then_branch=branch("taken"), else_branch=branch("never")),
+    ]
+    constants = {"W": floats(WIDTH, WIDTH), "much": np.float32(1e6)}
+    uploaded = model(nodes, {"x": (TensorProto.FLOAT, ["N", 40, WIDTH])}, ["N", 40, WIDTH], **constants)
+    request = {"budget": {"max_drop": 0.2}, "weights": {"bits": [4, 8]}}
+    result = pipeline.plan(uploaded, {"x": floats(60, 40, WIDTH)}, request)
+    assert row(result, "taken")["bits"] < 32
+    assert row(result, "never")["format"] == "float32"
+    assert result.plan["unreached"] == ["never"]
+    assert result.plan["stays_float"]["tensors"][0]["reason"] == "no sample shows what it does"
