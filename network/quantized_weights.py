@@ -1,4 +1,4 @@
-"""Weights that came quantized: constants of at most 8 bits, which stay as they are or become floats again.
+"""Weights that came quantized: constants of at most 16 bits, which stay as they are or become floats again.
 
 A constant that QuantizeLinear rounds is a float weight to be planned, of the values that it is rounded to: so networks
 come from training with quantization. Codes in the file stay codes, unless a request asks for floats in their place.
@@ -22,6 +22,7 @@ from network.onnx_graph import attributes, graphs, names_read, nodes
 from network.runtime import runtime_errors, session_of
 
 CODE_BITS = {
+    **dict.fromkeys(("INT16", "UINT16"), 16),
     **dict.fromkeys(("INT8", "UINT8", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"), 8),
     **dict.fromkeys(("INT4", "UINT4", "FLOAT4E2M1"), 4),
     **dict.fromkeys(("INT2", "UINT2"), 2),

@@ -60,7 +60,7 @@ Formats = Annotated[
     ),
 ]
 Requantize = Annotated[
-    bool, typer.Option("--requantize", help="Plan weights anew that the file has in codes of at most 8 bits.")
+    bool, typer.Option("--requantize", help="Plan weights anew that the file has in codes of at most 16 bits.")
 ]
 Keep = Annotated[list[str] | None, typer.Option(help="A layer that stays float32; may be given several times.")]
 Deadline = Annotated[

@@ -93,8 +93,8 @@ class Weights(Strict):
     )
     requantize: bool = Field(
         default=False,
-        description="true: weights that the uploaded file has in codes of at most 8 bits are planned anew; false: they "
-        "stay as they are.",
+        description="true: weights that the uploaded file has in codes of at most 16 bits are planned anew; false: "
+        "they stay as they are.",
     )
 
     @model_validator(mode="after")

@@ -50,12 +50,14 @@ def test_options_make_a_request_that_the_service_takes():
         bits="2-4",
         activation_bits="4,8",
         keep=["conv1"],
+        requantize=True,
         opset=18,
         seed=3,
     ).body()
     request = parse_request({**body, "model_id": "0" * 64, "dataset_id": "1" * 64})
     assert (request.budget.max_drop, request.budget.metric, request.objective) == (0.02, "top1", "bit_operations")
     assert (request.activations.bits, request.opset) == ((4, 8), 18)
+    assert request.weights.requantize
     assert (request.weights.bits, request.seed, request.layers["conv1"].keep) == ((2, 3, 4), 3, True)
 
 

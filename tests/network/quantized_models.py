@@ -30,6 +30,15 @@ def behind_dequantize() -> ModelProto:
     return _with_rounded_input([node("DequantizeLinear", ["codes", "scale", "zero"], ["w"], axis=1)], constants)
 
 
+def behind_wide_dequantize() -> ModelProto:
+    """Codes of 16 bits."""
+    weight = floats(WIDTH, HIDDEN)
+    scale = np.float32(np.abs(weight).max() / 32767)
+    codes = np.round(weight / scale).astype(np.int16)
+    nodes = [node("DequantizeLinear", ["codes", "scale"], ["w"]), node("MatMul", ["x", "w"], ["h"])]
+    return _model(nodes, {"codes": codes, "scale": scale}, opset=21)
+
+
 def behind_quantize() -> ModelProto:
     """A float weight that the graph rounds, as training with quantization exports it."""
     weight = floats(WIDTH, HIDDEN)

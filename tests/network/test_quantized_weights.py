@@ -21,6 +21,7 @@ from tests.network.quantized_models import (
     WIDTH,
     behind_dequantize,
     behind_quantize,
+    behind_wide_dequantize,
     floats,
     in_blocks,
     node,
@@ -47,7 +48,12 @@ def sizes(network: Network) -> list[int]:
 
 @pytest.mark.parametrize(
     ("make", "size"),
-    [(behind_dequantize, WIDTH * HIDDEN), (in_blocks, WIDTH * HIDDEN // 2), (of_integers, WIDTH * HIDDEN)],
+    [
+        (behind_dequantize, WIDTH * HIDDEN),
+        (behind_wide_dequantize, 2 * WIDTH * HIDDEN),
+        (in_blocks, WIDTH * HIDDEN // 2),
+        (of_integers, WIDTH * HIDDEN),
+    ],
 )
 def test_codes_stay_codes(make: Callable[[], ModelProto], size: int) -> None:
     model = make()
@@ -95,7 +101,15 @@ def test_codes_that_any_nodes_unpack_stay_codes() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [behind_dequantize, in_blocks, packed, lambda: packed(bias=True), lambda: packed(halves=True)]
+    "make",
+    [
+        behind_dequantize,
+        behind_wide_dequantize,
+        in_blocks,
+        packed,
+        lambda: packed(bias=True),
+        lambda: packed(halves=True),
+    ],
 )
 def test_codes_become_floats_where_a_request_asks(make: Callable[[], ModelProto]) -> None:
     model = make()
