@@ -53,7 +53,7 @@ class Layer:
     `view` names what the node reads, where that is not the initializer itself but its axes in the order `order`
     (a head that multiplies with the transposed embedding). A layer of an `inner` graph (a body of If, Loop or Scan)
     has inputs that nobody sees from outside. What reads `is_table` multiplies nothing with its weight: it adds, scales
-    or moves it.
+    or moves it; `macs` are those of products with parts that are moved there.
     """
 
     name: str

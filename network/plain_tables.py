@@ -8,7 +8,7 @@ proportion. What divides by them, compares them, or takes them for lengths, scal
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
@@ -47,16 +47,20 @@ _COMPUTE: Mapping[str, tuple[int, ...] | None] = {
 TABLE_INPUTS: Mapping[str, tuple[int, ...] | None] = {**_MOVE, **_JOIN, **_COMPUTE}
 """The operators that may read a table, and where: such as every opset has, because those that are written as others for
 an older opset would read it otherwise there."""
+PRODUCTS = frozenset(("Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"))
+"""The operators whose multiply-accumulates count."""
 _INTEGERS = frozenset({"DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear"})
 _INTEGER_PREFIXES = ("QLinear", "QGemm", "QAttention", "MatMulInteger", "ConvInteger", "MatMulNBits", "GatherBlock")
 
 
 @dataclass(frozen=True, slots=True)
 class TableUse:
-    """The node of a table's first use, and the axis along which the table has scales."""
+    """The node of a table's first use, and the axis along which the table has scales. `products` multiply an input with
+    a part of the table that is cut out in each run, as with any weight: each node with the name of that part."""
 
     node: NodeProto
     channel_axis: int
+    products: tuple[tuple[NodeProto, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ class PlainTables:
             return NoTable(reason)
         if float_bytes(tensor) < SMALLEST_SHARE * self._bytes:
             return NoTable(f"less than {SMALLEST_SHARE:.0%} of the weights")
-        return TableUse(readers[0], self._channel_axis(shape, readers))
+        return TableUse(readers[0], self._channel_axis(shape, readers), tuple(self._products(tensor.name)))
 
     def _needs_digits(self, name: str) -> str | None:
         """What reads a value, or what it is moved to, and cannot take it rounded; None where all can."""
@@ -127,6 +131,18 @@ class PlainTables:
                 if node.op_type in _MOVE and value in constant:
                     constant.update(node.output)
         return None
+
+    def _products(self, name: str) -> Iterator[tuple[NodeProto, str]]:
+        """The nodes that multiply with what the table is only moved to, and not with a weight of their own."""
+        waiting, seen = [name], {name}
+        while waiting:
+            value = waiting.pop()
+            for node in self._readers.get(value, ()):
+                if node.op_type in PRODUCTS and not self._tensors.keys() & set(node.input[:2]):
+                    yield node, value
+                if node.op_type in _MOVE:
+                    waiting += [made for made in node.output if made and made not in seen]
+                    seen.update(node.output)
 
     def _channel_axis(self, shape: tuple[int, ...], readers: Sequence[NodeProto]) -> int:
         """The axis that rows are cut out along, so that rows which no sample reaches change no scale of others; else

@@ -53,7 +53,7 @@ def find_sites(
             if own.weight in views:
                 own = views[own.weight].seen_by(own)
             uses.setdefault(own.weight, []).append((node, own))
-    for node, table in _tables(graph, weights.keys() - uses.keys(), readers):
+    for node, table in _tables(graph, weights.keys() - uses.keys(), readers, shapes, batch):
         uses[table.weight] = [(node, table)]
     order = {label(node): place for place, (node, _) in enumerate(_nodes(graph))}
     sites: list[Site] = []
@@ -71,14 +71,36 @@ def _scaled_axes(layer: Layer, rank: int) -> ChannelAxis:
 
 
 def _tables(
-    graph: onnx.GraphProto, names: Collection[str], readers: _Readers
+    graph: onnx.GraphProto, names: Collection[str], readers: _Readers, shapes: _Shapes, batch: int
 ) -> Iterator[tuple[onnx.NodeProto, Layer]]:
     """The tables among the initializers with these names, each with the node that reads it first."""
     tables, outer = PlainTables(graph, readers), {label(node) for node in graph.node}
     for tensor in graph.initializer:
         if tensor.name in names and isinstance(use := tables.look_at(tensor), TableUse):
             node, inner = use.node, label(use.node) not in outer
-            yield node, Layer(node.name, node.op_type, tensor.name, use.channel_axis, 0, inner=inner, is_table=True)
+            counts = [
+                None if label(product) not in outer else _product_macs(product, part, shapes)
+                for product, part in use.products
+            ]
+            known = None not in counts
+            macs = -(-sum(filter(None, counts)) // batch) if known else math.prod(tensor.dims)
+            layer = Layer(node.name, node.op_type, tensor.name, use.channel_axis, macs, macs_known=known)
+            yield node, replace(layer, inner=inner, is_table=True)
+
+
+def _product_macs(node: onnx.NodeProto, part: str, shapes: _Shapes) -> int | None:
+    """What a product with a value that is no initializer takes; None where that is not known."""
+    left = shapes.get(node.input[0])
+    if node.output[0] not in shapes or left is None or part not in shapes:
+        return None
+    made = math.prod(shapes[node.output[0]])
+    if node.op_type == "MatMul":
+        return made * left[-1]
+    if node.op_type == "Gemm":
+        return made * left[0 if attributes(node).get("transA", 0) else 1]
+    if node.op_type == "Conv" and part == node.input[1]:
+        return made * math.prod(shapes[part][1:])
+    return None
 
 
 def readers_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:

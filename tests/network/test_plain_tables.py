@@ -101,6 +101,18 @@ def test_a_table_is_a_site_without_products(name: str) -> None:
     assert [(own.name, own.channel_axis) for own in again.sites] == [(o.name, o.channel_axis) for o in network.sites]
 
 
+def test_a_part_that_is_cut_out_in_each_run_and_multiplied_counts_as_a_weight_does() -> None:
+    """Exporters cut a packed weight at bounds that they compute from shapes."""
+    nodes = [
+        node("Shape", ["h"], ["length"], start=1, end=2),
+        node("Slice", ["P", "zero", "length", "axes"], ["cut"]),
+        node("MatMul", ["h", "cut"], ["y"]),
+    ]
+    network = normalised(nodes, P=floats(WIDTH, LENGTH), **CONSTANTS)
+    site = next(site for site in network.sites if site.name == "P")
+    assert (site.is_table, site.macs, site.macs_known) == (True, LENGTH * WIDTH * LENGTH, True)
+
+
 def test_sites_stand_in_the_order_of_their_first_use() -> None:
     nodes = [node("Add", ["h", "P"], ["s"]), node("MatMul", ["s", "V"], ["y"])]
     network = normalised(nodes, P=floats(1, LENGTH, WIDTH), V=floats(WIDTH, 4))
