@@ -2,13 +2,13 @@
 
 An array of samples has the axis of the samples first, and then either all axes of the input (each sample is a call) or
 all but one: that one is the samples'. Where several axes could be it, a free axis comes before a fixed one, one that is
-called like a batch before others, the first before the next. What is right shows a run of two samples, whose outputs
-have to be those of each alone: an output whose values another sample changes belongs to no sample.
+called like a batch before others, the first before the next. A run of two samples decides: their outputs have to be
+those of each alone. Where a file fixes how many samples a call takes, another sample in the last place may change
+nothing of those before it.
 
 An If or a Loop whose condition comes from the values of inputs decides for a whole call: such samples run one by one.
 
-Where a file fixes the number of samples of a call, or takes only one whatever it declares, each output's axis is the
-first of that length.
+Where a call takes one sample, each output's axis is the first of length 1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import onnx
 from numpy.typing import NDArray
 
 from network.batching import Arrays, Batching, axes_for_samples, shape_of_sample
-from network.errors import BatchAxisUnknown, ModelInvalid, ModelNotTaken, ModelTooLarge, SamplesMixed
+from network.errors import BatchAxisUnknown, ModelInvalid, ModelNotTaken, ModelTooLarge, NetworkError, SamplesMixed
 from network.onnx_graph import names_read, nodes, own_inputs, shape_of
 from network.proof import unlike, with_other_digits
 from network.runtime import runtime_errors, session_of
@@ -57,13 +57,12 @@ def find_batching(uploaded: bytes, model: onnx.ModelProto, samples: Arrays, stat
     """
     inputs = own_inputs(model.graph)
     run = _Run(uploaded, threads)
-    tried: list[ModelInvalid | SamplesMixed] = []
+    tried: list[NetworkError] = []
     for axes in itertools.islice(_combinations(inputs, samples, stated), MOST_TRIED):
-        size = _fixed_size(inputs, axes)
-        batching = Batching(axes, {}, size)
         try:
+            batching = Batching(axes, {}, _fixed_size(inputs, axes))
             return _briefly(_with_outputs(run, batching, samples, model))
-        except (ModelInvalid, SamplesMixed) as error:
+        except (BatchAxisUnknown, ModelInvalid, SamplesMixed) as error:
             tried.append(error)
     raise next((error for error in tried if isinstance(error, SamplesMixed)), tried[0])
 
@@ -120,7 +119,6 @@ class _Run:
         with runtime_errors("load"):
             self._session = session_of(file, threads)
         self.outputs = [value.name for value in self._session.get_outputs()]
-        self.symbols = {value.name: value.shape for value in self._session.get_outputs()}
 
     def __call__(self, call: Arrays) -> list[NDArray[np.generic]]:
         with runtime_errors("run"):
@@ -160,7 +158,8 @@ def _fitting(value: onnx.ValueInfoProto, array: NDArray[np.generic], stated: Sta
         if axis not in fitting:
             raise BatchAxisUnknown(
                 f"inputs states the batch axis {axis} of {value.name!r}, which has the shape {_text(shape)}; samples "
-                f"of the shape {list(sample)} leave {_said(fitting)}"
+                f"of the shape {list(sample)} leave {_said(fitting)}: state one of these, or "
+                "leave it out to have it found"
             )
         return [axis]
     if not fitting:
@@ -235,10 +234,64 @@ def _with_outputs(
                 "same lengths, or the same values where an input belongs to a whole call; export it with a dynamic "
                 "batch or a batch of 1"
             )
-        rows = [rows[place % len(rows)] for place in range(size)]  # how many samples are enough is not said here
-    results = run(_call(batching, samples, rows[:size]))
+        rows = [rows[place % len(rows)] for place in range(size)]  # too few samples are refused where they are split
+    scaled = model is not None and _is_scaled_by_call(model)
+    return Batching(batching.inputs, _of_fixed(run, batching, samples, rows[:size], may_mix or scaled), size)
+
+
+def _of_fixed(
+    run: _Run, batching: Batching, samples: Arrays, rows: Sequence[int], may_mix: bool
+) -> dict[str, int | None]:
+    """The axes of the samples in the outputs of a call of exactly so many."""
+    size = len(rows)
+    results = run(_call(batching, samples, rows))
     axes = {name: _of_length(size, result) for name, result in zip(run.outputs, results, strict=True)}
-    return Batching(batching.inputs, axes, size)
+    other = None if size == 1 or may_mix else _another(batching, samples, rows)
+    if other is None:
+        return axes
+    changed = run(_call(batching, samples, [*rows[:-1], other]))
+    again = run(with_other_digits(_call(batching, samples, rows)))
+    for name, *runs in zip(run.outputs, results, changed, again, strict=True):
+        if axes[name] is None or runs[0].dtype.kind != "f" or len({each.shape for each in runs}) > 1:
+            continue
+        why = ""
+        for axis in (axis for axis, length in enumerate(runs[0].shape) if length == size):
+            before, after, rounded = (np.take(each, range(size - 1), axis) for each in runs)
+            text = unlike(before, after, [rounded])
+            if text is None:
+                axes[name] = axis
+                break
+            why = why or text
+        else:
+            raise _mixed(name, why)
+    return axes
+
+
+def _another(batching: Batching, samples: Arrays, rows: Sequence[int]) -> int | None:
+    """A sample that may share the call of `rows` and differs from the last of them."""
+    for group in batching.groups(samples, _count(samples)):
+        places = np.arange(_count(samples))[group]
+        if rows[-1] in places:
+            different = (
+                int(place)
+                for place in places
+                if any(not np.array_equal(a[place], a[rows[-1]]) for a in samples.values())
+            )
+            return next(different, None)
+    return None
+
+
+def _mixed(name: str, why: str) -> SamplesMixed:
+    return SamplesMixed(
+        f"samples that share a call change each other's outputs: output {name!r} of one {why} for the same sample "
+        "alone. Export the network without what mixes its batch (a Softmax or a norm over the batch axis, layers "
+        'in training mode) or with a batch of 1; or state "inputs": {"NAME": {"batch_axis": null}} and send arrays '
+        "in which each sample is a whole call"
+    )
+
+
+def _is_scaled_by_call(model: onnx.ModelProto) -> bool:
+    return any(node.op_type in _SCALED_BY_CALL for node in nodes(model.graph))
 
 
 def _of_two(
@@ -267,14 +320,9 @@ def _of_two(
             return None
         if why is None or may_mix or (floats and together[index].dtype.kind != "f"):
             continue
-        if model is not None and any(node.op_type in _SCALED_BY_CALL for node in nodes(model.graph)):
+        if model is not None and _is_scaled_by_call(model):
             return None
-        raise SamplesMixed(
-            f"samples that share a call change each other's outputs: output {name!r} of one {why} for the same sample "
-            "alone. Export the network without what mixes its batch (a Softmax or a norm over the batch axis, layers "
-            'in training mode) or with a batch of 1; or state "inputs": {"NAME": {"batch_axis": null}} and send arrays '
-            "in which each sample is a whole call"
-        )
+        raise _mixed(name, why)
     return axes
 
 

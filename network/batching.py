@@ -48,13 +48,6 @@ class Batching:
     def output_axis(self, name: str) -> int | None:
         return self.outputs.get(name, 0)
 
-    def call_shape(self, name: str, sample_shape: Sequence[int], samples: int) -> tuple[int, ...]:
-        """The shape of an input in a call of so many samples of `sample_shape`."""
-        axis = self.input_axis(name)
-        if axis is None:
-            return tuple(sample_shape)
-        return (*sample_shape[:axis], samples, *sample_shape[axis:])
-
     def sample_shape(self, name: str, call_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         """The shape of one sample of an input, of its shape in a call."""
         axis = self.input_axis(name)

@@ -218,3 +218,20 @@ def test_rows_of_all_samples_beside_an_output_of_each() -> None:
     constants = {"W": floats(3, 5), "V": floats(3, 2), "shape": np.array([-1, 3])}
     data = made(flat, {"x": ["N", 4, 3]}, ["z", "y"], **constants)
     assert found(data, {"x": floats(6, 4, 3)}) == Batching({}, {"y": None}, 1)
+
+
+@pytest.mark.parametrize("mixing", [True, False])
+def test_samples_of_a_fixed_batch_may_not_change_each_other_either(mixing: bool) -> None:
+    nodes = [node("MatMul", ["x", "W"], ["h"]), node("Softmax", ["h"], ["y"], axis=0 if mixing else 1)]
+    data = made(nodes, {"x": [4, 3]}, ["y"], W=floats(3, 4))
+    if not mixing:
+        assert found(data, {"x": floats(9, 3)}) == Batching({}, {}, 4)
+        return
+    with pytest.raises(SamplesMixed, match="output 'y' of one is"):
+        found(data, {"x": floats(9, 3)})
+
+
+def test_of_two_axes_as_long_as_a_fixed_batch_the_samples_lie_along_the_one_that_a_sample_changes() -> None:
+    nodes = [node("MatMul", ["x", "W"], ["h"]), node("Transpose", ["h"], ["y"], perm=[1, 0])]
+    data = made(nodes, {"x": [4, 3]}, ["y"], W=floats(3, 4))
+    assert found(data, {"x": floats(9, 3)}) == Batching({}, {"y": 1}, 4)

@@ -72,10 +72,7 @@ def test_the_shapes_of_a_sample_are_those_of_one_sample() -> None:
 
 def test_shapes_of_calls() -> None:
     batching = Batching({"state": 1, "whole": None})
-    assert batching.call_shape("state", (2, 5), 3) == (2, 3, 5)
     assert batching.sample_shape("state", (2, 3, 5)) == (2, 5)
-    assert batching.call_shape("whole", (2, 5), 3) == (2, 5)
-    assert batching.call_shape("x", (7,), 3) == (3, 7)
 
 
 @pytest.mark.parametrize("batching", [Batching(), Batching({"a": 1, "b": None}, {"y": 2}, 4)])
