@@ -17,6 +17,7 @@ from network.finite import FLOAT_TYPES, is_finite
 from network.masks import chooses
 from network.onnx_graph import attributes, graphs, is_standard
 
+SMALL = "too small to pay: biases, norms and other small constants"
 FEWEST_ELEMENTS = 1024
 """Of a table: below it the names, scales and calls that store it in fewer bits take a good part of what they save."""
 SMALLEST_SHARE = 0.01
@@ -91,7 +92,7 @@ class PlainTables:
         """How a float initializer that no layer has for its weight is read, or why it is no table."""
         shape, readers = tuple(tensor.dims), self._readers.get(tensor.name, ())
         if is_small(tensor):
-            return NoTable("too small to pay: biases, norms and other vectors", is_small=True)
+            return NoTable(SMALL, is_small=True)
         if not readers:
             return NoTable("read by no operator")
         if all(map(_is_quantized, readers)):

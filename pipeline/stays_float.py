@@ -13,7 +13,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorPro
 from network.finite import FLOAT_TYPES
 from network.graph import Network
 from network.onnx_graph import is_standard, label, subgraphs
-from network.plain_tables import FEWEST_ELEMENTS, NoTable, PlainTables, float_bytes, is_small
+from network.plain_tables import FEWEST_ELEMENTS, SMALL, NoTable, PlainTables, float_bytes, is_small
 from network.quantized_weights import stored_codes
 from network.sites import readers_of
 from pipeline.reach import unmeasured_sites
@@ -21,7 +21,6 @@ from quantization.formats import FloatFormat
 
 KEPT, NOT_WORTH = "kept as requested", "the plan leaves it float"
 NOT_MEASURED = "no sample shows what it does"
-SMALL = "too small to pay: biases, norms and other vectors"
 _NAMED = 20
 
 

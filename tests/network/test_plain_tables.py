@@ -185,9 +185,9 @@ REASONS = {
     "is compared": "read by Less, which takes no rounded values",
     "is an exponent": "read by Pow, which takes no rounded values",
     "divides once cut": "read by Div, which takes no rounded values",
-    "few": "too small to pay: biases, norms and other vectors",
-    "a vector": "too small to pay: biases, norms and other vectors",
-    "a wide vector": "too small to pay: biases, norms and other vectors",
+    "few": "too small to pay: biases, norms and other small constants",
+    "a vector": "too small to pay: biases, norms and other small constants",
+    "a wide vector": "too small to pay: biases, norms and other small constants",
     "a share of nothing": "less than 1% of the weights",
     "of an operator that is not ONNX's": "read by com.microsoft.BiasGelu, which has no format here",
 }
