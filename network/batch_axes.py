@@ -61,7 +61,7 @@ def find_batching(uploaded: bytes, model: onnx.ModelProto, samples: Arrays, stat
     for axes in itertools.islice(_combinations(inputs, samples, stated), MOST_TRIED):
         try:
             batching = Batching(axes, {}, _fixed_size(inputs, axes))
-            return _briefly(_with_outputs(run, batching, samples, model))
+            return _without_first_axes(_with_outputs(run, batching, samples, model))
         except (BatchAxisUnknown, ModelInvalid, SamplesMixed) as error:
             tried.append(error)
     raise next((error for error in tried if isinstance(error, SamplesMixed)), tried[0])
@@ -103,10 +103,10 @@ def batching_of_another(
     inputs = own_inputs(model.graph)
     axes = {value.name: batching.input_axis(value.name) for value in inputs}
     own = Batching(axes, {}, _fixed_size(inputs, axes))
-    return _briefly(_with_outputs(_Run(file, threads), own, samples, model, may_mix=True))
+    return _without_first_axes(_with_outputs(_Run(file, threads), own, samples, model, may_mix=True))
 
 
-def _briefly(batching: Batching) -> Batching:
+def _without_first_axes(batching: Batching) -> Batching:
     """Without the first axes, which need not be named."""
     inputs, outputs = ({n: a for n, a in axes.items() if a != 0} for axes in (batching.inputs, batching.outputs))
     return Batching(inputs, outputs, batching.size)
@@ -158,7 +158,7 @@ def _fitting(value: onnx.ValueInfoProto, array: NDArray[np.generic], stated: Sta
         if axis not in fitting:
             raise BatchAxisUnknown(
                 f"inputs states the batch axis {axis} of {value.name!r}, which has the shape {_text(shape)}; samples "
-                f"of the shape {list(sample)} leave {_said(fitting)}: state one of these, or "
+                f"of the shape {list(sample)} leave {_axes_text(fitting)}: state one of these, or "
                 "leave it out to have it found"
             )
         return [axis]
@@ -415,6 +415,6 @@ def _text(shape: Sequence[int | None]) -> str:
     return "[" + ", ".join("any" if length is None else str(length) for length in shape) + "]"
 
 
-def _said(axes: Sequence[int | None]) -> str:
+def _axes_text(axes: Sequence[int | None]) -> str:
     names = ["the whole call (null)" if axis is None else f"axis {axis}" for axis in axes]
     return " or ".join(names) or "no axis"

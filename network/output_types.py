@@ -49,12 +49,12 @@ def _is_complete(value: ValueInfoProto) -> bool:
     return not _lacks_element(value) and value.type.tensor_type.HasField("shape")
 
 
-def _complete(value: ValueInfoProto, found: TypeProto) -> None:
-    """What `value` leaves out, of the type `found`."""
+def _complete(value: ValueInfoProto, inferred: TypeProto) -> None:
+    """What `value` leaves out, of the type `inferred`."""
     if not value.type.WhichOneof("value"):
-        value.type.CopyFrom(found)
+        value.type.CopyFrom(inferred)
         return
-    own, other = value.type.tensor_type, found.tensor_type
+    own, other = value.type.tensor_type, inferred.tensor_type
     own.elem_type = own.elem_type or other.elem_type
     if not own.HasField("shape") and other.HasField("shape"):
         own.shape.CopyFrom(other.shape)
@@ -64,9 +64,9 @@ def _of_runtime(model: ModelProto) -> Mapping[str, TypeProto]:
     """The element types of outputs that are tensors; of shapes ONNX Runtime does not say which are not known."""
     with runtime_errors("load"):
         outputs = session_of(model, 1, optimised=False).get_outputs()
-    found: dict[str, TypeProto] = {}
+    types: dict[str, TypeProto] = {}
     for value in outputs:
         if match := _TENSOR.fullmatch(value.type):
             element = _ELEMENTS.get(match[1], match[1].upper())
-            found[value.name] = onnx.helper.make_tensor_type_proto(onnx.TensorProto.DataType.Value(element), None)
-    return found
+            types[value.name] = onnx.helper.make_tensor_type_proto(onnx.TensorProto.DataType.Value(element), None)
+    return types

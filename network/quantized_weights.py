@@ -46,12 +46,12 @@ class Codes:
 
 def stored_codes(graph: GraphProto) -> list[Codes]:
     """The constants of codes, in all graphs, in their order."""
-    found = []
+    codes = []
     for inner in graphs(graph):
-        found += [Codes(tensor.name, _bytes(tensor)) for tensor in inner.initializer if _is_codes(tensor)]
+        codes += [Codes(tensor.name, _bytes(tensor)) for tensor in inner.initializer if _is_codes(tensor)]
         for node in inner.node:
-            found += [Codes(node.output[0], _bytes(tensor)) for tensor in _values(node) if _is_codes(tensor)]
-    return found
+            codes += [Codes(node.output[0], _bytes(tensor)) for tensor in _values(node) if _is_codes(tensor)]
+    return codes
 
 
 def with_floats(model: ModelProto, threads: int, *, codes: bool) -> ModelProto | None:

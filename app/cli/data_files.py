@@ -1,4 +1,4 @@
-"""The files that the tensors of an .onnx file lie in, found beside it and packed with it for the upload."""
+"""The files that the tensors of an .onnx file lie in, locations beside it and packed with it for the upload."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def _locations(path: Path) -> list[str]:
     """Names of files in the folder of the model, or below it."""
     if path.stat().st_size == 0:
         return []
-    found: dict[str, None] = {}
+    locations: dict[str, None] = {}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for match in _LOCATION.finditer(data):
             size = match[1][0] if len(match[1]) == 1 else (match[1][0] & 0x7F) | match[1][1] << 7
             name = str(PurePosixPath(data[match.end() : match.end() + size].decode(errors="replace")))
             if not name.startswith("/") and ".." not in name.split("/") and "\0" not in name:
-                found[name] = None
-    return list(found)
+                locations[name] = None
+    return list(locations)

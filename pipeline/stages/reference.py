@@ -68,8 +68,8 @@ def _facts_of_values(
     axes: dict[str, int | None] = {}
     if network.batching.inputs or network.batching.outputs:
         file, part = dump(with_values(network, names)), inputs.dataset.take(samples).inputs
-        found = output_axes(file, network.batching, part, context.machine.threads)
-        axes = {name: found[name] for name in names if found[name] != 0}
+        known = output_axes(file, network.batching, part, context.machine.threads)
+        axes = {name: known[name] for name in names if known[name] != 0}
     inputs = replace(inputs, network=with_values(network, names, axes))
     runner = runner_of(context, inputs, dump(inputs.network))
     arrays = outputs_of(context, inputs, runner, samples, list(names))
