@@ -27,13 +27,14 @@ class Run:
 def wrong_rows(file: Network, delivered: bytes, plan: Mapping[str, Any]) -> list[str]:
     """The layers whose bit operations of one sample are not what a run has, one text for each.
 
-    Where samples have several lengths, those of any of them are right. Layers in the bodies of If, Loop and Scan are
+    Counted on the first sample that the job got, as the plan says it is: lengths may follow from values. Where samples
+    have several lengths, those of any of them are right. Layers in the bodies of If, Loop and Scan are
     not counted: their values cannot be outputs.
     """
     model = onnx.load_model_from_string(delivered)
     for index, node in enumerate(model.graph.node):
         node.name = f"node {index}"
-    runs = [_run(file, model, arrays) for arrays in groups_of(file.fresh).values()]
+    runs = [_run(file, model, arrays) for arrays in groups_of(file.samples).values()]
     texts = []
     for row in plan["layers"]:
         uses = list(_uses(model.graph, row["weight"], len(row["shape"])))
