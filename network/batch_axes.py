@@ -14,27 +14,25 @@ Where a call takes one sample, each output's axis is the first of length 1.
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from network.batching import Arrays, Batching, axes_for_samples, shape_of_sample
+from network.batch_candidates import Stated, candidate_axes, fixed_size
+from network.batching import Arrays, Batching
 from network.errors import BatchAxisUnknown, ModelInvalid, ModelNotTaken, ModelTooLarge, NetworkError, SamplesMixed
-from network.onnx_graph import names_read, nodes, own_inputs, shape_of
+from network.onnx_graph import names_read, nodes, own_inputs
 from network.proof import unlike, with_other_digits
 from network.runtime import runtime_errors, session_of
 
-Stated = Mapping[str, int | None]
 MOST_TRIED = 16
 """Combinations of axes."""
 FOLDED_RTOL, FOLDED_ATOL = 1e-3, 1e-4
 """How far rows of samples that run together may lie from those of each alone and still be the same rows: rounding of
 float16 and of sums in another order, not another sample."""
 
-_CALLED_A_BATCH = re.compile(r"^(n|b|bs|bsz|nb|.*batch.*)$", re.IGNORECASE)
 _SCALED_BY_CALL = frozenset(("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"))
 """Their scale is that of all values of a call, so that samples which share a call round each other differently."""
 
@@ -58,9 +56,9 @@ def find_batching(uploaded: bytes, model: onnx.ModelProto, samples: Arrays, stat
     inputs = own_inputs(model.graph)
     run = _Run(uploaded, threads)
     tried: list[NetworkError] = []
-    for axes in itertools.islice(_combinations(inputs, samples, stated), MOST_TRIED):
+    for axes in itertools.islice(candidate_axes(inputs, samples, stated), MOST_TRIED):
         try:
-            batching = Batching(axes, {}, _fixed_size(inputs, axes))
+            batching = Batching(axes, {}, fixed_size(inputs, axes))
             return _without_first_axes(_with_outputs(run, batching, samples, model))
         except (BatchAxisUnknown, ModelInvalid, SamplesMixed) as error:
             tried.append(error)
@@ -74,8 +72,8 @@ def likeliest_axes(model: onnx.ModelProto, samples: Arrays, stated: Stated) -> B
         BatchAxisUnknown: see `find_batching`.
     """
     inputs = own_inputs(model.graph)
-    axes = next(_combinations(inputs, samples, stated))
-    return Batching(axes, {}, _fixed_size(inputs, axes))
+    axes = next(candidate_axes(inputs, samples, stated))
+    return Batching(axes, {}, fixed_size(inputs, axes))
 
 
 def output_axes(file: bytes, batching: Batching, samples: Arrays, threads: int) -> dict[str, int | None]:
@@ -102,7 +100,7 @@ def batching_of_another(
     """
     inputs = own_inputs(model.graph)
     axes = {value.name: batching.input_axis(value.name) for value in inputs}
-    own = Batching(axes, {}, _fixed_size(inputs, axes))
+    own = Batching(axes, {}, fixed_size(inputs, axes))
     return _without_first_axes(_with_outputs(_Run(file, threads), own, samples, model, may_mix=True))
 
 
@@ -127,94 +125,6 @@ class _Run:
             if not isinstance(result, np.ndarray):
                 raise ModelNotTaken(f"output {name!r} is a {type(result).__name__}; expected a tensor")
         return list(results)
-
-
-def _combinations(
-    inputs: Sequence[onnx.ValueInfoProto], samples: Arrays, stated: Stated
-) -> Iterator[dict[str, int | None]]:
-    """Axes by input, the likeliest first."""
-    names = {value.name for value in inputs}
-    if unknown := [name for name in stated if name not in names]:
-        raise BatchAxisUnknown(f"inputs states the batch axis of {unknown[0]!r}; the inputs are {sorted(names)}")
-    options = {value.name: _fitting(value, samples[value.name], stated) for value in inputs}
-    common = _common_symbols(inputs, options)
-    ordered = {value.name: _ordered(value, options[value.name], common) for value in inputs}
-    ways = itertools.product(*(range(len(axes)) for axes in ordered.values()))
-    for places in sorted(itertools.islice(ways, 4 * MOST_TRIED), key=sum):
-        yield {name: axes[place] for (name, axes), place in zip(ordered.items(), places, strict=True)}
-
-
-def _fitting(value: onnx.ValueInfoProto, array: NDArray[np.generic], stated: Stated) -> list[int | None]:
-    """The axes of an input that the samples may lie along."""
-    shape = shape_of(value) or ()
-    sample = shape_of_sample(array)
-    every: list[int | None] = [None] if len(sample) == len(shape) else []
-    if len(sample) == len(shape) - 1:
-        every += range(len(shape)) if value.name in stated else axes_for_samples(shape)
-    fitting = [axis for axis in every if _agree([d for place, d in enumerate(shape) if place != axis], sample)]
-    if value.name in stated:
-        axis = stated[value.name]
-        axis = axis + len(shape) if axis is not None and axis < 0 else axis
-        if axis not in fitting:
-            raise BatchAxisUnknown(
-                f"inputs states the batch axis {axis} of {value.name!r}, which has the shape {_text(shape)}; samples "
-                f"of the shape {list(sample)} leave {_axes_text(fitting)}: state one of these, or "
-                "leave it out to have it found"
-            )
-        return [axis]
-    if not fitting:
-        raise BatchAxisUnknown(
-            f"input {value.name!r} has the shape {_text(shape)}, and samples of the shape {list(sample)} leave none of "
-            "its axes for the batch; save arrays with the samples first and then the axes of the input, all of them or "
-            "all but that of the batch"
-        )
-    return fitting
-
-
-def _agree(declared: Sequence[int | None], lengths: Sequence[int]) -> bool:
-    return all(want in (None, 0, got) for want, got in zip(declared, lengths, strict=True))
-
-
-def _common_symbols(
-    inputs: Sequence[onnx.ValueInfoProto], options: Mapping[str, Sequence[int | None]]
-) -> frozenset[str]:
-    """What axes are called that the samples can lie along in every input that has such axes at all."""
-    of_inputs = []
-    for value in inputs:
-        dims = value.type.tensor_type.shape.dim
-        symbols = {dims[axis].dim_param for axis in options[value.name] if axis is not None}
-        if options[value.name] != [None]:
-            of_inputs.append(symbols - {""})
-    return frozenset(set.intersection(*of_inputs)) if of_inputs else frozenset()
-
-
-def _ordered(value: onnx.ValueInfoProto, axes: Sequence[int | None], common: frozenset[str]) -> list[int | None]:
-    return sorted(axes, key=lambda axis: _unlikely(value, axis, common))
-
-
-def _unlikely(value: onnx.ValueInfoProto, axis: int | None, common: frozenset[str]) -> tuple[int, ...]:
-    if axis is None:
-        return (9,)
-    dim = value.type.tensor_type.shape.dim[axis]
-    fixed = dim.dim_value > 0
-    called = bool(_CALLED_A_BATCH.match(dim.dim_param))
-    return (fixed and dim.dim_value != 1, not called, dim.dim_param not in common, fixed, axis)
-
-
-def _fixed_size(inputs: Sequence[onnx.ValueInfoProto], axes: Mapping[str, int | None]) -> int | None:
-    """How many samples the inputs fix; 1 where no input has an axis for them."""
-    own = {
-        value.name: (shape_of(value) or ())[axes[value.name] or 0] for value in inputs if axes[value.name] is not None
-    }
-    if not own:
-        return 1
-    sizes = {length for length in own.values() if length}
-    if len(sizes) > 1:
-        raise BatchAxisUnknown(
-            f"the network's inputs fix different batch sizes: {own}; state which axis holds the samples (inputs, "
-            "batch_axis), or export it with one batch size, or a dynamic one"
-        )
-    return next(iter(sizes), None)
 
 
 def _with_outputs(
@@ -409,12 +319,3 @@ def _decides_for_calls(graph: onnx.GraphProto) -> bool:
 
 def _of_length(size: int, result: NDArray[np.generic]) -> int | None:
     return next((axis for axis, length in enumerate(result.shape) if length == size), None)
-
-
-def _text(shape: Sequence[int | None]) -> str:
-    return "[" + ", ".join("any" if length is None else str(length) for length in shape) + "]"
-
-
-def _axes_text(axes: Sequence[int | None]) -> str:
-    names = ["the whole call (null)" if axis is None else f"axis {axis}" for axis in axes]
-    return " or ".join(names) or "no axis"
