@@ -16,6 +16,7 @@ from app.api.state import State
 from app.lifecycle.messages import MessageSender, message_sender
 from app.settings import Settings
 from app.store.engine import open_sessions
+from app.store.tables import DEFAULT_PROJECT
 
 DESCRIPTION = (
     "Give it a network and how much accuracy you can spare; get back a smaller network that keeps the promise, "
@@ -40,7 +41,7 @@ def create_app(settings: Settings, *, send: MessageSender | None = None) -> Fast
     app = FastAPI(
         title="bitbudget", version=version("bitbudget"), description=DESCRIPTION, lifespan=lifespan, redoc_url=None
     )
-    app.state.bitbudget = State(settings, sessions, send or message_sender(settings))
+    app.state.bitbudget = State(settings, sessions.of(DEFAULT_PROJECT), send or message_sender(settings))
     app.state.metrics = metrics
     app.add_middleware(RefuseForeign, hosts=allowed_hosts(settings))
     app.add_middleware(MeasureRequests, metrics=metrics)  # the outer one: what is refused is counted too

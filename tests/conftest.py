@@ -88,10 +88,11 @@ def _postgresql(statement: str) -> None:
 
 @pytest.fixture
 def sessions(database_url: str) -> Iterator[Sessions]:
-    """Sessions on `database_url`."""
+    """Sessions on `database_url`, about the project that everything belongs to where no keys are asked for."""
     from app.store.engine import open_sessions
+    from app.store.tables import DEFAULT_PROJECT
 
-    opened = open_sessions(database_url)
+    opened = open_sessions(database_url).of(DEFAULT_PROJECT)
     yield opened
     opened.dispose()
 

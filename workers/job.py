@@ -131,6 +131,7 @@ class _Run:
 
     def __init__(self, worker: Worker, claim: Claim, heartbeat: Heartbeat) -> None:
         self._worker = worker
+        self._sessions = worker.sessions.of(claim.project_id)
         self._claim = claim
         self._heartbeat = heartbeat
         self._observer = Observer(worker.sessions, claim, heartbeat)
@@ -157,7 +158,7 @@ class _Run:
                 worker.table,
                 request,
                 {kind: self._fetch(kind, digest, folder) for kind, digest in request.uploads.items()},
-                cache=DatabaseStore(worker.sessions, self._heartbeat.check),
+                cache=DatabaseStore(self._sessions, self._heartbeat.check),
                 progress=self._observer,
                 machine=machine,
                 job_id=claim.job_id,
@@ -167,17 +168,17 @@ class _Run:
 
     def _fetch(self, kind: str, digest: str, folder: Path) -> Upload:
         def fetch() -> Path:
-            with self._worker.sessions.read() as session:
+            with self._sessions.read() as session:
                 blob = upload_blob(session, uploaded_as(kind), digest)
             if blob is None:
                 raise AppError("not_found", f"The {kind} {digest} of this job was removed; upload it again.")
-            return open_blob_to_file(self._worker.sessions, blob, folder / kind)
+            return open_blob_to_file(self._sessions, blob, folder / kind)
 
         return Upload(patiently(fetch, self._heartbeat.check), digest)
 
     def _started_at(self) -> datetime:
         def read() -> datetime:
-            with self._worker.sessions.read() as session:
+            with self._sessions.read() as session:
                 job = find_job(session, self._claim.job_id)
             if job is None or job.started_at is None:
                 raise LookupError(f"job {self._claim.job_id} is claimed but has not started")
@@ -186,7 +187,7 @@ class _Run:
         return patiently(read, self._heartbeat.check)
 
     def _finish(self, result: JobResult) -> End:
-        sessions, check = self._worker.sessions, self._heartbeat.check
+        sessions, check = self._sessions, self._heartbeat.check
         artifacts = {}
         for kind, data in result.artifacts.items():
             blob = patiently(partial(write_bytes, sessions, data), check)
@@ -208,7 +209,7 @@ class _Run:
             logger.error("job %s: stage %s failed", job_id, self._observer.stage, exc_info=error)
         else:
             logger.info("job %s: stage %s ended with %s", job_id, self._observer.stage, over.code)
-        failed = patiently(lambda: claims.fail(self._worker.sessions, self._claim, over.code, over.detail), _go_on)
+        failed = patiently(lambda: claims.fail(self._sessions, self._claim, over.code, over.detail), _go_on)
         return End.FAILED if failed else End.LOST
 
 

@@ -14,6 +14,8 @@ from app.store.engine import Sessions
 
 @dataclass(frozen=True, slots=True)
 class State:
+    """`sessions` are about the project of whoever calls."""
+
     settings: Settings
     sessions: Sessions
     send: MessageSender

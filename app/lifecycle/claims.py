@@ -45,7 +45,9 @@ def claim(sessions: Sessions, job_id: str, owner: str, lease: timedelta) -> Clai
         if job.started_at is None:
             job.started_at = now
         jobs.add_event(session, job, "state", {"state": JobState.RUNNING, "attempt": job.attempt}, now)
-        return Claim(job.id, owner, job.attempt, job.model_id, job.dataset_id, job.parent_id, dict(job.request))
+        return Claim(
+            job.id, job.project_id, owner, job.attempt, job.model_id, job.dataset_id, job.parent_id, dict(job.request)
+        )
 
 
 def heartbeat(sessions: Sessions, claim: Claim, lease: timedelta, progress: Progress | None = None) -> Heartbeat:

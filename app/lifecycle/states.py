@@ -45,6 +45,7 @@ class Claim:
     """A job that one worker holds. (job_id, owner, attempt) is the fence of everything that the worker writes."""
 
     job_id: str
+    project_id: str
     owner: str
     attempt: int
     model_id: str

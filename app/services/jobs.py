@@ -24,7 +24,7 @@ from app.schemas.job_request import FROM_ELSEWHERE, OF_A_SEARCH, WIDTHS_OF_TARGE
 from app.schemas.parsing import is_certificate, merge, parse_request, without_retired
 from app.schemas.weights import ALL_WIDTHS, OF_CANDIDATES, OF_INTEGERS
 from app.store import jobs
-from app.store.engine import Sessions, clock
+from app.store.engine import Sessions, clock, project_of
 from app.store.idempotency import take_key
 from app.store.tables import JobEventRow, JobRow
 from app.store.uploads import find_upload
@@ -226,6 +226,7 @@ def _insert(
     now = clock(session)
     job = JobRow(
         id=uuid.uuid4().hex,
+        project_id=project_of(session),
         parent_id=parent_id,
         model_id=request.model_id,
         dataset_id=request.dataset_id,

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, delete, exists, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.store.engine import Sessions, clock
+from app.store.engine import Sessions, clock, project_of
 from app.store.tables import ArtifactRow, BlobChunkRow, BlobRow, StageResultRow, UploadRow
 
 CHUNK_BYTES = 1024**2
@@ -217,12 +217,21 @@ def _touch(session: Session, *which: ColumnElement[bool]) -> BlobRef | None:
 
 
 def _touch_complete(session: Session, sha256: str) -> BlobRef | None:
-    return _touch(session, BlobRow.sha256 == sha256, BlobRow.state == "complete")
+    return _touch(
+        session, BlobRow.project_id == project_of(session), BlobRow.sha256 == sha256, BlobRow.state == "complete"
+    )
 
 
 def _new_blob(session: Session, sha256: str, size_bytes: int) -> int:
     now = clock(session)
-    row = BlobRow(sha256=sha256, size_bytes=size_bytes, state="writing", created_at=now, touched_at=now)
+    row = BlobRow(
+        project_id=project_of(session),
+        sha256=sha256,
+        size_bytes=size_bytes,
+        state="writing",
+        created_at=now,
+        touched_at=now,
+    )
     session.add(row)
     session.flush()
     return row.id
@@ -240,7 +249,7 @@ def _complete(sessions: Sessions, blob_id: int, sha256: str, size_bytes: int) ->
             session.execute(update(BlobRow).where(BlobRow.id == blob_id).values(state="complete"))
             return BlobRef(blob_id, sha256, size_bytes)
     except IntegrityError:
-        # uq_blobs_sha256_complete: somebody else finished the same contents first.
+        # uq_blobs_project_id_sha256_complete: somebody else finished the same contents first.
         with sessions.begin() as session:
             winner = _touch_complete(session, sha256)
         if winner is None:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 BUSY_SECONDS = 30.0
 _READS = "bitbudget_reads"
+_PROJECT = "project_id"
 
 # NaN is not JSON: PostgreSQL would refuse it and SQLite would not, so it is refused before either sees it.
 _to_json = partial(json.dumps, allow_nan=False)
@@ -60,13 +61,24 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 class Sessions:
-    """Transactions on one database: `begin()` to write, `read()` to read. Thread-safe; not for use across processes."""
+    """Transactions on one database: `begin()` to write, `read()` to read. Thread-safe; not for use across processes.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        project_id: the project whose rows the transactions are about. Statements on what belongs to a project ask
+            `project_of`, so that a transaction without one cannot reach them.
+    """
+
+    def __init__(self, engine: Engine, project_id: str | None = None) -> None:
         self.engine = engine
-        self._writing = sessionmaker(engine, expire_on_commit=False)
+        self.project_id = project_id
+        info = {_PROJECT: project_id}
+        self._writing = sessionmaker(engine, expire_on_commit=False, info=info)
         reading = engine.execution_options(**{_READS: True, "postgresql_readonly": True})
-        self._reading = sessionmaker(reading, expire_on_commit=False)
+        self._reading = sessionmaker(reading, expire_on_commit=False, info=info)
+
+    def of(self, project_id: str) -> Sessions:
+        """Transactions on the same database, and the same connections, about this project alone."""
+        return Sessions(self.engine, project_id)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
@@ -88,6 +100,18 @@ class Sessions:
 def open_sessions(database_url: str) -> Sessions:
     """Sessions on the database at `database_url`, which `app.store.migrate.upgrade` has prepared."""
     return Sessions(make_engine(database_url))
+
+
+def project_of(session: Session) -> str:
+    """The project that this transaction is about.
+
+    Raises:
+        LookupError: it is about none, and must not touch what belongs to one.
+    """
+    project: str | None = session.info.get(_PROJECT)
+    if project is None:
+        raise LookupError("this transaction is about no project; take it from Sessions.of(project_id)")
+    return project
 
 
 def clock(session: Session) -> datetime:

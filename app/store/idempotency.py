@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from app.store.engine import project_of
 from app.store.statements import insert
 from app.store.tables import IdempotencyRow
 
@@ -17,10 +18,11 @@ def take_key(
 
     Waits for a transaction that took the same key and has not ended yet. The job must be in the table already.
     """
+    project = project_of(session)
     taken = session.scalar(
         insert(session, IdempotencyRow)
-        .values(scope=scope, key=key, fingerprint=fingerprint, job_id=job_id, created_at=now)
+        .values(project_id=project, scope=scope, key=key, fingerprint=fingerprint, job_id=job_id, created_at=now)
         .on_conflict_do_nothing()
         .returning(IdempotencyRow.key)
     )
-    return session.get_one(IdempotencyRow, (scope, key)) if taken is None else None
+    return session.get_one(IdempotencyRow, (project, scope, key)) if taken is None else None

@@ -10,18 +10,21 @@ from sqlalchemy import ColumnElement, and_, case, func, or_, select, tuple_, upd
 from sqlalchemy.orm import Session
 
 from app.store.blobs import BlobRef, find_blob, keep_blob
+from app.store.engine import project_of
 from app.store.tables import ArtifactRow, JobEventRow, JobRow
 
 
 def find_job(session: Session, job_id: str) -> JobRow | None:
-    return session.get(JobRow, job_id)
+    """The job of this project with the id `job_id`."""
+    return session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.project_id == project_of(session)))
 
 
 def list_jobs(
     session: Session, *, state: str | None, limit: int, before: tuple[datetime, str] | None
 ) -> Sequence[JobRow]:
     """Jobs, newest first, from the first one after `before` (created_at, id) on."""
-    query = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)
+    ours = JobRow.project_id == project_of(session)
+    query = select(JobRow).where(ours).order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)
     if state is not None:
         query = query.where(JobRow.state == state)
     if before is not None:

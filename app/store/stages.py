@@ -1,14 +1,15 @@
 """Results of stages, by a key made of all that they depend on.
 
-They belong to no job: a retry, a second budget or another job with the same key takes them as they are.
+They belong to a project and to no job: a retry, a second budget, another job with the same key takes them as they are.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy.orm import Session
 
 from app.store.blobs import BlobRef, find_blob, keep_blob
-from app.store.engine import Sessions, clock
+from app.store.engine import Sessions, clock, project_of
 from app.store.statements import insert
 from app.store.tables import StageResultRow
 
@@ -16,7 +17,7 @@ from app.store.tables import StageResultRow
 def get_stage_result(sessions: Sessions, key: str) -> BlobRef | None:
     """The stored result of the stage with this key, or None."""
     with sessions.read() as session:
-        blob_id = session.scalar(select(StageResultRow.blob_id).where(StageResultRow.key == key))
+        blob_id = session.scalar(select(StageResultRow.blob_id).where(*_under(session, key)))
         return None if blob_id is None else find_blob(session, blob_id)
 
 
@@ -32,10 +33,10 @@ def put_stage_result(sessions: Sessions, key: str, blob: BlobRef) -> BlobRef:
         keep_blob(session, blob)
         session.execute(
             insert(session, StageResultRow)
-            .values(key=key, blob_id=blob.id, created_at=clock(session))
+            .values(project_id=project_of(session), key=key, blob_id=blob.id, created_at=clock(session))
             .on_conflict_do_nothing()
         )
-        blob_id = session.scalars(select(StageResultRow.blob_id).where(StageResultRow.key == key)).one()
+        blob_id = session.scalars(select(StageResultRow.blob_id).where(*_under(session, key))).one()
         return find_blob(session, blob_id)
 
 
@@ -49,4 +50,9 @@ def remove_stage_results(sessions: Sessions, prefix: str) -> int:
     with sessions.begin() as session:
         # Not LIKE, which takes `_` for any character, and on SQLite `a` for `A`.
         begins = func.substr(StageResultRow.key, 1, len(prefix)) == prefix
-        return len(session.scalars(delete(StageResultRow).where(begins).returning(StageResultRow.key)).all())
+        ours = StageResultRow.project_id == project_of(session)
+        return len(session.scalars(delete(StageResultRow).where(ours, begins).returning(StageResultRow.key)).all())
+
+
+def _under(session: Session, key: str) -> tuple[ColumnElement[bool], ...]:
+    return StageResultRow.project_id == project_of(session), StageResultRow.key == key

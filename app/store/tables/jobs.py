@@ -1,122 +1,17 @@
-"""The tables. Times are UTC, sizes bytes, digests SHA-256 in lower-case hexadecimal."""
+"""Jobs, what happened to them, and what they made."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    CheckConstraint,
-    DateTime,
-    Dialect,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Text,
-    TypeDecorator,
-    text,
-)
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, false, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.store.tables.base import DEFAULT_PROJECT, Base, Digest, JobId, Json, OfProject, UtcDateTime
 
 
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware time, UTC in and out. SQLite would forget the zone, PostgreSQL would answer in the session's."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"times in the database are aware, got the naive {value!r}")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-# SQLite numbers rows by itself only in a column declared INTEGER.
-BigId = BigInteger().with_variant(Integer, "sqlite")
-Json = JSON(none_as_null=True)
-Digest = String(64)
-JobId = String(32)
-
-
-class Base(DeclarativeBase):
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-
-
-class BlobRow(Base):
-    """Contents by digest. `writing` until the last chunk is in, then `complete`; `deleting` is never read again."""
-
-    __tablename__ = "blobs"
-
-    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
-    sha256: Mapped[str] = mapped_column(Digest)
-    size_bytes: Mapped[int] = mapped_column(BigInteger)
-    state: Mapped[str] = mapped_column(String(8))
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    touched_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    """Last write of a chunk, or last time that these contents were to be stored."""
-
-    __table_args__ = (
-        CheckConstraint("state IN ('writing', 'complete', 'deleting')", name="state"),
-        # Several may write the same contents at once; the first to finish is the one that counts.
-        Index(
-            "uq_blobs_sha256_complete",
-            "sha256",
-            unique=True,
-            sqlite_where=text("state = 'complete'"),
-            postgresql_where=text("state = 'complete'"),
-        ),
-        Index("ix_blobs_state_touched_at", "state", "touched_at"),
-        # Without it SQLite gives the number of the last blob again after its deletion.
-        {"sqlite_autoincrement": True},
-    )
-
-
-class BlobChunkRow(Base):
-    """One piece of a blob, 1 MiB but for the last. On PostgreSQL stored outside of the row and uncompressed."""
-
-    __tablename__ = "blob_chunks"
-
-    blob_id: Mapped[int] = mapped_column(ForeignKey("blobs.id"), primary_key=True)
-    seq: Mapped[int] = mapped_column(primary_key=True)
-    data: Mapped[bytes] = mapped_column(LargeBinary)
-
-
-class UploadRow(Base):
-    """What a user uploaded; the digest is the identity."""
-
-    __tablename__ = "uploads"
-
-    kind: Mapped[str] = mapped_column(String(8), primary_key=True)
-    id: Mapped[str] = mapped_column(Digest, primary_key=True)
-    name: Mapped[str] = mapped_column(String(255))
-    size_bytes: Mapped[int] = mapped_column(BigInteger)
-    blob_id: Mapped[int] = mapped_column(ForeignKey("blobs.id"), index=True)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-
-    __table_args__ = (CheckConstraint("kind IN ('model', 'dataset')", name="kind"),)
-
-
-class JobRow(Base):
+class JobRow(OfProject, Base):
     """A job: its request, who works on it, how far it is, how it ended."""
 
     __tablename__ = "jobs"
@@ -129,6 +24,15 @@ class JobRow(Base):
     request: Mapped[dict[str, Any]] = mapped_column(Json)
     """The request with every default filled in."""
 
+    name: Mapped[str | None] = mapped_column(String(255))
+    tags: Mapped[list[str] | None] = mapped_column(Json)
+    priority: Mapped[int] = mapped_column(server_default=text("0"))
+    """Jobs with more of it are claimed first, whatever their project."""
+    pinned: Mapped[bool] = mapped_column(server_default=false())
+    """Kept however old it is."""
+    trace: Mapped[str | None] = mapped_column(String(255))
+    """The `traceparent` (W3C) of the request that made the job."""
+
     state: Mapped[str] = mapped_column(String(9))
     outcome: Mapped[str | None] = mapped_column(String(16))
     cancel_requested: Mapped[bool] = mapped_column(default=False)
@@ -139,6 +43,10 @@ class JobRow(Base):
     """Claims so far. With the owner it fences off a worker that lost the job and does not know it."""
     released: Mapped[int] = mapped_column(default=0)
     """Claims that the worker gave back in good order; they do not count against the job."""
+    fruitless: Mapped[int] = mapped_column(server_default=text("0"))
+    """Claims in a row that ended with a lost worker before a result was stored; a new result sets it to 0."""
+    open_chunks: Mapped[int] = mapped_column(server_default=text("0"))
+    """Chunks of the running stage that nobody works on yet: what other workers may help with."""
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     announce_at: Mapped[datetime] = mapped_column(UtcDateTime)
     """When a job that is still queued is announced to the workers again."""
@@ -168,6 +76,7 @@ class JobRow(Base):
         Index("ix_jobs_created_at_id", "created_at", "id"),
         Index("ix_jobs_state_created_at", "state", "created_at"),
         Index("ix_jobs_state_lease_until", "state", "lease_until"),
+        Index("ix_jobs_project_id_created_at_id", "project_id", "created_at", "id"),
         Index("ix_jobs_state_announce_at", "state", "announce_at"),
     )
 
@@ -184,6 +93,18 @@ class JobEventRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class JobLogRow(Base):
+    """A line of a job's log, numbered from 1."""
+
+    __tablename__ = "job_logs"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    level: Mapped[str] = mapped_column(String(16))
+    text: Mapped[str] = mapped_column(Text)
+
+
 class ArtifactRow(Base):
     """A result of a finished job."""
 
@@ -196,13 +117,27 @@ class ArtifactRow(Base):
 
 
 class StageResultRow(Base):
-    """The result of a stage under a key made of all that it depends on; shared by every job with that key."""
+    """The result of a stage under a key made of all that it depends on; shared by every job of the project with it."""
 
     __tablename__ = "stage_results"
 
+    project_id: Mapped[str] = mapped_column(String(32), primary_key=True, server_default=text(f"'{DEFAULT_PROJECT}'"))
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     blob_id: Mapped[int] = mapped_column(ForeignKey("blobs.id"), index=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When a job last read it; None: never, or before this was written down."""
+
+
+class ChunkClaimRow(Base):
+    """A chunk of a stage that a worker computes now; the result itself is a stage result under the same key."""
+
+    __tablename__ = "chunk_claims"
+
+    project_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(255))
+    lease_until: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 
 
 class IdempotencyRow(Base):
@@ -210,19 +145,10 @@ class IdempotencyRow(Base):
 
     __tablename__ = "idempotency"
 
+    project_id: Mapped[str] = mapped_column(String(32), primary_key=True, server_default=text(f"'{DEFAULT_PROJECT}'"))
     scope: Mapped[str] = mapped_column(String(64), primary_key=True)
     """The call that the key belongs to: keys of different calls are different keys."""
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(Digest)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-
-
-class WorkerRow(Base):
-    """A worker that reported to be alive."""
-
-    __tablename__ = "workers"
-
-    name: Mapped[str] = mapped_column(String(255), primary_key=True)
-    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    seen_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
