@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Protocol
+from typing import IO, Protocol
 
 
 class Store(Protocol):
@@ -23,6 +24,12 @@ class Store(Protocol):
 
     def drop(self, prefix: str) -> None:
         """Forget all keys that begin with `prefix`."""
+
+    def take(self, key: str) -> bool:
+        """Whether the caller is the one to compute `key` now; False while somebody else does, who is alive.
+
+        What is taken is given back by `store`, and by the end of whoever took it.
+        """
 
 
 class MemoryStore:
@@ -44,12 +51,16 @@ class MemoryStore:
         for key in [key for key in self.results if key.startswith(prefix)]:
             del self.results[key]
 
+    def take(self, key: str) -> bool:  # noqa: ARG002 - nobody else has this dictionary
+        return True
+
 
 class FolderStore:
     """Results as files below a folder, which is made if need be. Several processes may share it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._taken: dict[str, IO[str]] = {}
 
     def exists(self, key: str) -> bool:
         return self._path(key).exists()
@@ -66,18 +77,35 @@ class FolderStore:
         # a file is there whole or not at all, whoever is killed while writing
         with NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
             file.write(data)
+        taken = self._taken.pop(key, None)
         try:
             os.link(file.name, path)
         except FileExistsError:
             return path.read_bytes()
         finally:
             os.unlink(file.name)
+            if taken is not None:
+                taken.close()
         return data
 
     def drop(self, prefix: str) -> None:
         folder = self._path(prefix + "x").parent
         for path in list(folder.iterdir()) if folder.is_dir() else ():
             path.unlink(missing_ok=True)
+
+    def take(self, key: str) -> bool:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if key in self._taken:
+            return True
+        file = path.with_name(f".{path.name}.lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when this process ends
+        except BlockingIOError:
+            file.close()
+            return False
+        self._taken[key] = file
+        return True
 
     def _path(self, key: str) -> Path:
         """Chunks of a stage have a folder of their own, beside the file of the stage."""

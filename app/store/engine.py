@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 BUSY_SECONDS = 30.0
 _READS = "bitbudget_reads"
 _PROJECT = "project_id"
+_KEY = "key_id"
 
 # NaN is not JSON: PostgreSQL would refuse it and SQLite would not, so it is refused before either sees it.
 _to_json = partial(json.dumps, allow_nan=False)
@@ -66,19 +67,21 @@ class Sessions:
     Args:
         project_id: the project whose rows the transactions are about. Statements on what belongs to a project ask
             `project_of`, so that a transaction without one cannot reach them.
+        key_id: the key of whoever asks for the changes; None: no key, or the service itself.
     """
 
-    def __init__(self, engine: Engine, project_id: str | None = None) -> None:
+    def __init__(self, engine: Engine, project_id: str | None = None, key_id: str | None = None) -> None:
         self.engine = engine
         self.project_id = project_id
-        info = {_PROJECT: project_id}
+        self.key_id = key_id
+        info = {_PROJECT: project_id, _KEY: key_id}
         self._writing = sessionmaker(engine, expire_on_commit=False, info=info)
         reading = engine.execution_options(**{_READS: True, "postgresql_readonly": True})
         self._reading = sessionmaker(reading, expire_on_commit=False, info=info)
 
-    def of(self, project_id: str) -> Sessions:
-        """Transactions on the same database, and the same connections, about this project alone."""
-        return Sessions(self.engine, project_id)
+    def of(self, project_id: str, key_id: str | None = None) -> Sessions:
+        """Transactions on the same database, and the same connections, about this project alone, for this key."""
+        return Sessions(self.engine, project_id, key_id)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
@@ -112,6 +115,12 @@ def project_of(session: Session) -> str:
     if project is None:
         raise LookupError("this transaction is about no project; take it from Sessions.of(project_id)")
     return project
+
+
+def key_of(session: Session) -> str | None:
+    """The key for which this transaction is, None without one."""
+    key: str | None = session.info.get(_KEY)
+    return key
 
 
 def clock(session: Session) -> datetime:
