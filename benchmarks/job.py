@@ -28,7 +28,7 @@ import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.service import Service, resident_bytes, running_service
+from benchmarks.service.running import Service, resident_bytes, running_service
 from examples.networks import DigitsTransformer, save, train
 from pipeline.table import TABLE
 

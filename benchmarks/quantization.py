@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks.big import big_load_time_vs_float, big_time_vs_onnxruntime
 from benchmarks.gptq import gptq_float_passes, gptq_gemm_time_ratio
 from benchmarks.job import Case, accuracy, prepare
-from benchmarks.service import running_service
+from benchmarks.service.running import running_service
 from evaluation.latency import Timed, measure_alternatives
 from evaluation.runner import OnnxRunner
 from examples.networks import DigitsTransformer, save, train

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.job import REQUEST, float_pass_seconds, prepare
-from benchmarks.service import running_service
+from benchmarks.service.running import running_service
 
 SECOND_BUDGET = {"budget": {"metric": "top1", "max_drop": 0.02}}
 
