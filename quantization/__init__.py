@@ -9,3 +9,5 @@ activations   ranges of activations, and the integer kernels that they lead to
 export        the file that comes out: written, counted, read back
 inspection    a quantized file of anybody's making, read against its float network
 """
+
+import network  # noqa: F401 - keeps ONNX Runtime, which modules here load, from reporting to its vendor

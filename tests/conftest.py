@@ -23,6 +23,8 @@ import pytest
 # other: on busy cores that takes twenty times as long. Before anything imports numpy or torch.
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
+# Nor does ONNX Runtime report from tests that load it themselves.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
     from app.store.engine import Sessions

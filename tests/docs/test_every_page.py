@@ -70,7 +70,7 @@ def test_every_file_that_a_page_names_is_there(documented: list[Any]) -> None:
 def test_the_readme_names_every_folder_of_the_product(documented: list[Any]) -> None:
     (readme,) = [page for page in documented if page.path.name == "README.md"]
     folders = {name.strip("`") for name, _ in readme.rows("More") if not name.startswith("[")}
-    assert folders == _packages() - {"migrations"}
+    assert folders == _packages() - {"migrations", "benchmarks"}
 
 
 def test_the_readme_names_every_page(documented: list[Any]) -> None:
