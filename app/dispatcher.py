@@ -12,7 +12,7 @@ import time
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.lifecycle import recovery
-from app.lifecycle.messages import MessageSender
+from app.lifecycle.messages import Wake
 from app.settings import Settings
 from app.store.engine import Sessions
 
@@ -24,10 +24,10 @@ CLEAN_SECONDS = 600.0
 class Dispatcher:
     """Repairs the queue every `dispatch_interval_seconds` until it is stopped."""
 
-    def __init__(self, settings: Settings, sessions: Sessions, announce: MessageSender) -> None:
+    def __init__(self, settings: Settings, sessions: Sessions, wake: Wake) -> None:
         self._settings = settings
         self._sessions = sessions
-        self._announce = announce
+        self._wake = wake
         self._clean_at = time.monotonic()
         self._stopping = threading.Event()
 
@@ -45,7 +45,7 @@ class Dispatcher:
         self._stopping.set()
 
     def step(self) -> None:
-        """One round: take jobs back from workers that are silent, announce those that wait, sometimes clean up.
+        """One round: take jobs back from workers that are silent, wake idle workers for work, sometimes clean up.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: the database does not answer.
@@ -55,8 +55,8 @@ class Dispatcher:
             logger.warning("job %s: its worker is silent, it is queued again", job_id)
         for job_id in reaped.failed:
             logger.error("job %s: lost %d workers and failed", job_id, self._settings.max_attempts)
-        for job_id in recovery.due_for_dispatch(self._sessions, self._settings.dispatch_after):
-            self._announce(job_id)
+        for _ in range(recovery.workers_to_wake(self._sessions)):
+            self._wake()
         if time.monotonic() >= self._clean_at:
             self._clean_at = time.monotonic() + CLEAN_SECONDS
             removed = recovery.clean(self._sessions, self._settings)

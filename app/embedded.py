@@ -13,7 +13,7 @@ from typing import IO
 
 from app.dispatcher import Dispatcher
 from app.lifecycle import recovery
-from app.lifecycle.messages import message_sender
+from app.lifecycle.messages import waker
 from app.settings import Settings
 from app.store.engine import open_sessions
 from app.store.private import private_file
@@ -86,10 +86,10 @@ class Embedded:
         self._settings = settings
         self._lock = HomeLock(settings.home)
         self._sessions = open_sessions(settings.database_url)
-        self._announce = message_sender(settings)
+        self._wake = waker(settings)
         self._started = False
         self.worker = WorkerProcess(settings, self._worker_ended, arguments=worker_arguments, log=worker_log)
-        self._dispatcher = Dispatcher(settings, self._sessions, self._announce)
+        self._dispatcher = Dispatcher(settings, self._sessions, self._wake)
         self._dispatching = threading.Thread(target=self._dispatcher.run, name="dispatcher", daemon=True)
 
     def start(self) -> bool:
@@ -135,4 +135,4 @@ class Embedded:
         reaped = recovery.reap_worker(self._sessions, prefix, self._settings.max_attempts)
         for job_id in reaped.requeued:
             logger.warning("job %s lost its worker and is queued again", job_id)
-            self._announce(job_id)
+            self._wake()

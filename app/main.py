@@ -13,7 +13,7 @@ from app.api import certificates, events, health, jobs, problems, results, schem
 from app.api.guard import RefuseForeign, allowed_hosts
 from app.api.metrics import MeasureRequests, Metrics
 from app.api.state import State
-from app.lifecycle.messages import MessageSender, message_sender
+from app.lifecycle.messages import Wake, waker
 from app.settings import Settings
 from app.store.engine import open_sessions
 from app.store.tables import DEFAULT_PROJECT
@@ -24,11 +24,11 @@ DESCRIPTION = (
 )
 
 
-def create_app(settings: Settings, *, send: MessageSender | None = None) -> FastAPI:
+def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
     """The application on a database that `app.store.migrate.upgrade` has prepared.
 
     Args:
-        send: announces a job to the workers; by default a message over the broker of the settings.
+        wake: tells a worker that there is work; by default a message over the broker of the settings.
     """
     sessions = open_sessions(settings.database_url)
     metrics = Metrics(sessions)
@@ -41,7 +41,7 @@ def create_app(settings: Settings, *, send: MessageSender | None = None) -> Fast
     app = FastAPI(
         title="bitbudget", version=version("bitbudget"), description=DESCRIPTION, lifespan=lifespan, redoc_url=None
     )
-    app.state.bitbudget = State(settings, sessions.of(DEFAULT_PROJECT), send or message_sender(settings))
+    app.state.bitbudget = State(settings, sessions.of(DEFAULT_PROJECT), wake or waker(settings))
     app.state.metrics = metrics
     app.add_middleware(RefuseForeign, hosts=allowed_hosts(settings))
     app.add_middleware(MeasureRequests, metrics=metrics)  # the outer one: what is refused is counted too

@@ -81,8 +81,6 @@ class Settings(BaseSettings):
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 5.0
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """How often a job may lose its worker before it fails."""
-    dispatch_after_seconds: Annotated[float, Field(ge=0)] = 5.0
-    """Age at which a queued job is announced to the workers again."""
     dispatch_interval_seconds: Annotated[float, Field(gt=0)] = 2.0
 
     max_model_bytes: Annotated[int, Field(gt=0)] = 2 * GIB
@@ -114,10 +112,6 @@ class Settings(BaseSettings):
     @property
     def lease(self) -> timedelta:
         return timedelta(seconds=self.lease_seconds)
-
-    @property
-    def dispatch_after(self) -> timedelta:
-        return timedelta(seconds=self.dispatch_after_seconds)
 
     @property
     def broker_folder(self) -> Path:

@@ -15,7 +15,7 @@ from celery.worker import state
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.lifecycle import presence, recovery
-from app.lifecycle.messages import message_sender
+from app.lifecycle.messages import waker
 from app.settings import Settings
 from app.store.engine import open_sessions
 from app.supervisor import owner_name, owner_prefix
@@ -40,7 +40,7 @@ class Presence:
         self._name = name
         self._grace = grace_seconds
         self._sessions = open_sessions(settings.database_url)
-        self._announce = message_sender(settings)
+        self._wake = waker(settings)
         self._children: set[int] = set()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
@@ -107,7 +107,7 @@ class Presence:
         reaped = recovery.reap_worker(self._sessions, owner, self._settings.max_attempts)
         for job_id in reaped.requeued:
             logger.warning("job %s lost its process and is queued again", job_id)
-            self._announce(job_id)
+            self._wake()
         for job_id in reaped.failed:
             logger.error("job %s lost its process %d times and failed", job_id, self._settings.max_attempts)
 

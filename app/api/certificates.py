@@ -58,9 +58,8 @@ async def certify(request: Request, response: Response, service: Service, key: K
     row = await run_in_threadpool(
         jobs.submit,
         service.sessions,
-        service.send,
+        service.wake,
         wanted,
-        announce_after=service.settings.dispatch_after,
         key=scoped,
     )
     return accepted(response, row)

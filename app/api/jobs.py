@@ -82,9 +82,8 @@ async def submit(request: Request, response: Response, service: Service, key: Ke
     row = await run_in_threadpool(
         jobs.submit,
         service.sessions,
-        service.send,
+        service.wake,
         wanted,
-        announce_after=service.settings.dispatch_after,
         key=scoped,
     )
     return accepted(response, row)
@@ -102,10 +101,9 @@ async def replan(job_id: str, request: Request, response: Response, service: Ser
     row = await run_in_threadpool(
         jobs.replan,
         service.sessions,
-        service.send,
+        service.wake,
         job_id,
         changes,
-        announce_after=service.settings.dispatch_after,
         key=key,
     )
     return accepted(response, row)

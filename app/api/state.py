@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.lifecycle.messages import MessageSender
+from app.lifecycle.messages import Wake
 from app.settings import Settings
 from app.store.engine import Sessions
 
@@ -18,7 +18,7 @@ class State:
 
     settings: Settings
     sessions: Sessions
-    send: MessageSender
+    wake: Wake
 
 
 def _state(request: Request) -> State:

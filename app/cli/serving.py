@@ -20,7 +20,7 @@ from app.cli.http import bind, make_server
 from app.cli.output import CONSOLE, Refused
 from app.dispatcher import Dispatcher
 from app.embedded import Embedded, HomeLock, needs_lock
-from app.lifecycle.messages import message_sender
+from app.lifecycle.messages import waker
 from app.logs import configure_logging
 from app.services.health import WORKER_SEEN_WITHIN, workers_here
 from app.settings import Settings
@@ -94,7 +94,7 @@ def dispatcher() -> None:
     configure_logging()
     settings = Settings()
     sessions = open_sessions(settings.database_url)
-    loop = Dispatcher(settings, sessions, message_sender(settings))
+    loop = Dispatcher(settings, sessions, waker(settings))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())
     logger.info("dispatching every %g s", settings.dispatch_interval_seconds)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_
+from sqlalchemy import and_, case
 from sqlalchemy.orm import Session
 
 from app.errors import CATALOGUE
 from app.lifecycle.states import Artifact, Claim, Estimate, Heartbeat, JobState, Outcome, Progress
-from app.store import jobs
+from app.store import jobs, queue
 from app.store.engine import Sessions, clock
 from app.store.statements import storable
 from app.store.tables import JobRow
@@ -20,34 +20,53 @@ from app.store.tables import JobRow
 DETAIL_LIMIT = 10_000
 
 
-def claim(sessions: Sessions, job_id: str, owner: str, lease: timedelta) -> Claim | None:
-    """Take the queued job `job_id` for `owner` until the lease ends; None if it is not there to be taken.
+def claim_next(sessions: Sessions, owner: str, lease: timedelta, most_running: int | None = None) -> Claim | None:
+    """Take the queued job whose turn it is for `owner`, until the lease ends; None if there is none to take.
+
+    It is the turn of the project with the fewest running jobs, then of the one that has waited longest for a claim;
+    within a project, of the job with the highest priority, then of the oldest.
 
     Args:
         owner: a name that no other process has, 1 to 255 characters.
+        most_running: how many jobs of one project may run at once, where the project has no quota of its own.
     """
     if not 1 <= len(owner) <= 255:
         raise ValueError(f"the owner of a claim has 1 to 255 characters, got {len(owner)}")
-    with sessions.begin() as session:
-        now = clock(session)
-        job = jobs.change(
-            session,
-            and_(JobRow.id == job_id, JobRow.state == JobState.QUEUED),
-            {
-                "state": JobState.RUNNING,
-                "owner": owner,
-                "attempt": JobRow.attempt + 1,
-                "lease_until": now + lease,
-            },
-        )
-        if job is None:
-            return None
-        if job.started_at is None:
-            job.started_at = now
-        jobs.add_event(session, job, "state", {"state": JobState.RUNNING, "attempt": job.attempt}, now)
-        return Claim(
-            job.id, job.project_id, owner, job.attempt, job.model_id, job.dataset_id, job.parent_id, dict(job.request)
-        )
+    full: set[str] = set()
+    while True:
+        with sessions.begin() as session:
+            now = clock(session)
+            turn = queue.next_queued(session, most_running, full)
+            if turn is None:
+                return None
+            # The row of the project makes claims of its jobs one after the other, so that its quota holds.
+            if not queue.take_turn(session, turn.project_id, most_running, now):
+                full.add(turn.project_id)
+                continue
+            return _claimed(session, turn.job_id, owner, lease, now)
+
+
+def _claimed(session: Session, job_id: str, owner: str, lease: timedelta, now: datetime) -> Claim:
+    job = jobs.change(
+        session,
+        and_(JobRow.id == job_id, JobRow.state == JobState.QUEUED),
+        {
+            "state": JobState.RUNNING,
+            "owner": owner,
+            "attempt": JobRow.attempt + 1,
+            "fruitless": JobRow.fruitless + 1,
+            "open_chunks": 0,
+            "lease_until": now + lease,
+        },
+    )
+    if job is None:
+        raise LookupError(f"the job {job_id} is locked by this transaction and not queued any more")
+    if job.started_at is None:
+        job.started_at = now
+    jobs.add_event(session, job, "state", {"state": JobState.RUNNING, "attempt": job.attempt}, now)
+    return Claim(
+        job.id, job.project_id, owner, job.attempt, job.model_id, job.dataset_id, job.parent_id, dict(job.request)
+    )
 
 
 def heartbeat(sessions: Sessions, claim: Claim, lease: timedelta, progress: Progress | None = None) -> Heartbeat:
@@ -64,6 +83,18 @@ def heartbeat(sessions: Sessions, claim: Claim, lease: timedelta, progress: Prog
             job.stage = progress.stage
             jobs.add_event(session, job, "stage", {"stage": progress.stage}, now)
         return Heartbeat.CANCEL_REQUESTED if job.cancel_requested else Heartbeat.ALIVE
+
+
+def progressed(sessions: Sessions, claim: Claim) -> bool:
+    """A result of this attempt is stored, so that it was not fruitless; False: the job is lost."""
+    with sessions.begin() as session:
+        return jobs.change(session, _fence(claim), {"fruitless": 0}) is not None
+
+
+def offer_chunks(sessions: Sessions, claim: Claim, count: int) -> bool:
+    """Let other workers help with `count` chunks of the running stage; False: the job is lost."""
+    with sessions.begin() as session:
+        return jobs.change(session, _fence(claim), {"open_chunks": count}) is not None
 
 
 def record_event(sessions: Sessions, claim: Claim, kind: str, data: Mapping[str, Any]) -> bool:
@@ -137,10 +168,9 @@ def release(sessions: Sessions, claim: Claim) -> bool:
         now = clock(session)
         values = {
             "state": jobs.queued_or_cancelled(),
-            "released": JobRow.released + 1,
+            "fruitless": case((JobRow.fruitless > 0, JobRow.fruitless - 1), else_=0),
+            "open_chunks": 0,
             "lease_until": None,
-            "announce_at": now,
-            "announcements": 0,
         }
         job = jobs.change(session, _fence(claim), values)
         if job is None:
@@ -160,7 +190,7 @@ def _end(session: Session, claim: Claim, state: JobState, values: dict[str, Any]
     job = jobs.change(
         session,
         _fence(claim),
-        {**values, "state": state, "lease_until": None, "eta_seconds": None, "finished_at": now},
+        {**values, "state": state, "open_chunks": 0, "lease_until": None, "eta_seconds": None, "finished_at": now},
     )
     if job is not None:
         known = {"state": state, "outcome": job.outcome, "code": job.error_code}

@@ -1,7 +1,7 @@
-"""Waking a worker up: a message that carries a job id, sent by task name, so that `app` need not know the task.
+"""Waking a worker up: a message sent by task name, so that `app` need not know the task.
 
-A message is only a hint. Losing one costs the seconds until `due_for_dispatch` repeats it; an extra one finds the job
-claimed and does nothing.
+A message says only that there may be work: whoever gets it claims the job whose turn it is. Losing one costs the
+seconds until the dispatcher sends another; one that finds nothing costs a look into the database.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from celery import Celery
 from app.settings import Settings
 from app.store.private import private_folder
 
-TASK_NAME = "bitbudget.run_job"
+TASK_NAME = "bitbudget.wake"
 QUEUE_NAME = "bitbudget"
 BROKER_SECONDS = 2.0
+STALE_SECONDS = 60.0
+"""Age at which a message says nothing any more: the dispatcher has sent others since."""
 PROCESSED = "processed"
 
 logger = logging.getLogger(__name__)
 
-MessageSender = Callable[[str], None]
-"""Announces the job with this id. Never raises for a broker that is away: it logs that, and the dispatcher repeats."""
+Wake = Callable[[], None]
+"""Tells one worker that there may be work. Never raises for a broker that is away: it logs that, and the dispatcher
+repeats."""
 
 
 def celery_app(settings: Settings) -> Celery:
@@ -43,20 +46,18 @@ def celery_app(settings: Settings) -> Celery:
     return app
 
 
-def message_sender(settings: Settings) -> MessageSender:
-    """A sender on the broker of these settings; connects when it sends first."""
+def waker(settings: Settings) -> Wake:
+    """Sends on the broker of these settings; connects when it sends first."""
     app = celery_app(settings)
 
-    def send(job_id: str) -> None:
+    def wake() -> None:
         try:
-            app.send_task(TASK_NAME, args=[job_id])
+            app.send_task(TASK_NAME, expires=STALE_SECONDS)
         except Exception:
             # Each transport has its own errors, and none of them may undo a stored job.
-            logger.warning(
-                "job %s is stored but could not be announced; the dispatcher will repeat it", job_id, exc_info=True
-            )
+            logger.warning("no worker could be told that there is work; the dispatcher will repeat it", exc_info=True)
 
-    return send
+    return wake
 
 
 def clean_processed(settings: Settings, older_than: timedelta) -> int:

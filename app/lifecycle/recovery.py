@@ -9,18 +9,17 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, case
 
 from app.lifecycle.messages import clean_processed
-from app.lifecycle.states import JobState
+from app.lifecycle.states import Claim, JobState
 from app.settings import Settings
-from app.store import jobs, workers
+from app.store import jobs, queue, workers
 from app.store.blobs import remove_abandoned
 from app.store.engine import Sessions, clock
 from app.store.tables import JobRow
 from app.store.temporary import sweep
 
-ANNOUNCE_LIMIT = 100
-ANNOUNCE_AT_MOST_EVERY = timedelta(minutes=1)
 ABANDONED_AFTER = timedelta(hours=1)
 FORGET_WORKER_AFTER = timedelta(days=1)
+IDLE_SEEN_WITHIN = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,9 @@ def reap_worker(sessions: Sessions, owner_prefix: str, max_attempts: int) -> Rea
     Counts as an attempt, as in `reap`. The empty prefix means every worker: only for who knows that none is alive.
     """
     owned = jobs.owner_begins(owner_prefix)
-    with sessions.read() as session:
+    with sessions.begin() as session:
         now = clock(session)
+        queue.free_chunks(session, owner_prefix)
         held = jobs.running_jobs(session, owned)
     return _take_back_each(sessions, held, owned, max_attempts, now)
 
@@ -67,10 +67,11 @@ def _take_back_each(
 def _take_back(
     sessions: Sessions, job_id: str, condition: ColumnElement[bool], max_attempts: int, now: datetime
 ) -> str | None:
-    used_up = and_(~JobRow.cancel_requested, JobRow.attempt - JobRow.released >= max_attempts)
+    used_up = and_(~JobRow.cancel_requested, JobRow.fruitless >= max_attempts)
     detail = (
-        f"{max_attempts} workers in turn died while they had this job. The usual reason is memory: "
-        "see the workers' logs, then give them more, or send a smaller model or less data."
+        f"{max_attempts} processes in turn died while they had this job, and none had got on with it. The usual "
+        "reasons are a file that crashes the runtime, and memory: see the log of the job, then give the workers more "
+        "memory, or send a smaller model or less data."
     )
     with sessions.begin() as session:
         job = jobs.change(
@@ -82,8 +83,7 @@ def _take_back(
                 "error_detail": case((used_up, detail), else_=None),
                 "lease_until": None,
                 "eta_seconds": None,
-                "announce_at": now,
-                "announcements": 0,
+                "open_chunks": 0,
             },
         )
         if job is None:
@@ -95,24 +95,20 @@ def _take_back(
         return job.state
 
 
-def due_for_dispatch(sessions: Sessions, older_than: timedelta, *, now: datetime | None = None) -> tuple[str, ...]:
-    """Queued jobs to announce again, oldest first, because the first message may have been lost.
+def reap_attempt(sessions: Sessions, claim: Claim, max_attempts: int) -> str | None:
+    """Take back the job of a claim whose process died, as in `reap`; its state now, None if the job was lost."""
+    held = jobs.held_by(claim.job_id, claim.owner, claim.attempt)
+    with sessions.read() as session:
+        now = clock(session)
+    return _take_back(sessions, claim.job_id, held, max_attempts, now)
 
-    The waiting time doubles with every announcement, up to a minute: a job that only waits for its turn must not
-    fill the broker with messages.
-    """
-    with sessions.begin() as session:
-        now = now or clock(session)
-        due = jobs.jobs_to_announce(session, now, ANNOUNCE_LIMIT)
-        for job in due:
-            wait = min(older_than * 2 ** min(job.announcements + 1, 16), ANNOUNCE_AT_MOST_EVERY)
-            # Conditional, because on PostgreSQL a worker may have claimed the job since it was read.
-            jobs.change(
-                session,
-                and_(JobRow.id == job.id, JobRow.state == JobState.QUEUED),
-                {"announce_at": now + wait, "announcements": JobRow.announcements + 1},
-            )
-        return tuple(job.id for job in due)
+
+def workers_to_wake(sessions: Sessions) -> int:
+    """How many messages the workers that wait should get now: no more than there is work for, or than there are idle
+    workers. A worker that is busy looks into the queue itself when it is done."""
+    with sessions.read() as session:
+        idle = workers.count_idle(session, clock(session) - IDLE_SEEN_WITHIN)
+        return min(idle, queue.demand(session)) if idle else 0
 
 
 def clean(sessions: Sessions, settings: Settings, *, now: datetime | None = None) -> int:
@@ -121,6 +117,8 @@ def clean(sessions: Sessions, settings: Settings, *, now: datetime | None = None
     Call it once in a while from one process; returns how many contents and folders went.
     """
     with sessions.begin() as session:
-        workers.remove_workers_unseen(session, (now or clock(session)) - FORGET_WORKER_AFTER)
+        now = now or clock(session)
+        workers.remove_workers_unseen(session, now - FORGET_WORKER_AFTER)
+        queue.remove_stale_chunks(session, now)
     clean_processed(settings, ABANDONED_AFTER)
     return remove_abandoned(sessions, ABANDONED_AFTER) + sweep(settings.tmp_dir)

@@ -10,14 +10,14 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import case
 from sqlalchemy.orm import Session
 
 from app.errors import AppError
-from app.lifecycle.messages import MessageSender
+from app.lifecycle.messages import Wake
 from app.lifecycle.states import JobState
 from app.schemas.certificate_request import CertificateRequest
 from app.schemas.job_request import FROM_ELSEWHERE, OF_A_SEARCH, WIDTHS_OF_TARGETS, JobRequest, uploaded_as
@@ -52,17 +52,13 @@ class IdempotencyKey:
 
 def submit(
     sessions: Sessions,
-    send: MessageSender,
+    wake: Wake,
     request: JobRequest | CertificateRequest,
     *,
-    announce_after: timedelta,
     key: IdempotencyKey | None = None,
     parent_id: str | None = None,
 ) -> JobRow:
-    """Store a job, then announce it to the workers. A request that repeats a key gets the job that the first one made.
-
-    Args:
-        announce_after: when the dispatcher repeats the announcement.
+    """Store a job, then wake a worker up. A request that repeats a key gets the job that the first one made.
 
     Raises:
         AppError: `not_found` for an unknown model or dataset; `idempotency_mismatch`.
@@ -71,13 +67,13 @@ def submit(
     fingerprint = hashlib.sha256(json.dumps([parent_id, stored], sort_keys=True).encode()).hexdigest()
     taken = None
     with sessions.begin() as session:
-        job = _insert(session, request, stored, parent_id, announce_after)
+        job = _insert(session, request, stored, parent_id)
         first = None if key is None else take_key(session, key.scope, key.key, fingerprint, job.id, job.created_at)
         if first is not None:
             taken = first.job_id, first.fingerprint
             session.rollback()
     if taken is None:
-        send(job.id)
+        wake()
         return job
     if taken[1] != fingerprint:
         raise AppError(
@@ -90,11 +86,10 @@ def submit(
 
 def replan(
     sessions: Sessions,
-    send: MessageSender,
+    wake: Wake,
     job_id: str,
     changes: Mapping[str, Any],
     *,
-    announce_after: timedelta,
     key: str | None = None,
 ) -> JobRow:
     """A new job with the request of `job_id` and `changes` merged into it (RFC 7396: null means the default).
@@ -122,7 +117,7 @@ def replan(
         )
     request = parse_request(merge(_left_by(changes, without_retired(parent.request)), changes))
     scoped = None if key is None else IdempotencyKey(f"replan/{job_id}", key)
-    return submit(sessions, send, request, announce_after=announce_after, key=scoped, parent_id=job_id)
+    return submit(sessions, wake, request, key=scoped, parent_id=job_id)
 
 
 def _left_by(changes: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,9 +185,11 @@ def cancel(sessions: Sessions, job_id: str) -> JobRow:
             },
         )
         if job is None:
-            raise AppError(
-                "job_finished", f"the job {job_id} has {_get(session, job_id).state} and cannot be cancelled any more"
-            )
+            session.expire_all()
+            ended = _get(session, job_id)
+            if ended.state == JobState.CANCELLED:  # by another call, meanwhile
+                return ended
+            raise AppError("job_finished", f"the job {job_id} has {ended.state} and cannot be cancelled any more")
         if job.state == JobState.CANCELLED:
             jobs.add_event(session, job, "state", {"state": job.state}, now)
         else:
@@ -217,7 +214,6 @@ def _insert(
     request: JobRequest | CertificateRequest,
     stored: dict[str, Any],
     parent_id: str | None,
-    announce_after: timedelta,
 ) -> JobRow:
     for kind, upload_id in request.uploads.items():
         sent_as = uploaded_as(kind)
@@ -232,7 +228,6 @@ def _insert(
         dataset_id=request.dataset_id,
         request=stored,
         state=JobState.QUEUED.value,
-        announce_at=now + announce_after,
         created_at=now,
     )
     session.add(job)

@@ -75,16 +75,6 @@ def owner_begins(prefix: str) -> ColumnElement[bool]:
     return func.substr(JobRow.owner, 1, len(prefix)) == prefix
 
 
-def jobs_to_announce(session: Session, now: datetime, limit: int) -> Sequence[JobRow]:
-    """Queued jobs whose announcement is due, oldest first."""
-    return session.scalars(
-        select(JobRow)
-        .where(JobRow.state == "queued", JobRow.announce_at <= now)
-        .order_by(JobRow.created_at)
-        .limit(limit)
-    ).all()
-
-
 def queued_or_cancelled() -> ColumnElement[str]:
     """State of a job that loses its worker: queued again, unless its cancellation was requested."""
     return case((JobRow.cancel_requested, "cancelled"), else_="queued")

@@ -23,6 +23,7 @@ DEFAULT = "default"
 def upgrade() -> None:
     _own_what_is_there()
     _add_columns()
+    _drop_columns()
     _create_access()
     _create_webhooks()
     op.create_table(
@@ -101,12 +102,20 @@ def _add_columns() -> None:
             op.add_column(table, column)
 
 
+def _drop_columns() -> None:
+    """Workers look into the queue themselves: nobody counts announcements, and attempts count without progress."""
+    op.drop_index("ix_jobs_state_announce_at", "jobs")
+    for column in ("announce_at", "announcements", "released"):
+        op.drop_column("jobs", column)
+
+
 def _create_access() -> None:
     op.create_table(
         "projects",
         sa.Column("id", sa.String(32), nullable=False),
         sa.Column("name", sa.String(255), nullable=False),
         sa.Column("created_at", TIME, nullable=False),
+        sa.Column("claimed_at", TIME),
         sa.Column("max_bytes", sa.BigInteger()),
         sa.Column("max_queued", sa.Integer()),
         sa.Column("max_running", sa.Integer()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ NewJob = Callable[[], JobRow]
 
 @dataclass
 class RunningServer:
-    """What a test needs of a running server. `sent` holds the ids of the jobs that were announced."""
+    """What a test needs of a running server; `wakes` counts the messages that would have woken a worker up."""
 
     settings: Settings
     port: int
     sessions: Sessions
     client: httpx.Client
-    sent: list[str] = field(default_factory=list)
+    wakes: list[None] = field(default_factory=list)
 
     def upload_model(self, data: bytes = b"model", **query: Any) -> str:
         answer = self.client.put("/v1/models", content=data, params=query)
@@ -50,14 +50,14 @@ class RunningServer:
 
 @pytest.fixture
 def new_job(sessions: Sessions) -> NewJob:
-    """Makes jobs about one model, each announced again five seconds after it was made."""
+    """Makes jobs about one model."""
     model = write_bytes(sessions, b"model")
     with sessions.begin() as session:
         put_upload(session, "model", model, None, clock(session))
 
     def make() -> JobRow:
         request = JobRequest(model_id=model.sha256)
-        return jobs.submit(sessions, lambda _id: None, request, announce_after=timedelta(seconds=5))
+        return jobs.submit(sessions, lambda: None, request)
 
     return make
 
@@ -80,10 +80,10 @@ def serve(
     """`serve(settings)`: start a server; it is stopped after the test."""
     started: list[tuple[uvicorn.Server, threading.Thread, httpx.Client]] = []
 
-    def start(given: Settings = settings, send: Callable[[str], None] | None = None) -> RunningServer:
-        sent: list[str] = []
+    def start(given: Settings = settings, wake: Callable[[], None] | None = None) -> RunningServer:
+        wakes: list[None] = []
         config = uvicorn.Config(
-            create_app(given, send=send or sent.append),
+            create_app(given, wake=wake or partial(wakes.append, None)),
             host="127.0.0.1",
             port=0,
             log_level="warning",
@@ -97,7 +97,7 @@ def serve(
         port = server.servers[0].sockets[0].getsockname()[1]
         client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120)
         started.append((server, thread, client))
-        return RunningServer(given, port, sessions, client, sent)
+        return RunningServer(given, port, sessions, client, wakes)
 
     yield start
     for server, thread, client in started:

@@ -14,7 +14,7 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from app.lifecycle import claims
-from app.lifecycle.states import Artifact, Heartbeat, Outcome, Progress
+from app.lifecycle.states import Artifact, Claim, Heartbeat, Outcome, Progress
 from app.store.blobs import write_bytes
 from app.store.engine import Sessions, open_sessions
 from app.store.tables import JobRow
@@ -28,23 +28,21 @@ def main(database_url: str, name: str, seed: int) -> None:
     choose = random.Random(seed)
     turn = 0
     while True:
-        with sessions.read() as session:
-            queued = session.scalars(select(JobRow.id).where(JobRow.state == "queued")).all()
-        if not queued:
+        claim = claims.claim_next(sessions, name, LEASE)
+        if claim is None:
             time.sleep(0.02)
             continue
-        turn += work(sessions, choose.choice(queued), name, choose, stall=turn % 5 == 2)
+        work(sessions.of(claim.project_id), claim, choose, stall=turn % 5 == 2)
+        turn += 1
 
 
-def work(sessions: Sessions, job_id: str, name: str, choose: random.Random, *, stall: bool) -> bool:
-    """Work on a job; False if somebody else has it."""
-    claim = claims.claim(sessions, job_id, name, LEASE)
-    if claim is None:
-        return False
+def work(sessions: Sessions, claim: Claim, choose: random.Random, *, stall: bool) -> None:
+    """Work on a job that was claimed."""
+    name, job_id = claim.owner, claim.job_id
     for step in range(3):
         time.sleep(choose.uniform(0, 0.02))
         if claims.heartbeat(sessions, claim, LEASE, Progress(f"stage{step}", step / 3)) is Heartbeat.LOST:
-            return True
+            return
     if stall:  # the machine sleeps, and then goes on as if nothing had happened
         _say("stalls", name, job_id, str(claim.attempt))
         while _attempt(sessions, job_id) == ("running", claim.attempt):
@@ -53,7 +51,6 @@ def work(sessions: Sessions, job_id: str, name: str, choose: random.Random, *, s
     artifacts = {"plan": Artifact(blob, "application/json")}
     if not claims.finish(sessions, claim, Outcome.MET, {"owner": name, "attempt": claim.attempt}, artifacts):
         _say("fenced", name, job_id, str(claim.attempt))
-    return True
 
 
 def _attempt(sessions: Sessions, job_id: str) -> tuple[str, int]:

@@ -13,6 +13,7 @@ from app.schemas.certificate_request import CertificateRequest
 from app.schemas.job_request import JobRequest
 from app.schemas.parsing import parse_stored
 from app.store.blobs import write_bytes
+from tests.app.claiming import claim_job
 
 
 def _ids(server: Any) -> dict[str, str]:
@@ -25,11 +26,11 @@ def test_a_certificate_is_a_job_like_others(server: Any) -> None:
     assert answer.status_code == 202, answer.text
     job = answer.json()
     assert answer.headers["Location"] == f"/v1/jobs/{job['id']}"
-    assert server.sent == [job["id"]]
+    assert len(server.wakes) == 1
     assert job["request"]["quantized_id"] == ids["quantized_id"]
     assert job["request"]["budget"]["max_drop"] == 0.02
     assert server.client.get("/v1/jobs").json()["jobs"] == [job]
-    claim = claims.claim(server.sessions, job["id"], "worker", timedelta(seconds=30))
+    claim = claim_job(server.sessions, job["id"], "worker", timedelta(seconds=30))
     assert claim is not None
     assert isinstance(parse_stored(claim.request), CertificateRequest)
     artifact = Artifact(write_bytes(server.sessions, b'{"outcome": "met"}'), "application/json")
@@ -101,7 +102,7 @@ def test_there_is_no_plan_to_make_anew(server: Any) -> None:
 
 def test_a_job_that_made_a_plan_has_no_certificate_of_its_own(server: Any) -> None:
     job = server.submit()
-    claim = claims.claim(server.sessions, job["id"], "worker", timedelta(seconds=30))
+    claim = claim_job(server.sessions, job["id"], "worker", timedelta(seconds=30))
     assert claim is not None
     assert isinstance(parse_stored(claim.request), JobRequest)
     claims.finish(server.sessions, claim, Outcome.MET, {}, {})

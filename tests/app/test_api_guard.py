@@ -33,7 +33,7 @@ def test_a_form_of_a_foreign_page_makes_no_job(server: Any, origin: str) -> None
     assert answer.headers["content-type"] == "application/problem+json"
     assert "without the header Origin; a proxy in between must pass Host on unchanged" in answer.json()["detail"]
     assert server.client.get("/v1/jobs").json()["jobs"] == []
-    assert server.sent == []
+    assert server.wakes == []
 
 
 def test_every_call_that_changes_something_looks_at_the_origin(server: Any) -> None:

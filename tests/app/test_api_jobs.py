@@ -1,21 +1,22 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 
-from app.lifecycle import claims, recovery
+from app.lifecycle import claims, presence, recovery
 from app.lifecycle.states import JobState, Outcome, Progress
 from app.settings import Settings
+from tests.app.claiming import claim_job
 
 LEASE = timedelta(seconds=30)
 
 
 def _claim(server: Any, job_id: str) -> claims.Claim:
-    claim = claims.claim(server.sessions, job_id, "worker", LEASE)
+    claim = claim_job(server.sessions, job_id, "worker", LEASE)
     assert claim is not None
     return claim
 
@@ -23,10 +24,10 @@ def _claim(server: Any, job_id: str) -> claims.Claim:
 def test_an_accepted_job_is_stored_before_it_is_announced(serve: Any, sessions: Any, settings: Settings) -> None:
     seen: list[str] = []
 
-    def send(job_id: str) -> None:
-        seen.append(claims.claim(sessions, job_id, "a quick worker", LEASE).job_id)  # type: ignore[union-attr]
+    def wake() -> None:
+        seen.append(claims.claim_next(sessions, "a quick worker", LEASE).job_id)  # type: ignore[union-attr]
 
-    server = serve(settings, send=send)
+    server = serve(settings, wake=wake)
     answer = server.client.post("/v1/jobs", json={"model_id": server.upload_model()})
     assert answer.status_code == 202
     job = answer.json()
@@ -35,16 +36,15 @@ def test_an_accepted_job_is_stored_before_it_is_announced(serve: Any, sessions: 
     assert seen == [job["id"]]
 
 
-def test_a_job_whose_announcement_is_lost_is_accepted_and_announced_later(
-    serve: Any, settings: Settings, tmp_path: Any
-) -> None:
-    from app.lifecycle.messages import message_sender
+def test_a_job_whose_message_is_lost_is_accepted_and_waits(serve: Any, settings: Settings) -> None:
+    from app.lifecycle.messages import waker
 
     nobody = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
-    server = serve(settings, send=message_sender(nobody))
+    server = serve(settings, wake=waker(nobody))
     job = server.submit()
-    now = datetime.now(UTC) + settings.dispatch_after
-    assert recovery.due_for_dispatch(server.sessions, settings.dispatch_after, now=now) == (job["id"],)
+    presence.seen(server.sessions, "a worker")
+    assert recovery.workers_to_wake(server.sessions) == 1
+    assert claims.claim_next(server.sessions, "a worker", LEASE).job_id == job["id"]
 
 
 def test_a_job_is_shown_through_its_life(server: Any) -> None:
@@ -109,7 +109,7 @@ def test_the_same_request_with_the_same_key_is_the_same_job(server: Any) -> None
     form = server.client.post("/v1/jobs", files={"model": ("m", b"model")}, headers=headers)
     assert [answer.status_code for answer in (first, again, form)] == [202, 202, 202]
     assert first.json() == again.json() == form.json()
-    assert server.sent == [first.json()["id"]]
+    assert len(server.wakes) == 1
     other = server.client.post("/v1/jobs", json={"model_id": model, "seed": 1}, headers=headers)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
     assert f"made the job {first.json()['id']} from another request" in other.json()["detail"]
@@ -134,7 +134,7 @@ def test_many_repetitions_at_once_make_one_job(server: Any) -> None:
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert len(server.client.get("/v1/jobs").json()["jobs"]) == 1
-    assert len(server.sent) == 1
+    assert len(server.wakes) == 1
 
 
 def test_a_request_that_was_refused_does_not_use_up_its_key(server: Any) -> None:
@@ -218,7 +218,7 @@ def test_replanning_merges_the_changes_into_the_request(server: Any) -> None:
     expected = parent["request"] | {"layers": {"a": {"bits": [8]}}, "objective": "bit_operations"}
     expected["budget"] = parent["request"]["budget"] | {"max_drop": 0.05}
     assert job["request"] == expected
-    assert server.sent == [parent["id"], job["id"]]
+    assert len(server.wakes) == 2
     claim = _claim(server, job["id"])
     assert claim.parent_id == parent["id"]
 
@@ -337,7 +337,7 @@ def test_a_database_that_cannot_be_written_answers_an_error_and_makes_no_job(
     answer = server.client.post("/v1/jobs", json={"model_id": model})
     assert answer.status_code == 503
     assert answer.headers["content-type"] == "application/problem+json"
-    assert server.sent == []
+    assert server.wakes == []
 
 
 def test_states_of_the_api_are_the_states_of_the_lifecycle(server: Any) -> None:

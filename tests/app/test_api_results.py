@@ -19,6 +19,7 @@ from app.lifecycle import claims
 from app.lifecycle.states import Artifact, Outcome, Progress
 from app.store.blobs import write_bytes
 from app.store.tables import BlobChunkRow
+from tests.app.claiming import claim_job
 
 LEASE = timedelta(seconds=30)
 PLAN = {
@@ -35,7 +36,7 @@ _LAYER = {"name": "conv1", "format": "int4/channel"}
 
 def _finished(server: Any, request: Mapping[str, Any] = MappingProxyType({}), **artifacts: bytes) -> str:
     job_id: str = server.submit(**request)["id"]
-    claim = claims.claim(server.sessions, job_id, "worker", LEASE)
+    claim = claim_job(server.sessions, job_id, "worker", LEASE)
     assert claim is not None
     stored = {
         kind: Artifact(
@@ -146,7 +147,7 @@ def test_results_that_are_not_there_say_why(server: Any, path: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (409, "job_not_finished")
     assert f"the job {job_id} is queued and has no" in answer.json()["detail"]
     assert f"GET /v1/jobs/{job_id}/events" in answer.json()["detail"]
-    claim = claims.claim(server.sessions, job_id, "worker", LEASE)
+    claim = claim_job(server.sessions, job_id, "worker", LEASE)
     assert claim is not None
     assert "is running" in server.client.get(address).json()["detail"]
     claims.fail(server.sessions, claim, "model_invalid", "x")
@@ -192,7 +193,7 @@ def test_events_tell_the_whole_story_and_end_with_the_job(server: Any, wait_unti
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    claim = claims.claim(server.sessions, job_id, "worker", LEASE)
+    claim = claim_job(server.sessions, job_id, "worker", LEASE)
     assert claim is not None
     for step, stage in enumerate(("admit", "sensitivity")):
         claims.heartbeat(server.sessions, claim, LEASE, Progress(stage, step / 4, 9.0))

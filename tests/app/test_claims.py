@@ -12,8 +12,9 @@ from app.lifecycle.states import Artifact, Claim, Estimate, Heartbeat, JobState,
 from app.services import jobs as service
 from app.store import jobs
 from app.store.blobs import BlobRef, write_bytes
-from app.store.engine import Sessions
-from app.store.tables import JobRow
+from app.store.engine import Sessions, clock
+from app.store.tables import JobRow, ProjectRow
+from tests.app.claiming import claim_job
 
 LEASE = timedelta(seconds=30)
 NewJob = Callable[[], JobRow]
@@ -21,7 +22,7 @@ NewJob = Callable[[], JobRow]
 
 @pytest.fixture
 def claimed(sessions: Sessions, new_job: NewJob) -> Claim:
-    claim = claims.claim(sessions, new_job().id, "me", LEASE)
+    claim = claim_job(sessions, new_job().id, "me", LEASE)
     assert claim is not None
     return claim
 
@@ -38,16 +39,16 @@ def _events(sessions: Sessions, job_id: str) -> list[tuple[int, str, Any]]:
 def _lose(sessions: Sessions, claim: Claim) -> Claim:
     """The job of `claim` goes to another worker."""
     assert claims.release(sessions, claim)
-    other = claims.claim(sessions, claim.job_id, "other", LEASE)
+    other = claim_job(sessions, claim.job_id, "other", LEASE)
     assert other is not None
     return other
 
 
 def test_a_claim_brings_everything_that_the_worker_needs(sessions: Sessions, new_job: NewJob) -> None:
     job_id = new_job().id
-    claim = claims.claim(sessions, job_id, "me", LEASE)
+    claim = claim_job(sessions, job_id, "me", LEASE)
     row = _row(sessions, job_id)
-    assert claim == Claim(job_id, "me", 1, row.model_id, None, None, row.request)
+    assert claim == Claim(job_id, "default", "me", 1, row.model_id, None, None, row.request)
     assert row.request["budget"]["max_drop"] == 0.01
     assert (row.state, row.owner, row.attempt) == (JobState.RUNNING, "me", 1)
     assert row.lease_until is not None
@@ -56,10 +57,71 @@ def test_a_claim_brings_everything_that_the_worker_needs(sessions: Sessions, new
 
 
 def test_a_job_can_be_claimed_once(sessions: Sessions, claimed: Claim) -> None:
-    assert claims.claim(sessions, claimed.job_id, "other", LEASE) is None
-    assert claims.claim(sessions, "0" * 32, "other", LEASE) is None
+    assert claim_job(sessions, claimed.job_id, "other", LEASE) is None
+    assert claim_job(sessions, "0" * 32, "other", LEASE) is None
     with pytest.raises(ValueError, match="1 to 255 characters, got 0"):
-        claims.claim(sessions, claimed.job_id, "", LEASE)
+        claims.claim_next(sessions, "", LEASE)
+
+
+def test_projects_take_turns_and_a_priority_counts_within_one(sessions: Sessions, new_job: NewJob) -> None:
+    first = [new_job().id for _ in range(3)]
+    others = [_move(sessions, new_job().id, "other") for _ in range(2)]
+    with sessions.begin() as session:
+        session.get_one(JobRow, first[2]).priority = 5
+    order = []
+    for _ in range(5):
+        claim = claims.claim_next(sessions, "me", LEASE)
+        assert claim is not None
+        order.append(claim.job_id)
+        assert claims.cancelled(sessions, claim)
+    assert order == [first[2], others[0], first[0], others[1], first[1]]
+    assert claims.claim_next(sessions, "me", LEASE) is None
+
+
+def test_who_runs_less_is_first(sessions: Sessions, new_job: NewJob) -> None:
+    ours = [new_job().id for _ in range(3)]
+    other = _move(sessions, new_job().id, "other")
+    held = [claims.claim_next(sessions, "me", LEASE) for _ in range(2)]
+    assert [claim.job_id for claim in held if claim] == [ours[0], other]
+    assert held[0] is not None
+    assert claims.cancelled(sessions, held[0])
+    _move(sessions, new_job().id, "other")
+    claim = claims.claim_next(sessions, "me", LEASE)
+    assert claim is not None
+    assert claim.job_id == ours[1], "the other project runs one"
+
+
+def test_a_project_runs_as_many_jobs_as_it_may(sessions: Sessions, new_job: NewJob) -> None:
+    for _ in range(4):
+        new_job()
+    with sessions.begin() as session:
+        session.get_one(ProjectRow, "default").max_running = 2
+    together = threading.Barrier(4)
+    got: list[Claim | None] = []
+
+    def race(owner: str) -> None:
+        together.wait()
+        got.append(claims.claim_next(sessions, owner, LEASE, most_running=4))
+
+    threads = [threading.Thread(target=race, args=(f"w{i}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(claim is not None for claim in got) == 2
+    with sessions.begin() as session:
+        session.get_one(ProjectRow, "default").max_running = None
+    assert claims.claim_next(sessions, "me", LEASE, most_running=2) is None
+    assert claims.claim_next(sessions, "me", LEASE, most_running=3) is not None
+
+
+def _move(sessions: Sessions, job_id: str, project_id: str) -> str:
+    """Give the job to a project, which is made if need be."""
+    with sessions.begin() as session:
+        if session.get(ProjectRow, project_id) is None:
+            session.add(ProjectRow(id=project_id, name=project_id, created_at=clock(session)))
+        session.get_one(JobRow, job_id).project_id = project_id
+    return job_id
 
 
 def test_of_many_claimers_one_gets_the_job(sessions: Sessions, new_job: NewJob) -> None:
@@ -68,9 +130,9 @@ def test_of_many_claimers_one_gets_the_job(sessions: Sessions, new_job: NewJob) 
         together = threading.Barrier(8)
         got: list[Claim | None] = []
 
-        def race(owner: str, job_id: str = job_id, together: threading.Barrier = together, got: Any = got) -> None:
+        def race(owner: str, together: threading.Barrier = together, got: Any = got) -> None:
             together.wait()
-            got.append(claims.claim(sessions, job_id, owner, LEASE))
+            got.append(claims.claim_next(sessions, owner, LEASE))
 
         threads = [threading.Thread(target=race, args=(f"w{i}",)) for i in range(8)]
         for thread in threads:
@@ -173,7 +235,7 @@ def test_who_lost_the_job_can_write_nothing(sessions: Sessions, claimed: Claim) 
 
 def test_the_same_owner_in_a_later_attempt_is_fenced_too(sessions: Sessions, claimed: Claim) -> None:
     assert claims.release(sessions, claimed)
-    again = claims.claim(sessions, claimed.job_id, "me", LEASE)
+    again = claim_job(sessions, claimed.job_id, "me", LEASE)
     assert again is not None
     assert again.attempt == 2
     assert not claims.finish(sessions, claimed, Outcome.MET, {}, {})
@@ -184,7 +246,7 @@ def test_a_finished_job_stays_finished(sessions: Sessions, claimed: Claim) -> No
     assert claims.finish(sessions, claimed, Outcome.MET, {}, {})
     assert not claims.finish(sessions, claimed, Outcome.MET, {}, {})
     assert not claims.fail(sessions, claimed, "internal", "x")
-    assert claims.claim(sessions, claimed.job_id, "other", LEASE) is None
+    assert claim_job(sessions, claimed.job_id, "other", LEASE) is None
     assert claims.heartbeat(sessions, claimed, LEASE) is Heartbeat.LOST
 
 
@@ -203,7 +265,7 @@ def test_cancelling_a_waiting_job_ends_it_at_once(sessions: Sessions, new_job: N
     job_id = new_job().id
     assert service.cancel(sessions, job_id).state == JobState.CANCELLED
     assert _row(sessions, job_id).finished_at is not None
-    assert claims.claim(sessions, job_id, "me", LEASE) is None
+    assert claim_job(sessions, job_id, "me", LEASE) is None
     assert service.cancel(sessions, job_id).state == JobState.CANCELLED
 
 
@@ -218,7 +280,7 @@ def test_a_running_job_learns_of_its_cancellation_by_heartbeat(sessions: Session
 
 def test_a_released_job_waits_again_unless_it_is_to_be_cancelled(sessions: Sessions, new_job: NewJob) -> None:
     for cancel, state in ((False, JobState.QUEUED), (True, JobState.CANCELLED)):
-        claim = claims.claim(sessions, new_job().id, "me", LEASE)
+        claim = claim_job(sessions, new_job().id, "me", LEASE)
         assert claim is not None
         if cancel:
             service.cancel(sessions, claim.job_id)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from app.lifecycle import claims, presence, recovery
-from app.lifecycle.recovery import Reaped, due_for_dispatch, reap
+from app.lifecycle.recovery import Reaped, reap
 from app.lifecycle.states import Claim, Heartbeat, JobState, Outcome
 from app.services import jobs as service
 from app.services.health import condition
@@ -13,13 +13,14 @@ from app.settings import Settings
 from app.store.engine import Sessions, clock
 from app.store.tables import JobRow
 from app.store.temporary import work_folder
+from tests.app.claiming import claim_job
 
 LEASE = timedelta(seconds=30)
 NewJob = Callable[[], JobRow]
 
 
 def _claim(sessions: Sessions, job_id: str, owner: str = "me") -> Claim:
-    claim = claims.claim(sessions, job_id, owner, LEASE)
+    claim = claim_job(sessions, job_id, owner, LEASE)
     assert claim is not None
     return claim
 
@@ -38,7 +39,6 @@ def test_an_expired_job_waits_again_and_its_old_worker_is_fenced_off(sessions: S
     assert reap(sessions, 3, now=now) == Reaped((job.id,), (), ())
     assert reap(sessions, 3, now=now) == Reaped((), (), ())
     assert claims.heartbeat(sessions, late, LEASE) is Heartbeat.LOST
-    assert job.id in due_for_dispatch(sessions, timedelta(seconds=5), now=now), "it is announced at once"
     again = _claim(sessions, job.id, "other")
     assert again.attempt == 2
     assert not claims.finish(sessions, late, Outcome.MET, {}, {})
@@ -67,7 +67,7 @@ def test_a_job_that_kills_its_workers_fails_when_the_attempts_are_used_up(sessio
     row = service.get(sessions, job.id)
     assert (row.state, row.error_code, row.attempt) == ("failed", "worker_lost", 3)
     assert row.error_detail is not None
-    assert row.error_detail.startswith("3 workers in turn died")
+    assert row.error_detail.startswith("3 processes in turn died")
     assert row.finished_at == now
 
 
@@ -103,26 +103,36 @@ def test_a_job_to_be_cancelled_whose_worker_is_lost_is_cancelled(sessions: Sessi
     assert (row.state, row.error_code) == ("cancelled", None)
 
 
-def test_what_was_announced_and_not_taken_is_announced_again_ever_less_often(
-    sessions: Sessions, new_job: NewJob
-) -> None:
-    first = new_job()
-    taken = new_job()
-    _claim(sessions, taken.id)
-    start, every = first.created_at, timedelta(seconds=5)
-    assert due_for_dispatch(sessions, every, now=start + timedelta(seconds=4.9)) == ()
-    times = []
-    for second in range(400):
-        due = due_for_dispatch(sessions, every, now=start + timedelta(seconds=second))
-        assert set(due) <= {first.id}
-        times += [second] * len(due)
-    assert times == [5, 15, 35, 75, 135, 195, 255, 315, 375]
+def test_an_attempt_that_got_on_is_not_fruitless(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job()
+    now = job.created_at
+    for _ in range(5):
+        claim = _claim(sessions, job.id)
+        assert claims.progressed(sessions, claim)
+        now += 10 * LEASE
+        assert reap(sessions, 2, now=now).requeued == (job.id,)
+    for attempt in range(2):
+        _claim(sessions, job.id)
+        now += 10 * LEASE
+        assert (reap(sessions, 2, now=now).failed == (job.id,)) == (attempt == 1)
 
 
-def test_announcements_come_oldest_first(sessions: Sessions, new_job: NewJob) -> None:
-    made = [new_job() for _ in range(4)]
-    now = made[-1].created_at + timedelta(minutes=1)
-    assert due_for_dispatch(sessions, timedelta(seconds=5), now=now) == tuple(job.id for job in made)
+def test_idle_workers_are_woken_for_what_there_is_and_no_more(sessions: Sessions, new_job: NewJob) -> None:
+    new_job()
+    assert recovery.workers_to_wake(sessions) == 0, "nobody is there to be woken"
+    for name in ("a", "b", "c"):
+        presence.seen(sessions, name)
+    assert recovery.workers_to_wake(sessions) == 1
+    for _ in range(10):
+        new_job()
+    assert recovery.workers_to_wake(sessions) == 3
+    presence.seen(sessions, "a", job_id="0" * 32)
+    assert recovery.workers_to_wake(sessions) == 2
+    held = [claims.claim_next(sessions, "me", LEASE) for _ in range(11)]
+    assert recovery.workers_to_wake(sessions) == 0
+    assert held[0] is not None
+    assert claims.offer_chunks(sessions, held[0], 5)
+    assert recovery.workers_to_wake(sessions) == 2
 
 
 def test_workers_are_counted_while_they_are_seen(sessions: Sessions) -> None:

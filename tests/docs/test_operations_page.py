@@ -96,13 +96,10 @@ def _job(job_id: str, state: str, parent_id: str | None = None) -> JobRow:
         request={},
         state=state,
         outcome="met" if over else None,
-        announce_at=LONG_AGO,
         created_at=LONG_AGO,
         finished_at=LONG_AGO if over else None,
         cancel_requested=False,
         attempt=0,
-        released=0,
-        announcements=0,
         progress=0.0,
         last_event=0,
     )

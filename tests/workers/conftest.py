@@ -11,14 +11,14 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from app.lifecycle.messages import MessageSender, message_sender
+from app.lifecycle.messages import Wake, waker
 from app.schemas.job_request import Budget, JobRequest
 from app.settings import Settings
 from app.store.blobs import read_bytes, write_bytes
@@ -67,7 +67,6 @@ class Jobs:
                     request=request.model_dump(mode="json"),
                     state="queued",
                     created_at=now,
-                    announce_at=now + timedelta(days=1),
                 )
             )
         return job_id
@@ -128,7 +127,6 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
         values = {
             "lease_seconds": 2.0,
             "heartbeat_seconds": 0.2,
-            "dispatch_after_seconds": 0.5,
             "dispatch_interval_seconds": 0.2,
             "worker_threads": 1,
         }
@@ -148,7 +146,7 @@ class Workers:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._stack = ExitStack()
-        self.announce: MessageSender = message_sender(settings)
+        self.wake: Wake = waker(settings)
 
     def start(self, *arguments: str, stdin: int | None = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BITBUDGET_")}

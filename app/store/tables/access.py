@@ -19,6 +19,8 @@ class ProjectRow(Base):
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(String(255), unique=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    claimed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When a worker last claimed a job of the project: whose turn is longest ago is next."""
     max_bytes: Mapped[int | None] = mapped_column(BigInteger)
     max_queued: Mapped[int | None]
     max_running: Mapped[int | None]

@@ -41,16 +41,11 @@ class JobRow(OfProject, Base):
     """The worker that claimed the job last; kept after the end, as a record."""
     attempt: Mapped[int] = mapped_column(default=0)
     """Claims so far. With the owner it fences off a worker that lost the job and does not know it."""
-    released: Mapped[int] = mapped_column(default=0)
-    """Claims that the worker gave back in good order; they do not count against the job."""
     fruitless: Mapped[int] = mapped_column(server_default=text("0"))
     """Claims in a row that ended with a lost worker before a result was stored; a new result sets it to 0."""
     open_chunks: Mapped[int] = mapped_column(server_default=text("0"))
     """Chunks of the running stage that nobody works on yet: what other workers may help with."""
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    announce_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    """When a job that is still queued is announced to the workers again."""
-    announcements: Mapped[int] = mapped_column(default=0)
 
     stage: Mapped[str | None] = mapped_column(String(64))
     progress: Mapped[float] = mapped_column(default=0.0)
@@ -77,7 +72,6 @@ class JobRow(OfProject, Base):
         Index("ix_jobs_state_created_at", "state", "created_at"),
         Index("ix_jobs_state_lease_until", "state", "lease_until"),
         Index("ix_jobs_project_id_created_at_id", "project_id", "created_at", "id"),
-        Index("ix_jobs_state_announce_at", "state", "announce_at"),
     )
 
 
