@@ -26,6 +26,7 @@ def upgrade() -> None:
     _drop_columns()
     _create_access()
     _create_webhooks()
+    _create_open_uploads()
     op.create_table(
         "job_logs",
         sa.Column("job_id", sa.String(32), nullable=False),
@@ -190,6 +191,27 @@ def _create_webhooks() -> None:
     )
     op.create_index("ix_webhook_deliveries_webhook_id", "webhook_deliveries", ["webhook_id"])
     op.create_index("ix_webhook_deliveries_state_next_at", "webhook_deliveries", ["state", "next_at"])
+
+
+def _create_open_uploads() -> None:
+    op.create_table(
+        "open_uploads",
+        _project(),
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("kind", sa.String(8), nullable=False),
+        sa.Column("name", sa.String(255)),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("received_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("blob_id", NUMBER),
+        sa.Column("upload_id", sa.String(64)),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.Column("expires_at", TIME, nullable=False),
+        sa.CheckConstraint("kind IN ('model', 'dataset')", name=op.f("ck_open_uploads_kind")),
+        sa.ForeignKeyConstraint(["blob_id"], ["blobs.id"], name="fk_open_uploads_blob_id_blobs"),
+        sa.PrimaryKeyConstraint("id", name="pk_open_uploads"),
+    )
+    for column in ("project_id", "blob_id", "expires_at"):
+        op.create_index(f"ix_open_uploads_{column}", "open_uploads", [column])
 
 
 def downgrade() -> None:

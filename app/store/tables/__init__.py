@@ -2,7 +2,7 @@
 
 from app.store.tables.access import AuditRow, KeyRow, ProjectRow
 from app.store.tables.base import DEFAULT_PROJECT, Base, UtcDateTime
-from app.store.tables.blobs import BlobChunkRow, BlobRow, UploadRow
+from app.store.tables.blobs import BlobChunkRow, BlobRow, OpenUploadRow, UploadRow
 from app.store.tables.jobs import (
     ArtifactRow,
     ChunkClaimRow,
@@ -29,6 +29,7 @@ __all__ = [
     "JobLogRow",
     "JobRow",
     "KeyRow",
+    "OpenUploadRow",
     "ProjectRow",
     "StageResultRow",
     "UploadRow",

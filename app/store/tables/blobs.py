@@ -74,3 +74,29 @@ class UploadRow(Base):
     """Kept however old it is."""
 
     __table_args__ = (CheckConstraint("kind IN ('model', 'dataset')", name="kind"),)
+
+
+class OpenUploadRow(OfProject, Base):
+    """An upload that comes in pieces: what has arrived are chunks of a blob that is still being written.
+
+    The row stays after the last piece, until it expires, so that a client that lost the answer finds the result.
+    """
+
+    __tablename__ = "open_uploads"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(8))
+    name: Mapped[str | None] = mapped_column(String(255))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    received_bytes: Mapped[int] = mapped_column(BigInteger)
+    blob_id: Mapped[int | None] = mapped_column(ForeignKey("blobs.id"), index=True)
+    """None: all has arrived and belongs to the upload, or nothing has arrived."""
+    upload_id: Mapped[str | None] = mapped_column(Digest)
+    """The upload that it became; None: not all has arrived, or it is still being checked."""
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+    __table_args__ = (
+        CheckConstraint("kind IN ('model', 'dataset')", name="kind"),
+        Index("ix_open_uploads_project_id", "project_id"),
+    )
