@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -93,6 +93,12 @@ class Settings(BaseSettings):
     """Memory limit of the process that works on a job; None: no limit."""
     worker_threads: Annotated[int, Field(ge=1)] | None = None
     """Threads of the process that works on a job; None: every core."""
+
+    quota_running: Annotated[int, Field(ge=1)] | None = None
+    """Jobs of one project that may run at once; None: as many as there are workers."""
+
+    sandbox: Literal["auto", "bubblewrap", "none"] = "auto"
+    """Walls around the process that runs models: bubblewrap where it works, bubblewrap or no worker, none."""
 
     @model_validator(mode="before")
     @classmethod

@@ -21,7 +21,7 @@ from app.settings import PREFIX, Settings
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 15.0
-"""More than `workers.app.STOP_SECONDS`, within which a worker gives its job back."""
+"""More than `workers.presence.STOP_SECONDS`, within which a worker gives its job back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,15 @@ class MethodTimed:
     seconds: float
 
 
-Event = StageBegan | StageEnded | Progress | Estimate | PlanEvaluated | MethodTimed
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The running stage has `open` chunks that nobody computes yet, and that other workers may take."""
+
+    stage: str
+    open: int
+
+
+Event = StageBegan | StageEnded | Progress | Estimate | PlanEvaluated | MethodTimed | Spread
 
 Report = Callable[[Event], None]
 """Called from the job's own thread, at least every few seconds; `Progress` comes again without news. What it raises

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
+import platform
 import signal
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 from celery.exceptions import SecurityWarning
 
+from app.lifecycle.messages import waker
 from app.logs import configure_logging
 from app.settings import Settings
+from app.store.engine import open_sessions
 from app.supervisor import new_worker_name
-from workers.app import STOP_SECONDS, create_app
+from workers.app import create_app
+from workers.desk import Desk
 from workers.limits import check_memory_limit
 from workers.presence import Presence
-
-logger = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -30,12 +32,27 @@ def main() -> None:
         _end_with_standard_input()
     settings = Settings()
     check_memory_limit(settings.worker_memory_bytes)
-    _quiet()
+    # Celery warns when it runs as root because pickled messages could run code as root. Ours are JSON.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     name = arguments.name or new_worker_name()
-    Presence(settings, name, arguments.grace).connect()
-    celery = create_app(settings, name=name, pipeline=arguments.pipeline, grace_seconds=arguments.grace)
+    sessions = open_sessions(settings.database_url)
+    wake = waker(settings)
+    desk = Desk(settings, sessions, name, arguments.pipeline, wake, processor())
+    Presence(settings, sessions, name, desk, wake).connect()
+    desk.open()
+    celery = create_app(settings, desk)
     # Gossip, mingle and Celery's heartbeat speak to other workers over the broker; ours speak through the database.
     celery.worker_main(["--quiet", "worker", "--without-gossip", "--without-mingle", "--without-heartbeat"])
+
+
+def processor() -> str:
+    """The kind of the processor: its name, and the machine type."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return f"{name} ({platform.machine()})"[:255]
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -43,12 +60,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--name", help="name of this worker; must be its own (default: host, process and chance)")
     parser.add_argument(
         "--pipeline", default="pipeline.table", help="module with a TABLE of stages (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--grace",
-        type=float,
-        default=STOP_SECONDS,
-        help="seconds that a job may go on once it has to stop, before its process is ended (default: %(default)s)",
     )
     parser.add_argument(
         "--watched", action="store_true", help="end at once, with all children, when standard input ends"
@@ -71,16 +82,6 @@ def _end_with_standard_input() -> None:
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
     threading.Thread(target=wait, name="supervisor-watch", daemon=True).start()
-
-
-def _quiet() -> None:
-    """Silence two warnings that are not for whoever runs a worker."""
-    # Celery warns when it runs as root because pickled messages could run code as root. Ours are JSON.
-    warnings.filterwarnings("ignore", category=SecurityWarning)
-    # A process of billiard removes the semaphores of a worker that ended without doing it itself, which is how ours
-    # end, and warns of each. It reads its filters from the environment.
-    filters = [os.environ.get("PYTHONWARNINGS", ""), "ignore:semaphore_tracker"]
-    os.environ["PYTHONWARNINGS"] = ",".join(part for part in filters if part)
 
 
 if __name__ == "__main__":

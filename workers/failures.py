@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from billiard.exceptions import SoftTimeLimitExceeded
-
 from app.errors import CATALOGUE, AppError
 
 GIB = 1024**3
@@ -36,12 +34,13 @@ class StageTimeLimit(Exception):
 class Failure:
     """How a job ends that cannot be finished: a stable code, and a text that says what to do.
 
-    `fault` marks a mistake of the service, whose traceback belongs in the log.
+    `fault` marks a mistake of the service, whose traceback, `text`, belongs in the log.
     """
 
     code: str
     detail: str
     fault: bool = False
+    text: str = ""
 
 
 def failure(error: Exception, stage: str, memory_limit_bytes: int | None) -> Failure:
@@ -63,12 +62,6 @@ def failure(error: Exception, stage: str, memory_limit_bytes: int | None) -> Fai
             "time_limit",
             f"The stage {error.stage} took longer than {error.limit}. Send fewer samples, fewer candidate bit widths, "
             "or set search.deadline_seconds to take the best plan found by then.",
-        )
-    if isinstance(error, SoftTimeLimitExceeded):
-        return Failure(
-            "time_limit",
-            f"The job was still in the stage {stage} when the time limit of its worker ended. Send fewer samples, or "
-            "set search.deadline_seconds to take the best plan found by then.",
         )
     return Failure(
         "internal",

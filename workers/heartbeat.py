@@ -1,7 +1,6 @@
 """Keeps the lease of a running job, and learns when the job has to stop.
 
-The job's own thread asks `check`; if it does not ask in time, because it is inside a long native call, this thread
-ends the job in the database and then the process.
+The thread here runs in the worker, which never parses or runs a model: nothing that a model does can hold it up.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from enum import StrEnum
@@ -20,12 +18,15 @@ from app.lifecycle import claims
 from app.lifecycle.states import Claim, Progress
 from app.lifecycle.states import Heartbeat as Answer
 from app.store.engine import Sessions
-from workers.failures import StageTimeLimit, failure
+from workers.failures import StageTimeLimit
 
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.5
 """How often progress is written when it changes; heartbeats without news come every `interval`."""
+
+BETWEEN_STAGES = timedelta(minutes=10)
+"""For what belongs to no stage: reading the uploads, the report at the end."""
 
 
 class Interruption(StrEnum):
@@ -39,7 +40,7 @@ class Interruption(StrEnum):
 
 
 class Interrupted(Exception):
-    """Raised out of a stage by `Heartbeat.check`."""
+    """Raised by `Heartbeat.check`."""
 
     def __init__(self, reason: Interruption) -> None:
         super().__init__(reason)
@@ -51,33 +52,19 @@ class Heartbeat:
 
     Args:
         interval: between two heartbeats without news, at most half of `lease`.
-        grace: how long the job may go on after it has to stop, before `end_process` is called.
-        end_process: ends this process without a word; `os._exit` but in tests.
     """
 
-    def __init__(
-        self,
-        sessions: Sessions,
-        claim: Claim,
-        *,
-        lease: timedelta,
-        interval: timedelta,
-        grace: timedelta,
-        end_process: Callable[[], None],
-    ) -> None:
+    def __init__(self, sessions: Sessions, claim: Claim, *, lease: timedelta, interval: timedelta) -> None:
         self._sessions = sessions
         self._claim = claim
         self._lease = lease
         self._interval = interval.total_seconds()
-        self._grace = grace.total_seconds()
-        self._end_process = end_process
         self._interruption: Interruption | None = None
-        self._interrupted_at = 0.0
-        self._limit: tuple[StageTimeLimit, float] | None = None
         self._progress: Progress | None = None
         self._beating = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self.leave_stage("start")
 
     def __enter__(self) -> Heartbeat:
         self._thread.start()
@@ -91,11 +78,12 @@ class Heartbeat:
         """The stage begins now and may take `limit`."""
         self._limit = (StageTimeLimit(stage, limit), time.monotonic() + limit.total_seconds())
 
-    def leave_stage(self) -> None:
-        """No stage runs, and no limit counts; what was reported last is written, however short the stage was."""
-        self._limit = None
-        with suppress(SQLAlchemyError):  # it is there to be seen, and what comes next asks the database again
-            self._beat()
+    def leave_stage(self, stage: str) -> None:
+        """The stage is over; what was reported last is written, however short the stage was."""
+        self.enter_stage(stage, BETWEEN_STAGES)
+        if self._progress is not None:
+            with suppress(SQLAlchemyError):  # it is there to be seen, and what comes next asks the database again
+                self._beat()
 
     def report(self, progress: Progress) -> None:
         """Write this progress with one of the next heartbeats."""
@@ -103,10 +91,7 @@ class Heartbeat:
 
     def interrupt(self, reason: Interruption) -> None:
         """Make the next `check` raise; the first reason counts, but a lost lease overrides."""
-        if self._interruption is None:
-            self._interrupted_at = time.monotonic()
-            self._interruption = reason
-        elif reason is Interruption.LOST:
+        if self._interruption is None or reason is Interruption.LOST:
             self._interruption = reason
 
     def check(self) -> None:
@@ -118,8 +103,9 @@ class Heartbeat:
         """
         if self._interruption is not None:
             raise Interrupted(self._interruption)
-        if self._limit is not None and time.monotonic() > self._limit[1]:
-            raise self._limit[0]
+        error, end = self._limit
+        if time.monotonic() > end:
+            raise error
 
     def settle(self, reason: Interruption) -> None:
         """Write down how a job ends that stopped for this reason."""
@@ -140,8 +126,6 @@ class Heartbeat:
                     logger.warning("job %s: no heartbeat, the database does not answer: %s", self._claim.job_id, error)
                 else:
                     beat_at = time.monotonic() + self._interval
-            if self._overdue():
-                self._end()
 
     def _beat(self) -> Progress | None:
         """Extend the lease and write the last progress, which is given."""
@@ -153,27 +137,3 @@ class Heartbeat:
         elif answer is Answer.CANCEL_REQUESTED:
             self.interrupt(Interruption.CANCELLED)
         return progress
-
-    def _overdue(self) -> bool:
-        now = time.monotonic()
-        if self._interruption is not None:
-            return now > self._interrupted_at + self._grace
-        return self._limit is not None and now > self._limit[1] + self._grace
-
-    def _end(self) -> None:
-        """End the job and the process, because the job's thread does not come back."""
-        if self._closing.is_set():
-            return
-        job_id = self._claim.job_id
-        try:
-            if self._interruption is not None:
-                logger.warning("job %s: does not stop (%s), ending its process", job_id, self._interruption)
-                self.settle(self._interruption)
-            elif self._limit is not None:
-                error, _ = self._limit
-                logger.warning("job %s: stage %s runs past its limit, ending its process", job_id, error.stage)
-                over = failure(error, error.stage, None)
-                claims.fail(self._sessions, self._claim, over.code, over.detail)
-        except SQLAlchemyError:
-            logger.exception("job %s: could not be ended in the database; its lease will expire", job_id)
-        self._end_process()

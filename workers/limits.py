@@ -1,13 +1,9 @@
-"""What the process that works on a job may use: memory, threads, and no longer than its worker lives."""
+"""What a job may use, seen from its worker: memory, threads, and the clock."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import resource
-import signal
-import sys
-import threading
+import time
 from collections.abc import Callable
 
 MIB = 1024**2
@@ -15,7 +11,39 @@ MIB = 1024**2
 SMALLEST_MEMORY_LIMIT_BYTES = 1024 * MIB
 """torch and ONNX Runtime take 360 MiB of data segment before the first weight (measured); below this no job fits."""
 
-WATCH_SECONDS = 0.5
+MEMORY_SLACK = 1.25
+"""By how much the resident memory may exceed the limit, which counts private memory: mapped files come on top."""
+
+LOOK_SECONDS = 0.5
+
+
+class ChildTooLarge(Exception):
+    """A child has more memory than it may, although its own limit should have stopped it."""
+
+    def __init__(self, resident_bytes: int, limit_bytes: int) -> None:
+        super().__init__(f"{resident_bytes} bytes resident, with a limit of {limit_bytes}")
+
+
+class MemoryWatch:
+    """Asks for the memory of a child, now and then.
+
+    Args:
+        limit_bytes: None: no limit, and nothing is asked.
+    """
+
+    def __init__(self, resident_bytes: Callable[[], int], limit_bytes: int | None) -> None:
+        self._resident_bytes = resident_bytes
+        self._limit = limit_bytes
+        self._look_at = 0.0
+
+    def check(self) -> None:
+        """Raise `ChildTooLarge` if the child has too much."""
+        if self._limit is None or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        resident = self._resident_bytes()
+        if resident > MEMORY_SLACK * self._limit + 256 * MIB:
+            raise ChildTooLarge(resident, self._limit)
 
 
 def check_memory_limit(limit_bytes: int | None) -> None:
@@ -31,49 +59,6 @@ def check_memory_limit(limit_bytes: int | None) -> None:
         )
 
 
-def limit_memory(limit_bytes: int) -> None:
-    """Let allocations of this process fail once it holds `limit_bytes` of private writable memory.
-
-    RLIMIT_DATA and not RLIMIT_AS: the address space also counts mapped files and what allocators only reserve, which
-    torch and CUDA do by the gigabyte. A failing allocation is an error that the job can report (`workers.failures`);
-    without a limit the kernel kills the process, or another one.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-
-
 def thread_count(configured: int | None) -> int:
     """Threads for one job: as configured, else every core that this process may run on."""
     return configured if configured is not None else len(os.sched_getaffinity(0))
-
-
-def watch(parent: int, on_stop: Callable[[], object], on_orphaned: Callable[[], object]) -> threading.Thread:
-    """Call `on_stop` when this process is asked to end (SIGTERM), and `on_orphaned` once `parent` is gone.
-
-    Both from a thread, because the main thread may be inside native code for minutes and Python runs signal handlers
-    only between two of its own instructions. Call it from the main thread before other threads exist: they inherit
-    that SIGTERM is blocked, which leaves it to the watching thread.
-
-    Celery asks the kernel to kill a child whose parent ends (PR_SET_PDEATHSIG). That signal comes when the *thread*
-    that started the child ends, and a child that replaces a retired one was started by a thread that ends a second
-    after an orderly shutdown begins, with the job still in the child (measured). So it is switched off here.
-    """
-    _forget_parent_death_signal()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-
-    def wait() -> None:
-        while os.getppid() == parent:
-            if signal.sigtimedwait({signal.SIGTERM}, WATCH_SECONDS) is not None:
-                on_stop()
-        on_orphaned()
-
-    thread = threading.Thread(target=wait, name="parent-watch", daemon=True)
-    thread.start()
-    return thread
-
-
-def _forget_parent_death_signal() -> None:
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, 0, 0, 0, 0)

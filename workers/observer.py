@@ -1,11 +1,12 @@
-"""What a running job reports, written to the database, and where it learns that it has to stop."""
+"""Writes down what a child reports of its job: it is checked first, as everything that comes from there."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import fields
+from datetime import timedelta
 from typing import Any
 
 from app.lifecycle import claims
@@ -14,25 +15,81 @@ from app.store.engine import Sessions
 from pipeline import events
 from workers.heartbeat import Heartbeat, Interrupted, Interruption
 from workers.patience import patiently
+from workers.wire import WireBroken
 
 logger = logging.getLogger(__name__)
 
+EVENT_BYTES = 1024**2
+MOST_EVENTS = 20_000
+
+_KINDS = {
+    kind.__name__: kind
+    for kind in (
+        events.StageBegan,
+        events.StageEnded,
+        events.Progress,
+        events.Estimate,
+        events.PlanEvaluated,
+        events.MethodTimed,
+        events.Spread,
+    )
+}
+LONGEST_STAGE = timedelta(days=2)
+
+
+def parse_event(header: Mapping[str, Any]) -> events.Event:
+    """The event in the header of a message.
+
+    Raises:
+        WireBroken: it is none of `pipeline.events`, or its values are of other types or too large.
+    """
+    kind = _KINDS.get(str(header.get("kind")))
+    given = header.get("fields")
+    if kind is None or not isinstance(given, dict) or set(given) != {field.name for field in fields(kind)}:
+        raise WireBroken(f"no event is {str(header.get('kind'))[:80]!r} with such fields")
+    if "time_limit" in given:
+        seconds = given["time_limit"]
+        if not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_STAGE.total_seconds():
+            raise WireBroken("the time limit of a stage is no time")
+        given = {**given, "time_limit": timedelta(seconds=seconds)}
+    if len(json.dumps(header)) > EVENT_BYTES:
+        raise WireBroken(f"an event may have {EVENT_BYTES} bytes")
+    event: events.Event = kind(**given)
+    return event
+
 
 class Observer:
-    """Takes the events of one attempt at a job (`pipeline.events.Report`); every one of them is a check.
+    """Takes the events of one attempt at a job.
 
     `stage` is the stage that runs, or ran last.
+
+    Args:
+        call_for_help: called when there are chunks that other workers may compute.
     """
 
-    def __init__(self, sessions: Sessions, claim: Claim, heartbeat: Heartbeat) -> None:
+    def __init__(
+        self, sessions: Sessions, claim: Claim, heartbeat: Heartbeat, call_for_help: Callable[[], None]
+    ) -> None:
         self.stage = "start"
         self._sessions = sessions
         self._claim = claim
         self._heartbeat = heartbeat
+        self._call_for_help = call_for_help
+        self._count = 0
 
     def __call__(self, event: events.Event) -> None:
-        """Raise `Interrupted` if the job has to stop; write down what is new."""
-        self._heartbeat.check()
+        """Write down what is new.
+
+        Raises:
+            Interrupted: the job has to stop.
+            WireBroken: the values make no sense.
+        """
+        try:
+            self._take(event)
+        except (TypeError, ValueError) as error:
+            raise WireBroken(f"an event with values that make no sense: {error}") from error
+
+    def _take(self, event: events.Event) -> None:
         match event:
             case events.Progress():
                 self._heartbeat.report(Progress(event.stage, event.fraction, event.eta_seconds))
@@ -40,7 +97,7 @@ class Observer:
                 self.stage = event.stage
                 self._heartbeat.enter_stage(event.stage, event.time_limit)
             case events.StageEnded():
-                self._heartbeat.leave_stage()
+                self._heartbeat.leave_stage(event.stage)
                 logger.info("job %s: stage %s %s", self._claim.job_id, event.stage, "done" if event.ran else "found")
             case events.Estimate():
                 expected = Estimate(event.stage, event.seconds, event.memory_bytes)
@@ -48,7 +105,12 @@ class Observer:
             case events.PlanEvaluated():
                 self._event("evaluated", event.measured)
             case events.MethodTimed():
-                self._event("method", asdict(event))
+                self._event("method", {"method": event.method, "seconds": event.seconds})
+            case events.Spread():
+                open_chunks = int(event.open)
+                self._record(lambda: claims.offer_chunks(self._sessions, self._claim, open_chunks))
+                if open_chunks:
+                    self._call_for_help()
 
     def _event(self, kind: str, data: Mapping[str, Any]) -> None:
         plain = json.loads(json.dumps(data, allow_nan=False))
@@ -56,6 +118,9 @@ class Observer:
 
     def _record(self, write: Callable[[], bool]) -> None:
         """Write to the job's row; one that is not ours any more is lost."""
+        self._count += 1
+        if self._count > MOST_EVENTS:
+            raise WireBroken(f"a job may report {MOST_EVENTS} events")
         if not patiently(write, self._heartbeat.check):
             self._heartbeat.interrupt(Interruption.LOST)
             raise Interrupted(Interruption.LOST)

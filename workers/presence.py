@@ -1,47 +1,51 @@
-"""The worker's own process: says that the worker is alive, and takes jobs back at once from a child that died."""
+"""A worker says that it is alive, and that it does what it is there for; one that does not ends itself."""
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import time
 from typing import Any
 
-from billiard.process import active_children
 from celery import signals
-from celery.worker import state
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.lifecycle import presence, recovery
-from app.lifecycle.messages import waker
+from app.lifecycle.messages import Wake
 from app.settings import Settings
-from app.store.engine import open_sessions
-from app.supervisor import owner_name, owner_prefix
+from app.store import queue
+from app.store.engine import Sessions
+from app.store.temporary import sweep
+from app.supervisor import owner_prefix
+from workers.desk import Desk
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
+STOP_SECONDS = 10.0
+"""How long a job may take to be given back once the worker is asked to stop."""
+
+STUCK_SECONDS = 60.0
+"""How long a worker may leave a job that waits unclaimed, or not go on with one, before it ends itself. It is then
+started again, by `bitbudget serve`, by compose, or by whatever else watches it."""
+
+STUCK = 75
+"""Exit status of a worker that ends itself (EX_TEMPFAIL)."""
+
+SWEEP_SECONDS = 600.0
 
 
 class Presence:
-    """Watches over the worker `name`, which this process is, from Celery's start to its end.
+    """Watches over the worker `name`, which this process is, from Celery's start to its end."""
 
-    A child that is killed (by the kernel for want of memory, or by hand) leaves a lease that nobody extends. The
-    worker sees its child go and does not wait for the lease: the job is queued and announced again within a second.
-
-    Args:
-        grace_seconds: how long a child may take to give its job back once the worker is asked to stop.
-    """
-
-    def __init__(self, settings: Settings, name: str, grace_seconds: float) -> None:
+    def __init__(self, settings: Settings, sessions: Sessions, name: str, desk: Desk, wake: Wake) -> None:
         self._settings = settings
         self._name = name
-        self._grace = grace_seconds
-        self._sessions = open_sessions(settings.database_url)
-        self._wake = waker(settings)
-        self._children: set[int] = set()
+        self._sessions = sessions
+        self._desk = desk
+        self._wake = wake
+        self._idle_since: float | None = None
+        self._sweep_at = 0.0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
@@ -58,66 +62,66 @@ class Presence:
     def _asked_to_stop(self, **_: Any) -> None:
         # Celery's own way would wait for the running job, for hours if need be, and takes five seconds with none.
         logger.info("worker %s is asked to stop", self._name)
+        self._desk.stop()
         threading.Thread(target=self._stop, name="stop", daemon=True).start()
 
     def _stop(self) -> None:
-        """Have the running job given back, then end. Nothing else is lost: a message not yet begun is sent again."""
-        for pid in _children():
-            os.kill(pid, signal.SIGTERM)
-        end = time.monotonic() + self._grace + 1.0
-        while _busy() and time.monotonic() < end:
+        end = time.monotonic() + STOP_SECONDS
+        while self._desk.busy and time.monotonic() < end:
             time.sleep(0.05)
         self._sign_off()
         logging.shutdown()
-        os._exit(0)
+        os._exit(0)  # the children die with this process
 
     def _sign_off(self, **_: Any) -> None:
+        if self._closing.is_set():
+            return
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
         try:
-            self._take_back(owner_prefix(self._name))
+            reaped = recovery.reap_worker(self._sessions, owner_prefix(self._name), self._settings.max_attempts)
+            for _job in reaped.requeued:
+                self._wake()
             presence.gone(self._sessions, self._name)
         except SQLAlchemyError as error:
             logger.warning("worker %s could not sign off, the database does not answer: %s", self._name, error)
         logger.info("worker %s stopped", self._name)
 
     def _run(self) -> None:
-        seen_at = float("-inf")
         while True:
             try:
-                if time.monotonic() - seen_at >= self._settings.heartbeat_seconds:
-                    presence.seen(self._sessions, self._name)
-                    seen_at = time.monotonic()
-                self._look_after_children()
+                self._say()
             except SQLAlchemyError as error:
                 logger.warning("worker %s: the database does not answer: %s", self._name, error)
-            if self._closing.wait(min(LOOK_SECONDS, self._settings.heartbeat_seconds)):
+            if self._closing.wait(self._settings.heartbeat_seconds):
                 return
 
-    def _look_after_children(self) -> None:
-        children = _children()
-        for pid in self._children - children:
-            self._take_back(owner_name(self._name, pid))
-            self._children.discard(pid)  # only now: after an error of the database it is tried again
-        self._children |= children
+    def _say(self) -> None:
+        stuck = self._stuck_for()
+        job_id, processor = self._desk.job_id, self._desk.processor
+        presence.seen(self._sessions, self._name, job_id=job_id, progressed=stuck == 0.0, processor=processor)
+        if stuck > STUCK_SECONDS:
+            logger.critical("worker %s: does not go on for %.0f s, and ends itself", self._name, stuck)
+            logging.shutdown()
+            os._exit(STUCK)
+        if time.monotonic() >= self._sweep_at:
+            self._sweep_at = time.monotonic() + SWEEP_SECONDS
+            sweep(self._settings.tmp_dir)
 
-    def _take_back(self, owner: str) -> None:
-        """Queue what a child that is gone was working on."""
-        reaped = recovery.reap_worker(self._sessions, owner, self._settings.max_attempts)
-        for job_id in reaped.requeued:
-            logger.warning("job %s lost its process and is queued again", job_id)
-            self._wake()
-        for job_id in reaped.failed:
-            logger.error("job %s lost its process %d times and failed", job_id, self._settings.max_attempts)
-
-
-def _children() -> set[int]:
-    """The processes for jobs that are alive. Not every child is one: billiard has a helper that must be left alone."""
-    return {child.pid for child in active_children()}
-
-
-def _busy() -> bool:
-    """Whether a child works on a task. Celery keeps the tasks of dead children for ten seconds; they do not count."""
-    alive = _children()
-    return any(request.worker_pid in alive for request in list(state.active_requests))
+    def _stuck_for(self) -> float:
+        """Seconds for which this worker has not done what it is there for; 0 while it does."""
+        now = time.monotonic()
+        if self._desk.busy:
+            self._idle_since = None
+            still = now - self._desk.turned_at
+            return still if still > self._settings.lease_seconds else 0.0
+        with self._sessions.read() as session:
+            waits = queue.waits(session, self._settings.quota_running)
+        if not waits:
+            self._idle_since = None
+            return 0.0
+        # The first look at a job that came just now says nothing.
+        self._idle_since = now if self._idle_since is None else self._idle_since
+        still = now - max(self._idle_since, self._desk.turned_at)
+        return still if still > 2 * self._settings.dispatch_interval_seconds else 0.0

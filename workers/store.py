@@ -1,46 +1,104 @@
-"""Results of stages and chunks in the database: bytes by key, each stored once however many workers compute it."""
+"""Results of stages and chunks in the database, as a child asks for them: bytes by key, each stored once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from pathlib import Path
 
-from app.store.blobs import read_bytes, write_bytes
-from app.store.engine import Sessions
+from app.store import queue
+from app.store.blobs import BlobRef, read_blob, write_stream
+from app.store.engine import Sessions, clock
 from app.store.stages import get_stage_result, put_stage_result, remove_stage_results
+from app.store.temporary import spooled
 from workers.patience import patiently
+from workers.wire import Message, Wire, WireBroken
 
 
-class DatabaseStore:
-    """A `pipeline.store.Store` that waits for a database that restarts.
+class Shelf:
+    """Answers the questions of one child about the results of one project, and waits for a database that restarts.
 
     Args:
         check: called while it waits; raises if the job has to stop.
     """
 
-    def __init__(self, sessions: Sessions, check: Callable[[], None]) -> None:
+    def __init__(
+        self, sessions: Sessions, owner: str, lease: timedelta, tmp_dir: Path, check: Callable[[], None]
+    ) -> None:
         self._sessions = sessions
+        self._owner = owner
+        self._lease = lease
+        self._tmp_dir = tmp_dir
         self._check = check
+        self.stored = 0
+        """Results that were stored for this child."""
 
-    def exists(self, key: str) -> bool:
-        return patiently(lambda: get_stage_result(self._sessions, key) is not None, self._check)
+    def answer(self, wire: Wire, question: Message) -> bool:
+        """Answer, if it is a question about results; False if it is something else.
 
-    def load(self, key: str) -> bytes | None:
-        def load() -> bytes | None:
-            blob = get_stage_result(self._sessions, key)
-            return None if blob is None else read_bytes(self._sessions, blob)
-
-        return patiently(load, self._check)
-
-    def store(self, key: str, data: bytes) -> bytes:
-        def store() -> bytes:
-            written = write_bytes(self._sessions, data)
-            counts = put_stage_result(self._sessions, key, written)
-            return data if counts == written else read_bytes(self._sessions, counts)
-
-        return patiently(store, self._check)
-
-    def take(self, key: str) -> bool:  # noqa: ARG002 - one worker has the whole job
+        Raises:
+            WireBroken: the question is not well formed.
+        """
+        verb = question.header.get("do")
+        if verb not in ("exists", "load", "store", "drop", "take"):
+            return False
+        key = question.header.get("key")
+        if not isinstance(key, str) or not 1 <= len(key) <= 255 or not key.isascii():
+            raise WireBroken(f"the key of a result has 1 to 255 ASCII characters, got {str(key)[:80]!r}")
+        if verb == "load":
+            self._send(wire, self._find(key))
+        elif verb == "store":
+            self._store(wire, key, question)
+        else:
+            wire.send({"yes": self._simple(verb, key)})
         return True
 
-    def drop(self, prefix: str) -> None:
-        patiently(lambda: remove_stage_results(self._sessions, prefix), self._check)
+    def keep(self, parts: Iterable[bytes]) -> BlobRef:
+        """Store contents that have no key, such as a result for the user."""
+        with tempfile.TemporaryFile(dir=self._tmp_dir) as file:
+            size_bytes, digest = spooled(file, parts)
+
+            def write() -> BlobRef:
+                file.seek(0)
+                return write_stream(self._sessions, file, digest, size_bytes)
+
+            return patiently(write, self._check)
+
+    def _simple(self, verb: str, key: str) -> bool:
+        if verb == "exists":
+            return self._find(key) is not None
+        if verb == "drop":
+            return patiently(lambda: remove_stage_results(self._sessions, key) > 0, self._check)
+
+        def take() -> bool:
+            with self._sessions.begin() as session:
+                now = clock(session)
+                return queue.take_chunk(session, key, self._owner, now, now + self._lease)
+
+        return patiently(take, self._check)
+
+    def _find(self, key: str) -> BlobRef | None:
+        return patiently(lambda: get_stage_result(self._sessions, key), self._check)
+
+    def _store(self, wire: Wire, key: str, question: Message) -> None:
+        blob = self.keep(question.parts)
+
+        def put() -> BlobRef:
+            counts = put_stage_result(self._sessions, key, blob)
+            with self._sessions.begin() as session:
+                queue.give_chunk(session, key)
+            return counts
+
+        counts = patiently(put, self._check)
+        self.stored += 1
+        if counts == blob:
+            wire.send({"yes": True})
+        else:
+            wire.send({"yes": False}, read_blob(self._sessions, counts), counts.size_bytes)
+
+    def _send(self, wire: Wire, blob: BlobRef | None) -> None:
+        if blob is None:
+            wire.send({"yes": False})
+        else:
+            wire.send({"yes": True}, read_blob(self._sessions, blob), blob.size_bytes)

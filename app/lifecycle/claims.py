@@ -79,6 +79,7 @@ def heartbeat(sessions: Sessions, claim: Claim, lease: timedelta, progress: Prog
         job = jobs.change(session, _fence(claim), values)
         if job is None:
             return Heartbeat.LOST
+        queue.keep_chunks(session, claim.owner, now + lease)
         if progress is not None and job.stage != progress.stage:
             job.stage = progress.stage
             jobs.add_event(session, job, "stage", {"stage": progress.stage}, now)

@@ -65,7 +65,12 @@ def _take_back_each(
 
 
 def _take_back(
-    sessions: Sessions, job_id: str, condition: ColumnElement[bool], max_attempts: int, now: datetime
+    sessions: Sessions,
+    job_id: str,
+    condition: ColumnElement[bool],
+    max_attempts: int,
+    now: datetime,
+    reason: str | None = None,
 ) -> str | None:
     used_up = and_(~JobRow.cancel_requested, JobRow.fruitless >= max_attempts)
     detail = (
@@ -90,17 +95,17 @@ def _take_back(
             return None
         if job.state != JobState.QUEUED:
             job.finished_at = now
-        event = {"state": job.state, "reason": f"worker {job.owner} stopped saying that it is alive"}
+        event = {"state": job.state, "reason": reason or f"worker {job.owner} stopped saying that it is alive"}
         jobs.add_event(session, job, "state", event, now)
         return job.state
 
 
-def reap_attempt(sessions: Sessions, claim: Claim, max_attempts: int) -> str | None:
+def reap_attempt(sessions: Sessions, claim: Claim, max_attempts: int, reason: str) -> str | None:
     """Take back the job of a claim whose process died, as in `reap`; its state now, None if the job was lost."""
     held = jobs.held_by(claim.job_id, claim.owner, claim.attempt)
     with sessions.read() as session:
         now = clock(session)
-    return _take_back(sessions, claim.job_id, held, max_attempts, now)
+    return _take_back(sessions, claim.job_id, held, max_attempts, now, reason)
 
 
 def workers_to_wake(sessions: Sessions) -> int:

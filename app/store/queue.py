@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.store.engine import project_of
 from app.store.statements import insert
-from app.store.tables import ChunkClaimRow, JobRow, ProjectRow
+from app.store.tables import ChunkClaimRow, JobRow, ProjectRow, WorkerRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,11 @@ class Turn:
 
     job_id: str
     project_id: str
+
+
+def waits(session: Session, most_running: int | None = None) -> bool:
+    """Whether a job waits that may be claimed."""
+    return session.execute(_by_turn(most_running, ())).first() is not None
 
 
 def next_queued(session: Session, most_running: int | None, full: Collection[str]) -> Turn | None:
@@ -31,24 +36,7 @@ def next_queued(session: Session, most_running: int | None, full: Collection[str
     Args:
         full: projects that are known to run as many jobs as they may.
     """
-    running = _running().subquery()
-    count = func.coalesce(running.c.count, 0)
-    quota = func.coalesce(ProjectRow.max_running, most_running)
-    found = session.execute(
-        select(JobRow.id, JobRow.project_id)
-        .join(ProjectRow, ProjectRow.id == JobRow.project_id)
-        .outerjoin(running, running.c.project_id == JobRow.project_id)
-        .where(JobRow.state == "queued", JobRow.project_id.not_in(full), or_(quota.is_(None), count < quota))
-        .order_by(
-            count,
-            ProjectRow.claimed_at.asc().nulls_first(),
-            JobRow.priority.desc(),
-            JobRow.created_at,
-            JobRow.id,
-        )
-        .limit(1)
-        .with_for_update(of=JobRow, skip_locked=True)
-    ).first()
+    found = session.execute(_by_turn(most_running, full).with_for_update(of=JobRow, skip_locked=True)).first()
     return None if found is None else Turn(*found)
 
 
@@ -67,11 +55,18 @@ def take_turn(session: Session, project_id: str, most_running: int | None, now: 
     return running is None or running[1] < quota
 
 
-def find_help_wanted(session: Session, but_not: Collection[str]) -> Turn | None:
-    """The running job that other workers may help with: the one with the most chunks that nobody works on."""
+def find_help_wanted(session: Session, processor: str, but_not: Collection[str]) -> Turn | None:
+    """The running job that may be helped with from here: the one with the most chunks that nobody works on.
+
+    Args:
+        processor: the kind of processor here; jobs whose workers have another are left alone.
+    """
+    leader = func.substr(JobRow.owner, 1, func.length(WorkerRow.name) + 1) == WorkerRow.name + "/"
     found = session.execute(
         select(JobRow.id, JobRow.project_id)
-        .where(JobRow.state == "running", JobRow.open_chunks > 0, ~JobRow.cancel_requested, JobRow.id.not_in(but_not))
+        .join(WorkerRow, leader)
+        .where(JobRow.state == "running", JobRow.open_chunks > 0, ~JobRow.cancel_requested)
+        .where(JobRow.id.not_in(but_not), WorkerRow.processor == processor)
         .order_by(JobRow.open_chunks.desc(), JobRow.id)
         .limit(1)
     ).first()
@@ -121,6 +116,22 @@ def free_chunks(session: Session, owner_prefix: str) -> None:
 def remove_stale_chunks(session: Session, now: datetime) -> None:
     """Forget what dead workers had taken and nobody took after them."""
     session.execute(delete(ChunkClaimRow).where(ChunkClaimRow.lease_until < now))
+
+
+def _by_turn(most_running: int | None, full: Collection[str]) -> Select[str, str]:
+    running = _running().subquery()
+    count = func.coalesce(running.c.count, 0)
+    quota = func.coalesce(ProjectRow.max_running, most_running)
+    return (
+        select(JobRow.id, JobRow.project_id)
+        .join(ProjectRow, ProjectRow.id == JobRow.project_id)
+        .outerjoin(running, running.c.project_id == JobRow.project_id)
+        .where(JobRow.state == "queued", JobRow.project_id.not_in(full), or_(quota.is_(None), count < quota))
+        .order_by(
+            count, ProjectRow.claimed_at.asc().nulls_first(), JobRow.priority.desc(), JobRow.created_at, JobRow.id
+        )
+        .limit(1)
+    )
 
 
 def _running() -> Select[str, int]:

@@ -8,12 +8,13 @@ only be guesses about that.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 from app.store.private import private_folder
 
@@ -51,6 +52,16 @@ def sweep(tmp_dir: Path) -> int:
                 _remove(lock_path)
                 removed += 1
     return removed
+
+
+def spooled(file: BinaryIO, parts: Iterable[bytes]) -> tuple[int, str]:
+    """Write `parts` to the file; their size in bytes and their SHA-256."""
+    size_bytes, digest = 0, hashlib.sha256()
+    for part in parts:
+        file.write(part)
+        digest.update(part)
+        size_bytes += len(part)
+    return size_bytes, digest.hexdigest()
 
 
 def _lock(file: IO[str]) -> bool:

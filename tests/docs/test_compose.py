@@ -11,7 +11,7 @@ import yaml
 
 from app.cli import app as command_line
 from app.settings import PREFIX, Settings
-from workers.app import STOP_SECONDS
+from workers.presence import STOP_SECONDS
 
 ROOT = Path(__file__).parents[2]
 OWN_SERVICES = ("migrate", "api", "worker", "dispatcher")

@@ -24,7 +24,7 @@ from app.settings import Settings
 from app.store.blobs import read_bytes, write_bytes
 from app.store.engine import Sessions
 from app.store.jobs import events_after, find_artifact, find_job
-from app.store.tables import JobRow
+from app.store.tables import JobRow, ProjectRow, UploadRow
 from app.store.uploads import put_upload
 
 HERE = Path(__file__).parent
@@ -83,6 +83,20 @@ class Jobs:
             for name, value in values.items():
                 setattr(row, name, value)
 
+    def give_to(self, job_id: str, project_id: str) -> None:
+        """Let the job and its uploads belong to a project of their own."""
+        with self.sessions.begin() as session:
+            session.add(ProjectRow(id=project_id, name=project_id, created_at=datetime.now(UTC)))
+            job = session.get_one(JobRow, job_id)
+            job.project_id = project_id
+            for kind, upload_id in (("model", job.model_id), ("dataset", job.dataset_id)):
+                upload = session.get_one(UploadRow, ("default", kind, upload_id))
+                values = {
+                    name: getattr(upload, name)
+                    for name in ("kind", "id", "name", "size_bytes", "blob_id", "created_at")
+                }
+                session.add(UploadRow(project_id=project_id, **values))
+
     def artifact(self, job_id: str, kind: str) -> bytes:
         with self.sessions.read() as session:
             blob, _ = find_artifact(session, job_id, kind)
@@ -129,6 +143,8 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
             "heartbeat_seconds": 0.2,
             "dispatch_interval_seconds": 0.2,
             "worker_threads": 1,
+            # The fake pipeline writes to the folder of its test.
+            "sandbox": "none",
         }
         return Settings(home=tmp_path / "home", database_url=database_url, **{**values, **changes})
 

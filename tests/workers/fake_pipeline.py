@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
+import stat
+import struct
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -58,10 +62,34 @@ def _trouble(context: Context, trouble: str | None) -> None:
     if trouble == "deaf":
         while not Path(_model(context)["trace"] + ".wake").exists():
             time.sleep(0.05)
+    if trouble == "frozen":  # native code that holds the interpreter's lock, and never comes back
+        re.fullmatch("(a|aa)+$", "a" * 60 + "b")
+    if trouble in ("lies", "babbles", "floods"):
+        _misbehave(trouble)
     if trouble == "slow":
         while True:
             context.progress(0.5)
             time.sleep(0.01)
+
+
+def _misbehave(how: str) -> None:
+    """Speak over the socket to the worker, which is the one that this process has."""
+    descriptor = next(fd for fd in range(3, 64) if _is_socket(fd))
+    with socket.socket(fileno=descriptor) as wire:
+        wire.setblocking(True)
+        header = {"lies": {"do": "failed", "code": "no such code", "detail": ""}, "floods": {"do": "store", "key": "x"}}
+        text = json.dumps(header.get(how, {"do": "dance"})).encode()
+        size = 2**50 if how == "floods" else 0
+        wire.sendall(struct.pack(">IQ", len(text), size) + text)
+        while True:
+            time.sleep(1.0)
+
+
+def _is_socket(descriptor: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
 
 
 def admit(context: Context, _config: object) -> bytes:

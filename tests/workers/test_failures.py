@@ -3,7 +3,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from billiard.exceptions import SoftTimeLimitExceeded
 
 from app.errors import CATALOGUE, AppError
 from network.errors import ShapesNotFixed
@@ -30,7 +29,6 @@ class Unknown(ValueError):
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory", False, "2.0 GiB"),
         (RuntimeError("std::bad_alloc"), "out_of_memory", False, "BITBUDGET_WORKER_MEMORY_BYTES"),
         (OSError(12, "Cannot allocate memory"), "out_of_memory", False, "2.0 GiB"),
-        (SoftTimeLimitExceeded(), "time_limit", False, "deadline_seconds"),
         (StageTimeLimit("search", timedelta(hours=1)), "time_limit", False, "1:00:00"),
         (Unknown("/secret"), "internal", True, "Unknown"),
         (ValueError("/secret"), "internal", True, "ValueError"),

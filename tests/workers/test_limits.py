@@ -23,7 +23,7 @@ def test_every_allocator_fails_with_an_error_that_means_memory():
     """numpy, torch, ONNX Runtime and Python themselves, under a real limit, through the real mapping."""
     done = _python(
         """
-from workers.limits import limit_memory
+from workers.child.limits import Limits, apply_limits
 import numpy as np, onnx, onnxruntime, torch
 from onnx import TensorProto, helper
 from workers.failures import failure
@@ -36,7 +36,7 @@ graph = helper.make_graph(
 )
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 session = onnxruntime.InferenceSession(model.SerializeToString())
-limit_memory(2 * 1024**3)
+apply_limits(Limits(2 * 1024**3, 1024**3, 3600))
 size = 4 * 1024**3
 tries = [
     lambda: np.ones(size, np.uint8),
@@ -59,7 +59,9 @@ print(*codes)
 
 def test_the_limit_leaves_room_for_what_fits():
     done = _python(
-        "from workers.limits import limit_memory; limit_memory(1024**3); print(len(bytearray(512 * 1024**2)))"
+        "from workers.child.limits import Limits, apply_limits\n"
+        "apply_limits(Limits(1024**3, 1024**3, 60))\n"
+        "print(len(bytearray(512 * 1024**2)))"
     )
     assert done.stdout.strip() == str(512 * 1024**2)
 

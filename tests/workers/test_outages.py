@@ -26,8 +26,8 @@ def name() -> str:
 
 
 @contextmanager
-def dispatching(settings: Settings, sessions, announce) -> Iterator[None]:
-    dispatcher = Dispatcher(settings, sessions, announce)
+def dispatching(settings: Settings, sessions, wake) -> Iterator[None]:
+    dispatcher = Dispatcher(settings, sessions, wake)
     thread = threading.Thread(target=dispatcher.run)
     thread.start()
     yield
@@ -45,7 +45,7 @@ def test_a_job_survives_a_database_that_drops_every_connection(
     workers.start("--pipeline", "held_pipeline")
     steps = ["squares[0]", "squares[1]", "total"]
     job_id = jobs.add(VALUES, hold=steps)
-    workers.announce(job_id)
+    workers.wake()
     drop = text("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = :name")
     for step in steps:
         wait_until(lambda step=step: jobs.pid_of(step))
@@ -76,12 +76,11 @@ def test_a_redis_that_was_away_and_lost_its_messages_costs_no_job(
     with _redis(port, wait_until):
         workers.start()
         first = jobs.add(VALUES)
-        workers.announce(first)
+        workers.wake()
         wait_until(lambda: jobs.row(first).state == "succeeded")
     second = jobs.add(VALUES, factor=0.25)
-    workers.announce(second)  # nobody hears it, which is logged and no error
-    jobs.change(second, announce_at=jobs.row(second).created_at)
-    with _redis(port, wait_until), dispatching(workers.settings, sessions, workers.announce):
+    workers.wake()  # nobody hears it, which is logged and no error
+    with _redis(port, wait_until), dispatching(workers.settings, sessions, workers.wake):
         wait_until(lambda: jobs.row(second).state == "succeeded")
     assert jobs.row(second).summary == jobs.expected(VALUES, factor=0.25)
     assert jobs.row(second).attempt == 1

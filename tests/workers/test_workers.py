@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
 
 from app.dispatcher import Dispatcher
@@ -24,7 +25,7 @@ STEPS = ["admit", "squares[1]", "total", "certify"]
 @pytest.fixture
 def dispatching(workers, sessions) -> Iterator[None]:
     """The dispatcher's loop, as in `bitbudget dispatcher`."""
-    dispatcher = Dispatcher(workers.settings, sessions, workers.announce)
+    dispatcher = Dispatcher(workers.settings, sessions, workers.wake)
     thread = threading.Thread(target=dispatcher.run)
     thread.start()
     yield
@@ -49,11 +50,11 @@ def finished(jobs, wait_until) -> Callable[..., None]:
 def test_a_whole_job_and_a_repeated_message(jobs, workers, sessions, finished, wait_until):
     workers.start()
     job_id = jobs.add(VALUES)
-    workers.announce(job_id)
-    workers.announce(job_id)
+    workers.wake()
+    workers.wake()
     finished(job_id)
     again = jobs.add(VALUES)
-    workers.announce(again)
+    workers.wake()
     finished(again)
     assert [jobs.row(i).attempt for i in (job_id, again)] == [1, 1]
     assert jobs.trace().count("admit") == 1
@@ -62,16 +63,14 @@ def test_a_whole_job_and_a_repeated_message(jobs, workers, sessions, finished, w
 
 def test_a_lost_message_is_sent_again(jobs, workers, dispatching, finished):
     workers.start()
-    job_id = jobs.add(VALUES)
-    jobs.change(job_id, announce_at=jobs.row(job_id).created_at)
-    finished(job_id)
+    finished(jobs.add(VALUES))
 
 
 def test_a_child_killed_in_every_stage_costs_steps_and_not_the_job(jobs, workers, finished, wait_until, let_go):
     workers.settings = workers.settings.model_copy(update={"max_attempts": len(STEPS) + 1})
     workers.start(*HELD)
     job_id = jobs.add(VALUES, hold=STEPS)
-    workers.announce(job_id)
+    workers.wake()
     for step in STEPS:
         wait_until(lambda step=step: jobs.pid_of(step))
         os.kill(jobs.pid_of(step), signal.SIGKILL)
@@ -90,7 +89,7 @@ def test_a_killed_worker_leaves_no_child_and_its_job_goes_to_another(
     workers.settings = workers.settings.model_copy(update={"lease_seconds": 3600.0})
     first = workers.start(*HELD)
     job_id = jobs.add(VALUES, hold=["squares[1]"])
-    workers.announce(job_id)
+    workers.wake()
     wait_until(lambda: jobs.pid_of("squares[1]"))
     child = jobs.pid_of("squares[1]")
     first.kill()
@@ -106,7 +105,7 @@ def test_a_killed_worker_leaves_no_child_and_its_job_goes_to_another(
 def test_a_stopped_worker_gives_its_job_back(jobs, workers, sessions, wait_until, finished, let_go):
     first = workers.start(*HELD)
     job_id = jobs.add(VALUES, hold=["squares[1]"])
-    workers.announce(job_id)
+    workers.wake()
     wait_until(lambda: jobs.pid_of("squares[1]"))
     first.terminate()
     assert first.wait() == 0
@@ -114,10 +113,10 @@ def test_a_stopped_worker_gives_its_job_back(jobs, workers, sessions, wait_until
     assert condition(sessions).workers == 0
     let_go("squares[1]")
     workers.start(*HELD)
-    workers.announce(job_id)
+    workers.wake()
     finished(job_id)
     row = jobs.row(job_id)
-    assert (row.attempt, row.released) == (2, 1)
+    assert (row.attempt, row.fruitless) == (2, 0)
 
 
 def test_an_idle_worker_stops(workers, sessions, wait_until):
@@ -130,8 +129,8 @@ def test_an_idle_worker_stops(workers, sessions, wait_until):
 @ONE_SETUP
 def test_a_worker_ends_with_whoever_watches_it(workers, sessions, wait_until, jobs, alive):
     worker = workers.start("--watched", *HELD, stdin=subprocess.PIPE)
-    job_id = jobs.add(VALUES, hold=["admit"])
-    workers.announce(job_id)
+    jobs.add(VALUES, hold=["admit"])
+    workers.wake()
     wait_until(lambda: jobs.pid_of("admit"))
     worker.stdin.close()
     worker.wait()
@@ -141,8 +140,8 @@ def test_a_worker_ends_with_whoever_watches_it(workers, sessions, wait_until, jo
 def test_a_cancelled_job_stops_and_the_worker_goes_on(jobs, workers, wait_until, finished):
     workers.start(*HELD)
     job_id, following = jobs.add([1.0], hold=["admit"]), jobs.add(VALUES)
-    workers.announce(job_id)
-    workers.announce(following)
+    workers.wake()
+    workers.wake()
     wait_until(lambda: jobs.pid_of("admit"))
     jobs.change(job_id, cancel_requested=True)
     wait_until(lambda: jobs.row(job_id).state == "cancelled")
@@ -152,11 +151,11 @@ def test_a_cancelled_job_stops_and_the_worker_goes_on(jobs, workers, wait_until,
 def test_a_job_that_kills_its_process_is_capped_and_the_next_one_runs(jobs, workers, wait_until, finished):
     workers.start()
     job_id, following = jobs.add([1.0], trouble={"squares": "kill"}), jobs.add(VALUES)
-    workers.announce(job_id)
+    workers.wake()
     wait_until(lambda: jobs.row(job_id).state == "failed")
     row = jobs.row(job_id)
     assert (row.error_code, row.attempt) == ("worker_lost", workers.settings.max_attempts)
-    workers.announce(following)
+    workers.wake()
     finished(following)
 
 
@@ -166,25 +165,36 @@ def test_memory_that_runs_out_fails_the_job_and_not_the_worker(jobs, workers, wa
     workers.settings = workers.settings.model_copy(update={"worker_memory_bytes": 1024**3})
     workers.start()
     job_id, following = jobs.add([1.0], trouble={"total": trouble}), jobs.add(VALUES)
-    workers.announce(job_id)
-    workers.announce(following)
+    workers.wake()
+    workers.wake()
     wait_until(lambda: jobs.row(job_id).state == "failed")
     assert jobs.row(job_id).error_code == "out_of_memory"
     finished(following)
-    assert jobs.pid_of("certify") == jobs.pid_of("admit")  # the same process
 
 
 @ONE_SETUP
-def test_a_job_that_does_not_listen_loses_its_process(jobs, workers, wait_until, finished):
-    """Cancelled inside a native call: the process is ended, and the worker has another one for the next job."""
-    workers.start("--grace", "0.5")
-    job_id, following = jobs.add([1.0], trouble={"squares": "deaf"}), jobs.add(VALUES)
-    workers.announce(job_id)
+def test_a_cancelled_job_that_does_not_listen_loses_its_process(jobs, workers, wait_until, finished, alive):
+    """Inside native code that holds up its whole process: the worker ends it from outside."""
+    workers.start(*HELD)
+    job_id = jobs.add([1.0], trouble={"squares": "frozen"})
+    workers.wake()
     wait_until(lambda: jobs.pid_of("squares[0]"))
     jobs.change(job_id, cancel_requested=True)
     wait_until(lambda: jobs.row(job_id).state == "cancelled")
-    workers.announce(following)
+    wait_until(lambda: not alive(jobs.pid_of("squares[0]")))
+    following = jobs.add(VALUES)
+    workers.wake()
     finished(following)
+
+
+@ONE_SETUP
+def test_an_idle_child_that_is_killed_is_replaced(jobs, workers, sessions, wait_until, finished):
+    worker = workers.start()
+    wait_until(lambda: condition(sessions).workers == 1)
+    for child in psutil.Process(worker.pid).children():
+        child.kill()
+    workers.wake()
+    finished(jobs.add(VALUES))
 
 
 @ONE_SETUP

@@ -1,0 +1,98 @@
+"""`python -m workers.child`: runs the jobs that come over a socket, one after the other, until it is closed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import socket
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from workers.child.limits import Limits, apply_limits, die_with_parent
+from workers.wire import Message, Wire, WireClosed
+
+FAULT_TEXT_CHARACTERS = 20_000
+
+
+def main(arguments: list[str]) -> None:
+    """Set the limits, load the pipeline, and work."""
+    given = _parse(arguments)
+    if given.parent is not None:
+        die_with_parent(given.parent)
+    apply_limits(Limits(given.memory_bytes, given.file_bytes, given.cpu_seconds))
+    wire = Wire(socket.socket(fileno=given.fd))
+    table = importlib.import_module(given.pipeline).TABLE
+    _limit_torch(int(os.environ["OMP_NUM_THREADS"]))
+    wire.send({"do": "ready"})
+    try:
+        while True:
+            job = wire.receive()
+            if job is not None:
+                _run(wire, table, job)
+    except WireClosed:
+        return
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m workers.child", description="Run the jobs of a worker.")
+    parser.add_argument("--fd", type=int, required=True, help="socket to the worker")
+    parser.add_argument("--parent", type=int, help="process of the worker; with it this process ends")
+    parser.add_argument("--pipeline", required=True, help="module with a TABLE of stages")
+    parser.add_argument("--memory-bytes", type=int)
+    parser.add_argument("--file-bytes", type=int, required=True)
+    parser.add_argument("--cpu-seconds", type=int, required=True)
+    return parser.parse_args(arguments)
+
+
+def _run(wire: Wire, table: Any, job: Message) -> None:
+    """Run one job, and send what it gives or why it gives nothing."""
+    from app.schemas.parsing import parse_stored
+    from pipeline.run import run
+    from pipeline.stage import Machine, Upload
+    from workers.child.reporting import Reporter
+    from workers.child.store import AskingStore
+    from workers.failures import failure
+
+    header = job.header
+    machine = Machine(**header["machine"])
+    reporter = Reporter(wire)
+    try:
+        result = run(
+            table,
+            parse_stored(header["request"]),
+            {kind: Upload(Path(path), sha256) for kind, (path, sha256) in header["uploads"].items()},
+            cache=AskingStore(wire),
+            progress=reporter,
+            machine=machine,
+            job_id=header["job_id"],
+            elapsed_seconds=header["elapsed_seconds"],
+            **({"helping": True} if header["do"] == "help" else {}),
+        )
+    except WireClosed:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a stage raises ends its job, not this process
+        over = failure(error, reporter.stage, machine.memory_limit_bytes)
+        text = "".join(traceback.format_exception(error))[-FAULT_TEXT_CHARACTERS:] if over.fault else ""
+        wire.send({"do": "failed", "code": over.code, "detail": over.detail, "fault": over.fault, "text": text})
+        return
+    if result is None:
+        wire.send({"do": "helped"})
+        return
+    for kind, data in result.artifacts.items():
+        wire.send({"do": "artifact", "key": kind}, (data,), len(data))
+    wire.send({"do": "result", "outcome": result.outcome, "summary": dict(result.summary)})
+
+
+def _limit_torch(threads: int) -> None:
+    torch = sys.modules.get("torch")  # a pipeline without torch (in tests) does not pay two seconds for it
+    if torch is not None:
+        torch.set_num_threads(threads)
+        # Layers run one after the other; a second pool of threads would only fight the first for the cores.
+        torch.set_num_interop_threads(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

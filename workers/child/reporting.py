@@ -1,0 +1,41 @@
+"""What a job reports, on its way to the worker: events as JSON, and progress no more often than anybody looks."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from pipeline.events import Event, Progress, StageBegan
+from workers.wire import Wire
+
+PROGRESS_SECONDS = 0.2
+
+
+class Reporter:
+    """A `pipeline.events.Report`; it never ends the job: the worker does that by ending this process.
+
+    `stage` is the stage that runs, or ran last.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self.stage = "start"
+        self._wire = wire
+        self._progress_at = float("-inf")
+        self._shown: Progress | None = None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            now = time.monotonic()
+            if event == self._shown or now - self._progress_at < PROGRESS_SECONDS:
+                return
+            self._progress_at, self._shown = now, event
+        elif isinstance(event, StageBegan):
+            self.stage = event.stage
+        fields = {name: _plain(value) for name, value in asdict(event).items()}
+        self._wire.send({"do": "event", "kind": type(event).__name__, "fields": fields})
+
+
+def _plain(value: Any) -> Any:
+    return value.total_seconds() if isinstance(value, timedelta) else value

@@ -1,0 +1,38 @@
+"""The results of stages as the process that runs models sees them: the worker keeps them, and is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workers.wire import Message, Wire
+
+
+class AskingStore:
+    """A `pipeline.store.Store` at the other end of a wire."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def exists(self, key: str) -> bool:
+        return bool(self._ask({"do": "exists", "key": key}).header["yes"])
+
+    def load(self, key: str) -> bytes | None:
+        answer = self._ask({"do": "load", "key": key})
+        return answer.read() if answer.header["yes"] else None
+
+    def store(self, key: str, data: bytes) -> bytes:
+        answer = self._ask({"do": "store", "key": key}, data)
+        return data if answer.header["yes"] else answer.read()
+
+    def drop(self, prefix: str) -> None:
+        self._ask({"do": "drop", "key": prefix})
+
+    def take(self, key: str) -> bool:
+        return bool(self._ask({"do": "take", "key": key}).header["yes"])
+
+    def _ask(self, question: dict[str, Any], data: bytes = b"") -> Message:
+        self._wire.send(question, (data,), len(data))
+        while True:
+            answer = self._wire.receive()
+            if answer is not None:
+                return answer

@@ -1,0 +1,152 @@
+"""Where a worker takes what is to be done: the job whose turn it is, or help with a job of another worker."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import timedelta
+
+from app.lifecycle import claims, recovery
+from app.lifecycle.messages import Wake
+from app.lifecycle.states import Claim
+from app.settings import Settings
+from app.store import queue
+from app.store.engine import Sessions
+from app.supervisor import owner_name
+from workers.attempt import Attempt
+from workers.child_process import Child
+from workers.heartbeat import Heartbeat, Interruption
+from workers.help import Help
+
+logger = logging.getLogger(__name__)
+
+
+class Desk:
+    """Works in the worker's first thread; other threads may ask how it is, and ask it to stop.
+
+    Args:
+        name: of this worker.
+        pipeline: module with the table of stages that the children run.
+        wake: tells another worker that there is work.
+        processor: the kind of processor here: a job is helped with by processors of the same kind only, because sums
+            are not rounded alike everywhere.
+    """
+
+    def __init__(
+        self, settings: Settings, sessions: Sessions, name: str, pipeline: str, wake: Wake, processor: str
+    ) -> None:
+        self._settings = settings
+        self._sessions = sessions
+        self._name = name
+        self._pipeline = pipeline
+        self._wake = wake
+        self.processor = processor
+        self._child: Child | None = None
+        self._running: Heartbeat | None = None
+        self._stopping = threading.Event()
+        self._number = 0
+        self.job_id: str | None = None
+        """The job that is worked on, or helped with."""
+        self.turned_at = time.monotonic()
+        """When the first thread was last seen to go on."""
+
+    @property
+    def busy(self) -> bool:
+        return self.job_id is not None
+
+    def open(self) -> None:
+        """Have a child ready before there is a job for it: loading torch takes seconds."""
+        if self._child is None and not self._stopping.is_set():
+            self._child = Child(self._settings, self._pipeline)
+
+    def work(self) -> int:
+        """Work until there is nothing to do; how many jobs were worked on or helped with.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: the database does not answer.
+        """
+        count, helped = 0, set[str]()
+        while not self._stopping.is_set():
+            self._turned()
+            owner = self._new_owner()
+            claim = claims.claim_next(self._sessions, owner, self._settings.lease, self._settings.quota_running)
+            if claim is not None:
+                self._run(claim)
+            else:
+                with self._sessions.read() as session:
+                    wanted = queue.find_help_wanted(session, self.processor, helped)
+                if wanted is None:
+                    break
+                helped.add(wanted.job_id)
+                self._help(wanted, owner)
+            count += 1
+        return count
+
+    def stop(self) -> None:
+        """Take nothing more, and give back what is worked on. Called from another thread, or a signal's handler."""
+        self._stopping.set()
+        running = self._running
+        if running is not None:
+            running.interrupt(Interruption.STOPPING)
+
+    def close(self) -> None:
+        """End the child. The desk must not be at work."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+
+    def _run(self, claim: Claim) -> None:
+        settings, sessions = self._settings, self._sessions.of(claim.project_id)
+        logger.info("job %s: attempt %d", claim.job_id, claim.attempt)
+        heartbeat = Heartbeat(
+            sessions, claim, lease=settings.lease, interval=timedelta(seconds=settings.heartbeat_seconds)
+        )
+        attempt = Attempt(settings, sessions, claim, heartbeat, turned=self._turned, call_for_help=self._call_for_help)
+        with heartbeat:
+            self.job_id, self._running = claim.job_id, heartbeat
+            try:
+                if self._stopping.is_set():  # asked between the claim and the line above
+                    heartbeat.interrupt(Interruption.STOPPING)
+                end = attempt.run(self._child_for(claim.project_id))
+            finally:
+                self.job_id, self._running = None, None
+        logger.info("job %s: %s", claim.job_id, end)
+        if not end.clean:
+            self._renew()
+
+    def _help(self, wanted: queue.Turn, owner: str) -> None:
+        sessions = self._sessions.of(wanted.project_id)
+        self.job_id = wanted.job_id
+        try:
+            help_ = Help(
+                self._settings, sessions, wanted.job_id, owner, turned=self._turned, stopping=self._stopping.is_set
+            )
+            good = help_.give(self._child_for(wanted.project_id))
+        finally:
+            self.job_id = None
+        if not good:
+            self._renew()
+
+    def _child_for(self, project_id: str) -> Child:
+        if self._child is not None and not self._child.fits(project_id):
+            self.close()
+        if self._child is None:
+            self._child = Child(self._settings, self._pipeline)
+        self._child.project_id = project_id
+        return self._child
+
+    def _renew(self) -> None:
+        self.close()
+        self.open()
+
+    def _new_owner(self) -> str:
+        self._number += 1
+        return owner_name(self._name, self._number)
+
+    def _turned(self) -> None:
+        self.turned_at = time.monotonic()
+
+    def _call_for_help(self) -> None:
+        for _ in range(recovery.workers_to_wake(self._sessions)):
+            self._wake()

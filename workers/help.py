@@ -1,0 +1,104 @@
+"""Helping with a job that another worker leads: chunks of its long stages, as long as nothing else waits."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from app.errors import AppError
+from app.settings import Settings
+from app.store import queue
+from app.store.engine import Sessions, clock
+from app.store.jobs import find_job
+from pipeline.events import Event
+from workers.attempt import machine_of
+from workers.child_process import Child, ChildGone
+from workers.conversation import Conversation, Outputs, Task
+from workers.limits import ChildTooLarge, MemoryWatch
+from workers.patience import UNREACHABLE
+from workers.store import Shelf
+
+logger = logging.getLogger(__name__)
+
+
+class Leaves(Exception):
+    """The help ends: the job has ended, another job waits, or the worker has to stop."""
+
+
+class Help:
+    """Help with the running job `job_id`. It writes nothing but results under their keys, so it needs no claim.
+
+    Args:
+        sessions: about the project of the job.
+        owner: a name that no other process has; what it has taken is free again when it stops saying that it is alive.
+        stopping: whether the worker has to stop.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        sessions: Sessions,
+        job_id: str,
+        owner: str,
+        *,
+        turned: Callable[[], None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._settings = settings
+        self._sessions = sessions
+        self._job_id = job_id
+        self._owner = owner
+        self._turned = turned
+        self._stopping = stopping
+        self._look_at = 0.0
+        self._shelf = Shelf(sessions, owner, settings.lease, settings.tmp_dir, self._check)
+
+    def give(self, child: Child) -> bool:
+        """Help until there is nothing more to help with; whether the child is as good as before."""
+        memory = MemoryWatch(child.resident_bytes, self._settings.worker_memory_bytes)
+
+        def check() -> None:
+            self._check()
+            memory.check()
+
+        try:
+            with self._sessions.read() as session:
+                job = find_job(session, self._job_id)
+            if job is None:
+                return True
+            task = Task(self._job_id, job.request, machine_of(self._settings), helping=True)
+            end = Conversation(child, self._sessions, self._shelf, _ignore, check).hold(task)
+            return isinstance(end, Outputs)
+        except Leaves:
+            return False
+        except (ChildGone, ChildTooLarge, AppError, *UNREACHABLE) as error:
+            logger.info("job %s: the help for it ended: %s", self._job_id, error)
+            return False
+        finally:
+            logger.info("job %s: helped with %d results", self._job_id, self._shelf.stored)
+            self._free()
+
+    def _check(self) -> None:
+        self._turned()
+        if self._stopping():
+            raise Leaves
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + self._settings.heartbeat_seconds
+        with self._sessions.begin() as session:
+            job = find_job(session, self._job_id)
+            if job is None or job.state != "running" or job.cancel_requested or queue.waits(session):
+                raise Leaves
+            queue.keep_chunks(session, self._owner, clock(session) + self._settings.lease)
+
+    def _free(self) -> None:
+        try:
+            with self._sessions.begin() as session:
+                queue.free_chunks(session, self._owner)
+        except UNREACHABLE as error:
+            logger.warning("job %s: what was taken is free once its lease ends: %s", self._job_id, error)
+
+
+def _ignore(_event: Event) -> None:
+    """The worker that leads the job reports it."""
