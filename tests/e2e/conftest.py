@@ -32,7 +32,9 @@ class Commands:
             "BITBUDGET_LEASE_SECONDS": "3600",  # longer than any test: whoever waits for a lease fails
             "BITBUDGET_HEARTBEAT_SECONDS": "0.2",
             "BITBUDGET_WORKER_THREADS": "1",
-            "PYTHONPATH": f"{FAKES}:{ROOT}",
+            # The last one is for what a pipeline of a test has to say to its test.
+            "PYTHONPATH": f"{FAKES}:{ROOT}:{folder}",
+            "BITBUDGET_SANDBOX": "none",  # fake pipelines write to the folder of their test
             "COLUMNS": "200",
         }
         self._stack = ExitStack()

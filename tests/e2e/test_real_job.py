@@ -58,6 +58,7 @@ def pipeline() -> tuple[str, ...]:
 @pytest.fixture(params=["embedded", "team"])
 def api(request: pytest.FixtureRequest, commands, pipeline, wait_until: Callable[..., None]) -> Iterator[httpx.Client]:
     """A running service: `serve` alone, or API, worker and dispatcher as processes of their own."""
+    commands.environment["BITBUDGET_SANDBOX"] = "none" if pipeline else "auto"  # as a user has it
     port_file = commands.folder / "port"
     if request.param == "team":
         commands.environment["BITBUDGET_DATABASE_URL"] = request.getfixturevalue("postgresql_url")

@@ -1,6 +1,6 @@
 """The pipeline as it is, but that the first process to finish the plan stays there, before the plan is stored.
 
-It makes a folder `held` in the working folder, with a file in it that has its number for a name, and waits to be
+It makes a folder `held` in the last folder of PYTHONPATH, with a file in it that has its number for a name, and waits to be
 killed. Whoever comes later goes on.
 """
 
@@ -18,7 +18,7 @@ import pipeline.table
 
 def _run_and_wait(run: Callable[..., bytes], *inputs: object) -> bytes:
     result = run(*inputs)
-    folder = Path("held")
+    folder = Path(os.environ["PYTHONPATH"].rpartition(":")[2]) / "held"
     if not folder.exists():
         folder.mkdir()
         (folder / str(os.getpid())).touch()
