@@ -34,6 +34,10 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "payload_too_large": ErrorClass(413, "The body is larger than this service accepts"),
     "not_found": ErrorClass(404, "Not found"),
     "method_not_allowed": ErrorClass(405, "This address does not accept this method"),
+    "key_missing": ErrorClass(401, "This call needs a key"),
+    "key_invalid": ErrorClass(401, "The key is not valid"),
+    "role_insufficient": ErrorClass(403, "The key may not do this"),
+    "quota_exceeded": ErrorClass(429, "The project has used up a quota"),
     "origin_refused": ErrorClass(403, "Pages of other sites may not change anything here"),
     "host_refused": ErrorClass(421, "The service does not answer to this host name"),
     "idempotency_mismatch": ErrorClass(422, "This Idempotency-Key was used with another request"),
@@ -102,16 +106,25 @@ CATALOGUE: Mapping[str, ErrorClass] = {
 class AppError(Exception):
     """An error with a code of the catalogue and a text for the person who reads it.
 
-    `extra` holds further members of the problem object, e.g. `errors`, one entry per wrong field.
+    `extra` holds further members of the problem object, e.g. `errors`, one entry per wrong field; `headers` those of
+    the HTTP answer, e.g. `Retry-After`.
     """
 
-    def __init__(self, code: str, detail: str, extra: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        extra: Mapping[str, Any] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         if code not in CATALOGUE:
             raise ValueError(f"no error has the code {code!r}; add it to the catalogue in app/errors.py")
         super().__init__(code, detail, extra)
         self.code = code
         self.detail = detail
         self.extra: Mapping[str, Any] = extra or {}
+        self.headers = headers
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"

@@ -12,16 +12,19 @@ from fastapi import FastAPI
 from app.api import certificates, events, health, jobs, problems, results, schemas, uploads
 from app.api.guard import RefuseForeign, allowed_hosts
 from app.api.metrics import MeasureRequests, Metrics
-from app.api.state import State
+from app.api.state import Shared
 from app.lifecycle.messages import Wake, waker
 from app.settings import Settings
 from app.store.engine import open_sessions
-from app.store.tables import DEFAULT_PROJECT
 
 DESCRIPTION = (
     "Give it a network and how much accuracy you can spare; get back a smaller network that keeps the promise, "
     "and the evidence. Errors are RFC 9457 problem details with a stable `code`."
 )
+
+# 422 takes the place of an answer that FastAPI would promise and nothing here gives.
+_OF_ALL_CALLS = ("request_invalid", "host_refused", "internal")
+_OF_CALLS_WITH_KEYS = ("key_missing", "key_invalid", "quota_exceeded")
 
 
 def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
@@ -41,16 +44,15 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
     app = FastAPI(
         title="bitbudget", version=version("bitbudget"), description=DESCRIPTION, lifespan=lifespan, redoc_url=None
     )
-    app.state.bitbudget = State(settings, sessions.of(DEFAULT_PROJECT), wake or waker(settings))
+    app.state.bitbudget = Shared(settings, sessions, wake or waker(settings))
     app.state.metrics = metrics
     app.add_middleware(RefuseForeign, hosts=allowed_hosts(settings))
     app.add_middleware(MeasureRequests, metrics=metrics)  # the outer one: what is refused is counted too
     problems.install(app)
-    for module in (uploads, jobs, certificates, events, results, schemas, health):
-        # Declared for every call: 422 takes the place of an answer that FastAPI would promise and nothing here gives.
-        app.include_router(
-            module.router, responses=problems.problem_answers("request_invalid", "host_refused", "internal")
-        )
+    for module in (uploads, jobs, certificates, events, results):
+        app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS, *_OF_CALLS_WITH_KEYS))
+    for module in (schemas, health):
+        app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS))
     _complete_openapi(app)
     return app
 

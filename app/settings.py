@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 PREFIX = "BITBUDGET_"
 TEST_PREFIX = "BITBUDGET_TEST_"
 """Names with this prefix belong to the test suite (where its databases are); they are not settings."""
-CLIENT_VARIABLES = frozenset({"BITBUDGET_SERVER"})
+CLIENT_VARIABLES = frozenset({"BITBUDGET_SERVER", "BITBUDGET_KEY"})
 """Read by the commands that talk to a server, and by examples/curl.sh; no settings of the service."""
 
 GIB = 1024**3
@@ -75,6 +75,22 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[str | None, AfterValidator(_host_names)] = None
     """Names by which the API may be addressed (`Host`), with commas between them, besides localhost; `*`: any. None:
     only localhost if `host` is a loopback address, else any."""
+
+    auth: Literal["none", "keys"] = "none"
+    """`none`: whoever reaches the port may do everything; `keys`: every call about a project asks for a key to it."""
+    allow_open: bool = False
+    """Let `serve` listen beyond this machine with `auth` none, e.g. in a container whose port is published on
+    loopback only."""
+    metrics_token: Annotated[str, Field(min_length=16)] | None = None
+    """What whoever reads `/metrics` must send; None: open with `auth` none, closed with keys."""
+
+    quota_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Contents that a project may store, unless it has a quota of its own; as in all further ones, None: no limit."""
+    quota_queued: Annotated[int, Field(ge=0)] | None = None
+    quota_running: Annotated[int, Field(ge=0)] | None = None
+    quota_samples: Annotated[int, Field(ge=1)] | None = None
+    """Samples of one dataset."""
+    quota_requests_per_minute: Annotated[int, Field(ge=1)] | None = None
 
     lease_seconds: Annotated[float, Field(gt=0)] = 30.0
     """How long a job stays with a worker that says nothing."""

@@ -1,7 +1,7 @@
 """Requests that a browser was made to send: refused before anything is read of them.
 
-The API has no accounts, so whoever reaches it may use it; a page from elsewhere, open in the browser of somebody who
-does, shall not. Such a page can send what a form can send (multipart, without asking first), which its `Origin`
+Where no keys are asked for, whoever reaches the API may use it; a page from elsewhere, open in the browser of somebody
+who does, shall not. Such a page can send what a form can send (multipart, without asking first), which its `Origin`
 betrays; and it can give its own name the address of this service (DNS rebinding), which `Host` betrays.
 """
 
@@ -28,7 +28,7 @@ def allowed_hosts(settings: Settings) -> tuple[str, ...] | None:
     """The names, in lower case, by which this service may be addressed; None: any."""
     named = settings.allowed_hosts
     if named is None:
-        return LOOPBACK_NAMES if _is_loopback(settings.host) else None
+        return LOOPBACK_NAMES if is_loopback(settings.host) else None
     hosts = tuple(_without_brackets(host.strip().lower()) for host in named.split(","))
     return None if "*" in hosts else (*LOOPBACK_NAMES, *hosts)
 
@@ -92,7 +92,8 @@ def _split(address: str) -> tuple[str, int | None]:
         return "", None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a service that listens on `host`."""
     try:
         return ipaddress.ip_address(_without_brackets(host)).is_loopback
     except ValueError:

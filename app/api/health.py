@@ -5,8 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from app.access.keys import check_metrics_token
 from app.api.problems import problem_answers
-from app.api.state import Service
+from app.api.state import Credentials, Open, token_of
 from app.errors import AppError
 from app.schemas.answers import Health, Readiness
 from app.services.health import WORKER_SEEN_WITHIN, condition
@@ -21,20 +22,27 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz", responses=problem_answers("not_ready", "database_unavailable"))
-def readyz(service: Service) -> Readiness:
-    """Whether the database answers and a worker is alive; and how long the oldest waiting job has waited."""
+def readyz(service: Open) -> Readiness:
+    """Whether the database answers and a worker is alive; and how long the oldest waiting job has waited, which is
+    not told where projects have keys: it may be another's."""
     now = condition(service.sessions)
+    waited = now.oldest_queued_seconds if service.settings.auth == "none" else None
     if now.workers == 0:
         raise AppError(
             "not_ready",
             f"no worker was seen within {WORKER_SEEN_WITHIN.total_seconds():g} s; jobs are accepted and wait. Start "
             "one: bitbudget worker",
-            {"workers": 0, "oldest_queued_seconds": now.oldest_queued_seconds},
+            {"workers": 0, "oldest_queued_seconds": waited},
         )
-    return Readiness(workers=now.workers, oldest_queued_seconds=now.oldest_queued_seconds)
+    return Readiness(workers=now.workers, oldest_queued_seconds=waited)
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-def metrics(request: Request) -> Response:
-    """Figures for Prometheus."""
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}, **problem_answers("key_missing", "key_invalid")},
+)
+def metrics(request: Request, service: Open, credentials: Credentials) -> Response:
+    """Figures for Prometheus, about all projects."""
+    check_metrics_token(service.settings, token_of(credentials))
     return Response(generate_latest(request.app.state.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -30,6 +30,7 @@ Key = Annotated[
 ]
 SUBMIT_ERRORS = problem_answers(
     "origin_refused",
+    "role_insufficient",
     "request_malformed",
     "request_invalid",
     "budget_invalid",
@@ -40,7 +41,7 @@ SUBMIT_ERRORS = problem_answers(
     "payload_too_large",
     "storage_full",
 )
-_CANCEL_ERRORS = problem_answers("origin_refused", "not_found", "job_finished")
+_CANCEL_ERRORS = problem_answers("origin_refused", "role_insufficient", "not_found", "job_finished")
 _REQUEST_SCHEMA = JobRequest.model_json_schema(ref_template="#/components/schemas/{model}")
 _DEFINITIONS = _REQUEST_SCHEMA.pop("$defs")
 _PART_SCHEMA = {

@@ -71,7 +71,7 @@ def install(app: FastAPI) -> None:
 
 
 def _app_error(request: Request, error: AppError) -> JSONResponse:
-    return problem_response(request, error.code, error.detail, error.extra)
+    return problem_response(request, error.code, error.detail, error.extra, error.headers)
 
 
 def _invalid_parameters(request: Request, error: RequestValidationError) -> JSONResponse:

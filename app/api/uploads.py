@@ -25,7 +25,9 @@ Name = Annotated[
         description="A name to recognise it by; replaces the name of the same contents. Without control characters.",
     ),
 ]
-_ERRORS = problem_answers("origin_refused", "request_malformed", "payload_too_large", "request_invalid", "storage_full")
+_ERRORS = problem_answers(
+    "origin_refused", "role_insufficient", "request_malformed", "payload_too_large", "request_invalid", "storage_full"
+)
 _RAW_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,

@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
-from app.cli import auditing, certifying, planning, remote, serving
+from app.cli import auditing, certifying, keys, planning, remote, serving
 from app.cli.client import ServerProblem
 from app.cli.output import Refused, complain
 
@@ -25,6 +25,7 @@ certifying.register(app)
 auditing.register(app)
 remote.register(app)
 serving.register(app)
+keys.register(app)
 
 
 def main() -> None:

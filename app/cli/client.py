@@ -47,11 +47,12 @@ class ServerProblem(Exception):
 
 
 class Client:
-    """The API at `server`, or on the Unix socket `socket` if one is given."""
+    """The API at `server`, or on the Unix socket `socket` if one is given; `key` is what the server asks for."""
 
-    def __init__(self, server: str, *, socket: Path | None = None) -> None:
+    def __init__(self, server: str, *, key: str | None = None, socket: Path | None = None) -> None:
         self._http = httpx.Client(
             base_url=server,
+            headers=None if key is None else {"Authorization": f"Bearer {key}"},
             transport=None if socket is None else httpx.HTTPTransport(uds=str(socket)),
             # An upload of some gigabytes is hashed and stored before it is answered.
             timeout=httpx.Timeout(30.0, read=600.0, write=600.0),

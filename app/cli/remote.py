@@ -23,6 +23,10 @@ POLL_SECONDS = 0.5
 NOT_MET = 3
 
 Server = Annotated[str, typer.Option(envvar="BITBUDGET_SERVER", help="Address of the server.")]
+Key = Annotated[
+    str | None,
+    typer.Option(envvar="BITBUDGET_KEY", help="The key that the server asks for.", show_default="none"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -39,11 +43,12 @@ def submit(
     data: options.Data = None,
     given: JobOptions,
     server: Server = DEFAULT_SERVER,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Upload a network and its data to a server and make a job; prints the job's id."""
     body = given.body()
-    with Client(server) as client:
+    with Client(server, key=key) as client:
         job = submitted(client, body, Files(model, data, given.metric_graph))
     if as_json:
         show_json(job)
@@ -55,10 +60,11 @@ def status(
     job_id: Annotated[str | None, typer.Argument(help="The job; without it, the newest ones are listed.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the job has ended.")] = False,
     server: Server = DEFAULT_SERVER,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Say how a job is. With --wait the exit status says how it ended: 0 met, 3 not met, 1 failed or cancelled."""
-    with Client(server) as client:
+    with Client(server, key=key) as client:
         if job_id is None:
             jobs = client.jobs(limit=20)
             return show_json(jobs) if as_json else show_jobs(jobs)
@@ -82,9 +88,10 @@ def download(
         Path, typer.Option(help="Folder for model.onnx, plan.json, plan.csv and the rest.", file_okay=False)
     ],
     server: Server = DEFAULT_SERVER,
+    key: Key = None,
 ) -> None:
     """Write the results of a job to a folder."""
-    with Client(server) as client:
+    with Client(server, key=key) as client:
         paths = client.download(job_id, out)
     if [path.name for path in paths] == ["certificate.json"]:
         show_certificate(json.loads(paths[0].read_bytes()))

@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.api.guard import is_loopback
 from app.cli.http import bind, make_server
 from app.cli.output import CONSOLE, Refused
 from app.dispatcher import Dispatcher
@@ -58,6 +59,7 @@ def serve(
     settings = settings.model_copy(
         update={"host": settings.host if host is None else host, "port": settings.port if port is None else port}
     )
+    _refuse_open(settings)
     if settings.database_url.startswith("sqlite"):
         upgrade(settings.database_url)
     with bind(settings.host, settings.port) as listener, _terminate_as_exit():
@@ -128,6 +130,15 @@ def health(
             "its log says why"
         )
     CONSOLE.print("healthy")
+
+
+def _refuse_open(settings: Settings) -> None:
+    if settings.auth == "none" and not settings.allow_open and not is_loopback(settings.host):
+        raise Refused(
+            f"whoever reaches {settings.host} could do everything, because this service asks for no keys. Set "
+            "BITBUDGET_AUTH=keys and make keys with `bitbudget keys create`, or listen on 127.0.0.1; where something "
+            "else keeps strangers away, set BITBUDGET_ALLOW_OPEN=true"
+        )
 
 
 def _serve(settings: Settings, listener: socket.socket, port_file: Path | None) -> None:

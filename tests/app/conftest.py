@@ -13,6 +13,9 @@ import httpx
 import pytest
 import uvicorn
 
+from app.access.keys import create_key
+from app.access.projects import ensure_project
+from app.access.roles import Role
 from app.main import create_app
 from app.schemas.job_request import JobRequest
 from app.services import jobs
@@ -35,6 +38,11 @@ class RunningServer:
     client: httpx.Client
     wakes: list[None] = field(default_factory=list)
 
+    def as_key(self, project: str, role: str = "admin") -> httpx.Client:
+        """A client with a new key to this project; whoever asked for it closes it."""
+        key = make_key(self.sessions, project, role)
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {key}"})
+
     def upload_model(self, data: bytes = b"model", **query: Any) -> str:
         answer = self.client.put("/v1/models", content=data, params=query)
         assert answer.status_code in (200, 201), answer.text
@@ -46,6 +54,11 @@ class RunningServer:
         assert answer.status_code == 202, answer.text
         job: dict[str, Any] = answer.json()
         return job
+
+
+def make_key(sessions: Sessions, project: str, role: str = "admin") -> str:
+    """A new key to a project, which is made if there is none."""
+    return create_key(sessions.of(ensure_project(sessions, project).id), Role(role))[1]
 
 
 @pytest.fixture

@@ -29,7 +29,13 @@ def test_every_setting_that_is_not_the_containers_own_is_passed_on(services: dic
         environment = services[name]["environment"]
         assert set(environment) == expected
         passed = {key: value for key, value in environment.items() if not key.endswith("_URL")}
-        assert passed == {key: f"${{{key}:-}}" for key in passed}
+        # Its port is published on this machine only, so that the API may listen on an address of its container.
+        defaults = {"BITBUDGET_ALLOW_OPEN": "true"}
+        assert passed == {key: f"${{{key}:-{defaults.get(key, '')}}}" for key in passed}
+
+
+def test_the_api_is_reached_from_this_machine_only(services: dict[str, Any]) -> None:
+    assert services["api"]["ports"] == ["127.0.0.1:${BITBUDGET_PORT:-8000}:8000"]
 
 
 def test_what_is_not_set_outside_is_the_default_inside(

@@ -28,14 +28,25 @@ def _command_lines(page: Any) -> list[list[str]]:
     return lines
 
 
+def _commands(group: Any, prefix: str = "") -> dict[str, Any]:
+    """Every command by its name; one of a group by both words."""
+    commands = {}
+    for name, command in group.commands.items():
+        inner = getattr(command, "commands", None)
+        commands.update({f"{prefix}{name}": command} if inner is None else _commands(command, f"{prefix}{name} "))
+    return commands
+
+
 def test_every_command_in_the_pages_exists_with_its_options(documented: list[Any]) -> None:
-    commands = typer.main.get_command(command_line).commands  # type: ignore[attr-defined]
+    commands = _commands(typer.main.get_command(command_line))
     seen = set()
     for page in documented:
         for words in _command_lines(page):
             name, *rest = words[1:]
             if name == "--help":
                 continue
+            if rest and f"{name} {rest[0]}" in commands:
+                name, *rest = f"{name} {rest[0]}", *rest[1:]
             assert name in commands, f"{page.path.name}: there is no command {name!r}"
             known = {option for parameter in commands[name].params for option in parameter.opts}
             for word in rest:
@@ -46,7 +57,7 @@ def test_every_command_in_the_pages_exists_with_its_options(documented: list[Any
 
 
 def test_every_option_that_a_page_names_exists(documented: list[Any]) -> None:
-    commands = typer.main.get_command(command_line).commands  # type: ignore[attr-defined]
+    commands = _commands(typer.main.get_command(command_line))
     known = {option for command in commands.values() for p in command.params for option in p.opts} | {"--help"}
     for page in documented:
         for option in re.findall(r"`(--[a-z-]+)[^`]*`", page.text):

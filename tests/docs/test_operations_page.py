@@ -38,6 +38,8 @@ def test_every_setting_is_described_with_its_default(operations: Any) -> None:
         "BITBUDGET_TMP_DIR": "$BITBUDGET_HOME/tmp",
         "BITBUDGET_ALLOWED_HOSTS": "by the address",
         "BITBUDGET_WORKER_MEMORY_BYTES": "none",
+        "BITBUDGET_METRICS_TOKEN": "none",
+        **{name: "none" for name in expected if name.startswith("BITBUDGET_QUOTA_")},
         "BITBUDGET_WORKER_THREADS": "every core",
     }
     assert told == expected

@@ -1,0 +1,1 @@
+"""Who may do what: projects, the keys to them, roles, quotas."""
