@@ -87,7 +87,8 @@ class Settings(BaseSettings):
     quota_bytes: Annotated[int, Field(ge=0)] | None = None
     """Contents that a project may store, unless it has a quota of its own; as in all further ones, None: no limit."""
     quota_queued: Annotated[int, Field(ge=0)] | None = None
-    quota_running: Annotated[int, Field(ge=0)] | None = None
+    quota_running: Annotated[int, Field(ge=1)] | None = None
+    """Jobs that run at once; None: as many as there are workers."""
     quota_samples: Annotated[int, Field(ge=1)] | None = None
     """Samples of one dataset."""
     quota_requests_per_minute: Annotated[int, Field(ge=1)] | None = None
@@ -109,9 +110,6 @@ class Settings(BaseSettings):
     """Memory limit of the process that works on a job; None: no limit."""
     worker_threads: Annotated[int, Field(ge=1)] | None = None
     """Threads of the process that works on a job; None: every core."""
-
-    quota_running: Annotated[int, Field(ge=1)] | None = None
-    """Jobs of one project that may run at once; None: as many as there are workers."""
 
     sandbox: Literal["auto", "bubblewrap", "none"] = "auto"
     """Walls around the process that runs models: bubblewrap where it works, bubblewrap or no worker, none."""

@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LIMITS = {
     "max_bytes": 0,
     "max_queued": 0,
-    "max_running": 0,
+    "max_running": 1,
     "max_samples": 1,
     "max_requests_per_minute": 1,
     "keep_days": 1,
