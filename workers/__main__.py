@@ -19,6 +19,7 @@ from app.settings import Settings
 from app.store.engine import open_sessions
 from app.supervisor import new_worker_name
 from workers.app import create_app
+from workers.child_process import ChildGone
 from workers.desk import Desk
 from workers.limits import check_memory_limit
 from workers.presence import Presence
@@ -39,7 +40,10 @@ def main() -> None:
     wake = waker(settings)
     desk = Desk(settings, sessions, name, arguments.pipeline, wake, processor())
     Presence(settings, sessions, name, desk, wake).connect()
-    desk.open()
+    try:
+        desk.open()
+    except ChildGone as error:
+        sys.exit(f"the process for jobs {error}, before it had one; its error stands above")
     celery = create_app(settings, desk)
     # Gossip, mingle and Celery's heartbeat speak to other workers over the broker; ours speak through the database.
     celery.worker_main(["--quiet", "worker", "--without-gossip", "--without-mingle", "--without-heartbeat"])

@@ -56,9 +56,14 @@ class Desk:
         return self.job_id is not None
 
     def open(self) -> None:
-        """Have a child ready before there is a job for it: loading torch takes seconds."""
-        if self._child is None and not self._stopping.is_set():
-            self._child = Child(self._settings, self._pipeline)
+        """Have a child ready before there is a job for it: loading torch takes seconds.
+
+        Raises:
+            ChildGone: no child can be had here.
+        """
+        self._renew()
+        if self._child is not None:
+            self._child.wait_until_ready(self._turned)
 
     def work(self) -> int:
         """Work until there is nothing to do; how many jobs were worked on or helped with.
@@ -137,8 +142,10 @@ class Desk:
         return self._child
 
     def _renew(self) -> None:
+        """A new child, which loads what it needs while there is nothing to do."""
         self.close()
-        self.open()
+        if not self._stopping.is_set():
+            self._child = Child(self._settings, self._pipeline)
 
     def _new_owner(self) -> str:
         self._number += 1
