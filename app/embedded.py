@@ -85,7 +85,7 @@ class Embedded:
     ) -> None:
         self._settings = settings
         self._lock = HomeLock(settings.home)
-        self._sessions = open_sessions(settings.database_url)
+        self._sessions = open_sessions(settings.database_url, settings.objects())
         self._wake = waker(settings)
         self._started = False
         self.worker = WorkerProcess(settings, self._worker_ended, arguments=worker_arguments, log=worker_log)

@@ -51,6 +51,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "artifact_missing": ErrorClass(404, "The job has no such result"),
     "database_unavailable": ErrorClass(503, "The database does not answer"),
     "not_ready": ErrorClass(503, "The service is not ready"),
+    "storage_unavailable": ErrorClass(503, "The storage of contents does not answer"),
     "storage_full": ErrorClass(507, "The disk of the service is full"),
     # models (network/errors.py)
     "model_invalid": ErrorClass(422, "The model is not valid ONNX"),

@@ -33,7 +33,7 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
     Args:
         wake: tells a worker that there is work; by default a message over the broker of the settings.
     """
-    sessions = open_sessions(settings.database_url)
+    sessions = open_sessions(settings.database_url, settings.objects())
     metrics = Metrics(sessions)
 
     @asynccontextmanager

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.store.objects import IN_DATABASE, Objects, check_target
+
 PREFIX = "BITBUDGET_"
 TEST_PREFIX = "BITBUDGET_TEST_"
 """Names with this prefix belong to the test suite (where its databases are); they are not settings."""
@@ -39,6 +41,10 @@ def _host_names(text: str | None) -> str | None:
                 "e.g. bitbudget.example.com,10.0.0.5,[fd00::5]"
             )
     return text
+
+
+def _target(text: str) -> str:
+    return text if text == IN_DATABASE else check_target(text)
 
 
 # Child processes get these paths by the environment and may run in another folder.
@@ -69,6 +75,11 @@ class Settings(BaseSettings):
     """`filesystem://` (folders under `home`, one worker) or `redis://HOST:PORT/NUMBER`."""
     tmp_dir: Absolute = Field(default_factory=lambda known: known["home"] / "tmp")
     """Where uploads and jobs keep files while they are worked on; needs room for the largest upload."""
+
+    blobs: Annotated[str, AfterValidator(_target)] = IN_DATABASE
+    """Where new contents go: `database`, `file:///FOLDER` (one that all processes share), or `s3://BUCKET/PREFIX`."""
+    s3_endpoint: str | None = None
+    """Address of a server that speaks the protocol of S3; None: Amazon's. Keys and region: the AWS_ variables."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -132,6 +143,10 @@ class Settings(BaseSettings):
     @property
     def lease(self) -> timedelta:
         return timedelta(seconds=self.lease_seconds)
+
+    def objects(self) -> Objects:
+        """What of the contents lies beside the database."""
+        return Objects(self.blobs, self.s3_endpoint)
 
     @property
     def broker_folder(self) -> Path:

@@ -36,7 +36,7 @@ def main() -> None:
     # Celery warns when it runs as root because pickled messages could run code as root. Ours are JSON.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     name = arguments.name or new_worker_name()
-    sessions = open_sessions(settings.database_url)
+    sessions = open_sessions(settings.database_url, settings.objects())
     wake = waker(settings)
     desk = Desk(settings, sessions, name, arguments.pipeline, wake, processor())
     Presence(settings, sessions, name, desk, wake).connect()

@@ -20,6 +20,7 @@ from starlette.routing import Match
 
 from app.errors import CATALOGUE, PROBLEM_MEDIA_TYPE, AppError, problem
 from app.schemas.parsing import invalid_fields
+from app.store.objects import StorageUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ def install(app: FastAPI) -> None:
     app.exception_handler(OperationalError)(_database_away)
     app.exception_handler(PoolTimeout)(_database_away)
     app.exception_handler(ProgrammingError)(_wrong_sql)
+    app.exception_handler(StorageUnavailable)(_storage_away)
     app.exception_handler(OSError)(_os_error)
     app.exception_handler(Exception)(_internal)
 
@@ -123,6 +125,12 @@ def _wrong_sql(request: Request, error: ProgrammingError) -> JSONResponse:
     if getattr(error.orig, "sqlstate", None) == _UNDEFINED_TABLE:
         return _database_away(request, error)
     return _internal(request, error)
+
+
+def _storage_away(request: Request, error: Exception) -> JSONResponse:
+    logger.error("the storage of contents does not answer", exc_info=error)
+    detail = "the storage in which models, data and results lie does not answer; repeat the request in a moment"
+    return problem_response(request, "storage_unavailable", detail, headers={"Retry-After": "5"})
 
 
 def _os_error(request: Request, error: OSError) -> JSONResponse:

@@ -95,7 +95,7 @@ def dispatcher() -> None:
     """Announce waiting jobs again and take jobs back from silent workers; one per installation, more do no harm."""
     configure_logging()
     settings = Settings()
-    sessions = open_sessions(settings.database_url)
+    sessions = open_sessions(settings.database_url, settings.objects())
     loop = Dispatcher(settings, sessions, waker(settings))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())

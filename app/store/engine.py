@@ -12,6 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, DateTime, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.store.objects import Objects
+
 BUSY_SECONDS = 30.0
 _READS = "bitbudget_reads"
 _PROJECT = "project_id"
@@ -68,10 +70,18 @@ class Sessions:
         project_id: the project whose rows the transactions are about. Statements on what belongs to a project ask
             `project_of`, so that a transaction without one cannot reach them.
         key_id: the key of whoever asks for the changes; None: no key, or the service itself.
+        objects: what of the contents lies beside the database; by default nothing goes there.
     """
 
-    def __init__(self, engine: Engine, project_id: str | None = None, key_id: str | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        project_id: str | None = None,
+        key_id: str | None = None,
+        objects: Objects | None = None,
+    ) -> None:
         self.engine = engine
+        self.objects = objects or Objects()
         self.project_id = project_id
         self.key_id = key_id
         info = {_PROJECT: project_id, _KEY: key_id}
@@ -81,7 +91,7 @@ class Sessions:
 
     def of(self, project_id: str, key_id: str | None = None) -> Sessions:
         """Transactions on the same database, and the same connections, about this project alone, for this key."""
-        return Sessions(self.engine, project_id, key_id)
+        return Sessions(self.engine, project_id, key_id, self.objects)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
@@ -100,9 +110,13 @@ class Sessions:
         self.engine.dispose()
 
 
-def open_sessions(database_url: str) -> Sessions:
-    """Sessions on the database at `database_url`, which `app.store.migrate.upgrade` has prepared."""
-    return Sessions(make_engine(database_url))
+def open_sessions(database_url: str, objects: Objects | None = None) -> Sessions:
+    """Sessions on the database at `database_url`, which `app.store.migrate.upgrade` has prepared.
+
+    Args:
+        objects: where new contents go and those beside the database lie, as `Settings.objects` says.
+    """
+    return Sessions(make_engine(database_url), objects=objects)
 
 
 def project_of(session: Session) -> str:

@@ -200,3 +200,16 @@ def test_curl_can_upload_and_submit(server: Any, tmp_path: Path) -> None:
     )
     assert done.stdout.endswith(" 202"), done.stdout
     assert '"seed":3' in done.stdout
+
+
+def test_a_storage_that_does_not_answer_is_told_and_not_described(
+    serve: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    away = settings.model_copy(update={"blobs": "s3://bucket/prefix", "s3_endpoint": "http://127.0.0.1:1"})
+    answer = serve(away).client.put("/v1/models", content=b"abc")
+    assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+    assert answer.headers["retry-after"] == "5"
+    assert "bucket" not in answer.text
+    assert "127.0.0.1" not in answer.text

@@ -67,7 +67,7 @@ def test_every_option_that_a_page_names_exists(documented: list[Any]) -> None:
 def test_every_variable_that_a_page_names_is_a_setting(documented: list[Any]) -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES | {PREFIX, TEST_PREFIX}
     for page in documented:
-        unknown = set(re.findall(rf"\b{PREFIX}[A-Z_]*", page.text)) - known
+        unknown = set(re.findall(rf"\b{PREFIX}[A-Z0-9_]*", page.text)) - known
         assert not unknown, page.path.name
 
 

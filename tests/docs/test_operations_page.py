@@ -41,6 +41,7 @@ def test_every_setting_is_described_with_its_default(operations: Any) -> None:
         "BITBUDGET_METRICS_TOKEN": "none",
         **{name: "none" for name in expected if name.startswith("BITBUDGET_QUOTA_")},
         "BITBUDGET_WORKER_THREADS": "every core",
+        "BITBUDGET_S3_ENDPOINT": "none",
     }
     assert told == expected
     assert settings.worker_memory_bytes is settings.worker_threads is None
