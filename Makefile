@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check serve bench-job bench-sensitivity bench-planner bench-quantization bench-certificates bench-networks clean
+.PHONY: demo test check serve bench-job bench-sensitivity bench-planner bench-quantization bench-certificates bench-networks bench-service clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,10 @@ bench-certificates: $(READY)
 # makes its networks itself; QUICK=1 allows fewer formats
 bench-networks: $(READY)
 	$(BIN)/python -m benchmarks.networks $(if $(QUICK),--quick)
+
+# DATA as for bench-job; QUICK=1 for a tenth of it. Starts a PostgreSQL and a Redis of its own
+bench-service: $(READY)
+	$(BIN)/python -m benchmarks.service $(DATA) $(if $(QUICK),--quick)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

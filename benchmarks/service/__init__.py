@@ -3,4 +3,9 @@
 | file | holds |
 |---|---|
 | `running` | a service of its own for a benchmark, watched from outside |
+| `team` | a PostgreSQL, a Redis, API, dispatcher and workers of its own, all killable |
+| `tiny` | small jobs whose plans are known |
+| `chaos` | kills of every part while jobs are sent |
+| `queueing` | a job behind a thousand that were cancelled |
+| `hostile_service` | hostile files through all of it |
 """

@@ -80,8 +80,13 @@ class Part:
     def _run(self) -> None:
         while not self._stopping.is_set():
             with self._log.open("ab") as log:
-                self._process = subprocess.Popen(  # noqa: S603 - our own command line
-                    self._command, env=self._environment, stdout=log, stderr=log, user=self._user, start_new_session=True
+                self._process = subprocess.Popen(
+                    self._command,
+                    env=self._environment,
+                    stdout=log,
+                    stderr=log,
+                    user=self._user,
+                    start_new_session=True,
                 )
             self.starts += 1
             self._process.wait()
@@ -125,7 +130,7 @@ class Team:
 
     def command(self, *arguments: str) -> str:
         """What `bitbudget ARGUMENTS` prints with the settings of the team."""
-        done = subprocess.run(  # noqa: S603 - our own command line
+        done = subprocess.run(
             [_program(), *arguments], env=self.environment, capture_output=True, text=True, check=False
         )
         if done.returncode:
@@ -209,7 +214,7 @@ def _postgresql(folder: Path, port: int) -> Part:
             if not parent.stat().st_mode & 0o001:
                 parent.chmod(parent.stat().st_mode | 0o011)
     made = [str(programs / "initdb"), "-D", str(data), "-U", POSTGRESQL_ROLE, "-A", "trust", "--no-sync"]
-    subprocess.run(made, check=True, user=user, stdout=subprocess.DEVNULL, cwd="/")  # noqa: S603 - our own command line
+    subprocess.run(made, check=True, user=user, stdout=subprocess.DEVNULL, cwd="/")
     command = [str(programs / "postgres"), "-D", str(data), "-p", str(port), "-k", "", "-h", "127.0.0.1"]
     return Part("postgresql", command, {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}, log, user)
 
@@ -218,7 +223,7 @@ def _redis(port: int) -> list[str]:
     program = shutil.which("redis-server")
     if program is None:
         sys.exit("redis-server is not installed; the benchmark starts one of its own")
-    return [program, "--port", str(port), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--dir", "/tmp"]  # noqa: S108
+    return [program, "--port", str(port), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--dir", "/tmp"]
 
 
 def _program() -> str:
