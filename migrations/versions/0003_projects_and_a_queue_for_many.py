@@ -167,8 +167,9 @@ def _create_webhooks() -> None:
         sa.Column("id", sa.String(32), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("secret", sa.String(255), nullable=False),
-        sa.Column("enabled", sa.Boolean(), nullable=False, server_default=sa.true()),
+        sa.Column("events", sa.JSON()),
         sa.Column("created_at", TIME, nullable=False),
+        sa.Column("failing_since", TIME),
         sa.PrimaryKeyConstraint("id", name="pk_webhooks"),
     )
     op.create_index("ix_webhooks_project_id", "webhooks", ["project_id"])
@@ -182,6 +183,9 @@ def _create_webhooks() -> None:
         sa.Column("state", sa.String(9), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_at", TIME, nullable=False),
+        sa.Column("give_up_at", TIME, nullable=False),
+        sa.Column("tried_at", TIME),
+        sa.Column("status", sa.Integer()),
         sa.Column("last_error", sa.Text()),
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("delivered_at", TIME),
@@ -189,7 +193,9 @@ def _create_webhooks() -> None:
         sa.ForeignKeyConstraint(["webhook_id"], ["webhooks.id"], name="fk_webhook_deliveries_webhook_id_webhooks"),
         sa.PrimaryKeyConstraint("id", name="pk_webhook_deliveries"),
     )
-    op.create_index("ix_webhook_deliveries_webhook_id", "webhook_deliveries", ["webhook_id"])
+    op.create_index(
+        "ix_webhook_deliveries_webhook_id_created_at_id", "webhook_deliveries", ["webhook_id", "created_at", "id"]
+    )
     op.create_index("ix_webhook_deliveries_state_next_at", "webhook_deliveries", ["state", "next_at"])
 
 
