@@ -1,4 +1,4 @@
-"""The loop that repairs the queue: expired leases, lost messages, left-overs.
+"""The loop that repairs the queue: expired leases, lost messages, left-overs; beside it, webhooks are served.
 
 Any number may run at once; each step is one conditional statement, so a second dispatcher finds nothing to do.
 """
@@ -11,6 +11,7 @@ import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.delivery.deliverer import Deliverer
 from app.lifecycle import recovery
 from app.lifecycle.messages import Wake
 from app.settings import Settings
@@ -30,15 +31,20 @@ class Dispatcher:
         self._wake = wake
         self._clean_at = time.monotonic()
         self._stopping = threading.Event()
+        self._deliverer = Deliverer(settings, sessions)
 
     def run(self) -> None:
         """Work until `stop`; a database that is away is waited for."""
+        delivering = threading.Thread(target=self._deliverer.run, name="webhooks", daemon=True)
+        delivering.start()
         while not self._stopping.is_set():
             try:
                 self.step()
             except SQLAlchemyError as error:
                 logger.warning("the database does not answer: %s", error)
             self._stopping.wait(self._settings.dispatch_interval_seconds)
+        self._deliverer.stop()
+        delivering.join()
 
     def stop(self) -> None:
         """Make `run` return."""
@@ -59,6 +65,6 @@ class Dispatcher:
             self._wake()
         if time.monotonic() >= self._clean_at:
             self._clean_at = time.monotonic() + CLEAN_SECONDS
-            removed = recovery.clean(self._sessions, self._settings)
+            removed = recovery.clean(self._sessions, self._settings) + self._deliverer.clean()
             if removed:
                 logger.info("removed %d left-overs", removed)

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.api import certificates, events, health, jobs, problems, results, schemas, uploads
+from app.api import certificates, events, health, jobs, problems, results, schemas, uploads, webhooks
 from app.api.guard import RefuseForeign, allowed_hosts
 from app.api.metrics import MeasureRequests, Metrics
 from app.api.state import Shared
@@ -49,7 +49,7 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
     app.add_middleware(RefuseForeign, hosts=allowed_hosts(settings))
     app.add_middleware(MeasureRequests, metrics=metrics)  # the outer one: what is refused is counted too
     problems.install(app)
-    for module in (uploads, jobs, certificates, events, results):
+    for module in (uploads, jobs, certificates, events, results, webhooks):
         app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS, *_OF_CALLS_WITH_KEYS))
     for module in (schemas, health):
         app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS))
@@ -63,7 +63,7 @@ def _complete_openapi(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = generate()
         # Bodies that are read by hand refer to schemas that FastAPI does not see.
-        document["components"]["schemas"].update({**jobs.SCHEMAS, **certificates.SCHEMAS})
+        document["components"]["schemas"].update({**jobs.SCHEMAS, **certificates.SCHEMAS, **webhooks.SCHEMAS})
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

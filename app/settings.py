@@ -6,6 +6,7 @@ Settings say where things lie and how much of the machine may be used; what a jo
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -45,6 +46,17 @@ def _host_names(text: str | None) -> str | None:
 
 def _target(text: str) -> str:
     return text if text == IN_DATABASE else check_target(text)
+
+
+def _networks(text: str | None) -> str | None:
+    for name in () if text is None else text.split(","):
+        try:
+            ipaddress.ip_network(name.strip())
+        except ValueError as error:
+            raise ValueError(
+                f"expected networks with commas between them, e.g. 10.1.0.0/16,fd00::/8; {error}"
+            ) from None
+    return text
 
 
 # Child processes get these paths by the environment and may run in another folder.
@@ -110,6 +122,13 @@ class Settings(BaseSettings):
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """How often a job may lose its worker before it fails."""
     dispatch_interval_seconds: Annotated[float, Field(gt=0)] = 2.0
+
+    webhook_networks: Annotated[str | None, AfterValidator(_networks)] = None
+    """Networks that webhooks may lead to besides public addresses, with commas between them, e.g. `10.1.0.0/16`."""
+    webhook_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 10.0
+    """How long one try of a message may take in all."""
+    webhook_retry_seconds: Annotated[float, Field(gt=0)] = 5.0
+    """Pause before the second try; it doubles up to six hours, until three days are over."""
 
     max_model_bytes: Annotated[int, Field(gt=0)] = 2 * GIB
     """Protocol buffers end at 2 GiB, so a larger ONNX file cannot hold its own weights."""

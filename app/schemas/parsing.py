@@ -13,11 +13,12 @@ from app.errors import CATALOGUE, AppError
 from app.schemas.budget import OF_UNITS
 from app.schemas.certificate_request import CertificateRequest
 from app.schemas.job_request import JobRequest
+from app.schemas.webhook_request import WebhookRequest
 
 MAX_ERRORS = 20
 MAX_DEPTH = 16
 
-Request = TypeVar("Request", JobRequest, CertificateRequest)
+Request = TypeVar("Request", JobRequest, CertificateRequest, WebhookRequest)
 
 
 def parse_request(members: Mapping[str, Any]) -> JobRequest:
@@ -32,6 +33,11 @@ def parse_request(members: Mapping[str, Any]) -> JobRequest:
 def parse_certificate_request(members: Mapping[str, Any]) -> CertificateRequest:
     """The request of a certificate with these JSON members; for what it raises see `parse_request`."""
     return _parsed(CertificateRequest, members)
+
+
+def parse_webhook_request(members: Mapping[str, Any]) -> WebhookRequest:
+    """The request of a webhook with these JSON members; for what it raises see `parse_request`."""
+    return _parsed(WebhookRequest, members)
 
 
 def parse_stored(members: Mapping[str, Any]) -> JobRequest | CertificateRequest:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.store.blobs import BlobRef, find_blob, keep_blob
 from app.store.engine import project_of
 from app.store.tables import ArtifactRow, JobEventRow, JobRow
+from app.store.webhooks import add_deliveries
 
 
 def find_job(session: Session, job_id: str) -> JobRow | None:
@@ -52,11 +53,16 @@ def change(session: Session, condition: ColumnElement[bool], values: Mapping[str
 
 
 def add_event(session: Session, job: JobRow, kind: str, data: Mapping[str, Any], now: datetime) -> int:
-    """Number and store an event of a job that this transaction has changed, and therefore holds the lock of."""
+    """Number and store an event of a job that this transaction has changed, and therefore holds the lock of.
+
+    With a new state the project's webhooks get what they are to be told, in the same transaction.
+    """
     seq = session.execute(
         update(JobRow).where(JobRow.id == job.id).values(last_event=JobRow.last_event + 1).returning(JobRow.last_event)
     ).scalar_one()
     session.add(JobEventRow(job_id=job.id, seq=seq, kind=kind, data=dict(data), created_at=now))
+    if kind == "state":
+        add_deliveries(session, job, seq, now)
     return seq
 
 
