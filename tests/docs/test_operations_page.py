@@ -37,6 +37,7 @@ def test_every_setting_is_described_with_its_default(operations: Any) -> None:
         "BITBUDGET_DATABASE_URL": "sqlite:///$BITBUDGET_HOME/bitbudget.db",
         "BITBUDGET_TMP_DIR": "$BITBUDGET_HOME/tmp",
         "BITBUDGET_ALLOWED_HOSTS": "by the address",
+        "BITBUDGET_WEBHOOK_NETWORKS": "none",
         "BITBUDGET_WORKER_MEMORY_BYTES": "none",
         "BITBUDGET_METRICS_TOKEN": "none",
         **{name: "none" for name in expected if name.startswith("BITBUDGET_QUOTA_")},
