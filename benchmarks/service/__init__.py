@@ -8,4 +8,5 @@
 | `chaos` | kills of every part while jobs are sent |
 | `queueing` | a job behind a thousand that were cancelled |
 | `hostile_service` | hostile files through all of it |
+| `webhooks`, `receiver` | whether every message arrives, while dispatchers are killed and the receiver dies |
 """
