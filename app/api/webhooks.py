@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.api.problems import problem_answers
 from app.api.receiving import received_json
-from app.api.state import Service
+from app.api.state import AdminService
 from app.delivery.addresses import Reach, parse_networks
 from app.schemas.parsing import parse_object, parse_webhook_request
 from app.schemas.webhook_answers import Delivery, DeliveryList, NewWebhook, Webhook, WebhookList
@@ -49,7 +49,7 @@ SCHEMAS = _BODY["requestBody"]["content"]["application/json"]["schema"].pop("$de
 
 
 @router.post("", status_code=201, responses=_CREATE_ERRORS, openapi_extra=_BODY)
-async def create(request: Request, response: Response, service: Service) -> NewWebhook:
+async def create(request: Request, response: Response, service: AdminService) -> NewWebhook:
     """Have messages sent to an address. The answer is the only one that shows the secret that signs them."""
     wanted = parse_webhook_request(parse_object(await received_json(request)))
     reach = Reach(parse_networks(service.settings.webhook_networks))
@@ -67,7 +67,7 @@ async def create(request: Request, response: Response, service: Service) -> NewW
 
 
 @router.get("")
-def list_webhooks(service: Service) -> WebhookList:
+def list_webhooks(service: AdminService) -> WebhookList:
     """The project's webhooks, oldest first, without their secrets."""
     return WebhookList(
         webhooks=[
@@ -85,13 +85,13 @@ def list_webhooks(service: Service) -> WebhookList:
 
 
 @router.delete("/{webhook_id}", status_code=204, responses=_CHANGE_ERRORS)
-def remove(webhook_id: str, service: Service) -> None:
+def remove(webhook_id: str, service: AdminService) -> None:
     """Remove a webhook. What it was still to be told is not sent any more."""
     webhooks.remove(service.sessions, webhook_id)
 
 
 @router.post("/{webhook_id}/test", responses={202: {"model": Delivery}, **_CHANGE_ERRORS})
-async def test(webhook_id: str, response: Response, service: Service) -> Delivery:
+async def test(webhook_id: str, response: Response, service: AdminService) -> Delivery:
     """Have the dispatcher send a message of the kind `webhook.test` now, and answer what came back. 202: it was not
     tried yet, because no dispatcher runs, or because it has much to send."""
     row = await run_in_threadpool(webhooks.test, service.sessions, webhook_id)
@@ -106,7 +106,7 @@ async def test(webhook_id: str, response: Response, service: Service) -> Deliver
 @router.get("/{webhook_id}/deliveries", responses=problem_answers("not_found"))
 def list_deliveries(
     webhook_id: str,
-    service: Service,
+    service: AdminService,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> DeliveryList:
@@ -116,7 +116,7 @@ def list_deliveries(
 
 
 @router.post("/{webhook_id}/deliveries/{delivery_id}/resend", status_code=202, responses=_CHANGE_ERRORS)
-def resend(webhook_id: str, delivery_id: str, service: Service) -> Delivery:
+def resend(webhook_id: str, delivery_id: str, service: AdminService) -> Delivery:
     """Send a message again, under the same webhook-id, whether it was taken, given up, or still waits."""
     return _view(webhooks.resend(service.sessions, webhook_id, delivery_id))
 

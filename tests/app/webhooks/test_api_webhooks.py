@@ -192,6 +192,28 @@ def test_webhooks_of_another_project_are_not_there(server: Any, receiver: Any) -
     assert len(webhooks.known(others)) == 1
 
 
+def test_only_admins_of_the_project_may_see_and_change_them(serve: Any, settings: Settings, receiver: Any) -> None:
+    server = serve(settings.model_copy(update={"auth": "keys"}))
+    calls = [
+        ("POST", "/v1/webhooks"),
+        ("GET", "/v1/webhooks"),
+        ("DELETE", f"/v1/webhooks/{NOBODY}"),
+        ("POST", f"/v1/webhooks/{NOBODY}/test"),
+        ("GET", f"/v1/webhooks/{NOBODY}/deliveries"),
+        ("POST", f"/v1/webhooks/{NOBODY}/deliveries/{NOBODY}/resend"),
+    ]
+    for role in ("viewer", "member"):
+        with server.as_key("team", role) as client:
+            for method, address in calls:
+                answer = client.request(method, address, json={"url": receiver.url})
+                assert (answer.status_code, answer.json()["code"]) == (403, "role_insufficient"), address
+    with server.as_key("team") as client:
+        assert client.post("/v1/webhooks", json={"url": receiver.url}).status_code == 201
+        assert len(client.get("/v1/webhooks").json()["webhooks"]) == 1
+    with server.as_key("others") as client:
+        assert client.get("/v1/webhooks").json() == {"webhooks": []}
+
+
 def test_an_id_that_nobody_has_is_not_found(server: Any) -> None:
     calls = (("DELETE", ""), ("POST", "/test"), ("GET", "/deliveries"), ("POST", "/deliveries/x/resend"))
     for webhook_id in (NOBODY, "x", "%00", "..%2f..", "A" * 5000):
