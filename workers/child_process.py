@@ -17,6 +17,7 @@ import psutil
 
 from app.settings import Settings
 from app.store.temporary import work_folder
+from workers.child_output import Output
 from workers.limits import thread_count
 from workers.sandbox import environment, walls
 from workers.wire import Wire, WireBroken, WireClosed
@@ -63,8 +64,12 @@ class Child:
                 env=environment(threads, self.folder),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
             )
+        assert self._process.stdout is not None
+        self._output = Output(self._process.stdout, self._process.pid)
         self.wire = Wire(ours, limit_bytes=_largest_file(settings))
         self._started = time.monotonic()
         self._ready = False
@@ -104,6 +109,7 @@ class Child:
         for entry in self.folder.iterdir():
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         self.jobs += 1
+        self._output.renew()
         folder = self.folder / f"job-{self.jobs}"
         folder.mkdir(mode=0o700)
         return folder
