@@ -58,18 +58,18 @@ class Child:
             command += ["--parent", str(os.getpid())]  # bubblewrap sees to it itself
         if settings.worker_memory_bytes is not None:
             command += ["--memory-bytes", str(settings.worker_memory_bytes)]
-        with theirs:
+        reading, writing = os.pipe()
+        with theirs, os.fdopen(writing, "wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own command line
                 command,
                 env=environment(threads, self.folder),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                stdout=output,
+                stderr=output,
                 pass_fds=[theirs.fileno()],
             )
-        assert self._process.stdout is not None
-        self._output = Output(self._process.stdout, self._process.pid)
+        self._output = Output(os.fdopen(reading, "rb"), self._process.pid)
         self.wire = Wire(ours, limit_bytes=_largest_file(settings))
         self._started = time.monotonic()
         self._ready = False
