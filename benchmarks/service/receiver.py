@@ -3,7 +3,7 @@
     python -m benchmarks.service.receiver PORT SECRET TAKEN SEED
 
 What it takes it appends to the file TAKEN, a line `JOB EVENT` each, before it answers. It prints a line for every
-message that comes in.
+message that comes in; standard output has to be a file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ FORGED = "forged"
 
 
 def serve(port: int, secret: str, taken: Path, seed: int) -> None:
-    random, lock = Random(seed), threading.Lock()
+    # Another series after each death, or it would die of the same message again and again.
+    random, lock = Random(f"{seed}/{os.fstat(sys.stdout.fileno()).st_size}"), threading.Lock()
     file = os.open(taken, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def take(line: str) -> None:

@@ -154,10 +154,10 @@ def patiently(ask: Callable[[], T], seconds: float = 120.0) -> T:
 def running_team(folder: Path, workers: int = 2, **settings: str) -> Iterator[Team]:
     """A team below `folder`, with these settings (names without prefix)."""
     folder.mkdir(parents=True)
-    ports = _free_ports(3)
+    ports = free_ports(3)
     database_url = f"postgresql://{POSTGRESQL_ROLE}@127.0.0.1:{ports[0]}/postgres"
     parts = {
-        "postgresql": _postgresql(folder, ports[0]),
+        "postgresql": own_postgresql(folder, ports[0]),
         "redis": Part("redis", _redis(ports[1]), os.environ, folder / "redis.log"),
     }
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BITBUDGET_")}
@@ -200,7 +200,7 @@ def _wait_until_ready(team: Team, workers: int) -> None:
         time.sleep(0.1)
 
 
-def _postgresql(folder: Path, port: int) -> Part:
+def own_postgresql(folder: Path, port: int) -> Part:
     """A cluster of its own. PostgreSQL refuses to run as root: it then runs as the user that its package has made."""
     programs = Path(shutil.which("postgres") or max(Path("/usr/lib/postgresql").glob("*/bin/postgres"))).parent
     data = folder / "postgresql"
@@ -230,7 +230,7 @@ def _program() -> str:
     return str(Path(sys.executable).with_name("bitbudget"))
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [server.getsockname()[1] for server in servers]
     for server in servers:

@@ -200,10 +200,27 @@ def test_a_dispatcher_that_died_after_sending_sends_again_when_its_lease_is_over
     assert deliverer.step() == 0, "it is somebody's"
     _make_due(sessions)
     assert deliverer.step() == 1
-    with sessions.begin() as session:
-        assert not webhooks.record_failure(session, lost, 500, "late", clock(session), LEASE)
     (row,) = _deliveries(sessions)
     assert (row.state, row.attempts, row.last_error) == ("delivered", 2, None)
+    assert receiver.ids() == [lost.delivery_id]
+
+
+def test_a_sender_that_was_too_slow_writes_nothing_down(
+    sessions: Sessions, new_job: NewJob, new_webhook: NewWebhook, receiver: Any
+) -> None:
+    new_webhook()
+    jobs.cancel(sessions, new_job().id)
+    attempts = []
+    for _ in range(2):
+        with sessions.begin() as session:
+            attempts += webhooks.take_due(session, clock(session), LEASE, 10)
+        _make_due(sessions)
+    slow, newest = attempts
+    assert (slow.number, newest.number) == (1, 2)
+    with sessions.begin() as session:
+        assert not webhooks.record_failure(session, slow, 500, "late", clock(session), LEASE)
+        assert not webhooks.record_success(session, slow, 200, clock(session))
+        assert webhooks.record_success(session, newest, 200, clock(session))
 
 
 def test_a_lease_is_longer_than_a_try_can_take(settings: Settings, sessions: Sessions) -> None:
