@@ -15,11 +15,14 @@ from app.store import queue
 from app.store.engine import Sessions
 from app.supervisor import owner_name
 from workers.attempt import Attempt
-from workers.child_process import Child
+from workers.child_process import Child, ChildGone
 from workers.heartbeat import Heartbeat, Interruption
 from workers.help import Help
 
 logger = logging.getLogger(__name__)
+
+STARTS = 3
+"""How often a process that ends before it is ready is started, at the start of the worker."""
 
 
 class Desk:
@@ -59,11 +62,18 @@ class Desk:
         """Have a child ready before there is a job for it: loading torch takes seconds.
 
         Raises:
-            ChildGone: no child can be had here.
+            ChildGone: no child can be had here, also not when it is tried again.
         """
-        self._renew()
-        if self._child is not None:
-            self._child.wait_until_ready(self._turned)
+        for left in reversed(range(STARTS)):
+            self._renew()
+            try:
+                if self._child is not None:
+                    self._child.wait_until_ready(self._turned)
+                return
+            except ChildGone as error:
+                if left == 0:
+                    raise
+                logger.warning("the process for jobs %s, before it had one; it is started again", error)
 
     def work(self) -> int:
         """Work until there is nothing to do; how many jobs were worked on or helped with.

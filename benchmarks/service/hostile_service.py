@@ -1,6 +1,6 @@
 """Hostile files through the whole service: what they do to the API, to the workers, and to their own jobs.
 
-    python -m benchmarks.service.hostile_service --count 2000
+python -m benchmarks.service.hostile_service --count 2000
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A job that is sent after a thousand that were cancelled while they waited: how long until it is done.
 
-    python -m benchmarks.service.queueing
+python -m benchmarks.service.queueing
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The pipeline as it is, but that the first process to finish the plan stays there, before the plan is stored.
 
-It makes a folder `held` in the last folder of PYTHONPATH, with a file in it that has its number for a name, and waits to be
-killed. Whoever comes later goes on.
+It makes a folder `held` in the last folder of PYTHONPATH, with a file in it that has its number for a name, and waits
+to be killed. Whoever comes later goes on.
 """
 
 from __future__ import annotations
