@@ -176,6 +176,7 @@ def release(sessions: Sessions, claim: Claim) -> bool:
         job = jobs.change(session, _fence(claim), values)
         if job is None:
             return False
+        queue.free_chunks(session, claim.owner)
         if job.state == JobState.CANCELLED:
             job.finished_at = now
         jobs.add_event(session, job, "state", {"state": job.state, "reason": "its worker was stopped"}, now)
@@ -194,6 +195,7 @@ def _end(session: Session, claim: Claim, state: JobState, values: dict[str, Any]
         {**values, "state": state, "open_chunks": 0, "lease_until": None, "eta_seconds": None, "finished_at": now},
     )
     if job is not None:
+        queue.free_chunks(session, claim.owner)
         known = {"state": state, "outcome": job.outcome, "code": job.error_code}
         event = {name: value for name, value in known.items() if value is not None}
         jobs.add_event(session, job, "state", event, now)

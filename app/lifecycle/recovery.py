@@ -93,6 +93,8 @@ def _take_back(
         )
         if job is None:
             return None
+        if job.owner:
+            queue.free_chunks(session, job.owner)
         if job.state != JobState.QUEUED:
             job.finished_at = now
         event = {"state": job.state, "reason": reason or f"worker {job.owner} stopped saying that it is alive"}
