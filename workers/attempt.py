@@ -23,6 +23,7 @@ from workers.limits import ChildTooLarge, MemoryWatch, thread_count
 from workers.observer import Observer
 from workers.patience import UNREACHABLE, patiently
 from workers.store import Shelf
+from workers.uploads import Uploads
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Attempt:
         sessions: Sessions,
         claim: Claim,
         heartbeat: Heartbeat,
+        uploads: Uploads,
         *,
         turned: Callable[[], None],
         call_for_help: Callable[[], None],
@@ -74,6 +76,7 @@ class Attempt:
         self._sessions = sessions
         self._claim = claim
         self._heartbeat = heartbeat
+        self._uploads = uploads
         self._turned = turned
         self._observer = Observer(sessions, claim, heartbeat, call_for_help)
         self._fruitful = False
@@ -92,7 +95,7 @@ class Attempt:
         try:
             elapsed = (datetime.now(UTC) - self._started_at()).total_seconds()
             task = Task(self._claim.job_id, self._claim.request, machine_of(self._settings), elapsed)
-            end = Conversation(child, self._sessions, self._shelf, self._observe, check).hold(task)
+            end = Conversation(child, self._sessions, self._uploads, self._shelf, self._observe, check).hold(task)
             return self._finish(end) if isinstance(end, Outputs) else self._fail(end)
         except Interrupted as interrupted:
             return self._interrupted(child, interrupted.reason)

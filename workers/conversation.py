@@ -20,6 +20,7 @@ from workers.failures import Failure
 from workers.observer import parse_event
 from workers.patience import patiently
 from workers.store import Shelf
+from workers.uploads import Uploads
 from workers.wire import Message, WireBroken, WireClosed
 
 ARTIFACTS = frozenset({"model", "plan", "ort", "aimet", "frontier", "sensitivity", "certificate"})
@@ -58,12 +59,14 @@ class Conversation:
         self,
         child: Child,
         sessions: Sessions,
+        uploads: Uploads,
         shelf: Shelf,
         observe: Callable[[Event], None],
         check: Callable[[], None],
     ) -> None:
         self._child = child
         self._sessions = sessions
+        self._uploads = uploads
         self._shelf = shelf
         self._observe = observe
         self._check = check
@@ -105,14 +108,15 @@ class Conversation:
         }
 
     def _fetch(self, kind: str, digest: str, folder: Path) -> Path:
-        def fetch() -> Path:
+        def fetch(path: Path) -> Path:
             with self._sessions.read() as session:
                 blob = upload_blob(session, uploaded_as(kind), digest)
             if blob is None:
                 raise AppError("not_found", f"The {kind} {digest} of this job was removed; upload it again.")
-            return open_blob_to_file(self._sessions, blob, folder / kind)
+            return open_blob_to_file(self._sessions, blob, path)
 
-        return patiently(fetch, self._check)
+        project_id = self._sessions.project_id or ""
+        return patiently(lambda: self._uploads.copy(project_id, digest, fetch, folder / kind), self._check)
 
     def _take(self, message: Message) -> Outputs | Failure | None:
         if self._shelf.answer(self._child.wire, message):

@@ -18,6 +18,7 @@ from workers.attempt import Attempt
 from workers.child_process import Child, ChildGone
 from workers.heartbeat import Heartbeat, Interruption
 from workers.help import Help
+from workers.uploads import Uploads
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Desk:
         self._pipeline = pipeline
         self._wake = wake
         self.processor = processor
+        self._uploads = Uploads(settings.tmp_dir)
         self._child: Child | None = None
         self._running: Heartbeat | None = None
         self._stopping = threading.Event()
@@ -106,7 +108,11 @@ class Desk:
             running.interrupt(Interruption.STOPPING)
 
     def close(self) -> None:
-        """End the child. The desk must not be at work."""
+        """End the child, and remove what was fetched. The desk must not be at work."""
+        self._end_child()
+        self._uploads.close()
+
+    def _end_child(self) -> None:
         child, self._child = self._child, None
         if child is not None:
             child.kill()
@@ -117,7 +123,9 @@ class Desk:
         heartbeat = Heartbeat(
             sessions, claim, lease=settings.lease, interval=timedelta(seconds=settings.heartbeat_seconds)
         )
-        attempt = Attempt(settings, sessions, claim, heartbeat, turned=self._turned, call_for_help=self._call_for_help)
+        attempt = Attempt(
+            settings, sessions, claim, heartbeat, self._uploads, turned=self._turned, call_for_help=self._call_for_help
+        )
         with heartbeat:
             self.job_id, self._running = claim.job_id, heartbeat
             try:
@@ -135,7 +143,13 @@ class Desk:
         self.job_id = wanted.job_id
         try:
             help_ = Help(
-                self._settings, sessions, wanted.job_id, owner, turned=self._turned, stopping=self._stopping.is_set
+                self._settings,
+                sessions,
+                wanted.job_id,
+                owner,
+                self._uploads,
+                turned=self._turned,
+                stopping=self._stopping.is_set,
             )
             good = help_.give(self._child_for(wanted.project_id))
         finally:
@@ -145,7 +159,7 @@ class Desk:
 
     def _child_for(self, project_id: str) -> Child:
         if self._child is not None and not self._child.fits(project_id):
-            self.close()
+            self._end_child()
         if self._child is None:
             self._child = Child(self._settings, self._pipeline)
         self._child.project_id = project_id
@@ -153,7 +167,7 @@ class Desk:
 
     def _renew(self) -> None:
         """A new child, which loads what it needs while there is nothing to do."""
-        self.close()
+        self._end_child()
         if not self._stopping.is_set():
             self._child = Child(self._settings, self._pipeline)
 

@@ -18,6 +18,7 @@ from workers.conversation import Conversation, Outputs, Task
 from workers.limits import ChildTooLarge, MemoryWatch
 from workers.patience import UNREACHABLE
 from workers.store import Shelf
+from workers.uploads import Uploads
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Help:
         sessions: Sessions,
         job_id: str,
         owner: str,
+        uploads: Uploads,
         *,
         turned: Callable[[], None],
         stopping: Callable[[], bool],
@@ -49,6 +51,7 @@ class Help:
         self._sessions = sessions
         self._job_id = job_id
         self._owner = owner
+        self._uploads = uploads
         self._turned = turned
         self._stopping = stopping
         self._look_at = 0.0
@@ -68,7 +71,7 @@ class Help:
             if job is None:
                 return True
             task = Task(self._job_id, job.request, machine_of(self._settings), helping=True)
-            end = Conversation(child, self._sessions, self._shelf, _ignore, check).hold(task)
+            end = Conversation(child, self._sessions, self._uploads, self._shelf, _ignore, check).hold(task)
             return isinstance(end, Outputs)
         except Leaves:
             return False
