@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from app.api import certificates, events, health, jobs, problems, results, schemas, uploads, webhooks
 from app.api.guard import RefuseForeign, allowed_hosts
@@ -16,6 +17,7 @@ from app.api.state import Shared
 from app.lifecycle.messages import Wake, waker
 from app.settings import Settings
 from app.store.engine import open_sessions
+from app.tracing import tracer_provider
 
 DESCRIPTION = (
     "Give it a network and how much accuracy you can spare; get back a smaller network that keeps the promise, "
@@ -25,6 +27,8 @@ DESCRIPTION = (
 # 422 takes the place of an answer that FastAPI would promise and nothing here gives.
 _OF_ALL_CALLS = ("request_invalid", "host_refused", "internal")
 _OF_CALLS_WITH_KEYS = ("key_missing", "key_invalid", "quota_exceeded")
+UNTRACED = ("/healthz", "/readyz", "/metrics")
+"""Asked every few seconds by machines."""
 
 
 def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
@@ -42,7 +46,12 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
         sessions.dispose()
 
     app = FastAPI(
-        title="bitbudget", version=version("bitbudget"), description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+        title="bitbudget",
+        version=version("bitbudget"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        telemetry=_telemetry(),
     )
     app.state.bitbudget = Shared(settings, sessions, wake or waker(settings))
     app.state.metrics = metrics
@@ -55,6 +64,18 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
         app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS))
     _complete_openapi(app)
     return app
+
+
+def _telemetry() -> TelemetryConfig:
+    """FastAPI's own spans of requests, on the provider of `app.tracing`; metrics and logs have a way of their own."""
+    return {
+        "tracer_provider": tracer_provider(),
+        "auto_configure": False,
+        "operation_spans": False,
+        "metrics": False,
+        "logs": False,
+        "exclude": lambda scope: scope.get("path") in UNTRACED,
+    }
 
 
 def _complete_openapi(app: FastAPI) -> None:

@@ -143,6 +143,10 @@ class Settings(BaseSettings):
 
     sandbox: Literal["auto", "bubblewrap", "none"] = "auto"
     """Walls around the process that runs models: bubblewrap where it works, bubblewrap or no worker, none."""
+    log_format: Literal["text", "json"] = "text"
+    """Lines for people, or one JSON object a line."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The lowest level that is logged; `debug` also has a line for every request."""
 
     @model_validator(mode="before")
     @classmethod

@@ -94,4 +94,23 @@ class MeasureRequests:
             # Methods are free text; only known ones become labels, or a scanner would fill the memory with series.
             method = scope["method"] if scope["method"] in METHODS else "other"
             self._metrics.requests.labels(method, route, str(status)).inc()
-            self._metrics.seconds.labels(method, route).observe(time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._metrics.seconds.labels(method, route).observe(seconds)
+            _log_request(scope, status, seconds)
+
+
+def _log_request(scope: Scope, status: int, seconds: float) -> None:
+    """One line for the request, where the level asks for it: a line for each poll of each client buries the others."""
+    if not logger.isEnabledFor(logging.DEBUG):
+        return
+    client = (scope.get("client") or ("",))[0]
+    # Without the query: it holds names that clients gave.
+    fields = {
+        "client": client,
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": status,
+        "milliseconds": round(1000 * seconds, 1),
+    }
+    line = "%s %s %r: %d in %.1f ms"
+    logger.debug(line, client, scope["method"], scope["path"], status, 1000 * seconds, extra={"fields": fields})

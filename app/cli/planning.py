@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -96,7 +95,7 @@ def run_here(
     """One job through the service, with everything embedded: how it ended, and what `collect` took of its results,
     None where there are none."""
     # The bar shows how the job goes; what remains is worth a line only when something is wrong.
-    configure_logging(logging.ERROR)
+    configure_logging(level="error", form="text")
     settings = Settings()
     upgrade(settings.database_url)
     log = settings.home / "worker.log"

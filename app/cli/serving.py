@@ -28,6 +28,7 @@ from app.settings import Settings
 from app.store.engine import open_sessions
 from app.store.migrate import upgrade
 from app.supervisor import worker_command, worker_environment
+from app.tracing import configure_tracing
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ def serve(
 ) -> None:
     """Serve the API together with one worker; nothing else needs to be installed or started."""
     configure_logging()
+    configure_tracing("api")
     settings = Settings()
     settings = settings.model_copy(
         update={"host": settings.host if host is None else host, "port": settings.port if port is None else port}

@@ -28,6 +28,7 @@ from app.store.engine import Sessions, clock, project_of
 from app.store.idempotency import take_key
 from app.store.tables import JobEventRow, JobRow
 from app.store.uploads import find_upload
+from app.tracing import traceparent
 
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -227,6 +228,7 @@ def _insert(
         model_id=request.model_id,
         dataset_id=request.dataset_id,
         request=stored,
+        trace=traceparent(),
         state=JobState.QUEUED.value,
         created_at=now,
     )
