@@ -46,6 +46,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project_id", "key", name="pk_chunk_claims"),
     )
     op.create_index("ix_chunk_claims_lease_until", "chunk_claims", ["lease_until"])
+    op.create_table(
+        "stage_seconds",
+        sa.Column("stage", sa.String(64), nullable=False),
+        sa.Column("upper_seconds", sa.Float(), nullable=False),
+        sa.Column("runs", sa.BigInteger(), nullable=False),
+        sa.Column("seconds", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("stage", "upper_seconds", name="pk_stage_seconds"),
+    )
 
 
 def _own_what_is_there() -> None:

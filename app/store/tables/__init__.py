@@ -13,7 +13,7 @@ from app.store.tables.jobs import (
     StageResultRow,
 )
 from app.store.tables.webhooks import DeliveryRow, WebhookRow
-from app.store.tables.workers import WorkerRow
+from app.store.tables.workers import StageSecondsRow, WorkerRow
 
 __all__ = [
     "DEFAULT_PROJECT",
@@ -32,6 +32,7 @@ __all__ = [
     "OpenUploadRow",
     "ProjectRow",
     "StageResultRow",
+    "StageSecondsRow",
     "UploadRow",
     "UtcDateTime",
     "WebhookRow",
