@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from app.api import certificates, events, health, jobs, problems, results, schemas, uploads, webhooks
+from app.api import certificates, events, health, job_logs, jobs, problems, results, schemas, uploads, webhooks
 from app.api.guard import RefuseForeign, allowed_hosts
 from app.api.metrics import MeasureRequests, Metrics
 from app.api.state import Shared
@@ -27,6 +27,7 @@ DESCRIPTION = (
 # 422 takes the place of an answer that FastAPI would promise and nothing here gives.
 _OF_ALL_CALLS = ("request_invalid", "host_refused", "internal")
 _OF_CALLS_WITH_KEYS = ("key_missing", "key_invalid", "quota_exceeded")
+
 UNTRACED = ("/healthz", "/readyz", "/metrics")
 """Asked every few seconds by machines."""
 
@@ -58,7 +59,7 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
     app.add_middleware(RefuseForeign, hosts=allowed_hosts(settings))
     app.add_middleware(MeasureRequests, metrics=metrics)  # the outer one: what is refused is counted too
     problems.install(app)
-    for module in (uploads, jobs, certificates, events, results, webhooks):
+    for module in (uploads, jobs, certificates, events, job_logs, results, webhooks):
         app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS, *_OF_CALLS_WITH_KEYS))
     for module in (schemas, health):
         app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS))

@@ -65,7 +65,15 @@ def _claimed(session: Session, job_id: str, owner: str, lease: timedelta, now: d
         job.started_at = now
     jobs.add_event(session, job, "state", {"state": JobState.RUNNING, "attempt": job.attempt}, now)
     return Claim(
-        job.id, job.project_id, owner, job.attempt, job.model_id, job.dataset_id, job.parent_id, dict(job.request)
+        job.id,
+        job.project_id,
+        owner,
+        job.attempt,
+        job.model_id,
+        job.dataset_id,
+        job.parent_id,
+        dict(job.request),
+        job.trace,
     )
 
 

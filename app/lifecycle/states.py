@@ -54,6 +54,8 @@ class Claim:
     parent_id: str | None
     request: dict[str, Any]
     """The `JobRequest` as JSON, every default filled in."""
+    trace: str | None = None
+    """The `traceparent` of the request that made the job."""
 
 
 @dataclass(frozen=True, slots=True)
