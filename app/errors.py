@@ -61,6 +61,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "model_too_new": ErrorClass(422, "The model is of a newer version of ONNX than this service runs"),
     "model_not_onnx": ErrorClass(422, "The file is not an ONNX model"),
     "model_too_large": ErrorClass(413, "The model is larger than this service accepts"),
+    "model_too_much_work": ErrorClass(422, "The model takes more work than files of its size may"),
     "model_external_data": ErrorClass(422, "The model keeps weights outside its file"),
     "model_random_operators": ErrorClass(422, "The model draws random numbers"),
     "model_training_mode": ErrorClass(422, "The model is in training mode"),

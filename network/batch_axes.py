@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from network.batch_candidates import Stated, candidate_axes, fixed_size
 from network.batching import Arrays, Batching
-from network.errors import BatchAxisUnknown, ModelInvalid, ModelNotTaken, ModelTooLarge, NetworkError, SamplesMixed
+from network.errors import BatchAxisUnknown, ModelInvalid, ModelTooLarge, NetworkError, SamplesMixed
 from network.onnx_graph import names_read, nodes, own_inputs
 from network.proof import unlike, with_other_digits
-from network.runtime import runtime_errors, session_of
+from network.work import UNLIMITED, TrialRun, WorkLimits
 
 MOST_TRIED = 16
 """Combinations of axes."""
@@ -37,7 +37,14 @@ _SCALED_BY_CALL = frozenset(("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "
 """Their scale is that of all values of a call, so that samples which share a call round each other differently."""
 
 
-def find_batching(uploaded: bytes, model: onnx.ModelProto, samples: Arrays, stated: Stated, threads: int) -> Batching:
+def find_batching(
+    uploaded: bytes,
+    model: onnx.ModelProto,
+    samples: Arrays,
+    stated: Stated,
+    threads: int,
+    work: WorkLimits = UNLIMITED,
+) -> Batching:
     """How samples become calls of the uploaded file.
 
     Args:
@@ -46,22 +53,27 @@ def find_batching(uploaded: bytes, model: onnx.ModelProto, samples: Arrays, stat
         samples: an array `[samples, ...]` for each graph input.
         stated: by graph input the axis of the samples, None for an input that belongs to a whole call.
         threads: of ONNX Runtime.
+        work: how long the file may run.
 
     Raises:
+        TooMuchWork: one sample, or all of them, take longer than that.
         BatchAxisUnknown: an input has no axis that the data leave for the samples, the stated one does not fit, or the
             inputs fix different numbers of samples.
         SamplesMixed: samples that share a call change each other's outputs.
         ModelInvalid: ONNX Runtime does not load the file, or does not run it on a sample.
     """
     inputs = own_inputs(model.graph)
-    run = _Run(uploaded, threads)
+    run = TrialRun(uploaded, threads, work)
     tried: list[NetworkError] = []
     for axes in itertools.islice(candidate_axes(inputs, samples, stated), MOST_TRIED):
         try:
             batching = Batching(axes, {}, fixed_size(inputs, axes))
-            return _without_first_axes(_with_outputs(run, batching, samples, model))
+            batching = _without_first_axes(_with_outputs(run, batching, samples, model))
         except (BatchAxisUnknown, ModelInvalid, SamplesMixed) as error:
             tried.append(error)
+        else:
+            run.check_all(_count(samples))
+            return batching
     raise next((error for error in tried if isinstance(error, SamplesMixed)), tried[0])
 
 
@@ -79,11 +91,16 @@ def likeliest_axes(model: onnx.ModelProto, samples: Arrays, stated: Stated) -> B
 def output_axes(file: bytes, batching: Batching, samples: Arrays, threads: int) -> dict[str, int | None]:
     """The axes of the samples in the outputs of another file with the same inputs."""
     inputs = Batching(batching.inputs, {}, batching.size)
-    return dict(_with_outputs(_Run(file, threads), inputs, samples, None).outputs)
+    return dict(_with_outputs(TrialRun(file, threads, UNLIMITED), inputs, samples, None).outputs)
 
 
 def batching_of_another(
-    file: bytes, model: onnx.ModelProto, batching: Batching, samples: Arrays, threads: int
+    file: bytes,
+    model: onnx.ModelProto,
+    batching: Batching,
+    samples: Arrays,
+    threads: int,
+    work: WorkLimits = UNLIMITED,
 ) -> Batching:
     """How the same samples become calls of another file that takes the same inputs: along the same axes of these, but
     as many in a call as this file takes, and along the axes of its own outputs. They may change each other's outputs
@@ -93,15 +110,20 @@ def batching_of_another(
         file: the other file, which is run.
         model: the same, parsed.
         batching: of the first.
+        work: how long the other file may run.
 
     Raises:
+        TooMuchWork: one sample, or all of them, take longer than that.
         BatchAxisUnknown: its inputs fix different numbers of samples, or more than share a call.
         ModelInvalid: ONNX Runtime does not load the file, or does not run it on a sample.
     """
     inputs = own_inputs(model.graph)
     axes = {value.name: batching.input_axis(value.name) for value in inputs}
     own = Batching(axes, {}, fixed_size(inputs, axes))
-    return _without_first_axes(_with_outputs(_Run(file, threads), own, samples, model, may_mix=True))
+    run = TrialRun(file, threads, work)
+    found = _without_first_axes(_with_outputs(run, own, samples, model, may_mix=True))
+    run.check_all(_count(samples))
+    return found
 
 
 def _without_first_axes(batching: Batching) -> Batching:
@@ -110,25 +132,8 @@ def _without_first_axes(batching: Batching) -> Batching:
     return Batching(inputs, outputs, batching.size)
 
 
-class _Run:
-    """The file; its failures are ours."""
-
-    def __init__(self, file: bytes, threads: int) -> None:
-        with runtime_errors("load"):
-            self._session = session_of(file, threads)
-        self.outputs = [value.name for value in self._session.get_outputs()]
-
-    def __call__(self, call: Arrays) -> list[NDArray[np.generic]]:
-        with runtime_errors("run"):
-            results = self._session.run(None, dict(call))
-        for name, result in zip(self.outputs, results, strict=True):
-            if not isinstance(result, np.ndarray):
-                raise ModelNotTaken(f"output {name!r} is a {type(result).__name__}; expected a tensor")
-        return list(results)
-
-
 def _with_outputs(
-    run: _Run, batching: Batching, samples: Arrays, model: onnx.ModelProto | None, *, may_mix: bool = False
+    run: TrialRun, batching: Batching, samples: Arrays, model: onnx.ModelProto | None, *, may_mix: bool = False
 ) -> Batching:
     """With the axes of the outputs, and 1 as size where samples cannot share a call."""
     rows = _that_share(batching, samples)
@@ -150,17 +155,17 @@ def _with_outputs(
 
 
 def _of_fixed(
-    run: _Run, batching: Batching, samples: Arrays, rows: Sequence[int], may_mix: bool
+    run: TrialRun, batching: Batching, samples: Arrays, rows: Sequence[int], may_mix: bool
 ) -> dict[str, int | None]:
     """The axes of the samples in the outputs of a call of exactly so many."""
     size = len(rows)
-    results = run(_call(batching, samples, rows))
+    results = run(_call(batching, samples, rows), size)
     axes = {name: _of_length(size, result) for name, result in zip(run.outputs, results, strict=True)}
     other = None if size == 1 or may_mix else _another(batching, samples, rows)
     if other is None:
         return axes
-    changed = run(_call(batching, samples, [*rows[:-1], other]))
-    again = run(with_other_digits(_call(batching, samples, rows)))
+    changed = run(_call(batching, samples, [*rows[:-1], other]), size)
+    again = run(with_other_digits(_call(batching, samples, rows)), size)
     for name, *runs in zip(run.outputs, results, changed, again, strict=True):
         if axes[name] is None or runs[0].dtype.kind != "f" or len({each.shape for each in runs}) > 1:
             continue
@@ -205,7 +210,7 @@ def _is_scaled_by_call(model: onnx.ModelProto) -> bool:
 
 
 def _of_two(
-    run: _Run,
+    run: TrialRun,
     batching: Batching,
     samples: Arrays,
     rows: Sequence[int],
@@ -213,13 +218,13 @@ def _of_two(
     may_mix: bool,
 ) -> dict[str, int | None] | None:
     """The axes of the samples in the outputs of a call of two; None where samples have to run one by one."""
-    alone = [run(_call(batching, samples, [row])) for row in rows]
+    alone = [run(_call(batching, samples, [row]), 1) for row in rows]
     try:
-        together = run(_call(batching, samples, rows))
+        together = run(_call(batching, samples, rows), len(rows))
     except (ModelInvalid, ModelTooLarge):
         return None  # it declares a free batch and takes a single sample all the same
-    doubled = run(_call(batching, samples, [rows[0], rows[0]]))
-    again = run(with_other_digits(_call(batching, samples, rows[:1])))
+    doubled = run(_call(batching, samples, [rows[0], rows[0]]), 2)
+    again = run(with_other_digits(_call(batching, samples, rows[:1])), 1)
     axes: dict[str, int | None] = {}
     # rounding moves positions of maxima; they tell of mixing only where nothing else does
     floats = any(output.dtype.kind == "f" for output in together)

@@ -47,6 +47,12 @@ class ModelTooLarge(NetworkError):
     code = "model_too_large"
 
 
+class TooMuchWork(NetworkError):
+    """It takes longer to run, or has more parts to look at, than files of its size may."""
+
+    code = "model_too_much_work"
+
+
 class ExternalData(NetworkError):
     code = "model_external_data"
 

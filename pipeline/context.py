@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from pipeline.events import Event, Progress, Report, StageBegan, StageEnded
 from pipeline.stage import UPLOADS, Machine, Stage, Upload
 from pipeline.store import Store
+from pipeline.time_limits import MEDIUM, SAMPLE
 
 if TYPE_CHECKING:
+    from network.work import WorkLimits
     from pipeline.workspace import Workspace
 
 
@@ -52,6 +54,19 @@ class Context:
     def model_path(self) -> Path:
         """The uploaded network; of an archive, the one file that it makes up."""
         return self._file("model")
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """Of all uploads together, as they came."""
+        return sum(upload.path.stat().st_size for upload in self._uploads.values())
+
+    @property
+    def work_limits(self) -> WorkLimits:
+        """How long an uploaded network may run on one sample, and on all of them once."""
+        from network.work import WorkLimits  # loads ONNX Runtime
+
+        sample, samples = SAMPLE.of(self.size_bytes), MEDIUM.of(self.size_bytes)
+        return WorkLimits(sample.total_seconds(), samples.total_seconds())
 
     def path_of(self, kind: str) -> Path | None:
         """The upload of this kind, None where the job has none; of an archive with a model, the model.
@@ -96,7 +111,7 @@ class Context:
         key = self.keys[stage.name]
         if ran := not self._store.exists(key):
             self._stage = stage
-            self._report(StageBegan(stage.name, stage.time_limit))
+            self._report(StageBegan(stage.name, stage.limit(self.size_bytes)))
             self.progress(0.0)
             data = stage.run(self, config)
             self.check()

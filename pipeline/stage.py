@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from pipeline.time_limits import TimeLimit
+
 if TYPE_CHECKING:
     from app.schemas.certificate_request import CertificateRequest
     from app.schemas.job_request import JobRequest
@@ -56,7 +58,8 @@ class Stage:
     """One step of the job.
 
     `reads` names earlier stages or uploads; `run` takes the `Context` and the stage's slice of the configuration;
-    `weight` is the stage's usual share of the whole time, for progress and ETA; `version` is raised when the code's
+    `weight` is the stage's usual share of the whole time, for progress and ETA; `time_limit` may grow with the bytes of
+    the uploads; `version` is raised when the code's
     result changes within a release, so that no old blob is taken for a new one.
     """
 
@@ -64,8 +67,12 @@ class Stage:
     reads: tuple[str, ...]
     run: Callable[[Any, Any], bytes]
     weight: float
-    time_limit: timedelta
+    time_limit: timedelta | TimeLimit
     version: int = 1
+
+    def limit(self, size_bytes: int) -> timedelta:
+        """How long the stage may take where the uploads of the job have so many bytes together."""
+        return self.time_limit if isinstance(self.time_limit, timedelta) else self.time_limit.of(size_bytes)
 
     def key(self, config: object, keys: Mapping[str, str]) -> str:
         """Hex SHA-256 over everything that the result depends on.

@@ -39,8 +39,6 @@ chunk (`Context.chunk`). A stage whose slice is None is not needed.
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from app.schemas.certificate_request import CertificateRequest
 from app.schemas.job_request import JobRequest
 from pipeline.certificate_config import CertificateConfig, CertificateReportConfig, configure_certificate
@@ -68,32 +66,31 @@ from pipeline.stages import (
     resolve,
     sensitivity,
 )
-
-MINUTES, HOURS, DAY = timedelta(minutes=10), timedelta(hours=6), timedelta(hours=24)
+from pipeline.time_limits import ADMISSION, LONG, MEDIUM, SHORT
 
 ANALYSED = ("normalise", "reference", "calibrate", "dataset")
 SPACE = ("normalise", "resolve", "latency", "calibrate", "dataset")
 MEASURED = (*SPACE, "reference", "claims", "metric")
 
 STAGES = (
-    Stage("admit", ("model", "dataset"), admit.run, weight=1, time_limit=MINUTES, version=3),
-    Stage("admit_float", ("model", "dataset"), admit_float.run, weight=1, time_limit=MINUTES),
+    Stage("admit", ("model", "dataset"), admit.run, weight=1, time_limit=ADMISSION, version=3),
+    Stage("admit_float", ("model", "dataset"), admit_float.run, weight=1, time_limit=ADMISSION),
     Stage(
         "admit_pair",
         ("model", "quantized", "admit_float", "dataset"),
         admit_pair.run,
         weight=1,
-        time_limit=MINUTES,
+        time_limit=ADMISSION,
         version=3,
     ),
-    Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=MINUTES, version=6),
-    Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=MINUTES, version=7),
+    Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=SHORT, version=6),
+    Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=SHORT, version=7),
     Stage(
         "reference",
         ("model", "admit_float", "normalise", "dataset"),
         reference.run,
         weight=1,
-        time_limit=HOURS,
+        time_limit=MEDIUM,
         version=3,
     ),
     Stage(
@@ -101,29 +98,29 @@ STAGES = (
         ("model", "admit_float", "normalise", "reference", "dataset", "metric"),
         claims.run,
         weight=1,
-        time_limit=HOURS,
+        time_limit=MEDIUM,
         version=2,
     ),
-    Stage("inspect", ("model", "quantized", "admit_pair"), inspect.run, weight=2, time_limit=HOURS, version=2),
+    Stage("inspect", ("model", "quantized", "admit_pair"), inspect.run, weight=2, time_limit=MEDIUM, version=2),
     Stage(
         "compare",
         ("quantized", "model", "admit_float", "admit_pair", "dataset", "reference", "claims", "metric"),
         compare.run,
         weight=5,
-        time_limit=HOURS,
+        time_limit=MEDIUM,
         version=2,
     ),
-    Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=HOURS, version=3),
-    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=HOURS, version=8),
-    Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=DAY, version=6),
-    Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=DAY, version=5),
+    Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=MEDIUM, version=3),
+    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=MEDIUM, version=8),
+    Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=LONG, version=6),
+    Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=LONG, version=5),
     Stage(
-        "agreement", (*ANALYSED, "cross_layer", "sensitivity"), agreement.run, weight=10, time_limit=HOURS, version=7
+        "agreement", (*ANALYSED, "cross_layer", "sensitivity"), agreement.run, weight=10, time_limit=MEDIUM, version=7
     ),
     Stage(
-        "plan", (*MEASURED, "cross_layer", "sensitivity", "agreement"), plan.run, weight=25, time_limit=DAY, version=13
+        "plan", (*MEASURED, "cross_layer", "sensitivity", "agreement"), plan.run, weight=25, time_limit=LONG, version=13
     ),
-    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=HOURS, version=9),
+    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=MEDIUM, version=9),
 )
 
 

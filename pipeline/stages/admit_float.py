@@ -26,6 +26,7 @@ def run(context: Context, config: AdmitFloatConfig) -> bytes:
     context.check()
     dataset = context.workspace.dataset(input_specs(model), config.samples.seed, further_arrays(config.own_metric))
     check_sample_memory(model, limits, dataset.inputs, config.batch_axes)
-    batching = find_batching(uploaded, model, dataset.inputs, dict(config.batch_axes), context.machine.threads)
+    axes, threads = dict(config.batch_axes), context.machine.threads
+    batching = find_batching(uploaded, model, dataset.inputs, axes, threads, context.work_limits)
     shapes = {name: list(shape) for name, shape in shapes_of_sample(dataset.inputs).items()}
     return pack({"inputs": shapes, "samples": dataset.samples, "batching": batching.document()})

@@ -38,7 +38,8 @@ def run(context: Context, config: AdmitPairConfig) -> bytes:
     axes = tuple((spec.name, network.batching.input_axis(spec.name)) for spec in network.inputs)
     with about_the_quantized_file():
         check_sample_memory(quantized, limits, samples, axes)
-        batching = batching_of_another(file, quantized, network.batching, samples, context.machine.threads)
+        threads, limits_of_runs = context.machine.threads, context.work_limits
+        batching = batching_of_another(file, quantized, network.batching, samples, threads, limits_of_runs)
     return pack({"batching": batching.document()})
 
 
