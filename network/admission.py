@@ -10,8 +10,6 @@ crash or slow down, so this runs in a worker child with limits on memory and tim
 
 from __future__ import annotations
 
-import graphlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +17,9 @@ from dataclasses import dataclass
 import onnx
 import onnx.version_converter
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
-from onnx import FunctionProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from network.einsum import check_equations
+from network.einsum import check_ellipses, check_equations
 from network.errors import (
     ExternalData,
     ModelInvalid,
@@ -31,17 +29,16 @@ from network.errors import (
     NotOnnx,
     ShapesNotFixed,
 )
+from network.extent import check_extent, check_no_gaps
 from network.finite import check_weights
 from network.functions import inlined
 from network.graph import TensorSpec
 from network.memory import estimate_memory
 from network.onnx_graph import is_external, messages, nodes, own_inputs, shape_of, shape_skeleton
 from network.operator_sets import (
-    FunctionKey,
     check_ir_version,
     check_operators,
     check_random,
-    function_key,
     is_of_runtime_alone,
     node_name,
     opset_version,
@@ -55,7 +52,6 @@ from network.tree_models import require_layers
 from network.upgrade import require_forms
 
 MAX_PROTOBUF_BYTES = 2**31 - 1  # what any protobuf reader takes
-MAX_FUNCTION_DEPTH = 64
 # A node, its attributes and the types of its outputs are some ten messages.
 _MESSAGES_PER_NODE = 64
 
@@ -112,6 +108,7 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
     Raises:
         NotOnnx: `data` is something else, or cut off.
         ModelTooLarge: more bytes, nodes or memory than `limits` allows.
+        TooMuchWork: more parts than a file of its size may have.
         ExternalData: a tensor lies outside the file, or claims to lie in the memory of the process.
         ModelTooNew: it is of a newer version of ONNX than what runs here.
         CustomOperators: operators that neither ONNX, nor ONNX Runtime, nor functions in the file define.
@@ -135,6 +132,8 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
         require_inference(model)
     require_layers(model)
     check_memory(model, limits.max_memory_bytes)
+    with onnx_errors("shape inference"):
+        check_ellipses(model)
     with onnx_errors("inferring the types of the outputs"):
         declare_outputs(model)
     check_interface(model)
@@ -148,7 +147,7 @@ def bounded(data: bytes, limits: AdmissionLimits) -> ModelProto:
     """The model in `data` as it is, once its extent is known; its operators have not been looked at.
 
     Raises:
-        NotOnnx, ModelTooLarge, ExternalData, ModelInvalid: as `admit`.
+        NotOnnx, ModelTooLarge, TooMuchWork, ExternalData, ModelInvalid: as `admit`.
     """
     model = parsed(data, limits)
     for tensor in (message for message in messages(model) if isinstance(message, TensorProto)):
@@ -160,7 +159,8 @@ def bounded(data: bytes, limits: AdmissionLimits) -> ModelProto:
             )
     if model.training_info:
         raise ModelNotTaken("the model carries training information; export the inference graph alone")
-    _check_extent(model, limits)
+    check_extent(model, limits.max_nodes, limits.max_model_bytes)
+    check_no_gaps(model)
     check_equations(model)
     return model
 
@@ -221,38 +221,6 @@ def _check_messages(model: ModelProto, max_messages: int) -> None:
                 texts = value if field.is_repeated else (value,)
                 if any(isinstance(text, bytes) for text in texts):  # how protobuf hands out broken UTF-8
                     raise ModelInvalid(f"a {field.name} in the model is not valid UTF-8; the file is damaged")
-
-
-def _check_extent(model: ModelProto, limits: AdmissionLimits) -> None:
-    """Nodes and bytes with all functions inlined, found without inlining: calls may double at every level."""
-    functions = {function_key(function): function for function in model.functions}
-    calls = {key: _calls(function, functions) for key, function in functions.items()}
-    try:
-        order = list(graphlib.TopologicalSorter(calls).static_order())
-    except graphlib.CycleError as error:
-        raise ModelInvalid(f"the model's functions call themselves: {error.args[1][0]}; that never ends") from error
-    count: dict[FunctionKey, int] = {}
-    size: dict[FunctionKey, int] = {}
-    depth: dict[FunctionKey, int] = {}
-    for key in order:
-        own = sum(1 for _ in nodes(functions[key]))
-        count[key] = own + sum(count[callee] * times for callee, times in calls[key].items())
-        size[key] = functions[key].ByteSize() + sum(size[callee] * times for callee, times in calls[key].items())
-        depth[key] = 1 + max((depth[callee] for callee in calls[key]), default=0)
-    called = _calls(model.graph, functions)
-    total_nodes = sum(1 for _ in nodes(model.graph)) + sum(count[key] * n for key, n in called.items())
-    total_bytes = model.graph.ByteSize() + sum(size[key] * n for key, n in called.items())
-    if max(total_nodes, len(functions)) > limits.max_nodes or total_bytes > limits.max_model_bytes:
-        raise ModelTooLarge(
-            f"with its functions inlined the model has {total_nodes:,} nodes in {total_bytes:,} bytes; "
-            f"at most {limits.max_nodes:,} nodes and {limits.max_model_bytes:,} bytes are allowed"
-        )
-    if max(depth.values(), default=0) > MAX_FUNCTION_DEPTH:
-        raise ModelNotTaken(f"the model's functions call each other more than {MAX_FUNCTION_DEPTH} levels deep")
-
-
-def _calls(holder: GraphProto | FunctionProto, functions: Mapping[FunctionKey, FunctionProto]) -> Counter[FunctionKey]:
-    return Counter(key for node in nodes(holder) if (key := function_key(node)) in functions)
 
 
 def _inline(model: ModelProto) -> ModelProto:

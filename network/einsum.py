@@ -29,7 +29,7 @@ import onnx_ir as ir
 from onnx_ir.convenience import replace_nodes_and_values
 
 from network.errors import ModelInvalid
-from network.onnx_graph import is_standard, nodes
+from network.onnx_graph import graphs, is_standard, nodes, shape_of, shape_skeleton
 from network.onnx_graph import label as label_of
 
 _TERM = re.compile(r"[A-Za-z]*(\.\.\.)?[A-Za-z]*")
@@ -97,6 +97,48 @@ def check_equations(model: onnx.ModelProto) -> None:
                         f"node {label_of(node)!r}: Einsum cannot have the equation {text[:_SHOWN]!r}: {reason}; "
                         "export the model again"
                     )
+
+
+def check_ellipses(model: onnx.ModelProto) -> None:
+    """Refuse an Einsum whose ellipses stand for different numbers of axes, as far as ranks are known: ONNX Runtime
+    takes its process along when it loads one.
+
+    Raises:
+        ModelInvalid: names the node.
+        onnx.shape_inference.InferenceError: the graph is too broken for inference.
+    """
+    several = [node for node in nodes(model.graph) if is_standard(node) and _ellipses(node) is not None]
+    if not several:
+        return
+    inferred = onnx.shape_inference.infer_shapes(shape_skeleton(model)).graph
+    ranks = {
+        value.name: len(shape)
+        for graph in graphs(inferred)
+        for value in (*graph.input, *graph.value_info, *graph.output)
+        if (shape := shape_of(value)) is not None
+    }
+    ranks |= {tensor.name: len(tensor.dims) for graph in graphs(model.graph) for tensor in graph.initializer}
+    for node in several:
+        terms = _ellipses(node) or ()
+        axes = {
+            ranks[name] - len(term) + 1
+            for name, term in zip(node.input, terms, strict=False)
+            if _ELLIPSIS in term and name in ranks
+        }
+        if len(axes) > 1:
+            raise ModelInvalid(
+                f"node {label_of(node)!r}: the ellipses of its Einsum stand for {' and '.join(map(str, sorted(axes)))} "
+                "axes; expected the same number in every operand: export the model again"
+            )
+
+
+def _ellipses(node: onnx.NodeProto) -> tuple[str, ...] | None:
+    """The terms of an Einsum of which two or more have an ellipsis."""
+    text = next((a.s.decode(errors="replace") for a in node.attribute if a.name == "equation"), "")
+    equation = parse(text) if node.op_type == "Einsum" else None
+    if not isinstance(equation, Equation) or sum(_ELLIPSIS in term for term in equation.operands) < 2:
+        return None
+    return equation.operands
 
 
 class EinsumToMatMul(ir.passes.InPlacePass):

@@ -212,4 +212,4 @@ def settle_imports(model: ModelProto, version: int) -> None:
 
 def node_name(node: NodeProto) -> str:
     """What to call a node in a text."""
-    return f"node {node.name!r}" if node.name else f"the node that makes {next(iter(node.output), '?')!r}"
+    return f"node {node.name!r}" if node.name else f"the node that makes {next(filter(None, node.output), '?')!r}"

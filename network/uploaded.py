@@ -10,6 +10,7 @@ from onnx import ModelProto
 
 from network.admission import AdmissionLimits, bounded, check_interface, check_memory, input_specs, onnx_errors
 from network.batching import Batching
+from network.einsum import check_ellipses
 from network.errors import InterfaceDiffers, listing
 from network.graph import Network, TensorSpec
 from network.onnx_graph import shape_of
@@ -22,7 +23,7 @@ def admit_to_run(data: bytes, limits: AdmissionLimits) -> ModelProto:
     are declared.
 
     Raises:
-        NotOnnx, ModelTooLarge, ExternalData, ModelInvalid, RandomOperators, ShapesNotFixed: as
+        NotOnnx, ModelTooLarge, TooMuchWork, ExternalData, ModelInvalid, RandomOperators, ShapesNotFixed: as
             `network.admission.admit`.
         CustomOperators: operators that nobody defines.
     """
@@ -30,6 +31,8 @@ def admit_to_run(data: bytes, limits: AdmissionLimits) -> ModelProto:
     check_random(model)
     check_operators(model)
     check_memory(model, limits.max_memory_bytes)
+    with onnx_errors("shape inference"):
+        check_ellipses(model)
     with onnx_errors("inferring the types of the outputs"):
         declare_outputs(model)
     check_interface(model)

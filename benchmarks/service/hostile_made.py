@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 
@@ -118,7 +119,7 @@ def many_nodes(chance: random.Random) -> bytes:
     count = chance.choice((20_000, 99_000, 100_000, 120_000))
     names = ["h", *(f"n{index}" for index in range(count - 1)), "y"]
     operator = chance.choice(("Relu", "Identity", "Neg", "Abs"))
-    return _with_layer([node(operator, [a], [b]) for a, b in zip(names, names[1:], strict=False)])
+    return _with_layer([node(operator, [a], [b]) for a, b in itertools.pairwise(names)])
 
 
 def many_outputs(chance: random.Random) -> bytes:
@@ -133,8 +134,7 @@ def many_sites(chance: random.Random) -> bytes:
     tied = chance.random() < 0.3
     weights = {f"V{index}": _weight(4, 4) / 2 for index in range(1 if tied else count)}
     layers = [
-        node("MatMul", [a, f"V{0 if tied else index}"], [b])
-        for index, (a, b) in enumerate(zip(names, names[1:], strict=False))
+        node("MatMul", [a, f"V{0 if tied else index}"], [b]) for index, (a, b) in enumerate(itertools.pairwise(names))
     ]
     return _with_layer(layers, weights)
 
@@ -152,7 +152,11 @@ def huge_value(chance: random.Random) -> bytes:
             [node("OneHot", ["zero", "end", "pair"], ["y"])],
             [node("Resize", ["h", "", "", "s2"], ["y"])],
             [node("EyeLike", ["big"], ["y"]), node("ConstantOfShape", ["s"], ["big"])],
-            [node("ConstantOfShape", ["s"], ["big"]), node("NonZero", ["big"], ["i"]), node("Cast", ["i"], ["y"], to=1)],
+            [
+                node("ConstantOfShape", ["s"], ["big"]),
+                node("NonZero", ["big"], ["i"]),
+                node("Cast", ["i"], ["y"], to=1),
+            ],
             [node("Upsample", ["h", "scales"], ["y"])],
             [node("Reshape", ["h", "s"], ["y"])],
             [node("Trilu", ["t"], ["y"]), node("Expand", ["one", "s2"], ["t"])],
@@ -203,7 +207,7 @@ def many_graphs(chance: random.Random) -> bytes:
     names = ["h", *(f"n{index}" for index in range(count - 1)), "y"]
     branches = [
         helper.make_graph([node("Relu", [a], [f"{b}z"])], f"g{b}", [], [value(f"{b}z", TensorProto.FLOAT, None)])
-        for a, b in zip(names, names[1:], strict=False)
+        for a, b in itertools.pairwise(names)
     ]
     nodes = [
         node("If", ["yes"], [name], then_branch=branch, else_branch=branch)
@@ -271,7 +275,9 @@ def odd_numbers(chance: random.Random) -> bytes:
             node("GatherElements", ["c", "indices"], ["y"], axis=number),
         )
     )
-    return _with_layer([*image, made], {"nchw": np.array([-1, 1, 2, 2]), "K": _weight(1, 1, 1, 1), "indices": [[[[9]]]]})
+    return _with_layer(
+        [*image, made], {"nchw": np.array([-1, 1, 2, 2]), "K": _weight(1, 1, 1, 1), "indices": [[[[9]]]]}
+    )
 
 
 MADE: Mapping[str, Made] = {
