@@ -31,6 +31,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "request_malformed": ErrorClass(400, "The request cannot be read"),
     "media_type_unsupported": ErrorClass(415, "This call does not accept the media type of the body"),
     "client_disconnected": ErrorClass(400, "The client hung up before the request was complete"),
+    "request_too_slow": ErrorClass(408, "The request did not come in time"),
     "payload_too_large": ErrorClass(413, "The body is larger than this service accepts"),
     "not_found": ErrorClass(404, "Not found"),
     "method_not_allowed": ErrorClass(405, "This address does not accept this method"),
@@ -53,6 +54,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "database_unavailable": ErrorClass(503, "The database does not answer"),
     "not_ready": ErrorClass(503, "The service is not ready"),
     "storage_unavailable": ErrorClass(503, "The storage of contents does not answer"),
+    "connections_exhausted": ErrorClass(503, "Too many connections are open"),
     "storage_full": ErrorClass(507, "The disk of the service is full"),
     # models (network/errors.py)
     "model_invalid": ErrorClass(422, "The model is not valid ONNX"),

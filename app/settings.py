@@ -136,6 +136,17 @@ class Settings(BaseSettings):
     max_upload_bytes: Annotated[int, Field(gt=0)] = 6 * GIB
     """Limit of one HTTP request body, whatever it holds."""
 
+    header_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """How long a client may take for the head of a request."""
+    stall_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """How long the body of a request, or the reading of an answer, may stand still."""
+    min_bytes_per_second: Annotated[int, Field(ge=1)] = 1024
+    """Slower bodies, and slower readers of answers, count as standing still."""
+    max_connections: Annotated[int, Field(ge=1)] = 1024
+    """Open connections; the limit of open files may allow fewer."""
+    max_connections_per_address: Annotated[int, Field(ge=1)] = 256
+    """Open connections of one client; all clients of a proxy count as one."""
+
     worker_memory_bytes: Annotated[int, Field(gt=0)] | None = None
     """Memory limit of the process that works on a job; None: no limit."""
     worker_threads: Annotated[int, Field(ge=1)] | None = None

@@ -1,4 +1,4 @@
-"""Serving the API from a command: a socket that is bound before anything starts, and uvicorn in this process."""
+"""Serving the API from a command: a socket that is bound before anything starts, and the server in this process."""
 
 from __future__ import annotations
 
@@ -10,28 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
-
 from app.cli.client import Client
 from app.cli.output import Refused
+from app.http.server import listen, make_server
 from app.main import create_app
 from app.settings import Settings
-
-SHUTDOWN_SECONDS = 5
-"""How long open answers (downloads, event streams) may go on after the server was asked to stop."""
-
-
-def make_server(settings: Settings) -> uvicorn.Server:
-    """A server of the API that logs as the process does."""
-    config = uvicorn.Config(
-        create_app(settings),
-        log_config=None,
-        # One line for each poll of each client would bury the jobs' own lines; /metrics counts requests.
-        access_log=False,
-        lifespan="on",
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
-    return uvicorn.Server(config)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -40,9 +23,8 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         Refused: the address is in use or not of this machine.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return listen(host, port)
     except OSError as error:
         raise Refused(
             f"cannot listen on {host}:{port}: {error.strerror}; take another one with --host and --port"
@@ -57,7 +39,8 @@ def private_server(settings: Settings) -> Iterator[Client]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(folder / "api"))
     # Whoever reaches the socket reads the database too: a key would keep nobody out.
-    server = make_server(settings.model_copy(update={"auth": "none"}))
+    without_keys = settings.model_copy(update={"auth": "none"})
+    server = make_server(create_app(without_keys), settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
     thread.start()
     try:

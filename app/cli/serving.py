@@ -17,12 +17,14 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.guard import is_loopback
-from app.cli.http import bind, make_server
+from app.cli.http import bind
 from app.cli.output import CONSOLE, Refused
 from app.dispatcher import Dispatcher
 from app.embedded import Embedded, HomeLock, needs_lock
+from app.http.server import make_server
 from app.lifecycle.messages import waker
 from app.logs import configure_logging
+from app.main import create_app
 from app.services.health import WORKER_SEEN_WITHIN, workers_here
 from app.settings import Settings
 from app.store.engine import open_sessions
@@ -145,7 +147,7 @@ def _refuse_open(settings: Settings) -> None:
 
 def _serve(settings: Settings, listener: socket.socket, port_file: Path | None) -> None:
     host, port = listener.getsockname()[:2]
-    server = make_server(settings)
+    server = make_server(create_app(settings), settings)
     if port_file is not None:
         _write_whole(port_file, str(port))
     shown = f"[{host}]" if ":" in host else host

@@ -16,6 +16,7 @@ import uvicorn
 from app.access.keys import create_key
 from app.access.projects import ensure_project
 from app.access.roles import Role
+from app.http.server import listen, make_server
 from app.main import create_app
 from app.schemas.job_request import JobRequest
 from app.services import jobs
@@ -95,19 +96,13 @@ def serve(
 
     def start(given: Settings = settings, wake: Callable[[], None] | None = None) -> RunningServer:
         wakes: list[None] = []
-        config = uvicorn.Config(
-            create_app(given, wake=wake or partial(wakes.append, None)),
-            host="127.0.0.1",
-            port=0,
-            log_level="warning",
-            ws="none",
-            timeout_graceful_shutdown=2,
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run)
+        server = make_server(create_app(given, wake=wake or partial(wakes.append, None)), given)
+        server.config.timeout_graceful_shutdown = 2
+        listener = listen("127.0.0.1", 0)
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         wait_until(lambda: server.started)
-        port = server.servers[0].sockets[0].getsockname()[1]
         client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120)
         started.append((server, thread, client))
         return RunningServer(given, port, sessions, client, wakes)
