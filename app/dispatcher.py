@@ -37,14 +37,16 @@ class Dispatcher:
         """Work until `stop`; a database that is away is waited for."""
         delivering = threading.Thread(target=self._deliverer.run, name="webhooks", daemon=True)
         delivering.start()
-        while not self._stopping.is_set():
-            try:
-                self.step()
-            except SQLAlchemyError as error:
-                logger.warning("the database does not answer: %s", error)
-            self._stopping.wait(self._settings.dispatch_interval_seconds)
-        self._deliverer.stop()
-        delivering.join()
+        try:
+            while not self._stopping.is_set():
+                try:
+                    self.step()
+                except SQLAlchemyError as error:
+                    logger.warning("the database does not answer: %s", error)
+                self._stopping.wait(self._settings.dispatch_interval_seconds)
+        finally:
+            self._deliverer.stop()
+            delivering.join()
 
     def stop(self) -> None:
         """Make `run` return."""

@@ -7,10 +7,12 @@ import logging
 import threading
 from asyncio import FIRST_COMPLETED
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from random import Random
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -61,14 +63,25 @@ class Deliverer:
         self._schedule = Schedule(timedelta(seconds=settings.webhook_retry_seconds))
         self._random = random or Random()  # noqa: S311 - spreads tries, keeps no secret
         self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._wake: Callable[[], object] | None = None
 
     def run(self) -> None:
-        """Work until `stop`; a database that is away is waited for."""
-        asyncio.run(self._run())
+        """Work until `stop`; a database that is away is waited for, and no error ends it."""
+        while not self._stopping.is_set():
+            try:
+                asyncio.run(self._run())
+            except Exception:
+                # Nobody watches this thread: without it webhooks would be told nothing, and nobody would know.
+                logger.exception("sending messages to webhooks failed, and begins anew")
+                self._stopping.wait(self._interval)
 
     def stop(self) -> None:
         """Make `run` return, within about a second."""
         self._stopping.set()
+        with self._lock:
+            if self._wake is not None:
+                self._wake()
 
     def step(self) -> int:
         """One round: send what is due, of each webhook one message; returns how many were tried.
@@ -98,11 +111,10 @@ class Deliverer:
         loop = asyncio.get_running_loop()
         # Looking names up has threads of its own: a name server that hangs must not keep results from being written.
         loop.set_default_executor(ThreadPoolExecutor(MOST_AT_ONCE + 1, "webhook-names"))
-        running: dict[asyncio.Task[None], str] = {}
-        with ThreadPoolExecutor(DATABASE_THREADS, "webhook-database") as database:
+        with self._woken(loop) as stop, ThreadPoolExecutor(DATABASE_THREADS, "webhook-database") as database:
             async with Sender(self._reach, self._seconds) as sender:
-                stop = asyncio.create_task(asyncio.to_thread(self._stopping.wait))
-                while not stop.done():
+                running: dict[asyncio.Task[None], str] = {}
+                while not self._stopping.is_set():
                     busy = [webhook for webhook, count in Counter(running.values()).items() if count >= MOST_TO_ONE]
                     free = MOST_AT_ONCE - len(running)
                     attempts = await loop.run_in_executor(database, self._take_or_wait, free, busy)
@@ -114,6 +126,23 @@ class Deliverer:
                     for ended in [task for task in running if task.done()]:
                         del running[ended]
                 await _end(running)
+
+    @contextmanager
+    def _woken(self, loop: asyncio.AbstractEventLoop) -> Iterator[asyncio.Future[None]]:
+        """A future that `stop`, called from another thread, makes done."""
+        future: asyncio.Future[None] = loop.create_future()
+
+        def done() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        with self._lock:
+            self._wake = partial(loop.call_soon_threadsafe, done)
+        try:
+            yield future
+        finally:
+            with self._lock:
+                self._wake = None
 
     async def _deliver(self, sender: Sender, database: ThreadPoolExecutor, attempt: Attempt) -> None:
         try:

@@ -103,6 +103,8 @@ class Sender:
         body = json.dumps(attempt.payload, separators=(",", ":")).encode()
         url = httpx.URL(attempt.url)
         headers = {
+            # httpcore writes an IPv6 address without its brackets.
+            "host": url.netloc.decode(),
             "content-type": "application/json",
             "user-agent": self._agent,
             **signed_headers(attempt.secret, attempt.delivery_id, datetime.now(UTC), body),

@@ -311,6 +311,33 @@ def test_stopping_does_not_wait_for_one_that_hangs(
     assert row.state == "pending", "it is sent again"
 
 
+def test_no_error_ends_the_loop(
+    settings: Settings,
+    sessions: Sessions,
+    new_job: NewJob,
+    new_webhook: NewWebhook,
+    receiver: Any,
+    wait_until: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    new_webhook()
+    jobs.cancel(sessions, new_job().id)
+    take_due, wrong = webhooks.take_due, [ValueError("never seen before")]
+
+    def sometimes(*arguments: Any) -> Any:
+        if wrong:
+            raise wrong.pop()
+        return take_due(*arguments)
+
+    monkeypatch.setattr(webhooks, "take_due", sometimes)
+    deliverer = Deliverer(settings, sessions)
+    thread = threading.Thread(target=deliverer.run)
+    thread.start()
+    wait_until(lambda: receiver.received)
+    deliverer.stop()
+    thread.join()
+
+
 def test_the_dispatcher_delivers_beside_its_own_work(
     settings: Settings, sessions: Sessions, new_job: NewJob, new_webhook: NewWebhook, receiver: Any, wait_until: Any
 ) -> None:

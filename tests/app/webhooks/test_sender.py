@@ -119,6 +119,26 @@ def test_a_name_is_looked_up_once_and_what_was_checked_is_connected_to(
     assert receiver.received[0][0]["host"] == f"rebinding.example.com:{port}", "the name stays that of the URL"
 
 
+def test_an_address_of_ipv6_is_named_as_http_wants_it() -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    heads: list[bytes] = []
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            heads.append(connection.recv(65536))
+            connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        port = listener.getsockname()[1]
+        assert _send(f"http://[::1]:{port}/", Reach(parse_networks("::1/128"))).taken
+        thread.join()
+    assert f"host: [::1]:{port}\r\n".encode() in heads[0].lower()
+
+
 def test_of_several_addresses_the_first_that_answers_takes_the_message(
     receiver: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
