@@ -10,7 +10,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from app.api import certificates, events, health, job_logs, jobs, problems, results, schemas, uploads, webhooks
+from app.access.rates import Rates
+from app.api import access, certificates, events, health, job_logs, jobs, problems, results, schemas, uploads, webhooks
 from app.api.guard import RefuseForeign, allowed_hosts
 from app.api.metrics import MeasureRequests, Metrics
 from app.api.state import Shared
@@ -54,12 +55,12 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
         redoc_url=None,
         telemetry=_telemetry(),
     )
-    app.state.bitbudget = Shared(settings, sessions, wake or waker(settings))
+    app.state.bitbudget = Shared(settings, sessions, wake or waker(settings), Rates(settings.broker_url))
     app.state.metrics = metrics
     app.add_middleware(RefuseForeign, hosts=allowed_hosts(settings))
     app.add_middleware(MeasureRequests, metrics=metrics)  # the outer one: what is refused is counted too
     problems.install(app)
-    for module in (uploads, jobs, certificates, events, job_logs, results, webhooks):
+    for module in (uploads, jobs, certificates, events, job_logs, results, access, webhooks):
         app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS, *_OF_CALLS_WITH_KEYS))
     for module in (schemas, health):
         app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS))
@@ -85,7 +86,8 @@ def _complete_openapi(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = generate()
         # Bodies that are read by hand refer to schemas that FastAPI does not see.
-        document["components"]["schemas"].update({**jobs.SCHEMAS, **certificates.SCHEMAS, **webhooks.SCHEMAS})
+        of_bodies = {**jobs.SCHEMAS, **certificates.SCHEMAS, **access.SCHEMAS, **webhooks.SCHEMAS}
+        document["components"]["schemas"].update(of_bodies)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -13,13 +13,14 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.access.quotas import Quotas, quotas_of
+from app.access.quotas import effective_quotas
 from app.access.roles import Role
 from app.errors import AppError
 from app.settings import Settings
 from app.store import access
 from app.store.audit import record
 from app.store.engine import Sessions, clock
+from app.store.quotas import Quotas
 from app.store.tables import DEFAULT_PROJECT, KeyRow
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def authenticate(sessions: Sessions, settings: Settings, key: str | None) -> Cal
     if settings.auth == "none":
         with sessions.read() as session:
             project = access.find_project(session, DEFAULT_PROJECT)
-        return Caller(DEFAULT_PROJECT, None, Role.ADMIN, quotas_of(project, settings))
+        return Caller(DEFAULT_PROJECT, None, Role.ADMIN, effective_quotas(project, settings))
     if key is None:
         raise AppError(
             "key_missing",
@@ -122,7 +123,7 @@ def authenticate(sessions: Sessions, settings: Settings, key: str | None) -> Cal
         raise _invalid(f"expired at {row.expires_at.isoformat()}; ask an admin of the project for a new one")
     if row.used_at is None or now - row.used_at >= USED_AGAIN_AFTER:
         _note_use(sessions, row.id, now)
-    return Caller(row.project_id, row.id, Role(row.role), quotas_of(project, settings))
+    return Caller(row.project_id, row.id, Role(row.role), effective_quotas(project, settings))
 
 
 def check_metrics_token(settings: Settings, token: str | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,10 @@ def limited(request: Request, limit_bytes: int, setting: str | None = None) -> R
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit_bytes:
         raise _too_large(f"{announced} bytes", limit_bytes, setting)
-    return Request(request.scope, _counting(request.receive, limit_bytes, setting))
+    return Request(
+        request.scope,
+        counting(request.receive, limit_bytes, lambda: _too_large("more than that", limit_bytes, setting)),
+    )
 
 
 @asynccontextmanager
@@ -104,7 +107,8 @@ def digest_of(file: BinaryIO) -> Received:
     return Received(file, digest.hexdigest(), size_bytes)
 
 
-def _counting(receive: Receive, limit_bytes: int, setting: str | None) -> Receive:
+def counting(receive: Receive, limit_bytes: int, refusal: Callable[[], AppError]) -> Receive:
+    """`receive` that raises what `refusal` makes once more than `limit_bytes` of the body have come."""
     total = 0
 
     async def counted() -> Message:
@@ -112,7 +116,7 @@ def _counting(receive: Receive, limit_bytes: int, setting: str | None) -> Receiv
         message = await receive()
         total += len(message.get("body", b""))
         if total > limit_bytes:
-            raise _too_large("more than that", limit_bytes, setting)
+            raise refusal()
         return message
 
     return counted

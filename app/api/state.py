@@ -9,7 +9,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.access.keys import Caller, authenticate
-from app.access.quotas import Quotas
+from app.access.rates import Rates
 from app.access.roles import Role
 from app.lifecycle.messages import Wake
 from app.settings import Settings
@@ -31,6 +31,7 @@ class Shared:
     settings: Settings
     sessions: Sessions
     wake: Wake
+    rates: Rates
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,8 @@ class State:
     settings: Settings
     sessions: Sessions
     wake: Wake
+    rates: Rates
     caller: Caller
-
-    @property
-    def quotas(self) -> Quotas:
-        return self.caller.quotas
 
 
 def token_of(credentials: HTTPAuthorizationCredentials | None) -> str | None:
@@ -61,7 +59,9 @@ def _admitted(request: Request, credentials: HTTPAuthorizationCredentials | None
     shared = _shared(request)
     caller = authenticate(shared.sessions, shared.settings, token_of(credentials))
     caller.role.require(needed)
-    return State(shared.settings, shared.sessions.of(caller.project_id, caller.key_id), shared.wake, caller)
+    shared.rates.take(caller.project_id, caller.quotas.requests_per_minute)
+    sessions = shared.sessions.of(caller.project_id, caller.key_id, caller.quotas)
+    return State(shared.settings, sessions, shared.wake, shared.rates, caller)
 
 
 def _by_method(request: Request, credentials: Credentials) -> State:

@@ -11,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from app.api.receiving import JSON_BYTES, digest_of, limited
+from app.api.room import within_room
 from app.api.state import State
 from app.errors import AppError
 from app.schemas.certificate_request import CertificateRequest
@@ -47,7 +48,9 @@ async def received_form(request: Request, service: State, form: Form[Wanted]) ->
     Raises:
         AppError: `payload_too_large`, `request_malformed`, and what is wrong with the request.
     """
-    bounded = limited(request, service.settings.max_upload_bytes, "BITBUDGET_MAX_UPLOAD_BYTES")
+    bounded = limited(
+        await within_room(request, service), service.settings.max_upload_bytes, "BITBUDGET_MAX_UPLOAD_BYTES"
+    )
     most = len(form.parts)
     async with bounded.form(max_files=most, max_fields=most, max_part_size=JSON_BYTES) as received:
         return await run_in_threadpool(_store, received, service, form)

@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from app.api.model_parts import MEDIA_TYPE, is_form, received_model
 from app.api.problems import problem_answers
 from app.api.receiving import limited, received_file
+from app.api.room import within_room
 from app.api.state import Service, State
 from app.schemas.answers import Upload
 from app.services.uploads import store_upload
@@ -76,7 +77,8 @@ async def _put(
     if service.settings.max_upload_bytes < limit_bytes:
         limit_bytes, setting = service.settings.max_upload_bytes, "BITBUDGET_MAX_UPLOAD_BYTES"
     receive = received_model if kind == "model" and is_form(request) else received_file
-    async with receive(limited(request, limit_bytes, setting), service.settings.tmp_dir) as received:
+    bounded = limited(await within_room(request, service), limit_bytes, setting)
+    async with receive(bounded, service.settings.tmp_dir) as received:
         row, created = await run_in_threadpool(
             store_upload, service.sessions, kind, received.file, received.sha256, received.size_bytes, name
         )

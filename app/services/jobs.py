@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import case
 from sqlalchemy.orm import Session
 
+from app.access.quotas import admit_job
 from app.errors import AppError
 from app.lifecycle.messages import Wake
 from app.lifecycle.states import JobState
@@ -24,6 +25,7 @@ from app.schemas.job_request import FROM_ELSEWHERE, OF_A_SEARCH, WIDTHS_OF_TARGE
 from app.schemas.parsing import is_certificate, merge, parse_request, without_retired
 from app.schemas.weights import ALL_WIDTHS, OF_CANDIDATES, OF_INTEGERS
 from app.store import jobs
+from app.store.audit import record
 from app.store.engine import Sessions, clock, project_of
 from app.store.idempotency import take_key
 from app.store.tables import JobEventRow, JobRow
@@ -62,7 +64,7 @@ def submit(
     """Store a job, then wake a worker up. A request that repeats a key gets the job that the first one made.
 
     Raises:
-        AppError: `not_found` for an unknown model or dataset; `idempotency_mismatch`.
+        AppError: `not_found` for an unknown model or dataset; `idempotency_mismatch`; `quota_exceeded`.
     """
     stored = request.model_dump(mode="json")
     fingerprint = hashlib.sha256(json.dumps([parent_id, stored], sort_keys=True).encode()).hexdigest()
@@ -73,6 +75,10 @@ def submit(
         if first is not None:
             taken = first.job_id, first.fingerprint
             session.rollback()
+        else:
+            admit_job(session)
+            parent = None if parent_id is None else {"parent_id": parent_id}
+            record(session, "job.submit", f"/v1/jobs/{job.id}", parent)
     if taken is None:
         wake()
         return job
@@ -191,6 +197,7 @@ def cancel(sessions: Sessions, job_id: str) -> JobRow:
             if ended.state == JobState.CANCELLED:  # by another call, meanwhile
                 return ended
             raise AppError("job_finished", f"the job {job_id} has {ended.state} and cannot be cancelled any more")
+        record(session, "job.cancel", f"/v1/jobs/{job_id}")
         if job.state == JobState.CANCELLED:
             jobs.add_event(session, job, "state", {"state": job.state}, now)
         else:

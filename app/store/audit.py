@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.store.engine import clock, key_of, project_of
@@ -29,3 +31,16 @@ def record(session: Session, action: str, subject: str | None = None, detail: Ma
             at=clock(session),
         )
     )
+
+
+def list_entries(session: Session, *, limit: int, until: datetime | None, skipped: int) -> Sequence[AuditRow]:
+    """Entries of this project, newest first.
+
+    Args:
+        until: the newest that may come; None: whatever is there.
+        skipped: how many of those are left out.
+    """
+    query = select(AuditRow).where(AuditRow.project_id == project_of(session))
+    if until is not None:
+        query = query.where(AuditRow.at <= until)
+    return session.scalars(query.order_by(AuditRow.at.desc(), AuditRow.id.desc()).offset(skipped).limit(limit)).all()

@@ -13,11 +13,13 @@ from sqlalchemy import Connection, DateTime, Engine, create_engine, event, func,
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.store.objects import Objects
+from app.store.quotas import NO_QUOTAS, Quotas
 
 BUSY_SECONDS = 30.0
 _READS = "bitbudget_reads"
 _PROJECT = "project_id"
 _KEY = "key_id"
+_QUOTAS = "quotas"
 
 # NaN is not JSON: PostgreSQL would refuse it and SQLite would not, so it is refused before either sees it.
 _to_json = partial(json.dumps, allow_nan=False)
@@ -70,6 +72,7 @@ class Sessions:
         project_id: the project whose rows the transactions are about. Statements on what belongs to a project ask
             `project_of`, so that a transaction without one cannot reach them.
         key_id: the key of whoever asks for the changes; None: no key, or the service itself.
+        quotas: what the project may take; services that store something ask for them.
         objects: what of the contents lies beside the database; by default nothing goes there.
     """
 
@@ -78,20 +81,22 @@ class Sessions:
         engine: Engine,
         project_id: str | None = None,
         key_id: str | None = None,
+        quotas: Quotas = NO_QUOTAS,
         objects: Objects | None = None,
     ) -> None:
         self.engine = engine
         self.objects = objects or Objects()
         self.project_id = project_id
         self.key_id = key_id
-        info = {_PROJECT: project_id, _KEY: key_id}
+        self.quotas = quotas
+        info = {_PROJECT: project_id, _KEY: key_id, _QUOTAS: quotas}
         self._writing = sessionmaker(engine, expire_on_commit=False, info=info)
         reading = engine.execution_options(**{_READS: True, "postgresql_readonly": True})
         self._reading = sessionmaker(reading, expire_on_commit=False, info=info)
 
-    def of(self, project_id: str, key_id: str | None = None) -> Sessions:
+    def of(self, project_id: str, key_id: str | None = None, quotas: Quotas = NO_QUOTAS) -> Sessions:
         """Transactions on the same database, and the same connections, about this project alone, for this key."""
-        return Sessions(self.engine, project_id, key_id, self.objects)
+        return Sessions(self.engine, project_id, key_id, quotas, self.objects)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
@@ -135,6 +140,12 @@ def key_of(session: Session) -> str | None:
     """The key for which this transaction is, None without one."""
     key: str | None = session.info.get(_KEY)
     return key
+
+
+def quotas_of(session: Session) -> Quotas:
+    """What the project of this transaction may take."""
+    quotas: Quotas = session.info[_QUOTAS]
+    return quotas
 
 
 def clock(session: Session) -> datetime:

@@ -165,7 +165,7 @@ def _create_access() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_audit"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_audit_project_id_id", "audit", ["project_id", "id"])
+    op.create_index("ix_audit_project_id_at_id", "audit", ["project_id", "at", "id"])
 
 
 def _create_webhooks() -> None:

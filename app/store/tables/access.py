@@ -64,4 +64,4 @@ class AuditRow(Base):
     detail: Mapped[dict[str, Any] | None] = mapped_column(Json)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
 
-    __table_args__ = (Index("ix_audit_project_id_id", "project_id", "id"), {"sqlite_autoincrement": True})
+    __table_args__ = (Index("ix_audit_project_id_at_id", "project_id", "at", "id"), {"sqlite_autoincrement": True})
