@@ -145,6 +145,7 @@ def test_the_document_describes_every_call(server: Any) -> None:
         "/v1/certificates",
         "/v1/jobs/{job_id}",
         "/v1/jobs/{job_id}/events",
+        "/v1/jobs/{job_id}/log",
         "/v1/jobs/{job_id}/cancel",
         "/v1/jobs/{job_id}/replan",
         "/v1/jobs/{job_id}/plan",
