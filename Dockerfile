@@ -1,8 +1,14 @@
 # One image for every role: the command decides (api, worker, dispatcher, migrate).
-FROM python:3.11-slim AS build
+FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /src
 RUN python -m venv /opt/bitbudget
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY constraints.txt ./
+# torch alone comes from PyTorch's own index: elsewhere its wheels for Linux bring gigabytes for CUDA along. Everything
+# else, what torch needs among it, comes from where pip looks by itself.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN /opt/bitbudget/bin/pip install --no-cache-dir --no-deps --index-url "${TORCH_INDEX}" \
+    "$(grep '^torch==' constraints.txt)"
+COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY workers workers
 COPY pipeline pipeline
@@ -12,18 +18,23 @@ COPY sensitivity sensitivity
 COPY planner planner
 COPY evaluation evaluation
 COPY migrations migrations
-# constraints.txt names the torch build; pass PIP_EXTRA_INDEX_URL to take its CPU wheel from elsewhere.
-ARG PIP_EXTRA_INDEX_URL=""
-RUN PIP_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL}" \
-    /opt/bitbudget/bin/pip install --no-cache-dir --constraint constraints.txt .
+RUN /opt/bitbudget/bin/pip install --no-cache-dir --constraint constraints.txt ".[otel]"
 
-FROM python:3.11-slim
-RUN useradd --create-home --uid 10001 bitbudget \
-    && mkdir --mode=700 /data && chown bitbudget /data
+FROM python:3.11.14-slim-bookworm
+# bubblewrap: walls around the process that runs models, where the container may make namespaces (docs/operations.md).
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends bubblewrap \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home --uid 10001 bitbudget \
+    && install --directory --mode=700 --owner=bitbudget /data /data/spool
 COPY --from=build /opt/bitbudget /opt/bitbudget
+# The root file system may be read-only: what is written goes to the volume, also what Python calls temporary.
 ENV PATH=/opt/bitbudget/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    BITBUDGET_HOME=/data
+    PYTHONDONTWRITEBYTECODE=1 \
+    ORT_DISABLE_TELEMETRY=1 \
+    BITBUDGET_HOME=/data \
+    TMPDIR=/data/spool
 USER bitbudget
 VOLUME /data
 EXPOSE 8000
