@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.events import Event, Progress, Report, StageBegan, StageEnded
+from pipeline.events import Event, Progress, Report, Spread, StageBegan, StageEnded
+from pipeline.spreading import LONGEST_PAUSE, SHORTEST_PAUSE, Chunks, Compute, StageOver
 from pipeline.stage import UPLOADS, Machine, Stage, Upload
 from pipeline.store import Store
 from pipeline.time_limits import MEDIUM, SAMPLE
@@ -17,6 +18,9 @@ from pipeline.time_limits import MEDIUM, SAMPLE
 if TYPE_CHECKING:
     from network.work import WorkLimits
     from pipeline.workspace import Workspace
+
+# seconds between two reports of how many chunks are open
+OPEN_SECONDS = 1.0
 
 
 class Context:
@@ -27,6 +31,8 @@ class Context:
         config: their slices, attributes by the names of the stages; only their keys are made from it.
         uploads: by kind, one of `UPLOADS`; a model is always there. They lie in a folder of the job's own.
         elapsed_seconds: what earlier attempts at the job took; its deadline counts from the first.
+        helping: another process leads the job: it runs all stages, and this one only takes chunks of those that spread.
+            What a helper reports is progress alone, so that it can be stopped.
     """
 
     def __init__(
@@ -38,8 +44,10 @@ class Context:
         report: Report,
         machine: Machine,
         elapsed_seconds: float = 0.0,
+        helping: bool = False,
     ) -> None:
         self.machine = machine
+        self.helping = helping
         self._uploads = dict(uploads)
         self._files: dict[str, Path] = {}
         self._store = store
@@ -47,6 +55,8 @@ class Context:
         self._started = time.monotonic() - elapsed_seconds
         self._stage: Stage | None = None
         self._progress: Progress | None = None
+        self._fraction = 0.0  # of the running stage
+        self._open, self._opened = 0, 0.0  # chunks, and when that was last reported
         self._clock = ProgressClock(stages)
         self.keys = stage_keys(stages, config, {kind: upload.sha256 for kind, upload in uploads.items()})
 
@@ -109,10 +119,10 @@ class Context:
         """Run `stage` with its slice, or find its result in the store; True if it ran."""
         self.check()
         key = self.keys[stage.name]
+        if self.helping:
+            return self._help(stage, config)
         if ran := not self._store.exists(key):
-            self._stage = stage
-            self._report(StageBegan(stage.name, stage.limit(self.size_bytes)))
-            self.progress(0.0)
+            self._begin(stage)
             data = stage.run(self, config)
             self.check()
             self._store.store(key, data)
@@ -121,6 +131,29 @@ class Context:
         self._clock.end(stage, ran)
         self._report(StageEnded(stage.name, ran))
         return ran
+
+    def _begin(self, stage: Stage) -> None:
+        self._stage, self._fraction = stage, 0.0
+        if not self.helping:
+            self._report(StageBegan(stage.name, stage.limit(self.size_bytes)))
+        self.progress(0.0)
+
+    def _help(self, stage: Stage, config: object) -> bool:
+        """Take chunks of `stage` until none is left, and wait for its result; False, as it is not this process's."""
+        key, pause = self.keys[stage.name], SHORTEST_PAUSE
+        self._begin(stage)
+        if stage.spreads and not self._store.exists(key):
+            try:
+                stage.run(self, config)
+            except StageOver:
+                self._store.drop(f"{key}/")  # a chunk that came too late
+        while not self._store.exists(key):
+            self.check()
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        self._stage = None
+        self._clock.end(stage, ran=False)
+        return False
 
     def has(self, stage: str) -> bool:
         """Whether the request needs this stage; what a stage does not read it does not have.
@@ -156,16 +189,31 @@ class Context:
                 )
 
     def chunk(self, name: str, compute: Callable[[], bytes]) -> bytes:
-        """`compute()`, or what an earlier attempt stored for this chunk of the running stage."""
-        return self._stored(f"{self.keys[self._running.name]}/{hashlib.sha256(name.encode()).hexdigest()}", compute)
+        """`compute()`, or what another process or an earlier attempt stored for this chunk of the running stage."""
+        return next(self._chunks.results([self._chunk_key(name)], lambda _: compute()))
+
+    def spread(self, names: Sequence[str], compute: Compute, ahead: int | None = None) -> Iterator[bytes]:
+        """The results of chunks of the running stage, in order, `compute(place)` of the one at each place.
+
+        Each is computed by the process that takes it, when it is asked for or, where another process computes that one,
+        before. All processes of the job must ask for the same chunks, and go on with what they read.
+
+        Args:
+            names: of the chunks; within the stage, one name is one chunk.
+            ahead: see `pipeline.spreading.Chunks.results`.
+        """
+        keys = [self._chunk_key(name) for name in names]
+        yield from self._chunks.results(keys, compute, ahead, self._report_open)
+        self._report_open(0)
 
     def cached(self, key: str, compute: Callable[[], bytes]) -> bytes:
         """`compute()`, or what any job stored under `key`, which names all that the result depends on."""
-        return self._stored(f"cached/{hashlib.sha256(key.encode()).hexdigest()}", compute)
+        return next(self._chunks.results([f"cached/{hashlib.sha256(key.encode()).hexdigest()}"], lambda _: compute()))
 
     def progress(self, fraction: float) -> None:
-        """Report progress within the stage, 0 to 1; also a check."""
-        self._progress = self._clock.progress(self._running, min(max(fraction, 0.0), 1.0))
+        """Report progress within the stage, 0 to 1, which never goes back; also a check."""
+        self._fraction = max(self._fraction, min(fraction, 1.0))
+        self._progress = self._clock.progress(self._running, self._fraction)
         self._report(self._progress)
 
     def check(self) -> None:
@@ -174,8 +222,11 @@ class Context:
             self._report(self._progress)
 
     def event(self, event: Event) -> None:
-        """Report something that is no progress."""
-        self._report(event)
+        """Report something that is no progress; of a helper only a check."""
+        if self.helping:
+            self.check()
+        else:
+            self._report(event)
 
     def time_used(self, deadline_seconds: float | None) -> float:
         """The share of the job's deadline that is used up, from its first start: 0 without one, at most 1."""
@@ -189,14 +240,26 @@ class Context:
             raise RuntimeError("this belongs to a stage, and none is running")
         return self._stage
 
-    def _stored(self, key: str, compute: Callable[[], bytes]) -> bytes:
+    @cached_property
+    def _chunks(self) -> Chunks:
+        return Chunks(self._store, self._check_stage)
+
+    def _chunk_key(self, name: str) -> str:
+        return f"{self.keys[self._running.name]}/{hashlib.sha256(name.encode()).hexdigest()}"
+
+    def _check_stage(self) -> None:
+        """As `check`; and a helper stops where the stage has its result, and its chunks are dropped."""
         self.check()
-        stored = self._store.load(key)
-        if stored is not None:
-            return stored
-        data = compute()
-        self.check()
-        return self._store.store(key, data)
+        if self.helping and self._store.exists(self.keys[self._running.name]):
+            raise StageOver
+
+    def _report_open(self, count: int) -> None:
+        """Report that so many chunks are open: at once where there were none, or none is left."""
+        now = time.monotonic()
+        news = count != self._open and (0 in (count, self._open) or now - self._opened >= OPEN_SECONDS)
+        if news and not self.helping:
+            self._open, self._opened = count, now
+            self._report(Spread(self._running.name, count))
 
 
 def stage_keys(stages: Iterable[Stage], config: object, digests: Mapping[str, str]) -> dict[str, str]:

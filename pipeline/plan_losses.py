@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from pipeline.context import Context
@@ -14,7 +14,7 @@ from sensitivity.plan_losses import MeasuredPlans
 
 
 class PlanLosses:
-    """Mean losses of plans on `samples`; every value is a chunk.
+    """Mean losses of plans on `samples`; every value is a chunk, and several are spread.
 
     Args:
         batch: samples that run at once.
@@ -36,11 +36,14 @@ class PlanLosses:
             samples: only of the first so many, rounded up to whole batches; None for all.
         """
 
-        def compute() -> bytes:
-            return pack({"loss": number(self._runs.losses(candidates, samples).mean())})
+        return _loss(self._context.chunk(chunk, lambda: self._measured(candidates, samples)))
 
-        document, _ = unpack(self._context.chunk(chunk, compute))
-        return math.nan if document["loss"] is None else float(document["loss"])
+    def means(self, chunks: Sequence[str], plans: Sequence[Sequence[int]]) -> Iterator[float]:
+        """The mean loss over all samples of each of several plans, as `mean` gives it."""
+        yield from map(_loss, self._context.spread(chunks, lambda place: self._measured(plans[place], None)))
+
+    def _measured(self, candidates: Sequence[int], samples: int | None) -> bytes:
+        return pack({"loss": number(self._runs.losses(candidates, samples).mean())})
 
     @cached_property
     def _runs(self) -> MeasuredPlans:
@@ -54,3 +57,8 @@ class PlanLosses:
             batch=self._batch,
             check=self._context.check,
         )
+
+
+def _loss(blob: bytes) -> float:
+    document, _ = unpack(blob)
+    return math.nan if document["loss"] is None else float(document["loss"])

@@ -59,8 +59,9 @@ class Stage:
 
     `reads` names earlier stages or uploads; `run` takes the `Context` and the stage's slice of the configuration;
     `weight` is the stage's usual share of the whole time, for progress and ETA; `time_limit` may grow with the bytes of
-    the uploads; `version` is raised when the code's
-    result changes within a release, so that no old blob is taken for a new one.
+    the uploads; `version` is raised when the code's result changes within a release, so that no old blob is taken for a
+    new one. A stage that `spreads` has chunks (`Context.spread`) that several processes can share; its other parts each
+    of them runs for itself.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Stage:
     weight: float
     time_limit: timedelta | TimeLimit
     version: int = 1
+    spreads: bool = False
 
     def limit(self, size_bytes: int) -> timedelta:
         """How long the stage may take where the uploads of the job have so many bytes together."""

@@ -28,8 +28,11 @@ class Store(Protocol):
     def take(self, key: str) -> bool:
         """Whether the caller is the one to compute `key` now; False while somebody else does, who is alive.
 
-        What is taken is given back by `store`, and by the end of whoever took it.
+        What is taken is given back by `store`, by `give_back`, and by the end of whoever took it.
         """
+
+    def give_back(self, key: str) -> None:
+        """Let somebody else compute `key`, if the caller took it."""
 
 
 class MemoryStore:
@@ -54,6 +57,9 @@ class MemoryStore:
     def take(self, key: str) -> bool:  # noqa: ARG002 - nobody else has this dictionary
         return True
 
+    def give_back(self, key: str) -> None:
+        """Nobody else waits for it."""
+
 
 class FolderStore:
     """Results as files below a folder, which is made if need be. Several processes may share it."""
@@ -77,35 +83,53 @@ class FolderStore:
         # a file is there whole or not at all, whoever is killed while writing
         with NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
             file.write(data)
-        taken = self._taken.pop(key, None)
         try:
             os.link(file.name, path)
         except FileExistsError:
             return path.read_bytes()
+        except FileNotFoundError:  # dropped meanwhile: nobody asks for it any more
+            return data
         finally:
-            os.unlink(file.name)
-            if taken is not None:
-                taken.close()
+            Path(file.name).unlink(missing_ok=True)
+            self.give_back(key)
         return data
 
     def drop(self, prefix: str) -> None:
         folder = self._path(prefix + "x").parent
+        for key in [key for key in self._taken if key.startswith(prefix)]:
+            self.give_back(key)
         for path in list(folder.iterdir()) if folder.is_dir() else ():
             path.unlink(missing_ok=True)
 
     def take(self, key: str) -> bool:
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
         if key in self._taken:
             return True
-        file = path.with_name(f".{path.name}.lock").open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when this process ends
-        except BlockingIOError:
+        lock = self._lock(key)
+        while True:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            file = lock.open("w")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when this process ends
+            except BlockingIOError:
+                file.close()
+                return False
+            try:
+                if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                    self._taken[key] = file
+                    return True
+            except FileNotFoundError:
+                pass
+            file.close()  # who had it let go, and removed the file, after it was opened here
+
+    def give_back(self, key: str) -> None:
+        file = self._taken.pop(key, None)
+        if file is not None:
+            self._lock(key).unlink(missing_ok=True)
             file.close()
-            return False
-        self._taken[key] = file
-        return True
+
+    def _lock(self, key: str) -> Path:
+        path = self._path(key)
+        return path.with_name(f".{path.name}.lock")
 
     def _path(self, key: str) -> Path:
         """Chunks of a stage have a folder of their own, beside the file of the stage."""

@@ -34,7 +34,8 @@ Every stage writes one blob under a key made from what the blob depends on: the 
 the stages it reads, the digests of the uploads it reads, and its slice of the configuration (`pipeline.config`), which
 is all that it sees of the request. So a retry, a second budget or a second job on the same model finds the blob and
 skips the stage; a killed worker resumes after the last finished stage, and inside a long stage after the last finished
-chunk (`Context.chunk`). A stage whose slice is None is not needed.
+chunk (`Context.chunk`). Several processes may work on one job: chunks of a stage that spreads are shared out among them
+(`Context.spread`), with the same bytes as from one. A stage whose slice is None is not needed.
 """
 
 from __future__ import annotations
@@ -112,10 +113,16 @@ STAGES = (
     ),
     Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=MEDIUM, version=3),
     Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=MEDIUM, version=8),
-    Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=LONG, version=6),
-    Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=LONG, version=5),
+    Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=LONG, version=6, spreads=True),
+    Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=LONG, version=5, spreads=True),
     Stage(
-        "agreement", (*ANALYSED, "cross_layer", "sensitivity"), agreement.run, weight=10, time_limit=MEDIUM, version=7
+        "agreement",
+        (*ANALYSED, "cross_layer", "sensitivity"),
+        agreement.run,
+        weight=10,
+        time_limit=MEDIUM,
+        version=7,
+        spreads=True,
     ),
     Stage(
         "plan", (*MEASURED, "cross_layer", "sensitivity", "agreement"), plan.run, weight=25, time_limit=LONG, version=13

@@ -27,6 +27,7 @@ which is `sqrt(2 / (m N)) sqrt(G_kk G_ll)` for samples of equal size. `CrossLaye
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,9 +42,12 @@ from network.runtime import SideBySide
 from network.segments import Segment, SegmentedNetwork, Values
 from sensitivity.estimate import ActivationChange, Change, WeightChange
 from sensitivity.loss import Loss
+from sensitivity.parts import Part, Spread, in_order
 
 Rows = NDArray[np.float32]
-Checkpoint = Callable[[str, Callable[[], Rows]], Rows]
+
+# parts of a job of even length, about: some for each of several processes
+PARTS = 40
 
 # float64 copies of the rows are made for so many samples at a time
 SAMPLES_AT_ONCE = 64
@@ -91,7 +95,7 @@ def cross_layer(
     batch: int = 64,
     group: int = 1024,
     sketch: int = 256,
-    checkpoint: Checkpoint = lambda _name, compute: compute(),
+    spread: Spread = in_order,
     check: Callable[[float], None] = lambda _fraction: None,
 ) -> CrossLayer:
     """The cross-layer matrix of all candidates.
@@ -106,7 +110,7 @@ def cross_layer(
         batch: samples that run at once, shared out to the cores.
         group: samples whose activations at one cut are kept at once; bounds the memory.
         sketch: most numbers kept for each sample's outputs.
-        checkpoint: called with a name and a function for every (group, site); may return what it stored before.
+        spread: gives the rows of some candidates on some samples, in parts.
         check: called after every candidate's run with the fraction done.
 
     Raises:
@@ -118,29 +122,34 @@ def cross_layer(
     cores = SideBySide.of(batch, threads, network.static_batch)
     segments = SegmentedNetwork(network, cores.threads, loss.outputs)
     targets = _targets(changes, segments)
-    rows: dict[str, list[Rows]] = {target.site: [] for target in targets}
-    starts = list(range(0, samples, group))
-    done = 0
-    for index, start in enumerate(starts):
-        stop = min(start + group, samples)
-        part = {name: array[start:stop] for name, array in inputs.items()}
-        batches = [call for turn in cores.calls(network.batching, part, batch) for call in turn]
-        passes = _Passes(segments, batches, loss, sketch, (seed, index), cores)
-        for target in targets:
+    groups = [slice(start, min(start + group, samples)) for start in range(0, samples, group)]
+    parts = [part for own in groups for part in _parts(targets, own, len(network.proto.graph.node))]
+    before = np.cumsum([0, *(len(part.changes) for part in parts)])
+    passes: dict[int, _Passes] = {}  # of the one group that is worked on
 
-            def compute(target: _Target = target, done: int = done, passes: _Passes = passes) -> Rows:
-                parts = []
-                for number, change in enumerate(target.changes, start=1):
-                    parts.append(passes.rows(target, change))
-                    check((done + number) / (len(changes) * len(starts)))
-                return np.stack(parts)
+    def compute(place: int) -> Part:
+        part = parts[place]
+        if part.group.start not in passes:
+            passes.clear()
+            own = {name: array[part.group] for name, array in inputs.items()}
+            batches = [call for turn in cores.calls(network.batching, own, batch) for call in turn]
+            key = (seed, groups.index(part.group))
+            passes[part.group.start] = _Passes(segments, batches, loss, sketch, key, cores)
+        rows = []
+        for number, change in enumerate(part.changes, start=1):
+            rows.append(passes[part.group.start].rows(part.target, change))
+            check((before[place] + number) / before[-1])
+        return {"rows": np.stack(rows)}
 
-            # the name says which samples went in, and in which parts: a sketch differs from one to the next
-            rows[target.site].append(checkpoint(f"{target.site}/{start}-{stop}/{batch}/{cores.runs}", compute))
-            done += len(target.changes)
-            check(done / (len(changes) * len(starts)))
+    # the name says which samples went in, and in which batches: a sketch differs from one to the next
+    names = [f"{part.name}/{batch}/{cores.runs}" for part in parts]
+    rows: dict[str, list[list[Rows]]] = {target.site: [[] for _ in groups] for target in targets}
+    for part, own, done in zip(parts, spread(names, compute), before[1:], strict=True):
+        rows[part.target.site][groups.index(part.group)].append(np.asarray(own["rows"], dtype=np.float32))
+        check(done / before[-1])
+    passes.clear()
     # popped, so that the rows, which may be gigabytes, do not exist a second time while they are put together
-    whole = [(target.positions, _joined(rows.pop(target.site), axis=1)) for target in targets]
+    whole = [(target.positions, _of_groups(rows.pop(target.site))) for target in targets]
     return _assemble(whole, samples, sketch)
 
 
@@ -157,6 +166,35 @@ class _Target:
     positions: tuple[int, ...]
     weight: str | None
     cuts: Mapping[int, tuple[str, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some candidates of one site, on one group of the samples."""
+
+    target: _Target
+    changes: tuple[Change, ...]
+    first: int
+    group: slice
+
+    @property
+    def name(self) -> str:
+        return f"{self.target.site}/{self.first}+{len(self.changes)}/{self.group.start}-{self.group.stop}"
+
+
+def _parts(targets: Sequence[_Target], group: slice, nodes: int) -> list[_Part]:
+    """The parts of one group, in the order of their cuts, of about as many nodes each; one candidate is never cut."""
+    behind = [nodes - min(target.cuts) + 1 for target in targets]
+    total = sum(count * len(target.changes) for count, target in zip(behind, targets, strict=True))
+    parts = []
+    for count, target in zip(behind, targets, strict=True):
+        own = math.ceil(PARTS * count * len(target.changes) / total)
+        size = math.ceil(len(target.changes) / own)
+        parts += [
+            _Part(target, target.changes[first : first + size], first, group)
+            for first in range(0, len(target.changes), size)
+        ]
+    return parts
 
 
 def _targets(changes: Sequence[Change], segments: SegmentedNetwork) -> list[_Target]:
@@ -203,7 +241,7 @@ def changed_names(change: Change) -> tuple[str, ...]:
 
 @dataclass(eq=False)
 class _Passes:
-    """The passes over one group of samples, given in batches; targets must come in the order of their cuts."""
+    """The passes over one group of samples, given in batches; a target of an earlier cut begins from the start."""
 
     segments: SegmentedNetwork
     batches: list[Values]
@@ -246,6 +284,8 @@ class _Passes:
     def _advance(self, target: _Target) -> None:
         """Run up to the target's first cut, and make the chain of segments that lie behind its cuts."""
         cuts = list(target.cuts)
+        if cuts[0] < self._cut:
+            self._live, self._cut = self.batches, 0
         if cuts[0] > self._cut:
             segment = self.segments.between(self._cut, cuts[0])
             self._live = self.cores.map(segment.run, self._live)
@@ -288,6 +328,11 @@ def _joined(parts: Sequence[Rows], axis: int) -> Rows:
         missing = np.zeros((*part.shape[:-1], width - part.shape[-1]), part.dtype)
         filled.append(np.concatenate([part[..., :-3], missing, part[..., -3:]], axis=-1) if missing.size else part)
     return np.concatenate(filled, axis=axis)
+
+
+def _of_groups(rows: Sequence[Sequence[Rows]]) -> Rows:
+    """`[candidates, samples, ...]` from the parts of every group, candidates in order."""
+    return _joined([_joined(parts, axis=0) for parts in rows], axis=1)
 
 
 def _assemble(rows: Sequence[tuple[tuple[int, ...], Rows]], samples: int, sketch: int) -> CrossLayer:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from network.execution import TorchNetwork
 from sensitivity.loss import Loss
+from sensitivity.parts import Spread, in_order
 
 Floats = NDArray[np.float32]
 
@@ -65,7 +66,8 @@ class Subject:
 
     `inputs` are arrays `[samples, ...]` by graph input name; `loss` has the network's own float outputs as its
     reference; `batch` samples at most go through the network at once, which bounds the memory; `seed` makes every
-    draw repeatable; `check` is called with the fraction done, at least after every batch.
+    draw repeatable; `check` is called with the fraction done, at least after every batch; `spread` gives the parts of
+    methods that have some.
 
     Raises:
         ValueError: there is no candidate, or fewer than 2 samples; `batch` is below 1.
@@ -78,6 +80,7 @@ class Subject:
     seed: int = 0
     batch: int = 64
     check: Callable[[float], None] = lambda _fraction: None
+    spread: Spread = in_order
 
     def __post_init__(self) -> None:
         if not self.changes:

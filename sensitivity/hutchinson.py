@@ -65,6 +65,14 @@ class Root:
     product: Callable[[Tensor], Sequence[Tensor]]
 
 
+@dataclass(frozen=True, eq=False)
+class TraceDraw:
+    """`||R_i' u||^2 / (N n_i)` of every block `[blocks]` for one probe u, of `batch` samples (N)."""
+
+    values: NDArray[np.float64]
+    batch: int
+
+
 def hutchinson_trace(roots: Iterable[Root], generator: torch.Generator, rule: TraceRule) -> TraceEstimate:
     """The mean traces of all blocks, from one probe of each root until the rule says that they are known.
 
@@ -76,18 +84,33 @@ def hutchinson_trace(roots: Iterable[Root], generator: torch.Generator, rule: Tr
     Raises:
         ValueError: the roots end before the rule does.
     """
-    draws: list[list[float]] = []
-    for root in roots:
-        blocks = root.product(random_signs(root.shape, generator))
-        draws.append([block.double().square().sum().item() / root.shape[0] / block.numel() for block in blocks])
-        if len(draws) < rule.min_probes:
+    return estimate_of_draws((trace_draw(root, random_signs(root.shape, generator)) for root in roots), rule)
+
+
+def trace_draw(root: Root, signs: Tensor) -> TraceDraw:
+    """What one probe of `signs`, in the root's shape, says of every block."""
+    blocks = root.product(signs)
+    values = [block.double().square().sum().item() / root.shape[0] / block.numel() for block in blocks]
+    return TraceDraw(np.array(values), root.shape[0])
+
+
+def estimate_of_draws(draws: Iterable[TraceDraw], rule: TraceRule) -> TraceEstimate:
+    """The mean of as many draws as the rule asks for; no other is taken.
+
+    Raises:
+        ValueError: the draws end before the rule does.
+    """
+    known: list[NDArray[np.float64]] = []
+    for draw in draws:
+        known.append(draw.values)
+        if len(known) < rule.min_probes:
             continue
-        mean, stderr = np.mean(draws, axis=0), np.std(draws, axis=0, ddof=1) / np.sqrt(len(draws))
+        mean, stderr = np.mean(known, axis=0), np.std(known, axis=0, ddof=1) / np.sqrt(len(known))
         converged = bool((stderr <= rule.rtol * np.abs(mean)).all())
-        if converged or len(draws) == rule.max_probes:
+        if converged or len(known) == rule.max_probes:
             status = TraceStatus.CONVERGED if converged else TraceStatus.PROBE_BUDGET
-            return TraceEstimate(mean, stderr, len(draws), root.shape[0], status)
-    raise ValueError(f"traces need {rule.max_probes} roots unless they are known earlier, got {len(draws)}")
+            return TraceEstimate(mean, stderr, len(known), draw.batch, status)
+    raise ValueError(f"traces need {rule.max_probes} roots unless they are known earlier, got {len(known)}")
 
 
 def random_signs(shape: Sequence[int], generator: torch.Generator) -> Tensor:

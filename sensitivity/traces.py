@@ -22,6 +22,7 @@ Deviations from HAWQ-V2 and from PyHessian:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -30,8 +31,20 @@ from torch import Tensor
 
 from network.errors import UnsupportedOperators
 from network.execution import TorchNetwork
-from sensitivity.hutchinson import Root, TraceEstimate, TraceRule, hutchinson_trace, random_signs
+from sensitivity.hutchinson import (
+    Root,
+    TraceDraw,
+    TraceEstimate,
+    TraceRule,
+    estimate_of_draws,
+    random_signs,
+    trace_draw,
+)
 from sensitivity.loss import Loss
+from sensitivity.parts import Part, Spread, in_order
+
+# probes behind the last that is known to be needed that may be drawn meanwhile
+AHEAD = 4
 
 
 def hessian_traces(
@@ -43,6 +56,7 @@ def hessian_traces(
     rule: TraceRule | None = None,
     batch: int = 64,
     check: Callable[[float], None] = lambda _fraction: None,
+    spread: Spread = in_order,
 ) -> TraceEstimate:
     """Mean Hessian traces of the loss in these weights.
 
@@ -55,6 +69,7 @@ def hessian_traces(
         rule: when to stop.
         batch: samples in each backward pass; what is live in memory grows with it.
         check: called after each probe with the fraction of the probe budget used.
+        spread: gives the draws, each a part; all are one part where samples have outputs of different sizes.
 
     Raises:
         ValueError: there are no samples.
@@ -63,26 +78,106 @@ def hessian_traces(
     samples = len(next(iter(inputs.values())))
     if samples == 0:
         raise ValueError("the traces need at least one sample, got none")
-    parameters = [network.parameters[name] for name in weights]
+    probes = _Probes(network, weights, inputs, loss, generator, min(batch, samples))
 
-    def roots() -> Iterator[Root]:
-        size = min(batch, samples)
-        order = torch.empty(0, dtype=torch.int64)
-        for probe in range(rule.max_probes):
-            if len(order) < size:  # every sample is seen once before any is seen again
-                order = torch.cat([order, torch.randperm(samples, generator=generator)])
-            chosen, order = order[:size].numpy(), order[size:]
-            inputs_of_probe = tensors_of(network, {k: v[chosen] for k, v in inputs.items()})
-            outputs = measured_outputs(network, loss, network.run(inputs_of_probe))
+    def draw(probe: int) -> TraceDraw:
+        drawn = probes.draw(probe)
+        check((probe + 1) / rule.max_probes)
+        return drawn
 
-            def product(u: Tensor, outputs: Mapping[str, Tensor] = outputs, done: int = probe + 1) -> Sequence[Tensor]:
-                gradients = gradients_of(outputs, transposed(loss, u, outputs), parameters)
-                check(done / rule.max_probes)
-                return gradients
+    def all_draws(_place: int) -> Part:
+        drawn: list[NDArray[np.float64]] = []
 
-            yield Root((size, root_length(loss, outputs)), product)
+        def remembered() -> Iterator[TraceDraw]:
+            for probe in range(rule.max_probes):
+                own = draw(probe)
+                drawn.append(own.values)
+                yield own
 
-    return hutchinson_trace(roots(), generator, rule)
+        estimate_of_draws(remembered(), rule)
+        return {"draws": np.stack(drawn)}
+
+    if outputs_of_one_size(network, inputs, loss):
+        names = [f"trace/{probe}/{probes.size}" for probe in range(rule.max_probes)]
+        parts = spread(names, lambda probe: {"draws": draw(probe).values[None]}, AHEAD)
+    else:
+        parts = spread([f"trace/all/{probes.size}"], all_draws)
+    draws = (TraceDraw(np.asarray(row, dtype=np.float64), probes.size) for part in parts for row in part["draws"])
+    return estimate_of_draws(draws, rule)
+
+
+class _Probes:
+    """Any of the probes, with the same samples and signs as if all before it had been drawn.
+
+    Args:
+        size: samples of each.
+    """
+
+    def __init__(
+        self,
+        network: TorchNetwork,
+        weights: Sequence[str],
+        inputs: Mapping[str, NDArray[np.generic]],
+        loss: Loss,
+        generator: torch.Generator,
+        size: int,
+    ) -> None:
+        self.size = size
+        self._network = network
+        self._parameters = [network.parameters[name] for name in weights]
+        self._inputs = inputs
+        self._loss = loss
+        self._generator = generator
+        self._begin = generator.get_state()
+        self._next = 0
+        self._restart()
+
+    def draw(self, probe: int) -> TraceDraw:
+        if probe < self._next:
+            self._restart()
+        while self._next < probe:
+            self._samples()
+            random_signs((self.size, self._length), self._generator)
+        chosen = self._samples()
+        outputs = self._outputs(chosen)
+
+        def product(u: Tensor) -> Sequence[Tensor]:
+            return gradients_of(outputs, transposed(self._loss, u, outputs), self._parameters)
+
+        root = Root((self.size, root_length(self._loss, outputs)), product)
+        return trace_draw(root, random_signs(root.shape, self._generator))
+
+    def _restart(self) -> None:
+        self._generator.set_state(self._begin)
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._next = 0
+
+    def _samples(self) -> NDArray[np.int64]:
+        """Those of the next probe: every sample is seen once before any is seen again."""
+        if len(self._order) < self.size:
+            count = len(next(iter(self._inputs.values())))
+            self._order = torch.cat([self._order, torch.randperm(count, generator=self._generator)])
+        chosen, self._order = self._order[: self.size].numpy(), self._order[self.size :]
+        self._next += 1
+        return chosen
+
+    def _outputs(self, chosen: NDArray[np.int64]) -> dict[str, Tensor]:
+        inputs = tensors_of(self._network, {name: array[chosen] for name, array in self._inputs.items()})
+        return measured_outputs(self._network, self._loss, self._network.run(inputs))
+
+    @cached_property
+    def _length(self) -> int:
+        """The length of the root, where it is the same for all samples."""
+        with torch.no_grad():
+            return root_length(self._loss, self._outputs(np.arange(self.size)))
+
+
+def outputs_of_one_size(network: TorchNetwork, inputs: Mapping[str, NDArray[np.generic]], loss: Loss) -> bool:
+    """Whether all samples have outputs of the same shape, as far as the graph says; then a probe of some samples can
+    be drawn without running those before them."""
+    shapes = {spec.name: spec.shape for spec in network.network.outputs}
+    varying = any(array.dtype == object for array in inputs.values())
+    return not varying and all(shapes[name].count(None) <= 1 for name in loss.outputs)
 
 
 def tensors_of(network: TorchNetwork, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, Tensor]:

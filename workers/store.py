@@ -41,7 +41,7 @@ class Shelf:
             WireBroken: the question is not well formed.
         """
         verb = question.header.get("do")
-        if verb not in ("exists", "load", "store", "drop", "take"):
+        if verb not in ("exists", "load", "store", "drop", "take", "give back"):
             return False
         key = question.header.get("key")
         if not isinstance(key, str) or not 1 <= len(key) <= 255 or not key.isascii():
@@ -71,12 +71,19 @@ class Shelf:
         if verb == "drop":
             return patiently(lambda: remove_stage_results(self._sessions, key) > 0, self._check)
 
+        if verb == "give back":
+            return patiently(lambda: self._give_back(key), self._check)
+
         def take() -> bool:
             with self._sessions.begin() as session:
                 now = clock(session)
                 return queue.take_chunk(session, key, self._owner, now, now + self._lease)
 
         return patiently(take, self._check)
+
+    def _give_back(self, key: str) -> bool:
+        with self._sessions.begin() as session:
+            return queue.give_back_chunk(session, key, self._owner)
 
     def _find(self, key: str) -> BlobRef | None:
         return patiently(lambda: get_stage_result(self._sessions, key), self._check)

@@ -102,6 +102,12 @@ def give_chunk(session: Session, key: str) -> None:
     session.execute(delete(ChunkClaimRow).where(*ours))
 
 
+def give_back_chunk(session: Session, key: str, owner: str) -> bool:
+    """Whether `owner` had taken the chunk `key` of this project, which is free now."""
+    ours = ChunkClaimRow.project_id == project_of(session), ChunkClaimRow.key == key, ChunkClaimRow.owner == owner
+    return session.scalar(delete(ChunkClaimRow).where(*ours).returning(ChunkClaimRow.key)) is not None
+
+
 def keep_chunks(session: Session, owner: str, until: datetime) -> None:
     """`owner` still computes what it has taken."""
     session.execute(update(ChunkClaimRow).where(ChunkClaimRow.owner == owner).values(lease_until=until))

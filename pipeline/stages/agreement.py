@@ -1,6 +1,6 @@
 """Agreement: random plans are run, and every method's prediction of their damage is held against what was measured.
 
-The samples are the last of the search: no method has seen them.
+The samples are the last of the search: no method has seen them. Every plan is a chunk.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ def _measured(
     """[P]: the mean loss of every plan, NaN where it is no number."""
     count = len(next(iter(samples.values())))
     losses = PlanLosses(context, inputs, samples, loss, inputs.batch)
+    chunks = [f"plan/{count}/" + "-".join(map(str, plan)) for plan in plans.tolist()]
     measured = []
-    for index, plan in enumerate(plans.tolist()):
-        measured.append(losses.mean(f"plan/{count}/" + "-".join(map(str, plan)), plan))
-        context.progress((index + 1) / len(plans))
+    for loss_of_plan in losses.means(chunks, plans.tolist()):
+        measured.append(loss_of_plan)
+        context.progress(len(measured) / len(plans))
     return np.array(measured)
 
 

@@ -1,22 +1,21 @@
 """Cross-layer: one pass for each candidate gives its measured damage, and the matrix of all interactions.
 
-Needs nothing but ONNX Runtime, so that any graph can be planned. The passes of one site are one chunk.
+Needs nothing but ONNX Runtime, so that any graph can be planned. Some candidates of one site are a chunk.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.config import AnalysisConfig
 from pipeline.context import Context
 from pipeline.events import MethodTimed
 from pipeline.forecast import forecast_passes
 from pipeline.methods import float_passes
-from pipeline.results import number, pack, unpack
+from pipeline.part_chunks import part_chunks
+from pipeline.results import number, pack
 from pipeline.workspace import Inputs
 from sensitivity.cross_layer import CrossLayer, cross_layer
 from sensitivity.estimate import Change, Unit
@@ -52,11 +51,6 @@ def run(context: Context, config: AnalysisConfig) -> bytes:
 
 def _measured(context: Context, inputs: Inputs, changes: tuple[Change, ...], loss: Loss) -> CrossLayer:
     """The matrix; the seconds of its passes are reported, and stand in no result."""
-
-    def checkpoint(name: str, compute: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
-        _, arrays = unpack(context.chunk(name, lambda: pack({}, {"rows": compute()})))
-        return np.asarray(arrays["rows"], dtype=np.float32)
-
     started = time.perf_counter()
     matrix = cross_layer(
         inputs.network,
@@ -67,7 +61,7 @@ def _measured(context: Context, inputs: Inputs, changes: tuple[Change, ...], los
         generator=np.random.default_rng(inputs.config.seed),
         batch=inputs.batch,
         group=inputs.group,
-        checkpoint=checkpoint,
+        spread=part_chunks(context),
         check=context.progress,
     )
     for method in ("measured", "cross_layer"):

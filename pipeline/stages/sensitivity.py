@@ -1,16 +1,16 @@
-"""Sensitivity: what the methods that take gradients say of every candidate, each method a chunk.
+"""Sensitivity: what the methods that take gradients say of every candidate.
 
-A method that takes as long as all passes together is a chunk for each site. All run where torch has a rule for every
-operator of the network; elsewhere the result says why they are missing, and
-the plan rests on the passes of the stage `cross_layer`.
+Every backward pass of a method is a chunk, or, of a method that takes as long as all passes of the stage `cross_layer`
+together, every site. All run where torch has a rule for every operator of the network; elsewhere the result says why
+they are missing, and the plan rests on those passes.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -26,6 +26,7 @@ from pipeline.context import Context
 from pipeline.events import MethodTimed
 from pipeline.forecast import forecast_gradients
 from pipeline.methods import DEAR, float_passes, methods_to_run
+from pipeline.part_chunks import part_chunks
 from pipeline.results import Arrays, pack, unpack
 from pipeline.workspace import Inputs
 from quantization.storage.weights import QuantizedWeight
@@ -34,6 +35,7 @@ from sensitivity.estimators import AT_OUTPUTS, METHODS
 from sensitivity.estimators.fisher_outputs import from_products
 from sensitivity.estimators.hawq_v2 import hawq_v2_with_traces
 from sensitivity.loss import Loss
+from sensitivity.parts import Spread, in_order
 
 Document = dict[str, Any]
 
@@ -55,7 +57,8 @@ def run(context: Context, config: SensitivityConfig) -> bytes:
     context.event(forecast_gradients(inputs, expected, context.machine.threads))
     changes = candidates.changes(inputs.network)
     estimation = _Estimation(context, inputs, network, changes, loss)
-    for index, name in enumerate(methods):
+    # a helper begins with what its leader comes to last
+    for index, name in enumerate(methods[::-1] if context.helping else methods):
         report = partial(_part, context.progress, index, len(methods))
         try:
             facts, own = estimation.of_method(name, report)
@@ -87,19 +90,19 @@ class _Estimation:
     loss: Loss
 
     def of_method(self, name: str, check: Callable[[float], None]) -> tuple[Document, Arrays]:
-        """What the method says, computed or from an earlier attempt."""
-        if name in DEAR:
-            return self._site_by_site(name, check)
-        subject = self._subject(self.changes, check)
-        if name in AT_OUTPUTS:
-            documents, arrays = self._chunk("-".join(AT_OUTPUTS), AT_OUTPUTS, partial(_at_outputs, subject))
-            return documents[name], {key: arrays[f"{key}/{name}"] for key in ("score", "stderr")}
-        compute = partial(_estimated, name, subject)
-        if name == "hawq_v2":
-            compute = partial(_with_traces, subject, [site.weight for site in self.inputs.network.sites])
-        return self._chunk(name, [name], compute)
+        """What the method says, from its chunks; its seconds here are reported once, and stand in no result."""
+        started = time.perf_counter()
+        said = self._said(name, check)
+        if not self.context.helping:
 
-    def _subject(self, changes: Sequence[Change], check: Callable[[float], None]) -> Subject:
+            def report() -> bytes:
+                self.context.event(MethodTimed(name, time.perf_counter() - started))
+                return b""
+
+            self.context.chunk(f"timed/{name}", report)
+        return said
+
+    def _subject(self, changes: Sequence[Change], check: Callable[[float], None], spread: Spread = in_order) -> Subject:
         return Subject(
             network=self.network,
             changes=tuple(changes),
@@ -108,52 +111,48 @@ class _Estimation:
             seed=self.inputs.config.seed,
             batch=self.inputs.backward_batch,
             check=check,
+            spread=spread,
         )
+
+    def _said(self, name: str, check: Callable[[float], None]) -> tuple[Document, Arrays]:
+        if name in DEAR:
+            return self._site_by_site(name, check)
+        if name == "quantization_error":  # no gradients, and at most one pass
+            return unpack(
+                self.context.chunk(name, lambda: pack(*_parts(METHODS[name](self._subject(self.changes, check)))))
+            )
+        subject = self._subject(self.changes, check, part_chunks(self.context, f"{name}/"))
+        if name == "hawq_v2":
+            return _with_traces(subject, [site.weight for site in self.inputs.network.sites])
+        if name in AT_OUTPUTS:  # they share their passes
+            subject = replace(subject, spread=part_chunks(self.context))
+            return _parts(from_products(subject, AT_OUTPUTS)[name])
+        return _parts(METHODS[name](subject))
 
     def _site_by_site(self, name: str, check: Callable[[float], None]) -> tuple[Document, Arrays]:
         """A method that takes as long as all passes or longer: each site is a chunk."""
         sites = [list(group) for _, group in groupby(self.changes, key=lambda change: change.site)]
-        parts = []
-        for index, changes in enumerate(sites):
+
+        def compute(index: int) -> bytes:
             report = partial(_part, check, index, len(sites))
-            compute = partial(_estimated, name, self._subject(changes, report))
-            parts.append(self._chunk(f"{name}/{index}", [name], compute))
-            report(1.0)
+            return pack(*_parts(METHODS[name](self._subject(sites[index], report))))
+
+        parts = []
+        for blob in self.context.spread([f"{name}/{index}" for index in range(len(sites))], compute):
+            parts.append(unpack(blob))
+            check(len(parts) / len(sites))
         documents = [document for document, _ in parts]
         notes = dict.fromkeys(document["note"] for document in documents if document["note"])
         document = {**documents[0], "note": "; ".join(notes)}
         return document, {key: np.concatenate([arrays[key] for _, arrays in parts]) for key in ("score", "stderr")}
 
-    def _chunk(self, name: str, methods: Iterable[str], compute: Callable[[], bytes]) -> tuple[Document, Arrays]:
-        """A chunk that says what `methods` say; its seconds are reported, and stand in no result."""
 
-        def timed() -> bytes:
-            started = time.perf_counter()
-            blob = compute()
-            for method in methods:
-                self.context.event(MethodTimed(method, time.perf_counter() - started))
-            return blob
-
-        return unpack(self.context.chunk(name, timed))
-
-
-def _at_outputs(subject: Subject) -> bytes:
-    """The methods that run together, all of them."""
-    parts = {method: _parts(estimate) for method, estimate in from_products(subject, AT_OUTPUTS).items()}
-    arrays = {f"{key}/{method}": array for method, (_, own) in parts.items() for key, array in own.items()}
-    return pack({method: document for method, (document, _) in parts.items()}, arrays)
-
-
-def _with_traces(subject: Subject, weights: Sequence[str]) -> bytes:
+def _with_traces(subject: Subject, weights: Sequence[str]) -> tuple[Document, Arrays]:
     """HAWQ-V2, and the traces of all weights, which the plan shows."""
     estimate, traces = hawq_v2_with_traces(subject, weights)
     document, arrays = _parts(estimate)
     document["traces"] = {"probes": traces.probes, "probe_batch": traces.batch, "status": traces.status.value}
-    return pack(document, {**arrays, "trace_mean": traces.trace_mean, "trace_stderr": traces.trace_stderr})
-
-
-def _estimated(method: str, subject: Subject) -> bytes:
-    return pack(*_parts(METHODS[method](subject)))
+    return document, {**arrays, "trace_mean": traces.trace_mean, "trace_stderr": traces.trace_stderr}
 
 
 def _parts(estimate: Estimate) -> tuple[Document, Arrays]:

@@ -25,9 +25,9 @@ class Draws:
         self._weighted = np.zeros(candidates)  # sum of weight^2 * draw = weight * (sum of the unit)
         self._square = np.zeros(candidates)  # sum of weight^2 * draw^2 = (sum of the unit)^2
 
-    def add(self, candidate: int, sums: Tensor, samples: int) -> None:
+    def add(self, candidate: int, sums: Tensor | NDArray[np.generic], samples: int) -> None:
         """`sums` `[units]`, each over the `samples / units` samples of its unit."""
-        values = sums.detach().double().cpu().numpy()
+        values = sums.detach().double().cpu().numpy() if isinstance(sums, Tensor) else sums.astype(np.float64)
         weight = samples / len(values)
         self._units[candidate] += len(values)
         self._weight[candidate] += samples

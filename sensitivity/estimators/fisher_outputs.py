@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from sensitivity.estimate import Estimate, Subject, Unit
-from sensitivity.estimators.draws import Draws
-from sensitivity.estimators.linearisation import Linearisation, Place, joined
+from sensitivity.estimators.linearisation import Linearisation, Linearised, MicroBatch, Place, joined
+from sensitivity.estimators.probed_parts import probed_draws
 
 
 def fisher_outputs(subject: Subject) -> Estimate:
@@ -47,14 +47,17 @@ def from_products(subject: Subject, methods: Mapping[str, Reduce], place: Place 
         place: where the changes of weights are looked at.
     """
     linearisation = Linearisation(subject, subject.changes, place)
-    draws = {name: Draws(len(subject.changes)) for name in methods}
-    for batch, linearised, gradients in linearisation.probed():
-        for k, change in enumerate(subject.changes):
+
+    def work(batch: MicroBatch, linearised: Linearised, gradients: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+        sums: dict[str, list[Tensor]] = {name: [] for name in methods}
+        for change in subject.changes:
             products = [
                 linearisation.rows(name, gradients[name] * delta, batch.samples)
                 for name, delta in linearisation.deltas(change, linearised).items()
             ]
             for name, reduce in methods.items():
-                draws[name].add(k, 0.5 * reduce(products), batch.samples)
-        subject.check(batch.after)
+                sums[name].append(0.5 * reduce(products))
+        return sums
+
+    draws = probed_draws(subject, linearisation, "-".join(methods), work, subject.check)
     return {name: Estimate(name, Unit.DAMAGE, *own.mean_and_stderr(), subject.samples) for name, own in draws.items()}

@@ -15,15 +15,23 @@ activations has the sum of its activations' scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sensitivity.estimate import Estimate, Subject, Unit
-from sensitivity.estimators.draws import Draws
-from sensitivity.estimators.linearisation import Linearisation, Place, joined, weight_error
+from sensitivity.estimators.linearisation import (
+    Linearisation,
+    Linearised,
+    MicroBatch,
+    Place,
+    joined,
+    weight_error,
+)
+from sensitivity.estimators.probed_parts import probed_draws
 from sensitivity.hutchinson import TraceEstimate, TraceRule
 from sensitivity.traces import hessian_traces
 
@@ -62,6 +70,7 @@ def hawq_v2_with_traces(
         rule,
         subject.batch,
         lambda fraction: subject.check(share * fraction),
+        subject.spread,
     )
     rows = [weights.index(change.initializer) for change in changes.values()]
     squared = np.array([np.square(weight_error(subject, change)).sum() for change in changes.values()])
@@ -77,13 +86,18 @@ def hawq_v2_with_traces(
 def _of_activations(subject: Subject, done: float) -> tuple[Floats, Floats]:
     changes = list(subject.activation_changes.values())
     linearisation = Linearisation(subject, changes, Place.OUTPUT)
-    draws = Draws(len(changes))
-    for batch, linearised, gradients in linearisation.probed():
-        for row, change in enumerate(changes):
+
+    def work(batch: MicroBatch, linearised: Linearised, gradients: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+        sums = []
+        for change in changes:
             parts = []
             for name, delta in linearisation.deltas(change, linearised).items():
                 g, d = (linearisation.rows(name, value, batch.samples) for value in (gradients[name], delta))
                 parts.append(g.square().mean(1) * d.square().sum(1))
-            draws.add(row, 0.5 * joined(parts), batch.samples)
-        subject.check(done + (1 - done) * batch.after)
-    return draws.mean_and_stderr()
+            sums.append(0.5 * joined(parts))
+        return {"hawq_v2": sums}
+
+    def check(fraction: float) -> None:
+        subject.check(done + (1 - done) * fraction)
+
+    return probed_draws(subject, linearisation, "activations", work, check)["hawq_v2"].mean_and_stderr()

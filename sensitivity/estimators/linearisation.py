@@ -16,7 +16,7 @@ and the change that arrives from the one before passes through (straight-through
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property, partial
@@ -31,7 +31,7 @@ from network.sites import RECURRENT
 from network.steps import Step, compile_steps
 from sensitivity.estimate import ActivationChange, Change, Subject, WeightChange
 from sensitivity.estimators.sample_layout import SampleLayout, batch_is_free, sample_layouts
-from sensitivity.traces import gradients_of, measured_outputs, output_probe, tensors_of
+from sensitivity.traces import gradients_of, measured_outputs, tensors_of
 
 # Where the samples of a batch cannot be told apart, a batch is one draw, and a spread needs several.
 FEWEST_DRAWS = 8
@@ -46,23 +46,36 @@ class Place(Enum):
 
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
-    """Some samples on the network's device; `before` and `after` are the fractions of all samples up to their ends."""
+    """Some samples; `before` and `after` are the fractions of all samples up to their ends."""
 
-    inputs: Mapping[str, Tensor]
-    samples: int
-    before: float
-    after: float
+    subject: Subject
+    span: slice
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """On the network's device."""
+        arrays = {name: array[self.span] for name, array in self.subject.inputs.items()}
+        return tensors_of(self.subject.network, arrays)
+
+    @property
+    def samples(self) -> int:
+        return self.span.stop - self.span.start  # type: ignore[no-any-return]
+
+    @property
+    def before(self) -> float:
+        return self.span.start / self.subject.samples  # type: ignore[no-any-return]
+
+    @property
+    def after(self) -> float:
+        return self.span.stop / self.subject.samples  # type: ignore[no-any-return]
 
 
-def micro_batches(subject: Subject, fewest: int = 1) -> Iterator[MicroBatch]:
+def micro_batches(subject: Subject, fewest: int = 1) -> list[MicroBatch]:
     """All samples in order, at most `subject.batch` at once; at least `fewest` batches, if the batch size is free."""
     size, total = subject.batch, subject.samples
     if batch_is_free(subject.network):
         size = min(size, max(total // fewest, 1))
-    for start in range(0, total, size):
-        stop = min(start + size, total)
-        arrays = {name: array[start:stop] for name, array in subject.inputs.items()}
-        yield MicroBatch(tensors_of(subject.network, arrays), stop - start, start / total, stop / total)
+    return [MicroBatch(subject, slice(start, min(start + size, total))) for start in range(0, total, size)]
 
 
 def weight_error(subject: Subject, change: WeightChange) -> NDArray[np.float64]:
@@ -158,7 +171,7 @@ class Linearisation:
             return {}
         return sample_layouts(self._network, self._subject.inputs, self._changed)
 
-    def batches(self) -> Iterator[MicroBatch]:
+    def batches(self) -> list[MicroBatch]:
         """The micro-batches, several of them where a batch is one draw."""
         apart = len(self.layouts) == len(self._changed) and (self._place is Place.OUTPUT or not self._weights)
         return micro_batches(self._subject, 1 if apart else FEWEST_DRAWS)
@@ -182,14 +195,6 @@ class Linearisation:
         values = {name: recorded[name] for name in sorted(self._changed) if recorded[name].is_floating_point()}
         values |= {name: parameters[name] for name in sorted(weights)}
         return Linearised(outputs, values, recorded)
-
-    def probed(self) -> Iterator[tuple[MicroBatch, Linearised, dict[str, Tensor]]]:
-        """Every micro-batch, linearised, with `J_v' B' u` of every value v for a probe u of its outputs."""
-        generator = torch.Generator().manual_seed(self._subject.seed)
-        for batch in self.batches():
-            linearised = self.at(batch.inputs)
-            weighted = output_probe(self._subject.loss, linearised.outputs, generator)
-            yield batch, linearised, linearised.gradients(weighted)
 
     def deltas(self, change: Change, linearised: Linearised) -> dict[str, Tensor]:
         """`d_v` of every value v that the candidate changes, in the shape of v."""

@@ -130,19 +130,38 @@ def test_stored_chunks_are_not_computed_again(convolutions, rng):
     stored: dict[str, np.ndarray] = {}
     computed: list[str] = []
 
-    def checkpoint(name, compute):
-        if name not in stored:
-            computed.append(name)
-            stored[name] = compute()
-        return stored[name]
+    def spread(names, compute, ahead=None):
+        for place, name in enumerate(names):
+            if name not in stored:
+                computed.append(name)
+                stored[name] = compute(place)
+            yield stored[name]
 
-    first = matrix_of(convolutions, weights, x, Kind.KL, checkpoint=checkpoint)
-    assert len(computed) == len(convolutions.sites)
+    first = matrix_of(convolutions, weights, x, Kind.KL, spread=spread)
+    assert len(computed) == sum(map(len, weights.values()))
     del stored[computed[1]]  # as if the worker had died there: what lies before is passed over, not run again
     computed.clear()
-    second = matrix_of(convolutions, weights, x, Kind.KL, checkpoint=checkpoint)
+    second = matrix_of(convolutions, weights, x, Kind.KL, spread=spread)
     assert len(computed) == 1
     assert np.array_equal(first.matrix, second.matrix)
+
+
+@pytest.mark.parametrize("group", [5, 16])
+def test_parts_are_the_same_in_any_order(convolutions, rng, group):
+    """As several processes take them: in the order of the cuts, from the end, and any other."""
+    x = rng.normal(size=(16, 2, 5, 5)).astype(np.float32)
+    weights = perturbed(convolutions, rng, 0.3)
+
+    def matrix(order):
+        def spread(names, compute, ahead=None):
+            parts = {place: compute(place) for place in order(range(len(names)))}
+            return [parts[place] for place in range(len(names))]
+
+        return matrix_of(convolutions, weights, x, Kind.KL, spread=spread, batch=4, group=group).matrix
+
+    whole = matrix(list)
+    assert np.array_equal(matrix(reversed), whole)
+    assert np.array_equal(matrix(lambda places: rng.permutation(len(places)).tolist()), whole)
 
 
 def test_the_sketch_is_unbiased_within_the_error_it_states(rng):

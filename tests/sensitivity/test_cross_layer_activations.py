@@ -217,19 +217,20 @@ def test_what_lies_before_a_site_runs_once(convolutions, rng, monkeypatch):
     assert [start for start, _ in spans] == [0, *(stop for _, stop in spans[:-1])]
 
 
-def test_progress_rises_to_one_and_chunks_are_one_for_each_group_and_site(convolutions, rng):
+def test_progress_rises_to_one_and_short_networks_have_a_chunk_for_each_group_and_candidate(convolutions, rng):
     made = node_outputs(convolutions)
     changes = [activation(name, name, step=step) for name in made[:3] for step in (0.1, 0.2)]
     inputs = {"x": rng.normal(size=(9, 2, 5, 5)).astype(np.float32)}
     fractions: list[float] = []
     names: list[str] = []
 
-    def checkpoint(name, compute):
-        names.append(name)
-        return compute()
+    def spread(given, compute, ahead=None):
+        names.extend(given)
+        return map(compute, range(len(given)))
 
-    found_by(convolutions, changes, inputs, Kind.KL, group=5, check=fractions.append, checkpoint=checkpoint)
-    assert names == [f"{name}/{part}/64/1" for part in ("0-5", "5-9") for name in made[:3]]
+    found_by(convolutions, changes, inputs, Kind.KL, group=5, check=fractions.append, spread=spread)
+    sites = [f"{name}/{first}+1" for name in made[:3] for first in (0, 1)]
+    assert names == [f"{name}/{part}/64/1" for part in ("0-5", "5-9") for name in sites]
     np.testing.assert_allclose(list(dict.fromkeys(fractions)), np.arange(1, 13) / 12)
 
 
@@ -238,12 +239,13 @@ def test_stored_chunks_need_no_run(convolutions, rng, monkeypatch):
     inputs = {"x": rng.normal(size=(9, 2, 5, 5)).astype(np.float32)}
     stored: dict[str, np.ndarray] = {}
 
-    def checkpoint(name, compute):
-        return stored[name] if name in stored else stored.setdefault(name, compute())
+    def spread(names, compute, ahead=None):
+        for place, name in enumerate(names):
+            yield stored[name] if name in stored else stored.setdefault(name, compute(place))
 
-    first = found_by(convolutions, changes, inputs, Kind.KL, checkpoint=checkpoint)
+    first = found_by(convolutions, changes, inputs, Kind.KL, spread=spread)
     monkeypatch.setattr(Segment, "run", None)
-    second = found_by(convolutions, changes, inputs, Kind.KL, checkpoint=checkpoint)
+    second = found_by(convolutions, changes, inputs, Kind.KL, spread=spread)
     assert np.array_equal(first.matrix, second.matrix)
 
 

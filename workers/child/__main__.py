@@ -69,7 +69,7 @@ def _run(wire: Wire, table: Any, job: Message) -> None:
             machine=machine,
             job_id=header["job_id"],
             elapsed_seconds=header["elapsed_seconds"],
-            **({"helping": True} if header["do"] == "help" else {}),
+            helping=header["do"] == "help",
         )
     except WireClosed:
         raise

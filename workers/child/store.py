@@ -30,6 +30,9 @@ class AskingStore:
     def take(self, key: str) -> bool:
         return bool(self._ask({"do": "take", "key": key}).header["yes"])
 
+    def give_back(self, key: str) -> None:
+        self._ask({"do": "give back", "key": key})
+
     def _ask(self, question: dict[str, Any], data: bytes = b"") -> Message:
         self._wire.send(question, (data,), len(data))
         while True:

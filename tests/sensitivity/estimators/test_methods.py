@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -64,6 +65,27 @@ def test_the_same_seed_gives_the_same_answer(method, mlp):
     first, second = (METHODS[method](subject_of(mlp, seed=5)) for _ in range(2))
     np.testing.assert_array_equal(first.scores, second.scores)
     np.testing.assert_array_equal(first.stderr, second.stderr)
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_parts_are_the_same_in_any_order(method, mlp, free):
+    """As several processes take them; where outputs of samples may have different sizes all are one part."""
+    whole = METHODS[method](subject_of(mlp, batch=4))
+    counts: list[int] = []
+
+    def spread(names, compute, ahead=None):
+        assert len(set(names)) == len(names)
+        counts.append(len(names))
+        parts = {place: compute(place) for place in reversed(range(len(names)))}
+        return [parts[place] for place in range(len(names))]
+
+    if free:
+        mlp = replace(mlp, outputs=(replace(mlp.outputs[0], shape=(None, None)),))
+    estimate = METHODS[method](subject_of(mlp, batch=4, spread=spread))
+    np.testing.assert_array_equal(estimate.scores, whole.scores)
+    np.testing.assert_array_equal(estimate.stderr, whole.stderr)
+    spreads = {"hawq_v2": [64, 6], "fisher_weights": [8], "fisher_outputs": [6], "m_fac": [6]}.get(method, [])
+    assert counts == ([1] * len(spreads) if free else spreads)
 
 
 def test_progress_rises_to_one(method, mlp):
