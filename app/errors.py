@@ -48,6 +48,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     # states
     "job_not_finished": ErrorClass(409, "The job has not finished yet"),
     "job_finished": ErrorClass(409, "The job has already finished"),
+    "in_use": ErrorClass(409, "A job that has not ended needs it"),
     "replan_not_applicable": ErrorClass(409, "The job made no plan that could be made anew"),
     "webhook_limit_reached": ErrorClass(409, "The project has as many webhooks as it may have"),
     "artifact_missing": ErrorClass(404, "The job has no such result"),

@@ -11,7 +11,20 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from app.access.rates import Rates
-from app.api import access, certificates, events, health, job_logs, jobs, problems, results, schemas, uploads, webhooks
+from app.api import (
+    access,
+    certificates,
+    events,
+    health,
+    job_logs,
+    jobs,
+    problems,
+    results,
+    schemas,
+    stored,
+    uploads,
+    webhooks,
+)
 from app.api.guard import RefuseForeign, allowed_hosts
 from app.api.metrics import MeasureRequests, Metrics
 from app.api.state import Shared
@@ -60,7 +73,7 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
     app.add_middleware(RefuseForeign, hosts=allowed_hosts(settings))
     app.add_middleware(MeasureRequests, metrics=metrics)  # the outer one: what is refused is counted too
     problems.install(app)
-    for module in (uploads, jobs, certificates, events, job_logs, results, access, webhooks):
+    for module in (uploads, stored, jobs, certificates, events, job_logs, results, access, webhooks):
         app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS, *_OF_CALLS_WITH_KEYS))
     for module in (schemas, health):
         app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS))

@@ -7,18 +7,19 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from app.api.jobs import BINARY, SUBMIT_ERRORS, Key, accepted
+from app.api.jobs import BINARY, LABELS, SUBMIT_ERRORS, Key, accepted
 from app.api.receiving import received_json
 from app.api.state import Service
 from app.api.submission import CERTIFICATE, received_form
 from app.schemas.answers import Job
 from app.schemas.certificate_request import FROM_ELSEWHERE, CertificateRequest
-from app.schemas.parsing import parse_certificate_request, parse_object
+from app.schemas.parsing import parse_certificate_request, parse_labelled, parse_object
 from app.services import jobs
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
 _REQUEST_SCHEMA = CertificateRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+_REQUEST_SCHEMA["properties"] |= LABELS
 SCHEMAS = _REQUEST_SCHEMA.pop("$defs")
 """Schemas that the body below refers to; `app.main` adds them to OpenAPI."""
 _PART_SCHEMA = {
@@ -52,14 +53,16 @@ async def certify(request: Request, response: Response, service: Service, key: K
     `model`, `quantized`, `dataset`, `metric` and `request` in one call."""
     scoped = None if key is None else jobs.IdempotencyKey("certificates", key)
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        wanted = await received_form(request, service, CERTIFICATE)
+        wanted, labels = await received_form(request, service, CERTIFICATE)
     else:
-        wanted = parse_certificate_request(parse_object(await received_json(request)))
+        members = parse_object(await received_json(request))
+        wanted, labels = parse_labelled(parse_certificate_request, members)
     row = await run_in_threadpool(
         jobs.submit,
         service.sessions,
         service.wake,
         wanted,
+        labels,
         key=scoped,
     )
     return accepted(response, row)

@@ -14,6 +14,7 @@ from fastapi.responses import StreamingResponse
 
 from app.api.problems import problem_answers
 from app.api.state import Service
+from app.errors import AppError
 from app.lifecycle.states import JobState
 from app.services import jobs
 from app.store.engine import Sessions
@@ -72,7 +73,10 @@ async def _events(sessions: Sessions, job_id: str, seen: int, moment: tuple[JobR
         if JobState(job.state).final:
             return
         await anyio.sleep(POLL_SECONDS)
-        moment = await run_in_threadpool(jobs.watch, sessions, job_id, seen)
+        try:
+            moment = await run_in_threadpool(jobs.watch, sessions, job_id, seen)
+        except AppError:  # it ended and was removed since the last look
+            return
 
 
 def _numbered(event: JobEventRow) -> str:

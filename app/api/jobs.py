@@ -6,17 +6,23 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from pydantic import AwareDatetime
 
 from app.api.problems import problem_answers
 from app.api.receiving import received_json
 from app.api.state import Service
 from app.api.submission import JOB, received_form
 from app.errors import problem
-from app.lifecycle.states import JobState
+from app.lifecycle.states import JobState, Outcome
 from app.schemas.answers import Job, JobList, Problem
+from app.schemas.budget import Sha256
 from app.schemas.job_request import FROM_ELSEWHERE, JobRequest
-from app.schemas.parsing import parse_object, parse_request
+from app.schemas.labels import JobLabels, Name, Tag
+from app.schemas.parsing import parse_labelled, parse_object, parse_request
 from app.services import jobs
+from app.services.labels import label_job
+from app.services.removal import remove_job
+from app.store.jobs import JobFilter
 from app.store.tables import JobRow
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -28,6 +34,8 @@ Key = Annotated[
         description="A repeated request with the same key makes no second job; another request with it is refused.",
     ),
 ]
+Limit = Annotated[int, Query(ge=1, le=200)]
+Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")]
 SUBMIT_ERRORS = problem_answers(
     "origin_refused",
     "role_insufficient",
@@ -41,15 +49,30 @@ SUBMIT_ERRORS = problem_answers(
     "payload_too_large",
     "storage_full",
 )
+PATCH_ERRORS = problem_answers(
+    "origin_refused",
+    "role_insufficient",
+    "request_malformed",
+    "request_invalid",
+    "not_found",
+    "media_type_unsupported",
+    "payload_too_large",
+)
+DELETE_ERRORS = problem_answers("origin_refused", "role_insufficient", "not_found", "in_use")
 _CANCEL_ERRORS = problem_answers("origin_refused", "role_insufficient", "not_found", "job_finished")
 _REQUEST_SCHEMA = JobRequest.model_json_schema(ref_template="#/components/schemas/{model}")
 _DEFINITIONS = _REQUEST_SCHEMA.pop("$defs")
+_LABELS_SCHEMA = JobLabels.model_json_schema()
+LABELS: dict[str, Any] = _LABELS_SCHEMA["properties"]
+"""Members of every request that makes a job, beside those that say what is computed."""
+_REQUEST_SCHEMA["properties"] |= LABELS
 _PART_SCHEMA = {
     **_REQUEST_SCHEMA,
     "properties": {name: s for name, s in _REQUEST_SCHEMA["properties"].items() if name not in FROM_ELSEWHERE},
     "required": [],
 }
-_PATCH_SCHEMA = {**_PART_SCHEMA, "description": "The members to change, merged as by RFC 7396."}
+_CHANGES_SCHEMA = {**_PART_SCHEMA, "description": "The members to change, merged as by RFC 7396."}
+MERGE_PATCH = "application/merge-patch+json"
 BINARY = {"type": "string", "format": "binary"}
 _SUBMIT_BODY: dict[str, Any] = {
     "requestBody": {
@@ -66,7 +89,18 @@ _SUBMIT_BODY: dict[str, Any] = {
         },
     }
 }
-_PATCH_BODY: dict[str, Any] = {"requestBody": {"content": {"application/json": {"schema": _PATCH_SCHEMA}}}}
+_CHANGES_BODY: dict[str, Any] = {"requestBody": {"content": {"application/json": {"schema": _CHANGES_SCHEMA}}}}
+
+
+def patch_body(schema: dict[str, Any]) -> dict[str, Any]:
+    """What a call that changes labels declares of its body."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {kind: {"schema": schema} for kind in (MERGE_PATCH, "application/json")},
+        }
+    }
+
 
 SCHEMAS = _DEFINITIONS
 """Schemas that the bodies above refer to; `app.main` adds them to OpenAPI."""
@@ -77,14 +111,15 @@ async def submit(request: Request, response: Response, service: Service, key: Ke
     """Make a job. JSON names uploads by id; multipart brings `model`, `dataset`, `metric` and `request` in one call."""
     scoped = None if key is None else jobs.IdempotencyKey("jobs", key)
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        wanted = await received_form(request, service, JOB)
+        wanted, labels = await received_form(request, service, JOB)
     else:
-        wanted = parse_request(parse_object(await received_json(request)))
+        wanted, labels = parse_labelled(parse_request, parse_object(await received_json(request)))
     row = await run_in_threadpool(
         jobs.submit,
         service.sessions,
         service.wake,
         wanted,
+        labels,
         key=scoped,
     )
     return accepted(response, row)
@@ -94,7 +129,7 @@ async def submit(request: Request, response: Response, service: Service, key: Ke
     "/jobs/{job_id}/replan",
     status_code=202,
     responses={**SUBMIT_ERRORS, **problem_answers("replan_not_applicable")},
-    openapi_extra=_PATCH_BODY,
+    openapi_extra=_CHANGES_BODY,
 )
 async def replan(job_id: str, request: Request, response: Response, service: Service, key: Key = None) -> Job:
     """Ask another question about the same model and data: a new job that reuses the analysis."""
@@ -114,11 +149,17 @@ async def replan(job_id: str, request: Request, response: Response, service: Ser
 def list_jobs(
     service: Service,
     state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    outcome: Annotated[Outcome | None, Query(description="Only jobs that ended so.")] = None,
+    name: Annotated[Name | None, Query(description="Only jobs of this name.")] = None,
+    tag: Annotated[Tag | None, Query(description="Only jobs with this tag.")] = None,
+    model_id: Annotated[Sha256 | None, Query(description="Only jobs about this model.")] = None,
+    created_after: Annotated[AwareDatetime | None, Query(description="Only jobs made after this time.")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
 ) -> JobList:
     """Jobs, newest first."""
-    rows, following = jobs.recent(service.sessions, state, limit, cursor)
+    wanted = JobFilter(state, outcome, name, tag, model_id, created_after)
+    rows, following = jobs.recent(service.sessions, wanted, limit, cursor)
     return JobList(jobs=[job_view(row) for row in rows], next_cursor=following)
 
 
@@ -126,6 +167,21 @@ def list_jobs(
 def get_job(job_id: str, service: Service) -> Job:
     """State, stage, progress, and in the end the summary or the error."""
     return job_view(jobs.get(service.sessions, job_id))
+
+
+@router.patch(
+    "/jobs/{job_id}", responses=PATCH_ERRORS, openapi_extra=patch_body({**_LABELS_SCHEMA, "title": "JobLabels"})
+)
+async def patch_job(job_id: str, request: Request, service: Service) -> Job:
+    """Change name, tags, priority or whether the job is pinned; merged as by RFC 7396."""
+    changes = parse_object(await received_json(request, MERGE_PATCH))
+    return job_view(await run_in_threadpool(label_job, service.sessions, job_id, changes))
+
+
+@router.delete("/jobs/{job_id}", status_code=204, responses=DELETE_ERRORS)
+def delete_job(job_id: str, service: Service) -> None:
+    """Remove a job that has ended, with all that it gave. Replans of it stay."""
+    remove_job(service.sessions, job_id)
 
 
 @router.post("/jobs/{job_id}/cancel", status_code=202, responses=_CANCEL_ERRORS)

@@ -80,14 +80,14 @@ async def received_file(request: Request, tmp_dir: Path) -> AsyncIterator[Receiv
         yield Received(file, digest.hexdigest(), size_bytes)
 
 
-async def received_json(request: Request) -> bytes:
-    """A JSON body of at most 1 MiB.
+async def received_json(request: Request, *others: str) -> bytes:
+    """A JSON body of at most 1 MiB, of type application/json or one of `others`.
 
     Raises:
         AppError: `payload_too_large`, `media_type_unsupported`.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
+    if media_type not in ("application/json", *others):
         raise AppError(
             "media_type_unsupported",
             f"expected a body of type application/json, got {media_type or 'no Content-Type'}; "

@@ -16,7 +16,14 @@ from app.api.state import State
 from app.errors import AppError
 from app.schemas.certificate_request import CertificateRequest
 from app.schemas.job_request import JobRequest, uploaded_as
-from app.schemas.parsing import parse_certificate_request, parse_object, parse_request, with_uploads
+from app.schemas.labels import JobLabels
+from app.schemas.parsing import (
+    parse_certificate_request,
+    parse_labelled,
+    parse_object,
+    parse_request,
+    with_uploads,
+)
 from app.services.uploads import store_upload
 
 Wanted = TypeVar("Wanted", JobRequest, CertificateRequest)
@@ -39,8 +46,8 @@ JOB = Form(("model", "dataset", "metric"), ("model",), parse_request)
 CERTIFICATE = Form(("model", "quantized", "dataset", "metric"), ("model", "quantized"), parse_certificate_request)
 
 
-async def received_form(request: Request, service: State, form: Form[Wanted]) -> Wanted:
-    """Store the parts that are files as uploads; the request of the part `request` about them.
+async def received_form(request: Request, service: State, form: Form[Wanted]) -> tuple[Wanted, JobLabels]:
+    """Store the parts that are files as uploads; the request of the part `request` about them, and its labels.
 
     Starlette spools file parts to the system's folder for temporary files (TMPDIR), into files without a name: a
     client that hangs up leaves nothing. Nothing is stored before the whole request has been read and is valid.
@@ -56,7 +63,7 @@ async def received_form(request: Request, service: State, form: Form[Wanted]) ->
         return await run_in_threadpool(_store, received, service, form)
 
 
-def _store(received: FormData, service: State, form: Form[Wanted]) -> Wanted:
+def _store(received: FormData, service: State, form: Form[Wanted]) -> tuple[Wanted, JobLabels]:
     names = [name for name, _ in received.multi_items()]
     wrong = sorted({name for name in names if name not in form.parts or names.count(name) > 1})
     if wrong:
@@ -81,12 +88,13 @@ def _store(received: FormData, service: State, form: Form[Wanted]) -> Wanted:
             raise AppError("request_malformed", f"the part {name} is missing; send it as a file: curl -F {name}=@FILE")
     # All are hashed, and the request is checked with their digests, before anything is stored.
     files = {name: (part, digest_of(part.file)) for name, part in parts.items() if part is not None}
-    wanted = form.parse(with_uploads(members, {name: digest.sha256 for name, (_, digest) in files.items()}))
+    members = with_uploads(members, {name: digest.sha256 for name, (_, digest) in files.items()})
+    wanted, labels = parse_labelled(form.parse, members)
     for name, (part, digest) in files.items():
         shown = part.filename if part.filename and part.filename.isprintable() else None
         contents = digest.file, digest.sha256, digest.size_bytes
         store_upload(service.sessions, uploaded_as(name), *contents, None if shown is None else shown[-255:])
-    return wanted
+    return wanted, labels
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.lifecycle.states import JobState, Outcome
+
+# The database has no list where there are no tags.
+Tags = Annotated[list[str], BeforeValidator(lambda tags: tags or [])]
 
 
 class Answer(BaseModel):
@@ -38,12 +41,27 @@ class Upload(Answer):
 
     id: str
     name: str
+    tags: Tags
+    pinned: bool = Field(description="Kept however long it is not used.")
     size_bytes: int
     sha256: str
+    created_at: datetime
+    used_at: datetime | None = Field(
+        description="When a job last named it, to the day, or it was last sent again; null: never."
+    )
+
+
+class UploadList(Answer):
+    uploads: list[Upload]
+    next_cursor: str | None = Field(description="Give it as `cursor` to get those before these; null: no more.")
 
 
 class Job(Answer):
     id: str
+    name: str | None
+    tags: Tags
+    priority: int = Field(description="Of the jobs of a project that wait, those with more of it begin first.")
+    pinned: bool = Field(description="Kept however old it is.")
     state: JobState
     outcome: Outcome | None = Field(description="How a succeeded job answered its budget.")
     stage: str | None = Field(description="The stage that runs, or ran last.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -13,12 +13,14 @@ from app.errors import CATALOGUE, AppError
 from app.schemas.budget import OF_UNITS
 from app.schemas.certificate_request import CertificateRequest
 from app.schemas.job_request import JobRequest
+from app.schemas.labels import JobLabels, split_labels
 from app.schemas.webhook_request import WebhookRequest
 
 MAX_ERRORS = 20
 MAX_DEPTH = 16
 
-Request = TypeVar("Request", JobRequest, CertificateRequest, WebhookRequest)
+Request = TypeVar("Request", JobRequest, CertificateRequest)
+Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 def parse_request(members: Mapping[str, Any]) -> JobRequest:
@@ -52,7 +54,20 @@ def is_certificate(members: Mapping[str, Any]) -> bool:
     return "quantized_id" in members
 
 
-def _parsed(model: type[Request], members: Mapping[str, Any]) -> Request:
+def parse_labelled(
+    parse: Callable[[Mapping[str, Any]], Request], members: Mapping[str, Any]
+) -> tuple[Request, JobLabels]:
+    """A request by `parse`, and the labels of its job, which stand among its members; raises as `parse` does."""
+    labels, rest = split_labels(members)
+    return parse(rest), parse_labels(JobLabels, labels)
+
+
+def parse_labels(model: type[Parsed], members: Mapping[str, Any]) -> Parsed:
+    """The labels of the kind `model` with these JSON members; for what it raises see `parse_request`."""
+    return _parsed(model, {name: value for name, value in members.items() if value is not None})
+
+
+def _parsed(model: type[Parsed], members: Mapping[str, Any]) -> Parsed:
     try:
         # By way of JSON text: only there an array may stand for a tuple, and nothing else for anything else.
         return model.model_validate_json(json.dumps(members))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import case
@@ -22,17 +19,20 @@ from app.lifecycle.messages import Wake
 from app.lifecycle.states import JobState
 from app.schemas.certificate_request import CertificateRequest
 from app.schemas.job_request import FROM_ELSEWHERE, OF_A_SEARCH, WIDTHS_OF_TARGETS, JobRequest, uploaded_as
-from app.schemas.parsing import is_certificate, merge, parse_request, without_retired
+from app.schemas.labels import JobLabels, split_labels
+from app.schemas.parsing import is_certificate, merge, parse_labels, parse_request, without_retired
 from app.schemas.weights import ALL_WIDTHS, OF_CANDIDATES, OF_INTEGERS
+from app.services.cursors import from_cursor, to_cursor
 from app.store import jobs
 from app.store.audit import record
 from app.store.engine import Sessions, clock, project_of
 from app.store.idempotency import take_key
-from app.store.tables import JobEventRow, JobRow
-from app.store.uploads import find_upload
+from app.store.tables import JobEventRow, JobRow, JobUploadRow
+from app.store.uploads import use_upload
 from app.tracing import traceparent
 
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
+NO_LABELS = JobLabels()
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -57,6 +57,7 @@ def submit(
     sessions: Sessions,
     wake: Wake,
     request: JobRequest | CertificateRequest,
+    labels: JobLabels = NO_LABELS,
     *,
     key: IdempotencyKey | None = None,
     parent_id: str | None = None,
@@ -67,10 +68,14 @@ def submit(
         AppError: `not_found` for an unknown model or dataset; `idempotency_mismatch`; `quota_exceeded`.
     """
     stored = request.model_dump(mode="json")
-    fingerprint = hashlib.sha256(json.dumps([parent_id, stored], sort_keys=True).encode()).hexdigest()
+    known: list[Any] = [parent_id, stored]
+    if labels != NO_LABELS:
+        # Only then, so that keys of an older version, which knew no labels, still fit their requests.
+        known.append(labels.model_dump(mode="json"))
+    fingerprint = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
     taken = None
     with sessions.begin() as session:
-        job = _insert(session, request, stored, parent_id)
+        job = _insert(session, request, stored, labels, parent_id)
         first = None if key is None else take_key(session, key.scope, key.key, fingerprint, job.id, job.created_at)
         if first is not None:
             taken = first.job_id, first.fingerprint
@@ -122,9 +127,11 @@ def replan(
             f"a replan is about the model and the data of its job, got {' and '.join(elsewhere)}; "
             "for others send POST /v1/jobs",
         )
+    given, changes = split_labels(changes)
+    labels = parse_labels(JobLabels, given)
     request = parse_request(merge(_left_by(changes, without_retired(parent.request)), changes))
     scoped = None if key is None else IdempotencyKey(f"replan/{job_id}", key)
-    return submit(sessions, wake, request, key=scoped, parent_id=job_id)
+    return submit(sessions, wake, request, labels, key=scoped, parent_id=job_id)
 
 
 def _left_by(changes: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,14 +166,14 @@ def get(sessions: Sessions, job_id: str) -> JobRow:
 
 
 def recent(
-    sessions: Sessions, state: JobState | None, limit: int, cursor: str | None
+    sessions: Sessions, wanted: jobs.JobFilter, limit: int, cursor: str | None
 ) -> tuple[Sequence[JobRow], str | None]:
     """Jobs, newest first, and the cursor of the next page; None when there are no more."""
-    before = None if cursor is None else _parse_cursor(cursor)
+    before = from_cursor(cursor)
     with sessions.read() as session:
-        rows = jobs.list_jobs(session, state=state, limit=limit + 1, before=before)
+        rows = jobs.list_jobs(session, wanted, limit + 1, before)
     page = rows[:limit]
-    return page, _cursor(page[-1]) if len(rows) > limit else None
+    return page, to_cursor(page[-1].created_at, page[-1].id) if len(rows) > limit else None
 
 
 def cancel(sessions: Sessions, job_id: str) -> JobRow:
@@ -221,13 +228,17 @@ def _insert(
     session: Session,
     request: JobRequest | CertificateRequest,
     stored: dict[str, Any],
+    labels: JobLabels,
     parent_id: str | None,
 ) -> JobRow:
-    for kind, upload_id in request.uploads.items():
-        sent_as = uploaded_as(kind)
-        if find_upload(session, sent_as, upload_id) is None:
-            raise AppError("not_found", f"no {kind} has the id {upload_id}; upload it with PUT /v1/{sent_as}s")
     now = clock(session)
+    # In one order, whatever a request calls them: two transactions that wait for each other would both fail.
+    read = sorted((uploaded_as(kind), upload_id, kind) for kind, upload_id in request.uploads.items())
+    for sent_as, upload_id, kind in read:
+        if not use_upload(session, sent_as, upload_id, now):
+            raise AppError("not_found", f"no {kind} has the id {upload_id}; upload it with PUT /v1/{sent_as}s")
+    if parent_id is not None and not jobs.keep_job(session, parent_id):
+        raise unknown_job(parent_id)
     job = JobRow(
         id=uuid.uuid4().hex,
         project_id=project_of(session),
@@ -235,36 +246,42 @@ def _insert(
         model_id=request.model_id,
         dataset_id=request.dataset_id,
         request=stored,
+        name=labels.name,
+        tags=list(labels.tags) or None,
+        priority=labels.priority,
+        pinned=labels.pinned,
         trace=traceparent(),
         state=JobState.QUEUED.value,
         created_at=now,
     )
     session.add(job)
     session.flush()
+    session.add_all(
+        JobUploadRow(job_id=job.id, kind=kind, upload_id=upload_id)
+        for kind, upload_id in sorted({(sent_as, upload_id) for sent_as, upload_id, _ in read})
+    )
     jobs.add_event(session, job, "state", {"state": job.state}, now)
     return job
 
 
 def _get(session: Session, job_id: str) -> JobRow:
-    job = jobs.find_job(session, job_id) if _JOB_ID.fullmatch(job_id) else None
+    job = jobs.find_job(session, known_id(job_id))
     if job is None:
-        raise AppError("not_found", f"no job has the id {job_id[:64]!r}; GET /v1/jobs lists them")
+        raise unknown_job(job_id)
     return job
 
 
-def _cursor(job: JobRow) -> str:
-    return base64.urlsafe_b64encode(f"{job.created_at.isoformat()} {job.id}".encode()).decode()
+def known_id(job_id: str) -> str:
+    """`job_id`, which may be that of a job.
+
+    Raises:
+        AppError: `not_found`: it is not even a text that the database would take.
+    """
+    if not _JOB_ID.fullmatch(job_id):
+        raise unknown_job(job_id)
+    return job_id
 
 
-def _parse_cursor(cursor: str) -> tuple[datetime, str]:
-    try:
-        created_at, job_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
-        time = datetime.fromisoformat(created_at)
-        if time.tzinfo is None or not _JOB_ID.fullmatch(job_id):
-            raise ValueError("not a time with a zone and the id of a job")
-    except (ValueError, binascii.Error) as error:
-        raise AppError(
-            "request_invalid",
-            f"the cursor {cursor[:100]!r} is not valid; send next_cursor of the last page, or leave it out",
-        ) from error
-    return time, job_id
+def unknown_job(job_id: str) -> AppError:
+    """The error `not_found` of a job."""
+    return AppError("not_found", f"no job has the id {job_id[:64]!r}; GET /v1/jobs lists them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.store.blobs import BlobRef, find_blob, keep_blob
 from app.store.engine import project_of
+from app.store.statements import has_member
 from app.store.tables import ArtifactRow, JobEventRow, JobRow
 from app.store.webhooks import add_deliveries
 
@@ -20,17 +22,44 @@ def find_job(session: Session, job_id: str) -> JobRow | None:
     return session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.project_id == project_of(session)))
 
 
-def list_jobs(
-    session: Session, *, state: str | None, limit: int, before: tuple[datetime, str] | None
-) -> Sequence[JobRow]:
+def lock_job(session: Session, job_id: str) -> JobRow | None:
+    """The job `job_id` of this project; nobody else changes it or refers to it until this transaction has ended."""
+    query = select(JobRow).where(JobRow.id == job_id, JobRow.project_id == project_of(session)).with_for_update()
+    return session.scalar(query.execution_options(populate_existing=True))
+
+
+def keep_job(session: Session, job_id: str) -> bool:
+    """Keep a job from being removed until this transaction, which refers to it, has ended; False: there is none."""
+    query = select(JobRow.id).where(JobRow.id == job_id, JobRow.project_id == project_of(session))
+    return session.scalar(query.with_for_update(read=True, key_share=True)) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs to list; None: whatever it is. `name` and `tag` are compared as they are, letter by letter."""
+
+    state: str | None = None
+    outcome: str | None = None
+    name: str | None = None
+    tag: str | None = None
+    model_id: str | None = None
+    created_after: datetime | None = None
+
+
+def list_jobs(session: Session, wanted: JobFilter, limit: int, before: tuple[datetime, str] | None) -> Sequence[JobRow]:
     """Jobs, newest first, from the first one after `before` (created_at, id) on."""
-    ours = JobRow.project_id == project_of(session)
-    query = select(JobRow).where(ours).order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)
-    if state is not None:
-        query = query.where(JobRow.state == state)
+    query = select(JobRow).where(JobRow.project_id == project_of(session))
+    for column in (JobRow.state, JobRow.outcome, JobRow.name, JobRow.model_id):
+        value = getattr(wanted, column.key)
+        if value is not None:
+            query = query.where(column == value)
+    if wanted.tag is not None:
+        query = query.where(has_member(session, JobRow.tags, wanted.tag))
+    if wanted.created_after is not None:
+        query = query.where(JobRow.created_at > wanted.created_after)
     if before is not None:
         query = query.where(tuple_(JobRow.created_at, JobRow.id) < tuple_(*before))
-    return session.scalars(query).all()
+    return session.scalars(query.order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)).all()
 
 
 def held_by(job_id: str, owner: str, attempt: int) -> ColumnElement[bool]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from sqlalchemy import ColumnElement, exists, func
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.store.tables import Base
 
@@ -15,6 +18,14 @@ def insert(session: Session, table: type[Base]) -> Insert:
     if session.get_bind().dialect.name == "sqlite":
         return sqlite.insert(table)
     return postgresql.insert(table)
+
+
+def has_member(session: Session, column: InstrumentedAttribute[Any], text: str) -> ColumnElement[bool]:
+    """Whether the JSON list of texts in `column` has the member `text`; a list that is NULL has none."""
+    sqlite_there = session.get_bind().dialect.name == "sqlite"
+    members = func.json_each(column) if sqlite_there else func.json_array_elements_text(column)
+    member = members.table_valued("value") if sqlite_there else members.table_valued("value").render_derived()
+    return exists().where(member.c.value == text)
 
 
 def storable(text: str, limit: int) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.store.blobs import BlobRef, find_blob, keep_blob
 from app.store.engine import project_of
-from app.store.statements import insert
+from app.store.statements import has_member, insert
 from app.store.tables import UploadRow
+
+USE_NOTED_EVERY = timedelta(days=1)
+"""How exactly it is known when something was used last: writing it down at every use would cost a write each."""
 
 
 def put_upload(session: Session, kind: str, blob: BlobRef, name: str | None, now: datetime) -> tuple[UploadRow, bool]:
@@ -21,18 +26,26 @@ def put_upload(session: Session, kind: str, blob: BlobRef, name: str | None, now
         "project_id": project,
         "kind": kind,
         "id": blob.sha256,
-        "name": name if name is not None else blob.sha256[:12],
+        "name": name if name is not None else name_of_nameless(blob.sha256),
         "size_bytes": blob.size_bytes,
         "blob_id": blob.id,
         "created_at": now,
     }
-    created = session.scalar(
-        insert(session, UploadRow).values(**values).on_conflict_do_nothing().returning(UploadRow.id)
-    )
-    if created is None and name is not None:
-        row = UploadRow.project_id == project, UploadRow.kind == kind, UploadRow.id == blob.sha256
-        session.execute(update(UploadRow).where(*row).values(name=name))
-    return session.get_one(UploadRow, (project, kind, blob.sha256)), created is not None
+    statement = insert(session, UploadRow).values(**values).on_conflict_do_nothing().returning(UploadRow.id)
+    while True:
+        created = session.scalar(statement) is not None
+        row = _kept(session, kind, blob.sha256)
+        if row is not None:  # else it was removed since the insertion met it
+            break
+    if not created:
+        row.used_at = now  # whoever sends it again is about to use it
+        row.name = row.name if name is None else name
+    return row, created
+
+
+def name_of_nameless(upload_id: str) -> str:
+    """What an upload is called that nobody gave a name."""
+    return upload_id[:12]
 
 
 def find_upload(session: Session, kind: str, upload_id: str) -> UploadRow | None:
@@ -40,7 +53,54 @@ def find_upload(session: Session, kind: str, upload_id: str) -> UploadRow | None
     return session.get(UploadRow, (project_of(session), kind, upload_id))
 
 
+@dataclass(frozen=True, slots=True)
+class UploadFilter:
+    """Which uploads to list; None: whatever it is. Both are compared as they are, letter by letter."""
+
+    name: str | None = None
+    tag: str | None = None
+
+
+def list_uploads(
+    session: Session, kind: str, wanted: UploadFilter, limit: int, before: tuple[datetime, str] | None
+) -> Sequence[UploadRow]:
+    """Models or datasets (`kind`), newest first, from the first one after `before` (created_at, id) on."""
+    query = select(UploadRow).where(UploadRow.project_id == project_of(session), UploadRow.kind == kind)
+    if wanted.name is not None:
+        query = query.where(UploadRow.name == wanted.name)
+    if wanted.tag is not None:
+        query = query.where(has_member(session, UploadRow.tags, wanted.tag))
+    if before is not None:
+        query = query.where(tuple_(UploadRow.created_at, UploadRow.id) < tuple_(*before))
+    return session.scalars(query.order_by(UploadRow.created_at.desc(), UploadRow.id.desc()).limit(limit)).all()
+
+
+def lock_upload(session: Session, kind: str, upload_id: str) -> UploadRow | None:
+    """The upload as `find_upload`; nobody else changes it or uses it until this transaction has ended."""
+    query = select(UploadRow).where(*_is(session, kind, upload_id)).with_for_update()
+    return session.scalar(query.execution_options(populate_existing=True))
+
+
 def upload_blob(session: Session, kind: str, upload_id: str) -> BlobRef | None:
     """The contents of an upload; None if there is no such upload."""
     row = find_upload(session, kind, upload_id)
     return None if row is None else find_blob(session, row.blob_id)
+
+
+def use_upload(session: Session, kind: str, upload_id: str, now: datetime) -> bool:
+    """Keep an upload from being removed until this transaction has ended, and note its use; False: there is none."""
+    if _kept(session, kind, upload_id) is None:
+        return False
+    long_ago = or_(UploadRow.used_at.is_(None), UploadRow.used_at < now - USE_NOTED_EVERY)
+    session.execute(update(UploadRow).where(*_is(session, kind, upload_id), long_ago).values(used_at=now))
+    return True
+
+
+def _kept(session: Session, kind: str, upload_id: str) -> UploadRow | None:
+    # The weakest lock that a removal waits for; SQLite needs none, its writers come one after the other.
+    query = select(UploadRow).where(*_is(session, kind, upload_id)).with_for_update(read=True, key_share=True)
+    return session.scalar(query.execution_options(populate_existing=True))
+
+
+def _is(session: Session, kind: str, upload_id: str) -> tuple[ColumnElement[bool], ...]:
+    return UploadRow.project_id == project_of(session), UploadRow.kind == kind, UploadRow.id == upload_id

@@ -27,6 +27,7 @@ def upgrade() -> None:
     _create_access()
     _create_webhooks()
     _create_open_uploads()
+    _create_job_uploads()
     op.create_table(
         "job_logs",
         sa.Column("job_id", sa.String(32), nullable=False),
@@ -226,6 +227,31 @@ def _create_open_uploads() -> None:
     )
     for column in ("project_id", "blob_id", "expires_at"):
         op.create_index(f"ix_open_uploads_{column}", "open_uploads", [column])
+
+
+def _create_job_uploads() -> None:
+    op.create_table(
+        "job_uploads",
+        sa.Column("job_id", sa.String(32), nullable=False),
+        sa.Column("kind", sa.String(8), nullable=False),
+        sa.Column("upload_id", sa.String(64), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_job_uploads_job_id_jobs"),
+        sa.PrimaryKeyConstraint("job_id", "kind", "upload_id", name="pk_job_uploads"),
+    )
+    op.create_index("ix_job_uploads_upload_id", "job_uploads", ["upload_id"])
+    job_uploads = sa.table("job_uploads", sa.column("job_id"), sa.column("kind"), sa.column("upload_id"))
+    jobs = sa.table(
+        "jobs", sa.column("id"), sa.column("model_id"), sa.column("dataset_id"), sa.column("request", sa.JSON())
+    )
+    read = (
+        ("model", jobs.c.model_id),
+        ("dataset", jobs.c.dataset_id),
+        ("model", jobs.c.request["quantized_id"].as_string()),
+        ("model", jobs.c.request[("budget", "metric_id")].as_string()),
+    )
+    # UNION names an upload once that a job reads twice.
+    known = sa.union(*(sa.select(jobs.c.id, sa.literal(kind), which).where(which.is_not(None)) for kind, which in read))
+    op.execute(job_uploads.insert().from_select(["job_id", "kind", "upload_id"], known))
 
 
 def downgrade() -> None:

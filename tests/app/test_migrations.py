@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import json
 import threading
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import CheckConstraint, inspect, text
+from sqlalchemy import CheckConstraint, inspect, select, text
 
 from app.store.engine import Sessions, make_engine
 from app.store.migrate import upgrade
-from app.store.tables import Base
+from app.store.tables import Base, JobUploadRow
 
 
 def test_models_and_migrations_agree(sessions: Sessions) -> None:
@@ -78,3 +82,37 @@ def test_a_database_of_a_newer_version_is_refused(sessions: Sessions, database_u
 def test_other_databases_are_refused_with_what_to_set() -> None:
     with pytest.raises(ValueError, match=r"sqlite:/// or postgresql\+psycopg://, got mysql.*BITBUDGET_DATABASE_URL"):
         make_engine("mysql://somewhere/x")
+
+
+def test_what_jobs_read_is_known_of_those_that_an_older_version_stored(sessions: Sessions, database_url: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(files("migrations")))
+    with sessions.begin() as session:
+        Base.metadata.drop_all(session.connection())
+        session.execute(text("DROP TABLE alembic_version"))
+        config.attributes["connection"] = session.connection()
+        command.upgrade(config, "0002")
+        requests = {
+            "plan": ("m", "d", {"budget": {"metric_id": "g"}, "seed": 0}),
+            "certificate": ("m", None, {"quantized_id": "q", "budget": {"metric_id": None}}),
+            "of itself": ("m", None, {"quantized_id": "m", "budget": {}}),
+        }
+        insert = (
+            "INSERT INTO jobs (id, model_id, dataset_id, request, state, cancel_requested, attempt, released,"
+            " announce_at, announcements, progress, last_event, created_at) VALUES (:id, :model, :data, :request,"
+            " 'queued', false, 0, 0, '2026-01-01 00:00:00', 0, 0, 0, '2026-01-01 00:00:00')"
+        )
+        for job_id, (model, data, request) in requests.items():
+            row = {"id": job_id, "model": model, "data": data, "request": json.dumps(request)}
+            session.execute(text(insert), row)
+    upgrade(database_url)
+    with sessions.read() as session:
+        read = {(row.job_id, row.kind, row.upload_id) for row in session.scalars(select(JobUploadRow))}
+    assert read == {
+        ("plan", "model", "m"),
+        ("plan", "dataset", "d"),
+        ("plan", "model", "g"),
+        ("certificate", "model", "m"),
+        ("certificate", "model", "q"),
+        ("of itself", "model", "m"),
+    }

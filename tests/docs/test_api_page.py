@@ -18,9 +18,10 @@ from app.errors import CATALOGUE
 from app.lifecycle.states import JobState, Outcome
 from app.main import create_app
 from app.schemas import job_request, parsing
-from app.schemas.answers import Job, Problem
+from app.schemas.answers import Job, Problem, Upload
 from app.schemas.budget import MetricOptions
 from app.schemas.job_request import JobRequest
+from app.schemas.labels import JobLabels
 from app.settings import GIB, Settings
 
 
@@ -112,6 +113,19 @@ def test_every_field_of_the_request_stands_there_with_its_default(api: Any) -> N
         default = default.model_dump() if isinstance(default, BaseModel) else default
         expected[path] = "required" if field.is_required() else f"`{json.dumps(default)}`"
     assert told == expected
+
+
+def test_every_label_is_described_with_its_default(api: Any) -> None:
+    told = {_code(name): default for name, _, default, _ in api.rows("Names and tags")}
+    given = JobLabels().model_dump(mode="json")
+    assert {name: default.partition(";")[0] for name, default in told.items()} == {
+        name: f"`{json.dumps(default)}`" for name, default in given.items()
+    }
+
+
+def test_every_member_of_an_upload_is_described(api: Any) -> None:
+    told = api.section("An upload")
+    assert [name for name in Upload.model_fields if f"`{name}`" not in told] == []
 
 
 def test_every_member_state_and_outcome_of_a_job_is_described(api: Any) -> None:

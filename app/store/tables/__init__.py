@@ -10,6 +10,7 @@ from app.store.tables.jobs import (
     JobEventRow,
     JobLogRow,
     JobRow,
+    JobUploadRow,
     StageResultRow,
 )
 from app.store.tables.webhooks import DeliveryRow, WebhookRow
@@ -28,6 +29,7 @@ __all__ = [
     "JobEventRow",
     "JobLogRow",
     "JobRow",
+    "JobUploadRow",
     "KeyRow",
     "OpenUploadRow",
     "ProjectRow",

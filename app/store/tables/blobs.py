@@ -68,7 +68,7 @@ class UploadRow(Base):
     blob_id: Mapped[int] = mapped_column(ForeignKey("blobs.id"), index=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """When a job last named it; None: never, or before this was written down."""
+    """When a job last named it, to the day, or it was sent again; None: never, or before this was written down."""
     tags: Mapped[list[str] | None] = mapped_column(Json)
     pinned: Mapped[bool] = mapped_column(server_default=false())
     """Kept however old it is."""

@@ -75,6 +75,16 @@ class JobRow(OfProject, Base):
     )
 
 
+class JobUploadRow(Base):
+    """An upload that a job reads. No foreign key: an upload may go before the jobs that have ended with it."""
+
+    __tablename__ = "job_uploads"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(8), primary_key=True)
+    upload_id: Mapped[str] = mapped_column(Digest, primary_key=True, index=True)
+
+
 class JobEventRow(Base):
     """What happened to a job, numbered from 1 in the order of the commits."""
 

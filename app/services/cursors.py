@@ -1,0 +1,38 @@
+"""Where a page of a list ends: opaque to clients, stable while new rows come."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from datetime import datetime
+
+from app.errors import AppError
+
+_ID = re.compile(r"[0-9a-f]{32,64}")
+
+
+def to_cursor(created_at: datetime, row_id: str) -> str:
+    """The cursor of the page after this row."""
+    return base64.urlsafe_b64encode(f"{created_at.isoformat()} {row_id}".encode()).decode()
+
+
+def from_cursor(cursor: str | None) -> tuple[datetime, str] | None:
+    """The row after which the page begins: when it was made, and its id; None: the first page.
+
+    Raises:
+        AppError: `request_invalid`.
+    """
+    if cursor is None:
+        return None
+    try:
+        created_at, row_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
+        time = datetime.fromisoformat(created_at)
+        if time.tzinfo is None or not _ID.fullmatch(row_id):
+            raise ValueError("not a time with a zone and an id")
+    except (ValueError, binascii.Error) as error:
+        raise AppError(
+            "request_invalid",
+            f"the cursor {cursor[:100]!r} is not valid; send next_cursor of the last page, or leave it out",
+        ) from error
+    return time, row_id
