@@ -10,7 +10,7 @@ from app.api.problems import problem_answers
 from app.api.state import Credentials, Open, token_of
 from app.errors import AppError
 from app.schemas.answers import Health, Readiness
-from app.services.health import WORKER_SEEN_WITHIN, condition
+from app.services.health import PROGRESS_WITHIN, WORKER_SEEN_WITHIN, condition
 
 router = APIRouter(tags=["health"])
 
@@ -23,8 +23,8 @@ async def healthz() -> Health:
 
 @router.get("/readyz", responses=problem_answers("not_ready", "database_unavailable"))
 def readyz(service: Open) -> Readiness:
-    """Whether the database answers and a worker is alive; and how long the oldest waiting job has waited, which is
-    not told where projects have keys: it may be another's."""
+    """Whether the database answers, and a worker is alive and, while jobs wait, gets on; and how long the oldest
+    waiting job has waited, which is not told where projects have keys: it may be another's."""
     now = condition(service.sessions)
     waited = now.oldest_queued_seconds if service.settings.auth == "none" else None
     if now.workers == 0:
@@ -32,9 +32,16 @@ def readyz(service: Open) -> Readiness:
             "not_ready",
             f"no worker was seen within {WORKER_SEEN_WITHIN.total_seconds():g} s; jobs are accepted and wait. Start "
             "one: bitbudget worker",
-            {"workers": 0, "oldest_queued_seconds": waited},
+            {"workers": 0, "progressing": 0, "oldest_queued_seconds": waited},
         )
-    return Readiness(workers=now.workers, oldest_queued_seconds=waited)
+    if now.stands_still:
+        raise AppError(
+            "not_ready",
+            f"jobs wait, and within {PROGRESS_WITHIN.total_seconds():g} s none of {now.workers} workers has claimed "
+            "one or got on with its own; jobs are accepted and wait. See the logs of the workers, and start them again",
+            {"workers": now.workers, "progressing": 0, "oldest_queued_seconds": waited},
+        )
+    return Readiness(workers=now.workers, progressing=now.progressing, oldest_queued_seconds=waited)
 
 
 @router.get(

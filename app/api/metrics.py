@@ -1,20 +1,15 @@
-"""What Prometheus sees: requests by route, and the state of the queue at the moment of the scrape."""
+"""What Prometheus sees: requests by route, and what the database says at the moment of the scrape."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
-from sqlalchemy.exc import SQLAlchemyError
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.figures import StoredFigures
 from app.api.problems import METHODS
-from app.lifecycle.states import JobState
-from app.services.health import condition
 from app.store.engine import Sessions
 
 logger = logging.getLogger(__name__)
@@ -34,37 +29,7 @@ class Metrics:
             ["method", "route"],
             registry=self.registry,
         )
-        self.registry.register(_Queue(sessions))
-
-
-class _Queue(Collector):
-    """Asks the database when it is scraped: several API processes then agree, and none keeps count."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
-
-    def describe(self) -> Iterator[Metric]:
-        # Without it the registry would collect, and so ask the database, when the collector is registered.
-        return iter(())
-
-    def collect(self) -> Iterator[Metric]:
-        try:
-            now = condition(self._sessions)
-        except SQLAlchemyError:
-            logger.exception("the database does not answer a scrape")
-            yield GaugeMetricFamily("bitbudget_database_up", "1 if the database answers", value=0)
-            return
-        yield GaugeMetricFamily("bitbudget_database_up", "1 if the database answers", value=1)
-        jobs = GaugeMetricFamily("bitbudget_jobs", "Jobs by state", labels=["state"])
-        for state in JobState:
-            jobs.add_metric([state], now.jobs_by_state.get(state, 0))
-        yield jobs
-        yield GaugeMetricFamily("bitbudget_workers", "Workers that are alive", value=now.workers)
-        yield GaugeMetricFamily(
-            "bitbudget_oldest_queued_job_seconds",
-            "Waiting time of the oldest queued job",
-            value=now.oldest_queued_seconds or 0.0,
-        )
+        self.registry.register(StoredFigures(sessions))
 
 
 class MeasureRequests:

@@ -97,4 +97,5 @@ class Readiness(Answer):
 
     status: Literal["ready"] = "ready"
     workers: int = Field(description="Workers that reported within the last minute.")
+    progressing: int = Field(description="Workers that got on, or found nothing to do, within the last minute.")
     oldest_queued_seconds: float | None = Field(description="How long the oldest waiting job has waited.")

@@ -130,11 +130,6 @@ def find_artifact(session: Session, job_id: str, kind: str) -> tuple[BlobRef, st
     return None if row is None else (find_blob(session, row.blob_id), row.media_type)
 
 
-def count_by_state(session: Session) -> dict[str, int]:
-    counted = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
-    return {row[0]: row[1] for row in counted}
-
-
 def oldest_queued(session: Session) -> datetime | None:
     """When the oldest job that still waits was created."""
     return session.scalar(select(func.min(JobRow.created_at)).where(JobRow.state == "queued"))

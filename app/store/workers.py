@@ -34,6 +34,12 @@ def count_idle(session: Session, since: datetime) -> int:
     return session.scalars(idle).one()
 
 
+def count_progressing(session: Session, since: datetime) -> int:
+    """Workers that were seen to get on at `since` or later, or that started then."""
+    progressed = func.coalesce(WorkerRow.progressed_at, WorkerRow.started_at)
+    return session.scalars(select(func.count()).select_from(WorkerRow).where(progressed >= since)).one()
+
+
 def count_workers(session: Session, since: datetime, prefix: str = "") -> int:
     """Workers that were seen at `since` or later and whose names begin with `prefix`."""
     seen = select(func.count()).select_from(WorkerRow).where(WorkerRow.seen_at >= since)

@@ -66,7 +66,7 @@ def test_metrics_show_the_queue_and_the_requests(server: Any, sessions: Sessions
         'bitbudget_jobs{state="queued"} 1.0',
         'bitbudget_jobs{state="cancelled"} 1.0',
         'bitbudget_jobs{state="failed"} 0.0',
-        "bitbudget_workers 1.0",
+        'bitbudget_workers{state="idle"} 1.0',
         'bitbudget_http_requests_total{method="POST",route="/v1/jobs",status="202"} 2.0',
         'bitbudget_http_requests_total{method="POST",route="/v1/jobs/{job_id}/cancel",status="202"} 1.0',
         'bitbudget_http_requests_total{method="other",route="/v1/jobs",status="405"} 1.0',

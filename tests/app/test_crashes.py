@@ -20,7 +20,8 @@ from app.services import jobs as service
 from app.services.results import find_result
 from app.store.blobs import read_bytes, write_bytes
 from app.store.engine import Sessions, clock
-from app.store.jobs import count_by_state, events_after
+from app.store.figures import count_by_state
+from app.store.jobs import events_after
 from app.store.tables import ArtifactRow, JobRow
 from app.store.uploads import put_upload
 
