@@ -22,6 +22,7 @@ from workers.heartbeat import Heartbeat, Interrupted, Interruption
 from workers.limits import ChildTooLarge, MemoryWatch, thread_count
 from workers.observer import Observer
 from workers.patience import UNREACHABLE, patiently
+from workers.record import AttemptRecord
 from workers.store import Shelf
 from workers.uploads import Uploads
 
@@ -68,6 +69,7 @@ class Attempt:
         claim: Claim,
         heartbeat: Heartbeat,
         uploads: Uploads,
+        record: AttemptRecord,
         *,
         turned: Callable[[], None],
         call_for_help: Callable[[], None],
@@ -77,10 +79,19 @@ class Attempt:
         self._claim = claim
         self._heartbeat = heartbeat
         self._uploads = uploads
+        self._record = record
         self._turned = turned
         self._observer = Observer(sessions, claim, heartbeat, call_for_help)
         self._fruitful = False
-        self._shelf = Shelf(sessions, claim.owner, settings.lease, settings.tmp_dir, heartbeat.check)
+        self._shelf = Shelf(
+            sessions,
+            claim.owner,
+            settings.lease,
+            settings.tmp_dir,
+            heartbeat.check,
+            taken=record.spans.taken,
+            put=record.spans.stored,
+        )
 
     def run(self, child: Child) -> End:
         """Run the job in `child`, of no more use unless the end is `clean`; never raises for what the job does."""
@@ -116,6 +127,7 @@ class Attempt:
 
     def _observe(self, event: Event) -> None:
         self._observer(event)
+        self._record.event(event)
         self._note_progress()
 
     def _note_progress(self) -> None:
@@ -156,6 +168,7 @@ class Attempt:
         job_id, attempts = self._claim.job_id, self._settings.max_attempts
         logger.warning("job %s: its process %s in stage %s", job_id, error, self._observer.stage)
         reason = f"its process {error}"
+        self._record.failed("worker_lost")
         state = patiently(lambda: recovery.reap_attempt(self._sessions, self._claim, attempts, reason), _go_on)
         return End.FAILED if state == JobState.FAILED else End.CHILD_LOST
 
@@ -164,6 +177,7 @@ class Attempt:
         return self._fail(failure(error, self._observer.stage, self._settings.worker_memory_bytes))
 
     def _fail(self, over: Failure) -> End:
+        self._record.failed(over.code)
         job_id = self._claim.job_id
         if over.fault:
             logger.error("job %s: stage %s failed\n%s", job_id, self._observer.stage, over.text)

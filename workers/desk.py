@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 
 from app.lifecycle import claims, recovery
 from app.lifecycle.messages import Wake
@@ -18,6 +20,7 @@ from workers.attempt import Attempt
 from workers.child_process import Child, ChildGone
 from workers.heartbeat import Heartbeat, Interruption
 from workers.help import Help
+from workers.record import AttemptRecord
 from workers.uploads import Uploads
 
 logger = logging.getLogger(__name__)
@@ -123,10 +126,19 @@ class Desk:
         heartbeat = Heartbeat(
             sessions, claim, lease=settings.lease, interval=timedelta(seconds=settings.heartbeat_seconds)
         )
-        attempt = Attempt(
-            settings, sessions, claim, heartbeat, self._uploads, turned=self._turned, call_for_help=self._call_for_help
-        )
-        with heartbeat:
+        # Users are not told where things lie on this machine.
+        record = AttemptRecord(sessions, claim, hidden=(settings.tmp_dir, settings.home, Path(sys.prefix)))
+        with record, heartbeat:
+            attempt = Attempt(
+                settings,
+                sessions,
+                claim,
+                heartbeat,
+                self._uploads,
+                record,
+                turned=self._turned,
+                call_for_help=self._call_for_help,
+            )
             self.job_id, self._running = claim.job_id, heartbeat
             try:
                 if self._stopping.is_set():  # asked between the claim and the line above

@@ -55,7 +55,9 @@ class Help:
         self._turned = turned
         self._stopping = stopping
         self._look_at = 0.0
-        self._shelf = Shelf(sessions, owner, settings.lease, settings.tmp_dir, self._check)
+        self._shelf = Shelf(
+            sessions, owner, settings.lease, settings.tmp_dir, self._check, taken=_nothing, put=_nothing
+        )
 
     def give(self, child: Child) -> bool:
         """Help until there is nothing more to help with; whether the child is as good as before."""
@@ -101,6 +103,10 @@ class Help:
                 queue.free_chunks(session, self._owner)
         except UNREACHABLE as error:
             logger.warning("job %s: what was taken is free once its lease ends: %s", self._job_id, error)
+
+
+def _nothing(_key: str) -> None:
+    """The worker that leads the job records it."""
 
 
 def _ignore(_event: Event) -> None:

@@ -21,16 +21,26 @@ class Shelf:
 
     Args:
         check: called while it waits; raises if the job has to stop.
+        taken, put: called with the key of a chunk that is taken, and of what is stored.
     """
 
     def __init__(
-        self, sessions: Sessions, owner: str, lease: timedelta, tmp_dir: Path, check: Callable[[], None]
+        self,
+        sessions: Sessions,
+        owner: str,
+        lease: timedelta,
+        tmp_dir: Path,
+        check: Callable[[], None],
+        *,
+        taken: Callable[[str], None],
+        put: Callable[[str], None],
     ) -> None:
         self._sessions = sessions
         self._owner = owner
         self._lease = lease
         self._tmp_dir = tmp_dir
         self._check = check
+        self._taken, self._put = taken, put
         self.stored = 0
         """Results that were stored for this child."""
 
@@ -70,16 +80,16 @@ class Shelf:
             return self._find(key) is not None
         if verb == "drop":
             return patiently(lambda: remove_stage_results(self._sessions, key) > 0, self._check)
-
         if verb == "give back":
             return patiently(lambda: self._give_back(key), self._check)
+        if taken := patiently(lambda: self._take(key), self._check):
+            self._taken(key)
+        return taken
 
-        def take() -> bool:
-            with self._sessions.begin() as session:
-                now = clock(session)
-                return queue.take_chunk(session, key, self._owner, now, now + self._lease)
-
-        return patiently(take, self._check)
+    def _take(self, key: str) -> bool:
+        with self._sessions.begin() as session:
+            now = clock(session)
+            return queue.take_chunk(session, key, self._owner, now, now + self._lease)
 
     def _give_back(self, key: str) -> bool:
         with self._sessions.begin() as session:
@@ -99,6 +109,7 @@ class Shelf:
 
         counts = patiently(put, self._check)
         self.stored += 1
+        self._put(key)
         if counts == blob:
             wire.send({"yes": True})
         else:
