@@ -27,6 +27,8 @@ _QUIETER = {
     "celery": logging.WARNING,
     # a traceback of Celery's own for each process that died; `workers.presence` says what is done about it
     "celery.worker.request": logging.CRITICAL,
+    # a line for each request, and for each mistake of a client, whose answer says the same
+    "resumable_upload": logging.CRITICAL,
     # "No hostname was supplied": a broker of files has none
     "kombu": logging.ERROR,
 }

@@ -20,6 +20,7 @@ from app.api import (
     jobs,
     problems,
     results,
+    resumable,
     schemas,
     stored,
     uploads,
@@ -73,7 +74,7 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
     app.add_middleware(RefuseForeign, hosts=allowed_hosts(settings))
     app.add_middleware(MeasureRequests, metrics=metrics)  # the outer one: what is refused is counted too
     problems.install(app)
-    for module in (uploads, stored, jobs, certificates, events, job_logs, results, access, webhooks):
+    for module in (uploads, resumable, stored, jobs, certificates, events, job_logs, results, access, webhooks):
         app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS, *_OF_CALLS_WITH_KEYS))
     for module in (schemas, health):
         app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS))

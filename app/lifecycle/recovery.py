@@ -14,6 +14,7 @@ from app.settings import Settings
 from app.store import jobs, queue, workers
 from app.store.blobs import remove_abandoned
 from app.store.engine import Sessions, clock
+from app.store.open_uploads import remove_expired_uploads
 from app.store.tables import JobRow
 from app.store.temporary import sweep
 
@@ -125,6 +126,7 @@ def clean(sessions: Sessions, settings: Settings, *, now: datetime | None = None
     """
     with sessions.begin() as session:
         now = now or clock(session)
+        remove_expired_uploads(session, now)
         workers.remove_workers_unseen(session, now - FORGET_WORKER_AFTER)
         queue.remove_stale_chunks(session, now)
     clean_processed(settings, ABANDONED_AFTER)

@@ -56,6 +56,18 @@ class UploadList(Answer):
     next_cursor: str | None = Field(description="Give it as `cursor` to get those before these; null: no more.")
 
 
+class OpenUpload(Answer):
+    """An upload that comes in pieces."""
+
+    id: str
+    kind: Literal["model", "dataset"]
+    name: str | None
+    size_bytes: int
+    received_bytes: int
+    expires_at: datetime
+    upload_id: str | None = Field(description="The id of the model or dataset that it became; null: not all arrived.")
+
+
 class Job(Answer):
     id: str
     name: str | None

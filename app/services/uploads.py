@@ -28,6 +28,7 @@ def store_upload(
     *,
     tags: Sequence[str] | None = None,
     pinned: bool | None = None,
+    room_reserved: bool = False,
 ) -> tuple[UploadRow, bool]:
     """Store an upload whose digest is known; the row, and whether it is new.
 
@@ -35,6 +36,7 @@ def store_upload(
         kind: `model` or `dataset`.
         contents: positioned at its beginning.
         name, tags, pinned: replace those of contents that were uploaded before; None keeps them.
+        room_reserved: the contents are stored already, and count.
 
     Raises:
         AppError: `quota_exceeded`; `dataset_invalid` where samples are counted and cannot be.
@@ -43,7 +45,7 @@ def store_upload(
         check_samples(sessions, contents)
     with sessions.read() as session:
         # What is there already takes no more room.
-        if find_upload(session, kind, sha256) is None:
+        if not room_reserved and find_upload(session, kind, sha256) is None:
             check_room(session, size_bytes)
     blob = write_stream(sessions, contents, sha256, size_bytes)
     with sessions.begin() as session:

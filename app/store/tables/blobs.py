@@ -90,7 +90,7 @@ class OpenUploadRow(OfProject, Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     received_bytes: Mapped[int] = mapped_column(BigInteger)
     blob_id: Mapped[int | None] = mapped_column(ForeignKey("blobs.id"), index=True)
-    """None: all has arrived and belongs to the upload, or nothing has arrived."""
+    """What has arrived; None: it belongs to the upload that it became."""
     upload_id: Mapped[str | None] = mapped_column(Digest)
     """The upload that it became; None: not all has arrived, or it is still being checked."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
