@@ -162,17 +162,18 @@ def finish(sessions: Sessions, open_id: str) -> OpenUploadRow:
         AppError: `not_found`: it was removed meanwhile; and what `store_upload` raises.
     """
     row = _find(sessions, open_id)
-    if row.upload_id is not None or row.blob_id is None:
+    blob_id = row.blob_id
+    if row.upload_id is not None or blob_id is None:
         return row
     try:
-        sha256 = _digest(sessions, row.blob_id, row.size_bytes)
+        sha256 = _digest(sessions, blob_id, row.size_bytes)
         here = sessions.objects.new_location() is None
         if here:
-            _adopt(sessions, BlobRef(row.blob_id, sha256, row.size_bytes))
+            _adopt(sessions, BlobRef(blob_id, sha256, row.size_bytes))
         else:
             with sessions.begin() as session:
-                open_uploads.release_room(session, row.blob_id)
-        with open_uploads.received_file(sessions, row.blob_id, row.size_bytes) as file:
+                open_uploads.release_room(session, blob_id)
+        with open_uploads.received_file(sessions, blob_id, row.size_bytes) as file:
             stored, _ = store_upload(sessions, row.kind, file, sha256, row.size_bytes, row.name, room_reserved=here)
     except BlobMissing as error:
         row = _find(sessions, open_id)  # somebody else may have finished it
@@ -181,8 +182,8 @@ def finish(sessions: Sessions, open_id: str) -> OpenUploadRow:
         return row
     with sessions.begin() as session:
         open_uploads.finish_open_upload(session, open_id, sha256)
-    if stored.blob_id != row.blob_id:
-        remove_blob(sessions, row.blob_id)
+    if stored.blob_id != blob_id:
+        remove_blob(sessions, blob_id)
     return _find(sessions, open_id)
 
 
