@@ -39,7 +39,7 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
 class TusServer(TusServerCore):
     """The protocol with the extensions that what is stored here can keep."""
 
-    SUPPORTED_EXTENSIONS = ("creation", "expiration", "termination")
+    SUPPORTED_EXTENSIONS = ["creation", "expiration", "termination"]  # noqa: RUF012 - the type that the library has
 
     def __init__(self, sessions: Sessions, settings: Settings) -> None:
         super().__init__(
