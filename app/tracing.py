@@ -113,11 +113,12 @@ def tracer_provider() -> TracerProvider | None:
     return _provider
 
 
-def begin(name: str, parent: str | None = None, **attributes: Any) -> Span:
+def begin(name: str, parent: str | None = None, began_ns: int | None = None, **attributes: Any) -> Span:
     """Begin a span that this process ends later.
 
     Args:
         parent: a `traceparent`; None, or none that is valid: the span that is current here, or none.
+        began_ns: when it began, in nanoseconds since 1970; None: now.
         attributes: as `Span.set`.
     """
     if _provider is None:
@@ -125,7 +126,7 @@ def begin(name: str, parent: str | None = None, **attributes: Any) -> Span:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     context = None if parent is None else TraceContextTextMapPropagator().extract({"traceparent": parent})
-    span = _Recorded(_provider.get_tracer("bitbudget").start_span(name, context))
+    span = _Recorded(_provider.get_tracer("bitbudget").start_span(name, context, start_time=began_ns))
     span.set(**attributes)
     return span
 

@@ -20,7 +20,7 @@ from app.store.engine import Sessions
 from app.store.job_logs import LINE_CHARACTERS, LogLine, add_lines
 from app.store.stage_seconds import add_stage_seconds
 from pipeline import events
-from workers.spans import AttemptSpans
+from workers.spans import JobSpans
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ class AttemptRecord:
     """Records the attempt `claim`, from `with` to the end of the block.
 
     The log of a job is for its user. It has what the events say, what our own loggers say about the job at `info` and
-    above, and the lines that are given; of exceptions the class alone, no traceback, no folder of this machine and no
-    credentials. The worker's own log has everything.
+    above, and the lines that are given: no tracebacks, no texts of exceptions that are not our own, no folder of this
+    machine and no credentials. The worker's own log has everything.
 
     Args:
         hidden: folders of this machine, which users are not told.
@@ -49,7 +49,9 @@ class AttemptRecord:
     def __init__(
         self, sessions: Sessions, claim: Claim, hidden: Iterable[Path] = (), write_seconds: float = WRITE_SECONDS
     ) -> None:
-        self.spans = AttemptSpans(claim)
+        self.spans = JobSpans(
+            "attempt", claim.trace, job_id=claim.job_id, project_id=claim.project_id, attempt=claim.attempt
+        )
         self._sessions = sessions.of(claim.project_id)
         self._claim = claim
         self._hidden = _any_path_below(hidden)
@@ -83,9 +85,9 @@ class AttemptRecord:
         if self._lines:
             logger.warning("job %s: %d lines of its log are lost", self._claim.job_id, len(self._lines))
 
-    def failed(self, code: str) -> None:
-        """The attempt ends with this code."""
-        self._error = code
+    def failed(self, reason: str) -> None:
+        """The attempt fails; the first reason counts."""
+        self._error = self._error or reason
 
     def event(self, event: events.Event) -> None:
         """Record what the job reports."""
@@ -180,14 +182,18 @@ def _level(record: logging.LogRecord) -> str:
 
 
 def _for_users(record: logging.LogRecord, job_id: str) -> str:
-    """The message without the texts of exceptions, which may quote addresses and statements, and without the id."""
+    """The first line of the message, without the texts of foreign exceptions, which may quote addresses and
+    statements, and without the id. What follows the first line is a traceback."""
     arguments = record.args
     if isinstance(arguments, tuple) and arguments:
-        shown = tuple(type(value).__name__ if isinstance(value, BaseException) else value for value in arguments)
-        text = str(record.msg) % shown
+        text = str(record.msg) % tuple(type(value).__name__ if _is_foreign(value) else value for value in arguments)
     else:
         text = record.getMessage()
-    return text.removeprefix(f"job {job_id}").removeprefix(":").strip()
+    return text.partition("\n")[0].removeprefix(f"job {job_id}").removeprefix(":").strip()
+
+
+def _is_foreign(value: object) -> bool:
+    return isinstance(value, BaseException) and not type(value).__module__.startswith(("app.", _OURS))
 
 
 def _any_path_below(folders: Iterable[Path]) -> re.Pattern[str] | None:

@@ -15,6 +15,7 @@ from app.store.engine import Sessions
 from app.store.stage_seconds import stage_seconds
 from pipeline.events import Estimate, MethodTimed, PlanEvaluated, Progress, StageBegan, StageEnded
 from workers import record
+from workers.child_process import ChildGone
 from workers.record import AttemptRecord
 
 NEVER = 1e6
@@ -95,10 +96,14 @@ def test_users_see_no_traceback_no_folder_and_no_credentials(
             raise OSError("connection to 10.0.0.5 failed for user bitbudget")
         except OSError as error:
             ours.error("job %s: no heartbeat: %s", claim.job_id, error, exc_info=True)
+        ours.error("job %s: stage %s failed\n%s", claim.job_id, "plan", 'Traceback:\n  File "/secret/place.py"')
+        ours.warning("job %s: its process %s", claim.job_id, ChildGone("was ended by signal 9"))
         attempt.line("warning", "cannot read '/var/lib/bitbudget/tmp/job-7/model' of node /layer1/conv/Conv")
         attempt.line("info", "asked redis://:swordfish@10.0.0.6/0")
     assert shown() == [
         ("error", "no heartbeat: OSError"),
+        ("error", "stage plan failed"),
+        ("warning", "its process was ended by signal 9"),
         ("warning", "cannot read '…' of node /layer1/conv/Conv"),
         ("info", "asked redis://…@10.0.0.6/0"),
     ]
