@@ -1,4 +1,7 @@
-"""Archives that want to expand, to write elsewhere, to run code, or that lie about themselves."""
+"""Archives that want to expand, to write elsewhere, to run code, or that lie about themselves.
+
+Members have no time of their own, so that the same seed gives the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def _packed(members: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) ->
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as archive:
         for name, data in members.items():
-            archive.writestr(name, data)
+            archive.writestr(zipfile.ZipInfo(name), data, method)
     return buffer.getvalue()
 
 
@@ -83,7 +86,7 @@ def link(chance: random.Random) -> bytes:
     """A symbolic link in place of the data."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("m.onnx", _outside("W.bin"))
+        archive.writestr(zipfile.ZipInfo("m.onnx"), _outside("W.bin"))
         info = zipfile.ZipInfo("W.bin")
         info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
         archive.writestr(info, chance.choice(("/etc/passwd", "../secret", "W.bin")))
@@ -110,7 +113,7 @@ def same_names(chance: random.Random) -> bytes:
     with zipfile.ZipFile(buffer, "w") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in names:
-            archive.writestr(name, _outside("W.bin") if name.endswith("onnx") else bytes(64))
+            archive.writestr(zipfile.ZipInfo(name), _outside("W.bin") if name.endswith("onnx") else bytes(64))
     return buffer.getvalue()
 
 

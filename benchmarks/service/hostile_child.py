@@ -1,41 +1,55 @@
 """Hostile files through the process that parses and runs models, alone: how each ends.
 
-    python -m benchmarks.service.hostile_child --count 1000 --seed 0
+    python -m benchmarks.service.hostile_child --count 10000 --seed 0
 
-A file ends with a result or a documented code; or its process ends itself, or is ended by a time limit; or it ends
-with the code `internal`, which is a mistake of ours.
+The process is that of a worker, with its walls and limits, and this is its worker: it keeps the results of stages, and
+kills the process at the end of a stage's time. A file ends with a result, or with a code of the catalogue (which
+`internal`, a mistake of ours, should never be). Or its process ends itself, or has to be killed.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import resource
-import select
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.service.hostile_models import HostileFile, hostile_file
+from app.errors import CATALOGUE
+from app.schemas.parsing import parse_request, with_uploads
+from app.settings import Settings
+from benchmarks.service.hostile_models import HostileFile, hostile_files
+from pipeline.events import StageBegan
+from pipeline.stage import Machine
+from pipeline.store import MemoryStore
+from workers.child_process import Child, ChildGone
+from workers.observer import parse_event
+from workers.wire import Message, WireBroken, WireClosed
 
 MEMORY_BYTES = 3 << 30
-SECONDS = 40.0
-JOBS = 200
-"""Of one process, before it is replaced."""
+JOBS = 100
+"""Of one process, before it is replaced. A worker replaces it sooner; loading torch takes seconds."""
+
+GRACE_SECONDS = 30.0
+"""Beyond the time limit of its stage, after which a file counts as stuck."""
 
 REQUEST = {"weights": {"bits": [8]}, "budget": {"max_drop": 0.02}}
 """A job that passes all stages in little time."""
 
+DONE, DIED, KILLED, STUCK = "done", "died", "killed", "stuck"
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a file ended: `done`, a code of the catalogue, `died` (its process ended itself) or `killed` by the limit."""
+    """How a file ended.
+
+    `code`: `done`, a code of the catalogue, `died` (its process ended itself), `killed` (by the limit of a stage, as a
+    worker does it), or `stuck` (the process could not be ended in time).
+    """
 
     code: str
     detail: str
@@ -45,101 +59,106 @@ class Ending:
 Run = Callable[[HostileFile], Ending]
 
 
-class Child:
-    """One process at a time, that takes a file after the other; it is replaced when it is gone."""
+class Worker:
+    """Gives one file after the other to a child, and takes another when it is gone.
 
-    def __init__(self, seconds: float = SECONDS) -> None:
-        self.seconds = seconds
-        self._folder = tempfile.TemporaryDirectory(prefix="hostile-")
-        self._process: subprocess.Popen[str] | None = None
-        self._jobs = 0
+    Args:
+        folder: for the child's own folder.
+        most_seconds: of a stage, where its own limit is longer.
+    """
+
+    def __init__(self, folder: Path, most_seconds: float) -> None:
+        # the folders of a home, no database: what a child reads of the settings
+        self._settings = Settings(home=folder, worker_memory_bytes=MEMORY_BYTES, worker_threads=1)
+        self._settings.tmp_dir.mkdir(parents=True, exist_ok=True)
+        self._most_seconds = most_seconds
+        self._child: Child | None = None
 
     def __call__(self, file: HostileFile) -> Ending:
-        folder = Path(self._folder.name)
-        (folder / "model").write_bytes(file.model)
-        paths = [str(folder / "model"), ""]
-        if file.dataset is not None:
-            paths[1] = str(folder / "dataset")
-            Path(paths[1]).write_bytes(file.dataset)
-        process = self._running()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        began = time.monotonic()
-        process.stdin.write(json.dumps(paths) + "\n")
-        process.stdin.flush()
-        ready, _, _ = select.select([process.stdout], [], [], self.seconds)
-        seconds = time.monotonic() - began
-        line = process.stdout.readline() if ready else ""
-        self._jobs += 1
-        if not line:
-            code = "died" if ready else "killed"
-            return Ending(code, f"{code}, status {self.close()}", seconds)
-        answer = json.loads(line)
-        return Ending(answer["code"], answer["detail"], seconds)
-
-    def _running(self) -> subprocess.Popen[str]:
-        if self._jobs >= JOBS:
+        """How the file ends."""
+        if self._child is not None and self._child.jobs >= JOBS:
             self.close()
-        if self._process is None:
-            self._jobs = 0
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.service.hostile_child", "--child"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            assert self._process.stdout is not None
-            if self._process.stdout.readline() != "ready\n":
-                raise RuntimeError("the process that takes hostile files does not start")
-        return self._process
-
-    def close(self) -> int | None:
-        """End the process; its status if it had one."""
-        process, self._process = self._process, None
-        if process is None:
-            return None
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.5)
-        process.kill()
-        status = process.wait()
-        for end in (process.stdin, process.stdout):
-            if end is not None:
-                with suppress(BrokenPipeError):
-                    end.close()
-        return status
-
-
-def _child() -> None:
-    """Take files until there are no more."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
-    import torch
-
-    import pipeline.job
-    from pipeline.stage import Machine
-    from workers.failures import failure
-
-    torch.set_num_threads(1)
-    answers = sys.stdout
-    sys.stdout = sys.stderr
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        model, dataset = json.loads(line)
-        data = Path(dataset) if dataset else None
+        if self._child is None:
+            self._child = Child(self._settings, "pipeline.table")
+            self._child.wait_until_ready(lambda: None)
+        began = time.monotonic()
         try:
-            pipeline.job.plan(Path(model), data, REQUEST, machine=Machine(1, MEMORY_BYTES))
-            answer = {"code": "done", "detail": ""}
-        except Exception as error:  # noqa: BLE001 - whatever a file brings about is what is counted
-            over = failure(error, "?", MEMORY_BYTES)
-            detail = _trace(error) if over.fault else over.detail
-            answer = {"code": over.code, "detail": detail}
-        print(json.dumps(answer), file=answers, flush=True)
+            code, detail = self._converse(self._child, file)
+        except (WireClosed, WireBroken, ChildGone) as error:
+            code, detail = DIED, self._child.ending() if isinstance(error, WireClosed) else str(error)
+        seconds = time.monotonic() - began
+        if code in (DIED, KILLED):
+            self.close()
+            ended_in = time.monotonic() - began
+            if ended_in > seconds + GRACE_SECONDS:
+                return Ending(STUCK, f"its process ended only after {ended_in:.0f} s", ended_in)
+        return Ending(code, detail, seconds)
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+
+    def _converse(self, child: Child, file: HostileFile) -> tuple[str, str]:
+        child.wire.send(self._header(child, file))
+        store, stage = MemoryStore(), "start"
+        end = time.monotonic() + self._most_seconds
+        while time.monotonic() < end:
+            message = child.wire.receive()
+            if message is None or _answered(child, store, message):
+                continue
+            header = message.header
+            if header["do"] == "event":
+                event = parse_event(header)
+                if isinstance(event, StageBegan):
+                    stage = event.stage
+                    end = time.monotonic() + min(self._most_seconds, event.time_limit.total_seconds())
+            elif header["do"] == "failed":
+                if header["code"] not in CATALOGUE:
+                    raise WireBroken(f"the catalogue does not have {header['code']}")
+                return header["code"], str(header["text"] or header["detail"])
+            elif header["do"] == "result":
+                return DONE, ""
+            else:
+                message.read()  # a file for the user
+        return KILLED, f"in the stage {stage}"
+
+    def _header(self, child: Child, file: HostileFile) -> dict[str, object]:
+        folder = child.new_folder()
+        uploads = {}
+        for kind, data in (("model", file.model), ("dataset", file.dataset)):
+            if data is not None:
+                (folder / kind).write_bytes(data)
+                uploads[kind] = [str(folder / kind), hashlib.sha256(data).hexdigest()]
+        request = parse_request(with_uploads(REQUEST, {kind: digest for kind, (_, digest) in uploads.items()}))
+        return {
+            "do": "run",
+            "job_id": hashlib.sha256(file.name.encode()).hexdigest()[:32],
+            "request": request.model_dump(mode="json"),
+            "machine": asdict(Machine(1, MEMORY_BYTES)),
+            "elapsed_seconds": 0.0,
+            "uploads": uploads,
+        }
 
 
-def _trace(error: BaseException) -> str:
-    import traceback
-
-    return "".join(traceback.format_exception(error)[-12:])[-4000:]
+def _answered(child: Child, store: MemoryStore, question: Message) -> bool:
+    """Whether it was a question about results, which then is answered."""
+    verb, key = question.header["do"], str(question.header.get("key"))
+    if verb == "store":
+        store.store(key, question.read())
+        child.wire.send({"yes": True})
+    elif verb == "load":
+        data = store.load(key)
+        child.wire.send({"yes": data is not None}, () if data is None else (data,), len(data or b""))
+    elif verb == "drop":
+        store.drop(key)
+        child.wire.send({"yes": True})
+    elif verb in ("exists", "take"):
+        child.wire.send({"yes": store.exists(key) if verb == "exists" else store.take(key)})
+    else:
+        return False
+    return True
 
 
 def endings(files: Iterable[HostileFile], run: Run) -> Iterator[tuple[HostileFile, Ending]]:
@@ -148,31 +167,42 @@ def endings(files: Iterable[HostileFile], run: Run) -> Iterator[tuple[HostileFil
         yield file, run(file)
 
 
+def figures(codes: Counter[str]) -> dict[str, int]:
+    """What counts of how files ended."""
+    return {
+        "hostile_child_models": codes.total(),
+        "hostile_child_documented": sum(codes[code] for code in (DONE, *CATALOGUE) if code != "internal"),
+        "hostile_child_internal": codes["internal"],
+        "hostile_child_died": codes[DIED],
+        "hostile_child_killed": codes[KILLED],
+        "hostile_child_stuck": codes[STUCK],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--first", type=int, default=0, help="begin with this file of the list")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--most-seconds", type=float, default=60.0, help="of a stage, where its limit is longer")
     parser.add_argument("--log", type=Path, help="every ending, a line of JSON each")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.child:
-        _child()
-        return
-    child, codes = Child(), Counter[str]()
-    files = (hostile_file(index, arguments.seed) for index in range(arguments.first, arguments.first + arguments.count))
-    try:
-        for file, ending in endings(files, child):
-            codes[ending.code] += 1
-            if ending.code in ("internal", "died", "killed"):
-                print(f"{file.name}: {ending.code} after {ending.seconds:.1f} s: {ending.detail}", flush=True)
-            if arguments.log:
-                with arguments.log.open("a") as log:
-                    log.write(json.dumps([file.name, ending.code, round(ending.seconds, 2), ending.detail]) + "\n")
-    finally:
-        child.close()
-    figures = {"hostile_files": arguments.count, "hostile_internal": codes["internal"], "codes": dict(codes)}
-    print(json.dumps(figures))
+    codes = Counter[str]()
+    with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
+        worker = Worker(Path(folder), arguments.most_seconds)
+        files = hostile_files(arguments.count, arguments.seed, first=arguments.first)
+        try:
+            for file, ending in endings(files, worker):
+                codes[ending.code] += 1
+                if ending.code in ("internal", DIED, KILLED, STUCK):
+                    print(f"{file.name}: {ending.code} after {ending.seconds:.1f} s: {ending.detail}", flush=True)
+                if arguments.log:
+                    with arguments.log.open("a") as log:
+                        log.write(json.dumps([file.name, *asdict(ending).values()]) + "\n")
+        finally:
+            worker.close()
+    print(json.dumps(dict(codes.most_common())))
+    print(json.dumps(figures(codes)))
 
 
 if __name__ == "__main__":

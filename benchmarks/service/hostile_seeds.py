@@ -36,7 +36,7 @@ class Seed:
 
 
 @cache
-def seed(name: str) -> Seed:
+def sound(name: str) -> Seed:
     """The network of that name, with few samples."""
     network = build(name)
     return Seed(name, network.model, npz({key: array[:SAMPLES] for key, array in network.samples.items()}))
