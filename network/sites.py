@@ -264,7 +264,7 @@ def _gemm(node: onnx.NodeProto, weights: _Weights, shapes: _Shapes) -> Layer | N
     weight = node.input[1]
     if weight not in weights:
         return None
-    transposed = attributes(node).get("transB", 0) == 1
+    transposed = bool(attributes(node).get("transB", 0))
     reduction = weights[weight][1 if transposed else 0]
     macs = _elements(shapes, node.output[0]) * reduction
     return Layer(node.name, node.op_type, weight, 0 if transposed else 1, macs)

@@ -49,6 +49,14 @@ def test_both_weights_are_sites(op_type: str, gates: int, opset: int) -> None:
     assert [layer.name for site in (w, r) for layer in site.layers] == ["cell", "cell"]
 
 
+@pytest.mark.parametrize(("given", "axis"), [(0, 1), (1, 0), (2, 0), (-(2**31), 0)])
+def test_a_gemm_transposes_for_any_number_but_zero(given: int, axis: int) -> None:
+    """As ONNX Runtime does."""
+    shape = (6, 4) if given else (4, 6)
+    (site,) = network([helper.make_node("Gemm", ["x", "W"], ["y"], transB=given)], {"W": shape}).sites
+    assert site.channel_axis == axis
+
+
 def test_the_scales_of_a_resize_say_how_large_the_layers_behind_it_are() -> None:
     weights = {"scales": np.float32([1, 1, 2, 3]), "w": np.ones((5, 2, 3, 3), dtype=np.float32)}
     graph = helper.make_graph(
