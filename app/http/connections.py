@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
+
+SHARE_THAT_GOES = 32
+"""One in so many makes room where there is none, and at least one."""
 
 
 class Connection(Protocol):
@@ -43,7 +47,7 @@ class ConnectionTable:
         return len(self._addresses)
 
     def enter(self, connection: Connection, address: str | None) -> bool:
-        """Take the connection in, and end another one for it where there are too many; False: there is no room.
+        """Take the connection in, and end others for it where there are too many; False: there is no room.
 
         Those that wait for their client go first: one between two requests loses nothing, then the one whose client
         has owed something for longest. Whoever came just now and sends its request at once is therefore served, however
@@ -71,13 +75,14 @@ class ConnectionTable:
             del self._by_address[client]
 
     def _make_room(self, among: Iterable[Connection]) -> bool:
-        waiting = [(since, connection) for connection in among if (since := connection.waiting_since()) is not None]
-        if not waiting:
-            return False
-        victim = min(waiting, key=lambda entry: entry[0])[1]
-        self.leave(victim)
-        victim.evict()
-        return True
+        all_of_them = list(among)
+        waiting = [(since, held) for held in all_of_them if (since := held.waiting_since()) is not None]
+        # Several at once: a crowd that comes back again and again would have all of them looked at for each.
+        count = max(1, len(all_of_them) // SHARE_THAT_GOES)
+        for _, victim in heapq.nsmallest(count, waiting, key=lambda entry: entry[0]):
+            self.leave(victim)
+            victim.evict()
+        return bool(waiting)
 
 
 def _client(address: str) -> str:

@@ -27,6 +27,9 @@ RESERVED_FILES = 256
 FILES_PER_CONNECTION = 2
 """Its socket, and the file that an upload goes to."""
 
+QUEUED_CONNECTIONS = 2048
+ACCEPTED_AT_A_TIME = 32
+
 HEADERS = (
     ("X-Content-Type-Options", "nosniff"),  # what was uploaded is never guessed to be a page
     ("Content-Security-Policy", "frame-ancestors 'none'"),
@@ -34,6 +37,19 @@ HEADERS = (
     ("Referrer-Policy", "no-referrer"),  # addresses hold ids
 )
 """On every answer, also on those that the protocol gives by itself."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which takes few connections at a time from a long queue.
+
+    asyncio uses one number for both: how many connections wait in the kernel, and how many of them are accepted before
+    anything is read of the first. So in a crowd a connection could have to make room before its request was looked at.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(QUEUED_CONNECTIONS)
 
 
 def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
@@ -50,10 +66,11 @@ def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
         lifespan="on",
         server_header=False,
         headers=list(HEADERS),
+        backlog=ACCEPTED_AT_A_TIME,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    return uvicorn.Server(config)
+    return Server(config)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -71,7 +88,7 @@ def listen(host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((host, port))
-        listener.listen(2048)
+        listener.listen(QUEUED_CONNECTIONS)
     except OSError:
         listener.close()
         raise

@@ -7,6 +7,7 @@
 | `tiny` | small jobs whose plans are known |
 | `chaos` | kills of every part while jobs are sent |
 | `queueing` | a job behind a thousand that were cancelled |
+| `half_open` | /healthz while many hold half a request |
 | `hostile_service` | hostile files through all of it |
 | `webhooks`, `receiver` | whether every message arrives, while dispatchers are killed and the receiver dies |
 """

@@ -52,6 +52,15 @@ def test_work_is_never_ended_for_a_newcomer() -> None:
     assert table.enter(Held(1.0), "10.0.0.2")
 
 
+def test_of_many_several_go_at_once_and_the_oldest_ones() -> None:
+    table = ConnectionTable(ConnectionLimit(total=64, per_address=64))
+    crowd = [Held(float(number)) for number in reversed(range(64))]
+    filled(table, *crowd)
+    assert table.enter(Held(64.0), "10.0.0.1")
+    assert [held for held in crowd if held.evicted] == crowd[-2:]
+    assert len(table) == 63
+
+
 def test_one_client_takes_no_room_of_another() -> None:
     table = ConnectionTable(ConnectionLimit(total=10, per_address=2))
     other = Held(0.0)

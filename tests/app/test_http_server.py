@@ -21,7 +21,15 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 
-from app.http.server import HEADERS, RESERVED_FILES, connection_limit, listen, make_server, raised_file_limit
+from app.http.server import (
+    ACCEPTED_AT_A_TIME,
+    HEADERS,
+    RESERVED_FILES,
+    connection_limit,
+    listen,
+    make_server,
+    raised_file_limit,
+)
 from app.settings import Settings
 
 HOST = b"Host: localhost\r\n"
@@ -121,6 +129,25 @@ def test_half_requests_beyond_the_limit_go_and_the_service_answers(serve, settin
     assert server.client.get("/healthz").status_code == 200
     # Whoever was answered last came last, so all have come by now, and those that are too many went.
     assert sum(not closed(client) for client in clients) == 19
+
+
+def test_a_whole_request_in_a_crowd_is_read_before_it_could_have_to_go(settings, connect, wait_until) -> None:
+    app = FastAPI()
+    app.get("/healthz")(lambda: {"status": "ok"})
+    limit = ACCEPTED_AT_A_TIME + 10
+    few = NEVER | {"max_connections": limit, "max_connections_per_address": limit}
+    with running(app, settings.model_copy(update=few)) as server:
+        wait_until(lambda: server.server.started)
+        go_on = threading.Event()
+        server.server.servers[0].get_loop().call_soon_threadsafe(go_on.wait)
+        # All of them wait in the kernel's queue, the whole request with more after it than may be open.
+        connect(server, HALF_A_HEAD)
+        whole = connect(server, HEALTHZ)
+        for _ in range(5 * limit):
+            connect(server, HALF_A_HEAD)
+        go_on.set()
+        assert everything(whole).endswith(b'{"status":"ok"}')
+        assert everything(connect(server, HEALTHZ)).endswith(b'{"status":"ok"}')  # the whole crowd has been let in
 
 
 def test_who_has_to_go_is_told(serve, settings, connect, wait_until) -> None:
