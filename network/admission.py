@@ -31,6 +31,7 @@ from network.errors import (
 )
 from network.extent import check_extent, check_no_gaps
 from network.finite import check_weights
+from network.flags import check_flags
 from network.functions import inlined
 from network.graph import TensorSpec
 from network.memory import estimate_memory
@@ -124,6 +125,7 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
     check_random(model)
     model = _inline(model)
     check_equations(model)
+    check_flags(model)
     require_forms(model)
     _check_valid(model)
     with _broken("a sparse tensor"):
