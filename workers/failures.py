@@ -60,8 +60,9 @@ def failure(error: Exception, stage: str, memory_limit_bytes: int | None) -> Fai
     if isinstance(error, StageTimeLimit):
         return Failure(
             "time_limit",
-            f"The stage {error.stage} took longer than {error.limit}. Send fewer samples, fewer candidate bit widths, "
-            "or set search.deadline_seconds to take the best plan found by then.",
+            f"The stage {error.stage} took longer than {error.limit}, which grows with the bytes of the model and its "
+            "samples. Send fewer samples, fewer candidate bit widths, or set search.deadline_seconds to take the best "
+            "plan found by then.",
         )
     return Failure(
         "internal",
