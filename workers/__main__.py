@@ -18,6 +18,7 @@ from app.logs import configure_logging
 from app.settings import Settings
 from app.store.engine import open_sessions
 from app.supervisor import new_worker_name
+from app.tracing import configure_tracing
 from workers.app import create_app
 from workers.child_process import ChildGone
 from workers.desk import Desk
@@ -29,6 +30,7 @@ def main() -> None:
     """Run a worker until it has to stop."""
     arguments = _parse(sys.argv[1:])
     configure_logging()
+    configure_tracing("worker")
     if arguments.watched:
         _end_with_standard_input()
     settings = Settings()

@@ -122,13 +122,13 @@ class Desk:
 
     def _run(self, claim: Claim) -> None:
         settings, sessions = self._settings, self._sessions.of(claim.project_id)
-        logger.info("job %s: attempt %d", claim.job_id, claim.attempt)
         heartbeat = Heartbeat(
             sessions, claim, lease=settings.lease, interval=timedelta(seconds=settings.heartbeat_seconds)
         )
         # Users are not told where things lie on this machine.
         record = AttemptRecord(sessions, claim, hidden=(settings.tmp_dir, settings.home, Path(sys.prefix)))
         with record, heartbeat:
+            logger.info("job %s: attempt %d", claim.job_id, claim.attempt)
             attempt = Attempt(
                 settings,
                 sessions,
@@ -146,7 +146,7 @@ class Desk:
                 end = attempt.run(self._child_for(claim.project_id))
             finally:
                 self.job_id, self._running = None, None
-        logger.info("job %s: %s", claim.job_id, end)
+            logger.info("job %s: %s", claim.job_id, end)
         if not end.clean:
             self._renew()
 

@@ -11,12 +11,12 @@ from app.settings import Settings
 from app.store import queue
 from app.store.engine import Sessions, clock
 from app.store.jobs import find_job
-from pipeline.events import Event
 from workers.attempt import machine_of
 from workers.child_process import Child, ChildGone
 from workers.conversation import Conversation, Outputs, Task
 from workers.limits import ChildTooLarge, MemoryWatch
 from workers.patience import UNREACHABLE
+from workers.spans import JobSpans
 from workers.store import Shelf
 from workers.uploads import Uploads
 
@@ -55,9 +55,6 @@ class Help:
         self._turned = turned
         self._stopping = stopping
         self._look_at = 0.0
-        self._shelf = Shelf(
-            sessions, owner, settings.lease, settings.tmp_dir, self._check, taken=_nothing, put=_nothing
-        )
 
     def give(self, child: Child) -> bool:
         """Help until there is nothing more to help with; whether the child is as good as before."""
@@ -67,21 +64,34 @@ class Help:
             self._check()
             memory.check()
 
+        with self._sessions.read() as session:
+            job = find_job(session, self._job_id)
+        if job is None:
+            return True
+        spans = JobSpans("help", job.trace, job_id=job.id, project_id=job.project_id)
+        shelf = Shelf(
+            self._sessions,
+            self._owner,
+            self._settings.lease,
+            self._settings.tmp_dir,
+            self._check,
+            taken=spans.taken,
+            put=spans.stored,
+        )
+        failed: str | None = None
         try:
-            with self._sessions.read() as session:
-                job = find_job(session, self._job_id)
-            if job is None:
-                return True
             task = Task(self._job_id, job.request, machine_of(self._settings), helping=True)
-            end = Conversation(child, self._sessions, self._uploads, self._shelf, _ignore, check).hold(task)
+            end = Conversation(child, self._sessions, self._uploads, shelf, spans.event, check).hold(task)
             return isinstance(end, Outputs)
         except Leaves:
             return False
         except (ChildGone, ChildTooLarge, AppError, *UNREACHABLE) as error:
             logger.info("job %s: the help for it ended: %s", self._job_id, error)
+            failed = type(error).__name__
             return False
         finally:
-            logger.info("job %s: helped with %d results", self._job_id, self._shelf.stored)
+            logger.info("job %s: helped with %d results", self._job_id, shelf.stored)
+            spans.end(failed)
             self._free()
 
     def _check(self) -> None:
@@ -103,11 +113,3 @@ class Help:
                 queue.free_chunks(session, self._owner)
         except UNREACHABLE as error:
             logger.warning("job %s: what was taken is free once its lease ends: %s", self._job_id, error)
-
-
-def _nothing(_key: str) -> None:
-    """The worker that leads the job records it."""
-
-
-def _ignore(_event: Event) -> None:
-    """The worker that leads the job reports it."""

@@ -18,6 +18,7 @@ from app.store import queue
 from app.store.engine import Sessions
 from app.store.temporary import sweep
 from app.supervisor import owner_prefix
+from app.tracing import stop_tracing
 from workers.desk import Desk
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Presence:
         while self._desk.busy and time.monotonic() < end:
             time.sleep(0.05)
         self._sign_off()
+        stop_tracing()
         logging.shutdown()
         os._exit(0)  # the children die with this process
 

@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,20 +90,20 @@ class AttemptRecord:
         self._error = self._error or reason
 
     def event(self, event: events.Event) -> None:
-        """Record what the job reports."""
+        """Record what the job reports; the values come from the process that runs models."""
         self.spans.event(event)
         match event:
             case events.StageBegan():
-                self._began = event.stage, time.monotonic()
+                self._began = str(event.stage), time.monotonic()
                 self.line("info", f"stage {event.stage} begins; it may take {event.time_limit}")
             case events.StageEnded():
                 self._stage_ended(event)
             case events.Estimate():
                 gib = event.memory_bytes / 1024**3
                 self.line("info", f"stage {event.stage} is expected to take {event.seconds:.0f} s and {gib:.1f} GiB")
-            case events.MethodTimed():
+            case events.MethodTimed() if _is_number(event.seconds):
                 self.line("info", f"the method {event.method} took {event.seconds:.1f} s")
-            case events.PlanEvaluated():
+            case events.PlanEvaluated() if isinstance(event.measured, Mapping):
                 told = {name: event.measured.get(name) for name in ("drop", "stderr", "size_bytes", "samples")}
                 values = ", ".join(f"{name} {value:g}" for name, value in told.items() if _is_number(value))
                 self.line("info", f"a plan was evaluated: {values}")
@@ -146,14 +146,14 @@ class AttemptRecord:
 
     def _stage_ended(self, event: events.StageEnded) -> None:
         began, self._began = self._began, None
-        if not event.ran or began is None or began[0] != event.stage:
+        if not event.ran or began is None or began[0] != str(event.stage):
             self.line("info", f"the result of stage {event.stage} was there already")
             return
         seconds = time.monotonic() - began[1]
         self.line("info", f"stage {event.stage} is done after {seconds:.1f} s")
         with self._guard:
             if len(self._stages) < MOST_PENDING:
-                self._stages.append((event.stage, seconds))
+                self._stages.append((str(event.stage), seconds))
 
     def _run(self) -> None:
         while not self._closing.wait(self._write_seconds):

@@ -21,7 +21,8 @@ class Shelf:
 
     Args:
         check: called while it waits; raises if the job has to stop.
-        taken, put: called with the key of a chunk that is taken, and of what is stored.
+        taken, put: called with the key of what is taken or not there, so that it may be computed now, and of what is
+            stored.
     """
 
     def __init__(
@@ -57,7 +58,10 @@ class Shelf:
         if not isinstance(key, str) or not 1 <= len(key) <= 255 or not key.isascii():
             raise WireBroken(f"the key of a result has 1 to 255 ASCII characters, got {str(key)[:80]!r}")
         if verb == "load":
-            self._send(wire, self._find(key))
+            blob = self._find(key)
+            if blob is None:
+                self._taken(key)
+            self._send(wire, blob)
         elif verb == "store":
             self._store(wire, key, question)
         else:

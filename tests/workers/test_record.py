@@ -52,6 +52,8 @@ def test_the_log_says_what_the_job_reports(
             Estimate("sensitivity", 12.4, 3 * 1024**3),
             MethodTimed("hawq_v2", 1.25),
             PlanEvaluated({"drop": 0.0125, "size_bytes": 4096, "within": None, "samples": True}),
+            MethodTimed("hawq", "a while"),  # type: ignore[arg-type]
+            PlanEvaluated(["a list"]),  # type: ignore[arg-type]
             StageEnded("sensitivity", ran=True),
         ):
             attempt.event(event)
