@@ -33,6 +33,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "client_disconnected": ErrorClass(400, "The client hung up before the request was complete"),
     "request_too_slow": ErrorClass(408, "The request did not come in time"),
     "payload_too_large": ErrorClass(413, "The body is larger than this service accepts"),
+    "range_unsatisfiable": ErrorClass(416, "The range lies behind the end"),
     "not_found": ErrorClass(404, "Not found"),
     "method_not_allowed": ErrorClass(405, "This address does not accept this method"),
     "key_missing": ErrorClass(401, "This call needs a key"),

@@ -26,7 +26,9 @@ from app.api import (
     uploads,
     webhooks,
 )
+from app.api.compression import Compress
 from app.api.guard import RefuseForeign, allowed_hosts
+from app.api.heads import AnswerHead
 from app.api.metrics import MeasureRequests, Metrics
 from app.api.state import Shared
 from app.lifecycle.messages import Wake, waker
@@ -71,6 +73,8 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
     )
     app.state.bitbudget = Shared(settings, sessions, wake or waker(settings), Rates(settings.broker_url))
     app.state.metrics = metrics
+    app.add_middleware(AnswerHead, router=app.router)
+    app.add_middleware(Compress)
     app.add_middleware(RefuseForeign, hosts=allowed_hosts(settings))
     app.add_middleware(MeasureRequests, metrics=metrics)  # the outer one: what is refused is counted too
     problems.install(app)

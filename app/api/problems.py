@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
+from app.api.heads import has_head
 from app.errors import CATALOGUE, PROBLEM_MEDIA_TYPE, AppError, problem
 from app.schemas.parsing import invalid_fields
 from app.store.objects import StorageUnavailable
@@ -94,11 +95,14 @@ def _http_error(request: Request, error: HTTPException) -> JSONResponse:
 
 def _allowed_methods(request: Request) -> list[str]:
     # The error names the methods of the first route with this path only, and each method has a route of its own.
-    return [
+    allowed = {
         method
         for method in METHODS
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
-    ]
+    }
+    if "GET" in allowed and has_head(request.url.path):
+        allowed.add("HEAD")
+    return [method for method in METHODS if method in allowed]
 
 
 def _disconnected(request: Request, _error: Exception) -> JSONResponse:

@@ -14,6 +14,7 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.types import Message, Receive
 
+from app.api.compression import decompressed
 from app.errors import AppError
 from app.store.private import private_folder
 
@@ -38,15 +39,19 @@ def limited(request: Request, limit_bytes: int, setting: str | None = None) -> R
     Args:
         setting: the name of the setting that holds the limit, for the text of the error.
 
+    A compressed body is decompressed, and limited as what it becomes.
+
     Raises:
-        AppError: `payload_too_large`, here or while the body is read.
+        AppError: `payload_too_large`, here or while the body is read, and what `decompressed` raises.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit_bytes:
         raise _too_large(f"{announced} bytes", limit_bytes, setting)
     return Request(
         request.scope,
-        counting(request.receive, limit_bytes, lambda: _too_large("more than that", limit_bytes, setting)),
+        counting(
+            decompressed(request).receive, limit_bytes, lambda: _too_large("more than that", limit_bytes, setting)
+        ),
     )
 
 

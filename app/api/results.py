@@ -5,26 +5,31 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
 from app.api.problems import problem_answers
+from app.api.ranges import Conditions, Unsatisfiable, Wanted
 from app.api.state import Service, State
+from app.errors import AppError
 from app.services import results
-from app.store.blobs import read_blob
+from app.store.blobs import CHUNK_BYTES, read_blob, read_bytes, read_range
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
 
-_ERRORS = problem_answers("not_found", "job_not_finished")
+_ERRORS = problem_answers("not_found", "job_not_finished", "range_unsatisfiable")
 
 
 def _content(media_type: str) -> dict[int | str, dict[str, Any]]:
-    return {200: {"content": {media_type: {}}}, 304: {"description": "Not changed"}}
+    return {
+        200: {"content": {media_type: {}}},
+        206: {"description": "The part that Range asks for", "content": {media_type: {}}},
+        304: {"description": "Not changed"},
+    }
 
 
 _JSON = _content("application/json")
 _BINARY = _content("application/octet-stream")
-IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match")]
 
 
 class PlanFormat(StrEnum):
@@ -45,6 +50,7 @@ _PLAN: dict[int | str, dict[str, Any]] = {**_JSON, 200: {"content": {"applicatio
 def get_plan(
     job_id: str,
     service: Service,
+    wanted: Wanted,
     format: Annotated[
         PlanFormat,
         Query(
@@ -52,30 +58,29 @@ def get_plan(
             "TensorQuantOverrides; aimet: encodings of version 1.0.0."
         ),
     ] = PlanFormat.JSON,
-    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """The plan: a format for every layer, and what was measured."""
     if format in _TABLES:
         return Response(_TABLES[format](service.sessions, job_id), media_type="text/csv; header=present")
-    return _download(service, job_id, _KINDS[format], if_none_match)
+    return _download(service, job_id, _KINDS[format], wanted)
 
 
 @router.get("/frontier", responses={**_JSON, **_ERRORS}, response_class=Response)
-def get_frontier(job_id: str, service: Service, if_none_match: IfNoneMatch = None) -> Response:
+def get_frontier(job_id: str, service: Service, wanted: Wanted) -> Response:
     """The frontier of cost against predicted damage, with the measured points."""
-    return _download(service, job_id, "frontier", if_none_match)
+    return _download(service, job_id, "frontier", wanted)
 
 
 @router.get("/sensitivity", responses={**_JSON, **_ERRORS}, response_class=Response)
-def get_sensitivity(job_id: str, service: Service, if_none_match: IfNoneMatch = None) -> Response:
+def get_sensitivity(job_id: str, service: Service, wanted: Wanted) -> Response:
     """Every candidate's score with its standard error, and the traces of the layers."""
-    return _download(service, job_id, "sensitivity", if_none_match)
+    return _download(service, job_id, "sensitivity", wanted)
 
 
 @router.get("/certificate", responses={**_JSON, **_ERRORS}, response_class=Response)
-def get_certificate(job_id: str, service: Service, if_none_match: IfNoneMatch = None) -> Response:
+def get_certificate(job_id: str, service: Service, wanted: Wanted) -> Response:
     """What a quantized file loses and what is wrong with it, of a job that `POST /v1/certificates` made."""
-    return _download(service, job_id, "certificate", if_none_match)
+    return _download(service, job_id, "certificate", wanted)
 
 
 @router.get(
@@ -83,27 +88,35 @@ def get_certificate(job_id: str, service: Service, if_none_match: IfNoneMatch = 
     responses={**_BINARY, **_ERRORS},
     response_class=Response,
 )
-def get_model(job_id: str, service: Service, if_none_match: IfNoneMatch = None) -> Response:
+def get_model(job_id: str, service: Service, wanted: Wanted) -> Response:
     """The quantized model. Its ETag is its SHA-256."""
-    return _download(service, job_id, "model", if_none_match, filename="model.onnx")
+    return _download(service, job_id, "model", wanted, filename="model.onnx")
 
 
-def _download(
-    service: State, job_id: str, kind: str, if_none_match: str | None, filename: str | None = None
-) -> Response:
+def _download(service: State, job_id: str, kind: str, wanted: Conditions, filename: str | None = None) -> Response:
     result = results.find_result(service.sessions, job_id, kind)
-    headers = {"ETag": f'"{result.blob.sha256}"', "Cache-Control": "no-cache"}
-    if if_none_match is not None and _matches(if_none_match, result.blob.sha256):
+    blob = result.blob
+    headers = {"ETag": f'"{blob.sha256}"', "Cache-Control": "no-cache", "Accept-Ranges": "bytes"}
+    if wanted.has_already(blob.sha256):
         return Response(status_code=304, headers=headers)
-    headers["Content-Length"] = str(result.blob.size_bytes)
     if filename is not None:
         headers["Content-Disposition"] = f'attachment; filename="{filename}"'
+    try:
+        part = wanted.part(blob.sha256, blob.size_bytes)
+    except Unsatisfiable:
+        raise AppError(
+            "range_unsatisfiable",
+            f"the {kind} has {blob.size_bytes} bytes, got the range {(wanted.range or '')[:80]!r}",
+            headers={"Content-Range": f"bytes */{blob.size_bytes}"},
+        ) from None
+    headers["Content-Length"] = str(blob.size_bytes if part is None else part.stop - part.start)
+    if wanted.head:
+        return Response(headers=headers, media_type=result.media_type)
     # in chunks: no transaction is held while the client takes its time
-    contents = read_blob(service.sessions, result.blob)
-    return StreamingResponse(contents, media_type=result.media_type, headers=headers)
-
-
-def _matches(if_none_match: str, digest: str) -> bool:
-    # RFC 9110, 13.1.2: weak comparison, and `*` matches whatever there is.
-    tags = [tag.strip().removeprefix("W/").strip('"') for tag in if_none_match.split(",")]
-    return "*" in tags or digest in tags
+    if part is not None:
+        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{blob.size_bytes}"
+        contents = read_range(service.sessions, blob, part.start, part.stop)
+        return StreamingResponse(contents, 206, headers, result.media_type)
+    if blob.size_bytes <= CHUNK_BYTES:
+        return Response(read_bytes(service.sessions, blob), media_type=result.media_type, headers=headers)
+    return StreamingResponse(read_blob(service.sessions, blob), media_type=result.media_type, headers=headers)

@@ -35,7 +35,13 @@ TagsGiven = Annotated[
 ]
 Pinned = Annotated[bool | None, Query(description="true: kept however long it is not used.")]
 _ERRORS = problem_answers(
-    "origin_refused", "role_insufficient", "request_malformed", "payload_too_large", "request_invalid", "storage_full"
+    "origin_refused",
+    "role_insufficient",
+    "request_malformed",
+    "payload_too_large",
+    "media_type_unsupported",
+    "request_invalid",
+    "storage_full",
 )
 Store = Callable[..., tuple[UploadRow, bool]]
 """`store_upload` with what the upload is called."""

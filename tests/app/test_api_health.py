@@ -77,8 +77,8 @@ def test_metrics_show_the_queue_and_the_requests(server: Any, sessions: Sessions
 def test_every_error_is_a_problem(server: Any) -> None:
     cases = [
         ("GET", "/nowhere", 404, "not_found", "there is nothing at /nowhere; /docs lists every address"),
-        ("GET", "/v1/models", 405, "method_not_allowed", "/v1/models does not answer GET; it answers PUT"),
-        ("DELETE", "/v1/jobs", 405, "method_not_allowed", "/v1/jobs does not answer DELETE; it answers GET, POST"),
+        ("POST", "/v1/models", 405, "method_not_allowed", "does not answer POST; it answers GET, HEAD, PUT"),
+        ("DELETE", "/v1/jobs", 405, "method_not_allowed", "/v1/jobs does not answer DELETE; it answers GET, HEAD, POST"),
         ("POST", "/v1/jobs", 415, "media_type_unsupported", "expected a body of type application/json, got"),
         ("GET", "/v1/jobs?limit=1000", 422, "request_invalid", "less than or equal to 200"),
     ]
@@ -90,8 +90,8 @@ def test_every_error_is_a_problem(server: Any) -> None:
         assert detail in body["detail"]
         assert body["type"] == f"urn:bitbudget:error:{code}"
         assert body["instance"] == path.partition("?")[0]
-    assert server.client.get("/v1/models").headers["allow"] == "PUT"
-    assert server.client.put("/v1/jobs").headers["allow"] == "GET, POST"
+    assert server.client.post("/v1/models").headers["allow"] == "GET, HEAD, PUT"
+    assert server.client.put("/v1/jobs").headers["allow"] == "GET, HEAD, POST"
     assert server.client.post("/docs").headers["allow"] == "GET, HEAD"
 
 
@@ -126,7 +126,7 @@ def test_a_mistake_of_the_service_says_where_to_look_and_nothing_else(
 
 
 def test_a_full_disk_is_named(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_arguments: Any) -> None:
+    def full(*_arguments: Any, **_members: Any) -> None:
         with Path("/dev/full").open("wb", buffering=0) as device:
             device.write(b"x")
 
@@ -141,6 +141,10 @@ def test_the_document_describes_every_call(server: Any) -> None:
     assert set(document["paths"]) == {
         "/v1/models",
         "/v1/datasets",
+        "/v1/models/{upload_id}",
+        "/v1/datasets/{upload_id}",
+        "/v1/uploads",
+        "/v1/uploads/{open_id}",
         "/v1/jobs",
         "/v1/certificates",
         "/v1/jobs/{job_id}",
