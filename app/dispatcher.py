@@ -43,6 +43,9 @@ class Dispatcher:
                     self.step()
                 except SQLAlchemyError as error:
                     logger.warning("the database does not answer: %s", error)
+                except Exception:
+                    # Whatever cannot be cleaned up: jobs are taken back and workers woken nevertheless.
+                    logger.exception("this round of the dispatcher was not finished")
                 self._stopping.wait(self._settings.dispatch_interval_seconds)
         finally:
             self._deliverer.stop()

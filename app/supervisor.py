@@ -130,13 +130,18 @@ class WorkerProcess:
             with self._lock:
                 if self._stopping.is_set():
                     return
-                self._process = process = self._spawn(name)
-            started = time.monotonic()
-            status = process.wait()
-            _kill_group(process)
-            if process.stdin is not None:
-                process.stdin.close()
-            self._on_end(name)
+                started = time.monotonic()
+                try:
+                    self._process = process = self._spawn(name)
+                except OSError as error:  # no memory for a process, no room for its log: both may end
+                    logger.error("the worker cannot be started: %s", error)
+                    process = None
+            status = -1 if process is None else _wait(process)
+            try:
+                self._on_end(name)
+            except Exception:
+                # What the worker held is taken back when its lease ends; the next worker is needed in any case.
+                logger.exception("the jobs of the worker %s are not taken back at once", name)
             if self._stopping.is_set():
                 return
             pause = self._backoff.after(pause, time.monotonic() - started)
@@ -155,6 +160,15 @@ class WorkerProcess:
                 # A group of its own: Ctrl-C is for this process, which then stops the worker in order.
                 start_new_session=True,
             )
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """The status with which the worker ends; then nothing is left of it."""
+    status = process.wait()
+    _kill_group(process)
+    if process.stdin is not None:
+        process.stdin.close()
+    return status
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

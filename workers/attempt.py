@@ -40,6 +40,7 @@ class End(StrEnum):
     CANCELLED = "cancelled"
     GIVEN_BACK = "given back"
     CHILD_LOST = "its process was lost"
+    IN_TROUBLE = "this worker cannot work"
     LOST = "lost"
 
     @property
@@ -83,34 +84,34 @@ class Attempt:
         self._turned = turned
         self._observer = Observer(sessions, claim, heartbeat, call_for_help)
         self._fruitful = False
+        self._memory: MemoryWatch | None = None
         self._shelf = Shelf(
             sessions,
             claim.owner,
             settings.lease,
             settings.tmp_dir,
-            heartbeat.check,
+            self._check,
             taken=record.spans.taken,
             put=record.spans.stored,
         )
 
     def run(self, child: Child) -> End:
         """Run the job in `child`, of no more use unless the end is `clean`; never raises for what the job does."""
-        memory = MemoryWatch(child.resident_bytes, self._settings.worker_memory_bytes)
-
-        def check() -> None:
-            self._turned()
-            self._heartbeat.check()
-            memory.check()
-            self._note_progress()
-
+        self._memory = MemoryWatch(child.resident_bytes, self._settings.worker_memory_bytes)
         try:
             elapsed = (datetime.now(UTC) - self._started_at()).total_seconds()
             task = Task(self._claim.job_id, self._claim.request, machine_of(self._settings), elapsed)
-            end = Conversation(child, self._sessions, self._uploads, self._shelf, self._observe, check).hold(task)
+            end = Conversation(child, self._sessions, self._uploads, self._shelf, self._observe, self._check).hold(task)
             return self._finish(end) if isinstance(end, Outputs) else self._fail(end)
         except Interrupted as interrupted:
             return self._interrupted(child, interrupted.reason)
         except ChildGone as error:
+            try:
+                self._heartbeat.check()  # whoever ends a whole group of processes means the worker
+            except Interrupted as interrupted:
+                return self._interrupted(child, interrupted.reason)
+            except StageTimeLimit as limit:
+                return self._stopped(child, limit)
             return self._child_lost(child, error)
         except UNREACHABLE as error:
             # Not the job's fault, and nothing can be written down: its lease ends, and it is taken up again.
@@ -121,9 +122,19 @@ class Attempt:
             return self._stopped(child, MemoryError())
         except (StageTimeLimit, AppError) as error:
             return self._stopped(child, error)
+        except OSError as error:
+            child.kill()
+            return self.in_trouble(error)
         except Exception as error:
             logger.exception("job %s: stage %s failed", self._claim.job_id, self._observer.stage)
             return self._stopped(child, error)
+
+    def _check(self) -> None:
+        """Called wherever this worker waits or copies: it goes on, and so may the job."""
+        self._turned()
+        self._heartbeat.check()
+        if self._memory is not None:
+            self._memory.check()
 
     def _observe(self, event: Event) -> None:
         self._observer(event)
@@ -133,7 +144,7 @@ class Attempt:
     def _note_progress(self) -> None:
         if not self._fruitful and self._shelf.stored:
             self._fruitful = True
-            patiently(lambda: claims.progressed(self._sessions, self._claim), self._heartbeat.check)
+            patiently(lambda: claims.progressed(self._sessions, self._claim), self._check)
 
     def _started_at(self) -> datetime:
         def read() -> datetime:
@@ -143,7 +154,7 @@ class Attempt:
                 raise LookupError(f"job {self._claim.job_id} is claimed but has not started")
             return job.started_at
 
-        return patiently(read, self._heartbeat.check)
+        return patiently(read, self._check)
 
     def _finish(self, outputs: Outputs) -> End:
         artifacts = {
@@ -152,7 +163,7 @@ class Attempt:
         outcome = Outcome(outputs.outcome)
         finished = patiently(
             lambda: claims.finish(self._sessions, self._claim, outcome, outputs.summary, artifacts),
-            self._heartbeat.check,
+            self._check,
         )
         return End.FINISHED if finished else End.LOST
 
@@ -160,17 +171,24 @@ class Attempt:
         child.kill()  # first: once the end is written down, nobody works on the job
         if reason is Interruption.LOST:
             return End.LOST
-        patiently(lambda: self._heartbeat.settle(reason), _go_on)
+        patiently(lambda: self._heartbeat.settle(reason), self._turned)
         return End.CANCELLED if reason is Interruption.CANCELLED else End.GIVEN_BACK
 
     def _child_lost(self, child: Child, error: ChildGone) -> End:
         child.kill()
-        job_id, attempts = self._claim.job_id, self._settings.max_attempts
-        logger.warning("job %s: its process %s in stage %s", job_id, error, self._observer.stage)
-        reason = f"its process {error}"
+        logger.warning("job %s: its process %s in stage %s", self._claim.job_id, error, self._observer.stage)
+        return self._queue_again(f"its process {error}", End.CHILD_LOST)
+
+    def in_trouble(self, error: OSError) -> End:
+        """No room on the disk, no more processes: not the job's fault, and other workers may have them."""
+        logger.error("job %s: this worker cannot work: %s", self._claim.job_id, error)
+        return self._queue_again("its worker has no room on its disk, or cannot start processes", End.IN_TROUBLE)
+
+    def _queue_again(self, reason: str, end: End) -> End:
+        attempts = self._settings.max_attempts
         self._record.failed("worker_lost")
-        state = patiently(lambda: recovery.reap_attempt(self._sessions, self._claim, attempts, reason), _go_on)
-        return End.FAILED if state == JobState.FAILED else End.CHILD_LOST
+        state = patiently(lambda: recovery.reap_attempt(self._sessions, self._claim, attempts, reason), self._turned)
+        return End.FAILED if state == JobState.FAILED else end
 
     def _stopped(self, child: Child, error: Exception) -> End:
         child.kill()
@@ -183,9 +201,5 @@ class Attempt:
             logger.error("job %s: stage %s failed\n%s", job_id, self._observer.stage, over.text)
         else:
             logger.info("job %s: stage %s ended with %s", job_id, self._observer.stage, over.code)
-        failed = patiently(lambda: claims.fail(self._sessions, self._claim, over.code, over.detail), _go_on)
+        failed = patiently(lambda: claims.fail(self._sessions, self._claim, over.code, over.detail), self._turned)
         return End.FAILED if failed else End.LOST
-
-
-def _go_on() -> None:
-    """There is nothing left to interrupt."""

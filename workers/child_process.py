@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,7 @@ import psutil
 from app.settings import Settings
 from app.store.temporary import work_folder
 from workers.child_output import Output
-from workers.limits import thread_count
+from workers.limits import tasks_of_this_user, thread_count
 from workers.sandbox import environment, walls
 from workers.wire import Wire, WireBroken, WireClosed
 
@@ -52,7 +53,14 @@ class Child:
         command = [
             *walls(settings, self.folder),
             *(sys.executable, "-P", "-m", "workers.child", "--fd", str(theirs.fileno()), "--pipeline", pipeline),
-            *("--file-bytes", str(_largest_file(settings)), "--cpu-seconds", str(threads * CPU_SECONDS)),
+            *(
+                "--tasks",
+                str(tasks_of_this_user()),
+                "--file-bytes",
+                str(_largest_file(settings)),
+                "--cpu-seconds",
+                str(threads * CPU_SECONDS),
+            ),
         ]
         if command[0] == sys.executable:
             command += ["--parent", str(os.getpid())]  # bubblewrap sees to it itself
@@ -68,6 +76,8 @@ class Child:
                 stdout=output,
                 stderr=output,
                 pass_fds=[theirs.fileno()],
+                # A signal from the terminal is for the worker, which then ends it in order.
+                start_new_session=True,
             )
         self._output = Output(os.fdopen(reading, "rb"), self._process.pid)
         self.wire = Wire(ours, limit_bytes=_largest_file(settings))
@@ -105,9 +115,16 @@ class Child:
                 raise ChildGone(f"was not ready after {START_SECONDS:.0f} s")
 
     def new_folder(self) -> Path:
-        """An empty folder for the next job; what earlier jobs left is removed."""
-        for entry in self.folder.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        """An empty folder for the next job; what earlier jobs left is removed.
+
+        Raises:
+            ChildGone: it cannot be removed, so that the process is of no more use.
+        """
+        try:
+            for entry in self.folder.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        except (OSError, RecursionError) as error:
+            raise ChildGone(f"left what cannot be removed ({type(error).__name__})") from error
         self.jobs += 1
         self._output.renew()
         folder = self.folder / f"job-{self.jobs}"
@@ -133,11 +150,14 @@ class Child:
     def kill(self) -> None:
         """End it now, whatever it does, and remove its folder."""
         self.wire.close()
-        self._process.kill()
+        # With what it has started, but for what has left its session; that dies with the namespace of processes, if
+        # there are walls.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         try:
             self._stack.close()
-        except OSError as error:  # a job may forbid to look into its folders; the sweep tries again
+        except (OSError, RecursionError) as error:  # a job may forbid to look into its folders; the sweep tries again
             logger.warning("the folder of process %d is left for the sweep: %s", self.pid, error)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,13 +18,16 @@ from pipeline.events import Event
 from pipeline.stage import OUTCOMES, Machine
 from workers.child_process import Child, ChildGone
 from workers.failures import Failure
-from workers.observer import parse_event
+from workers.observer import parse_event, storable_object
 from workers.patience import patiently
 from workers.store import Shelf
 from workers.uploads import Uploads
 from workers.wire import Message, WireBroken, WireClosed
 
 ARTIFACTS = frozenset({"model", "plan", "ort", "aimet", "frontier", "sensitivity", "certificate"})
+
+
+_IN_THE_WAY = frozenset({errno.ELOOP, errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.EACCES, errno.EPERM})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +117,17 @@ class Conversation:
                 blob = upload_blob(session, uploaded_as(kind), digest)
             if blob is None:
                 raise AppError("not_found", f"The {kind} {digest} of this job was removed; upload it again.")
-            return open_blob_to_file(self._sessions, blob, path)
+            return open_blob_to_file(self._sessions, blob, path, self._check)
 
         project_id = self._sessions.project_id or ""
-        return patiently(lambda: self._uploads.copy(project_id, digest, fetch, folder / kind), self._check)
+        try:
+            return patiently(
+                lambda: self._uploads.copy(project_id, digest, fetch, folder, kind, self._check), self._check
+            )
+        except OSError as error:
+            if error.errno in _IN_THE_WAY:
+                raise ChildGone("put something in the way of its files") from error
+            raise
 
     def _take(self, message: Message) -> Outputs | Failure | None:
         if self._shelf.answer(self._child.wire, message):
@@ -125,10 +136,16 @@ class Conversation:
         match header.get("do"):
             case "event":
                 self._observe(parse_event(header))
-            case "artifact" if header.get("key") in ARTIFACTS and header["key"] not in self._artifacts:
-                self._artifacts[header["key"]] = self._shelf.keep(message.parts)
-            case "result" if header.get("outcome") in OUTCOMES and isinstance(header.get("summary"), dict):
-                return Outputs(header["outcome"], header["summary"], self._artifacts)
+            case "artifact":
+                kind = str(header.get("key"))
+                if kind not in ARTIFACTS or kind in self._artifacts:
+                    raise WireBroken("a result of another kind than jobs have, or twice the same")
+                self._artifacts[kind] = self._shelf.keep(message.parts)
+            case "result":
+                outcome, summary = str(header.get("outcome")), header.get("summary")
+                if outcome not in OUTCOMES or not isinstance(summary, dict):
+                    raise WireBroken("a result without an outcome and a summary")
+                return Outputs(outcome, storable_object(summary), self._artifacts)
             case "helped" if self._helping:
                 return Outputs("", {}, {})
             case "failed":

@@ -9,6 +9,8 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from app.lifecycle import claims, recovery
 from app.lifecycle.messages import Wake
 from app.lifecycle.states import Claim
@@ -16,7 +18,7 @@ from app.settings import Settings
 from app.store import queue
 from app.store.engine import Sessions
 from app.supervisor import owner_name
-from workers.attempt import Attempt
+from workers.attempt import Attempt, End
 from workers.child_process import Child, ChildGone
 from workers.heartbeat import Heartbeat, Interruption
 from workers.help import Help
@@ -24,6 +26,9 @@ from workers.record import AttemptRecord
 from workers.uploads import Uploads
 
 logger = logging.getLogger(__name__)
+
+CALLS_FOR_HELP = 2
+REST_SECONDS = 30.0
 
 STARTS = 3
 """How often a process that ends before it is ready is started, at the start of the worker."""
@@ -54,6 +59,8 @@ class Desk:
         self._running: Heartbeat | None = None
         self._stopping = threading.Event()
         self._number = 0
+        self._at_work = False
+        self._rests_until = 0.0
         self.job_id: str | None = None
         """The job that is worked on, or helped with."""
         self.turned_at = time.monotonic()
@@ -61,7 +68,13 @@ class Desk:
 
     @property
     def busy(self) -> bool:
-        return self.job_id is not None
+        """Whether it looks for work, or has some."""
+        return self._at_work
+
+    @property
+    def rests(self) -> bool:
+        """Whether it takes nothing for a while, because it could not work."""
+        return time.monotonic() < self._rests_until
 
     def open(self) -> None:
         """Have a child ready before there is a job for it: loading torch takes seconds.
@@ -86,10 +99,20 @@ class Desk:
         Raises:
             sqlalchemy.exc.SQLAlchemyError: the database does not answer.
         """
+        self._turned()
+        self._at_work = True
+        try:
+            return self._work()
+        finally:
+            self._at_work = False
+
+    def _work(self) -> int:
         count, helped = 0, set[str]()
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and time.monotonic() >= self._rests_until:
             self._turned()
             owner = self._new_owner()
+            if not self._can_start():
+                break
             claim = claims.claim_next(self._sessions, owner, self._settings.lease, self._settings.quota_running)
             if claim is not None:
                 self._run(claim)
@@ -143,16 +166,26 @@ class Desk:
             try:
                 if self._stopping.is_set():  # asked between the claim and the line above
                     heartbeat.interrupt(Interruption.STOPPING)
-                end = attempt.run(self._child_for(claim.project_id))
+                end = self._attempt(attempt, claim.project_id)
             finally:
                 self.job_id, self._running = None, None
             logger.info("job %s: %s", claim.job_id, end)
-        if not end.clean:
+        if end is End.IN_TROUBLE:
+            self._rest()
+        elif not end.clean:
             self._renew()
+
+    def _attempt(self, attempt: Attempt, project_id: str) -> End:
+        try:
+            child = self._child_for(project_id)
+        except OSError as error:
+            return attempt.in_trouble(error)
+        return attempt.run(child)
 
     def _help(self, wanted: queue.Turn, owner: str) -> None:
         sessions = self._sessions.of(wanted.project_id)
         self.job_id = wanted.job_id
+        good = False
         try:
             help_ = Help(
                 self._settings,
@@ -166,8 +199,24 @@ class Desk:
             good = help_.give(self._child_for(wanted.project_id))
         finally:
             self.job_id = None
-        if not good:
-            self._renew()
+            if not good:
+                self._renew()
+
+    def _rest(self) -> None:
+        """Take nothing for a while: a worker that cannot work must not fail every job that waits."""
+        self._end_child()
+        self._rests_until = time.monotonic() + REST_SECONDS
+
+    def _can_start(self) -> bool:
+        """Whether there is a process for jobs, or one can be started: asked before a job is claimed."""
+        try:
+            if self._child is None or not self._child.alive:
+                self._renew()
+        except OSError as error:
+            logger.error("this worker cannot start a process for jobs: %s", error)
+            self._rest()
+            return False
+        return True
 
     def _child_for(self, project_id: str) -> Child:
         if self._child is not None and not self._child.fits(project_id):
@@ -191,5 +240,11 @@ class Desk:
         self.turned_at = time.monotonic()
 
     def _call_for_help(self) -> None:
-        for _ in range(recovery.workers_to_wake(self._sessions)):
+        try:
+            wanted = recovery.workers_to_wake(self._sessions)
+        except SQLAlchemyError as error:
+            logger.info("no worker is asked to help: %s", error)
+            return
+        # The dispatcher wakes the others: a broker that is away costs seconds for each message.
+        for _ in range(min(wanted, CALLS_FOR_HELP)):
             self._wake()

@@ -124,6 +124,11 @@ class Heartbeat:
                 except SQLAlchemyError as error:
                     # The job goes on: a database that restarts is back before the lease ends, or the fence holds.
                     logger.warning("job %s: no heartbeat, the database does not answer: %s", self._claim.job_id, error)
+                except Exception:
+                    # Without a heartbeat nobody hears of a cancellation, or of a lease that is lost.
+                    logger.exception("job %s: no heartbeat is possible; given up", self._claim.job_id)
+                    self.interrupt(Interruption.LOST)
+                    return
                 else:
                     beat_at = time.monotonic() + self._interval
 

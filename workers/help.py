@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 from app.errors import AppError
 from app.settings import Settings
 from app.store import queue
 from app.store.engine import Sessions, clock
 from app.store.jobs import find_job
+from pipeline.events import Event
 from workers.attempt import machine_of
 from workers.child_process import Child, ChildGone
 from workers.conversation import Conversation, Outputs, Task
@@ -21,6 +23,9 @@ from workers.store import Shelf
 from workers.uploads import Uploads
 
 logger = logging.getLogger(__name__)
+
+SILENT_SECONDS = 900.0
+"""A helper that neither takes, stores nor reports anything for so long holds up a chunk that another could compute."""
 
 
 class Leaves(Exception):
@@ -55,6 +60,7 @@ class Help:
         self._turned = turned
         self._stopping = stopping
         self._look_at = 0.0
+        self._heard_at = time.monotonic()
 
     def give(self, child: Child) -> bool:
         """Help until there is nothing more to help with; whether the child is as good as before."""
@@ -63,6 +69,12 @@ class Help:
         def check() -> None:
             self._check()
             memory.check()
+            if time.monotonic() - self._heard_at > SILENT_SECONDS:
+                raise Leaves
+
+        def hear(event: Event) -> None:
+            self._heard_at = time.monotonic()
+            spans.event(event)
 
         with self._sessions.read() as session:
             job = find_job(session, self._job_id)
@@ -75,24 +87,32 @@ class Help:
             self._settings.lease,
             self._settings.tmp_dir,
             self._check,
-            taken=spans.taken,
-            put=spans.stored,
+            taken=partial(self._hear, spans.taken),
+            put=partial(self._hear, spans.stored),
         )
         failed: str | None = None
         try:
             task = Task(self._job_id, job.request, machine_of(self._settings), helping=True)
-            end = Conversation(child, self._sessions, self._uploads, shelf, spans.event, check).hold(task)
+            end = Conversation(child, self._sessions, self._uploads, shelf, hear, check).hold(task)
             return isinstance(end, Outputs)
         except Leaves:
             return False
-        except (ChildGone, ChildTooLarge, AppError, *UNREACHABLE) as error:
+        except (ChildGone, ChildTooLarge, AppError, OSError, *UNREACHABLE) as error:
             logger.info("job %s: the help for it ended: %s", self._job_id, error)
+            failed = type(error).__name__
+            return False
+        except Exception as error:
+            logger.exception("job %s: the help for it failed", self._job_id)
             failed = type(error).__name__
             return False
         finally:
             logger.info("job %s: helped with %d results", self._job_id, shelf.stored)
             spans.end(failed)
             self._free()
+
+    def _hear(self, record: Callable[[str], None], key: str) -> None:
+        self._heard_at = time.monotonic()
+        record(key)
 
     def _check(self) -> None:
         self._turned()
@@ -103,7 +123,12 @@ class Help:
         self._look_at = time.monotonic() + self._settings.heartbeat_seconds
         with self._sessions.begin() as session:
             job = find_job(session, self._job_id)
-            if job is None or job.state != "running" or job.cancel_requested or queue.waits(session):
+            if (
+                job is None
+                or job.state != "running"
+                or job.cancel_requested
+                or queue.waits(session, self._settings.quota_running)
+            ):
                 raise Leaves
             queue.keep_chunks(session, self._owner, clock(session) + self._settings.lease)
 

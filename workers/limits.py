@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 MIB = 1024**2
 
@@ -62,3 +63,15 @@ def check_memory_limit(limit_bytes: int | None) -> None:
 def thread_count(configured: int | None) -> int:
     """Threads for one job: as configured, else every core that this process may run on."""
     return configured if configured is not None else len(os.sched_getaffinity(0))
+
+
+def tasks_of_this_user() -> int:
+    """Processes and threads of this user, which is what RLIMIT_NPROC counts."""
+    count = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if process.stat().st_uid == os.getuid():
+                count += len(list((process / "task").iterdir()))
+        except OSError:
+            continue  # it has ended
+    return count

@@ -9,12 +9,14 @@ from typing import TypeVar
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from app.store.objects import StorageUnavailable
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-UNREACHABLE = (OperationalError, InterfaceError)
-"""What SQLAlchemy raises for a database that is away, starting, or too busy to be locked."""
+UNREACHABLE = (OperationalError, InterfaceError, StorageUnavailable)
+"""What says that the database is away, starting, or too busy to be locked, or the storage beside it."""
 
 PATIENCE_SECONDS = 120.0
 FIRST_PAUSE_SECONDS = 0.1
@@ -39,7 +41,7 @@ def patiently(operation: Callable[[], T], check: Callable[[], None], patience_se
         except UNREACHABLE as error:
             if time.monotonic() + pause > end:
                 raise
-            logger.warning("the database does not answer, trying again in %.1f s: %s", pause, error.orig)
+            logger.warning("no answer, trying again in %.1f s: %s", pause, getattr(error, "orig", error))
         check()
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

@@ -12,7 +12,7 @@ from celery import signals
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.lifecycle import presence, recovery
-from app.lifecycle.messages import Wake
+from app.lifecycle.messages import Wake, broker_answers
 from app.settings import Settings
 from app.store import queue
 from app.store.engine import Sessions
@@ -47,6 +47,7 @@ class Presence:
         self._wake = wake
         self._idle_since: float | None = None
         self._sweep_at = 0.0
+        self._stopping = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
@@ -62,8 +63,11 @@ class Presence:
 
     def _asked_to_stop(self, **_: Any) -> None:
         # Celery's own way would wait for the running job, for hours if need be, and takes five seconds with none.
-        logger.info("worker %s is asked to stop", self._name)
         self._desk.stop()
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        logger.info("worker %s is asked to stop", self._name)
         threading.Thread(target=self._stop, name="stop", daemon=True).start()
 
     def _stop(self) -> None:
@@ -96,6 +100,8 @@ class Presence:
                 self._say()
             except SQLAlchemyError as error:
                 logger.warning("worker %s: the database does not answer: %s", self._name, error)
+            except Exception:
+                logger.exception("worker %s: could not look after itself", self._name)
             if self._closing.wait(self._settings.heartbeat_seconds):
                 return
 
@@ -103,7 +109,8 @@ class Presence:
         stuck = self._stuck_for()
         job_id, processor = self._desk.job_id, self._desk.processor
         presence.seen(self._sessions, self._name, job_id=job_id, progressed=stuck == 0.0, processor=processor)
-        if stuck > STUCK_SECONDS:
+        # Without a broker nobody can wake a worker up, and another one would not be woken either.
+        if stuck > STUCK_SECONDS and (self._desk.busy or broker_answers(self._settings)):
             logger.critical("worker %s: does not go on for %.0f s, and ends itself", self._name, stuck)
             logging.shutdown()
             os._exit(STUCK)
@@ -123,7 +130,7 @@ class Presence:
         if not waits:
             self._idle_since = None
             return 0.0
-        # The first look at a job that came just now says nothing.
-        self._idle_since = now if self._idle_since is None else self._idle_since
+        # The first look at a job that came just now says nothing, and one that rests has said why.
+        self._idle_since = now if self._idle_since is None or self._desk.rests else self._idle_since
         still = now - max(self._idle_since, self._desk.turned_at)
         return still if still > 2 * self._settings.dispatch_interval_seconds else 0.0

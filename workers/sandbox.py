@@ -56,7 +56,7 @@ def walls(settings: Settings, folder: Path) -> list[str]:
                 "bubblewrap, allow user namespaces, or set BITBUDGET_SANDBOX=auto"
             )
         return []
-    return [program, *_namespaces(), *_file_system(folder), "--"]
+    return [program, *_namespaces(), *_file_system(folder, settings.home), "--"]
 
 
 def environment(threads: int, folder: Path) -> dict[str, str]:
@@ -94,15 +94,24 @@ def _bubblewrap() -> str | None:
 
 
 def _namespaces() -> list[str]:
-    return ["--die-with-parent", "--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
+    # Of a user namespace root has no powers outside, and without capabilities none inside; a session of its own has no
+    # terminal to type into.
+    unshared = [f"--unshare-{kind}" for kind in ("user", "net", "pid", "ipc", "uts")]
+    return ["--die-with-parent", "--new-session", "--cap-drop", "ALL", *unshared]
 
 
-def _file_system(folder: Path) -> list[str]:
+def _file_system(folder: Path, home: Path) -> list[str]:
     arguments = ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - one of its own
-    for path in (*SYSTEM, *_programs()):
+    shown = (*SYSTEM, *_programs())
+    for path in shown:
         arguments += ["--ro-bind-try", path, path]
     for device in sorted(Path("/dev").glob("nvidia*")):
         arguments += ["--dev-bind-try", str(device), str(device)]
+    if home.exists() and any(home.is_relative_to(path) for path in shown):
+        # It has the database in it. Programs that lie in it are shown again.
+        arguments += ["--tmpfs", str(home)]
+        for path in shown:
+            arguments += ["--ro-bind-try", path, path] if Path(path).is_relative_to(home) else []
     return [*arguments, "--bind", str(folder), str(folder), "--chdir", str(folder)]
 
 

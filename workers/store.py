@@ -5,15 +5,17 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from app.store import queue
-from app.store.blobs import BlobRef, read_blob, write_stream
+from app.store.blobs import BlobRef, open_blob_to_file, write_stream
 from app.store.engine import Sessions, clock
 from app.store.stages import get_stage_result, put_stage_result, remove_stage_results
 from app.store.temporary import spooled
 from workers.patience import patiently
-from workers.wire import Message, Wire, WireBroken
+from workers.wire import PIECE_BYTES, Message, Wire, WireBroken
 
 
 class Shelf:
@@ -75,7 +77,7 @@ class Shelf:
 
             def write() -> BlobRef:
                 file.seek(0)
-                return write_stream(self._sessions, file, digest, size_bytes)
+                return write_stream(self._sessions, _Checked(file, self._check), digest, size_bytes)
 
             return patiently(write, self._check)
 
@@ -117,10 +119,30 @@ class Shelf:
         if counts == blob:
             wire.send({"yes": True})
         else:
-            wire.send({"yes": False}, read_blob(self._sessions, counts), counts.size_bytes)
+            self._send_contents(wire, {"yes": False}, counts)
 
     def _send(self, wire: Wire, blob: BlobRef | None) -> None:
         if blob is None:
             wire.send({"yes": False})
         else:
-            wire.send({"yes": True}, read_blob(self._sessions, blob), blob.size_bytes)
+            self._send_contents(wire, {"yes": True}, blob)
+
+    def _send_contents(self, wire: Wire, answer: dict[str, bool], blob: BlobRef) -> None:
+        """Fetch all before the first byte is sent: what has been sent cannot be fetched again."""
+        with tempfile.TemporaryDirectory(dir=self._tmp_dir) as folder:
+            path = Path(folder) / "contents"
+            patiently(lambda: open_blob_to_file(self._sessions, blob, path, self._check), self._check)
+            with path.open("rb") as file:
+                wire.send(answer, iter(partial(file.read, PIECE_BYTES), b""), blob.size_bytes)
+
+
+class _Checked:
+    """A file that is read by others, and asks for every piece whether to go on."""
+
+    def __init__(self, file: BinaryIO, check: Callable[[], None]) -> None:
+        self._file = file
+        self._check = check
+
+    def read(self, size: int, /) -> bytes:
+        self._check()
+        return self._file.read(size)

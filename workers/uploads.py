@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,12 +14,13 @@ from app.store.temporary import work_folder
 logger = logging.getLogger(__name__)
 
 LIMIT_BYTES = 8 << 30
+PIECE_BYTES = 1 << 20
 
 
 class Uploads:
     """Files by project and digest, the least recently used of which go when there are too many.
 
-    They lie where no child can write; a job gets a copy.
+    They lie where no child can write; a job gets a copy, and nothing is ever read back from there.
 
     Args:
         tmp_dir: where the files lie as long as this process lives.
@@ -32,34 +33,50 @@ class Uploads:
         self._limit = limit_bytes
         self._sizes = OrderedDict[Path, int]()
 
-    def copy(self, project_id: str, digest: str, fetch: Callable[[Path], object], to: Path) -> Path:
-        """Put the upload with this digest to the new file `to`; `fetch` brings it to a path if it is not here.
+    def copy(
+        self,
+        project_id: str,
+        digest: str,
+        fetch: Callable[[Path], object],
+        folder: Path,
+        name: str,
+        check: Callable[[], None],
+    ) -> Path:
+        """Put the upload with this digest into `folder` as the new file `name`.
 
-        Raises: what `fetch` raises.
+        Args:
+            fetch: brings it to a path, if it is not here.
+            folder: one that a child can write to, and may have replaced.
+            check: called for every piece; what it raises ends the call.
+
+        Raises:
+            OSError: there is no room, or the child has put something in the way.
         """
         kept = self._folder / f"{project_id}-{digest}"
-        if kept in self._sizes:
-            self._sizes.move_to_end(kept)
-            shutil.copyfile(kept, to)
-            return to
-        fetch(to)
-        size = to.stat().st_size
-        if size <= self._limit:
-            try:
-                shutil.copyfile(to, kept)
-            except OSError as error:  # a full disk: the job goes on, and another fetches again
-                logger.warning("an upload of %d bytes is not kept here: %s", size, error)
-                kept.unlink(missing_ok=True)
-            else:
-                self._sizes[kept] = size
-                self._make_room()
-        return to
+        if kept not in self._sizes:
+            kept.unlink(missing_ok=True)
+            fetch(kept)
+            self._sizes[kept] = kept.stat().st_size
+        self._sizes.move_to_end(kept)
+        _place(kept, folder, name, check)
+        while sum(self._sizes.values()) > self._limit:
+            oldest, _ = self._sizes.popitem(last=False)
+            oldest.unlink()
+        return folder / name
 
     def close(self) -> None:
         """Remove all."""
         self._stack.close()
 
-    def _make_room(self) -> None:
-        while sum(self._sizes.values()) > self._limit:
-            oldest, _ = self._sizes.popitem(last=False)
-            oldest.unlink()
+
+def _place(source: Path, folder: Path, name: str, check: Callable[[], None]) -> None:
+    """Copy into a folder that somebody else may be changing: no link in it is followed, no file in it is reused."""
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=place)
+        with source.open("rb") as reading, os.fdopen(target, "wb") as writing:
+            while piece := reading.read(PIECE_BYTES):
+                writing.write(piece)
+                check()
+    finally:
+        os.close(place)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 _LENGTHS = struct.Struct(">IQ")
 PIECE_BYTES = 1024**2
-HEADER_LIMIT_BYTES = 16 * 1024**2
+HEADER_LIMIT_BYTES = 4 * 1024**2
 TICK_SECONDS = 0.1
 
 
@@ -60,6 +61,7 @@ class Wire:
         end.settimeout(TICK_SECONDS)
         self._end = end
         self._limit = limit_bytes
+        self._checked_at = 0.0
         self.check = check
 
     def send(self, header: Mapping[str, Any], parts: Iterable[bytes] = (), size_bytes: int = 0) -> None:
@@ -93,7 +95,7 @@ class Wire:
             raise WireBroken(f"a message of {header_bytes} + {size_bytes} bytes is longer than it may be")
         try:
             header = json.loads(self._read(header_bytes))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise WireBroken("the header of a message is not JSON") from error
         if not isinstance(header, dict):
             raise WireBroken("the header of a message is not an object")
@@ -102,6 +104,13 @@ class Wire:
     def close(self) -> None:
         """Let the other end know that nothing more comes."""
         self._end.close()
+
+    def _check_by_clock(self) -> None:
+        """However fast or slowly bytes come: who sends one now and then holds nobody up."""
+        now = time.monotonic()
+        if now - self._checked_at >= TICK_SECONDS:
+            self._checked_at = now
+            self.check()
 
     def _parts(self, size_bytes: int) -> Iterator[bytes]:
         left = size_bytes
@@ -124,6 +133,7 @@ class Wire:
             if got == 0:
                 raise WireClosed
             view = view[got:]
+            self._check_by_clock()
         return bytes(data)
 
     def _write(self, data: bytes) -> None:
@@ -131,6 +141,7 @@ class Wire:
         while view:
             try:
                 view = view[self._end.send(view) :]
+                self._check_by_clock()
             except TimeoutError:
                 self.check()
             except ConnectionError as error:

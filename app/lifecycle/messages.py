@@ -60,13 +60,27 @@ def waker(settings: Settings) -> Wake:
     return wake
 
 
+def broker_answers(settings: Settings) -> bool:
+    """Whether the broker can be reached; one of files always can."""
+    try:
+        with celery_app(settings).connection_for_read() as connection:
+            connection.ensure_connection(max_retries=1, timeout=BROKER_SECONDS)
+    except Exception:  # noqa: BLE001 - each transport has its own errors
+        return False
+    return True
+
+
 def clean_processed(settings: Settings, older_than: timedelta) -> int:
     """Remove the received messages that kombu's file transport keeps; returns how many."""
     limit = time.time() - older_than.total_seconds()
     removed = 0
     for path in (settings.broker_folder / PROCESSED).glob("*.msg"):
         # A move keeps the time of the sending; one that is not acknowledged yet would only be announced again.
-        if path.stat().st_mtime < limit:
+        try:
+            old = path.stat().st_mtime < limit
+        except FileNotFoundError:
+            continue  # another dispatcher cleans too
+        if old:
             path.unlink(missing_ok=True)
             removed += 1
     return removed

@@ -25,6 +25,16 @@ _QUOTAS = "quotas"
 _to_json = partial(json.dumps, allow_nan=False)
 
 
+# A host that is gone, or a firewall that forgot the connection, is an error within half a minute and not within hours.
+_POSTGRESQL = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+
 def make_engine(database_url: str) -> Engine:
     """An engine for SQLite or PostgreSQL; connects on first use only.
 
@@ -39,7 +49,7 @@ def make_engine(database_url: str) -> Engine:
         return engine
     if url.drivername == "postgresql+psycopg":
         # pre_ping: a restarted database costs one round trip instead of one failed request per pooled connection.
-        return create_engine(url, json_serializer=_to_json, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+        return create_engine(url, json_serializer=_to_json, pool_pre_ping=True, connect_args=_POSTGRESQL)
     raise ValueError(
         f"database_url must begin with sqlite:/// or postgresql+psycopg://, got {url.drivername}://; set "
         "BITBUDGET_DATABASE_URL"

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
+import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from app.store.private import private_folder
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "work-"
 
@@ -44,13 +48,15 @@ def sweep(tmp_dir: Path) -> int:
     removed = 0
     for lock_path in tmp_dir.glob(f"{PREFIX}*.lock"):
         try:
-            lock = lock_path.open("r+")
+            with lock_path.open("r+") as lock:
+                if _lock(lock):
+                    _remove(lock_path)
+                    removed += 1
         except FileNotFoundError:
             continue  # its maker finished just now
-        with lock:
-            if _lock(lock):
-                _remove(lock_path)
-                removed += 1
+        except (OSError, RecursionError) as error:
+            # It may be another user's, or made by a job so that nobody can remove it: the others go nevertheless.
+            logger.warning("the work folder %s cannot be removed: %s", lock_path.with_suffix(""), error)
     return removed
 
 
@@ -72,9 +78,19 @@ def _lock(file: IO[str]) -> bool:
     return True
 
 
+def _allow(folder: Path) -> None:
+    """Give this user all rights on the folders in it, which a job may have taken away. No link is followed."""
+    for path, folders, _ in os.walk(folder, onerror=None):
+        for name in folders:
+            inner = os.path.join(path, name)
+            if not os.path.islink(inner):
+                os.chmod(inner, 0o700)
+
+
 def _remove(lock_path: Path) -> None:
     # The folder first: as long as it is there, so is the lock file by which `sweep` finds it.
     folder = lock_path.with_suffix("")
     if folder.exists():
+        _allow(folder)
         shutil.rmtree(folder)
     lock_path.unlink(missing_ok=True)

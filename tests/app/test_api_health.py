@@ -78,7 +78,13 @@ def test_every_error_is_a_problem(server: Any) -> None:
     cases = [
         ("GET", "/nowhere", 404, "not_found", "there is nothing at /nowhere; /docs lists every address"),
         ("POST", "/v1/models", 405, "method_not_allowed", "does not answer POST; it answers GET, HEAD, PUT"),
-        ("DELETE", "/v1/jobs", 405, "method_not_allowed", "/v1/jobs does not answer DELETE; it answers GET, HEAD, POST"),
+        (
+            "DELETE",
+            "/v1/jobs",
+            405,
+            "method_not_allowed",
+            "/v1/jobs does not answer DELETE; it answers GET, HEAD, POST",
+        ),
         ("POST", "/v1/jobs", 415, "media_type_unsupported", "expected a body of type application/json, got"),
         ("GET", "/v1/jobs?limit=1000", 422, "request_invalid", "less than or equal to 200"),
     ]

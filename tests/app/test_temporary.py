@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -83,3 +84,25 @@ def test_sweeping_while_folders_come_and_go_takes_none_from_the_living(tmp_path:
 
 def test_there_is_nothing_to_sweep_where_nothing_is(tmp_path: Path) -> None:
     assert sweep(tmp_path / "nowhere") == 0
+
+
+def test_a_folder_that_cannot_be_removed_keeps_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What a job may leave: folders so deep that removing them fails, or that nobody may look into."""
+    for name in ("deep", "forbidden", "plain"):
+        folder = tmp_path / f"work-{name}"
+        folder.mkdir()
+        (tmp_path / f"work-{name}.lock").touch()
+    inner = os.open(tmp_path / "work-deep", os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=inner)
+        inner, outer = os.open("d", os.O_RDONLY, dir_fd=inner), inner
+        os.close(outer)
+    os.close(inner)
+    (tmp_path / "work-forbidden" / "inner").mkdir()
+    (tmp_path / "work-forbidden" / "inner" / "file").touch()
+    (tmp_path / "work-forbidden" / "inner").chmod(0)
+    sweep(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left <= {"work-deep", "work-deep.lock"}
+    assert bool(left) == ("work-deep" in caplog.text), "what stays is said"
+    subprocess.run(["rm", "-rf", str(tmp_path / "work-deep")], check=True)

@@ -26,6 +26,11 @@ def _connect(port: int) -> None:
     socket.create_connection(("127.0.0.1", port), timeout=2.0).close()
 
 
+def _status(name: str) -> str:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
+
+
 def _spy(context: Context, _config: object) -> bytes:
     given = json.loads(context.model_path.read_bytes())
     outside = Path(given["outside"])
@@ -37,6 +42,8 @@ def _spy(context: Context, _config: object) -> bytes:
         "write to its folder": _could(Path("written").write_text, "x"),
         "processes": len([name for name in os.listdir("/proc") if name.isdigit()]),
         "variables": sorted(name for name in os.environ if name.startswith(("BITBUDGET_", "SECRET"))),
+        "capabilities": _status("CapEff"),
+        "terminal": _could(os.open, "/dev/tty", os.O_RDWR),
         "telemetry": os.environ.get("ORT_DISABLE_TELEMETRY"),
     }
     return json.dumps(found).encode()

@@ -36,7 +36,7 @@ graph = helper.make_graph(
 )
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 session = onnxruntime.InferenceSession(model.SerializeToString())
-apply_limits(Limits(2 * 1024**3, 1024**3, 3600))
+apply_limits(Limits(2 * 1024**3, 1024**3, 3600, 10_000))
 size = 4 * 1024**3
 tries = [
     lambda: np.ones(size, np.uint8),
@@ -60,7 +60,7 @@ print(*codes)
 def test_the_limit_leaves_room_for_what_fits():
     done = _python(
         "from workers.child.limits import Limits, apply_limits\n"
-        "apply_limits(Limits(1024**3, 1024**3, 60))\n"
+        "apply_limits(Limits(1024**3, 1024**3, 60, 10_000))\n"
         "print(len(bytearray(512 * 1024**2)))"
     )
     assert done.stdout.strip() == str(512 * 1024**2)

@@ -65,6 +65,8 @@ def test_behind_walls_there_is_no_network_and_one_folder(spied, make_settings, d
     assert (found["variables"], found["telemetry"]) == ([], "1")
     assert not any(found[action] for action in ("connect", "read", "write", "write to the programs"))
     assert found["write to its folder"]
+    assert int(found["capabilities"], 16) == 0
+    assert not found["terminal"]
     assert found["processes"] <= 2, "itself, and the one that bubblewrap leaves beside it"
 
 

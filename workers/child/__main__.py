@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -20,9 +21,11 @@ FAULT_TEXT_CHARACTERS = 20_000
 def main(arguments: list[str]) -> None:
     """Set the limits, load the pipeline, and work."""
     given = _parse(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # whoever stops a whole group of processes means the worker
     if given.parent is not None:
         die_with_parent(given.parent)
-    apply_limits(Limits(given.memory_bytes, given.file_bytes, given.cpu_seconds))
+    apply_limits(Limits(given.memory_bytes, given.file_bytes, given.cpu_seconds, given.tasks))
     wire = Wire(socket.socket(fileno=given.fd))
     table = importlib.import_module(given.pipeline).TABLE
     _limit_torch(int(os.environ["OMP_NUM_THREADS"]))
@@ -44,6 +47,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--memory-bytes", type=int)
     parser.add_argument("--file-bytes", type=int, required=True)
     parser.add_argument("--cpu-seconds", type=int, required=True)
+    parser.add_argument("--tasks", type=int, required=True)
     return parser.parse_args(arguments)
 
 

@@ -16,11 +16,13 @@ MORE_TASKS = 512
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one child. `memory_bytes`: private writable memory, None: no limit. `file_bytes`: of one file."""
+    """Of one child. `memory_bytes`: private writable memory, None: no limit. `file_bytes`: of one file. `tasks`: those
+    that the user has already, which the kernel counts too."""
 
     memory_bytes: int | None
     file_bytes: int
     cpu_seconds: int
+    tasks: int
 
 
 def apply_limits(limits: Limits) -> None:
@@ -33,7 +35,7 @@ def apply_limits(limits: Limits) -> None:
     _limit(resource.RLIMIT_NOFILE, OPEN_FILES)
     _limit(resource.RLIMIT_FSIZE, limits.file_bytes)
     _limit(resource.RLIMIT_CPU, limits.cpu_seconds)
-    _limit(resource.RLIMIT_NPROC, _tasks_of_this_user() + MORE_TASKS)
+    _limit(resource.RLIMIT_NPROC, limits.tasks + MORE_TASKS)
     if limits.memory_bytes is not None:
         _limit(resource.RLIMIT_DATA, limits.memory_bytes)
 
@@ -51,16 +53,3 @@ def _limit(what: int, value: int) -> None:
     _, hard = resource.getrlimit(what)
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(what, (value, value))
-
-
-def _tasks_of_this_user() -> int:
-    """Threads of all processes of this user, which is what RLIMIT_NPROC counts."""
-    count = 0
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                if os.stat(f"/proc/{name}").st_uid == os.getuid():
-                    count += len(os.listdir(f"/proc/{name}/task"))
-            except OSError:
-                continue  # it has ended
-    return count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sqlalchemy import select
@@ -72,12 +72,21 @@ def read_bytes(sessions: Sessions, blob: BlobRef) -> bytes:
     return b"".join(read_blob(sessions, blob))
 
 
-def open_blob_to_file(sessions: Sessions, blob: BlobRef, path: Path) -> Path:
-    """Write the contents to a new file at `path` and return it; on an error no file is left. Raises as `read_blob`."""
+def _go_on() -> None:
+    """Nobody waits for news."""
+
+
+def open_blob_to_file(sessions: Sessions, blob: BlobRef, path: Path, check: Callable[[], None] = _go_on) -> Path:
+    """Write the contents to a new file at `path` and return it; on an error no file is left. Raises as `read_blob`.
+
+    Args:
+        check: called for every piece; what it raises ends the call.
+    """
     with path.open("xb") as file:
         try:
             for chunk in read_blob(sessions, blob):
                 file.write(chunk)
+                check()
         except BaseException:
             path.unlink()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 
 class BlobDamaged(RuntimeError):
@@ -11,6 +12,13 @@ class BlobDamaged(RuntimeError):
 
 class BlobMissing(LookupError):
     """There are no complete contents under this number."""
+
+
+class Source(Protocol):
+    """What contents are read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, at most `size`; none at the end."""
 
 
 @dataclass(frozen=True, slots=True)

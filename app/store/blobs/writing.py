@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-from typing import BinaryIO
 
 from sqlalchemy.orm import Session
 
-from app.store.blobs.references import BlobDamaged, BlobRef
+from app.store.blobs.references import BlobDamaged, BlobRef, Source
 from app.store.blobs.removal import remove_blob
 from app.store.blobs.rows import complete, new_blob, touch_complete, touch_writing
 from app.store.engine import Sessions
@@ -26,7 +25,7 @@ def write_bytes(sessions: Sessions, data: bytes) -> BlobRef:
     return write_stream(sessions, io.BytesIO(data), hashlib.sha256(data).hexdigest(), len(data))
 
 
-def write_stream(sessions: Sessions, stream: BinaryIO, sha256: str, size_bytes: int) -> BlobRef:
+def write_stream(sessions: Sessions, stream: Source, sha256: str, size_bytes: int) -> BlobRef:
     """Store what `stream` holds from here to its end, and check it against the digest on the way in.
 
     Any number of writers may store the same contents at the same time: the first to finish wins, the others drop
@@ -83,14 +82,14 @@ def insert_chunks(session: Session, blob_id: int, seq: int, chunks: list[bytes])
     session.connection().execute(BlobChunkRow.__table__.insert(), rows)  # type: ignore[attr-defined]
 
 
-def _next_chunks(stream: BinaryIO, most: int) -> list[bytes]:
+def _next_chunks(stream: Source, most: int) -> list[bytes]:
     chunks: list[bytes] = []
     while len(chunks) < most and (chunk := _next_chunk(stream)):
         chunks.append(chunk)
     return chunks
 
 
-def _next_chunk(stream: BinaryIO) -> bytes:
+def _next_chunk(stream: Source) -> bytes:
     # A stream may give less than it is asked for, a chunk may not have less than its place.
     chunk = stream.read(CHUNK_BYTES)
     while 0 < len(chunk) < CHUNK_BYTES and (more := stream.read(CHUNK_BYTES - len(chunk))):
