@@ -22,7 +22,7 @@ from pathlib import Path
 from app.errors import CATALOGUE
 from app.schemas.parsing import parse_request, with_uploads
 from app.settings import Settings
-from benchmarks.service.hostile_models import HostileFile, hostile_files
+from benchmarks.service.hostile_models import HostileFile, hostile_file, kind_of
 from pipeline.events import StageBegan
 from pipeline.stage import Machine
 from pipeline.store import MemoryStore
@@ -179,18 +179,26 @@ def figures(codes: Counter[str]) -> dict[str, int]:
     }
 
 
+def _files(arguments: argparse.Namespace) -> Iterator[HostileFile]:
+    kinds = None if arguments.kinds is None else set(arguments.kinds.split(","))
+    for index in range(arguments.first, arguments.first + arguments.count):
+        if kinds is None or kind_of(index, arguments.seed) in kinds:
+            yield hostile_file(index, arguments.seed)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--first", type=int, default=0, help="begin with this file of the list")
+    parser.add_argument("--first", type=int, default=0, help="begin at this place of the list")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", help="of these kinds alone, separated by commas")
     parser.add_argument("--most-seconds", type=float, default=60.0, help="of a stage, where its limit is longer")
     parser.add_argument("--log", type=Path, help="every ending, a line of JSON each")
     arguments = parser.parse_args()
     codes = Counter[str]()
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         worker = Worker(Path(folder), arguments.most_seconds)
-        files = hostile_files(arguments.count, arguments.seed, first=arguments.first)
+        files = _files(arguments)
         try:
             for file, ending in endings(files, worker):
                 codes[ending.code] += 1
