@@ -25,6 +25,7 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 from network.batching import Batching
 from network.graph import Network
 from network.onnx_graph import graphs, names_read, own_inputs, shape_of, shape_skeleton, subgraphs
+from network.products import least_macs
 from network.shapes import NOTHING, fix_axes, inferred_values
 
 ASSUMED_LENGTH = 64
@@ -37,7 +38,8 @@ _BITS: Mapping[int, int] = {TensorProto.STRING: 256, TensorProto.FLOAT6E2M3: 8, 
 class MemoryEstimate:
     """Bytes of the weights, and of the activations that are alive at once in the worst moment.
 
-    `largest` names the biggest activation, `largest_bytes` is its size; `unknown` counts the values of unknown shape.
+    `largest` names the biggest activation, `largest_bytes` is its size; `unknown` counts the values of unknown shape;
+    `macs` is how often the network multiplies and adds at least (`network.products`).
     """
 
     weight_bytes: int
@@ -45,6 +47,7 @@ class MemoryEstimate:
     largest: str
     largest_bytes: int
     unknown: int
+    macs: int
 
     @property
     def total_bytes(self) -> int:
@@ -98,7 +101,12 @@ def _estimate(model: ModelProto, inferred: GraphProto) -> MemoryEstimate:
     # a sparse initializer counts at its dense size: runtimes expand it
     weights += sum(_bytes(s.dims, s.values.data_type) for g in graphs(model.graph) for s in g.sparse_initializer)
     return MemoryEstimate(
-        weights, _peak(model.graph, inputs, sizes), sizes.largest, sizes.largest_bytes, len(sizes.unknown)
+        weights,
+        _peak(model.graph, inputs, sizes),
+        sizes.largest,
+        sizes.largest_bytes,
+        len(sizes.unknown),
+        least_macs(model.graph, inferred),
     )
 
 

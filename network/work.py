@@ -27,16 +27,17 @@ _LOOK_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class WorkLimits:
-    """Seconds that a network may run: `sample_seconds` on one sample, `samples_seconds` on all that were sent, once.
+    """What a network may take: `sample_seconds` on one sample, `samples_seconds` on all that were sent, once.
 
-    Both are processor time of one thread.
+    Both are processor time of one thread. `sample_macs` are multiply-accumulates of one sample.
     """
 
     sample_seconds: float = math.inf
     samples_seconds: float = math.inf
+    sample_macs: float = math.inf
 
     def __post_init__(self) -> None:
-        for name in ("sample_seconds", "samples_seconds"):
+        for name in ("sample_seconds", "samples_seconds", "sample_macs"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 

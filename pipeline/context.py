@@ -13,7 +13,7 @@ from pipeline.events import Event, Progress, Report, Spread, StageBegan, StageEn
 from pipeline.spreading import LONGEST_PAUSE, SHORTEST_PAUSE, Chunks, Compute, StageOver
 from pipeline.stage import UPLOADS, Machine, Stage, Upload
 from pipeline.store import Store
-from pipeline.time_limits import MEDIUM, SAMPLE
+from pipeline.time_limits import MACS_PER_BYTE, MEDIUM, SAMPLE, SAMPLE_MACS
 
 if TYPE_CHECKING:
     from network.work import WorkLimits
@@ -72,11 +72,12 @@ class Context:
 
     @property
     def work_limits(self) -> WorkLimits:
-        """How long an uploaded network may run on one sample, and on all of them once."""
+        """What an uploaded network may take for one sample, and for all of them once."""
         from network.work import WorkLimits  # loads ONNX Runtime
 
         sample, samples = SAMPLE.of(self.size_bytes), MEDIUM.of(self.size_bytes)
-        return WorkLimits(sample.total_seconds(), samples.total_seconds())
+        macs = SAMPLE_MACS + MACS_PER_BYTE * self.size_bytes
+        return WorkLimits(sample.total_seconds(), samples.total_seconds(), macs)
 
     def path_of(self, kind: str) -> Path | None:
         """The upload of this kind, None where the job has none; of an archive with a model, the model.

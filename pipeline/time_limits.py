@@ -32,6 +32,10 @@ class TimeLimit:
 SAMPLE = TimeLimit(timedelta(seconds=10), timedelta(seconds=1), timedelta(minutes=10))
 """Processor time of a run on one sample: a network of 100 MiB takes less than a second."""
 
+SAMPLE_MACS, MACS_PER_BYTE = 10**11, 200_000
+"""Multiply-accumulates of one sample: so many, and more for every byte of the uploads. A ResNet50 has 4e9 in 100 MB, a
+network that enlarges photographs 1e12 in 6 MB beside its samples of megabytes each."""
+
 ADMISSION = TimeLimit(timedelta(minutes=1), timedelta(seconds=10), timedelta(hours=1))
 """Stages that look at what was sent, and run it on a few samples: seconds."""
 

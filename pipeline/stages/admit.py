@@ -13,8 +13,9 @@ from onnx import ModelProto
 from network.admission import AdmissionLimits, admit, input_specs, onnx_errors
 from network.batch_axes import find_batching, likeliest_axes
 from network.batching import Arrays, shapes_of_sample
-from network.errors import ModelTooLarge
+from network.errors import ModelTooLarge, TooMuchWork
 from network.memory import estimate_memory
+from network.work import WorkLimits
 from pipeline.config import AdmitConfig
 from pipeline.context import Context
 from pipeline.results import pack
@@ -29,7 +30,7 @@ def run(context: Context, config: AdmitConfig) -> bytes:
     context.check()
     # of synthetic samples only the shapes count
     dataset = context.workspace.dataset(input_specs(model), 0, further_arrays(config.own_metric))
-    check_sample_memory(model, limits, dataset.inputs, config.batch_axes)
+    check_sample(model, limits, context.work_limits, dataset.inputs, config.batch_axes)
     axes, threads = dict(config.batch_axes), context.machine.threads
     batching = find_batching(uploaded, model, dataset.inputs, axes, threads, context.work_limits)
     shapes = {name: list(shape) for name, shape in shapes_of_sample(dataset.inputs).items()}
@@ -42,13 +43,18 @@ def further_arrays(own_metric: bool) -> Collection[str] | None:
     return None if own_metric else ()
 
 
-def check_sample_memory(
-    model: ModelProto, limits: AdmissionLimits, samples: Arrays, batch_axes: Sequence[tuple[str, int | None]]
+def check_sample(
+    model: ModelProto,
+    limits: AdmissionLimits,
+    work: WorkLimits,
+    samples: Arrays,
+    batch_axes: Sequence[tuple[str, int | None]],
 ) -> None:
     """Refuse a network of which one sample is too much, now with the axes that only the data fixes.
 
     Raises:
-        ModelTooLarge: it is.
+        ModelTooLarge: it takes too much memory.
+        TooMuchWork: it multiplies too often.
         BatchAxisUnknown: no axis is left for the samples.
         ModelInvalid: the network does not take samples of these shapes.
     """
@@ -61,4 +67,10 @@ def check_sample_memory(
             f"one sample needs at least {estimate.total_bytes:,} bytes (the largest value is {estimate.largest!r} with "
             f"{estimate.largest_bytes:,}), a worker may use {limits.max_memory_bytes:,}; send samples of a smaller "
             "shape, or raise BITBUDGET_WORKER_MEMORY_BYTES"
+        )
+    macs = estimate.macs // (batching.size or 1)
+    if macs > work.sample_macs:
+        raise TooMuchWork(
+            f"one sample takes at least {macs:.3g} multiplications, and of uploads of this size {work.sample_macs:.3g} "
+            "are taken: the limit grows with the bytes of model and samples; send samples of a smaller shape"
         )

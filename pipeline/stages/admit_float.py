@@ -9,7 +9,7 @@ from network.uploaded import admit_to_run
 from pipeline.certificate_config import AdmitFloatConfig
 from pipeline.context import Context
 from pipeline.results import pack
-from pipeline.stages.admit import check_sample_memory, further_arrays
+from pipeline.stages.admit import check_sample, further_arrays
 from pipeline.workspace import admission_limits
 
 
@@ -25,7 +25,7 @@ def run(context: Context, config: AdmitFloatConfig) -> bytes:
     model = admit_to_run(uploaded, limits)
     context.check()
     dataset = context.workspace.dataset(input_specs(model), config.samples.seed, further_arrays(config.own_metric))
-    check_sample_memory(model, limits, dataset.inputs, config.batch_axes)
+    check_sample(model, limits, context.work_limits, dataset.inputs, config.batch_axes)
     axes, threads = dict(config.batch_axes), context.machine.threads
     batching = find_batching(uploaded, model, dataset.inputs, axes, threads, context.work_limits)
     shapes = {name: list(shape) for name, shape in shapes_of_sample(dataset.inputs).items()}

@@ -12,7 +12,7 @@ from network.uploaded import admit_to_run, check_takes
 from pipeline.certificate_config import AdmitPairConfig
 from pipeline.context import Context
 from pipeline.results import pack
-from pipeline.stages.admit import check_sample_memory
+from pipeline.stages.admit import check_sample
 from pipeline.workspace import admission_limits
 from quantization.errors import FileNotInspected
 
@@ -36,10 +36,10 @@ def run(context: Context, config: AdmitPairConfig) -> bytes:
     check_takes(quantized, {spec.name: (spec.dtype, shapes[spec.name]) for spec in network.inputs}, network.batching)
     context.check()
     axes = tuple((spec.name, network.batching.input_axis(spec.name)) for spec in network.inputs)
+    work = context.work_limits
     with about_the_quantized_file():
-        check_sample_memory(quantized, limits, samples, axes)
-        threads, limits_of_runs = context.machine.threads, context.work_limits
-        batching = batching_of_another(file, quantized, network.batching, samples, threads, limits_of_runs)
+        check_sample(quantized, limits, work, samples, axes)
+        batching = batching_of_another(file, quantized, network.batching, samples, context.machine.threads, work)
     return pack({"batching": batching.document()})
 
 

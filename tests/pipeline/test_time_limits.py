@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import pipeline
+from network.errors import TooMuchWork
 from pipeline.events import Event, StageBegan
 from pipeline.table import STAGES
 from pipeline.time_limits import MIB, SAMPLE, TimeLimit
@@ -72,3 +73,25 @@ def test_a_job_tells_the_limits_of_its_uploads(tmp_path: Path) -> None:
     assert [(event.stage, event.time_limit) for event in began] == [
         (name, limits[name]) for name in ("admit", "normalise")
     ]
+
+
+def test_a_small_file_with_a_large_product_is_refused_before_it_is_run() -> None:
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["h"]),
+        helper.make_node("Expand", ["one", "shape"], ["big"]),
+        helper.make_node("MatMul", ["big", "big"], ["z"]),
+        helper.make_node("ReduceMax", ["z"], ["most"], keepdims=0),
+        helper.make_node("Add", ["h", "most"], ["y"]),
+    ]
+    constants = {"W": np.ones((4, 4), np.float32), "one": np.float32(1), "shape": np.array([12_000, 12_000])}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", TensorProto.FLOAT, ["N", 4])],
+        [value("y", TensorProto.FLOAT, ["N", 4])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString()
+    with pytest.raises(TooMuchWork, match=r"at least 1\.73e\+12 multiplications"):
+        pipeline.plan(model)
