@@ -12,10 +12,11 @@ import time
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.delivery.deliverer import Deliverer
-from app.lifecycle import recovery
+from app.lifecycle import recovery, retention
 from app.lifecycle.messages import Wake
 from app.settings import Settings
 from app.store.engine import Sessions
+from app.store.room import give_back
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,21 @@ class Dispatcher:
         for _ in range(recovery.workers_to_wake(self._sessions)):
             self._wake()
         if time.monotonic() >= self._clean_at:
-            self._clean_at = time.monotonic() + CLEAN_SECONDS
-            removed = recovery.clean(self._sessions, self._settings) + self._deliverer.clean()
-            if removed:
-                logger.info("removed %d left-overs", removed)
+            # What is left of a large piece of work waits for the next rounds: leases expire meanwhile.
+            self._clean_at = time.monotonic() + (0.0 if self._keep_house() else CLEAN_SECONDS)
+
+    def _keep_house(self) -> bool:
+        """Remove some of what is left over or kept no longer; whether there may be more."""
+        removed = recovery.clean(self._sessions, self._settings) + self._deliverer.clean()
+        if removed:
+            logger.info("removed %d left-overs", removed)
+        expired = retention.expire(self._sessions, self._settings.keep_days)
+        if expired.total:
+            logger.info(
+                "removed what is kept no longer: %d jobs, %d uploads, %d results of stages",
+                expired.jobs,
+                expired.uploads,
+                expired.results,
+            )
+        free = give_back(self._sessions)
+        return free or expired.more or removed >= recovery.CONTENTS_AT_ONCE

@@ -130,6 +130,10 @@ class Settings(BaseSettings):
     webhook_retry_seconds: Annotated[float, Field(gt=0)] = 5.0
     """Pause before the second try; it doubles up to six hours, until three days are over."""
 
+    keep_days: Annotated[int, Field(ge=1)] | None = None
+    """How many days jobs that have ended, and uploads and results of stages that nobody uses, stay in projects without
+    a number of their own; None: for ever."""
+
     max_model_bytes: Annotated[int, Field(gt=0)] = 2 * GIB
     """Protocol buffers end at 2 GiB, so a larger ONNX file cannot hold its own weights."""
     max_dataset_bytes: Annotated[int, Field(gt=0)] = 4 * GIB

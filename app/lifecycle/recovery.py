@@ -19,6 +19,8 @@ from app.store.tables import JobRow
 from app.store.temporary import sweep
 
 ABANDONED_AFTER = timedelta(hours=1)
+CONTENTS_AT_ONCE = 50
+"""So many contents go in one cleaning, and the next ones in the next: other work of its process waits for it."""
 FORGET_WORKER_AFTER = timedelta(days=1)
 IDLE_SEEN_WITHIN = timedelta(minutes=1)
 
@@ -122,7 +124,8 @@ def workers_to_wake(sessions: Sessions) -> int:
 def clean(sessions: Sessions, settings: Settings, *, now: datetime | None = None) -> int:
     """Remove what nobody refers to or finished writing: contents, work folders, messages, workers long gone.
 
-    Call it once in a while from one process; returns how many contents and folders went.
+    Call it once in a while, and again at once where `CONTENTS_AT_ONCE` or more went; returns how many contents and
+    folders did.
     """
     with sessions.begin() as session:
         now = now or clock(session)
@@ -130,4 +133,4 @@ def clean(sessions: Sessions, settings: Settings, *, now: datetime | None = None
         workers.remove_workers_unseen(session, now - FORGET_WORKER_AFTER)
         queue.remove_stale_chunks(session, now)
     clean_processed(settings, ABANDONED_AFTER)
-    return remove_abandoned(sessions, ABANDONED_AFTER) + sweep(settings.tmp_dir)
+    return remove_abandoned(sessions, ABANDONED_AFTER, CONTENTS_AT_ONCE) + sweep(settings.tmp_dir)

@@ -5,7 +5,9 @@ They belong to a project and to no job: a retry, a second budget, another job wi
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, delete, func, select
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.store.blobs import BlobRef, find_blob, keep_blob
@@ -13,12 +15,24 @@ from app.store.engine import Sessions, clock, project_of
 from app.store.statements import insert
 from app.store.tables import StageResultRow
 
+USE_NOTED_EVERY = timedelta(days=1)
+"""How exactly it is known when a result was used last: writing it down at every use would cost a write each."""
+
 
 def get_stage_result(sessions: Sessions, key: str) -> BlobRef | None:
-    """The stored result of the stage with this key, or None."""
+    """The stored result of the stage with this key, or None; notes the use, to the day."""
     with sessions.read() as session:
-        blob_id = session.scalar(select(StageResultRow.blob_id).where(*_under(session, key)))
-        return None if blob_id is None else find_blob(session, blob_id)
+        row = session.scalar(select(StageResultRow).where(*_under(session, key)))
+        if row is None:
+            return None
+        blob = find_blob(session, row.blob_id)
+        noted = (row.used_at or row.created_at) > clock(session) - USE_NOTED_EVERY
+    if not noted:
+        with sessions.begin() as session:
+            now = clock(session)
+            long_ago = or_(StageResultRow.used_at.is_(None), StageResultRow.used_at < now - USE_NOTED_EVERY)
+            session.execute(update(StageResultRow).where(*_under(session, key), long_ago).values(used_at=now))
+    return blob
 
 
 def put_stage_result(sessions: Sessions, key: str, blob: BlobRef) -> BlobRef:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.store.blobs import BlobRef, find_blob, keep_blob
 from app.store.engine import project_of
+from app.store.stages import USE_NOTED_EVERY
 from app.store.statements import has_member, insert
 from app.store.tables import UploadRow
-
-USE_NOTED_EVERY = timedelta(days=1)
-"""How exactly it is known when something was used last: writing it down at every use would cost a write each."""
 
 
 def put_upload(session: Session, kind: str, blob: BlobRef, name: str | None, now: datetime) -> tuple[UploadRow, bool]:

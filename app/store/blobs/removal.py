@@ -48,7 +48,7 @@ def remove_blob(sessions: Sessions, blob_id: int) -> None:
                 return
 
 
-def remove_abandoned(sessions: Sessions, untouched: timedelta) -> int:
+def remove_abandoned(sessions: Sessions, untouched: timedelta, at_most: int | None = None) -> int:
     """Remove blobs whose writer stopped, and complete blobs that nothing refers to; returns how many.
 
     A storage that does not answer keeps its contents, and their rows, until the next time.
@@ -57,6 +57,7 @@ def remove_abandoned(sessions: Sessions, untouched: timedelta) -> int:
         untouched: how long nobody may have written to a blob, stored its contents again, or referred to it. It must
             exceed the time from storing a result to the commit that refers to it, and what a request to the storage
             beside the database may take.
+        at_most: how many to remove now, the longest untouched first; None: all.
     """
     with sessions.begin() as session:
         now = clock(session)
@@ -67,12 +68,15 @@ def remove_abandoned(sessions: Sessions, untouched: timedelta) -> int:
         may_be_storing = and_(BlobRow.state == "writing", BlobRow.location.is_not(None))
         # One statement: a writer that stores the same contents meanwhile either touches the blob first, and it stays,
         # or finds it no longer complete, and writes its own.
+        abandoned = (BlobRow.touched_at < limit, BlobRow.state.in_(("writing", "complete")), *unreferenced)
+        first = select(BlobRow.id).where(*abandoned).order_by(BlobRow.touched_at).limit(at_most)
         session.execute(
             update(BlobRow)
-            .where(BlobRow.touched_at < limit, BlobRow.state.in_(("writing", "complete")), *unreferenced)
+            .where(BlobRow.id.in_(first), *abandoned)
             .values(state="deleting", touched_at=case((may_be_storing, now), else_=BlobRow.touched_at))
         )
-        due = session.scalars(select(BlobRow.id).where(BlobRow.touched_at < limit, BlobRow.state == "deleting")).all()
+        deleting = BlobRow.touched_at < limit, BlobRow.state == "deleting"
+        due = session.scalars(select(BlobRow.id).where(*deleting).order_by(BlobRow.touched_at).limit(at_most)).all()
     removed = 0
     for blob_id in due:
         try:
