@@ -1,4 +1,4 @@
-"""The command line: `bitbudget plan | apply | certify | audit | serve | submit | status | download | worker | ...`."""
+"""The command line: `bitbudget plan | apply | certify | audit | serve | submit | status | download | rm | ...`."""
 
 from __future__ import annotations
 

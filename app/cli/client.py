@@ -86,15 +86,20 @@ class Client:
         answer: Job = _checked(self._http.get(f"/v1/jobs/{job_id}")).json()
         return answer
 
-    def jobs(self, limit: int) -> list[Job]:
-        """The newest jobs."""
-        answer = _checked(self._http.get("/v1/jobs", params={"limit": limit}))
+    def jobs(self, limit: int, **filters: str | None) -> list[Job]:
+        """The newest jobs, by default all; `filters` are parameters of the call, such as `tag`."""
+        given = {name: value for name, value in filters.items() if value is not None}
+        answer = _checked(self._http.get("/v1/jobs", params={"limit": limit, **given}))
         jobs: list[Job] = answer.json()["jobs"]
         return jobs
 
     def cancel(self, job_id: str) -> Job:
         """Ask for the job to be cancelled."""
         return self._patiently(lambda: self._http.post(f"/v1/jobs/{job_id}/cancel"))
+
+    def remove(self, job_id: str) -> None:
+        """Remove a job that has ended, with all that it gave."""
+        _checked(self._http.delete(f"/v1/jobs/{job_id}"))
 
     def follow(self, job_id: str, show: Callable[[Job], None], every_seconds: float) -> Job:
         """Call `show` with the job until it has ended, and return it; a server that restarts is waited for."""

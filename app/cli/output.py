@@ -104,10 +104,13 @@ def show_job(job: Job) -> None:
 def show_jobs(jobs: list[Job]) -> None:
     """A table of jobs."""
     # The id is there to be copied: in a narrow window the other columns give way.
-    table = Table(Column("job", no_wrap=True, min_width=32), "state", "outcome", "stage", "progress", "created")
+    labels = [label for label in ("name", "tags") if any(job.get(label) for job in jobs)]
+    first = Column("job", no_wrap=True, min_width=32)
+    table = Table(first, *labels, "state", "outcome", "stage", "progress", "created")
     for job in jobs:
         cells = (
             job["id"],
+            *(job.get(label) if label == "name" else ", ".join(job.get(label, ())) for label in labels),
             job["state"],
             job["outcome"],
             job["stage"],

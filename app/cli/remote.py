@@ -1,4 +1,4 @@
-"""`bitbudget submit`, `status` and `download`: jobs of a server that runs somewhere."""
+"""`bitbudget submit`, `status`, `download` and `rm`: jobs of a server that runs somewhere."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (submit, status, download):
+    for command in (submit, status, download, rm):
         app.command()(command)
 
 
@@ -42,12 +42,14 @@ def submit(
     *,
     data: options.Data = None,
     given: JobOptions,
+    name: Annotated[str | None, typer.Option(help="What to call the job.", show_default="none")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag of the job; may be given several times.")] = None,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Upload a network and its data to a server and make a job; prints the job's id."""
-    body = given.body()
+    body = merge(given.body(), {label: value for label, value in {"name": name, "tags": tag}.items() if value})
     with Client(server, key=key) as client:
         job = submitted(client, body, Files(model, data, given.metric_graph))
     if as_json:
@@ -59,6 +61,8 @@ def submit(
 def status(
     job_id: Annotated[str | None, typer.Argument(help="The job; without it, the newest ones are listed.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the job has ended.")] = False,
+    name: Annotated[str | None, typer.Option(help="List only jobs of this name.", show_default="any")] = None,
+    tag: Annotated[str | None, typer.Option(help="List only jobs with this tag.", show_default="any")] = None,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
     as_json: AsJson = False,
@@ -66,7 +70,7 @@ def status(
     """Say how a job is. With --wait the exit status says how it ended: 0 met, 3 not met, 1 failed or cancelled."""
     with Client(server, key=key) as client:
         if job_id is None:
-            jobs = client.jobs(limit=20)
+            jobs = client.jobs(limit=20, name=name, tag=tag)
             return show_json(jobs) if as_json else show_jobs(jobs)
         if wait:
             with job_bar() as bar:
@@ -99,6 +103,17 @@ def download(
         show_plan(read_plan(out))
     for path in paths:
         CONSOLE.print(plain(path), soft_wrap=True, highlight=False)
+
+
+def rm(
+    job_ids: Annotated[list[str], typer.Argument(metavar="JOB...", help="Jobs that have ended.")],
+    server: Server = DEFAULT_SERVER,
+    key: Key = None,
+) -> None:
+    """Remove jobs with all that they gave; their models and data stay."""
+    with Client(server, key=key) as client:
+        for job_id in job_ids:
+            client.remove(job_id)
 
 
 @dataclass(frozen=True, slots=True)

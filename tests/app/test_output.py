@@ -28,6 +28,8 @@ def test_names_from_the_server_are_printed_as_text(capfd: pytest.CaptureFixture[
     monkeypatch.setattr(output.CONSOLE, "_width", 400)
     job = {
         "id": HOSTILE,
+        "name": HOSTILE,
+        "tags": [HOSTILE],
         "state": "failed",
         "outcome": HOSTILE,
         "stage": HOSTILE,

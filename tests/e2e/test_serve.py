@@ -30,6 +30,16 @@ def test_a_job_by_commands(shared_server, commands, fake_model, data, tmp_path):
     assert job_id in commands.run("status", "--server", server.url).stdout
     as_json = json.loads(commands.run("status", job_id, "--json", "--server", server.url).stdout)
     assert as_json["summary"] == {"total": 142.5, "data": "data"}
+    labelled = server.submit(fake_model.write(), "--name", "nightly", "--tag", "a", "--tag", "b")
+    listed = commands.run("status", "--tag", "b", "--server", server.url).stdout
+    assert labelled in listed
+    assert "nightly" in listed
+    assert job_id not in listed
+    removed = commands.run("rm", job_id, "--server", server.url)
+    assert (removed.returncode, removed.stdout) == (0, "")
+    again = commands.run("rm", job_id, "--server", server.url)
+    assert again.returncode == 1
+    assert "Not found" in again.stderr
 
 
 def test_errors_of_the_server_are_said_as_title_and_detail(shared_server, commands, fake_model):
