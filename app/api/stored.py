@@ -38,7 +38,6 @@ def _router(kind: Literal["model", "dataset"]) -> APIRouter:
         rows, following = uploads.recent(service.sessions, kind, UploadFilter(name, tag), limit, cursor)
         return UploadList(uploads=[upload_view(row) for row in rows], next_cursor=following)
 
-    @router.head(address, name=f"head_{kind}", responses=problem_answers("not_found"))
     @router.get(address, name=f"get_{kind}", responses=problem_answers("not_found"))
     def shown(upload_id: str, service: Service) -> Upload:
         """Its name, size and tags, and when it was used."""
