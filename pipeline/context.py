@@ -207,6 +207,22 @@ class Context:
         yield from self._chunks.results(keys, compute, ahead, self._report_open)
         self._report_open(0)
 
+    def shared(self, name: str, compute: Callable[[], bytes]) -> bytes | None:
+        """As `chunk`; None while another process computes it."""
+        return self._chunks.result(self._chunk_key(name), compute)
+
+    def ahead(self, name: str, compute: Callable[[], bytes]) -> bool:
+        """Compute a chunk for whoever will ask for it; False if it is stored, or another process computes it."""
+        return self._chunks.computed(self._chunk_key(name), compute)
+
+    def stored(self, name: str) -> bytes | None:
+        """A chunk of the running stage, None while it is not stored."""
+        return self._chunks.stored(self._chunk_key(name))
+
+    def opened(self, count: int) -> None:
+        """So many chunks could be begun by other processes now."""
+        self._report_open(count)
+
     def cached(self, key: str, compute: Callable[[], bytes]) -> bytes:
         """`compute()`, or what any job stored under `key`, which names all that the result depends on."""
         return next(self._chunks.results([f"cached/{hashlib.sha256(key.encode()).hexdigest()}"], lambda _: compute()))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +21,17 @@ from evaluation.sequential import Verdict
 from pipeline.config import PlanConfig
 from pipeline.context import Context
 from pipeline.events import PlanEvaluated
+from pipeline.foresight import MOST, Foresight
 from pipeline.own_metric import own_metric, truth_of, with_graph
 from pipeline.plan_export import export_plan
+from pipeline.plan_outputs import PlanOutputs
 from pipeline.reference import reference_outputs, runner_of
 from pipeline.results import pack, unpack
 from pipeline.search_space import SearchSpace
+from pipeline.spreading import LONGEST_PAUSE, SHORTEST_PAUSE
 from pipeline.workspace import Inputs
 from planner.evidence import Evaluation, PlanPoint
+from planner.problem import Plan
 
 # earlier plans, the nearest in predicted damage, that say how a new one will do on each sample
 NEAREST = 3
@@ -71,12 +77,17 @@ class Comparison:
         """The uploaded network against itself: what there is to lose, sample by sample."""
         return self._measured(self.float_outputs, _ALL)
 
-    def in_order(self, model: bytes, order: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Outputs, Measured]]:
-        """The samples in `order`, a batch at a time: their indices, `model`'s outputs, the measurement."""
-        runner = runner_of(self._context, self._inputs, model)
-        for start in range(0, len(order), self._inputs.batch):
+    def of_plan(self, plan: PlanOutputs) -> Measured:
+        """A plan measured against the uploaded network on all samples."""
+        return self._measured(plan.batch(0, lambda runner: self._outputs(runner, _ALL)), _ALL)
+
+    def in_order(
+        self, plan: PlanOutputs, order: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], Outputs, Measured]]:
+        """The samples in `order`, a batch at a time: their indices, the plan's outputs, the measurement."""
+        for place, start in enumerate(range(0, len(order), self._inputs.batch)):
             read = order[start : start + self._inputs.batch]
-            outputs = self._outputs(runner, read)
+            outputs = plan.batch(place, partial(self._outputs, samples=read))
             yield read, outputs, self._measured(outputs, read)
 
     def _outputs(self, runner: OnnxRunner, samples: NDArray[np.int64] | slice) -> Outputs:
@@ -95,13 +106,15 @@ class Comparison:
 class Evaluator:
     """Measures plans on the search samples until it is certain whether each keeps the budget.
 
-    Every plan is a chunk under its own name. It has its own seeded order of the samples, so that what earlier plans
-    showed is fixed before the order is drawn. With `confidence` set only a plan that misses is stopped early: that one
-    meets depends on its standard error too, for which all samples are read.
+    Every plan is a chunk under its own name, and so are the outputs that another process has run ahead. Every plan has
+    its own seeded order of the samples, so that what earlier plans showed is fixed before the order is drawn. With
+    `confidence` set only a plan that misses is stopped early: that one meets depends on its standard error too, for
+    which all samples are read.
 
     Args:
         space: points are plans of its `problem`.
         report: called after every evaluation.
+        foresight: tells which plans will be asked for; None where nobody can tell.
     """
 
     def __init__(
@@ -112,11 +125,14 @@ class Evaluator:
         config: PlanConfig,
         *,
         report: Callable[[], None],
+        foresight: Foresight | None = None,
     ) -> None:
         self._context = context
         self._inputs = inputs
         self._space = space
         self._config = config
+        self._foresight = foresight
+        self._known: dict[Plan, Evaluation] = {}
         claims, reference = context.workspace.claims(), context.workspace.reference()
         search = inputs.splits.search[: reference.samples]
         self._compare = Comparison(context, inputs, search, claims, config.budget.kind, reference.outputs)
@@ -136,38 +152,87 @@ class Evaluator:
         self._report = report
 
     def __call__(self, point: PlanPoint, to_the_end: bool) -> Evaluation:
-        name = "evaluated/" + "-".join(map(str, point.plan.choices))
-        document, arrays = unpack(self._context.chunk(name, lambda: self._measured(point, to_the_end)))
+        document, arrays = unpack(self._evaluated(point, to_the_end))
         if self._margins is not None:
             self._margins.remember(point.damage, arrays["margins"])
         self._report()
-        return Evaluation(**document)
+        evaluation = Evaluation(**document)
+        self._known[point.plan] = evaluation
+        return evaluation
 
-    def _measured(self, point: PlanPoint, to_the_end: bool) -> bytes:
-        whole = self._config.rounds_whole_plans
-        model = export_plan(self._context, self._inputs, self._space, point.plan, rounds_whole_plans=whole).file
+    def _evaluated(self, point: PlanPoint, to_the_end: bool) -> bytes:
+        """The evaluation, which is the leader's: it depends on those before. What takes time is running the plan, which
+        any process may do, and while another does, this one runs what is foreseen."""
+        name, run = f"evaluated/{_named(point)}", f"run/{_named(point)}"
+        pause = SHORTEST_PAUSE
+        while (evaluated := self._context.stored(name)) is None:
+            if not self._context.helping:
+                self._context.opened(MOST)
+                recorded = self._context.shared(run, lambda: self._measured_here(name, point, to_the_end))
+                if recorded is not None:
+                    return self._context.chunk(name, partial(self._measured, point, to_the_end, recorded))
+            if self._ran_ahead():
+                pause = SHORTEST_PAUSE
+            else:
+                self._context.check()
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+        return evaluated
+
+    def _measured_here(self, name: str, point: PlanPoint, to_the_end: bool) -> bytes:
+        """Evaluate a plan that no other process has run; there is nothing to record of it."""
+        self._context.chunk(name, lambda: self._measured(point, to_the_end, b""))
+        return b""
+
+    def _ran_ahead(self) -> bool:
+        """Run one plan that is foreseen; False if there is none that nobody has begun."""
+        wanted = [] if self._foresight is None else self._foresight.wanted(self._known)
+        return any(
+            self._context.ahead(f"run/{_named(point)}", partial(self._recorded, point, to_the_end))
+            for point, to_the_end in wanted
+        )
+
+    def _recorded(self, point: PlanPoint, to_the_end: bool) -> bytes:
+        """The outputs of a plan on as many samples as its evaluation would read, were it the next one."""
+        plan = self._outputs(point, records=True)
         if self._sampled is None:
-            evaluation, seen = self._read_whole(model), np.zeros(0)
+            self._compare.of_plan(plan)
         else:
-            evaluation, seen = self._read_until_certain(model, point, to_the_end, self._sampled)
+            self._read_until_certain(plan, point, to_the_end, self._sampled)
+        return plan.packed()
+
+    def _outputs(self, point: PlanPoint, recorded: bytes = b"", *, records: bool = False) -> PlanOutputs:
+        whole = self._config.rounds_whole_plans
+
+        def export() -> bytes:
+            return export_plan(self._context, self._inputs, self._space, point.plan, rounds_whole_plans=whole).file
+
+        return PlanOutputs(self._context, self._inputs, export, recorded, records=records)
+
+    def _measured(self, point: PlanPoint, to_the_end: bool, recorded: bytes) -> bytes:
+        plan = self._outputs(point, recorded)
+        if self._sampled is None:
+            evaluation, seen = self._read_whole(plan), np.zeros(0)
+        else:
+            evaluation, seen = self._read_until_certain(plan, point, to_the_end, self._sampled)
         document = asdict(evaluation)
         self._context.event(PlanEvaluated({"cost": point.cost, "predicted_damage": point.damage, **document}))
         return pack(document, {"margins": seen})
 
-    def _read_whole(self, model: bytes) -> Evaluation:
+    def _read_whole(self, plan: PlanOutputs) -> Evaluation:
         """All claims on all samples: what is no mean over samples is known at the end alone."""
-        budget, measured = self._config.budget, self._compare(model)
+        budget, measured = self._config.budget, self._compare.of_plan(plan)
         worst = measured.worst(budget.kind, budget.max_drop)
         claim, part = measured.every[worst]
         return Evaluation(
             drop=measured.drop(budget.kind, budget.max_drop),
             stderr=part.stderr(budget.kind) * scale_of(claim, budget.max_drop),
             samples=measured.samples,
-            size_bytes=len(model),
+            size_bytes=plan.size_bytes,
         )
 
     def _read_until_certain(
-        self, model: bytes, point: PlanPoint, to_the_end: bool, population: Measurement
+        self, plan: PlanOutputs, point: PlanPoint, to_the_end: bool, population: Measurement
     ) -> tuple[Evaluation, Scores]:
         """The only claim on as many samples as it takes; and the margins of those that were read."""
         budget = self._config.budget
@@ -183,7 +248,7 @@ class Evaluator:
         losses = np.full(population.samples, np.nan)
         verdict = Verdict.OPEN
         broken = False
-        for read, outputs, measured in self._compare.in_order(model, order):
+        for read, outputs, measured in self._compare.in_order(plan, order):
             verdict = sampling.add(measured.every[0][1], read)
             broken = broken or measured.not_finite > 0
             output = outputs[claim.outputs[0]]
@@ -200,7 +265,7 @@ class Evaluator:
             drop=max(estimate.mean * scale, everything(budget.max_drop)) if broken else estimate.mean * scale,
             stderr=estimate.stderr * scale,
             samples=sampling.samples,
-            size_bytes=len(model),
+            size_bytes=plan.size_bytes,
             fraction=sampling.fraction,
             within=verdict is Verdict.WITHIN and not broken if early else None,
             expected_drop=self._expected_drop(losses, population, scale),
@@ -213,6 +278,10 @@ class Evaluator:
             return None
         relative = self._config.budget.kind is DropKind.RELATIVE
         return scale * float(np.nanmean(losses)) / (population.float_value if relative else 1.0)
+
+
+def _named(point: PlanPoint) -> str:
+    return "-".join(map(str, point.plan.choices))
 
 
 class _Margins:

@@ -74,11 +74,15 @@ class Chunks:
         stored = self._store.load(key)
         return self._taken(key, compute) if stored is None else stored
 
-    def computed(self, key: str, compute: Callable[[], bytes]) -> None:
-        """Compute what is neither stored nor computed by somebody else."""
+    def computed(self, key: str, compute: Callable[[], bytes]) -> bool:
+        """Compute what is neither stored nor computed by somebody else; whether it was to be computed."""
         self._check()
-        if not self._store.exists(key):
-            self._taken(key, compute)
+        return not self._store.exists(key) and self._taken(key, compute) is not None
+
+    def stored(self, key: str) -> bytes | None:
+        """What is stored under `key`."""
+        self._check()
+        return self._store.load(key)
 
     def _taken(self, key: str, compute: Callable[[], bytes]) -> bytes | None:
         if not self._store.take(key):

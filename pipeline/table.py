@@ -125,7 +125,13 @@ STAGES = (
         spreads=True,
     ),
     Stage(
-        "plan", (*MEASURED, "cross_layer", "sensitivity", "agreement"), plan.run, weight=25, time_limit=LONG, version=13
+        "plan",
+        (*MEASURED, "cross_layer", "sensitivity", "agreement"),
+        plan.run,
+        weight=25,
+        time_limit=LONG,
+        version=13,
+        spreads=True,
     ),
     Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=MEDIUM, version=9),
 )

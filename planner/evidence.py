@@ -142,7 +142,7 @@ class Evidence:
             raise ProblemInvalid(f"a search needs at least 1 evaluation, got {max_evaluations}")
         self.max_drop = max_drop
         self._evaluate = evaluate
-        self._safety = safety
+        self.safety = safety
         self._max_evaluations = max_evaluations
         self._expired = expired
         self._known: dict[PlanPoint, Evaluation] = {}
@@ -154,6 +154,11 @@ class Evidence:
     def knows(self, plan: Plan) -> bool:
         """Whether the plan was evaluated, whatever damage was predicted of it then."""
         return any(point.plan == plan for point in self._known)
+
+    @property
+    def largest_damage(self) -> float | None:
+        """The largest predicted damage that was measured; None before anything was."""
+        return max((point.damage for point in self._known), default=None)
 
     def evaluate(self, point: PlanPoint, *, to_the_end: bool = False, beyond_samples: bool = False) -> bool:
         """Measure `point` unless it is known; False, and nothing is measured, once samples or time are used up.
@@ -229,7 +234,7 @@ class Evidence:
         return evaluation.fraction < 1, self._value(evaluation), point.cost
 
     def _value(self, evaluation: Evaluation) -> float:
-        drop = evaluation.drop + (self._safety * evaluation.stderr if self._safety else 0.0)
+        drop = evaluation.drop + (self.safety * evaluation.stderr if self.safety else 0.0)
         return drop if evaluation.expected_drop is None else max(drop, evaluation.expected_drop)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,14 @@ from scipy.stats import norm
 from evaluation.splits import Splits
 from pipeline.config import PlanConfig
 from pipeline.context import Context
+from pipeline.foresight import Foresight
 from pipeline.last_resort import try_uniform, uniform_points
 from pipeline.plan_evaluation import Evaluator
 from pipeline.polishing import MeasuredLoss, elapsed_progress, polished
 from pipeline.results import pack
 from pipeline.search_space import SearchSpace
 from planner.evidence import MOST_EVALUATIONS, EvaluatedPlan, Evidence, PlanPoint, SearchResult
-from planner.level_bisection import bisect_levels
+from planner.level_bisection import Priced, bisect_levels
 from planner.local_improvement import improve_locally
 from planner.problem import Plan, Problem, Quantity
 from planner.results import undominated
@@ -42,19 +44,26 @@ def run(context: Context, config: PlanConfig) -> bytes:
     context.check()
     evolves = config.search == "evolution"  # which ends with the time
     report = elapsed_progress(context, config.deadline_seconds) if evolves else _counted_progress(context, len(points))
-    evaluator = Evaluator(context, inputs, space, config, report=report)
-    evidence = Evidence(
-        lambda point, to_the_end: evaluator(space.single(point), to_the_end),
-        config.budget.max_drop,
+    gather = partial(
+        Evidence,
+        max_drop=config.budget.max_drop,
         safety=safety_of(config.budget.confidence, inputs.splits),
         max_evaluations=math.inf if evolves else MOST_EVALUATIONS,
+    )
+    search = partial(_searched, space, config.search, points, cache(space.priced))
+    evaluator = Evaluator(
+        context, inputs, space, config, report=report, foresight=Foresight(search, gather, space.single)
+    )
+    evidence = gather(
+        lambda point, to_the_end: evaluator(space.single(point), to_the_end),
         expired=lambda: context.time_used(config.deadline_seconds) >= 1,
     )
-    searched, polish = _searched(space, config.search, points, evidence), None
+    searched, polish = search(evidence), None
     if evolves:
         analysed, loss = work.analysed(config, config.space.export.opset)
         fitness = MeasuredLoss(context, analysed, space, loss, report)
         searched, polish = polished(context, space, config, searched, evidence, fitness)
+    context.opened(0)
     result = space.single_result(searched)
     points, chosen = [space.single(point) for point in points], result.chosen.point
     # who asks for the least drop gets one look: another plan is not expected to do better
@@ -93,15 +102,17 @@ def safety_of(confidence: float | None, splits: Splits) -> float:
     return float(norm.ppf((1 + confidence) / 2) * math.sqrt(len(splits.search) / len(splits.held_out)))
 
 
-def _searched(space: SearchSpace, method: str, points: Sequence[PlanPoint], evidence: Evidence) -> SearchResult:
+def _searched(
+    space: SearchSpace, method: str, points: Sequence[PlanPoint], priced: Priced, evidence: Evidence
+) -> SearchResult:
     """The result of the search that the request asks for, along the frontier `points` or level by level."""
     if space.config.least_drop:
         return evidence.result(least_drop(points, evidence))
     if method == "bisection":
-        bisect_levels(space.joint.problem, space.priced, evidence)
+        bisect_levels(space.joint.problem, priced, evidence)
     if evidence.cheapest() is None:  # also where no level keeps the limits, or the budget
         search_frontier(points, evidence)
-    improve_locally(space.joint.problem, space.priced, evidence)
+    improve_locally(space.joint.problem, priced, evidence)
     try_uniform(space, evidence)
     return evidence.result()
 

@@ -19,7 +19,7 @@ from pipeline.spreading import Chunks, StageOver
 from pipeline.store import FolderStore, MemoryStore, Store
 
 REQUEST = {"budget": {"max_drop": 0.02}, "weights": {"bits": [2, 4, 8]}}
-SHARED = {"cross_layer", "sensitivity", "agreement"}
+SHARED = {"cross_layer", "sensitivity", "agreement", "plan"}
 ROOT = Path(__file__).parents[2]
 
 
@@ -83,7 +83,7 @@ def test_two_processes_give_the_bytes_of_one_and_compute_nothing_twice(processes
     assert not [path for path in left if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("stage", ["cross_layer", "sensitivity"])
+@pytest.mark.parametrize("stage", ["cross_layer", "plan"])
 def test_a_killed_helper_is_made_up_for(processes, alone, stage):
     leader, helper = processes.begin("leader"), processes.begin("helper", f"{stage}:1")
     assert helper.wait() == -signal.SIGKILL
@@ -93,7 +93,7 @@ def test_a_killed_helper_is_made_up_for(processes, alone, stage):
     processes.require_nothing_computed_twice()
 
 
-@pytest.mark.parametrize("stage", ["cross_layer", "sensitivity"])
+@pytest.mark.parametrize("stage", ["cross_layer", "plan"])
 def test_a_killed_leader_is_followed_by_another(processes, alone, stage):
     leader, helper = processes.begin("leader", f"{stage}:2"), processes.begin("helper")
     assert leader.wait() == -signal.SIGKILL
