@@ -112,7 +112,7 @@ STAGES = (
         version=2,
     ),
     Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=MEDIUM, version=3),
-    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=MEDIUM, version=8),
+    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=MEDIUM, version=8, spreads=True),
     Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=LONG, version=6, spreads=True),
     Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=LONG, version=5, spreads=True),
     Stage(

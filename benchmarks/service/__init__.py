@@ -10,4 +10,5 @@
 | `half_open` | /healthz while many hold half a request |
 | `hostile_service` | hostile files through all of it |
 | `webhooks`, `receiver` | whether every message arrives, while dispatchers are killed and the receiver dies |
+| `one_job` | one job on two processes |
 """

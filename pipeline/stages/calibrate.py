@@ -1,5 +1,6 @@
 """Calibrate: every weight rounded to every candidate format, from the inputs that the calibration samples give it, each
-weight a chunk, and the range of every activation, where activations are to be quantized.
+weight a chunk, and the range of every activation, where activations are to be quantized. Several processes share the
+groups of weights whose statistics fit into memory together: most networks have one, which one process rounds.
 
 All sites get all formats of the request, whatever `layers` says about them: another constraint on an analysed model
 then finds everything here. A plan that the request brings needs its own alone.
@@ -42,8 +43,12 @@ def run(context: Context, config: CalibrateConfig) -> bytes:
     weights, activations = _candidate_formats(config.candidates, inputs.network)
     rounding = _Rounding(context, inputs, weights)
     if config.gptq:
-        for sites in _groups(inputs.network):
-            rounding.gptq(sites)
+        groups = list(_groups(inputs.network))
+        spread = context.spread([f"group {place}" for place in range(len(groups))], lambda i: rounding.gptq(groups[i]))
+        for sites, _ in zip(groups, spread, strict=True):
+            rounding.gptq(sites)  # what another process has rounded is read
+        if context.helping:
+            return b""  # the rest is not shared
     else:
         rounding.nearest()
     names = [site.name for site in inputs.network.sites]
@@ -122,8 +127,9 @@ class _Rounding:
             self._add(site, lambda: NotReducible("the request asks for it"))
             self._report(0.0)
 
-    def gptq(self, sites: Sequence[Site]) -> None:
-        """One group of sites; its statistics end with this call, before those of the next group begin."""
+    def gptq(self, sites: Sequence[Site]) -> bytes:
+        """One group of sites; its statistics end with this call, before those of the next group begin. What it gives is
+        in the chunks of the sites."""
         statistics: dict[str, InputStatistics | NotReducible] = {}
         for number, site in enumerate(sites):
 
@@ -138,6 +144,7 @@ class _Rounding:
 
             self._add(site, collected)
             self._report(0.5 * len(statistics))  # of each site half is its statistics
+        return b""
 
     def _accumulate(self, sites: Sequence[Site], statistics: Mapping[str, InputStatistics | NotReducible]) -> None:
         """Fill the `statistics` of those of `sites` that have any.
@@ -193,7 +200,9 @@ class _Rounding:
         return {site.name: note} if note else {}
 
     def _add(self, site: Site, statistics: Callable[[], InputStatistics | NotReducible]) -> None:
-        """The rounded weight of a site, computed or from an earlier attempt."""
+        """The rounded weight of a site, computed or from an earlier attempt or another process."""
+        if site.name in self.weights:
+            return
         formats = self._formats[site.name]
         if not formats:
             self.weights[site.name], self.methods[site.name] = [], "none"
