@@ -28,7 +28,7 @@ FILES_PER_CONNECTION = 2
 """Its socket, and the file that an upload goes to."""
 
 QUEUED_CONNECTIONS = 2048
-ACCEPTED_AT_A_TIME = 32
+ACCEPTED_AT_A_TIME = 16
 
 HEADERS = (
     ("X-Content-Type-Options", "nosniff"),  # what was uploaded is never guessed to be a page

@@ -134,7 +134,7 @@ def test_half_requests_beyond_the_limit_go_and_the_service_answers(serve, settin
 def test_a_whole_request_in_a_crowd_is_read_before_it_could_have_to_go(settings, connect, wait_until) -> None:
     app = FastAPI()
     app.get("/healthz")(lambda: {"status": "ok"})
-    limit = ACCEPTED_AT_A_TIME + 10
+    limit = 5 * ACCEPTED_AT_A_TIME  # some steps of the loop lie between letting in and reading
     few = NEVER | {"max_connections": limit, "max_connections_per_address": limit}
     with running(app, settings.model_copy(update=few)) as server:
         wait_until(lambda: server.server.started)
