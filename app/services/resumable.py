@@ -13,7 +13,7 @@ from typing import Any
 from resumable_upload.server import TusServerCore
 from resumable_upload.storage import Storage
 
-from app.access.quotas import check_room
+from app.access.quotas import admit_bytes, check_room
 from app.errors import AppError
 from app.services.uploads import store_upload
 from app.settings import Settings
@@ -94,6 +94,7 @@ class _Pieces(Storage):
                 )
             check_room(session, upload_length)
             open_uploads.add_open_upload(session, upload_id, kind, name, upload_length, EXPIRES_AFTER)
+            admit_bytes(session)  # of several that begin at once
 
     def get_upload(self, upload_id: str) -> dict[str, Any] | None:
         with self._sessions.read() as session:

@@ -9,6 +9,7 @@
 | `queueing` | a job behind a thousand that were cancelled |
 | `half_open` | /healthz while many hold half a request |
 | `hostile_service` | hostile files through all of it |
+| `isolation`, `tenants` | what one project sees of another, over the whole API |
 | `webhooks`, `receiver` | whether every message arrives, while dispatchers are killed and the receiver dies |
 | `one_job` | one job on two processes |
 """
