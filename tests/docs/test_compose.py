@@ -31,7 +31,7 @@ def test_every_setting_that_is_not_the_containers_own_is_passed_on(services: dic
     expected = {PREFIX + name.upper() for name in Settings.model_fields if name not in OF_THE_CONTAINER}
     for name in OWN_SERVICES:
         environment = services[name]["environment"]
-        assert set(environment) == expected | {"ORT_DISABLE_TELEMETRY"}
+        assert set(environment) == expected | {"ORT_DISABLE_TELEMETRY", "OTEL_EXPORTER_OTLP_ENDPOINT"}
         passed = {key: value for key, value in environment.items() if key in expected and not key.endswith("_URL")}
         # Its port is published on this machine only, so that the API may listen on an address of its container; and
         # its memory is limited, so that the process of a job must stay below that.
