@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ from pathlib import Path
 from app.errors import CATALOGUE
 from app.schemas.parsing import parse_request, with_uploads
 from app.settings import Settings
-from benchmarks.service.hostile_models import HostileFile, hostile_file, kind_of
+from benchmarks.service.hostile_models import HostileFile, hostile_file, hostile_files, kind_of
 from pipeline.events import StageBegan
 from pipeline.stage import Machine
 from pipeline.store import MemoryStore
@@ -30,6 +31,7 @@ from workers.child_process import Child, ChildGone
 from workers.observer import parse_event
 from workers.wire import Message, WireBroken, WireClosed
 
+MOST_SECONDS = 60.0
 MEMORY_BYTES = 3 << 30
 JOBS = 100
 """Of one process, before it is replaced. A worker replaces it sooner; loading torch takes seconds."""
@@ -154,6 +156,8 @@ def _answered(child: Child, store: MemoryStore, question: Message) -> bool:
     elif verb == "drop":
         store.drop(key)
         child.wire.send({"yes": True})
+    elif verb == "give back":
+        child.wire.send({"yes": True})  # nobody else takes anything
     elif verb in ("exists", "take"):
         child.wire.send({"yes": store.exists(key) if verb == "exists" else store.take(key)})
     else:
@@ -179,6 +183,21 @@ def figures(codes: Counter[str]) -> dict[str, int]:
     }
 
 
+def hostile_child(count: int, seed: int = 0) -> dict[str, int]:
+    """So many files, each as a job in a process of its own kind."""
+    codes = Counter[str]()
+    with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
+        worker = Worker(Path(folder), MOST_SECONDS)
+        try:
+            for file, ending in endings(hostile_files(count, seed), worker):
+                codes[ending.code] += 1
+                if ending.code in ("internal", STUCK):
+                    sys.stderr.write(f"{file.name}: {ending.code}: {ending.detail}\n")
+        finally:
+            worker.close()
+    return figures(codes)
+
+
 def _files(arguments: argparse.Namespace) -> Iterator[HostileFile]:
     kinds = None if arguments.kinds is None else set(arguments.kinds.split(","))
     for index in range(arguments.first, arguments.first + arguments.count):
@@ -192,7 +211,9 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="begin at this place of the list")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", help="of these kinds alone, separated by commas")
-    parser.add_argument("--most-seconds", type=float, default=60.0, help="of a stage, where its limit is longer")
+    parser.add_argument(
+        "--most-seconds", type=float, default=MOST_SECONDS, help="of a stage, where its limit is longer"
+    )
     parser.add_argument("--log", type=Path, help="every ending, a line of JSON each")
     arguments = parser.parse_args()
     codes = Counter[str]()
