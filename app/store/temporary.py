@@ -2,7 +2,8 @@
 
 Each folder has a lock file next to it, locked as long as its maker lives: the kernel lets go of the lock when the
 process ends, however it ends, so that whoever gets the lock may remove the folder. Times or process numbers would
-only be guesses about that.
+only be guesses about that. The folder itself is locked too, for the case that somebody else, who tidies up by age, has
+removed the lock file.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -32,19 +33,20 @@ def work_folder(tmp_dir: Path) -> Iterator[Path]:
     while True:
         lock_path = tmp_dir / f"{PREFIX}{uuid.uuid4().hex}.lock"
         with lock_path.open("x") as lock:
-            if not _lock(lock):
+            if not (_lock(lock) and _is_at(lock, lock_path)):
                 continue  # a sweep came between the making and the locking of the file, and removes it
             folder = lock_path.with_suffix("")
             private_folder(folder)
             try:
-                yield folder
+                with _held(folder):
+                    yield folder
             finally:
                 _remove(lock_path)
             return
 
 
 def sweep(tmp_dir: Path) -> int:
-    """Remove the folders whose makers are gone; returns how many."""
+    """Remove the folders whose makers are gone; returns how many. Any number of processes may do so at once."""
     removed = 0
     for lock_path in tmp_dir.glob(f"{PREFIX}*.lock"):
         try:
@@ -57,6 +59,27 @@ def sweep(tmp_dir: Path) -> int:
         except (OSError, RecursionError) as error:
             # It may be another user's, or made by a job so that nobody can remove it: the others go nevertheless.
             logger.warning("the work folder %s cannot be removed: %s", lock_path.with_suffix(""), error)
+    return removed + _sweep_without_lock_files(tmp_dir)
+
+
+def _sweep_without_lock_files(tmp_dir: Path) -> int:
+    removed = 0
+    for folder in tmp_dir.glob(f"{PREFIX}*"):
+        if folder.suffix == ".lock" or folder.with_suffix(".lock").exists():
+            continue
+        try:
+            # Not through a link: what it leads to is nobody's work folder.
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if _lock(descriptor):
+                    _remove(folder.with_suffix(".lock"))
+                    removed += 1
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            continue  # its maker finished just now
+        except (OSError, RecursionError) as error:
+            logger.warning("the work folder %s cannot be removed: %s", folder, error)
     return removed
 
 
@@ -70,7 +93,27 @@ def spooled(file: BinaryIO, parts: Iterable[bytes]) -> tuple[int, str]:
     return size_bytes, digest.hexdigest()
 
 
-def _lock(file: IO[str]) -> bool:
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Lock the folder itself, on file systems where folders can be locked."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):
+            _lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Whether the open file is still the one at this path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock(file: IO[str] | int) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

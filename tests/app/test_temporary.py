@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from app.store import temporary
 from app.store.temporary import sweep, work_folder
 
 HOLDER = """
@@ -51,6 +54,61 @@ def test_the_folder_of_a_killed_process_is_swept_and_that_of_a_living_one_is_not
     assert sweep(tmp_path) == 1
     assert list(tmp_path.iterdir()) == []
     assert sweep(tmp_path) == 0
+
+
+def test_a_folder_whose_lock_file_is_gone_goes_with_its_maker(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        folder.with_suffix(".lock").unlink()
+        assert sweep(tmp_path) == 0
+        assert (folder / "deep" / "file").exists()
+        process.kill()
+    assert sweep(tmp_path) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_only_begun_goes_and_what_is_no_work_folder_stays(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "file").touch()
+    (tmp_path / "work-link").symlink_to(elsewhere)
+    (tmp_path / "work-file").touch()
+    (tmp_path / "work-begun.lock").touch()
+    (tmp_path / "work-half").mkdir()
+    assert sweep(tmp_path) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", "work-link", "work-file"}
+    assert (elsewhere / "file").exists()
+
+
+def test_a_lock_file_that_a_sweep_takes_before_it_is_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = temporary._lock
+    locked: list[bool] = []
+
+    def late(file: IO[str]) -> bool:
+        if not locked:
+            locked.append(True)
+            next(tmp_path.glob("*.lock")).unlink()  # as a sweep does that has come and gone
+        return lock(file)
+
+    monkeypatch.setattr(temporary, "_lock", late)
+    with work_folder(tmp_path) as folder:
+        assert folder.with_suffix(".lock").exists()
+        assert len(list(tmp_path.iterdir())) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_may_sweep_at_once(tmp_path: Path) -> None:
+    for number in range(50):
+        (tmp_path / f"work-{number}" / "inner").mkdir(parents=True)
+        if number % 2:
+            (tmp_path / f"work-{number}.lock").touch()
+    with ThreadPoolExecutor(4) as pool:
+        removed = list(pool.map(lambda _: sweep(tmp_path), range(4)))
+    assert sum(removed) >= 50
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sweeping_while_folders_come_and_go_takes_none_from_the_living(tmp_path: Path) -> None:
