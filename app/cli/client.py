@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import time
 import uuid
@@ -13,6 +15,11 @@ import httpx
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 CHUNK_BYTES = 1024 * 1024
+PIECES_FROM_BYTES = 8 * 1024 * 1024
+"""Files from this size on are sent so that a cut connection does not cost all that was sent."""
+
+_TUS = {"Tus-Resumable": "1.0.0"}
+_TUS_BODY = {"Content-Type": "application/offset+octet-stream"}
 
 RESULTS = {
     "model.onnx": "model.onnx",
@@ -29,6 +36,7 @@ OF_A_SEARCH = ("frontier.json", "sensitivity.json")
 OF_A_CERTIFICATE = {"certificate.json": "certificate"}
 """What a job gives that certified a quantized file."""
 
+PAUSE_SECONDS = 0.2
 PATIENCE_SECONDS = 60.0
 """How long a server may be away while somebody waits for a job: it restarts, the job goes on."""
 
@@ -50,6 +58,7 @@ class Client:
     """The API at `server`, or on the Unix socket `socket` if one is given; `key` is what the server asks for."""
 
     def __init__(self, server: str, *, key: str | None = None, socket: Path | None = None) -> None:
+        self._far = socket is None
         self._http = httpx.Client(
             base_url=server,
             headers=None if key is None else {"Authorization": f"Bearer {key}"},
@@ -68,6 +77,8 @@ class Client:
         """Upload the file at `path` as a `model` or a `dataset` called `name`, and return its id; `sent` gets bytes
         sent so far."""
         size_bytes = path.stat().st_size
+        if self._far and size_bytes >= PIECES_FROM_BYTES:
+            return self._upload_in_pieces(kind, path, sent, name[-255:])
         answer = self._http.put(
             f"/v1/{kind}s",
             params={"name": name[-255:]},
@@ -75,6 +86,43 @@ class Client:
             headers={"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)},
         )
         return str(_checked(answer).json()["id"])
+
+    def _upload_in_pieces(self, kind: str, path: Path, sent: Callable[[int], None], name: str) -> str:
+        """By the tus protocol: a connection that is cut costs what the network held. Goes on as long as it comes
+        further within `PATIENCE_SECONDS`."""
+        size_bytes = path.stat().st_size
+        members = {"kind": kind, "name": name}
+        metadata = ",".join(f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in members.items())
+        headers = {**_TUS, "Upload-Length": str(size_bytes), "Upload-Metadata": metadata}
+        address = self._answered(lambda: self._http.post("/v1/uploads", headers=headers)).headers["location"]
+        offset, end = 0, time.monotonic() + PATIENCE_SECONDS
+        while offset < size_bytes:
+            length = {"Upload-Offset": str(offset), "Content-Length": str(size_bytes - offset)}
+            try:
+                body = _chunks(path, sent, offset)
+                _checked(self._http.patch(address, content=body, headers={**_TUS, **_TUS_BODY, **length}))
+                offset = size_bytes
+            except (httpx.TransportError, ServerProblem) as error:
+                elsewhere = isinstance(error, ServerProblem) and error.code == "upload_offset_mismatch"
+                if not (elsewhere or _is_away(error)) or time.monotonic() > end:
+                    raise
+                time.sleep(PAUSE_SECONDS)
+                before, offset = offset, self._arrived(address)
+                if offset > before:
+                    end = time.monotonic() + PATIENCE_SECONDS
+        upload_id = self._patiently(lambda: self._http.get(address))["upload_id"]
+        with path.open("rb") as file:
+            if upload_id != hashlib.file_digest(file, "sha256").hexdigest():
+                raise ServerProblem(
+                    409,
+                    "upload_damaged",
+                    "The upload is not the file",
+                    f"{path} changed while it was sent; send it again",
+                )
+        return str(upload_id)
+
+    def _arrived(self, address: str) -> int:
+        return int(self._answered(lambda: self._http.head(address, headers=_TUS)).headers["upload-offset"])
 
     def submit(self, request: Mapping[str, Any], call: str = "jobs") -> Job:
         """Make a job by the call `jobs` or `certificates`; a repeated request after a lost answer makes no second."""
@@ -140,23 +188,30 @@ class Client:
         return path
 
     def _patiently(self, send: Callable[[], httpx.Response]) -> Job:
+        answer: Job = self._answered(send).json()
+        return answer
+
+    def _answered(self, send: Callable[[], httpx.Response]) -> httpx.Response:
         end = time.monotonic() + PATIENCE_SECONDS
-        pause = 0.2
+        pause = PAUSE_SECONDS
         while True:
             try:
-                answer: Job = _checked(send()).json()
-                return answer
+                return _checked(send())
             except (httpx.TransportError, ServerProblem) as error:
-                away = isinstance(error, httpx.TransportError) or error.status in (502, 503, 504)
-                if not away or time.monotonic() + pause > end:
+                if not _is_away(error) or time.monotonic() + pause > end:
                     raise
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
 
 
-def _chunks(path: Path, sent: Callable[[int], None]) -> Iterator[bytes]:
-    total = 0
+def _is_away(error: httpx.TransportError | ServerProblem) -> bool:
+    return isinstance(error, httpx.TransportError) or error.status in (502, 503, 504)
+
+
+def _chunks(path: Path, sent: Callable[[int], None], start: int = 0) -> Iterator[bytes]:
+    total = start
     with path.open("rb") as file:
+        file.seek(start)
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
             total += len(chunk)
