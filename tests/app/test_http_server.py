@@ -21,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 
+from app.cli.http import private_server
 from app.http.server import (
     ACCEPTED_AT_A_TIME,
     HEADERS,
@@ -204,6 +205,11 @@ def test_small_answers_are_sent_at_once(serve, settings, connect) -> None:
         assert listener.proto == socket.IPPROTO_TCP  # asyncio looks at this, of the accepted socket
         with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
             assert accepted.proto == socket.IPPROTO_TCP
+
+
+def test_a_unix_socket_is_served_as_well(settings) -> None:
+    with private_server(settings.model_copy(update={"max_connections_per_address": 1})) as client:
+        assert client.jobs(1) == []
 
 
 def test_the_limit_of_open_files_is_raised_and_kept_to(tmp_path, caplog) -> None:
