@@ -61,8 +61,10 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     # followed by a write is not one transaction. None switches it off; `_begin_sqlite` sends the BEGIN.
     connection.isolation_level = None
     cursor = connection.cursor()
-    # Before everything else, and of a new file only: lets `app.store.room` give free pages back to the disk.
-    cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    # Lets `app.store.room` give free pages back to the disk. A new file only: later it changes nothing, but writes, and
+    # every new connection would wait for whoever writes.
+    if cursor.execute("PRAGMA page_count").fetchone()[0] == 0:
+        cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
     cursor.execute("PRAGMA journal_mode=WAL")  # readers and the one writer do not wait for each other
     cursor.execute("PRAGMA synchronous=FULL")  # NORMAL may lose the last commits when the power fails: accepted jobs
     cursor.execute("PRAGMA foreign_keys=ON")  # off by default, and per connection

@@ -90,7 +90,10 @@ def use_upload(session: Session, kind: str, upload_id: str, now: datetime) -> bo
     if _kept(session, kind, upload_id) is None:
         return False
     long_ago = or_(UploadRow.used_at.is_(None), UploadRow.used_at < now - USE_NOTED_EVERY)
-    session.execute(update(UploadRow).where(*_is(session, kind, upload_id), long_ago).values(used_at=now))
+    # Who cannot have the row at once leaves it to whoever has it: jobs about one model do not wait for each other.
+    free = select(UploadRow.id).where(*_is(session, kind, upload_id), long_ago)
+    if session.scalar(free.with_for_update(key_share=True, skip_locked=True)) is not None:
+        session.execute(update(UploadRow).where(*_is(session, kind, upload_id)).values(used_at=now))
     return True
 
 
