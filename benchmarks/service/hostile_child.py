@@ -122,8 +122,10 @@ class Worker:
                 return header["code"], str(header["text"] or header["detail"])
             elif header["do"] == "result":
                 return DONE, ""
+            elif header["do"] == "artifact":
+                message.read()
             else:
-                message.read()  # a file for the user
+                raise WireBroken(f"no message does {header['do']!r}")
         return KILLED, f"in the stage {stage}"
 
     def _header(self, child: Child, file: HostileFile) -> dict[str, object]:
