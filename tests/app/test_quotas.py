@@ -17,11 +17,15 @@ from app.access.projects import set_limits
 from app.access.quotas import effective_quotas
 from app.access.rates import AWAY_SECONDS, Rates
 from app.errors import AppError
+from app.schemas.job_request import JobRequest
+from app.services import jobs
 from app.services.uploads import store_upload
 from app.settings import Settings
-from app.store.engine import Sessions
+from app.store.blobs import write_bytes
+from app.store.engine import Sessions, clock
 from app.store.quotas import Quotas
 from app.store.tables import DEFAULT_PROJECT, ProjectRow
+from app.store.uploads import put_upload
 from app.store.usage import bytes_stored
 
 
@@ -60,20 +64,53 @@ def test_jobs_that_wait(server: Any, limit: Callable[..., Any]) -> None:
     assert len(server.client.get("/v1/jobs").json()["jobs"]) == 3
 
 
-def test_of_jobs_sent_at_once_no_more_than_the_quota_get_in(server: Any, limit: Callable[..., Any]) -> None:
-    limit(max_queued=3)
-    model, statuses = server.upload_model(), []
+def test_of_two_jobs_at_once_the_second_sees_the_first(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    if sessions.engine.dialect.name != "postgresql":
+        pytest.skip("on SQLite there is one writing transaction at a time")
+    # Jobs about one model would wait for each other anyway.
+    models = [write_bytes(sessions, letter) for letter in (b"a", b"b")]
+    with sessions.begin() as session:
+        for model in models:
+            put_upload(session, "model", model, None, clock(session))
+    bounded = sessions.of(DEFAULT_PROJECT, quotas=Quotas(queued=1))
+    admitted, go_on = threading.Event(), threading.Event()
+    results: list[str] = []
 
-    def send() -> None:
-        with httpx.Client(base_url=server.client.base_url, timeout=120) as client:
-            statuses.append(client.post("/v1/jobs", json={"model_id": model}).status_code)
+    def record(*_: Any) -> None:
+        """The first one stays between its admission and its commit."""
+        if not admitted.is_set():
+            admitted.set()
+            go_on.wait()
 
-    threads = [threading.Thread(target=send) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(statuses) == [202] * 3 + [429] * 5
+    def send(model_id: str) -> None:
+        try:
+            jobs.submit(bounded, lambda: None, JobRequest(model_id=model_id))
+            results.append("made")
+        except AppError as error:
+            results.append(error.code)
+
+    monkeypatch.setattr(jobs, "record", record)
+    first, second = (threading.Thread(target=send, args=(model.sha256,)) for model in models)
+    first.start()
+    admitted.wait()
+    second.start()
+    wait_until(lambda: not second.is_alive() or _waits_for_a_lock(sessions))
+    go_on.set()
+    first.join()
+    second.join()
+    assert sorted(results) == ["made", "quota_exceeded"]
+
+
+def _waits_for_a_lock(sessions: Sessions) -> bool:
+    # Of this test's own schema alone: others run beside it.
+    waiting = text(
+        "SELECT COUNT(*) FROM pg_locks WHERE NOT granted AND pid IN (SELECT pid FROM pg_locks WHERE relation = "
+        "'projects'::regclass)"
+    )
+    with sessions.read() as session:
+        return bool(session.scalar(waiting))
 
 
 def test_bytes_are_refused_before_they_are_sent_and_while_they_come(server: Any, limit: Callable[..., Any]) -> None:
