@@ -42,7 +42,7 @@ from network.runtime import SideBySide
 from network.segments import Segment, SegmentedNetwork, Values
 from sensitivity.estimate import ActivationChange, Change, WeightChange
 from sensitivity.loss import Loss
-from sensitivity.parts import Part, Spread, in_order
+from sensitivity.parts import Part, Spread, in_order, worth
 
 Rows = NDArray[np.float32]
 
@@ -123,7 +123,7 @@ def cross_layer(
     segments = SegmentedNetwork(network, cores.threads, loss.outputs)
     targets = _targets(changes, segments)
     groups = [slice(start, min(start + group, samples)) for start in range(0, samples, group)]
-    parts = [part for own in groups for part in _parts(targets, own, len(network.proto.graph.node))]
+    parts = [part for own in groups for part in _parts(network, targets, own)]
     before = np.cumsum([0, *(len(part.changes) for part in parts)])
     passes: dict[int, _Passes] = {}  # of the one group that is worked on
 
@@ -182,13 +182,17 @@ class _Part:
         return f"{self.target.site}/{self.first}+{len(self.changes)}/{self.group.start}-{self.group.stop}"
 
 
-def _parts(targets: Sequence[_Target], group: slice, nodes: int) -> list[_Part]:
-    """The parts of one group, in the order of their cuts, of about as many nodes each; one candidate is never cut."""
+def _parts(network: Network, targets: Sequence[_Target], group: slice) -> list[_Part]:
+    """The parts of one group, in the order of their cuts, of about as many nodes each; one candidate is never cut, and
+    those of a site are not where they take no time."""
+    nodes = len(network.proto.graph.node)
     behind = [nodes - min(target.cuts) + 1 for target in targets]
     total = sum(count * len(target.changes) for count, target in zip(behind, targets, strict=True))
     parts = []
     for count, target in zip(behind, targets, strict=True):
-        own = math.ceil(PARTS * count * len(target.changes) / total)
+        runs = len(target.changes) * count / (nodes + 1)  # of the whole network
+        most = max(1, math.ceil(worth(network, runs * (group.stop - group.start))))
+        own = min(most, math.ceil(PARTS * count * len(target.changes) / total))
         size = math.ceil(len(target.changes) / own)
         parts += [
             _Part(target, target.changes[first : first + size], first, group)

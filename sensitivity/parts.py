@@ -13,7 +13,19 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from network.graph import Network
+
 Part = Mapping[str, NDArray[np.generic]]
+
+# multiply-accumulates of a part that is worth to be stored by itself: some tenths of a second
+LEAST_MACS = 1e9
+# of a forward and a backward pass, in forward passes
+BACKWARD_PASSES = 3
+
+
+def worth(network: Network, samples: float) -> float:
+    """How many parts are worth to be made of so many samples in forward passes; may be below 1."""
+    return sum(site.macs for site in network.sites) * samples / LEAST_MACS
 
 
 class Spread(Protocol):

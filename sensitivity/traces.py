@@ -41,7 +41,7 @@ from sensitivity.hutchinson import (
     trace_draw,
 )
 from sensitivity.loss import Loss
-from sensitivity.parts import Part, Spread, in_order
+from sensitivity.parts import BACKWARD_PASSES, Part, Spread, in_order, worth
 
 # probes behind the last that is known to be needed that may be drawn meanwhile
 AHEAD = 4
@@ -69,7 +69,8 @@ def hessian_traces(
         rule: when to stop.
         batch: samples in each backward pass; what is live in memory grows with it.
         check: called after each probe with the fraction of the probe budget used.
-        spread: gives the draws, each a part; all are one part where samples have outputs of different sizes.
+        spread: gives the draws, each a part; all are one part where samples have outputs of different sizes, or where
+            they take no time.
 
     Raises:
         ValueError: there are no samples.
@@ -97,7 +98,7 @@ def hessian_traces(
         estimate_of_draws(remembered(), rule)
         return {"draws": np.stack(drawn)}
 
-    if outputs_of_one_size(network, inputs, loss):
+    if outputs_of_one_size(network, inputs, loss) and worth(network.network, BACKWARD_PASSES * probes.size) >= 1:
         names = [f"trace/{probe}/{probes.size}" for probe in range(rule.max_probes)]
         parts = spread(names, lambda probe: {"draws": draw(probe).values[None]}, AHEAD)
     else:

@@ -1,7 +1,7 @@
 """What every candidate gets from probes of the outputs, in parts: a micro-batch each, which are put together in order.
 
 The signs of a micro-batch are those that it would have after all before it. Where samples have outputs of different
-sizes, they depend on these, and all micro-batches are one part.
+sizes, they depend on these, and all micro-batches are one part, as where they take no time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sensitivity.estimate import Subject
 from sensitivity.estimators.draws import Draws
 from sensitivity.estimators.linearisation import Linearisation, Linearised, MicroBatch
 from sensitivity.hutchinson import random_signs
-from sensitivity.parts import Part
+from sensitivity.parts import BACKWARD_PASSES, Part, worth
 from sensitivity.traces import measured_outputs, output_probe, outputs_of_one_size, root_length
 
 Sums = Mapping[str, Sequence[Tensor]]
@@ -51,7 +51,8 @@ def probed_draws(
             check(batch.after)
         return arrays
 
-    if outputs_of_one_size(subject.network, subject.inputs, subject.loss):
+    large = worth(subject.network.network, BACKWARD_PASSES * subject.samples) >= len(batches)
+    if large and outputs_of_one_size(subject.network, subject.inputs, subject.loss):
         names = [f"{name}/{place}/{len(batches)}" for place in range(len(batches))]
         parts = subject.spread(names, lambda place: compute([place]))
     else:

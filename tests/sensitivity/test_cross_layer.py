@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from network.graph import Network
 from network.normalise import from_proto, normalise
+from sensitivity import parts
 from sensitivity.cross_layer import CrossLayer, cross_layer
 from sensitivity.estimate import WeightChange
 from sensitivity.loss import Kind, Term
@@ -124,7 +125,8 @@ def test_batches_and_groups_do_not_change_it(convolutions, rng):
     np.testing.assert_allclose(parts.damage_stderr, whole.damage_stderr, rtol=1e-4)
 
 
-def test_stored_chunks_are_not_computed_again(convolutions, rng):
+def test_stored_chunks_are_not_computed_again(convolutions, rng, monkeypatch):
+    monkeypatch.setattr(parts, "LEAST_MACS", 1.0)
     x = rng.normal(size=(16, 2, 5, 5)).astype(np.float32)
     weights = perturbed(convolutions, rng, 0.3)
     stored: dict[str, np.ndarray] = {}
@@ -147,15 +149,16 @@ def test_stored_chunks_are_not_computed_again(convolutions, rng):
 
 
 @pytest.mark.parametrize("group", [5, 16])
-def test_parts_are_the_same_in_any_order(convolutions, rng, group):
+def test_parts_are_the_same_in_any_order(convolutions, rng, monkeypatch, group):
     """As several processes take them: in the order of the cuts, from the end, and any other."""
+    monkeypatch.setattr(parts, "LEAST_MACS", 1.0)
     x = rng.normal(size=(16, 2, 5, 5)).astype(np.float32)
     weights = perturbed(convolutions, rng, 0.3)
 
     def matrix(order):
         def spread(names, compute, ahead=None):
-            parts = {place: compute(place) for place in order(range(len(names)))}
-            return [parts[place] for place in range(len(names))]
+            computed = {place: compute(place) for place in order(range(len(names)))}
+            return [computed[place] for place in range(len(names))]
 
         return matrix_of(convolutions, weights, x, Kind.KL, spread=spread, batch=4, group=group).matrix
 

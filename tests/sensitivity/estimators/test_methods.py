@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from network.execution import TorchNetwork
 from network.graph import Network
 from network.normalise import from_proto, normalise
+from sensitivity import parts
 from sensitivity.estimate import ActivationChange, Estimate, Subject, Unit, WeightChange
 from sensitivity.estimators import METHODS
 from sensitivity.estimators.noise import noise
@@ -68,16 +69,17 @@ def test_the_same_seed_gives_the_same_answer(method, mlp):
 
 
 @pytest.mark.parametrize("free", [False, True])
-def test_parts_are_the_same_in_any_order(method, mlp, free):
+def test_parts_are_the_same_in_any_order(method, mlp, monkeypatch, free):
     """As several processes take them; where outputs of samples may have different sizes all are one part."""
+    monkeypatch.setattr(parts, "LEAST_MACS", 1.0)
     whole = METHODS[method](subject_of(mlp, batch=4))
     counts: list[int] = []
 
     def spread(names, compute, ahead=None):
         assert len(set(names)) == len(names)
         counts.append(len(names))
-        parts = {place: compute(place) for place in reversed(range(len(names)))}
-        return [parts[place] for place in range(len(names))]
+        computed = {place: compute(place) for place in reversed(range(len(names)))}
+        return [computed[place] for place in range(len(names))]
 
     if free:
         mlp = replace(mlp, outputs=(replace(mlp.outputs[0], shape=(None, None)),))
@@ -86,6 +88,17 @@ def test_parts_are_the_same_in_any_order(method, mlp, free):
     np.testing.assert_array_equal(estimate.stderr, whole.stderr)
     spreads = {"hawq_v2": [64, 6], "fisher_weights": [8], "fisher_outputs": [6], "m_fac": [6]}.get(method, [])
     assert counts == ([1] * len(spreads) if free else spreads)
+
+
+def test_what_takes_no_time_is_one_part(method, mlp):
+    counts: list[int] = []
+
+    def spread(names, compute, ahead=None):
+        counts.append(len(names))
+        return map(compute, range(len(names)))
+
+    METHODS[method](subject_of(mlp, batch=4, spread=spread))
+    assert set(counts) <= {1}
 
 
 def test_progress_rises_to_one(method, mlp):
