@@ -63,12 +63,14 @@ def einsum_ellipses(chance: random.Random) -> bytes:
     return _with_layer([node("Einsum", ["h", "V"], ["y"], equation=equation)], {"V": _weight(3, 4, 4)})
 
 
-def _body(nodes: Sequence[NodeProto], name: str = "body") -> GraphProto:
+def _body(nodes: Sequence[NodeProto], level: str = "") -> GraphProto:
+    """The body of a Loop, whose `nodes` make `b` of `a`; with the level in the names of all its own values."""
+    float_, integer, boolean = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
     return helper.make_graph(
-        [node("Identity", ["go"], ["goes"]), *nodes],
-        name,
-        [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("a", TensorProto.FLOAT, None)],
-        [value("goes", TensorProto.BOOL, []), value("b", TensorProto.FLOAT, None)],
+        [node("Identity", [f"go{level}"], [f"goes{level}"]), *nodes],
+        f"body{level}",
+        [value(f"i{level}", integer, []), value(f"go{level}", boolean, []), value(f"a{level}", float_, None)],
+        [value(f"goes{level}", boolean, []), value(f"b{level}", float_, None)],
     )
 
 
@@ -83,8 +85,8 @@ def nested_loops(chance: random.Random) -> bytes:
     """A million rounds or more, each short."""
     graph = _body([node("Add", ["a", "one"], ["b"])])
     for level in range(chance.randint(1, 6)):
-        inner = node("Loop", ["trips", "yes", "a"], ["b"], body=graph)
-        graph = _body([inner], f"level{level}")
+        inner = node("Loop", ["trips", "yes", f"a{level}"], [f"b{level}"], body=graph)
+        graph = _body([inner], f"{level}")
     constants = {"trips": np.int64(1000), "yes": np.bool_(True), "one": np.float32(1)}
     return _with_layer([node("Loop", ["trips", "yes", "h"], ["y"], body=graph)], constants)
 
@@ -198,8 +200,10 @@ def deep_graphs(chance: random.Random) -> bytes:
     levels = chance.choice((5, 15, 30))
     inner = _branch(1)
     for level in range(levels):
-        inner = _branch(1, [node("If", ["yes"], ["z0"], then_branch=inner, else_branch=_branch(1), name=f"l{level}")])
-    return _with_layer([node("If", ["yes"], ["y"], then_branch=inner, else_branch=inner)], {"yes": np.bool_(True)})
+        name = f"l{level}"
+        made = node("If", ["yes"], [name], then_branch=inner, else_branch=_branch(1))
+        inner = helper.make_graph([made], name, [], [value(name, TensorProto.FLOAT, None)])
+    return _with_layer([node("If", ["yes"], ["y"], then_branch=inner, else_branch=_branch(1))], {"yes": np.bool_(True)})
 
 
 def many_graphs(chance: random.Random) -> bytes:
