@@ -209,8 +209,11 @@ class Fuzzer:
 
 
 def _like(text: str, rng: random.Random) -> str:
-    """A text of the same form that never was."""
-    return "".join(rng.choice("0123456789abcdef") if letter in "0123456789abcdef" else letter for letter in text)
+    """A text of the same form that never was, and sorts alike: of several that are missing the first one is named."""
+    kept, changed = text[: len(text) // 2], text[len(text) // 2 :]
+    return kept + "".join(
+        rng.choice("0123456789abcdef") if letter in "0123456789abcdef" else letter for letter in changed
+    )
 
 
 def _replaced(text: str, values: Mapping[str, str]) -> str:
