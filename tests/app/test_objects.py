@@ -75,7 +75,7 @@ def beside(
     made = _folder(tmp_path) if request.param == "folder" else _bucket(request.getfixturevalue("s3_endpoint"))
     target, endpoint, keys, damage = made
     return Beside(
-        Sessions(sessions.engine, DEFAULT_PROJECT, None, Objects(target, endpoint)), target, endpoint, keys, damage
+        Sessions(sessions.engine, DEFAULT_PROJECT, objects=Objects(target, endpoint)), target, endpoint, keys, damage
     )
 
 
@@ -135,7 +135,7 @@ def test_contents_without_their_digest_leave_nothing(beside: Beside, size: int) 
 
 def test_a_blob_says_itself_where_it_lies(beside: Beside, sessions: Sessions) -> None:
     there, here = blobs.write_bytes(beside.sessions, b"beside"), blobs.write_bytes(sessions, b"inside")
-    elsewhere = Sessions(sessions.engine, DEFAULT_PROJECT, None, Objects("database", beside.endpoint))
+    elsewhere = Sessions(sessions.engine, DEFAULT_PROJECT, objects=Objects("database", beside.endpoint))
     for reader in (beside.sessions, elsewhere):
         with reader.read() as session:
             found = [blobs.find_blob(session, blob.id) for blob in (there, here)]
@@ -198,8 +198,8 @@ def test_a_storage_that_does_not_answer_keeps_what_is_to_be_removed(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     target, endpoint, keys, _ = _bucket(s3_endpoint)
-    up = Sessions(sessions.engine, DEFAULT_PROJECT, None, Objects(target, endpoint))
-    down = Sessions(sessions.engine, DEFAULT_PROJECT, None, Objects(target, "http://127.0.0.1:1"))
+    up = Sessions(sessions.engine, DEFAULT_PROJECT, objects=Objects(target, endpoint))
+    down = Sessions(sessions.engine, DEFAULT_PROJECT, objects=Objects(target, "http://127.0.0.1:1"))
     blob = blobs.write_bytes(up, b"x")
     with pytest.raises(StorageUnavailable, match="see BITBUDGET_BLOBS"):
         blobs.read_bytes(down, blob)
