@@ -67,6 +67,7 @@ def report(context: Context, config: ReportConfig) -> JobResult:
         "undone": other,
         "outputs": output_rows(context, config.damage),
         "certificate": certificate,
+        "processor": certified["processor"],
         "audit": certified["audit"],
         "search": None if search is None else search.document["search"],
         "sensitivity": None if search is None else compared(search.analysis, search.method),

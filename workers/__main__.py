@@ -22,7 +22,7 @@ from app.tracing import configure_tracing
 from workers.app import create_app
 from workers.child_process import ChildGone
 from workers.desk import Desk
-from workers.limits import check_memory_limit
+from workers.limits import check_memory_limit, thread_count
 from workers.presence import Presence
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     name = arguments.name or new_worker_name()
     sessions = open_sessions(settings.database_url, settings.objects())
     wake = waker(settings)
-    desk = Desk(settings, sessions, name, arguments.pipeline, wake, processor())
+    desk = Desk(settings, sessions, name, arguments.pipeline, wake, processor(settings))
     Presence(settings, sessions, name, desk, wake).connect()
     try:
         desk.open()
@@ -51,14 +51,15 @@ def main() -> None:
     celery.worker_main(["--quiet", "worker", "--without-gossip", "--without-mingle", "--without-heartbeat"])
 
 
-def processor() -> str:
-    """The kind of the processor: its name, and the machine type."""
+def processor(settings: Settings) -> str:
+    """What has to be the same where a job is helped with: the kind of the processor, threads and memory."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-    return f"{name} ({platform.machine()})"[:255]
+    use = f"{thread_count(settings.worker_threads)} threads, {settings.worker_memory_bytes or 'all'} bytes"
+    return f"{name} ({platform.machine()}), {use}"[:255]
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

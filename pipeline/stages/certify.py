@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from evaluation.certificate import Certificate
 from evaluation.certifying import Terms, certify
 from evaluation.latency import Timed
+from evaluation.latency import machine as processor
 from evaluation.metrics.claim import Measured
 from evaluation.nulls import Blind
 from network.normalise import dump
@@ -63,6 +64,7 @@ def run(context: Context, config: CertifyConfig) -> bytes:
         "audit": check_file(context, inputs, model, space.formats_of_weights(plan), space.halves),
         "certificate": asdict(certificate),
         "latency": None if config.timing is None else _timed(context, inputs, model.file, config.timing),
+        "processor": processor(),
         "kept": {site.name: kept[site.weight] for site in inputs.network.sites if site.weight in kept},
     }
     return pack(document, {"model": _bytes(model.file), "weights": _bytes(_packed_weights(space, model))})
