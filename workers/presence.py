@@ -48,6 +48,7 @@ class Presence:
         self._idle_since: float | None = None
         self._sweep_at = 0.0
         self._stopping = threading.Event()
+        self._signing_off = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
@@ -80,8 +81,11 @@ class Presence:
         os._exit(0)  # the children die with this process
 
     def _sign_off(self, **_: Any) -> None:
-        if self._closing.is_set():
-            return
+        with self._signing_off:  # Celery's end, in the first thread, waits for the one that was asked for
+            if not self._closing.is_set():
+                self._leave()
+
+    def _leave(self) -> None:
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()

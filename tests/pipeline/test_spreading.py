@@ -95,7 +95,7 @@ def test_a_killed_helper_is_made_up_for(processes, alone, stage):
 
 @pytest.mark.parametrize("stage", ["cross_layer", "plan"])
 def test_a_killed_leader_is_followed_by_another(processes, alone, stage):
-    leader, helper = processes.begin("leader", f"{stage}:2"), processes.begin("helper")
+    leader, helper = processes.begin("leader", f"{stage}:1"), processes.begin("helper")
     assert leader.wait() == -signal.SIGKILL
     assert helper.poll() is None
     follower = processes.begin("leader")

@@ -28,7 +28,8 @@ class Reporter:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Progress):
             now = time.monotonic()
-            if event == self._shown or now - self._progress_at < PROGRESS_SECONDS:
+            same_stage = self._shown is not None and self._shown.stage == event.stage
+            if event == self._shown or (same_stage and now - self._progress_at < PROGRESS_SECONDS):
                 return
             self._progress_at, self._shown = now, event
         elif isinstance(event, StageBegan):
