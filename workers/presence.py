@@ -96,6 +96,8 @@ class Presence:
             presence.gone(self._sessions, self._name)
         except SQLAlchemyError as error:
             logger.warning("worker %s could not sign off, the database does not answer: %s", self._name, error)
+        if not self._desk.busy:
+            self._desk.close()  # its folders too: uploads that are no longer needed here
         logger.info("worker %s stopped", self._name)
 
     def _run(self) -> None:

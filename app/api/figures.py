@@ -33,36 +33,38 @@ class StoredFigures(Collector):
 
     def collect(self) -> Iterator[Metric]:
         try:
-            told = read_figures(self._sessions)
+            figures = read_figures(self._sessions)
         except SQLAlchemyError:
             logger.exception("the database does not answer a scrape")
             yield GaugeMetricFamily("bitbudget_database_up", "1 if the database answers", value=0)
             return
         yield GaugeMetricFamily("bitbudget_database_up", "1 if the database answers", value=1)
-        yield from _of_workers(told)
-        yield from _of_jobs(told)
-        yield from _of_queues(told.waiting, told.now)
-        yield _by("bitbudget_stored_bytes", "Stored contents", "project", told.stored_bytes)
-        yield _by("bitbudget_webhook_deliveries", "Messages not taken by webhooks", "state", told.deliveries)
-        yield _stage_seconds(told.stages)
+        yield from _of_workers(figures)
+        yield from _of_jobs(figures)
+        yield from _of_queues(figures.waiting, figures.now)
+        yield _by("bitbudget_stored_bytes", "Stored contents", "project", figures.stored_bytes)
+        yield _by("bitbudget_webhook_deliveries", "Messages not taken by webhooks", "state", figures.deliveries)
+        yield _stage_seconds(figures.stages)
 
 
-def _of_workers(told: Figures) -> Iterator[Metric]:
-    workers = {"busy": told.busy, "idle": max(0, told.condition.workers - told.busy)}
+def _of_workers(figures: Figures) -> Iterator[Metric]:
+    workers = {"busy": figures.busy, "idle": max(0, figures.condition.workers - figures.busy)}
     yield _by("bitbudget_workers", "Workers that are alive", "state", workers)
     yield GaugeMetricFamily(
-        "bitbudget_workers_progressing", "Workers that get on, or have nothing to do", value=told.condition.progressing
+        "bitbudget_workers_progressing",
+        "Workers that get on, or have nothing to do",
+        value=figures.condition.progressing,
     )
 
 
-def _of_jobs(told: Figures) -> Iterator[Metric]:
-    states = {state.value: told.jobs_by_state.get(state, 0) for state in JobState}
+def _of_jobs(figures: Figures) -> Iterator[Metric]:
+    states = {state.value: figures.jobs_by_state.get(state, 0) for state in JobState}
     yield _by("bitbudget_jobs", "Jobs that are kept", "state", states)
-    yield _by("bitbudget_failed_jobs", "Failed jobs that are kept", "code", told.failed_by_code)
+    yield _by("bitbudget_failed_jobs", "Failed jobs that are kept", "code", figures.failed_by_code)
     yield GaugeMetricFamily(
         "bitbudget_oldest_queued_job_seconds",
         "Waiting time of the oldest queued job",
-        value=told.condition.oldest_queued_seconds or 0.0,
+        value=figures.condition.oldest_queued_seconds or 0.0,
     )
 
 

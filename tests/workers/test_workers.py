@@ -124,6 +124,7 @@ def test_an_idle_worker_stops(workers, sessions, wait_until):
     wait_until(lambda: condition(sessions).workers == 1)
     worker.terminate()
     assert worker.wait() == 0
+    assert list(workers.settings.tmp_dir.iterdir()) == [], "what it has fetched goes with it"
 
 
 @ONE_SETUP
