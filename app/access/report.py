@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
-from app.errors import AppError
 from app.lifecycle.states import JobState
+from app.services.cursors import SKIPPED, from_cursor, to_cursor
 from app.store import access, audit
 from app.store import usage as taken
 from app.store.engine import Sessions, project_of
@@ -49,7 +46,8 @@ def audit_log(sessions: Sessions, limit: int, cursor: str | None) -> tuple[Seque
     Raises:
         AppError: `request_invalid` for a cursor that is none.
     """
-    before, skipped = (None, 0) if cursor is None else _parse_cursor(cursor)
+    after = from_cursor(cursor, SKIPPED)
+    before, skipped = (None, 0) if after is None else (after[0], int(after[1]))
     with sessions.read() as session:
         rows = audit.list_entries(session, limit=limit + 1, until=before, skipped=skipped)
     page = rows[:limit]
@@ -57,18 +55,4 @@ def audit_log(sessions: Sessions, limit: int, cursor: str | None) -> tuple[Seque
         return page, None
     last = page[-1].at
     same = sum(row.at == last for row in page) + (skipped if last == before else 0)
-    return page, base64.urlsafe_b64encode(f"{last.isoformat()} {same}".encode()).decode()
-
-
-def _parse_cursor(cursor: str) -> tuple[datetime, int]:
-    try:
-        at, skipped = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
-        time = datetime.fromisoformat(at)
-        if time.tzinfo is None or not (skipped.isascii() and skipped.isdigit() and len(skipped) < 10):
-            raise ValueError("not a time with a zone and a number")
-    except (ValueError, binascii.Error) as error:
-        raise AppError(
-            "request_invalid",
-            f"the cursor {cursor[:100]!r} is not valid; send next_cursor of the last page, or leave it out",
-        ) from error
-    return time, int(skipped)
+    return page, to_cursor(last, str(same))
