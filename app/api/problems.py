@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError, ProgrammingError
@@ -20,6 +20,7 @@ from starlette.routing import Match
 
 from app.api.heads import has_head
 from app.errors import CATALOGUE, PROBLEM_MEDIA_TYPE, AppError, problem
+from app.pages.problems import problem_page, wants_page
 from app.schemas.parsing import invalid_fields
 from app.store.objects import StorageUnavailable
 
@@ -39,8 +40,10 @@ _CODE_BY_STATUS = {
 
 def problem_response(
     request: Request, code: str, detail: str, extra: Mapping[str, Any] | None = None, headers: Any = None
-) -> JSONResponse:
-    """The answer for an error of the catalogue."""
+) -> Response:
+    """The answer for an error of the catalogue; for people, at the address of a page, a page."""
+    if wants_page(request):
+        return problem_page(request, code, detail, extra)
     body = problem(code, detail, instance=request.url.path, extra=extra)
     return JSONResponse(body, status_code=body["status"], headers=headers, media_type=PROBLEM_MEDIA_TYPE)
 
@@ -73,19 +76,20 @@ def install(app: FastAPI) -> None:
     app.exception_handler(Exception)(_internal)
 
 
-def _app_error(request: Request, error: AppError) -> JSONResponse:
+def _app_error(request: Request, error: AppError) -> Response:
     return problem_response(request, error.code, error.detail, error.extra, error.headers)
 
 
-def _invalid_parameters(request: Request, error: RequestValidationError) -> JSONResponse:
+def _invalid_parameters(request: Request, error: RequestValidationError) -> Response:
     return _app_error(request, invalid_fields(error.errors()))
 
 
-def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+def _http_error(request: Request, error: HTTPException) -> Response:
     code = _CODE_BY_STATUS.get(HTTPStatus(error.status_code), "internal")
     detail = str(error.detail)
     if code == "not_found":
-        detail = f"there is nothing at {request.url.path}; /docs lists every address"
+        there = "the list of jobs is at /" if wants_page(request) else "/docs lists every address"
+        detail = f"there is nothing at {request.url.path}; {there}"
     elif code == "method_not_allowed":
         allowed = ", ".join(_allowed_methods(request))
         detail = f"{request.url.path} does not answer {request.method}; it answers {allowed}"
@@ -105,11 +109,11 @@ def _allowed_methods(request: Request) -> list[str]:
     return [method for method in METHODS if method in allowed]
 
 
-def _disconnected(request: Request, _error: Exception) -> JSONResponse:
+def _disconnected(request: Request, _error: Exception) -> Response:
     return problem_response(request, "client_disconnected", "the connection was closed before the body was complete")
 
 
-def _database_away(request: Request, error: Exception) -> JSONResponse:
+def _database_away(request: Request, error: Exception) -> Response:
     cause = str(getattr(error, "orig", error))
     if "database or disk is full" in cause or "No space left" in cause:  # SQLite, PostgreSQL
         return _storage_full(request, error)
@@ -124,26 +128,26 @@ def _database_away(request: Request, error: Exception) -> JSONResponse:
     return problem_response(request, "database_unavailable", detail, headers={"Retry-After": "5"})
 
 
-def _wrong_sql(request: Request, error: ProgrammingError) -> JSONResponse:
+def _wrong_sql(request: Request, error: ProgrammingError) -> Response:
     # SQLite calls a missing table an operational error, PostgreSQL's driver a mistake of the program.
     if getattr(error.orig, "sqlstate", None) == _UNDEFINED_TABLE:
         return _database_away(request, error)
     return _internal(request, error)
 
 
-def _storage_away(request: Request, error: Exception) -> JSONResponse:
+def _storage_away(request: Request, error: Exception) -> Response:
     logger.error("the storage of contents does not answer", exc_info=error)
     detail = "the storage in which models, data and results lie does not answer; repeat the request in a moment"
     return problem_response(request, "storage_unavailable", detail, headers={"Retry-After": "5"})
 
 
-def _os_error(request: Request, error: OSError) -> JSONResponse:
+def _os_error(request: Request, error: OSError) -> Response:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _storage_full(request, error)
     return _internal(request, error)
 
 
-def _storage_full(request: Request, error: Exception) -> JSONResponse:
+def _storage_full(request: Request, error: Exception) -> Response:
     logger.error("no room is left", exc_info=error)
     return problem_response(
         request,
@@ -153,7 +157,7 @@ def _storage_full(request: Request, error: Exception) -> JSONResponse:
     )
 
 
-def _internal(request: Request, error: Exception) -> JSONResponse:
+def _internal(request: Request, error: Exception) -> Response:
     # The text of an unforeseen error may hold what is nobody's business; the log has it, under a number to find it.
     number = uuid.uuid4().hex[:12]
     logger.error("error %s answering %s %s", number, request.method, request.url.path, exc_info=error)

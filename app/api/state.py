@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
 from app.access.keys import Caller, authenticate
 from app.access.rates import Rates
@@ -22,6 +22,12 @@ _BEARER = HTTPBearer(
     description="A key as `bitbudget keys create` prints it. Where the service asks for no keys, leave it out.",
 )
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
+KEY_COOKIE = "bitbudget_key"
+"""Where a browser keeps the key that somebody signed in with."""
+_COOKIE = APIKeyCookie(
+    name=KEY_COOKIE, auto_error=False, scheme_name="cookie", description="The key of whoever signed in on the page."
+)
+Cookie = Annotated[str | None, Security(_COOKIE)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +61,23 @@ def _shared(request: Request) -> Shared:
     return shared
 
 
-def _admitted(request: Request, credentials: HTTPAuthorizationCredentials | None, needed: Role) -> State:
+def _admitted(
+    request: Request, credentials: HTTPAuthorizationCredentials | None, cookie: str | None, needed: Role
+) -> State:
     shared = _shared(request)
-    caller = authenticate(shared.sessions, shared.settings, token_of(credentials))
+    caller = authenticate(shared.sessions, shared.settings, token_of(credentials) or cookie)
     caller.role.require(needed)
     shared.rates.take(caller.project_id, caller.quotas.requests_per_minute)
     sessions = shared.sessions.of(caller.project_id, caller.key_id, caller.quotas)
     return State(shared.settings, sessions, shared.wake, shared.rates, caller)
 
 
-def _by_method(request: Request, credentials: Credentials) -> State:
-    return _admitted(request, credentials, Role.VIEWER if request.method in _READS else Role.MEMBER)
+def _by_method(request: Request, credentials: Credentials, cookie: Cookie) -> State:
+    return _admitted(request, credentials, cookie, Role.VIEWER if request.method in _READS else Role.MEMBER)
 
 
-def _for_admins(request: Request, credentials: Credentials) -> State:
-    return _admitted(request, credentials, Role.ADMIN)
+def _for_admins(request: Request, credentials: Credentials, cookie: Cookie) -> State:
+    return _admitted(request, credentials, cookie, Role.ADMIN)
 
 
 Service = Annotated[State, Depends(_by_method)]

@@ -1,0 +1,11 @@
+// What the pages do beyond htmx. Each behaviour is asked for by an attribute in a template.
+
+// data-copy="#id": copies the text of an element
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  await navigator.clipboard.writeText(document.querySelector(button.dataset.copy).textContent.trim());
+  const before = button.textContent;
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = before; }, 1500);
+});
