@@ -3,8 +3,10 @@
     python -m benchmarks.service.one_job DATA
 
 DATA is the folder of `benchmarks.job`. The processes share a folder of results, as workers share the database; they
-have loaded everything before the clock starts. The table has the processor time of every stage on one process, in
-chunks that others could take and outside; what is outside bounds the speed-up, whatever else the machine does.
+have loaded everything before the clock starts. The table has, of every stage: on one process, the processor time in
+chunks that others could take and outside, which bounds the speed-up, whatever else the machine does; on two, the time
+that passed, the processor time of both, and what they waited. More processor time than on one is work that was done
+twice, or a machine that is slower when both work.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from rich.table import Table
 
 from benchmarks.job import REQUEST, prepare
 
+Stages = dict[str, dict[str, float]]
+"""Of every stage seconds: `chunks` and `outside` of processor time, and those that `passed`."""
+
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
@@ -40,10 +45,10 @@ def speedup(data: Path) -> dict[str, Any]:
         one, two = (_timed(work / f"cache-{count}", uploads, count) for count in (1, 2))
     if one["sha256"] != two["sha256"]:
         raise RuntimeError("two processes gave other bytes than one")
-    stages: dict[str, dict[str, float]] = one["stages"]
+    stages: Stages = one["stages"]
     inside = sum(stage["chunks"] for stage in stages.values())
     outside = sum(stage["outside"] for stage in stages.values())
-    _print(stages)
+    _print(stages, two["stages"], two["helped"])
     return {
         "one_job_speedup_two_workers": round(one["seconds"] / two["seconds"], 2),
         "one_job_sequential_share": round(outside / (inside + outside), 3),
@@ -64,7 +69,8 @@ def _timed(cache: Path, uploads: list[str], count: int) -> dict[str, Any]:
         for process in processes:
             print("go", file=process.stdin, flush=True)
         said: dict[str, Any] = json.loads(_line(processes[0].stdout))
-        return said
+        helped = json.loads(_line(processes[1].stdout))["stages"] if count == 2 else {}
+        return {**said, "helped": helped}
     finally:
         for process in processes:
             process.kill()
@@ -78,10 +84,14 @@ def _line(stream: TextIO | None) -> str:
     return line
 
 
-def _print(stages: dict[str, dict[str, float]]) -> None:
-    table = Table("stage", "in chunks, s", "outside, s")
-    for name, stage in stages.items():
-        table.add_row(name, f"{stage['chunks']:.1f}", f"{stage['outside']:.1f}")
+def _print(one: Stages, leader: Stages, helper: Stages) -> None:
+    columns = ("stage", "one: in chunks, s", "outside, s", "two: passed, s", "processor, s", "waited, s")
+    table = Table(*columns, show_footer=True)
+    for name, stage in one.items():
+        of_both = [stages[name] for stages in (leader, helper) if name in stages]
+        passed, busy = leader[name]["passed"], sum(own["chunks"] + own["outside"] for own in of_both)
+        figures = (stage["chunks"], stage["outside"], passed, busy, 2 * passed - busy)
+        table.add_row(name, *(f"{figure:.1f}" for figure in figures))
     Console(stderr=True).print(table)
 
 
@@ -90,7 +100,7 @@ def _work(cache: Path, model: Path, dataset: Path, role: str) -> None:
     import torch
 
     from app.schemas.parsing import parse_request, with_uploads
-    from pipeline.events import Event, StageBegan, StageEnded
+    from pipeline.events import Event, Progress, StageBegan, StageEnded
     from pipeline.run import run
     from pipeline.stage import Machine, Upload
     from pipeline.store import FolderStore
@@ -117,18 +127,27 @@ def _work(cache: Path, model: Path, dataset: Path, role: str) -> None:
             super().give_back(key)
 
     store = TimedStore(cache)
-    stages: dict[str, dict[str, float]] = {}
+    stages: Stages = {}
     spreads = {stage.name: stage.spreads for stage in TABLE.stages}
-    began = (0.0, 0.0)
+    running: tuple[str, float, float, float] | None = None  # the stage, and the clocks when it began
 
     def report(event: Event) -> None:
-        nonlocal began
-        now = time.process_time(), store.seconds
-        if isinstance(event, StageBegan):
-            began = now
-        elif isinstance(event, StageEnded):
-            chunks = now[1] - began[1] if spreads[event.stage] else 0.0
-            stages[event.stage] = {"chunks": chunks, "outside": now[0] - began[0] - chunks}
+        nonlocal running
+        # a helper reports nothing but progress
+        stage = event.stage if isinstance(event, StageBegan | Progress) else ""
+        if running is not None and (stage != running[0] or isinstance(event, StageEnded)):
+            end()
+        if stage and running is None:
+            running = stage, time.process_time(), store.seconds, time.perf_counter()
+
+    def end() -> None:
+        nonlocal running
+        if running is not None:
+            name, busy, chunks, began = running
+            inside = store.seconds - chunks if spreads[name] else 0.0
+            outside = time.process_time() - busy - inside
+            stages[name] = {"chunks": inside, "outside": outside, "passed": time.perf_counter() - began}
+            running = None
 
     torch.set_num_threads(1)
     uploads = {"model": Upload.of(model), "dataset": Upload.of(dataset)}
@@ -146,10 +165,11 @@ def _work(cache: Path, model: Path, dataset: Path, role: str) -> None:
         job_id="job",
         helping=role == "helper",
     )
-    if result is not None:
-        seconds = time.perf_counter() - started
-        artifacts = {kind: hashlib.sha256(data).hexdigest() for kind, data in sorted(result.artifacts.items())}
-        print(json.dumps({"seconds": seconds, "stages": stages, "sha256": artifacts}), flush=True)
+    seconds = time.perf_counter() - started
+    end()
+    artifacts = {} if result is None else result.artifacts
+    digests = {kind: hashlib.sha256(data).hexdigest() for kind, data in sorted(artifacts.items())}
+    print(json.dumps({"seconds": seconds, "stages": stages, "sha256": digests}), flush=True)
 
 
 if __name__ == "__main__":

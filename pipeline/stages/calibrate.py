@@ -1,6 +1,6 @@
 """Calibrate: every weight rounded to every candidate format, from the inputs that the calibration samples give it, each
-weight a chunk, and the range of every activation, where activations are to be quantized. Several processes share the
-groups of weights whose statistics fit into memory together: most networks have one, which one process rounds.
+weight a chunk, and the range of every activation, where activations are to be quantized. Several processes share groups
+of weights whose statistics fit into memory together and are collected in the same forward passes.
 
 All sites get all formats of the request, whatever `layers` says about them: another constraint on an analysed model
 then finds everything here. A plan that the request brings needs its own alone.
@@ -8,7 +8,9 @@ then finds everything here. A plan that the request brings needs its own alone.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +37,9 @@ from quantization.storage.weights import QuantizedWeight
 
 # Second moments of several weights are collected in one forward pass, as long as they fit into this.
 STATISTICS_BYTES = 1 << 30
+# multiply-accumulates of the sums of a group that are worth to be shared, and in those of the network's forward pass
+LEAST_MACS = 1e10
+LEAST_SUMS = 2
 
 
 def run(context: Context, config: CalibrateConfig) -> bytes:
@@ -43,7 +48,7 @@ def run(context: Context, config: CalibrateConfig) -> bytes:
     weights, activations = _candidate_formats(config.candidates, inputs.network)
     rounding = _Rounding(context, inputs, weights)
     if config.gptq:
-        groups = list(_groups(inputs.network))
+        groups = list(_groups(inputs.network, len(inputs.splits.calibration)))
         spread = context.spread([f"group {place}" for place in range(len(groups))], lambda i: rounding.gptq(groups[i]))
         for sites, _ in zip(groups, spread, strict=True):
             rounding.gptq(sites)  # what another process has rounded is read
@@ -225,15 +230,30 @@ class _Rounding:
         self._context.progress(min(1.0, (len(self.weights) + begun) / len(self._inputs.network.sites)))
 
 
-def _groups(network: Network) -> Iterator[list[Site]]:
-    group: list[Site] = []
+def _groups(network: Network, samples: int) -> Iterator[list[Site]]:
+    """Sites whose statistics fit into memory together; where these take long, in halves that take about as long."""
+    group: list[tuple[Site, InputStatistics | None]] = []
     used = 0
     for site in network.sites:
-        statistics = input_statistics(network, site)
-        needed = statistics.memory_bytes if isinstance(statistics, InputStatistics) else 0
+        own = input_statistics(network, site)
+        statistics = own if isinstance(own, InputStatistics) else None
+        needed = 0 if statistics is None else statistics.memory_bytes
         if group and used + needed > STATISTICS_BYTES:
-            yield group
+            yield from _halves(group, samples)
             group, used = [], 0
-        group.append(site)
+        group.append((site, statistics))
         used += needed
-    yield group
+    yield from _halves(group, samples)
+
+
+def _halves(group: Sequence[tuple[Site, InputStatistics | None]], samples: int) -> Iterator[list[Site]]:
+    """Two processes take one each. Whoever is alone pays with a second forward pass, which is little beside sums that
+    take so long."""
+    sites = [site for site, _ in group]
+    macs = list(accumulate(0 if own is None else own.macs_per_sample for _, own in group))
+    forward = sum(site.macs for site in sites)
+    if macs[-1] * samples < LEAST_MACS or macs[-1] < LEAST_SUMS * forward:
+        yield sites
+        return
+    cut = bisect_right(macs, macs[-1] // 2) or 1
+    yield from (part for part in (sites[:cut], sites[cut:]) if part)

@@ -63,6 +63,12 @@ class InputStatistics:
         return self.hessian.nbytes + (0 if self._cross is None else self._cross.nbytes)
 
     @property
+    def macs_per_sample(self) -> int:
+        """What one sample's second moments take, where it has as many positions as count of it or fewer."""
+        positions = sum(layer.macs for layer in self._site.layers) // max(math.prod(self._site.shape), 1)
+        return self.hessian.size * min(max(positions, 1), self._positions_per_sample)
+
+    @property
     def unreached(self) -> int:
         """How many groups no input but zeros came to."""
         return int((np.einsum("gii->g", self.hessian) == 0).sum())
