@@ -59,7 +59,8 @@ def reason(plan: Mapping[str, Any]) -> str | None:
     if not evaluated:
         return why
     best = min(evaluated, key=lambda row: (row["drop"], row["size_bytes"]))
-    return f"{why.rstrip('.')}. The most accurate plan that was evaluated (drop {best['drop']:.4g}) has {best['size_bytes']:,} bytes."
+    reached = f"(drop {best['drop']:.4g}) has {best['size_bytes']:,} bytes"
+    return f"{why.rstrip('.')}. The most accurate plan that was evaluated {reached}."
 
 
 def _value(value: float, unit: str) -> str:
