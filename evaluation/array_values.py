@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from evaluation.errors import DatasetInvalid, DatasetNotFinite, DatasetShapeMismatch
 from evaluation.metrics.truth import BOXES, LABELS, TARGETS
-from network.graph import TensorSpec
+from network.tensor_spec import TensorSpec
 
 _CHUNK_ELEMENTS = 1 << 22
 

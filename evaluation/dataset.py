@@ -27,7 +27,7 @@ from evaluation.metrics.truth import Truth
 from evaluation.sample_groups import groups_of, joined_inputs, joined_truth
 from network.batching import axes_for_samples
 from network.errors import ShapesNotFixed
-from network.graph import TensorSpec
+from network.tensor_spec import TensorSpec
 
 MIN_SAMPLES = 48
 """Fewer cannot be split into calibration, search and held-out samples."""
@@ -115,20 +115,7 @@ def read_dataset(
         OSError: the file cannot be opened.
     """
     with Archive(path, max_bytes) as archive:
-        groups = groups_of(archive.headers, [spec.name for spec in inputs])
-        roles = [_roles_in_group(archive, members, inputs, extra) for members in groups]
-        samples = sum(count for _, _, count in roles)
-        if samples < MIN_SAMPLES:
-            raise DatasetTooFewSamples(
-                f"the data hold {samples} samples, at least {MIN_SAMPLES} are needed: they are split into "
-                "calibration, search and held-out samples; a few thousand give a sharp certificate"
-            )
-        truths = {tuple(sorted(truth)) for _, truth, _ in roles}
-        if len(truths) > 1:
-            raise DatasetWrongNames(
-                "the groups of the data hold different arrays beside the inputs of the network: "
-                f"{' and '.join(_listing(list(names)) for names in sorted(truths))}; save the same in every group"
-            )
+        roles = _roles_of_groups(archive, inputs, extra)
         arrays = {
             spec.name: joined_inputs(
                 [_repeated(converted(archive.read(n[spec.name]), n[spec.name], spec), count) for n, _, count in roles]
@@ -137,6 +124,39 @@ def read_dataset(
         }
         right = [{name: true_values(archive.read(own), name) for name, own in truth.items()} for _, truth, _ in roles]
     return Dataset(arrays, Truth(right[0] if len(right) == 1 else joined_truth(right)))
+
+
+def check_headers(
+    path: Path | str, inputs: Sequence[TensorSpec], max_bytes: int, extra: Collection[str] | None = ()
+) -> None:
+    """Refuse what `read_dataset` refuses for names, shapes and counts, which the headers of the arrays say.
+
+    Raises:
+        DatasetError, OSError: as `read_dataset`.
+    """
+    with Archive(path, max_bytes) as archive:
+        _roles_of_groups(archive, inputs, extra)
+
+
+def _roles_of_groups(
+    archive: Archive, inputs: Sequence[TensorSpec], extra: Collection[str] | None
+) -> list[tuple[dict[str, str], dict[str, str], int]]:
+    """`_roles_in_group` of every group."""
+    groups = groups_of(archive.headers, [spec.name for spec in inputs])
+    roles = [_roles_in_group(archive, members, inputs, extra) for members in groups]
+    samples = sum(count for _, _, count in roles)
+    if samples < MIN_SAMPLES:
+        raise DatasetTooFewSamples(
+            f"the data hold {samples} samples, at least {MIN_SAMPLES} are needed: they are split into "
+            "calibration, search and held-out samples; a few thousand give a sharp certificate"
+        )
+    truths = {tuple(sorted(truth)) for _, truth, _ in roles}
+    if len(truths) > 1:
+        raise DatasetWrongNames(
+            "the groups of the data hold different arrays beside the inputs of the network: "
+            f"{' and '.join(_listing(list(names)) for names in sorted(truths))}; save the same in every group"
+        )
+    return roles
 
 
 def _roles_in_group(

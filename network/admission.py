@@ -33,9 +33,8 @@ from network.extent import check_extent, check_no_gaps
 from network.finite import check_weights
 from network.flags import check_flags
 from network.functions import inlined
-from network.graph import TensorSpec
 from network.memory import estimate_memory
-from network.onnx_graph import is_external, messages, nodes, own_inputs, shape_of, shape_skeleton
+from network.onnx_graph import is_external, messages, nodes, own_inputs, shape_skeleton
 from network.operator_sets import (
     check_ir_version,
     check_operators,
@@ -181,16 +180,6 @@ def parsed(data: bytes, limits: AdmissionLimits) -> ModelProto:
     model = _parse(data)
     _check_messages(model, limits.max_nodes * _MESSAGES_PER_NODE)
     return model
-
-
-def input_specs(model: ModelProto) -> tuple[TensorSpec, ...]:
-    """What has to be fed to an admitted model: graph inputs without initializers; an axis that the file leaves open is
-    `None`."""
-    specs = []
-    for value in own_inputs(model.graph):
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        specs.append(TensorSpec(value.name, dtype.name, tuple(length or None for length in shape_of(value) or ())))
-    return tuple(specs)
 
 
 def _parse(data: bytes) -> ModelProto:

@@ -20,24 +20,13 @@ from onnx import numpy_helper
 from network.batching import Batching
 from network.onnx_graph import names_read, opset_of
 from network.shapes import Observed, SampleShapes, float_shapes, inferred_values
+from network.tensor_spec import TensorSpec
 
 ChannelAxis = int | tuple[int, ...]
 """The axis of a weight's output channels. Of a stack of matrices all axes but the one that is summed over: every matrix
 has channels of its own."""
 
 _LOST_AT_MOST = 2.0**-20
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """A graph input or output: its name, numpy dtype name, and shape; `None` is the batch axis, or an unknown length.
-
-    The other axes have the lengths of the samples, also those that the file leaves free.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,13 +34,14 @@ from network.errors import ModelNotTaken, NothingToQuantize, listing
 from network.finite import FLOAT_TYPES
 from network.folding import Folding, fold
 from network.fused import unfuse
-from network.graph import Network, TensorSpec
+from network.graph import Network
 from network.interface import Interface
 from network.onnx_graph import is_standard, opset_of, own_inputs, shape_of
 from network.opset import TARGET_OPSET, lower
 from network.outputs import put_back, set_aside
 from network.shapes import NOTHING, Observation, Observed, SampleShapes, inferred_values, known_shapes
 from network.sites import find_sites
+from network.tensor_spec import TensorSpec
 from network.upgrade import upgrade
 
 SAMPLE_SHAPES_KEY, BATCHING_KEY = "bitbudget.sample_shapes", "bitbudget.batching"

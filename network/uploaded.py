@@ -8,14 +8,15 @@ from __future__ import annotations
 import onnx
 from onnx import ModelProto
 
-from network.admission import AdmissionLimits, bounded, check_interface, check_memory, input_specs, onnx_errors
+from network.admission import AdmissionLimits, bounded, check_interface, check_memory, onnx_errors
 from network.batching import Batching
 from network.einsum import check_ellipses
 from network.errors import InterfaceDiffers, listing
-from network.graph import Network, TensorSpec
+from network.graph import Network
 from network.onnx_graph import shape_of
 from network.operator_sets import check_operators, check_random
 from network.output_types import declare_outputs
+from network.tensor_spec import TensorSpec, input_specs
 
 
 def admit_to_run(data: bytes, limits: AdmissionLimits) -> ModelProto:

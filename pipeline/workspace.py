@@ -23,10 +23,11 @@ from evaluation.runner import OnnxRunner
 from evaluation.splits import Splits, split, undivided
 from network.admission import AdmissionLimits
 from network.batching import Batching
-from network.graph import Network, TensorSpec
+from network.graph import Network
 from network.memory import normalised_memory
 from network.normalise import dump, load
 from network.opset import TARGET_OPSET
+from network.tensor_spec import TensorSpec
 from network.uploaded import as_uploaded
 from pipeline.analysis import Analysis, Scores
 from pipeline.candidates import Candidates

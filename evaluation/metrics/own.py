@@ -30,10 +30,10 @@ from evaluation.metrics.null_outputs import mean_outputs, other_samples
 from evaluation.metrics.pair import Pair
 from evaluation.metrics.truth import Truth
 from evaluation.session import deterministic_session
-from network.admission import AdmissionLimits, admit, input_specs
+from network.admission import AdmissionLimits, admit
 from network.errors import NetworkError
-from network.graph import TensorSpec
 from network.runtime import runtime_errors
+from network.tensor_spec import TensorSpec, input_specs
 
 OWN = "own"
 """The name of the metric in claims and certificates."""

@@ -10,11 +10,12 @@ from collections.abc import Collection, Sequence
 
 from onnx import ModelProto
 
-from network.admission import AdmissionLimits, admit, input_specs, onnx_errors
+from network.admission import AdmissionLimits, admit, onnx_errors
 from network.batch_axes import find_batching, likeliest_axes
 from network.batching import Arrays, shapes_of_sample
 from network.errors import ModelTooLarge, TooMuchWork
 from network.memory import estimate_memory
+from network.tensor_spec import input_specs
 from network.work import WorkLimits
 from pipeline.config import AdmitConfig
 from pipeline.context import Context

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from network.admission import input_specs
 from network.batch_axes import find_batching
 from network.batching import shapes_of_sample
+from network.tensor_spec import input_specs
 from network.uploaded import admit_to_run
 from pipeline.certificate_config import AdmitFloatConfig
 from pipeline.context import Context

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from network.admission import admit, input_specs
+from network.admission import admit
 from network.batching import Batching
 from network.faithful import faithful
 from network.normalise import dump
+from network.tensor_spec import input_specs
 from pipeline.config import NormaliseConfig
 from pipeline.context import Context
 from pipeline.results import unpack

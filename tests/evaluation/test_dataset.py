@@ -25,7 +25,7 @@ from evaluation.errors import (
 from evaluation.metrics.truth import Truth
 from evaluation.splits import split
 from network.errors import ShapesNotFixed
-from network.graph import TensorSpec
+from network.tensor_spec import TensorSpec
 
 MOST = 1 << 30
 IMAGE = (TensorSpec("image", "float32", (None, 3, 4)),)

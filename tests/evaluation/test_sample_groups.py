@@ -11,7 +11,7 @@ import pytest
 from evaluation.dataset import read_dataset
 from evaluation.errors import DatasetWrongNames
 from evaluation.sample_groups import groups_of
-from network.graph import TensorSpec
+from network.tensor_spec import TensorSpec
 
 IDS = (TensorSpec("ids", "int64", (None, None)),)
 

@@ -23,9 +23,9 @@ import numpy as np
 from evaluation.dataset import read_dataset, synthesize
 from evaluation.errors import DatasetError
 from evaluation.runner import OnnxRunner
-from network.admission import AdmissionLimits, admit, input_specs
+from network.admission import AdmissionLimits, admit
+from network.tensor_spec import TensorSpec, input_specs
 from network.errors import NetworkError
-from network.graph import TensorSpec
 
 LIMITS = AdmissionLimits(max_model_bytes=1 << 27, max_memory_bytes=1 << 26, max_nodes=2000)
 SPEC = (TensorSpec("x", "float32", (None, 4)),)

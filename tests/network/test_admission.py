@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from network.admission import AdmissionLimits, admit, input_specs
+from network.admission import AdmissionLimits, admit
 from network.errors import (
     CustomOperators,
     ModelInvalid,
@@ -21,9 +21,9 @@ from network.errors import (
     ShapesNotFixed,
     WeightsNotFinite,
 )
-from network.graph import TensorSpec
 from network.memory import estimate_memory
 from network.operator_sets import newest_versions
+from network.tensor_spec import TensorSpec, input_specs
 from tests.network.models import LIMITS, build, linear, refusal, value
 
 

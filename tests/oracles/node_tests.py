@@ -21,8 +21,9 @@ from onnx.backend.test.loader import load_model_tests
 
 from network.errors import UnsupportedOperators
 from network.execution import TorchNetwork
-from network.graph import Network, TensorSpec
+from network.graph import Network
 from network.runtime import FATAL, RUNTIME_FAILURES
+from network.tensor_spec import TensorSpec
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -13,8 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from network.graph import Layer, Network, Site, TensorSpec
+from network.graph import Layer, Network, Site
 from network.onnx_graph import attributes
+from network.tensor_spec import TensorSpec
 
 CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1, "Gather": 0, "Identity": 0}
 

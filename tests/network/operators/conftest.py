@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from network.execution import TorchNetwork
-from network.graph import Network, TensorSpec
+from network.graph import Network
 from network.opset import lower
+from network.tensor_spec import TensorSpec
 
 OPSET = 25
 IR_VERSION = 10
