@@ -154,11 +154,12 @@ def list_jobs(
     tag: Annotated[Tag | None, Query(description="Only jobs with this tag.")] = None,
     model_id: Annotated[Sha256 | None, Query(description="Only jobs about this model.")] = None,
     created_after: Annotated[AwareDatetime | None, Query(description="Only jobs made after this time.")] = None,
+    upload_id: Annotated[Sha256 | None, Query(description="Only jobs that read this model or dataset.")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> JobList:
     """Jobs, newest first."""
-    wanted = JobFilter(state, outcome, name, tag, model_id, created_after)
+    wanted = JobFilter(state, outcome, name, tag, model_id, created_after, upload_id)
     rows, following = jobs.recent(service.sessions, wanted, limit, cursor)
     return JobList(jobs=[job_view(row) for row in rows], next_cursor=following)
 

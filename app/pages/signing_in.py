@@ -10,6 +10,7 @@ from fastapi.responses import RedirectResponse, Response
 from app.access.keys import authenticate
 from app.api.state import KEY_COOKIE, Open
 from app.errors import AppError
+from app.pages.forms import local
 from app.pages.rendering import render
 
 router = APIRouter(include_in_schema=False)
@@ -20,7 +21,7 @@ _DAYS = 30
 @router.get("/sign-in", response_class=Response)
 def ask(request: Request, to: str = "/") -> Response:
     """The form."""
-    return render(request, "sign_in.html", to=_here(to), error=None)
+    return render(request, "sign_in.html", to=local(to), error=None)
 
 
 @router.post("/sign-in", response_class=Response)
@@ -30,8 +31,8 @@ def sign_in(request: Request, service: Open, key: Annotated[str, Form()], to: An
     try:
         authenticate(service.sessions, service.settings, key)
     except AppError as error:
-        return render(request, "sign_in.html", status=401, to=_here(to), error=error.detail)
-    answer = RedirectResponse(_here(to), 303)
+        return render(request, "sign_in.html", status=401, to=local(to), error=error.detail)
+    answer = RedirectResponse(local(to), 303)
     secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
     answer.set_cookie(KEY_COOKIE, key, max_age=_DAYS * 86400, path="/", secure=secure, httponly=True, samesite="strict")
     return answer
@@ -43,8 +44,3 @@ def sign_out() -> Response:
     answer = RedirectResponse("/sign-in", 303)
     answer.delete_cookie(KEY_COOKIE, path="/", httponly=True, samesite="strict")
     return answer
-
-
-def _here(address: str) -> str:
-    """`address` if it is one of this service: nobody shall be sent elsewhere after giving a key."""
-    return address if address.startswith("/") and not address.startswith(("//", "/\\")) else "/"

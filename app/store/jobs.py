@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,13 +13,20 @@ from sqlalchemy.orm import Session
 from app.store.blobs import BlobRef, find_blob, keep_blob
 from app.store.engine import project_of
 from app.store.statements import has_member
-from app.store.tables import ArtifactRow, JobEventRow, JobRow
+from app.store.tables import ArtifactRow, JobEventRow, JobRow, JobUploadRow
 from app.store.webhooks import add_deliveries
 
 
 def find_job(session: Session, job_id: str) -> JobRow | None:
     """The job of this project with the id `job_id`."""
     return session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.project_id == project_of(session)))
+
+
+def find_jobs(session: Session, job_ids: Sequence[str]) -> list[JobRow]:
+    """These jobs of this project, in this order; those that are gone are left out."""
+    query = select(JobRow).where(JobRow.id.in_(job_ids), JobRow.project_id == project_of(session))
+    found = {row.id: row for row in session.scalars(query)}
+    return [found[job_id] for job_id in job_ids if job_id in found]
 
 
 def lock_job(session: Session, job_id: str) -> JobRow | None:
@@ -44,6 +51,8 @@ class JobFilter:
     tag: str | None = None
     model_id: str | None = None
     created_after: datetime | None = None
+    upload_id: str | None = None
+    """A model, dataset or metric graph that the job reads, as what does not matter."""
 
 
 def list_jobs(session: Session, wanted: JobFilter, limit: int, before: tuple[datetime, str] | None) -> Sequence[JobRow]:
@@ -55,6 +64,10 @@ def list_jobs(session: Session, wanted: JobFilter, limit: int, before: tuple[dat
             query = query.where(column == value)
     if wanted.tag is not None:
         query = query.where(has_member(session, JobRow.tags, wanted.tag))
+    if wanted.upload_id is not None:
+        query = query.where(
+            JobRow.id.in_(select(JobUploadRow.job_id).where(JobUploadRow.upload_id == wanted.upload_id))
+        )
     if wanted.created_after is not None:
         query = query.where(JobRow.created_at > wanted.created_after)
     if before is not None:
@@ -99,6 +112,19 @@ def events_after(session: Session, job_id: str, seq: int) -> Sequence[JobEventRo
     return session.scalars(
         select(JobEventRow).where(JobEventRow.job_id == job_id, JobEventRow.seq > seq).order_by(JobEventRow.seq)
     ).all()
+
+
+def evaluated_plans(session: Session, job_ids: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+    """What the events `evaluated` of these jobs say, in their order, by job."""
+    events = (
+        select(JobEventRow.job_id, JobEventRow.data)
+        .where(JobEventRow.job_id.in_(job_ids), JobEventRow.kind == "evaluated")
+        .order_by(JobEventRow.job_id, JobEventRow.seq)
+    )
+    plans: dict[str, list[dict[str, Any]]] = {}
+    for job_id, data in session.execute(events):
+        plans.setdefault(job_id, []).append(data)
+    return plans
 
 
 def running_jobs(session: Session, condition: ColumnElement[bool]) -> Sequence[str]:

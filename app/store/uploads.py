@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.store.blobs import BlobRef, find_blob, keep_blob
 from app.store.engine import project_of
 from app.store.stages import USE_NOTED_EVERY
 from app.store.statements import has_member, insert
-from app.store.tables import UploadRow
+from app.store.tables import JobRow, JobUploadRow, UploadRow
 
 
 def put_upload(session: Session, kind: str, blob: BlobRef, name: str | None, now: datetime) -> tuple[UploadRow, bool]:
@@ -71,6 +71,35 @@ def list_uploads(
     if before is not None:
         query = query.where(tuple_(UploadRow.created_at, UploadRow.id) < tuple_(*before))
     return session.scalars(query.order_by(UploadRow.created_at.desc(), UploadRow.id.desc()).limit(limit)).all()
+
+
+def names_of(session: Session, kind: str, upload_ids: Collection[str]) -> dict[str, str]:
+    """The names of these models or datasets (`kind`), by id; those that are gone are left out."""
+    ours = UploadRow.project_id == project_of(session), UploadRow.kind == kind, UploadRow.id.in_(upload_ids)
+    return {row.id: row.name for row in session.execute(select(UploadRow.id, UploadRow.name).where(*ours))}
+
+
+def job_counts(session: Session, kind: str, upload_ids: Collection[str]) -> dict[str, int]:
+    """How many jobs read these models or datasets (`kind`), by id; those that none reads are left out."""
+    read = (
+        select(JobUploadRow.upload_id, func.count())
+        .join(JobRow, JobRow.id == JobUploadRow.job_id)
+        .where(
+            JobRow.project_id == project_of(session),
+            JobUploadRow.kind == kind,
+            JobUploadRow.upload_id.in_(upload_ids),
+        )
+        .group_by(JobUploadRow.upload_id)
+    )
+    return {row[0]: row[1] for row in session.execute(read)}
+
+
+def total_bytes(session: Session, kind: str) -> tuple[int, int]:
+    """How many models or datasets (`kind`) the project has, and their bytes together."""
+    ours = UploadRow.project_id == project_of(session), UploadRow.kind == kind
+    query = select(func.count(), func.coalesce(func.sum(UploadRow.size_bytes), 0)).where(*ours)
+    count, size_bytes = session.execute(query).one()
+    return count, int(size_bytes)
 
 
 def lock_upload(session: Session, kind: str, upload_id: str) -> UploadRow | None:

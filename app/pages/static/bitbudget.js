@@ -9,3 +9,13 @@ document.addEventListener("click", async (event) => {
   button.textContent = "Copied";
   setTimeout(() => { button.textContent = before; }, 1500);
 });
+
+// data-needs="2": a button that waits until so many boxes of its form are ticked
+const countTicked = () => {
+  for (const button of document.querySelectorAll("[data-needs]")) {
+    const ticked = document.querySelectorAll(`input[type=checkbox][form="${button.getAttribute("form")}"]:checked`);
+    button.disabled = ticked.length < Number(button.dataset.needs);
+  }
+};
+document.addEventListener("change", countTicked);
+countTicked();
