@@ -14,6 +14,7 @@ from app.access.rates import Rates
 from app.api import (
     access,
     certificates,
+    descriptions,
     events,
     health,
     job_logs,
@@ -81,7 +82,19 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
     app.add_middleware(RefuseForeign, hosts=allowed_hosts(settings))
     app.add_middleware(MeasureRequests, metrics=metrics)  # the outer one: what is refused is counted too
     problems.install(app)
-    for module in (uploads, resumable, stored, jobs, certificates, events, job_logs, results, access, webhooks):
+    for module in (
+        uploads,
+        resumable,
+        stored,
+        descriptions,
+        jobs,
+        certificates,
+        events,
+        job_logs,
+        results,
+        access,
+        webhooks,
+    ):
         app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS, *_OF_CALLS_WITH_KEYS))
     for module in (schemas, health):
         app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS))

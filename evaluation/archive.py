@@ -45,6 +45,10 @@ class ArrayHeader:
     name: str
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
+    fortran: bool = False
+    """Whether the last axis is the slowest."""
+    offset: int = 0
+    """Where its data begin, in bytes."""
 
 
 class BoundedFile(BufferedReader):
@@ -87,6 +91,8 @@ class Archive:
         DatasetTooLarge: more arrays, bytes or compression than is allowed.
     """
 
+    form = "npz"
+
     def __init__(self, path: Path | str, max_bytes: int) -> None:
         file_bytes = os.stat(path).st_size
         self._file = BoundedFile(FileIO(os.fspath(path)), _index_too_large)
@@ -119,18 +125,34 @@ class Archive:
                 raise DatasetInvalid(f"array {name!r} has data behind its end; save it again with numpy.savez")
         return array
 
+    def first(self, name: str, count: int) -> NDArray[np.generic]:
+        """The first `count` samples of the array `name`, its data not read any further; all of one in Fortran's order.
+
+        Raises:
+            DatasetInvalid: its data are damaged.
+        """
+        header = self.headers[name]
+        if not header.shape or count >= header.shape[0] or header.fortran:
+            return self.read(name)[:count] if header.shape else self.read(name)
+        shape = (count, *header.shape[1:])
+        with _zip_errors(f"array {name!r}"), self._zip.open(self._members[name]) as member:
+            member.read(header.offset)
+            data = member.read(math.prod(shape) * header.dtype.itemsize)
+            return np.frombuffer(data, header.dtype).reshape(shape)
+
     def _header(self, name: str) -> ArrayHeader:
         info = self._members[name]
         with _zip_errors(f"array {name!r}"), self._zip.open(info) as member, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy warns of headers that Python 2 wrote; it reads them all the same
             version = np.lib.format.read_magic(member)
             if version == (1, 0):
-                shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
             elif version == (2, 0):
-                shape, _, dtype = np.lib.format.read_array_header_2_0(member)
+                shape, fortran, dtype = np.lib.format.read_array_header_2_0(member)
             else:
                 raise DatasetInvalid(f"array {name!r} has the .npy format {version}; save it with numpy.savez")
-            data_bytes = info.file_size - member.tell()
+            offset = member.tell()
+        data_bytes = info.file_size - offset
         if dtype.kind not in _KINDS or dtype.itemsize > 8:
             raise DatasetInvalid(
                 f"array {name!r} has the type {str(dtype)[:60]}; expected floats (16, 32 or 64 bits), integers or "
@@ -143,7 +165,12 @@ class Archive:
                 f"array {name!r} of shape {shape} and type {dtype} takes {math.prod(shape) * dtype.itemsize:,} bytes, "
                 f"but {data_bytes:,} are there: the file is damaged; save it again with numpy.savez"
             )
-        return ArrayHeader(name, dtype, tuple(map(int, shape)))
+        return ArrayHeader(name, dtype, tuple(map(int, shape)), fortran, offset)
+
+
+def open_archive(path: Path | str, max_bytes: int) -> Archive:
+    """The arrays at `path`, opened."""
+    return Archive(path, max_bytes)
 
 
 def _open_index(file: BoundedFile, path: Path | str) -> zipfile.ZipFile:

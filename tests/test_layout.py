@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PRODUCT = ("app", "workers", "pipeline", "network", "quantization", "sensitivity", "planner", "evaluation")
 MOST_LINES_OF_A_FILE = 400
-MOST_LINES_OF_WORKERS = 3_000
+MOST_LINES_OF_WORKERS = 3_250
 
 
 def lines(folder: str) -> dict[str, int]:

@@ -17,9 +17,10 @@ from app.lifecycle.states import Claim
 from app.settings import Settings
 from app.store import queue
 from app.store.engine import Sessions
-from app.supervisor import owner_name
+from app.supervisor import owner_name, owner_prefix
 from workers.attempt import Attempt, End
 from workers.child_process import Child, ChildGone
+from workers.describer import Describer
 from workers.heartbeat import Heartbeat, Interruption
 from workers.help import Help
 from workers.record import AttemptRecord
@@ -55,6 +56,7 @@ class Desk:
         self._wake = wake
         self.processor = processor
         self._uploads = Uploads(settings.tmp_dir)
+        self._describer = Describer(settings, sessions, owner_prefix(name) + "descriptions")
         self._child: Child | None = None
         self._running: Heartbeat | None = None
         self._stopping = threading.Event()
@@ -87,6 +89,7 @@ class Desk:
             try:
                 if self._child is not None:
                     self._child.wait_until_ready(self._turned)
+                self._describer.start()
                 return
             except ChildGone as error:
                 if left == 0:
@@ -101,6 +104,7 @@ class Desk:
         """
         self._turned()
         self._at_work = True
+        self._describer.wake()
         try:
             return self._work()
         finally:
@@ -135,6 +139,7 @@ class Desk:
 
     def close(self) -> None:
         """End the child, and remove what was fetched. The desk must not be at work."""
+        self._describer.close()
         self._end_child()
         self._uploads.close()
 

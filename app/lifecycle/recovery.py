@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, and_, case
 from app.lifecycle.messages import clean_processed
 from app.lifecycle.states import Claim, JobState
 from app.settings import Settings
-from app.store import jobs, queue, workers
+from app.store import descriptions, jobs, queue, workers
 from app.store.blobs import remove_abandoned
 from app.store.engine import Sessions, clock
 from app.store.open_uploads import remove_expired_uploads
@@ -55,6 +55,7 @@ def reap_worker(sessions: Sessions, owner_prefix: str, max_attempts: int) -> Rea
     with sessions.begin() as session:
         now = clock(session)
         queue.free_chunks(session, owner_prefix)
+        descriptions.give_back(session, owner_prefix)
         held = jobs.running_jobs(session, owned)
     return _take_back_each(sessions, held, owned, max_attempts, now)
 

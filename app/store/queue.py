@@ -9,7 +9,8 @@ from datetime import datetime
 from sqlalchemy import Select, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.store.engine import project_of
+from app.store import descriptions
+from app.store.engine import clock, project_of
 from app.store.statements import insert
 from app.store.tables import ChunkClaimRow, JobRow, ProjectRow, WorkerRow
 
@@ -74,10 +75,10 @@ def find_help_wanted(session: Session, processor: str, but_not: Collection[str])
 
 
 def demand(session: Session) -> int:
-    """How many more workers there is work for now: queued jobs, and chunks that others may take."""
+    """How many more workers there is work for now: queued jobs, chunks that others may take, and descriptions."""
     queued = select(func.count()).where(JobRow.state == "queued").scalar_subquery()
     chunks = select(func.coalesce(func.sum(JobRow.open_chunks), 0)).where(JobRow.state == "running").scalar_subquery()
-    return int(session.execute(select(queued + chunks)).scalar_one())
+    return int(session.execute(select(queued + chunks)).scalar_one()) + descriptions.waiting(session, clock(session))
 
 
 def take_chunk(session: Session, key: str, owner: str, now: datetime, until: datetime) -> bool:

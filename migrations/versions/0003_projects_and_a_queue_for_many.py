@@ -28,6 +28,7 @@ def upgrade() -> None:
     _create_webhooks()
     _create_open_uploads()
     _create_job_uploads()
+    _create_descriptions()
     op.create_table(
         "job_logs",
         sa.Column("job_id", sa.String(32), nullable=False),
@@ -252,6 +253,35 @@ def _create_job_uploads() -> None:
     # UNION names an upload once that a job reads twice.
     known = sa.union(*(sa.select(jobs.c.id, sa.literal(kind), which).where(which.is_not(None)) for kind, which in read))
     op.execute(job_uploads.insert().from_select(["job_id", "kind", "upload_id"], known))
+
+
+def _create_descriptions() -> None:
+    op.create_table(
+        "descriptions",
+        _project(),
+        sa.Column("kind", sa.String(8), nullable=False),
+        sa.Column("upload_id", sa.String(64), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(8), nullable=False),
+        sa.Column("owner", sa.String(255)),
+        sa.Column("lease_until", TIME),
+        sa.Column("attempts", sa.Integer(), nullable=False, server_default=sa.text("0")),
+        sa.Column("document", sa.JSON()),
+        sa.Column("problem_code", sa.String(64)),
+        sa.Column("problem_detail", sa.Text()),
+        sa.Column("asked_at", TIME, nullable=False),
+        sa.CheckConstraint("state IN ('pending', 'ready', 'failed')", name=op.f("ck_descriptions_state")),
+        sa.CheckConstraint("(state = 'ready') = (document IS NOT NULL)", name=op.f("ck_descriptions_document")),
+        sa.CheckConstraint("(state = 'failed') = (problem_code IS NOT NULL)", name=op.f("ck_descriptions_problem")),
+        sa.ForeignKeyConstraint(
+            ["project_id", "kind", "upload_id"],
+            ["uploads.project_id", "uploads.kind", "uploads.id"],
+            name="fk_descriptions_upload",
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("project_id", "kind", "upload_id", name="pk_descriptions"),
+    )
+    op.create_index("ix_descriptions_state_asked_at", "descriptions", ["state", "asked_at"])
 
 
 def downgrade() -> None:

@@ -27,14 +27,16 @@ def main(arguments: list[str]) -> None:
         die_with_parent(given.parent)
     apply_limits(Limits(given.memory_bytes, given.file_bytes, given.cpu_seconds, given.tasks))
     wire = Wire(socket.socket(fileno=given.fd))
-    table = importlib.import_module(given.pipeline).TABLE
+    pipeline = importlib.import_module(given.pipeline)
     _limit_torch(int(os.environ["OMP_NUM_THREADS"]))
     wire.send({"do": "ready"})
     try:
         while True:
             job = wire.receive()
-            if job is not None:
-                _run(wire, table, job)
+            if job is not None and job.header["do"] == "describe":
+                _describe(wire, pipeline, job)
+            elif job is not None:
+                _run(wire, pipeline.TABLE, job)
     except WireClosed:
         return
 
@@ -43,7 +45,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m workers.child", description="Run the jobs of a worker.")
     parser.add_argument("--fd", type=int, required=True, help="socket to the worker")
     parser.add_argument("--parent", type=int, help="process of the worker; with it this process ends")
-    parser.add_argument("--pipeline", required=True, help="module with a TABLE of stages")
+    parser.add_argument("--pipeline", required=True, help="module with a TABLE of stages, or with `describe`")
     parser.add_argument("--memory-bytes", type=int)
     parser.add_argument("--file-bytes", type=int, required=True)
     parser.add_argument("--cpu-seconds", type=int, required=True)
@@ -58,7 +60,6 @@ def _run(wire: Wire, table: Any, job: Message) -> None:
     from pipeline.stage import Machine, Upload
     from workers.child.reporting import Reporter
     from workers.child.store import AskingStore
-    from workers.failures import failure
 
     header = job.header
     machine = Machine(**header["machine"])
@@ -78,9 +79,7 @@ def _run(wire: Wire, table: Any, job: Message) -> None:
     except WireClosed:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a stage raises ends its job, not this process
-        over = failure(error, reporter.stage, machine.memory_limit_bytes)
-        text = "".join(traceback.format_exception(error))[-FAULT_TEXT_CHARACTERS:] if over.fault else ""
-        wire.send({"do": "failed", "code": over.code, "detail": over.detail, "fault": over.fault, "text": text})
+        _fail(wire, error, reporter.stage, machine.memory_limit_bytes)
         return
     if result is None:
         wire.send({"do": "helped"})
@@ -88,6 +87,25 @@ def _run(wire: Wire, table: Any, job: Message) -> None:
     for kind, data in result.artifacts.items():
         wire.send({"do": "artifact", "key": kind}, (data,), len(data))
     wire.send({"do": "result", "outcome": result.outcome, "summary": dict(result.summary)})
+
+
+def _describe(wire: Wire, pipeline: Any, job: Message) -> None:
+    """Look into one upload, and send what it is or why nobody can tell."""
+    kind, path, max_bytes = (job.header[name] for name in ("kind", "path", "max_bytes"))
+    try:
+        document = pipeline.describe(kind, Path(path), max_bytes)
+    except Exception as error:  # noqa: BLE001 - as above
+        _fail(wire, error, f"describe {kind}", None)
+        return
+    wire.send({"do": "described", "document": document})
+
+
+def _fail(wire: Wire, error: Exception, stage: str, memory_limit_bytes: int | None) -> None:
+    from workers.failures import failure
+
+    over = failure(error, stage, memory_limit_bytes)
+    text = "".join(traceback.format_exception(error))[-FAULT_TEXT_CHARACTERS:] if over.fault else ""
+    wire.send({"do": "failed", "code": over.code, "detail": over.detail, "fault": over.fault, "text": text})
 
 
 def _limit_torch(threads: int) -> None:

@@ -3,6 +3,7 @@
 from app.store.tables.access import AuditRow, KeyRow, ProjectRow
 from app.store.tables.base import DEFAULT_PROJECT, Base, UtcDateTime
 from app.store.tables.blobs import BlobChunkRow, BlobRow, OpenUploadRow, UploadRow
+from app.store.tables.descriptions import DescriptionRow
 from app.store.tables.jobs import (
     ArtifactRow,
     ChunkClaimRow,
@@ -25,6 +26,7 @@ __all__ = [
     "BlobRow",
     "ChunkClaimRow",
     "DeliveryRow",
+    "DescriptionRow",
     "IdempotencyRow",
     "JobEventRow",
     "JobLogRow",
