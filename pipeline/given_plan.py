@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from app.schemas.plan import AppliedFormat, AppliedLayer, AppliedPlan
+from app.schemas.plan import ALL_FLOAT, AppliedFormat, AppliedLayer, AppliedPlan
 from network.activations import ActivationSite
 from network.graph import Network, Site
 from pipeline.reach import planned_activations
@@ -51,9 +51,15 @@ def given_formats(plan: AppliedPlan, target_name: str, network: Network) -> Give
         PlanUnfit: it leaves a site out, names one twice, or names a format that the site cannot get.
         ConstraintImpossible: the target, or the opset of the result, does not have a format.
     """
+    if not plan.stands_alone:
+        raise PlanUnfit(
+            "plan.base is a job, which only its service knows; take float32, or name every layer: a plan.json does"
+        )
     runs = target(target_name)
+    is_partial = plan.base == ALL_FLOAT
     sites = sites_named(network, [row.name for row in plan.layers], "plan.layers", ambiguous=PlanUnfit)
-    layers = _by_name(plan.layers, {name: site.name for name, site in sites.items()}, network.sites, "plan.layers")
+    meant = {name: site.name for name, site in sites.items()}
+    layers = _by_name(plan.layers, meant, network.sites, "plan.layers", AppliedLayer if is_partial else None)
     weights = {site.name: _weight_format(layers[site.name], site, runs) for site in network.sites}
     activations: dict[str, Format] = {}
     if plan.activations:
@@ -64,7 +70,8 @@ def given_formats(plan: AppliedPlan, target_name: str, network: Network) -> Give
                 f"plan.activations names {', '.join(map(repr, unknown))}, which the network does not have; those that "
                 f"can be planned are {', '.join(names)}"
             )
-        rows = _by_name(plan.activations, {name: name for name in names}, planned, "plan.activations")
+        others = AppliedFormat if is_partial else None
+        rows = _by_name(plan.activations, {name: name for name in names}, planned, "plan.activations", others)
         activations = {name: _activation_format(row, name, runs, network.opset) for name, row in rows.items()}
     rounded_with = {
         site.name: _rounded_with(layers[site.name], weights[site.name], site)
@@ -75,17 +82,29 @@ def given_formats(plan: AppliedPlan, target_name: str, network: Network) -> Give
 
 
 def _by_name(
-    rows: Sequence[Row], meant: Mapping[str, str], sites: Sequence[Site | ActivationSite], part: str
+    rows: Sequence[Row],
+    meant: Mapping[str, str],
+    sites: Sequence[Site | ActivationSite],
+    part: str,
+    others: type[Row] | None,
 ) -> dict[str, Row]:
-    """The row of each of the `sites`, by its name; `meant` has the site's name for that of each row."""
+    """The row of each of the `sites`, by its name; `meant` has the site's name for that of each row.
+
+    Args:
+        others: the kind of rows, if sites that have none stay float32; None: each must have one.
+    """
     row_of = {meant[row.name]: row for row in rows}
     if len(row_of) < len(rows):
         twice = [row.name for row in rows if row_of[meant[row.name]] is not row]
         raise PlanUnfit(f"{part} names {', '.join(map(repr, twice))} twice, once by another name; keep one of both")
+    if others is not None:
+        left_float = {site.name: others(name=site.name, format=ALL_FLOAT) for site in sites}
+        row_of = {**left_float, **row_of}
     if left_out := [site.name for site in sites if site.name not in row_of]:
         raise PlanUnfit(
             f"{part} leaves out {', '.join(map(repr, left_out))}; give each a format, "
-            f'{{"name": "{left_out[0]}", "format": "float32"}} where it is to stay as it is'
+            f'{{"name": "{left_out[0]}", "format": "float32"}} where it is to stay as it is, or the plan "base": '
+            '"float32" if that holds for all'
         )
     return {site.name: row_of[site.name] for site in sites}
 
@@ -124,15 +143,9 @@ def _activation_format(row: AppliedFormat, name: str, runs: Target, opset: int) 
 
 def _format(row: AppliedFormat, where: str) -> Format:
     try:
-        format_ = parse_format(row.format)
+        return parse_format(row.format)
     except ValueError as error:
         raise PlanUnfit(f"{where} has the format {row.format!r}, which does not exist: {error}") from None
-    if row.bits is not None and row.bits != format_.bits:
-        raise PlanUnfit(
-            f"{where} has the format {format_.name} and {row.bits} bits, which contradict each other; the format "
-            "decides: change it, and leave bits out"
-        )
-    return format_
 
 
 def _rounded_with(row: AppliedLayer, format_: WeightFormat, site: Site) -> tuple[WeightFormat, ...]:

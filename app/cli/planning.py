@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from app.cli import options
+from app.cli.changes import Changes, with_changes
 from app.cli.client import Client, Job
 from app.cli.http import private_server
 from app.cli.options import AppliedOptions, JobOptions, merged, read_object, takes
@@ -62,17 +63,20 @@ def apply(
     *,
     out: Out,
     data: options.Data = None,
+    change: Changes = None,
     given: AppliedOptions,
     as_json: AsJson = False,
     pipeline: Pipeline = None,
 ) -> None:
     """Quantize one network as a plan says, without any search, and measure the result on held-out samples.
 
+    The plan may name only some layers, if it says what the others get: "base": "float32", or the id of a job.
     Budget, rounding, ranges of activations, target, opset and seed are those of the job that made the plan, if the
     file has them; options override.
     Exit status: 0 the budget is met, 3 it is not (the file was written all the same), 1 an error.
     """
-    _run(applied_body(read_object(plan), given), Files(model, data, given.metric_graph), out, as_json, pipeline)
+    changed = with_changes(read_object(plan), change or [])
+    _run(applied_body(changed, given), Files(model, data, given.metric_graph), out, as_json, pipeline)
 
 
 def applied_body(plan: Mapping[str, Any], options: AppliedOptions) -> dict[str, Any]:

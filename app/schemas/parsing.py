@@ -14,6 +14,7 @@ from app.schemas.budget import OF_UNITS
 from app.schemas.certificate_request import CertificateRequest
 from app.schemas.job_request import JobRequest
 from app.schemas.labels import JobLabels, split_labels
+from app.schemas.plan import AppliedPlan
 from app.schemas.webhook_request import WebhookRequest
 
 MAX_ERRORS = 20
@@ -40,6 +41,11 @@ def parse_certificate_request(members: Mapping[str, Any]) -> CertificateRequest:
 def parse_webhook_request(members: Mapping[str, Any]) -> WebhookRequest:
     """The request of a webhook with these JSON members; for what it raises see `parse_request`."""
     return _parsed(WebhookRequest, members)
+
+
+def parse_plan(members: Mapping[str, Any]) -> AppliedPlan:
+    """The plan with these JSON members; for what it raises see `parse_request`."""
+    return _parsed(AppliedPlan, members)
 
 
 def parse_stored(members: Mapping[str, Any]) -> JobRequest | CertificateRequest:

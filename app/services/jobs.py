@@ -22,6 +22,7 @@ from app.schemas.job_request import FROM_ELSEWHERE, OF_A_SEARCH, WIDTHS_OF_TARGE
 from app.schemas.labels import JobLabels, split_labels
 from app.schemas.parsing import is_certificate, merge, parse_labels, parse_request, without_retired
 from app.schemas.weights import ALL_WIDTHS, OF_CANDIDATES, OF_INTEGERS
+from app.services.base_plans import with_whole_plan
 from app.services.cursors import from_cursor, to_cursor
 from app.store import jobs
 from app.store.audit import record
@@ -65,8 +66,11 @@ def submit(
     """Store a job, then wake a worker up. A request that repeats a key gets the job that the first one made.
 
     Raises:
-        AppError: `not_found` for an unknown model or dataset; `idempotency_mismatch`; `quota_exceeded`.
+        AppError: `not_found` for an unknown model or dataset; `idempotency_mismatch`; `quota_exceeded`; what
+            `with_whole_plan` raises.
     """
+    if isinstance(request, JobRequest):
+        request = with_whole_plan(sessions, request)
     stored = request.model_dump(mode="json")
     known: list[Any] = [parent_id, stored]
     if labels != NO_LABELS:
@@ -108,7 +112,8 @@ def replan(
 
     The worker reuses whatever of the analysis does not depend on the changes. Changes with a plan drop the options of a
     search; a job that applied a plan applies it again, unless the changes hold `{"plan": null}`. Changes that
-    describe in another way what weights may get replace the job's description.
+    describe in another way what weights may get replace the job's description. A plan among the changes needs to name
+    only what differs from the job's plan.
 
     Raises:
         AppError: `not_found`, `request_invalid`, `replan_not_applicable` and what `submit` raises.
@@ -130,6 +135,8 @@ def replan(
     given, changes = split_labels(changes)
     labels = parse_labels(JobLabels, given)
     request = parse_request(merge(_left_by(changes, without_retired(parent.request)), changes))
+    if changes.get("plan") is not None:
+        request = with_whole_plan(sessions, request, job_id)
     scoped = None if key is None else IdempotencyKey(f"replan/{job_id}", key)
     return submit(sessions, wake, request, labels, key=scoped, parent_id=job_id)
 

@@ -6,9 +6,6 @@ import io
 import json
 import os
 import threading
-from collections.abc import Mapping
-from datetime import timedelta
-from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -16,12 +13,11 @@ import pytest
 from sqlalchemy import update
 
 from app.lifecycle import claims
-from app.lifecycle.states import Artifact, Outcome, Progress
-from app.store.blobs import write_bytes
+from app.lifecycle.states import Outcome, Progress
 from app.store.tables import BlobChunkRow
 from tests.app.claiming import claim_job
+from tests.app.finishing import LEASE, finished
 
-LEASE = timedelta(seconds=30)
 PLAN = {
     "layers": [
         {"name": "conv1", "op_type": "Conv", "bits": 4, "format": "int4/channel", "bytes": 120, "damage": 0.5},
@@ -34,23 +30,9 @@ PLAN = {
 _LAYER = {"name": "conv1", "format": "int4/channel"}
 
 
-def _finished(server: Any, request: Mapping[str, Any] = MappingProxyType({}), **artifacts: bytes) -> str:
-    job_id: str = server.submit(**request)["id"]
-    claim = claim_job(server.sessions, job_id, "worker", LEASE)
-    assert claim is not None
-    stored = {
-        kind: Artifact(
-            write_bytes(server.sessions, data), "application/octet-stream" if kind == "model" else "application/json"
-        )
-        for kind, data in artifacts.items()
-    }
-    assert claims.finish(server.sessions, claim, Outcome.MET, {}, stored)
-    return job_id
-
-
 def test_the_model_is_streamed_with_its_digest_as_etag(server: Any) -> None:
     data = os.urandom(2_500_000)
-    address = f"/v1/jobs/{_finished(server, model=data)}/model.onnx"
+    address = f"/v1/jobs/{finished(server, model=data)}/model.onnx"
     answer = server.client.get(address)
     assert answer.status_code == 200
     assert answer.content == data
@@ -68,13 +50,13 @@ def test_the_model_is_streamed_with_its_digest_as_etag(server: Any) -> None:
 @pytest.mark.parametrize("kind", ["plan", "frontier", "sensitivity"])
 def test_reports_are_what_the_worker_wrote(server: Any, kind: str) -> None:
     text = json.dumps(PLAN).encode()
-    answer = server.client.get(f"/v1/jobs/{_finished(server, **{kind: text})}/{kind}")
+    answer = server.client.get(f"/v1/jobs/{finished(server, **{kind: text})}/{kind}")
     assert (answer.status_code, answer.content) == (200, text)
     assert answer.headers["content-type"] == "application/json"
 
 
 def test_the_plan_as_csv_has_a_row_for_each_layer(server: Any) -> None:
-    answer = server.client.get(f"/v1/jobs/{_finished(server, plan=json.dumps(PLAN).encode())}/plan?format=csv")
+    answer = server.client.get(f"/v1/jobs/{finished(server, plan=json.dumps(PLAN).encode())}/plan?format=csv")
     assert answer.headers["content-type"] == "text/csv; header=present; charset=utf-8"
     rows = list(csv.DictReader(io.StringIO(answer.text, newline="")))
     assert list(rows[0]) == ["name", "op_type", "bits", "format", "bytes", "damage", "tied", "keep"]
@@ -87,7 +69,7 @@ def test_names_that_are_formulas_are_texts_in_the_csv_and_numbers_are_numbers(se
     names = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "a=1", "1-1", ""]
     layers = [{"name": name, "damage": -0.5, "weights": 3, "nodes": [name]} for name in names]
     answer = server.client.get(
-        f"/v1/jobs/{_finished(server, plan=json.dumps({'layers': layers}).encode())}/plan?format=csv"
+        f"/v1/jobs/{finished(server, plan=json.dumps({'layers': layers}).encode())}/plan?format=csv"
     )
     rows = list(csv.DictReader(io.StringIO(answer.text, newline="")))
     assert [row["name"] for row in rows] == [f"'{name}" for name in names[:7]] + names[7:]
@@ -102,7 +84,7 @@ def test_the_plan_as_a_table_has_the_widths_alone(server: Any) -> None:
         {"name": "of an older version", "bits": 8},
     ]
     answer = server.client.get(
-        f"/v1/jobs/{_finished(server, plan=json.dumps({'layers': layers}).encode())}/plan?format=table"
+        f"/v1/jobs/{finished(server, plan=json.dumps({'layers': layers}).encode())}/plan?format=table"
     )
     assert answer.headers["content-type"] == "text/csv; header=present; charset=utf-8"
     assert answer.text.splitlines() == [
@@ -116,17 +98,17 @@ def test_the_plan_as_a_table_has_the_widths_alone(server: Any) -> None:
 @pytest.mark.parametrize("kind", ["ort", "aimet"])
 def test_the_plan_for_other_tools_is_what_the_worker_wrote(server: Any, kind: str) -> None:
     text = b'{"notes": []}'
-    job_id = _finished(server, plan=b"{}", **{kind: text})
+    job_id = finished(server, plan=b"{}", **{kind: text})
     answer = server.client.get(f"/v1/jobs/{job_id}/plan?format={kind}")
     assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, text, "application/json")
     assert answer.headers["etag"] == f'"{hashlib.sha256(text).hexdigest()}"'
-    missing = server.client.get(f"/v1/jobs/{_finished(server, plan=b'{}')}/plan?format={kind}")
+    missing = server.client.get(f"/v1/jobs/{finished(server, plan=b'{}')}/plan?format={kind}")
     assert (missing.status_code, missing.json()["code"]) == (404, "artifact_missing")
     assert f"made no {kind}; to make it, POST {{}}" in missing.json()["detail"]
 
 
 def test_a_job_that_applied_a_plan_says_why_it_has_no_frontier(server: Any) -> None:
-    job_id = _finished(server, plan=b"{}", request={"plan": {"version": 1, "layers": [_LAYER]}})
+    job_id = finished(server, plan=b"{}", request={"plan": {"version": 1, "layers": [_LAYER]}})
     for kind in ("frontier", "sensitivity"):
         answer = server.client.get(f"/v1/jobs/{job_id}/{kind}")
         assert (answer.status_code, answer.json()["code"]) == (404, "artifact_missing")
@@ -165,7 +147,7 @@ def test_a_format_that_nobody_has_is_refused(server: Any) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_damaged_model_breaks_off_and_never_looks_complete(server: Any) -> None:
     data = os.urandom(1_500_000)
-    job_id = _finished(server, model=data)
+    job_id = finished(server, model=data)
     with server.sessions.begin() as session:
         session.execute(update(BlobChunkRow).where(BlobChunkRow.seq == 1).values(data=b"damaged"))
     with pytest.raises(httpx.RemoteProtocolError, match=r"closed connection|incomplete"):
@@ -214,7 +196,7 @@ def test_events_tell_the_whole_story_and_end_with_the_job(server: Any, wait_unti
 
 
 def test_who_reconnects_gets_what_was_missed(server: Any) -> None:
-    job_id = _finished(server)
+    job_id = finished(server)
     everything = _parse(server.client.get(f"/v1/jobs/{job_id}/events").text)
     assert [number for number, _, _ in everything] == [1, 2, 3]
     missed = server.client.get(f"/v1/jobs/{job_id}/events", headers={"Last-Event-ID": "2"})

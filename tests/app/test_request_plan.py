@@ -18,8 +18,8 @@ def test_of_a_delivered_plan_only_what_decides_is_kept() -> None:
     plan = {"version": 1, "outcome": "met", "request": {}, "layers": [layer], "activations": [activation]}
     assert parse_request(request_of(plan=plan)).model_dump(mode="json")["plan"] == {
         "version": 1,
-        "layers": [{"name": "conv1", "format": "int4/channel", "bits": 4, "rounded_with": ["int4/channel"]}],
-        "activations": [{"name": "image", "format": "uint8/tensor", "bits": 8}],
+        "layers": [{"name": "conv1", "format": "int4/channel", "rounded_with": ["int4/channel"]}],
+        "activations": [{"name": "image", "format": "uint8/tensor"}],
     }
     stored = parse_request(request_of(plan=plan)).model_dump(mode="json")
     assert parse_request(stored).model_dump(mode="json") == stored
@@ -30,22 +30,20 @@ def test_of_a_delivered_plan_only_what_decides_is_kept() -> None:
     [
         ({**PLAN, "version": 2}, "plan_invalid", "this service takes plans of version 1, got 2; make a new plan"),
         ({**PLAN, "version": True}, "plan_invalid", "got true"),
-        ({"layers": PLAN["layers"]}, "request_invalid", "plan.version: Field required"),
         ({**PLAN, "layers": PLAN["layers"] * 2}, "plan_invalid", "plan.layers names 'conv1' more than once"),
-        ({**PLAN, "layers": []}, "request_invalid", "at least 1 item"),
+        ({**PLAN, "layers": []}, "plan_invalid", "plan names no layer; give formats by name"),
+        ({"base": "conv1"}, "request_invalid", "plan.base: String should match pattern"),
+        ({"base": "float32", "frontier_point": 1}, "plan_invalid", "leave frontier_point out"),
+        ({"frontier_point": -1}, "request_invalid", "plan.frontier_point: Input should be greater than or equal to 0"),
+        ({"activations": {"image": 8}}, "request_invalid", "plan.activations.0.format: Input should be a valid string"),
         ({**PLAN, "layers": [{"name": "conv1", "bits": 4}]}, "request_invalid", "plan.layers.0.format: Field required"),
         (
             {**PLAN, "layers": [{**PLAN["layers"][0], "fromat": "x"}]},
             "request_invalid",
             "plan.layers.0.fromat: there is",
         ),
-        ({**PLAN, "activation": []}, "request_invalid", "fields here: version, layers, activations"),
+        ({**PLAN, "activation": []}, "request_invalid", "fields here: version, base, frontier_point, layers"),
         ([], "request_invalid", "plan: Input should be an object"),
-        (
-            {**PLAN, "layers": {"conv1": "int4/channel"}},
-            "request_invalid",
-            "plan.layers: Input should be a valid array",
-        ),
         ({**PLAN, "layers": ["conv1"]}, "request_invalid", "plan.layers.0: Input should be an object"),
     ],
 )
@@ -87,6 +85,16 @@ def test_beside_a_plan_count_how_to_round_and_what_is_as_it_would_be_anyway() ->
         stored = parse_request(request_of(plan=PLAN, **members)).model_dump(mode="json")
         assert rounding.items() <= stored["weights"].items()
         assert parse_request(stored).model_dump(mode="json") == stored
+
+
+def test_formats_by_name_are_rows() -> None:
+    plan = {"base": "float32", "layers": {"conv1": "int4/channel"}, "activations": {"image": "uint8/tensor"}}
+    assert parse_request(request_of(plan=plan)).model_dump(mode="json")["plan"] == {
+        "version": 1,
+        "base": "float32",
+        "layers": [{"name": "conv1", "format": "int4/channel", "rounded_with": None}],
+        "activations": [{"name": "image", "format": "uint8/tensor"}],
+    }
 
 
 def test_a_plan_is_replaced_as_a_whole() -> None:

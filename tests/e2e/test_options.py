@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from app.cli.changes import with_changes
 from app.cli.options import AppliedOptions, JobOptions, parse_bits
 from app.cli.output import Refused
 from app.cli.planning import applied_body
 from app.cli.remote import Files, submitted
 from app.embedded import HomeLock
-from app.schemas.parsing import parse_request
+from app.schemas.parsing import parse_plan, parse_request
 from app.supervisor import Backoff, new_worker_name, owner_name, owner_prefix
 
 NOTHING = JobOptions()
@@ -131,6 +132,38 @@ def test_a_plan_is_applied_as_the_job_did_that_delivered_it_but_for_the_options(
     parse_request({**body, "model_id": "0" * 64, "dataset_id": "1" * 64})
     by_hand = applied_body({"version": 1, "layers": layers}, AppliedOptions(rounding="gptq"))
     assert by_hand == {"weights": {"rounding": "gptq"}, "plan": body["plan"]}
+
+
+def test_changes_on_the_command_line_take_the_place_of_formats():
+    rows = [
+        {"name": "conv1", "weight": "w", "nodes": ["first"], "format": "int4/channel", "damage": 0.5},
+        {"name": "fc", "weight": "v", "nodes": ["last"], "format": "int4/channel", "damage": 0.5},
+    ]
+    plan = {"version": 1, "layers": rows, "activations": [{"name": "x", "format": "uint8/tensor"}], "outcome": "met"}
+    changed = parse_plan(with_changes(plan, ["first=int8/channel", "x=float32"]))
+    assert [row.format for row in changed.layers] == ["int8/channel", "int4/channel"]
+    assert [row.format for row in changed.activations] == ["float32"]
+    partial = {"base": "float32", "layers": {"conv1": "int4/channel", "a=b": "int4/channel"}}
+    changed = parse_plan(with_changes(partial, ["a=b=int8/channel", "fc=int2/channel"]))
+    assert {row.name: row.format for row in changed.layers} == {
+        "conv1": "int4/channel",
+        "a=b": "int8/channel",
+        "fc": "int2/channel",
+    }
+    assert changed.base == "float32"
+
+
+@pytest.mark.parametrize(
+    ("plan", "change", "says"),
+    [
+        ({"layers": {"fc": "int4/channel"}}, "fc", "takes a layer and its format"),
+        ({"layers": {"fc": "int4/channel"}}, "fd=float32", "names 'fd', which the plan that it changes does not have"),
+        ({"layers": {"fc": 4}}, "fc=float32", "layers.0.format: Input should be a valid string"),
+    ],
+)
+def test_changes_that_fit_no_plan(plan, change, says):
+    with pytest.raises(Refused, match=says):
+        with_changes(plan, [change])
 
 
 def test_pauses_between_restarts_double_and_start_anew_after_a_healthy_life():

@@ -69,6 +69,24 @@ def test_a_plan_by_hand_gets_its_formats_and_its_certificate(job, model, samples
     assert delivery.summary["evaluations"] == 0
 
 
+def test_a_plan_on_the_base_float32_names_only_what_is_quantized(job, model, samples):
+    partial = {"base": "float32", "layers": {"first": "int8/channel"}, "activations": {"r1": "uint8/tensor"}}
+    plan = plan_of(job(model, samples, {**BUDGET, "plan": partial}).run())
+    assert [row["format"] for row in plan["layers"]] == ["int8/channel", "float32", "float32"]
+    formats = {row["name"]: row["format"] for row in plan["activations"]}
+    assert {name for name, format_ in formats.items() if format_ != "float32"} == {"r1"}
+    assert len(formats) > 1
+
+
+def test_the_format_decides_and_figures_that_contradict_it_do_not(job, model, samples):
+    searched = plan_of(job(model, samples, {**BUDGET, **FORMATS}).run())
+    edited = [row | {"format": "int8/channel"} if row["name"] == "fc" else row for row in searched["layers"]]
+    applied = plan_of(job(model, samples, {**BUDGET, "plan": {**searched, "layers": edited}}).run())
+    rows = {row["name"]: row for row in applied["layers"]}
+    assert (rows["fc"]["format"], rows["fc"]["bits"]) == ("int8/channel", 8)
+    assert rows["fc"]["bytes"] >= 8 * rows["fc"]["weights"] // 8
+
+
 def test_a_plan_that_misses_the_budget_is_delivered_and_says_so(job, model, samples):
     low = {"version": 1, "layers": [{"name": name, "format": "int2/tensor"} for name in ("conv1", "conv2", "fc")]}
     delivery = job(model, samples, {"budget": {"metric": "kl", "max_drop": 1e-9}, "plan": low}).run()
@@ -89,11 +107,7 @@ def test_a_plan_that_misses_the_budget_is_delivered_and_says_so(job, model, samp
             "int9/channel",
         ),
         ({"layers": [{"name": "conv1", "format": "uint8/tensor"}, *MINI["layers"][1:]]}, "plan_invalid", "a weight"),
-        (
-            {"layers": [{"name": "conv1", "format": "int4/channel", "bits": 8}, *MINI["layers"][1:]]},
-            "plan_invalid",
-            "int4/channel and 8 bits",
-        ),
+        ({"base": "a" * 32}, "plan_invalid", "plan.base is a job, which only its service knows"),
         (
             {"layers": [*MINI["layers"][:2], {**MINI["layers"][2], "rounded_with": ["int8/tensor", "uint8/tensor"]}]},
             "plan_invalid",
