@@ -49,7 +49,7 @@ def _stored(answer: Any) -> dict[str, str]:
     [
         ({"layers": {"fc": "float32"}}, "int4/channel", "float32"),
         ({"layers": [{"name": "last", "format": "float32"}]}, "int4/channel", "float32"),
-        ({**PLAN, "layers": [{**row, "format": "int2/tensor"} for row in PLAN["layers"]]}, "int2/tensor", "int2/tensor"),
+        ({**PLAN, "layers": [{**r, "format": "int2/tensor"} for r in PLAN["layers"]]}, "int2/tensor", "int2/tensor"),
         ({"frontier_point": 0}, "int2/channel", "int8/channel"),
         ({"frontier_point": 1, "layers": {"fc": "int4/block32"}}, "int8/channel", "int4/block32"),
     ],
