@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
-from app.api.receiving import JSON_BYTES, digest_of, limited
+from app.api.receiving import JSON_BYTES, Received, digest_of, limited
 from app.api.room import within_room
 from app.api.state import State
 from app.errors import AppError
@@ -82,7 +82,7 @@ def _store(received: FormData, service: State, form: Form[Wanted]) -> tuple[Want
             f"in a multipart request {' and '.join(given)} come from the parts {_listed(form.files)}; leave them out, "
             "or send JSON",
         )
-    parts = {name: _file(received, name, _limit(service, name)) for name in form.files}
+    parts = {name: file_part(received, service, name) for name in form.files}
     for name in form.needed:
         if parts[name] is None:
             raise AppError("request_malformed", f"the part {name} is missing; send it as a file: curl -F {name}=@FILE")
@@ -91,10 +91,14 @@ def _store(received: FormData, service: State, form: Form[Wanted]) -> tuple[Want
     members = with_uploads(members, {name: digest.sha256 for name, (_, digest) in files.items()})
     wanted, labels = parse_labelled(form.parse, members)
     for name, (part, digest) in files.items():
-        shown = part.filename if part.filename and part.filename.isprintable() else None
-        contents = digest.file, digest.sha256, digest.size_bytes
-        store_upload(service.sessions, uploaded_as(name), *contents, None if shown is None else shown[-255:])
+        store_part(service, name, part, digest)
     return wanted, labels
+
+
+def store_part(service: State, kind: str, part: UploadFile, digest: Received) -> None:
+    """Store a file of a form as an upload, under its name if that can be shown."""
+    name = part.filename[-255:] if part.filename and part.filename.isprintable() else None
+    store_upload(service.sessions, uploaded_as(kind), digest.file, digest.sha256, digest.size_bytes, name)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -119,8 +123,13 @@ def _text(form: FormData) -> str | bytes:
     return text
 
 
-def _file(form: FormData, name: str, limit_bytes: int) -> UploadFile | None:
-    part = form.get(name)
+def file_part(form: FormData, service: State, name: str) -> UploadFile | None:
+    """The part `name` of a form, which is what it is to a job; None: it is not there.
+
+    Raises:
+        AppError: `request_malformed`: it is no file, or empty; `payload_too_large`.
+    """
+    part, limit_bytes = form.get(name), _limit(service, name)
     if part is None:
         return None
     if isinstance(part, str):

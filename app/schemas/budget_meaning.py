@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -22,7 +23,7 @@ _LOSE_ONLY = ("agreement",)
 _COUNTS = ("top1", "top5", "flips", *_LOSE_ONLY)
 """Metrics that count each sample as right or wrong, where it has one prediction."""
 _MAY_COUNT = (None, *_COUNTS)
-_USUAL_K = {"top5": 5, "recall_at_k": 1}
+_USUAL_K: Mapping[str | None, int] = {"top5": 5, "recall_at_k": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def least_samples(max_drop: float, confidence: float | None, *, lose_only: bool 
 def unchanged_end(held_out: int, confidence: float, *, lose_only: bool = False) -> float:
     """Where the interval of the drop ends, of a metric that counts samples, if not one of them changes."""
     if lose_only:
-        return 1 - ((1 - confidence) / 2) ** (1 / held_out)
+        return 1 - math.pow((1 - confidence) / 2, 1 / held_out)
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     return z * z / (held_out + z * z)
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from app.errors import CATALOGUE, AppError
-from app.schemas.budget import OF_UNITS
+from app.schemas.budget import OF_UNITS, Budget
 from app.schemas.certificate_request import CertificateRequest
 from app.schemas.job_request import JobRequest
 from app.schemas.labels import JobLabels, split_labels
@@ -143,8 +143,13 @@ def _budget_to_change(budget: Any, patch: Mapping[str, Any]) -> Any:
     return {name: value for name, value in budget.items() if name in left}
 
 
-def parse_object(text: str | bytes) -> dict[str, Any]:
-    """The JSON object that `text` holds.
+def parse_budget(members: Mapping[str, Any]) -> Budget:
+    """A budget alone, with these JSON members; for what it raises see `parse_request`."""
+    return _parsed(Budget, members)
+
+
+def parse_object(text: str | bytes, what: str = "the body") -> dict[str, Any]:
+    """The JSON object that `text` holds, which the texts of errors call `what`.
 
     Raises:
         AppError: `request_malformed`.
@@ -152,11 +157,11 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     try:
         value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise AppError("request_malformed", f"the body is not JSON: {error}") from None
+        raise AppError("request_malformed", f"{what} is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise AppError("request_malformed", f"the body must be a JSON object, got {type(value).__name__}")
+        raise AppError("request_malformed", f"{what} must be a JSON object, got {type(value).__name__}")
     if not _flat_enough(value):
-        raise AppError("request_malformed", f"the body nests more than {MAX_DEPTH} levels deep; no request needs that")
+        raise AppError("request_malformed", f"{what} nests more than {MAX_DEPTH} levels deep; no request needs that")
     return value
 
 
