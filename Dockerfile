@@ -18,7 +18,8 @@ COPY sensitivity sensitivity
 COPY planner planner
 COPY evaluation evaluation
 COPY migrations migrations
-RUN /opt/bitbudget/bin/pip install --no-cache-dir --constraint constraints.txt ".[otel]"
+COPY client client
+RUN /opt/bitbudget/bin/pip install --no-cache-dir --constraint constraints.txt ./client ".[otel]"
 
 FROM python:3.11.14-slim-bookworm
 # bubblewrap: walls around the process that runs models, where the container may make namespaces (docs/operations.md).

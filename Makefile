@@ -10,9 +10,9 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test check serve bench-job bench-sensitivity bench-planner bench-quantization bench-certificates bench-networks bench-service clean
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml client/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable client --editable '.[dev]'
 	touch $@
 
 demo: $(READY)
@@ -57,4 +57,4 @@ bench-service: $(READY)
 	$(BIN)/python -m benchmarks.service $(DATA) $(if $(QUICK),--quick)
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build *.egg-info client/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -14,8 +14,8 @@ from starlette.datastructures import FormData, UploadFile
 
 from app.api.receiving import Received, digest_of
 from app.errors import AppError
-from app.packing import MODEL_NAME, pack
 from app.store.private import private_folder
+from bitbudget_client.packing import MODEL_NAME, pack
 
 MEDIA_TYPE = "multipart/form-data"
 _MOST_FILES = 1000

@@ -14,10 +14,10 @@ import typer
 from app.cli import options
 from app.cli.certificate_view import show_certificate
 from app.cli.client import DEFAULT_SERVER, Client, Job
-from app.cli.data_files import with_data_files
 from app.cli.options import JobOptions, takes
 from app.cli.output import CONSOLE, complain, job_bar, plain, show_job, show_jobs, show_json, show_plan, upload_bar
 from app.schemas.parsing import merge
+from bitbudget_client.data_files import with_data_files
 
 POLL_SECONDS = 0.5
 NOT_MET = 3

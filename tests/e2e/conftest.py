@@ -33,7 +33,7 @@ class Commands:
             "BITBUDGET_HEARTBEAT_SECONDS": "0.2",
             "BITBUDGET_WORKER_THREADS": "1",
             # The last one is for what a pipeline of a test has to say to its test.
-            "PYTHONPATH": f"{FAKES}:{ROOT}:{folder}",
+            "PYTHONPATH": f"{FAKES}:{ROOT}:{ROOT / 'client'}:{folder}",
             "BITBUDGET_SANDBOX": "none",  # fake pipelines write to the folder of their test
             "COLUMNS": "200",
         }

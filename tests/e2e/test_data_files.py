@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from app.cli.data_files import with_data_files
+from bitbudget_client.data_files import with_data_files
 from pipeline.archives import is_archive, unpacked
 
 

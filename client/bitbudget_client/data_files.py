@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 
-from app.packing import pack
+from bitbudget_client.packing import pack
 
 # A StringStringEntryProto as protobuf writes it: the key "location", and a value of less than 2 KiB.
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f]|[\x80-\xff][\x01-\x0f])", re.DOTALL)
