@@ -84,7 +84,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "opset_not_reachable": ErrorClass(422, "The model cannot be converted to the requested opset"),
     "interface_differs": ErrorClass(422, "The quantized file does not take or give what the float model does"),
     # datasets
-    "dataset_invalid": ErrorClass(422, "The data are not a readable .npz archive"),
+    "dataset_invalid": ErrorClass(422, "The data cannot be read"),
     "dataset_wrong_names": ErrorClass(422, "The arrays do not have the names of the model's inputs"),
     "dataset_sample_counts": ErrorClass(422, "The arrays do not have the same number of samples"),
     "dataset_shape_mismatch": ErrorClass(422, "The arrays do not have the shapes of the model's inputs"),

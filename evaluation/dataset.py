@@ -1,8 +1,8 @@
 """The user's samples: read safely, matched with the graph's inputs, checked, and split once.
 
-Arrays lie in an .npz by graph input name, sample axis first and behind it all axes of the input (each sample is a call)
-or all but that of its batch, with what is right beside them: `labels` (classes),
-`targets` (values) and `boxes`, each also for one output alone (`labels.NAME`).
+Arrays lie in a file (`evaluation.forms`) by graph input name, sample axis first and behind it all axes of the input
+(each sample is a call) or all but that of its batch, with what is right beside them: `labels` (classes), `targets`
+(values) and `boxes`, each also for one output alone (`labels.NAME`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from evaluation.errors import (
     DatasetTooFewSamples,
     DatasetWrongNames,
 )
+from evaluation.forms.opening import open_archive
 from evaluation.metrics.truth import Truth
 from evaluation.sample_groups import groups_of, joined_inputs, joined_truth
 from network.batching import axes_for_samples
@@ -92,7 +93,7 @@ class Dataset:
 def read_dataset(
     path: Path | str, inputs: Sequence[TensorSpec], max_bytes: int, extra: Collection[str] | None = ()
 ) -> Dataset:
-    """The samples in the .npz at `path`, for a graph with these `inputs`; all arrays take at most `max_bytes`.
+    """The samples at `path`, in any of the forms, for a graph with these `inputs`; all arrays take at most `max_bytes`.
 
     Args:
         extra: names of further arrays that a metric of one's own reads; they are part of the truth as they are. None:
@@ -114,7 +115,7 @@ def read_dataset(
         DatasetError: its subclass says which rule was broken.
         OSError: the file cannot be opened.
     """
-    with Archive(path, max_bytes) as archive:
+    with open_archive(path, max_bytes) as archive:
         roles = _roles_of_groups(archive, inputs, extra)
         arrays = {
             spec.name: joined_inputs(
@@ -134,7 +135,7 @@ def check_headers(
     Raises:
         DatasetError, OSError: as `read_dataset`.
     """
-    with Archive(path, max_bytes) as archive:
+    with open_archive(path, max_bytes) as archive:
         _roles_of_groups(archive, inputs, extra)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.archive import ArrayHeader, open_archive
+from evaluation.archive import ArrayHeader
+from evaluation.forms.opening import open_archive
 from evaluation.metrics.truth import BOXES, LABELS, TARGETS
 from evaluation.thumbnails import MOST as MOST_THUMBNAILS
 from evaluation.thumbnails import images_in, thumbnail

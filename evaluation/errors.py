@@ -15,7 +15,7 @@ class DatasetError(ValueError):
 
 
 class DatasetInvalid(DatasetError):
-    """Not an .npz, a damaged one, or arrays of a type that is not taken."""
+    """Of no form that is read, damaged, or arrays of a type that is not taken."""
 
     code = "dataset_invalid"
 

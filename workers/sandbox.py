@@ -69,6 +69,8 @@ def environment(threads: int, folder: Path) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         # Read by ONNX Runtime when it is loaded: it reports names out of models to its vendor otherwise.
         "ORT_DISABLE_TELEMETRY": "1",
+        # Arrow's own allocators reserve memory by the gigabyte, which the limit of memory would count.
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
         # Read by OpenMP and OpenBLAS when they are loaded. Torch's threads sleep between operators instead of spinning,
         # and numpy has none of its own: two pools that spin take the cores from each other (calibration of a ResNet20
         # on two busy cores: 56 s with both, 6 s like this).

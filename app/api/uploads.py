@@ -97,7 +97,8 @@ async def put_dataset(
     tags: TagsGiven = None,
     pinned: Pinned = None,
 ) -> Upload:
-    """Upload samples as .npz: arrays by input name, sample axis first; optional `labels` or `targets`."""
+    """Upload samples as .npz, .npy, HDF5, Parquet, Arrow or safetensors: arrays by input name, sample axis first;
+    optional `labels`, `targets` or `boxes`."""
     limit = service.settings.max_dataset_bytes
     store = partial(store_upload, name=name, tags=tags, pinned=pinned)
     return await _put(request, response, service, "dataset", store, limit, "BITBUDGET_MAX_DATASET_BYTES")

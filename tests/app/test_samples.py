@@ -71,3 +71,18 @@ def test_a_huge_index_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
             archive.writestr(f"{number}.npy", b"")
     with pytest.raises(AppError, match="its index has more than 1000 bytes"):
         count_samples(file)
+
+
+def test_other_forms_that_python_alone_can_read_are_counted() -> None:
+    import safetensors.numpy
+
+    alone = io.BytesIO()
+    np.save(alone, np.zeros((70, 3), np.float32))
+    alone.seek(0)
+    assert count_samples(alone) == 70
+    tensors = io.BytesIO(safetensors.numpy.save({"x": np.zeros((80, 2)), "labels": np.zeros(80, np.int64)}))
+    assert count_samples(tensors) == 80
+    assert tensors.tell() == 0
+    for header in (b"{", b"[]", b'{"x": 1}', b'{"x": {"shape": [[]]}}'):
+        with pytest.raises(AppError, match="dataset_invalid"):
+            count_samples(io.BytesIO(len(header).to_bytes(8, "little") + b"{" + header))
