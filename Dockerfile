@@ -2,9 +2,10 @@
 FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /src
 RUN python -m venv /opt/bitbudget
-COPY constraints.txt ./
-# torch alone comes from PyTorch's own index: elsewhere its wheels for Linux bring gigabytes for CUDA along. Everything
-# else, what torch needs among it, comes from where pip looks by itself.
+COPY constraints.txt requirements.lock ./
+RUN /opt/bitbudget/bin/pip install --no-cache-dir --no-deps --require-hashes --requirement requirements.lock
+# torch alone comes from PyTorch's own index: elsewhere its wheels for Linux bring gigabytes for CUDA along. What it
+# needs is in the lock.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN /opt/bitbudget/bin/pip install --no-cache-dir --no-deps --index-url "${TORCH_INDEX}" \
     "$(grep '^torch==' constraints.txt)"
@@ -19,7 +20,7 @@ COPY planner planner
 COPY evaluation evaluation
 COPY migrations migrations
 COPY client client
-RUN /opt/bitbudget/bin/pip install --no-cache-dir --constraint constraints.txt ./client ".[otel]"
+RUN /opt/bitbudget/bin/pip install --no-cache-dir --no-deps --no-build-isolation ./client .
 
 FROM python:3.11.14-slim-bookworm
 # bubblewrap: walls around the process that runs models, where the container may make namespaces (docs/operations.md).

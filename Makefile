@@ -1,6 +1,8 @@
 # make demo    set up, then train a small network, quantize it within one point of accuracy, and show the result
 # make test    set up, then run all tests
 # make check   lint, formatting, types, import rules, compose file
+# make docs    the documentation as a site, in build/site
+# make lock    the hashes of everything that is installed, after a change of constraints.txt
 # make serve   the service with everything embedded, on http://127.0.0.1:8000
 
 PYTHON ?= python3.11
@@ -8,11 +10,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check serve bench-job bench-sensitivity bench-planner bench-quantization bench-certificates bench-networks bench-service clean
+.PHONY: demo test check docs lock serve bench-job bench-sensitivity bench-planner bench-quantization bench-certificates bench-networks bench-service clean
 
-$(READY): pyproject.toml client/pyproject.toml constraints.txt
+# First everything whose bytes are known, then torch, then the project itself, of which nothing is fetched.
+$(READY): pyproject.toml constraints.txt requirements-dev.lock client/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable client --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-deps --require-hashes --requirement requirements-dev.lock
+	$(BIN)/pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable client --editable .
 	touch $@
 
 demo: $(READY)
@@ -27,6 +32,20 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/yamllint --strict docker-compose.yml
+
+# searchable, and without a word from elsewhere: build/site/index.html
+docs: $(READY)
+	$(BIN)/python -m documentation
+
+LOCK := build/lock/bin/uv pip compile pyproject.toml --constraint constraints.txt --universal --python-version 3.11 \
+	--generate-hashes --no-emit-package torch --no-emit-package bitbudget-client --no-annotate --quiet --custom-compile-command 'make lock'
+
+# the hashes of every version that constraints.txt names, torch excepted (docs/install.md)
+lock:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet uv==0.13.9
+	$(LOCK) --extra worker --extra samples --extra otel --output-file requirements.lock
+	$(LOCK) --all-extras --output-file requirements-dev.lock
 
 serve: $(READY)
 	$(BIN)/bitbudget serve

@@ -23,4 +23,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES.get(name, "pipeline.job")), name)
+    try:
+        home = import_module(_HOMES.get(name, "pipeline.job"))
+    except ModuleNotFoundError as error:
+        remedy = "the library runs networks: pip install 'bitbudget[worker]'"
+        raise ModuleNotFoundError(f"{error}; {remedy}", name=error.name, path=error.path) from error
+    return getattr(home, name)

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from pipeline.job import audit
+from pipeline import audit
 from quantization.errors import FileNotAudited
 
 

@@ -11,6 +11,7 @@ import typer
 from app.cli import options
 from app.cli.changes import Changes, with_changes
 from app.cli.client import Client, Job
+from app.cli.extras import require_worker
 from app.cli.http import private_server
 from app.cli.options import AppliedOptions, JobOptions, merged, read_object, takes
 from app.cli.output import CONSOLE, ERRORS, job_bar, plain, show_json, show_plan
@@ -100,6 +101,7 @@ def run_here(
     None where there are none."""
     # The bar shows how the job goes; what remains is worth a line only when something is wrong.
     configure_logging(level="error", form="text")
+    require_worker()
     settings = Settings()
     upgrade(settings.database_url)
     log = settings.home / "worker.log"

@@ -17,6 +17,7 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.guard import is_loopback
+from app.cli.extras import require_worker
 from app.cli.http import bind
 from app.cli.output import CONSOLE, Refused
 from app.dispatcher import Dispatcher
@@ -70,6 +71,7 @@ def serve(
         if no_worker:
             _serve(settings, listener, port_file)
             return
+        require_worker()
         arguments = () if pipeline is None else ("--pipeline", pipeline)
         with Embedded(settings, worker_arguments=arguments) as embedded:
             if not embedded.start():
@@ -82,6 +84,7 @@ def serve(
 
 def worker(pipeline: Pipeline = None) -> NoReturn:
     """Work on jobs, until told to stop; the running job is then given back."""
+    require_worker()
     settings = Settings()
     lock = HomeLock(settings.home)
     if needs_lock(settings) and not lock.acquire():
