@@ -18,6 +18,7 @@ COPY quantization quantization
 COPY sensitivity sensitivity
 COPY planner planner
 COPY evaluation evaluation
+COPY report report
 COPY migrations migrations
 COPY client client
 RUN /opt/bitbudget/bin/pip install --no-cache-dir --no-deps --no-build-isolation ./client .

@@ -57,6 +57,7 @@ CATALOGUE: Mapping[str, ErrorClass] = {
     "replan_not_applicable": ErrorClass(409, "The job made no plan that could be made anew"),
     "webhook_limit_reached": ErrorClass(409, "The project has as many webhooks as it may have"),
     "artifact_missing": ErrorClass(404, "The job has no such result"),
+    "report_unavailable": ErrorClass(503, "The report cannot be drawn now"),
     "database_unavailable": ErrorClass(503, "The database does not answer"),
     "not_ready": ErrorClass(503, "The service is not ready"),
     "storage_unavailable": ErrorClass(503, "The storage of contents does not answer"),

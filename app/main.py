@@ -20,6 +20,7 @@ from app.api import (
     job_logs,
     jobs,
     problems,
+    reports,
     results,
     resumable,
     schemas,
@@ -36,6 +37,7 @@ from app.lifecycle.messages import Wake, waker
 from app.pages import assets, certify, job_actions, new_job, recognised, signing_in
 from app.pages import jobs as jobs_page
 from app.pages import stored as stored_page
+from app.renderer import Renderer
 from app.settings import Settings
 from app.store.engine import open_sessions
 from app.tracing import tracer_provider
@@ -61,10 +63,12 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
     """
     sessions = open_sessions(settings.database_url, settings.objects())
     metrics = Metrics(sessions)
+    renderer = Renderer()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
+        renderer.close()
         sessions.dispose()
 
     app = FastAPI(
@@ -75,7 +79,7 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
         redoc_url=None,
         telemetry=_telemetry(),
     )
-    app.state.bitbudget = Shared(settings, sessions, wake or waker(settings), Rates(settings.broker_url))
+    app.state.bitbudget = Shared(settings, sessions, wake or waker(settings), Rates(settings.broker_url), renderer)
     app.state.metrics = metrics
     app.add_middleware(AnswerHead, router=app.router)
     app.add_middleware(Compress)
@@ -92,6 +96,7 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
         events,
         job_logs,
         results,
+        reports,
         access,
         webhooks,
     ):

@@ -12,6 +12,7 @@ from app.access.keys import Caller, authenticate
 from app.access.rates import Rates
 from app.access.roles import Role
 from app.lifecycle.messages import Wake
+from app.renderer import Renderer
 from app.settings import Settings
 from app.store.engine import Sessions
 
@@ -38,6 +39,7 @@ class Shared:
     sessions: Sessions
     wake: Wake
     rates: Rates
+    renderer: Renderer
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class State:
     sessions: Sessions
     wake: Wake
     rates: Rates
+    renderer: Renderer
     caller: Caller
 
 
@@ -69,7 +72,7 @@ def _admitted(
     caller.role.require(needed)
     shared.rates.take(caller.project_id, caller.quotas.requests_per_minute)
     sessions = shared.sessions.of(caller.project_id, caller.key_id, caller.quotas)
-    return State(shared.settings, sessions, shared.wake, shared.rates, caller)
+    return State(shared.settings, sessions, shared.wake, shared.rates, shared.renderer, caller)
 
 
 def _by_method(request: Request, credentials: Credentials, cookie: Cookie) -> State:

@@ -127,6 +127,12 @@ def evaluated_plans(session: Session, job_ids: Collection[str]) -> dict[str, lis
     return plans
 
 
+def events_of_kinds(session: Session, job_id: str, kinds: Sequence[str]) -> Sequence[JobEventRow]:
+    """The events of a job that are of these kinds, in their order."""
+    of_job = select(JobEventRow).where(JobEventRow.job_id == job_id, JobEventRow.kind.in_(kinds))
+    return session.scalars(of_job.order_by(JobEventRow.seq)).all()
+
+
 def running_jobs(session: Session, condition: ColumnElement[bool]) -> Sequence[str]:
     return session.scalars(select(JobRow.id).where(JobRow.state == "running", condition)).all()
 

@@ -9,7 +9,7 @@ PROGRAM = """
 import importlib, pkgutil, sys, app
 for info in pkgutil.walk_packages(app.__path__, "app."):
     importlib.import_module(info.name)
-heavy = ("torch", "onnx", "onnxruntime", "onnx_ir", "onnxscript", "scipy", "numpy")
+heavy = ("torch", "onnx", "onnxruntime", "onnx_ir", "onnxscript", "scipy", "numpy", "altair", "vl_convert")
 own = ("network", "quantization", "sensitivity", "planner", "evaluation", "workers")
 print(sorted(name for name in heavy + own if name in sys.modules))
 """

@@ -1,0 +1,62 @@
+"""Charts, report and model card of a finished job, drawn when they are asked for."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from app.api.problems import problem_answers
+from app.api.ranges import Conditions, Wanted
+from app.api.state import Service, State
+from app.services import reports
+from report.contents import CHARTS
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
+
+_ERRORS = problem_answers("not_found", "job_not_finished", "artifact_missing", "report_unavailable")
+_OF_IMAGES = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+"""What an SVG may do that somebody opens by itself: be seen."""
+
+
+class Theme(StrEnum):
+    LIGHT = "light"
+    DARK = "dark"
+
+
+ChartName = StrEnum("ChartName", {name.upper(): name for name in CHARTS})  # type: ignore[misc]
+ThemeWanted = Annotated[Theme, Query(description="The ground that the chart is for.")]
+
+
+def _content(media_type: str) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {media_type: {}}}, 304: {"description": "Not changed"}, **_ERRORS}
+
+
+@router.get("/charts/{name}.svg", responses=_content("image/svg+xml"), response_class=Response)
+def get_chart_svg(
+    job_id: str, name: ChartName, service: Service, conditions: Wanted, theme: ThemeWanted = Theme.LIGHT
+) -> Response:
+    """A chart of the results, as SVG. Marks have a title, which browsers show where the pointer is."""
+    wanted = reports.chart(service.sessions, job_id, name.value, "svg", theme)
+    return _answer(service, conditions, wanted, "image/svg+xml", {"Content-Security-Policy": _OF_IMAGES})
+
+
+@router.get("/charts/{name}.png", responses=_content("image/png"), response_class=Response)
+def get_chart_png(
+    job_id: str, name: ChartName, service: Service, conditions: Wanted, theme: ThemeWanted = Theme.LIGHT
+) -> Response:
+    """A chart of the results, as PNG with two pixels for each of the SVG."""
+    wanted = reports.chart(service.sessions, job_id, name.value, "png", theme)
+    return _answer(service, conditions, wanted, "image/png", {})
+
+
+def _answer(
+    service: State, conditions: Conditions, wanted: reports.Wanted, media_type: str, headers: dict[str, str]
+) -> Response:
+    headers = {"ETag": f'"{wanted.digest}"', "Cache-Control": "private, no-cache", **headers}
+    if conditions.has_already(wanted.digest):
+        return Response(status_code=304, headers=headers)
+    if conditions.head:  # the length is not known before it is drawn
+        return Response(headers=headers, media_type=media_type)
+    return Response(wanted.drawn(service.sessions, service.renderer), media_type=media_type, headers=headers)
