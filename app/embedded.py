@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from app.command_jobs import CommandJob, cancel_abandoned
 from app.dispatcher import Dispatcher
 from app.lifecycle import recovery
 from app.lifecycle.messages import waker
@@ -93,9 +94,13 @@ class Embedded:
         self._dispatching = threading.Thread(target=self._dispatcher.run, name="dispatcher", daemon=True)
 
     def start(self) -> bool:
-        """Start both, once; False, and nothing started, while another process runs the worker of this home."""
+        """Start both, once; False, and nothing started, while another process runs the worker of this home.
+
+        Jobs of commands that are gone are cancelled in any case.
+        """
         if self._started:
             return True
+        cancel_abandoned(self._sessions, self._settings.home)
         if needs_lock(self._settings) and not self._lock.acquire():
             return False
         if needs_lock(self._settings) and self._settings.database_url.startswith("sqlite"):
@@ -105,6 +110,10 @@ class Embedded:
         self.worker.start()
         self._dispatching.start()
         return True
+
+    def command_job(self) -> CommandJob:
+        """The job that this process waits for; see there."""
+        return CommandJob(self._sessions, self._settings.home)
 
     def stop(self) -> None:
         """Stop both, the worker in good order."""

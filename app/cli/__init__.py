@@ -2,59 +2,41 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
-import httpx
 import typer
-from pydantic import ValidationError
-from sqlalchemy.exc import OperationalError
 
 from app.cli import auditing, certifying, keys, planning, remote, serving
-from app.cli.client import ServerProblem
-from app.cli.output import Refused, complain
+from app.cli.failures import say_failure
 
 app = typer.Typer(
     name="bitbudget",
     help="Give it a network and how much accuracy you can spare; get back a smaller network that keeps the promise.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-planning.register(app)
-certifying.register(app)
-auditing.register(app)
-remote.register(app)
-serving.register(app)
-keys.register(app)
+for part in (planning, certifying, auditing, remote, serving, keys):
+    part.register(app)
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> None:
-    """The console script. Exit status: 0 done, 1 an error that was printed, 2 wrong usage, 3 budget not met."""
+    """The console script; docs/cli.md lists its exit statuses."""
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _leave)
     try:
         app()
-    except ServerProblem as error:
-        complain(error.title, error.detail)
-    except Refused as error:
-        complain(str(error))
-    except ValidationError as error:
-        complain("The settings are not valid", "; ".join(_setting_error(dict(entry)) for entry in error.errors()))
-    except httpx.TransportError as error:
-        where = f"{error.request.url.scheme}://{error.request.url.netloc.decode()}" if _has_request(error) else "it"
-        complain(
-            "The server does not answer",
-            f"{where}: {error}. Start one with `bitbudget serve`, or give its address with --server.",
-        )
-    except OperationalError as error:
-        complain("The database does not answer", f"{error.orig}. See BITBUDGET_DATABASE_URL.")
-    sys.exit(1)
+    except Exception as error:
+        if not say_failure(error):
+            raise
+        sys.exit(1)
 
 
-def _setting_error(entry: dict[str, object]) -> str:
-    location = entry.get("loc")
-    name = ".".join(str(part) for part in location) if isinstance(location, tuple) else ""
-    message = str(entry.get("msg", "")).removeprefix("Value error, ")
-    return f"BITBUDGET_{name.upper()}: {message}" if name else message
-
-
-def _has_request(error: httpx.TransportError) -> bool:
-    return getattr(error, "_request", None) is not None
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    """End as a shell says that a signal ended a command, and clean up on the way."""
+    raise SystemExit(128 + number)

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.output import Refused, show_audit, show_json
+from app.cli.audit_view import show_audit
+from app.cli.output import Refused, show_json
 
 File = Annotated[Path, typer.Argument(help="A quantized model.onnx.", exists=True, dir_okay=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]

@@ -13,7 +13,8 @@ from app.cli.certificate_view import show_certificate
 from app.cli.client import Client, Job
 from app.cli.options import BudgetOptions, takes
 from app.cli.output import CONSOLE, complain, plain, show_json
-from app.cli.planning import Pipeline, run_here
+from app.cli.planning import Pipeline
+from app.cli.prechecking import refuse_mismatch
 from app.cli.remote import NOT_MET, conclude, upload
 from app.schemas.parsing import merge
 
@@ -49,14 +50,17 @@ def certify(
     an error.
     """
     body = given.body()
+    if pipeline is None:  # another one reads other files
+        refuse_mismatch(model, data, given.metric_graph is not None)
+    from app.cli.here import run_here  # loads the service, which takes longer than most commands
 
-    def make(client: Client) -> Job:
+    def make(client: Client, key: str) -> Job:
         files = [("model", "model", model), ("quantized", "model", quantized)]
         files += [("dataset", "dataset", data)] if data is not None else []
         ids: dict[str, Any] = {f"{name}_id": upload(client, kind, path) for name, kind, path in files}
         if given.metric_graph is not None:
             ids["budget"] = {"metric_id": upload(client, "model", given.metric_graph)}
-        return client.submit(merge(body, ids), "certificates")
+        return client.submit(merge(body, ids), "certificates", key)
 
     def collect(client: Client, job_id: str) -> Mapping[str, Any]:
         if out is not None:

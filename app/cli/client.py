@@ -124,9 +124,9 @@ class Client:
     def _arrived(self, address: str) -> int:
         return int(self._answered(lambda: self._http.head(address, headers=_TUS)).headers["upload-offset"])
 
-    def submit(self, request: Mapping[str, Any], call: str = "jobs") -> Job:
+    def submit(self, request: Mapping[str, Any], call: str = "jobs", key: str | None = None) -> Job:
         """Make a job by the call `jobs` or `certificates`; a repeated request after a lost answer makes no second."""
-        key = uuid.uuid4().hex
+        key = key or uuid.uuid4().hex
         return self._patiently(lambda: self._http.post(f"/v1/{call}", json=request, headers={"Idempotency-Key": key}))
 
     def job(self, job_id: str) -> Job:

@@ -1,29 +1,15 @@
-"""`bitbudget keys` and `bitbudget projects`: who may use the service, and how much; for whoever runs it."""
+"""`bitbudget keys` and `bitbudget projects`: who may use the service, and how much; for whoever runs it.
+
+What they do is in `administration`, which loads the database: other commands need not wait for that.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from app.access import projects
-from app.access.keys import create_key, list_keys, revoke_key
 from app.access.roles import Role
-from app.cli.output import CONSOLE, ERRORS, Refused, plain
-from app.errors import AppError
-from app.settings import Settings
-from app.store.access import find_any_key
-from app.store.engine import Sessions, open_sessions
-from app.store.migrate import upgrade
-from app.store.tables import ProjectRow
-
-_DURATION = re.compile(r"([1-9][0-9]{0,4})([dhm])")
-_UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 
 Project = Annotated[str, typer.Option(help="The project, made if it is new.")]
 Limit = Annotated[str | None, typer.Option(help="A number, or `none`: as the settings say.", show_default="unchanged")]
@@ -51,48 +37,32 @@ def create(
     label: Annotated[str | None, typer.Option(help="Whose it is, or what for.")] = None,
 ) -> None:
     """Make a key and print it. It is not stored: whoever loses it needs another one."""
-    valid_for = None if expires is None else duration(expires)
-    if label is not None and not (1 <= len(label) <= 255 and label.isprintable()):
-        raise Refused("a label has 1 to 255 characters that can be printed")
-    with _database() as sessions:
-        row, text = create_key(
-            sessions.of(projects.ensure_project(sessions, project).id), role, label=label, valid_for=valid_for
-        )
-    ERRORS.print(f"key {row.id}, {role} of {plain(project)}, valid {_until(row.expires_at)}; it is shown only now:")
-    CONSOLE.print(text, highlight=False, soft_wrap=True)
+    from app.cli import administration
+
+    administration.create(project, role, expires, label)
 
 
 def list_all(
     project: Annotated[str | None, typer.Option(help="Only those of this project.", show_default="all")] = None,
 ) -> None:
     """List the keys of all projects, without what would let anybody use them."""
-    table = Table("id", "project", "role", "label", "made", "valid", "last used")
-    with _database() as sessions:
-        chosen = projects.list_projects(sessions) if project is None else [projects.find_project(sessions, project)]
-        for one in chosen:
-            for key in list_keys(sessions.of(one.id)):
-                valid = "revoked" if key.revoked_at is not None else _until(key.expires_at)
-                used = "never" if key.used_at is None else _shown(key.used_at)
-                cells = (key.id, one.name, key.role, key.label or "", _shown(key.created_at), valid, used)
-                table.add_row(*map(plain, cells))
-    CONSOLE.print(table)
+    from app.cli import administration
+
+    administration.list_all(project)
 
 
 def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the key, as `list` shows it.")]) -> None:
     """End a key at once."""
-    with _database() as sessions:
-        with sessions.read() as session:
-            known = find_any_key(session, key_id)
-        if known is None:
-            raise Refused(f"no key has the id {key_id[:64]!r}; `bitbudget keys list` lists them")
-        revoke_key(sessions.of(known[1].id), key_id)
-    CONSOLE.print(f"the key {plain(key_id)} is revoked", highlight=False)
+    from app.cli import administration
+
+    administration.revoke(key_id)
 
 
 def list_projects() -> None:
     """List the projects with their quotas; `-`: as the settings say."""
-    with _database() as sessions:
-        _show_projects(projects.list_projects(sessions))
+    from app.cli import administration
+
+    administration.list_projects()
 
 
 def set_limits(
@@ -113,61 +83,6 @@ def set_limits(
         "max_requests_per_minute": max_requests_per_minute,
         "keep_days": keep_days,
     }
-    limits = {limit: _number(limit, text) for limit, text in given.items() if text is not None}
-    if not limits:
-        raise Refused("nothing to set; give at least one of the options, e.g. --max-queued 100")
-    with _database() as sessions:
-        _show_projects([projects.set_limits(sessions, name, limits)])
+    from app.cli import administration
 
-
-def _show_projects(rows: Sequence[ProjectRow]) -> None:
-    """A table of projects."""
-    table = Table("project", *(limit.replace("_", " ") for limit in projects.LIMITS))
-    for row in rows:
-        values = (getattr(row, limit) for limit in projects.LIMITS)
-        table.add_row(plain(row.name), *("-" if value is None else str(value) for value in values))
-    CONSOLE.print(table)
-
-
-def duration(text: str) -> timedelta:
-    """A duration from text like `90d`, `12h` or `30m`.
-
-    Raises:
-        Refused: it is none of these.
-    """
-    parts = _DURATION.fullmatch(text)
-    if parts is None:
-        raise Refused(f"--expires takes days, hours or minutes like 90d, 12h or 30m, got {text!r}")
-    return timedelta(**{_UNITS[parts[2]]: int(parts[1])})
-
-
-@contextmanager
-def _database() -> Iterator[Sessions]:
-    """The database of the settings; errors of the service are those of the command."""
-    settings = Settings()
-    if settings.database_url.startswith("sqlite"):
-        upgrade(settings.database_url)
-    sessions = open_sessions(settings.database_url)
-    try:
-        yield sessions
-    except AppError as error:
-        raise Refused(error.detail) from None
-    finally:
-        sessions.dispose()
-
-
-def _number(limit: str, text: str) -> int | None:
-    if text == "none":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise Refused(f"--{limit.replace('_', '-')} takes a number or none, got {text!r}") from None
-
-
-def _until(expires_at: datetime | None) -> str:
-    return "until revoked" if expires_at is None else f"until {_shown(expires_at)}"
-
-
-def _shown(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M}Z"
+    administration.set_limits(name, given)

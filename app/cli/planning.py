@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from app.cli import options
 from app.cli.changes import Changes, with_changes
-from app.cli.client import Client, Job
-from app.cli.extras import require_worker
-from app.cli.http import private_server
 from app.cli.options import AppliedOptions, JobOptions, merged, read_object, takes
-from app.cli.output import CONSOLE, ERRORS, job_bar, plain, show_json, show_plan
+from app.cli.output import CONSOLE, plain, show_json
+from app.cli.plan_view import show_plan
+from app.cli.prechecking import refuse_mismatch
 from app.cli.remote import Files, conclude, read_plan, submitted
-from app.embedded import Embedded
-from app.logs import configure_logging
 from app.schemas.plan import applied_request
-from app.settings import Settings
-from app.store.migrate import upgrade
-from app.store.private import private_file
-
-POLL_SECONDS = 0.2
-
-Collected = TypeVar("Collected")
 
 Out = Annotated[Path, typer.Option(help="Folder for model.onnx, plan.json, plan.csv and the rest.", file_okay=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the job as JSON.")]
@@ -88,49 +78,15 @@ def applied_body(plan: Mapping[str, Any], options: AppliedOptions) -> dict[str, 
 
 def _run(body: Mapping[str, Any], files: Files, out: Path, as_json: bool, pipeline: str | None) -> None:
     """One job through the service, with everything embedded."""
+    if pipeline is None:  # another one reads other files
+        refuse_mismatch(files.model, files.data, files.metric is not None)
+    from app.cli.here import run_here  # loads the service, which takes longer than most commands
+
     job, _ = run_here(
-        lambda client: submitted(client, body, files), lambda client, made: client.download(made, out), pipeline
+        lambda client, key: submitted(client, body, files, key),
+        lambda client, made: client.download(made, out),
+        pipeline,
     )
-    _conclude(job, out, as_json)
-
-
-def run_here(
-    make: Callable[[Client], Job], collect: Callable[[Client, str], Collected], pipeline: str | None
-) -> tuple[Job, Collected | None]:
-    """One job through the service, with everything embedded: how it ended, and what `collect` took of its results,
-    None where there are none."""
-    # The bar shows how the job goes; what remains is worth a line only when something is wrong.
-    configure_logging(level="error", form="text")
-    require_worker()
-    settings = Settings()
-    upgrade(settings.database_url)
-    log = settings.home / "worker.log"
-    private_file(log)
-    arguments = () if pipeline is None else ("--pipeline", pipeline)
-    with Embedded(settings, worker_arguments=arguments, worker_log=log) as embedded, private_server(settings) as client:
-        runs_here = embedded.start()
-        if not runs_here:
-            ERRORS.print(f"the worker of {embedded.lock_holder()} takes the job", highlight=False)
-        job = make(client)
-        with job_bar() as bar:
-            job = _follow(client, embedded, str(job["id"]), bar)
-        return job, collect(client, str(job["id"])) if job["state"] == "succeeded" else None
-
-
-def _follow(client: Client, embedded: Embedded, job_id: str, bar: Callable[[Job], None]) -> Job:
-    def show(job: Job) -> None:
-        bar(job)
-        # Another process ran the worker of this home when the job was made; it may have gone since.
-        embedded.start()
-
-    try:
-        return client.follow(job_id, show, POLL_SECONDS)
-    except KeyboardInterrupt:
-        client.cancel(job_id)
-        raise
-
-
-def _conclude(job: Job, out: Path, as_json: bool) -> None:
     if as_json:
         show_json(job)
     elif job["state"] == "succeeded":

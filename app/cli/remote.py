@@ -14,8 +14,11 @@ import typer
 from app.cli import options
 from app.cli.certificate_view import show_certificate
 from app.cli.client import DEFAULT_SERVER, Client, Job
+from app.cli.job_view import show_job, show_jobs
 from app.cli.options import JobOptions, takes
-from app.cli.output import CONSOLE, complain, job_bar, plain, show_job, show_jobs, show_json, show_plan, upload_bar
+from app.cli.output import CONSOLE, complain, plain, show_json
+from app.cli.plan_view import show_plan
+from app.cli.progress import job_progress, upload_bar
 from app.schemas.parsing import merge
 from bitbudget_client.data_files import with_data_files
 
@@ -73,7 +76,7 @@ def status(
             jobs = client.jobs(limit=20, name=name, tag=tag)
             return show_json(jobs) if as_json else show_jobs(jobs)
         if wait:
-            with job_bar() as bar:
+            with job_progress() as bar:
                 job = client.follow(job_id, bar, POLL_SECONDS)
         else:
             job = client.job(job_id)
@@ -125,14 +128,14 @@ class Files:
     metric: Path | None = None
 
 
-def submitted(client: Client, body: Mapping[str, Any], files: Files) -> Job:
+def submitted(client: Client, body: Mapping[str, Any], files: Files, key: str | None = None) -> Job:
     """The job of this request, made once its files are uploaded; a metric graph takes the place of another metric."""
     uploads: dict[str, Any] = {"model_id": upload(client, "model", files.model)}
     if files.data is not None:
         uploads["dataset_id"] = upload(client, "dataset", files.data)
     if files.metric is not None:
         uploads["budget"] = {"metric_id": upload(client, "model", files.metric)}
-    return client.submit(merge(body, uploads))
+    return client.submit(merge(body, uploads), key=key)
 
 
 def upload(client: Client, kind: str, path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.store.engine import project_of
@@ -26,3 +27,10 @@ def take_key(
         .returning(IdempotencyRow.key)
     )
     return session.get_one(IdempotencyRow, (project, scope, key)) if taken is None else None
+
+
+def find_job_of_key(session: Session, key: str) -> str | None:
+    """The job that a request with this key made, whichever call it was; None: there was no such request."""
+    project = project_of(session)
+    found = select(IdempotencyRow.job_id).where(IdempotencyRow.project_id == project, IdempotencyRow.key == key)
+    return session.scalar(found.limit(1))

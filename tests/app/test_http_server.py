@@ -21,7 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 
-from app.cli.http import private_server
+from app.cli.here import private_server
 from app.http.server import (
     ACCEPTED_AT_A_TIME,
     HEADERS,

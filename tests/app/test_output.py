@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 from rich.text import Text
 
 from app.cli import output
+from app.cli.job_view import show_job, show_jobs
+from app.cli.plan_view import show_plan
+from app.cli.progress import job_progress, upload_bar
 
 HOSTILE = "a\x1b]0;owned\x07\x1b[2J\r\x08\x9b31m\u202eb[red]c[/red]{d}\x7f"
+
+FIGURES = {"samples": 900, "float_value": 0.5, "quantized_value": 0.4, "drop": 0.1, "level": 0.95}
+CERTIFICATE = {"metric": HOSTILE, **FIGURES, "low": 0.05, "high": 0.15, "max_drop": 0.2}
 
 
 @given(st.text())
@@ -39,13 +45,14 @@ def test_names_from_the_server_are_printed_as_text(capfd: pytest.CaptureFixture[
         "eta_seconds": None,
         "estimate": {"stage": HOSTILE, "seconds": 1.5, "memory_bytes": 10},
         "error": {"title": HOSTILE, "detail": HOSTILE},
+        "summary": {"reason": HOSTILE, "certificate": CERTIFICATE},
     }
-    output.show_job(job)
-    output.show_jobs([job])
-    output.show_plan({"layers": [{"name": HOSTILE, "bits": HOSTILE}], "certificate": {"metric": HOSTILE}})
+    show_job(job)
+    show_jobs([job])
+    show_plan({"layers": [{"name": HOSTILE, "bits": HOSTILE}], "certificate": CERTIFICATE})
     output.show_json({HOSTILE: HOSTILE})
     output.complain(HOSTILE, HOSTILE)
-    with output.job_bar() as bar:
+    with job_progress() as bar:
         bar({**job, "state": "running"})
     out, err = capfd.readouterr()
     for text in (out, err):
@@ -59,19 +66,42 @@ def test_names_from_the_server_are_printed_as_text(capfd: pytest.CaptureFixture[
 def test_the_name_of_an_uploaded_file_is_text(tmp_path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a\x1b[2J{0}[red].onnx"
     path.write_bytes(b"x")
-    with output.upload_bar(path) as sent:
+    with upload_bar(path) as sent:
         sent(1)
     assert "\x1b[2J" not in "".join(capfd.readouterr())
 
 
-def test_ids_are_whole_in_a_narrow_window(capfd: pytest.CaptureFixture[str], monkeypatch) -> None:
+def test_a_list_has_whole_ids_and_what_each_job_came_to_in_a_narrow_window(
+    capfd: pytest.CaptureFixture[str], monkeypatch
+) -> None:
     monkeypatch.setattr(output.CONSOLE, "_width", 80)
-    job = {"state": "succeeded", "outcome": "not_met", "stage": "sensitivity", "progress": 1.0}
-    jobs = [{**job, "id": digit * 32, "created_at": "2026-01-01T00:00:00Z"} for digit in "ab"]
-    output.show_jobs(jobs)
-    out = capfd.readouterr().out
-    assert all(line in out for line in ("a" * 32, "b" * 32))
-    assert max(map(len, out.splitlines())) <= 80
+    summary = {"certificate": CERTIFICATE | {"metric": "segmentation_miou"}, "size_bytes": 98_418}
+    job = {"name": "a name that is rather long", "progress": 1.0, "summary": summary, "state": "succeeded"}
+    jobs = [{**job, "id": digit * 32, "outcome": "not_met"} for digit in "ab"]
+    jobs.append({**job, "id": "c" * 32, "state": "running", "outcome": None, "progress": 0.456, "summary": None})
+    show_jobs(jobs)
+    lines = capfd.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    of_a = next(line for line in lines if "a" * 32 in line)
+    assert all(part in of_a for part in ("a name that", "not_met", "0.1 segm", "98.4 kB")), of_a
+    assert "running 46%" in next(line for line in lines if "c" * 32 in line)
+
+
+def test_the_headline_comes_first_and_then_why_and_then_the_layers(capfd: pytest.CaptureFixture[str]) -> None:
+    plan = {
+        "outcome": "not_met",
+        "reason": "misses the budget by 0.01",
+        "float_size_bytes": 1000,
+        "size_bytes": 100,
+        "certificate": CERTIFICATE | {"metric": "top1"},
+        "stays_float": {"share": 0.4, "bytes": 40, "tensors": [{"name": "embedding", "bytes": 40, "reason": "a mask"}]},
+        "layers": [{"name": "conv1", "bits": 4}],
+    }
+    show_plan(plan)
+    printed = capfd.readouterr().out
+    assert printed.startswith("1,000 -> 100 bytes (10.0 times smaller), top1 0.5000 -> 0.4000, budget not met\n")
+    order = [printed.index(part) for part in ("misses the budget", "on 900 held-out", "embedding (a mask)", "conv1")]
+    assert order == sorted(order)
 
 
 def test_what_stays_float_is_printed_with_its_reason(capfd: pytest.CaptureFixture[str], monkeypatch) -> None:
@@ -81,8 +111,8 @@ def test_what_stays_float_is_printed_with_its_reason(capfd: pytest.CaptureFixtur
         {"name": "12 others", "bytes": 500, "reason": "too small to pay"},
         {"name": "old", "bytes": 4},
     ]
-    plan = {"certificate": {}, "stays_float": {"bytes": 4600, "share": 0.37, "tensors": tensors}}
-    output.show_plan(plan)
+    plan = {"stays_float": {"bytes": 4600, "share": 0.37, "tensors": tensors}}
+    show_plan(plan)
     printed = capfd.readouterr().out
     assert "37% of the weight bytes stay float: " in printed
     assert "(a mask), 12 others (too small to pay), old" in printed

@@ -41,7 +41,7 @@ class Commands:
 
     def run(self, *arguments: str, timeout: float = 240.0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [_bitbudget(), *arguments],
+            self.command(*arguments),
             env=self.environment,
             cwd=self.folder,
             capture_output=True,
@@ -50,10 +50,13 @@ class Commands:
             check=False,
         )
 
+    def command(self, *arguments: str) -> list[str]:
+        return [str(Path(sys.executable).with_name("bitbudget")), *arguments]
+
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         # a shell that runs the tests in the background ignores interrupts, and whoever it starts inherits that
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        process = subprocess.Popen([_bitbudget(), *arguments], env=self.environment, cwd=self.folder)
+        process = subprocess.Popen(self.command(*arguments), env=self.environment, cwd=self.folder)
         self._stack.callback(_end, process)
         return process
 
@@ -65,10 +68,6 @@ class Commands:
 
     def close(self) -> None:
         self._stack.close()
-
-
-def _bitbudget() -> str:
-    return str(Path(sys.executable).with_name("bitbudget"))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sqlite3
-from contextlib import closing
 
 import pytest
 
@@ -90,19 +86,6 @@ def test_plan_takes_over_when_the_server_is_killed(serve, commands, fake_model, 
     let_go("squares[1]")
     assert planning.wait() == 0
     assert (out / "model.onnx").read_bytes() == b"\x00\x01142.5"
-
-
-def test_interrupting_plan_cancels_its_job_and_leaves_no_process(
-    commands, fake_model, tmp_path, descendants, alive, wait_until
-):
-    planning = commands.start("plan", str(fake_model.write(hold=["admit"])), "--out", str(tmp_path / "out"), *FAKE)
-    wait_until(lambda: fake_model.pid_of("admit"))
-    left = descendants(planning.pid)
-    os.kill(planning.pid, signal.SIGINT)
-    assert planning.wait() != 0
-    assert not any(alive(pid) for pid in left)
-    with closing(sqlite3.connect(commands.home / "bitbudget.db")) as database:
-        assert database.execute("SELECT state FROM jobs").fetchall() == [("cancelled",)]
 
 
 def test_wrong_options_are_said(commands, fake_model, tmp_path):

@@ -1,0 +1,50 @@
+"""What went wrong with a command, in words."""
+
+from __future__ import annotations
+
+import sys
+
+import httpx
+from pydantic import ValidationError
+
+from app.cli.client import ServerProblem
+from app.cli.output import Refused, complain
+
+
+def say_failure(error: Exception) -> bool:
+    """Say it on standard error; False, and nothing said, for what is a fault of this program."""
+    match error:
+        case ServerProblem():
+            complain(error.title, error.detail)
+        case Refused():
+            complain(error.title, str(error)) if error.title else complain(str(error))
+        case ValidationError():
+            complain("The settings are not valid", "; ".join(_setting_error(dict(entry)) for entry in error.errors()))
+        case httpx.TransportError():
+            where = f"{error.request.url.scheme}://{error.request.url.netloc.decode()}" if _has_request(error) else "it"
+            complain(
+                "The server does not answer",
+                f"{where}: {error}. Start one with `bitbudget serve`, or give its address with --server.",
+            )
+        case _ if _is_of_database(error):
+            complain("The database does not answer", f"{getattr(error, 'orig', error)}. See BITBUDGET_DATABASE_URL.")
+        case _:
+            return False
+    return True
+
+
+def _setting_error(entry: dict[str, object]) -> str:
+    location = entry.get("loc")
+    name = ".".join(str(part) for part in location) if isinstance(location, tuple) else ""
+    message = str(entry.get("msg", "")).removeprefix("Value error, ")
+    return f"BITBUDGET_{name.upper()}: {message}" if name else message
+
+
+def _has_request(error: httpx.TransportError) -> bool:
+    return getattr(error, "_request", None) is not None
+
+
+def _is_of_database(error: Exception) -> bool:
+    """Whether the database is away; whoever did not load SQLAlchemy has none."""
+    errors = sys.modules.get("sqlalchemy.exc")
+    return errors is not None and isinstance(error, errors.OperationalError)
