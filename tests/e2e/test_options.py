@@ -75,7 +75,7 @@ class Uploads:
         assert path.name == name
         return f"{kind} {name}"
 
-    def submit(self, body: Mapping[str, Any], *_: Any) -> dict[str, Any]:
+    def submit(self, body: Mapping[str, Any], **_: Any) -> dict[str, Any]:
         return dict(body)
 
 
