@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -81,13 +80,12 @@ def list_keys(service: AdminService) -> KeyList:
 async def create_key(request: Request, response: Response, service: AdminService) -> NewKey:
     """Make a key to the project. The answer is the only one that has the key itself."""
     wanted = parse_key_request(parse_object(await received_json(request)))
-    days = wanted.expires_in_days
     row, text = await run_in_threadpool(
         keys.create_key,
         service.sessions,
         wanted.role,
         label=wanted.label,
-        valid_for=None if days is None else timedelta(days=days),
+        valid_for=wanted.valid_for,
     )
     response.headers["Location"] = f"/v1/keys/{row.id}"
     response.headers["Cache-Control"] = "no-store"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -34,6 +34,11 @@ class KeyRequest(Strict):
     expires_in_days: Annotated[int, Field(ge=1, le=3650)] | None = Field(
         default=None, description="How long it is valid; null: until it is revoked."
     )
+
+    @property
+    def valid_for(self) -> timedelta | None:
+        """How long it is valid; None: until it is revoked."""
+        return None if self.expires_in_days is None else timedelta(days=self.expires_in_days)
 
 
 def parse_key_request(members: Mapping[str, Any]) -> KeyRequest:
