@@ -34,7 +34,7 @@ from app.api.heads import AnswerHead
 from app.api.metrics import MeasureRequests, Metrics
 from app.api.state import Shared
 from app.lifecycle.messages import Wake, waker
-from app.pages import assets, certify, job_actions, new_job, recognised, signing_in
+from app.pages import assets, certify, compare, job_actions, new_job, recognised, signing_in
 from app.pages import jobs as jobs_page
 from app.pages import stored as stored_page
 from app.pages import usage as usage_page
@@ -104,7 +104,18 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
         app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS, *_OF_CALLS_WITH_KEYS))
     for module in (schemas, health):
         app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS))
-    for module in (jobs_page, job_actions, recognised, new_job, certify, stored_page, usage_page, signing_in, assets):
+    for module in (
+        jobs_page,
+        job_actions,
+        recognised,
+        new_job,
+        certify,
+        stored_page,
+        usage_page,
+        compare,
+        signing_in,
+        assets,
+    ):
         app.include_router(module.router)
     _complete_openapi(app)
     return app

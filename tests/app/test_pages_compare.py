@@ -1,0 +1,47 @@
+"""Jobs side by side, without a browser."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from app.store.blobs import write_bytes
+from app.store.jobs import add_artifact, lock_job
+
+HTML = {"Accept": "text/html"}
+HOSTILE = "<script>alert(1)</script>"
+
+
+def finish(server: Any, job_id: str, formats: dict[str, str], size_bytes: int) -> None:
+    claim = {"metric": "top1", "drop": 0.005, "low": -0.01, "high": 0.02, "max_drop": 0.01, "kind": "absolute"}
+    certificate = {**claim, "float_value": 0.9, "quantized_value": 0.895, "claims": [{"unit": "share"}]}
+    layers = [{"name": name, "format": form, "bytes": 10, "input_bits": 32} for name, form in formats.items()]
+    plan = {"layers": layers, "bit_operations": 1e9, "predicted_damage": 0.02, "latency": None}
+    blob = write_bytes(server.sessions, json.dumps(plan).encode())
+    with server.sessions.begin() as session:
+        job = lock_job(session, job_id)
+        job.state, job.outcome = "succeeded", "met"
+        job.summary = {"float_size_bytes": 1000, "size_bytes": size_bytes, "certificate": certificate}
+        add_artifact(session, job_id, "plan", blob, "application/json")
+
+
+def test_two_jobs_side_by_side(server):
+    first = server.submit(name="first")["id"]
+    second = server.submit(name=HOSTILE, budget={"max_drop": 0.03})["id"]
+    waiting = server.submit()["id"]
+    finish(server, first, {"conv": "int4/channel", HOSTILE: "int8/channel"}, 250)
+    finish(server, second, {"conv": "int2/channel", HOSTILE: "int8/channel"}, 200)
+    answer = server.client.get("/compare", params={"job": [first, second, waiting]}, headers=HTML)
+    assert answer.status_code == 200, answer.text
+    for words in ("4.0 times smaller", "-1.00 points to 2.00 points", "budget.max_drop", "int2/channel", "queued"):
+        assert words in answer.text, words
+    assert "1 of 2 layers differs" in answer.text
+    assert answer.text.count('class="differs"') == 1
+    assert HOSTILE not in answer.text
+
+
+def test_one_job_is_not_compared(server):
+    job = server.submit()["id"]
+    answer = server.client.get("/compare", params={"job": job}, headers=HTML)
+    assert answer.status_code == 422
+    assert "2 to 6 different jobs" in answer.text
