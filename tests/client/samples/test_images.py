@@ -108,12 +108,7 @@ def test_layouts_channels_and_raw_pixels(tmp_path: Path, channels: str) -> None:
 @pytest.mark.parametrize(
     ("config", "size", "scale"),
     [
-        (
-            {"size": {"shortest_edge": 40}, "do_center_crop": True, "crop_size": {"height": 32, "width": 32}},
-            40,
-            32,
-            255,
-        ),
+        ({"size": {"shortest_edge": 40}, "do_center_crop": True, "crop_size": {"height": 32, "width": 32}}, 32, 255),
         ({"size": 40, "do_center_crop": True, "crop_size": 32}, 32, 255),
         ({"size": {"height": 24, "width": 24}, "do_rescale": False}, 24, 1),
         ({"size": 24}, 24, 255),

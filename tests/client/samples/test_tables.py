@@ -147,4 +147,4 @@ def test_the_package_loads_nothing_before_it_reads() -> None:
         "import sys, bitbudget_client.samples; print([m for m in ('numpy', 'PIL', 'tokenizers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    assert done.stdout.strip() == "[]"
