@@ -3,7 +3,7 @@
 
 const PIECE_BYTES = 16 * 1024 ** 2;
 const LONGEST_PAUSE_MS = 30000;
-const AWAY = [0, 408, 429, 502, 503, 504]; // nobody answered, or not now: try again
+const AWAY = [0, 408, 409, 502, 503, 504]; // nobody answered, or not now, or it goes on at another place: ask again
 const busy = new Set();
 let choosing = false; // whether this script, and nobody else, takes an entry of a list
 
@@ -88,7 +88,7 @@ async function inParts(files, progress, signal) {
   const address = `/v1/models?name=${encodeURIComponent(network.name)}`;
   const answer = await request("PUT", address, { body: form, signal, progress: (loaded) => progress(loaded, bytes) });
   if (AWAY.includes(answer.status)) throw new Error("The connection was cut. Choose the files again.");
-  if (answer.status >= 400) throw problem(answer);
+  if (!went(answer)) throw problem(answer);
   return { id: JSON.parse(answer.responseText).id, name: network.name, bytes };
 }
 
@@ -102,34 +102,32 @@ async function inPieces(file, kind, progress, signal) {
     if (!address) {
       const metadata = `kind ${base64(kind)},name ${base64(file.name)}`;
       answer = await request("POST", "/v1/uploads", { headers: { "Upload-Length": file.size, "Upload-Metadata": metadata }, signal });
-      if (answer.status === 201) {
+      if (went(answer)) {
         address = answer.getResponseHeader("Location");
         memory("setItem", known, address);
         [offset, asked] = [0, true];
       }
     } else if (!asked) {
       answer = await request("HEAD", address, { signal });
-      if (answer.status < 400) [offset, asked] = [Number(answer.getResponseHeader("Upload-Offset")), true];
+      if (went(answer)) [offset, asked] = [Number(answer.getResponseHeader("Upload-Offset")), true];
     } else {
       const from = offset;
       const headers = { "Upload-Offset": from, "Content-Type": "application/offset+octet-stream" };
       const body = file.slice(from, from + PIECE_BYTES);
       answer = await request("PATCH", address, { headers, body, signal, progress: (loaded) => progress(from + loaded, file.size) });
-      if (answer.status < 400) offset = Number(answer.getResponseHeader("Upload-Offset"));
+      if (went(answer)) offset = Number(answer.getResponseHeader("Upload-Offset"));
     }
-    const made = answer.status < 400 && offset === file.size && answer.getResponseHeader("Location");
+    const made = went(answer) && offset === file.size && answer.getResponseHeader("Location");
     if (made && made !== address) {
       memory("removeItem", known);
       return { id: made.split("/").pop(), name: file.name, bytes: file.size };
     }
-    if (answer.status < 400) {
+    if (went(answer)) {
       failures = 0;
       progress(offset, file.size);
     } else if ([404, 410].includes(answer.status) && address) {
       memory("removeItem", known); // it went a day after it began
       address = null;
-    } else if (answer.status === 409 && asked) {
-      asked = false;
     } else if (AWAY.includes(answer.status)) {
       const pause = Math.min(1000 * 2 ** failures++, LONGEST_PAUSE_MS);
       progress(offset, file.size, `The connection was cut. Trying again in ${pause / 1000} s; what has arrived stays.`);
@@ -156,6 +154,10 @@ function request(method, address, { headers = {}, body = null, signal, progress 
   });
 }
 
+function went(answer) {
+  return answer.status >= 200 && answer.status < 300; // 0: nobody answered
+}
+
 function problem(answer) {
   try {
     return new Error(JSON.parse(answer.responseText).detail);
@@ -172,11 +174,8 @@ function rest(pause, signal) {
 }
 
 function choose(list, { id, name, bytes }) {
-  let option = [...list.options].find((one) => one.value === id);
-  if (!option) {
-    option = new Option(`${name}, ${size(bytes)}`, id);
-    list.add(option, 1);
-  }
+  [...list.options].find((one) => one.value === id)?.remove(); // it has a new name now
+  list.add(new Option(`${name}, ${size(bytes)}`, id), 1);
   list.value = id;
   choosing = true;
   list.dispatchEvent(new Event("change", { bubbles: true }));
