@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from app.cli import auditing, certifying, keys, planning, remote, serving
+from app.cli import auditing, certifying, describing, keys, planning, remote, serving
 from app.cli.failures import say_failure
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for part in (planning, certifying, auditing, remote, serving, keys):
+for part in (planning, certifying, auditing, describing, remote, serving, keys):
     part.register(app)
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

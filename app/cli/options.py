@@ -12,6 +12,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from app.cli.output import Refused
+from app.cli.sample_options import SampleOptions
+from app.cli.samples import prepared_samples
 from app.schemas.budget import MetricName
 from app.schemas.job_request import Objective
 from app.schemas.parsing import merge
@@ -21,10 +23,10 @@ Model = Annotated[Path, typer.Argument(help="The network, an ONNX file.", exists
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Samples, a .npz: arrays by input name, sample axis first, and optionally `labels`. Without it the "
+        help="Samples: arrays by input name, sample axis first, and optionally `labels` (.npz, .npy, HDF5, Parquet, "
+        "Arrow, safetensors), or a folder of images or .npy files, a table or texts (docs/samples.md). Without it the "
         "service makes inputs itself and measures agreement with the float network.",
         exists=True,
-        dir_okay=False,
     ),
 ]
 MaxDrop = Annotated[
@@ -97,7 +99,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class BudgetOptions:
+class BudgetOptions(SampleOptions):
     """Options of a job that measures; None: not given, so the request file or the service's default decides."""
 
     max_drop: MaxDrop = None
@@ -187,17 +189,25 @@ def _members(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def takes(kind: type[Options]) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """Give a command, in place of its parameter `given`, one option for each field of the dataclass `kind`."""
+    """Give a command, in place of its parameter `given`, one option for each field of the dataclass `kind`.
+
+    Where these say how samples are made, the command gets the file that they were made into as its `data`.
+    """
 
     def decorate(command: Callable[..., Result]) -> Callable[..., Result]:
-        names = list(get_type_hints(kind))
+        hints = get_type_hints(kind, include_extras=True)  # inherited fields are annotated with names of their modules
+        of_kind = [field.replace(annotation=hints[field.name]) for field in inspect.signature(kind).parameters.values()]
 
         def run(**values: Any) -> Result:
-            return command(given=kind(**{name: values.pop(name) for name in names}), **values)
+            given = kind(**{field.name: values.pop(field.name) for field in of_kind})
+            if not isinstance(given, SampleOptions):
+                return command(given=given, **values)
+            seed = getattr(given, "seed", None) or 0
+            with prepared_samples(values.get("data"), given, values.get("model"), seed) as data:
+                return command(given=given, **{**values, "data": data})
 
         parameters: list[inspect.Parameter] = []
         for parameter in inspect.signature(command, eval_str=True).parameters.values():
-            of_kind = inspect.signature(kind, eval_str=True).parameters.values()
             replaced = of_kind if parameter.name == "given" else [parameter]
             parameters += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in replaced]
         run.__name__, run.__doc__ = command.__name__, command.__doc__
