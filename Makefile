@@ -10,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check docs lock serve bench-job bench-sensitivity bench-planner bench-quantization bench-certificates bench-networks bench-service clean
+.PHONY: demo test check docs lock serve bench-job bench-sensitivity bench-planner bench-quantization bench-certificates bench-networks bench-service bench-first-use clean
 
 # First everything whose bytes are known, then torch, then the project itself, of which nothing is fetched.
 $(READY): pyproject.toml constraints.txt requirements-dev.lock client/pyproject.toml
@@ -74,6 +74,10 @@ bench-networks: $(READY)
 # DATA as for bench-job; QUICK=1 for a tenth of it. Starts a PostgreSQL and a Redis of its own
 bench-service: $(READY)
 	$(BIN)/python -m benchmarks.service $(DATA) $(if $(QUICK),--quick)
+
+# pages in Chromium, which must be installed; PARTS: only these
+bench-first-use: $(READY)
+	$(BIN)/python -m benchmarks.first_use $(PARTS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info client/*.egg-info .mypy_cache .ruff_cache .pytest_cache

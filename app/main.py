@@ -34,7 +34,7 @@ from app.api.heads import AnswerHead
 from app.api.metrics import MeasureRequests, Metrics
 from app.api.state import Shared
 from app.lifecycle.messages import Wake, waker
-from app.pages import assets, certify, compare, job_actions, new_job, recognised, signing_in
+from app.pages import api_reference, assets, certify, compare, job_actions, new_job, recognised, signing_in
 from app.pages import jobs as jobs_page
 from app.pages import stored as stored_page
 from app.pages import usage as usage_page
@@ -77,6 +77,7 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
         version=version("bitbudget"),
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's own page would load its scripts from elsewhere
         redoc_url=None,
         telemetry=_telemetry(),
     )
@@ -114,6 +115,7 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
         usage_page,
         compare,
         signing_in,
+        api_reference,
         assets,
     ):
         app.include_router(module.router)

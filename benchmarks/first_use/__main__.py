@@ -1,0 +1,39 @@
+"""All figures of the first use in one object on the last line.
+
+    python -m benchmarks.first_use [PART ...]
+
+PART: only these, e.g. `pages`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks.first_use.pages import pages
+
+PARTS: Mapping[str, Callable[[], dict[str, Any]]] = {"pages": pages}
+"""Every part by its name, in the order in which they run."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="*", help=f"any of {', '.join(PARTS)}; none: all")
+    named = parser.parse_args().part
+    if unknown := sorted(set(named) - set(PARTS)):
+        parser.error(f"there is no part {', '.join(unknown)}; expected any of {', '.join(PARTS)}")
+    figures: dict[str, Any] = {}
+    for name in named or PARTS:
+        began = time.monotonic()
+        found = PARTS[name]()
+        sys.stderr.write(f"{name} ({time.monotonic() - began:.0f} s): {json.dumps(found)}\n")
+        figures |= found
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
