@@ -14,5 +14,11 @@ def test_every_call_is_on_the_page_and_nothing_comes_from_elsewhere(server):
 
 def test_parameters_and_members_of_bodies_are_named(server):
     text = server.client.get("/docs").text
-    for words in ("Idempotency-Key", "next_cursor", "dataset_id", "Body: multipart/form-data", "query, JobState or null"):
+    for words in (
+        "Idempotency-Key",
+        "next_cursor",
+        "dataset_id",
+        "Body: multipart/form-data",
+        "query, JobState or null",
+    ):
         assert words in text, words
