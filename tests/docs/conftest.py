@@ -59,5 +59,6 @@ def page() -> Callable[[str], Page]:
 
 @pytest.fixture
 def documented() -> list[Page]:
-    """Every page of the documentation, and the README."""
-    return [Page(path, path.read_text()) for path in [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]]
+    """Every page of the documentation, and those of the root folder."""
+    paths = [*sorted(DOCS.parent.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
+    return [Page(path, path.read_text()) for path in paths]

@@ -1,0 +1,1 @@
+"""The documentation as a site that works from a disk: `make docs`."""
