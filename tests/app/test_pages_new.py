@@ -13,8 +13,11 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.pages import recognised
+from app.pages.form_fields import READERS
 from app.settings import Settings
+from app.store.engine import open_sessions
 from app.store.migrate import upgrade
+from tests.app.conftest import make_key
 
 PAGE = {"Accept": "text/html"}
 MODEL = {
@@ -191,6 +194,18 @@ def test_a_job_can_be_asked_again_with_its_request(client: TestClient) -> None:
     assert job_at(client, third)["parent_id"] is None
 
 
+OF_JOBS_ALONE = ("objective", "limits", "weights", "activations", "target", "opset", "search", "layers")
+
+
+def test_every_field_that_is_read_can_be_filled_in(client: TestClient) -> None:
+    """What has no place in the form would be lost from the request of a job that is asked again."""
+    pages = {address: client.get(address).text for address in ("/new", "/certify")}
+
+    for field in READERS:
+        assert (f'name="{field}"' in pages["/new"]) == (field != "quantized_id"), field
+        assert (f'name="{field}"' in pages["/certify"]) == (field.split(".")[0] not in OF_JOBS_ALONE), field
+
+
 def test_a_job_that_is_not_there_has_no_form(client: TestClient) -> None:
     answer = client.get("/new", params={"from": "0" * 32})
 
@@ -273,3 +288,21 @@ def test_the_budget_is_said_in_words(client: TestClient, described: dict[str, An
     assert "1,000 held-out samples" in client.get("/new/meaning", params=fields | {"all_held_out": "true"}).text
     assert "you probably mean 2 percent" in client.get("/new/meaning", params=fields | {"budget.max_drop": "2"}).text
     assert "made from the shapes" in client.get("/new/meaning", params=fields | {"dataset_id": ""}).text
+
+
+def test_who_may_only_look_gets_no_form(tmp_path_factory: pytest.TempPathFactory) -> None:
+    home = tmp_path_factory.mktemp("keys")
+    url = f"sqlite:///{home / 'bitbudget.db'}"
+    upgrade(url)
+    settings = Settings(home=home, database_url=url, auth="keys")
+    sessions = open_sessions(url)
+    key = make_key(sessions, "team", "viewer")
+    sessions.dispose()
+    with TestClient(create_app(settings, wake=lambda: None), base_url="http://127.0.0.1", headers=PAGE) as client:
+        client.headers["Authorization"] = f"Bearer {key}"
+        for address in ("/new", "/certify"):
+            page = client.get(address).text
+            assert "Your key may look at everything here and start nothing." in page
+            assert '<form method="post" action="/new"' not in page
+            refused = submit(client, address)
+            assert refused.status_code == 403

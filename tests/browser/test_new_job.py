@@ -78,6 +78,19 @@ def test_a_dropped_file_is_uploaded(page: Page, site: Site) -> None:
     assert page.locator("#model_id").input_value() == hashlib.sha256(site.model.read_bytes()).hexdigest()
 
 
+def test_a_network_goes_with_the_files_of_its_weights(page: Page, site: Site, tmp_path: Path) -> None:
+    files = [tmp_path / "outside.onnx", tmp_path / "outside.onnx.data"]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    page.goto("/new")
+    page.get_by_label("The network").set_input_files(files)
+
+    expect(page.locator("#model_id option:checked")).to_contain_text("outside.onnx")
+    answer = site.api.get(f"/v1/models/{page.locator('#model_id').input_value()}").json()
+    assert answer["name"] == "outside.onnx"
+    assert answer["size_bytes"] > sum(file.stat().st_size for file in files)  # an archive of both
+
+
 def test_a_form_that_is_sent_too_early_waits_for_its_files(page: Page, site: Site) -> None:
     held: list[Route] = []
     page.route("**/v1/uploads", lambda route: held.append(route))

@@ -51,6 +51,9 @@ function watch(box) {
   });
 }
 
+// A file that misses its box does not take the place of the page.
+for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault());
+
 // A form waits for its uploads.
 document.addEventListener("submit", (event) => {
   const waiting = [...busy].some((box) => event.target.contains(box));
