@@ -53,7 +53,8 @@ def plan(
     Args:
         model: an ONNX file (data files of its tensors lie beside it), a zip archive of one with its data files, or the
             bytes of an ONNX file.
-        data: a `.npz`, or arrays by the names of the graph's inputs, samples first, with `labels` or `targets`; None:
+        data: a file of arrays, or arrays by the names of the graph's inputs, samples first, with `labels` or `targets`;
+            None:
             samples are made from the graph's shapes.
         request: what `POST /v1/jobs` takes, without the ids of the uploads.
         metric: your own metric, an ONNX graph or its bytes, in place of `budget.metric`.

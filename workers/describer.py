@@ -31,6 +31,8 @@ PIPELINE = "pipeline.describing"
 LOOK_SECONDS = 1.0
 """How soon a worker that is busy with a job, which no message reaches, finds that a description is asked for."""
 MOST_SECONDS = 60.0
+MOST_MEMORY_BYTES = 3 << 29
+"""Where memory is limited at all: this process runs beside that of a job, which may take the whole limit."""
 MOST_BYTES = 1 << 20
 DETAIL_LIMIT = 10_000
 
@@ -51,7 +53,9 @@ class Describer:
     """A thread of the worker `name`, as long as that lives: the kernel ends a child with the thread that started it."""
 
     def __init__(self, settings: Settings, sessions: Sessions, name: str) -> None:
-        self._settings = settings
+        limit = settings.worker_memory_bytes
+        limit = None if limit is None else min(limit, MOST_MEMORY_BYTES)
+        self._settings = settings.model_copy(update={"worker_memory_bytes": limit})
         self._sessions = sessions
         self._owner = name
         self._look = threading.Event()

@@ -19,6 +19,9 @@ from bitbudget_client.data_files import with_data_files
 
 PART_BYTES = 1024 * 1024
 
+_PREPARED = frozenset({".csv", ".tsv", ".jsonl", ".txt"})
+"""Tables and texts, which only their owner knows how to make into arrays."""
+
 Source = str | os.PathLike[str] | bytes | Mapping[str, Any]
 """A path; the bytes of a file; or, for samples, arrays by the names of the network's inputs."""
 
@@ -76,7 +79,7 @@ def contents_of(kind: str, source: Source) -> Iterator[Contents]:
 
     Raises:
         OSError: there is no such file.
-        TypeError: arrays stand where a model is expected.
+        TypeError: arrays stand where a model is expected, or a folder or table where a file of arrays is.
     """
     if isinstance(source, bytes):
         yield Contents(source, None, len(source))
@@ -89,6 +92,11 @@ def contents_of(kind: str, source: Source) -> Iterator[Contents]:
             yield Contents(path, None, path.stat().st_size)
     else:
         path = Path(source)
+        if path.is_dir() or (kind == "dataset" and path.suffix.lower() in _PREPARED):
+            raise TypeError(
+                f"{path} is no file that can be sent as it is; for samples make arrays of it with "
+                "bitbudget_client.samples.read, which says how"
+            )
         if kind == "model":
             with with_data_files(path) as packed:
                 yield Contents(packed, path.name, packed.stat().st_size)

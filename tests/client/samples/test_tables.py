@@ -148,3 +148,11 @@ def test_the_package_loads_nothing_before_it_reads() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_client_says_how_to_send_what_is_no_file_of_arrays(table: Path) -> None:
+    from bitbudget_client.sources import contents_of
+
+    for path in (table, table.parent):
+        with pytest.raises(TypeError, match=r"bitbudget_client\.samples\.read"), contents_of("dataset", path):
+            pass
