@@ -22,7 +22,7 @@ from app.store.objects import IN_DATABASE, Objects, check_target
 PREFIX = "BITBUDGET_"
 TEST_PREFIX = "BITBUDGET_TEST_"
 """Names with this prefix belong to the test suite (where its databases are); they are not settings."""
-CLIENT_VARIABLES = frozenset({"BITBUDGET_SERVER", "BITBUDGET_KEY"})
+CLIENT_VARIABLES = frozenset({"BITBUDGET_SERVER", "BITBUDGET_KEY", "BITBUDGET_CONFIG"})
 """Read by the commands that talk to a server, and by examples/curl.sh; no settings of the service."""
 
 GIB = 1024**3

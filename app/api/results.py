@@ -12,6 +12,7 @@ from app.api.problems import problem_answers
 from app.api.ranges import Conditions, Unsatisfiable, Wanted
 from app.api.state import Service, State
 from app.errors import AppError
+from app.schemas.plan_tables import plan_csv, plan_table
 from app.services import results
 from app.store.blobs import CHUNK_BYTES, read_blob, read_bytes, read_range
 
@@ -42,7 +43,7 @@ class PlanFormat(StrEnum):
 
 _KINDS = {PlanFormat.JSON: "plan", PlanFormat.ORT: "ort", PlanFormat.AIMET: "aimet"}
 """What a job delivered; the other formats are made from the plan."""
-_TABLES = {PlanFormat.CSV: results.plan_csv, PlanFormat.TABLE: results.plan_table}
+_TABLES = {PlanFormat.CSV: plan_csv, PlanFormat.TABLE: plan_table}
 _PLAN: dict[int | str, dict[str, Any]] = {**_JSON, 200: {"content": {"application/json": {}, "text/csv": {}}}}
 
 
@@ -61,7 +62,9 @@ def get_plan(
 ) -> Response:
     """The plan: a format for every layer, and what was measured."""
     if format in _TABLES:
-        return Response(_TABLES[format](service.sessions, job_id), media_type="text/csv; header=present")
+        return Response(
+            _TABLES[format](results.plan_layers(service.sessions, job_id)), media_type="text/csv; header=present"
+        )
     return _download(service, job_id, _KINDS[format], wanted)
 
 

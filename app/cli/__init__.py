@@ -4,22 +4,41 @@ from __future__ import annotations
 
 import signal
 import sys
+from importlib.metadata import version
 from types import FrameType
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from app.cli import auditing, certifying, describing, keys, planning, remote, serving
+from app.cli import auditing, certifying, describing, jobs, keys, planning, results, serving, submitting
+from app.cli.exits import Exit
 from app.cli.failures import say_failure
+from app.cli.output import WrongUsage
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bitbudget {version('bitbudget')}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="bitbudget",
-    help="Give it a network and how much accuracy you can spare; get back a smaller network that keeps the promise.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for part in (planning, certifying, auditing, describing, remote, serving, keys):
+for part in (planning, certifying, auditing, describing, submitting, jobs, results, serving, keys):
     part.register(app)
+
+
+@app.callback()
+def about(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Give it a network and how much accuracy you can spare; get back a smaller network that keeps the promise."""
+
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -34,7 +53,7 @@ def main() -> None:
     except Exception as error:
         if not say_failure(error):
             raise
-        sys.exit(1)
+        sys.exit(Exit.USAGE if isinstance(error, WrongUsage) else Exit.FAILED)
 
 
 def _leave(number: int, _frame: FrameType | None) -> NoReturn:

@@ -10,13 +10,14 @@ import typer
 
 from app.cli import options
 from app.cli.certificate_view import show_certificate
-from app.cli.client import Client, Job
+from app.cli.exits import Exit, conclude
 from app.cli.options import BudgetOptions, takes
-from app.cli.output import CONSOLE, complain, plain, show_json
+from app.cli.output import Shown, complain, say, show_json
 from app.cli.planning import Pipeline
 from app.cli.prechecking import refuse_mismatch
-from app.cli.remote import NOT_MET, conclude, upload
+from app.cli.submitting import uploaded
 from app.schemas.parsing import merge
+from bitbudget_client import Client, Job
 
 FloatModel = Annotated[
     Path, typer.Argument(metavar="FLOAT", help="The float model, an ONNX file.", exists=True, dir_okay=False)
@@ -25,7 +26,6 @@ Quantized = Annotated[
     Path, typer.Argument(help="The quantized file, by whatever tool it was made.", exists=True, dir_okay=False)
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder for certificate.json.", file_okay=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the whole certificate as JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command()(certify)
 
 
-@takes(BudgetOptions)
+@takes(given=BudgetOptions, shown=Shown)
 def certify(
     model: FloatModel,
     quantized: Quantized,
@@ -41,7 +41,7 @@ def certify(
     data: options.Data = None,
     given: BudgetOptions,
     out: Out = None,
-    as_json: AsJson = False,
+    shown: Shown,
     pipeline: Pipeline = None,
 ) -> None:
     """Measure a quantized ONNX file of any tool against its float model, and look for what is wrong with it.
@@ -55,28 +55,24 @@ def certify(
     from app.cli.here import run_here  # loads the service, which takes longer than most commands
 
     def make(client: Client, key: str) -> Job:
-        files = [("model", "model", model), ("quantized", "model", quantized)]
-        files += [("dataset", "dataset", data)] if data is not None else []
-        ids: dict[str, Any] = {f"{name}_id": upload(client, kind, path) for name, kind, path in files}
-        if given.metric_graph is not None:
-            ids["budget"] = {"metric_id": upload(client, "model", given.metric_graph)}
-        return client.submit(merge(body, ids), "certificates", key)
+        files = {"model": model, "quantized": quantized, "dataset": data}
+        return client.post_job("/v1/certificates", merge(body, uploaded(client, files, given.metric_graph)), key)
 
     def collect(client: Client, job_id: str) -> Mapping[str, Any]:
         if out is not None:
             client.download(job_id, out)
-        return client.certificate(job_id)
+        return client.get(f"/v1/jobs/{job_id}/certificate")
 
     job, document = run_here(make, collect, pipeline)
     if document is None:
         conclude(job)
         return
-    if as_json:
+    if shown.as_json:
         show_json(document)
     else:
         show_certificate(document)
         if out is not None:
-            CONSOLE.print(f"certificate: {plain(out / 'certificate.json')}", soft_wrap=True, highlight=False)
+            say(f"certificate: {out / 'certificate.json'}")
     if document["outcome"] != "met":
-        complain("The file is not certified", str(document["reason"]))
-        raise typer.Exit(NOT_MET)
+        complain("The file is not certified", str(document["reason"]), code="not_certified")
+        raise typer.Exit(Exit.NOT_MET)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.output import Refused
+from app.cli.output import Refused, WrongUsage
 from app.errors import AppError
 from app.schemas.parsing import parse_plan
 from app.schemas.plan import AppliedFormat, AppliedLayer, AppliedPlan
@@ -63,5 +63,5 @@ def _rows(part: Any) -> list[Mapping[str, Any]]:
 def _change(text: str) -> tuple[str, str]:
     name, _, format_ = text.rpartition("=")
     if not name or not format_:
-        raise Refused(f"--change takes a layer and its format, like conv1=int8/channel, got {text!r}")
+        raise WrongUsage(f"--change takes a layer and its format, like conv1=int8/channel, got {text!r}")
     return name, format_

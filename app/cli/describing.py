@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.options import takes
-from app.cli.output import CONSOLE, complain, plain, printable, show_json
+from app.cli.output import CONSOLE, Shown, complain, plain, printable, show_json
 from app.cli.sample_options import SampleOptions
 from app.cli.samples import in_a_process
 from app.services.sample_match import match, roles
@@ -23,7 +23,6 @@ ForModel = Annotated[
     Path | None,
     typer.Option("--model", help="Say which input each array goes to, and what does not fit.", exists=True),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,24 +33,24 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="dataset")
 
 
-@takes(SampleOptions)
+@takes(given=SampleOptions, shown=Shown)
 def describe(
     data: Data,
     *,
     model: ForModel = None,
     given: SampleOptions,  # noqa: ARG001 - `data` was made as it says
-    as_json: AsJson = False,
+    shown: Shown,
 ) -> None:
     """Show what is understood of samples: arrays, shapes, ranges, labels. Exit status: 1 where they do not fit."""
     found = in_a_process("pipeline.describing", "dataset", str(data))
     network = None if model is None else in_a_process("pipeline.describing", "model", str(model))
     problems = [] if network is None else match(network, found)
-    if as_json:
+    if shown.as_json:
         show_json({"dataset": found, "problems": problems})
     else:
         _show(found, {} if network is None else roles(network, found))
     for problem in problems:
-        if not as_json:
+        if not shown.as_json:
             complain("Does not fit", problem)
     if problems:
         raise typer.Exit(1)

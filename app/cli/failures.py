@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import sys
 
-import httpx
 from pydantic import ValidationError
 
-from app.cli.client import ServerProblem
 from app.cli.output import Refused, complain
+from bitbudget_client import BitbudgetError, Problem, Unreachable
 
 
 def say_failure(error: Exception) -> bool:
     """Say it on standard error; False, and nothing said, for what is a fault of this program."""
     match error:
-        case ServerProblem():
-            complain(error.title, error.detail)
+        case Problem():
+            complain(error.title, error.detail, code=error.code)
         case Refused():
-            complain(error.title, str(error)) if error.title else complain(str(error))
+            title, detail = (error.title, str(error)) if error.title else (str(error), "")
+            complain(title, detail, code=error.code)
         case ValidationError():
             complain("The settings are not valid", "; ".join(_setting_error(dict(entry)) for entry in error.errors()))
-        case httpx.TransportError():
-            where = f"{error.request.url.scheme}://{error.request.url.netloc.decode()}" if _has_request(error) else "it"
-            complain(
-                "The server does not answer",
-                f"{where}: {error}. Start one with `bitbudget serve`, or give its address with --server.",
-            )
+        case Unreachable():
+            detail = f"{error}. Start one with `bitbudget serve`, or give its address with --server."
+            complain("The server does not answer", detail, code="unreachable")
+        case BitbudgetError() | OSError():
+            complain(str(error))
         case _ if _is_of_database(error):
             complain("The database does not answer", f"{getattr(error, 'orig', error)}. See BITBUDGET_DATABASE_URL.")
         case _:
@@ -38,10 +37,6 @@ def _setting_error(entry: dict[str, object]) -> str:
     name = ".".join(str(part) for part in location) if isinstance(location, tuple) else ""
     message = str(entry.get("msg", "")).removeprefix("Value error, ")
     return f"BITBUDGET_{name.upper()}: {message}" if name else message
-
-
-def _has_request(error: httpx.TransportError) -> bool:
-    return getattr(error, "_request", None) is not None
 
 
 def _is_of_database(error: Exception) -> bool:

@@ -11,10 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from app.cli.client import Client, Job
+import httpx
+
 from app.cli.extras import require_worker
-from app.cli.output import ERRORS
-from app.cli.progress import job_progress
+from app.cli.output import PROGRESS
+from app.cli.progress import follow
 from app.embedded import Embedded
 from app.http.server import make_server
 from app.logs import configure_logging
@@ -22,8 +23,9 @@ from app.main import create_app
 from app.settings import Settings
 from app.store.migrate import upgrade
 from app.store.private import private_file
+from bitbudget_client import Client, Job
 
-POLL_SECONDS = 0.2
+LOOK_SECONDS = 0.2
 
 Collected = TypeVar("Collected")
 
@@ -37,11 +39,8 @@ def run_here(
         make: gets the Idempotency-Key of the job, by which it ends with this process.
         pipeline: of a test.
     """
-    # The bar shows how the job goes; what remains is worth a line only when something is wrong.
-    configure_logging(level="error", form="text")
     require_worker()
-    settings = Settings()
-    upgrade(settings.database_url)
+    settings = _settings()
     log = settings.home / "worker.log"
     private_file(log)
     arguments = () if pipeline is None else ("--pipeline", pipeline)
@@ -52,21 +51,44 @@ def run_here(
         embedded.command_job() as command,
     ):
         if not embedded.start():
-            ERRORS.print(f"the worker of {embedded.lock_holder()} takes the job", highlight=False)
-        job_id = str(make(client, command.key)["id"])
-        job = _follow(client, embedded, job_id)
-        return job, collect(client, job_id) if job["state"] == "succeeded" else None
+            PROGRESS.print(f"the worker of {embedded.lock_holder()} takes the job", highlight=False)
+        job_id = make(client, command.key).id
+        with _starting_when_others_end(embedded):
+            job = follow(client, job_id)
+        return job, collect(client, job_id) if job.succeeded else None
 
 
-def _follow(client: Client, embedded: Embedded, job_id: str) -> Job:
-    with job_progress() as progress:
+@contextmanager
+def jobs_here() -> Iterator[Client]:
+    """What the home of this machine holds, without anything that works on it."""
+    with private_server(_settings()) as client:
+        yield client
 
-        def show(job: Job) -> None:
-            progress(job)
-            # Another process ran the worker of this home when the job was made; it may have gone since.
-            embedded.start()
 
-        return client.follow(job_id, show, POLL_SECONDS)
+def _settings() -> Settings:
+    # The bar shows how the job goes; what remains is worth a line only when something is wrong.
+    configure_logging(level="error", form="text")
+    settings = Settings()
+    upgrade(settings.database_url)
+    return settings
+
+
+@contextmanager
+def _starting_when_others_end(embedded: Embedded) -> Iterator[None]:
+    """Another process may run the worker of this home, and end before the job has."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not embedded.start() and not over.wait(LOOK_SECONDS):
+            pass
+
+    looking = threading.Thread(target=look, name="takeover", daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        looking.join()
 
 
 @contextmanager
@@ -75,7 +97,7 @@ def _said_when_interrupted() -> Iterator[None]:
         yield
     except SystemExit:
         with suppress(OSError):  # the terminal may be what is gone
-            ERRORS.print("interrupted: the job is cancelled; what it has analysed is kept for the same command again")
+            PROGRESS.print("interrupted: the job is cancelled; what it has analysed is kept for the same command again")
         raise
 
 
@@ -86,13 +108,16 @@ def private_server(settings: Settings) -> Iterator[Client]:
     folder = Path(tempfile.mkdtemp(prefix="bitbudget-"))
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(folder / "api"))
+    listener.listen()
     # Whoever reaches the socket reads the database too: a key would keep nobody out.
     without_keys = settings.model_copy(update={"auth": "none"})
     server = make_server(create_app(without_keys), settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
     thread.start()
+    transport = httpx.HTTPTransport(uds=str(folder / "api"))
     try:
-        with Client("http://localhost", socket=folder / "api") as client:
+        # nothing cuts this connection: an upload goes in one piece
+        with Client("http://localhost", transport=transport, pieces_from_bytes=2**62) as client:
             yield client
     finally:
         server.should_exit = True

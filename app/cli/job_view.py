@@ -9,13 +9,15 @@ from rich.filesize import decimal
 from rich.table import Column, Table
 from rich.text import Text
 
-from app.cli.client import Job
 from app.cli.output import CONSOLE, plain, printable
 from app.cli.plan_view import show_headline
 from app.cli.progress import time_left
 
+Document = Mapping[str, Any]
+"""A job as the API shows it."""
 
-def show_job(job: Job) -> None:
+
+def show_job(job: Document) -> None:
     """What the job came to; or how it goes; or why it failed."""
     state = job["state"] if job["outcome"] is None else f"{job['state']} ({job['outcome']})"
     CONSOLE.print(Text.assemble(f"job {printable(job['id'])}: ", (printable(state), "bold")), highlight=False)
@@ -30,7 +32,7 @@ def show_job(job: Job) -> None:
         CONSOLE.print(f"  {plain(job['error']['title'])}: {plain(job['error']['detail'])}", soft_wrap=True)
 
 
-def show_jobs(jobs: Sequence[Job]) -> None:
+def show_jobs(jobs: Sequence[Document]) -> None:
     """A table of jobs, the newest first, that fits into 80 columns."""
     # The id is there to be copied: the other columns give way.
     named = any(job["name"] for job in jobs)
@@ -45,7 +47,7 @@ def show_jobs(jobs: Sequence[Job]) -> None:
     CONSOLE.print(table)
 
 
-def _state(job: Job) -> str:
+def _state(job: Document) -> str:
     if job["state"] == "running":
         return f"running {job['progress']:.0%}"
     return str(job["outcome"] or job["state"])

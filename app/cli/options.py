@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
 
 import typer
 
-from app.cli.output import Refused
+from app.cli.config import ConfigFile, read_config
+from app.cli.output import WrongUsage
 from app.cli.sample_options import SampleOptions
 from app.cli.samples import prepared_samples
 from app.schemas.budget import MetricName
-from app.schemas.job_request import Objective
+from app.schemas.certificate_request import CertificateRequest
+from app.schemas.job_request import JobRequest, Objective
+from app.schemas.labels import JobLabels
 from app.schemas.parsing import merge
 from app.schemas.weights import Granularity, Rounding
 
@@ -94,7 +97,6 @@ Request = Annotated[
 ]
 
 
-Options = TypeVar("Options")
 Result = TypeVar("Result")
 
 
@@ -110,18 +112,27 @@ class BudgetOptions(SampleOptions):
     batch_axis: BatchAxes = None
     seed: Seed = None
     request: Request = None
+    config: ConfigFile = None
+
+    CONFIGURED: ClassVar[Collection[str]] = tuple(CertificateRequest.model_fields)
+    """Members of the configuration file that say something of such a job."""
 
     def body(self) -> dict[str, Any]:
         """The request's JSON, without the ids of the uploads.
 
         Raises:
-            Refused: the request file is not a JSON object; widths cannot be read; there are two metrics.
+            WrongUsage: a file or a width cannot be read; there are two metrics.
         """
+        members = read_config(self.config).request
+        return dict(merge({name: members[name] for name in members if name in self.CONFIGURED}, self.changes()))
+
+    def changes(self) -> dict[str, Any]:
+        """As `body`, without what the configuration file says: the request of a replan, whose job has said the rest."""
         return merged({} if self.request is None else read_object(self.request), self._given())
 
     def _given(self) -> dict[str, Any]:
         if self.metric is not None and self.metric_graph is not None:
-            raise Refused("--metric and --metric-graph say two things; give one of them")
+            raise WrongUsage("--metric and --metric-graph say two things; give one of them")
         kind = "relative" if self.relative else None
         budget = {"max_drop": self.max_drop, "metric": self.metric, "kind": kind, "confidence": self.confidence}
         inputs = {name: {"batch_axis": axis} for name, axis in map(_batch_axis, self.batch_axis or [])}
@@ -135,6 +146,8 @@ class AppliedOptions(BudgetOptions):
     rounding: RoundingOption = None
     requantize: Requantize = False
     opset: Opset = None
+
+    CONFIGURED: ClassVar[Collection[str]] = ()  # what the job did that made the plan, the plan says
 
     def _given(self) -> dict[str, Any]:
         weights = {"rounding": self.rounding, "requantize": self.requantize or None}
@@ -152,6 +165,8 @@ class JobOptions(AppliedOptions):
     formats: Formats = None
     keep: Keep = None
     deadline: Deadline = None
+
+    CONFIGURED: ClassVar[Collection[str]] = (*JobRequest.model_fields, *JobLabels.model_fields)
 
     def _given(self) -> dict[str, Any]:
         given = AppliedOptions._given(self)
@@ -174,7 +189,7 @@ class JobOptions(AppliedOptions):
 def _batch_axis(text: str) -> tuple[str, int | None]:
     name, _, axis = text.rpartition("=")
     if not name or not (axis == "none" or axis.removeprefix("-").isdigit()):
-        raise Refused(f"--batch-axis takes an input and its axis, like state=1 or speed=none, got {text!r}")
+        raise WrongUsage(f"--batch-axis takes an input and its axis, like state=1 or speed=none, got {text!r}")
     return name, None if axis == "none" else int(axis)
 
 
@@ -188,42 +203,53 @@ def _members(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None and value != {}}
 
 
-def takes(kind: type[Options]) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """Give a command, in place of its parameter `given`, one option for each field of the dataclass `kind`.
+def takes(**kinds: type[Any]) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Give a command, in place of each of these parameters, one option for each field of its dataclass.
 
-    Where these say how samples are made, the command gets the file that they were made into as its `data`.
+    A field that several of the dataclasses have is one option. Where options say how samples are made, the command gets
+    the file that they were made into as its `data`.
     """
 
     def decorate(command: Callable[..., Result]) -> Callable[..., Result]:
-        hints = get_type_hints(kind, include_extras=True)  # inherited fields are annotated with names of their modules
-        of_kind = [field.replace(annotation=hints[field.name]) for field in inspect.signature(kind).parameters.values()]
+        options = {name: _options_of(kind) for name, kind in kinds.items()}
+        fields = {field for of_kind in options.values() for field in of_kind}
 
         def run(**values: Any) -> Result:
-            given = kind(**{field.name: values.pop(field.name) for field in of_kind})
-            if not isinstance(given, SampleOptions):
-                return command(given=given, **values)
-            seed = getattr(given, "seed", None) or 0
-            with prepared_samples(values.get("data"), given, values.get("model"), seed) as data:
-                return command(given=given, **{**values, "data": data})
+            made = {name: kind(**{field: values[field] for field in options[name]}) for name, kind in kinds.items()}
+            rest = {name: value for name, value in values.items() if name not in fields}
+            samples = next((given for given in made.values() if isinstance(given, SampleOptions)), None)
+            if samples is None:
+                return command(**made, **rest)
+            seed = getattr(samples, "seed", None) or 0
+            with prepared_samples(rest.get("data"), samples, rest.get("model"), seed) as data:
+                return command(**made, **{name: data if name == "data" else value for name, value in rest.items()})
 
-        parameters: list[inspect.Parameter] = []
-        for parameter in inspect.signature(command, eval_str=True).parameters.values():
-            replaced = of_kind if parameter.name == "given" else [parameter]
-            parameters += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in replaced]
+        parameters: dict[str, inspect.Parameter] = {}
+        for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+            for option in options[name].values() if name in options else [parameter]:
+                parameters.setdefault(option.name, option.replace(kind=inspect.Parameter.KEYWORD_ONLY))
         run.__name__, run.__doc__ = command.__name__, command.__doc__
-        run.__annotations__ = {option.name: option.annotation for option in parameters}
+        run.__annotations__ = {name: option.annotation for name, option in parameters.items()}
         # typer reads both, and makes the options from them
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
         return run
 
     return decorate
+
+
+def _options_of(kind: type[Any]) -> dict[str, inspect.Parameter]:
+    """The fields of a dataclass as parameters; inherited ones are annotated with names of their own modules."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {
+        name: field.replace(annotation=hints[name]) for name, field in inspect.signature(kind).parameters.items()
+    }
 
 
 def parse_bits(text: str, option: str = "--bits") -> list[int]:
     """Widths from text like `2-8`, `2,4,8` or `2-4,8`.
 
     Raises:
-        Refused: the text is neither.
+        WrongUsage: the text is neither.
     """
     widths: list[int] = []
     try:
@@ -233,7 +259,7 @@ def parse_bits(text: str, option: str = "--bits") -> list[int]:
     except ValueError:
         widths = []
     if not widths:
-        raise Refused(f"{option} takes widths like 2-8 or 2,4,8, got {text!r}")
+        raise WrongUsage(f"{option} takes widths like 2-8 or 2,4,8, got {text!r}")
     return widths
 
 
@@ -241,12 +267,12 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        Refused: it holds something else.
+        WrongUsage: it holds something else.
     """
     try:
         value = json.loads(path.read_bytes())
     except ValueError as error:
-        raise Refused(f"{path} is not JSON: {error}") from None
+        raise WrongUsage(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise Refused(f"{path} must hold a JSON object, got {type(value).__name__}")
+        raise WrongUsage(f"{path} must hold a JSON object, got {type(value).__name__}")
     return value

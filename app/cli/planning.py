@@ -10,15 +10,15 @@ import typer
 
 from app.cli import options
 from app.cli.changes import Changes, with_changes
+from app.cli.exits import conclude
 from app.cli.options import AppliedOptions, JobOptions, merged, read_object, takes
-from app.cli.output import CONSOLE, plain, show_json
+from app.cli.output import Shown, say, show_json
 from app.cli.plan_view import show_plan
 from app.cli.prechecking import refuse_mismatch
-from app.cli.remote import Files, conclude, read_plan, submitted
+from app.cli.results import Out
+from app.cli.submitting import Files, submitted
 from app.schemas.plan import applied_request
 
-Out = Annotated[Path, typer.Option(help="Folder for model.onnx, plan.json, plan.csv and the rest.", file_okay=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the job as JSON.")]
 Pipeline = Annotated[str | None, typer.Option(hidden=True)]
 PlanFile = Annotated[Path, typer.Argument(help="A plan.json, edited or not.", exists=True, dir_okay=False)]
 
@@ -29,25 +29,25 @@ def register(app: typer.Typer) -> None:
     app.command()(apply)
 
 
-@takes(JobOptions)
+@takes(given=JobOptions, shown=Shown)
 def plan(
     model: options.Model,
     *,
     out: Out,
     data: options.Data = None,
     given: JobOptions,
-    as_json: AsJson = False,
+    shown: Shown,
     pipeline: Pipeline = None,
 ) -> None:
     """Quantize one network within an accuracy budget, on this machine, and write the results to a folder.
 
     The analysis is kept (BITBUDGET_HOME), so that another budget for the same network and data takes little.
-    Exit status: 0 the budget is met, 3 it is not and the best effort was written, 1 an error.
+    Exit status: 0 the budget is met, 3 it is not and the best effort was written, 1 an error, 2 wrong usage.
     """
-    _run(given.body(), Files(model, data, given.metric_graph), out, as_json, pipeline)
+    _run(given.body(), Files(model, data, given.metric_graph), out, shown, pipeline)
 
 
-@takes(AppliedOptions)
+@takes(given=AppliedOptions, shown=Shown)
 def apply(
     model: options.Model,
     plan: PlanFile,
@@ -56,7 +56,7 @@ def apply(
     data: options.Data = None,
     change: Changes = None,
     given: AppliedOptions,
-    as_json: AsJson = False,
+    shown: Shown,
     pipeline: Pipeline = None,
 ) -> None:
     """Quantize one network as a plan says, without any search, and measure the result on held-out samples.
@@ -64,10 +64,10 @@ def apply(
     The plan may name only some layers, if it says what the others get: "base": "float32", or the id of a job.
     Budget, rounding, ranges of activations, target, opset and seed are those of the job that made the plan, if the
     file has them; options override.
-    Exit status: 0 the budget is met, 3 it is not (the file was written all the same), 1 an error.
+    Exit status: 0 the budget is met, 3 it is not (the file was written all the same), 1 an error, 2 wrong usage.
     """
     changed = with_changes(read_object(plan), change or [])
-    _run(applied_body(changed, given), Files(model, data, given.metric_graph), out, as_json, pipeline)
+    _run(applied_body(changed, given), Files(model, data, given.metric_graph), out, shown, pipeline)
 
 
 def applied_body(plan: Mapping[str, Any], options: AppliedOptions) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def applied_body(plan: Mapping[str, Any], options: AppliedOptions) -> dict[str, 
     return {**merged(body, options.body()), "plan": body["plan"]}
 
 
-def _run(body: Mapping[str, Any], files: Files, out: Path, as_json: bool, pipeline: str | None) -> None:
+def _run(body: Mapping[str, Any], files: Files, out: Path, shown: Shown, pipeline: str | None) -> None:
     """One job through the service, with everything embedded."""
     if pipeline is None:  # another one reads other files
         refuse_mismatch(files.model, files.data, files.metric is not None)
@@ -87,9 +87,9 @@ def _run(body: Mapping[str, Any], files: Files, out: Path, as_json: bool, pipeli
         lambda client, made: client.download(made, out),
         pipeline,
     )
-    if as_json:
-        show_json(job)
-    elif job["state"] == "succeeded":
-        show_plan(read_plan(out))
-        CONSOLE.print(f"quantized network: {plain(out / 'model.onnx')}", soft_wrap=True, highlight=False)
+    if shown.as_json:
+        show_json(job.document)
+    elif job.succeeded:
+        show_plan(read_object(out / "plan.json"))
+        say(f"quantized network: {out / 'model.onnx'}")
     conclude(job)

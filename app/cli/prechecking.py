@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 from app.cli.output import Refused
+from app.cli.samples import in_a_process
 from app.errors import CATALOGUE
 
 
@@ -19,11 +17,9 @@ def refuse_mismatch(model: Path, data: Path | None, own_metric: bool) -> None:
     """
     if data is None:
         return
-    command = [sys.executable, "-P", "-m", "pipeline.precheck", str(model), str(data)]
-    # in a process of its own: these commands load no library that reads networks
-    done = subprocess.run(  # noqa: S603 - our own command line
-        [*command, *(["--own-metric"] * own_metric)], capture_output=True, text=True, check=False
-    )
-    problem = json.loads(done.stdout) if done.returncode == 0 else None  # what stopped it, the job will say
+    try:
+        problem = in_a_process("pipeline.precheck", str(model), str(data), *(["--own-metric"] * own_metric))
+    except Refused:  # it could not look: the job will say what is wrong
+        return
     if problem is not None:
         raise Refused(problem["detail"], title=CATALOGUE[problem["code"]].title, code=problem["code"])

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from app.cli.output import ERRORS, Refused, plain
+from app.cli.output import PROGRESS, Refused, plain
 from app.cli.sample_options import SampleOptions
 
 _PREPARED = frozenset({".csv", ".tsv", ".jsonl", ".txt"})
@@ -46,7 +46,7 @@ def prepared_samples(
         target = Path(folder) / f"{data.name.removesuffix(data.suffix)}.npz"
         made = in_a_process("bitbudget_client.samples", str(data), str(target), json.dumps({**asked, "seed": seed}))
         for note in made["notes"]:
-            ERRORS.print(plain(note), style="dim", highlight=False, soft_wrap=True)
+            PROGRESS.print(plain(note), style="dim", highlight=False, soft_wrap=True)
         yield target
 
 

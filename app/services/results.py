@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +14,6 @@ from app.services import jobs
 from app.store.blobs import BlobRef, read_bytes
 from app.store.engine import Sessions
 from app.store.jobs import find_artifact
-
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What makes a cell a formula for a spreadsheet; it looks past white space."""
 
 OF_A_SEARCH = ("frontier", "sensitivity")
 """Results that a job has only if it searched for its plan."""
@@ -81,45 +76,11 @@ def _other_kind(job_id: str, kind: str) -> str:
     )
 
 
-def plan_csv(sessions: Sessions, job_id: str) -> str:
-    """The layers of the plan as CSV (RFC 4180), one row each; columns are the members that layers have.
-
-    A text that a spreadsheet would take for a formula gets an apostrophe before it: names come from the upload.
+def plan_layers(sessions: Sessions, job_id: str) -> list[Mapping[str, Any]]:
+    """The layers of the plan, a row each.
 
     Raises:
         AppError: as `find_result`.
     """
-    return _csv(_layers(sessions, job_id))
-
-
-def plan_table(sessions: Sessions, job_id: str) -> str:
-    """The widths alone, as CSV like `plan_csv`: `layer`, `weight_bits`, `activation_bits` (of what the layer reads).
-
-    Raises:
-        AppError: as `find_result`.
-    """
-    names = {"layer": "name", "weight_bits": "bits", "activation_bits": "input_bits"}
-    layers = _layers(sessions, job_id)
-    return _csv([{column: layer.get(member) for column, member in names.items()} for layer in layers])
-
-
-def _layers(sessions: Sessions, job_id: str) -> list[Mapping[str, Any]]:
     plan = json.loads(read_bytes(sessions, find_result(sessions, job_id, "plan").blob))
     return list(plan["layers"])
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if value is None:
-        return ""
-    text = json.dumps(value) if isinstance(value, (list, dict, bool)) else value
-    return f"'{text}" if isinstance(text, str) and text.startswith(FORMULA_STARTS) else text

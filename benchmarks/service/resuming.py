@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from app.api.resumable import PIECE_BYTES
-from app.cli.client import Client
 from benchmarks.service.team import running_team
+from bitbudget_client import Client
 
 CUTS = 50
 _OFFSET = re.compile(rb"\r\nupload-offset: (\d+)\r\n", re.IGNORECASE)
@@ -104,13 +104,16 @@ def cutting_proxy(port: int, cuts: int, most_bytes: int) -> Iterator[CuttingProx
 
 
 def cut_upload(port: int, cuts: int, size_bytes: int) -> dict[str, Any]:
-    """Upload so many bytes through a line that is cut so often, by the command's own client."""
+    """Upload so many bytes through a line that is cut so often, by the client that commands use."""
     contents = os.urandom(size_bytes)
     with tempfile.TemporaryDirectory(prefix="bitbudget-") as folder:
         path = Path(folder) / "model"
         path.write_bytes(contents)
-        with cutting_proxy(port, cuts, size_bytes // cuts) as proxy, Client(proxy.address) as client:
-            upload_id = client.upload("model", path, lambda _: None, "model")
+        with (
+            cutting_proxy(port, cuts, size_bytes // cuts) as proxy,
+            Client(proxy.address, pieces_from_bytes=1) as client,
+        ):
+            upload_id = client.upload_model(path).id
     resent = proxy.resent_bytes()
     return {
         "upload_cut_50_times_resent_bytes": max(resent),

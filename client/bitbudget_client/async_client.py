@@ -201,6 +201,10 @@ class AsyncClient:
         """The JSON object that `GET` answers at an address of the API, such as `/v1/usage`."""
         return await self._run(calls.get(path, self._seconds, **params))
 
+    async def text(self, path: str, **params: Any) -> str:
+        """The text that `GET` answers at an address of the API, such as `/v1/jobs/ID/log`."""
+        return await self._run(calls.text(path, self._seconds, **params))
+
     async def label(self, path: str, **changes: Any) -> Document:
         """Change `name`, `tags`, `pinned` or `priority` of what stands at an address; None is the default."""
         return await self._run(calls.label(path, changes, self._seconds))

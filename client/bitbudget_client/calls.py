@@ -23,6 +23,12 @@ def get(path: str, seconds: float, **params: Any) -> Steps[Document]:
     return _object(answer)
 
 
+def text(path: str, seconds: float, **params: Any) -> Steps[str]:
+    """The text at an address."""
+    answer = yield from answered(Call("GET", path, given(params)), seconds)
+    return str(answer.text)
+
+
 def job(job_id: str, seconds: float) -> Steps[Job]:
     return Job((yield from get(f"/v1/jobs/{job_id}", seconds)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import example, given
@@ -12,12 +13,30 @@ from rich.text import Text
 from app.cli import output
 from app.cli.job_view import show_job, show_jobs
 from app.cli.plan_view import show_plan
-from app.cli.progress import job_progress, upload_bar
+from app.cli.progress import follow, upload_progress
+from bitbudget_client import Event, Job
 
 HOSTILE = "a\x1b]0;owned\x07\x1b[2J\r\x08\x9b31m\u202eb[red]c[/red]{d}\x7f"
 
 FIGURES = {"samples": 900, "float_value": 0.5, "quantized_value": 0.4, "drop": 0.1, "level": 0.95}
 CERTIFICATE = {"metric": HOSTILE, **FIGURES, "low": 0.05, "high": 0.15, "max_drop": 0.2}
+
+EVENTS = {
+    "state": {"state": HOSTILE, "reason": HOSTILE, "attempt": 2},
+    "stage": {"stage": HOSTILE},
+    "progress": {"stage": HOSTILE, "progress": 0.5, "eta_seconds": 100.0},
+    "estimate": {"stage": HOSTILE, "seconds": 3.0},
+}
+
+
+class Hostile:
+    """A client of a server that means no good."""
+
+    def events(self, _job_id: str) -> Iterator[Event]:
+        yield from (Event(kind, data, None) for kind, data in EVENTS.items())
+
+    def job(self, job_id: str) -> Job:
+        return Job({"id": job_id})
 
 
 @given(st.text())
@@ -52,8 +71,7 @@ def test_names_from_the_server_are_printed_as_text(capfd: pytest.CaptureFixture[
     show_plan({"layers": [{"name": HOSTILE, "bits": HOSTILE}], "certificate": CERTIFICATE})
     output.show_json({HOSTILE: HOSTILE})
     output.complain(HOSTILE, HOSTILE)
-    with job_progress() as bar:
-        bar({**job, "state": "running"})
+    follow(Hostile(), HOSTILE)
     out, err = capfd.readouterr()
     for text in (out, err):
         assert r"a\x1b]0;owned\x07\x1b[2J" in text or r"a\u001b]0;owned\u0007" in text
@@ -63,12 +81,22 @@ def test_names_from_the_server_are_printed_as_text(capfd: pytest.CaptureFixture[
     assert json.loads(shown) == {HOSTILE: HOSTILE}
 
 
-def test_the_name_of_an_uploaded_file_is_text(tmp_path, capfd: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "a\x1b[2J{0}[red].onnx"
-    path.write_bytes(b"x")
-    with upload_bar(path) as sent:
-        sent(1)
-    assert "\x1b[2J" not in "".join(capfd.readouterr())
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress is shown as to somebody who looks at it."""
+    monkeypatch.setattr(output.PROGRESS, "_force_terminal", True)
+    monkeypatch.setattr(output.PROGRESS, "_width", 400)
+
+
+@pytest.mark.usefixtures("terminal")
+def test_names_in_bars_are_text(capfd: pytest.CaptureFixture[str]) -> None:
+    follow(Hostile(), "a job")
+    with upload_progress() as sent:
+        sent(HOSTILE, 1, 2)
+    printed = "".join(capfd.readouterr())
+    assert r"a\x1b]0;owned\x07\x1b[2J" in printed
+    assert "owned\x07" not in printed
+    assert "\x1b[2J" not in printed
 
 
 def test_a_list_has_whole_ids_and_what_each_job_came_to_in_a_narrow_window(

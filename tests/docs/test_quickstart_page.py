@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from app.cli.client import RESULTS
 from app.schemas.job_request import FROM_ELSEWHERE
 from app.schemas.parsing import merge, parse_request
+from bitbudget_client.downloads import OF_A_PLAN, OF_A_SEARCH
 
 
 @pytest.fixture
@@ -68,4 +68,4 @@ def test_every_request_in_the_pages_is_accepted(documented: list[Any]) -> None:
 
 def test_every_file_of_a_result_is_described(quickstart: Any) -> None:
     told = {name for cell, _ in quickstart.rows("4. One command") for name in re.findall(r"`([^`]+)`", cell)}
-    assert told == set(RESULTS)
+    assert told == set({**OF_A_PLAN, **OF_A_SEARCH})

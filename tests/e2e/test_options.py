@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from app.cli.changes import with_changes
 from app.cli.options import AppliedOptions, JobOptions, parse_bits
 from app.cli.output import Refused
 from app.cli.planning import applied_body
-from app.cli.remote import Files, submitted
+from app.cli.submitting import Files, submitted
 from app.embedded import HomeLock
 from app.schemas.parsing import parse_plan, parse_request
 from app.supervisor import Backoff, new_worker_name, owner_name, owner_prefix
+from bitbudget_client import Upload
 
 NOTHING = JobOptions()
 
@@ -71,11 +72,14 @@ def test_a_metric_and_a_metric_graph_are_not_both_given(tmp_path: Path):
 class Uploads:
     """A client that keeps what it is sent."""
 
-    def upload(self, kind: str, path: Path, sent: Callable[[int], None], name: str) -> str:
-        assert path.name == name
-        return f"{kind} {name}"
+    def upload_model(self, path: Path, sent: Any) -> Upload:
+        return Upload({"id": f"model {path.name}"})
 
-    def submit(self, body: Mapping[str, Any], **_: Any) -> dict[str, Any]:
+    def upload_dataset(self, path: Path, sent: Any) -> Upload:
+        return Upload({"id": f"dataset {path.name}"})
+
+    def post_job(self, path: str, body: Mapping[str, Any], key: str | None) -> dict[str, Any]:
+        assert path == "/v1/jobs"
         return dict(body)
 
 
