@@ -37,13 +37,18 @@ def _commands(group: Any, prefix: str = "") -> dict[str, Any]:
     return commands
 
 
+def _options_of_all() -> set[str]:
+    """Those that stand in place of a command."""
+    return {option for p in typer.main.get_command(command_line).params for option in p.opts} | {"--help"}
+
+
 def test_every_command_in_the_pages_exists_with_its_options(documented: list[Any]) -> None:
-    commands = _commands(typer.main.get_command(command_line))
+    commands, of_all = _commands(typer.main.get_command(command_line)), _options_of_all()
     seen = set()
     for page in documented:
         for words in _command_lines(page):
             name, *rest = words[1:]
-            if name == "--help":
+            if name in of_all:
                 continue
             if rest and f"{name} {rest[0]}" in commands:
                 name, *rest = f"{name} {rest[0]}", *rest[1:]
@@ -58,7 +63,7 @@ def test_every_command_in_the_pages_exists_with_its_options(documented: list[Any
 
 def test_every_option_that_a_page_names_exists(documented: list[Any]) -> None:
     commands = _commands(typer.main.get_command(command_line))
-    known = {option for command in commands.values() for p in command.params for option in p.opts} | {"--help"}
+    known = {option for command in commands.values() for p in command.params for option in p.opts} | _options_of_all()
     for page in documented:
         for option in re.findall(r"`(--[a-z-]+)[^`]*`", page.text):
             assert option in known, f"{page.path.name} names {option}"
