@@ -240,9 +240,7 @@ def takes(**kinds: type[Any]) -> Callable[[Callable[..., Result]], Callable[...,
 def _options_of(kind: type[Any]) -> dict[str, inspect.Parameter]:
     """The fields of a dataclass as parameters; inherited ones are annotated with names of their own modules."""
     hints = get_type_hints(kind, include_extras=True)
-    return {
-        name: field.replace(annotation=hints[name]) for name, field in inspect.signature(kind).parameters.items()
-    }
+    return {name: field.replace(annotation=hints[name]) for name, field in inspect.signature(kind).parameters.items()}
 
 
 def parse_bits(text: str, option: str = "--bits") -> list[int]:
