@@ -22,11 +22,6 @@ from bitbudget_client import Upload
 NOTHING = JobOptions()
 
 
-def _options(**changes: object) -> JobOptions:
-    fields = {name: getattr(NOTHING, name) for name in JobOptions.__dataclass_fields__}
-    return JobOptions(**{**fields, **changes})
-
-
 @pytest.mark.parametrize(
     ("text", "bits"), [("4", [4]), ("2-8", [2, 3, 4, 5, 6, 7, 8]), ("2,4,8", [2, 4, 8]), ("2-4,8", [2, 3, 4, 8])]
 )
@@ -45,7 +40,7 @@ def test_without_options_the_defaults_of_the_service_hold():
 
 
 def test_options_make_a_request_that_the_service_takes():
-    body = _options(
+    body = JobOptions(
         max_drop=0.02,
         metric="top1",
         objective="bit_operations",
@@ -65,8 +60,8 @@ def test_options_make_a_request_that_the_service_takes():
 
 def test_a_metric_and_a_metric_graph_are_not_both_given(tmp_path: Path):
     with pytest.raises(Refused, match="--metric and --metric-graph say two things"):
-        _options(metric="top1", metric_graph=tmp_path / "iou.onnx").body()
-    assert _options(metric_graph=tmp_path / "iou.onnx").body() == {}
+        JobOptions(metric="top1", metric_graph=tmp_path / "iou.onnx").body()
+    assert JobOptions(metric_graph=tmp_path / "iou.onnx").body() == {}
 
 
 class Uploads:
@@ -99,7 +94,7 @@ def test_a_metric_graph_is_uploaded_and_takes_the_place_of_a_metric(tmp_path: Pa
 def test_options_override_the_request_file_member_by_member(tmp_path: Path):
     path = tmp_path / "request.json"
     path.write_text(json.dumps({"budget": {"max_drop": 0.5, "metric": "kl"}, "layers": {"fc": {"bits": [8]}}}))
-    body = _options(max_drop=0.1, keep=["conv1"], request=path).body()
+    body = JobOptions(max_drop=0.1, keep=["conv1"], request=path).body()
     assert body == {
         "budget": {"max_drop": 0.1, "metric": "kl"},
         "layers": {"fc": {"bits": [8]}, "conv1": {"keep": True}},
@@ -111,10 +106,10 @@ def test_a_request_file_that_is_no_object(tmp_path: Path, text, says):
     path = tmp_path / "request.json"
     path.write_text(text)
     with pytest.raises(Refused, match=says):
-        _options(request=path).body()
+        JobOptions(request=path).body()
 
 
-def test_a_plan_is_applied_as_the_job_did_that_delivered_it_but_for_the_options():
+def test_a_plan_is_applied_as_the_job_did_that_delivered_it_but_for_theJobOptions():
     layers = [{"name": "fc", "format": "int4/channel", "damage": 0.5}]
     before = {
         "budget": {"metric": "top1", "max_drop": 0.5},

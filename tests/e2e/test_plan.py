@@ -91,7 +91,7 @@ def test_plan_takes_over_when_the_server_is_killed(serve, commands, fake_model, 
 def test_wrong_options_are_said(commands, fake_model, tmp_path):
     model = str(fake_model.write())
     bits = commands.run("plan", model, "--bits", "many", "--out", str(tmp_path / "out"), *FAKE)
-    assert (bits.returncode, "2,4,8" in bits.stderr) == (1, True)
+    assert (bits.returncode, "2,4,8" in bits.stderr) == (2, True)
     drop = commands.run("plan", model, "--max-drop", "2", "--out", str(tmp_path / "out"), *FAKE)
     assert (drop.returncode, "0.02" in drop.stderr) == (1, True)
     missing = commands.run("plan", str(tmp_path / "none.onnx"), "--out", str(tmp_path / "out"), *FAKE)

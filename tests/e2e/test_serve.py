@@ -58,7 +58,7 @@ def test_errors_of_the_server_are_said_as_title_and_detail(shared_server, comman
     assert not any((commands.folder / "out").iterdir())
     server.http.post(f"/v1/jobs/{waiting}/cancel")
     waited = commands.run("status", waiting, "--wait", "--server", server.url)
-    assert (waited.returncode, "cancelled" in waited.stdout) == (1, True)
+    assert (waited.returncode, "cancelled" in waited.stdout) == (4, True)
 
 
 def test_a_server_that_is_not_there(commands, fake_model):
