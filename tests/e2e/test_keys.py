@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 
@@ -42,9 +44,11 @@ def test_projects_have_quotas(commands):
     row = next(line for line in commands.run("projects", "list").stdout.splitlines() if "vision" in line)
     assert "7" in row
     assert "30" in row
-    assert commands.run("projects", "set", "vision", "--max-queued", "none").returncode == 0
-    row = next(line for line in commands.run("projects", "list").stdout.splitlines() if "vision" in line)
-    assert "7" not in row
+    unlimited = commands.run("projects", "set", "vision", "--max-queued", "none", "--json")
+    (project,) = json.loads(unlimited.stdout)
+    assert (project["name"], project["max_queued"], project["keep_days"]) == ("vision", None, 30)
+    (key,) = json.loads(commands.run("keys", "list", "--project", "vision", "--json").stdout)
+    assert (key["project"], key["role"], "key" in key) == ("vision", "viewer", False)
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_a_request_file_that_is_no_object(tmp_path: Path, text, says):
         JobOptions(request=path).body()
 
 
-def test_a_plan_is_applied_as_the_job_did_that_delivered_it_but_for_theJobOptions():
+def test_a_plan_is_applied_as_the_job_did_that_delivered_it_but_for_the_options():
     layers = [{"name": "fc", "format": "int4/channel", "damage": 0.5}]
     before = {
         "budget": {"metric": "top1", "max_drop": 0.5},
