@@ -1,6 +1,6 @@
 """The main job of the page, as somebody does it: files in, budget set, watched to its end, a file out that runs.
 
-Once by mouse, once by keyboard alone.
+Once by mouse, once by keyboard alone. And a file that is there already, certified.
 """
 
 from __future__ import annotations
@@ -83,6 +83,29 @@ def test_by_keyboard(page: Page, site: Site) -> None:
     request = site.job(page.url.rsplit("/", 1)[1])["request"]
     assert (request["budget"]["metric"], request["budget"]["max_drop"]) == ("top1", 0.04)
     assert request["objective"] == "bit_operations"
+
+
+def test_a_given_file_is_certified(
+    page: Page, site: Site, finished_job: str, tmp_path: Path, screenshot: Callable[[str], None]
+) -> None:
+    quantized = tmp_path / "quantized.onnx"
+    quantized.write_bytes(site.api.get(f"/v1/jobs/{finished_job}/model.onnx").content)
+    page.goto("/")
+    page.get_by_role("link", name="Certify").first.click()
+    page.get_by_label("The float model").set_input_files(site.model)
+    page.get_by_label("The quantized file").set_input_files(quantized)
+    page.get_by_label("The samples", exact=True).set_input_files(site.data)
+    page.get_by_label("Largest drop").fill("0.05")
+    expect(page.locator("#meaning")).to_contain_text("1,097 held-out samples, all of yours")
+    expect(page.locator("#recognised")).to_contain_text("The quantized file")
+    page.get_by_role("button", name="Certify").click()
+
+    page.wait_for_url("**/jobs/*")
+    verdict = page.get_by_role("region", name="Verdict")
+    expect(verdict).to_contain_text("Certified: the budget is kept and no defect was found.")
+    expect(page.get_by_role("region", name="Weights of the quantized file")).to_contain_text("conv2.weight")
+    assert_accessible(page)
+    screenshot("certificate")
 
 
 def focus(page: Page, target: Locator) -> None:
