@@ -69,9 +69,9 @@ def _site() -> Iterator[tuple[Site, Mapping[str, str]]]:
         folder = Path(name)
         write_digits(folder)
         with serve(folder / "home", folder) as site:
-            job = site.finished(site.submit())
+            job = _succeeded(site, site.submit())
             answer = site.api.post(f"/v1/jobs/{job['id']}/replan", json={**REQUEST, "budget": {"max_drop": 0.1}})
-            replan = site.finished(answer.raise_for_status().json()["id"])
+            replan = _succeeded(site, answer.raise_for_status().json()["id"])
             quantized = site.api.get(f"/v1/jobs/{job['id']}/model.onnx").raise_for_status().content
             request = {
                 "model_id": job["model_id"],
@@ -80,7 +80,7 @@ def _site() -> Iterator[tuple[Site, Mapping[str, str]]]:
                 "budget": REQUEST["budget"],
             }
             answer = site.api.post("/v1/certificates", json=request)
-            certificate = site.finished(answer.raise_for_status().json()["id"])
+            certificate = _succeeded(site, answer.raise_for_status().json()["id"])
             yield (
                 site,
                 {
@@ -102,6 +102,14 @@ def _site() -> Iterator[tuple[Site, Mapping[str, str]]]:
                     "API": "/docs",
                 },
             )
+
+
+def _succeeded(site: Site, job_id: str) -> dict[str, Any]:
+    """The job once it has ended well; in another way it ends the benchmark."""
+    job = site.finished(job_id)
+    if job["state"] != "succeeded":
+        sys.exit(f"the job {job_id} {job['state']}: {job['error']}")
+    return job
 
 
 def _largest_paint_ms(browser: Browser, site: Site, address: str) -> float:
