@@ -46,7 +46,7 @@ def test_a_kept_budget(certificate: dict[str, Any]) -> None:
     assert "<strong>Certified:</strong> the budget is kept and no defect was found." in page
     assert certificate["certificate"]["statement"] in page
     assert '<span class="badge good">kept</span>' in page
-    assert "int8 tensor" in page
+    assert "<td>int8 tensor</td>" in page
     assert "Nothing: no defect, no warning, no note." in page
     for metric in certificate["metrics"]:
         assert f"<td>{metric['metric']}" in page
@@ -63,8 +63,12 @@ def test_a_missed_budget_and_what_was_found(certificate: dict[str, Any]) -> None
     ]
     document["inspection"]["weights"].append({"name": "lost<", "shape": [3], "stored": None, "closeness": None})
 
+    stored = document["inspection"]["weights"][0]["stored"] | {"element_type": "int4/channel", "granularity": "channel"}
+    document["inspection"]["weights"][0]["stored"] = stored
+
     page = page_of(document)
 
+    assert "<td>int4/channel</td>" in page
     assert "<strong>Not certified:</strong> it has &lt;defects&gt;." in page
     assert '<svg class="interval missed"' in page
     assert '<span class="badge bad">missed</span>' in page
