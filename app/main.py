@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
@@ -32,6 +31,7 @@ from app.api.compression import Compress
 from app.api.guard import RefuseForeign, allowed_hosts
 from app.api.heads import AnswerHead
 from app.api.metrics import MeasureRequests, Metrics
+from app.api.openapi import complete_openapi, operation_id
 from app.api.state import Shared
 from app.lifecycle.messages import Wake, waker
 from app.pages import api_reference, assets, certify, compare, job_actions, new_job, recognised, signing_in
@@ -79,6 +79,7 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own page would load its scripts from elsewhere
         redoc_url=None,
+        generate_unique_id_function=operation_id,
         telemetry=_telemetry(),
     )
     app.state.bitbudget = Shared(settings, sessions, wake or waker(settings), Rates(settings.broker_url), renderer)
@@ -119,7 +120,7 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
         assets,
     ):
         app.include_router(module.router)
-    _complete_openapi(app)
+    complete_openapi(app)
     return app
 
 
@@ -133,16 +134,3 @@ def _telemetry() -> TelemetryConfig:
         "logs": False,
         "exclude": lambda scope: scope.get("path") in UNTRACED,
     }
-
-
-def _complete_openapi(app: FastAPI) -> None:
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        # Bodies that are read by hand refer to schemas that FastAPI does not see.
-        of_bodies = {**jobs.SCHEMAS, **certificates.SCHEMAS, **access.SCHEMAS, **webhooks.SCHEMAS}
-        document["components"]["schemas"].update(of_bodies)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]

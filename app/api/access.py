@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.access import keys, report
+from app.api.declared import declared
 from app.api.problems import problem_answers
 from app.api.receiving import received_json
 from app.api.state import AdminService, Service
@@ -32,7 +33,7 @@ router = APIRouter(prefix="/v1", tags=["access"])
 
 _ROLE = problem_answers("role_insufficient")
 _CHANGE = problem_answers("origin_refused", "role_insufficient", "not_found")
-_CREATE = problem_answers(
+_CREATE = {201: declared(201, "Location")} | problem_answers(
     "origin_refused",
     "role_insufficient",
     "request_malformed",

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from app.api.jobs import BINARY, LABELS, SUBMIT_ERRORS, Key, accepted
+from app.api.jobs import BINARY, LABELS, SUBMIT_ANSWERS, Key, accepted
 from app.api.receiving import received_json
 from app.api.state import Service
 from app.api.submission import CERTIFICATE, received_form
@@ -47,7 +47,7 @@ _BODY: dict[str, Any] = {
 }
 
 
-@router.post("/certificates", status_code=202, responses=SUBMIT_ERRORS, openapi_extra=_BODY)
+@router.post("/certificates", name="certify_file", status_code=202, responses=SUBMIT_ANSWERS, openapi_extra=_BODY)
 async def certify(request: Request, response: Response, service: Service, key: Key = None) -> Job:
     """Make a job that certifies a quantized file against its float model. JSON names uploads by id; multipart brings
     `model`, `quantized`, `dataset`, `metric` and `request` in one call."""

@@ -23,13 +23,36 @@ from app.store.tables import JobEventRow, JobRow
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 
 POLL_SECONDS = 0.5
+KINDS = {
+    "state": "StateEvent",
+    "stage": "StageEvent",
+    "estimate": "EstimateEvent",
+    "method": "MethodEvent",
+    "evaluated": "EvaluatedEvent",
+    "cancel_requested": "CancelRequestedEvent",
+    "progress": "ProgressEvent",
+}
+"""Schemas of the data of events, by the kind of the event."""
+EVENT_STREAM: dict[str, Any] = {
+    "content": {
+        "text/event-stream": {
+            "schema": {
+                "type": "string",
+                "description": "Events with `event`, `data` (JSON, by its kind: "
+                + ", ".join(f"`{kind}` {schema}" for kind, schema in KINDS.items())
+                + ") and, but for `progress`, `id`.",
+            },
+            "example": 'id: 2\nevent: stage\ndata: {"stage": "calibrate", "at": "2026-01-31T12:00:00+00:00"}\n\n',
+        }
+    }
+}
 SILENCE_SECONDS = 15.0
 """Proxies close connections on which nothing comes; after this long a comment does."""
 
 
 @router.get(
     "/events",
-    responses={200: {"content": {"text/event-stream": {}}}, **problem_answers("not_found", "request_invalid")},
+    responses={200: EVENT_STREAM, **problem_answers("not_found", "request_invalid")},
     response_class=StreamingResponse,
 )
 async def get_events(

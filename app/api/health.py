@@ -15,13 +15,13 @@ from app.services.health import PROGRESS_WITHIN, WORKER_SEEN_WITHIN, condition
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz")
+@router.get("/healthz", name="get_health")
 async def healthz() -> Health:
     """The process answers; says nothing about what it depends on."""
     return Health()
 
 
-@router.get("/readyz", responses=problem_answers("not_ready", "database_unavailable"))
+@router.get("/readyz", name="get_readiness", responses=problem_answers("not_ready", "database_unavailable"))
 def readyz(service: Open) -> Readiness:
     """Whether the database answers, and a worker is alive and, while jobs wait, gets on; and how long the oldest
     waiting job has waited, which is not told where projects have keys: it may be another's."""
@@ -46,8 +46,12 @@ def readyz(service: Open) -> Readiness:
 
 @router.get(
     "/metrics",
+    name="get_metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}}, **problem_answers("key_missing", "key_invalid")},
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **problem_answers("key_missing", "key_invalid"),
+    },
 )
 def metrics(request: Request, service: Open, credentials: Credentials) -> Response:
     """Figures for Prometheus, about all projects."""

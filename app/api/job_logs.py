@@ -16,11 +16,16 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 
 JSON_LINES = "application/jsonl"
 TEXT = "text/plain"
+_LINES = {
+    "schema": {"type": "string", "description": "A LogLine for each line of the log."},
+    "example": '{"seq": 1, "at": "2026-01-31T12:00:00+00:00", "level": "info", "text": "stage admit done"}\n',
+}
+_TEXT = {"schema": {"type": "string"}, "example": "2026-01-31T12:00:00Z INFO    stage admit done\n"}
 
 
 @router.get(
     "/log",
-    responses={200: {"content": {JSON_LINES: {}, TEXT: {}}}, **problem_answers("not_found", "request_invalid")},
+    responses={200: {"content": {JSON_LINES: _LINES, TEXT: _TEXT}}, **problem_answers("not_found", "request_invalid")},
     response_class=Response,
 )
 def get_log(

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import AwareDatetime
 
+from app.api.declared import declared
 from app.api.problems import problem_answers
 from app.api.receiving import received_json
 from app.api.state import Service
@@ -36,7 +37,7 @@ Key = Annotated[
 ]
 Limit = Annotated[int, Query(ge=1, le=200)]
 Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")]
-SUBMIT_ERRORS = problem_answers(
+SUBMIT_ANSWERS = {202: declared(202, "Location")} | problem_answers(
     "origin_refused",
     "role_insufficient",
     "request_malformed",
@@ -109,7 +110,7 @@ SCHEMAS = _DEFINITIONS
 """Schemas that the bodies above refer to; `app.main` adds them to OpenAPI."""
 
 
-@router.post("/jobs", status_code=202, responses=SUBMIT_ERRORS, openapi_extra=_SUBMIT_BODY)
+@router.post("/jobs", name="submit_job", status_code=202, responses=SUBMIT_ANSWERS, openapi_extra=_SUBMIT_BODY)
 async def submit(request: Request, response: Response, service: Service, key: Key = None) -> Job:
     """Make a job. JSON names uploads by id; multipart brings `model`, `dataset`, `metric` and `request` in one call."""
     scoped = None if key is None else jobs.IdempotencyKey("jobs", key)
@@ -130,8 +131,9 @@ async def submit(request: Request, response: Response, service: Service, key: Ke
 
 @router.post(
     "/jobs/{job_id}/replan",
+    name="replan_job",
     status_code=202,
-    responses={**SUBMIT_ERRORS, **problem_answers("replan_not_applicable")},
+    responses={**SUBMIT_ANSWERS, **problem_answers("replan_not_applicable")},
     openapi_extra=_CHANGES_BODY,
 )
 async def replan(job_id: str, request: Request, response: Response, service: Service, key: Key = None) -> Job:
@@ -188,7 +190,7 @@ def delete_job(job_id: str, service: Service) -> None:
     remove_job(service.sessions, job_id)
 
 
-@router.post("/jobs/{job_id}/cancel", status_code=202, responses=_CANCEL_ERRORS)
+@router.post("/jobs/{job_id}/cancel", name="cancel_job", status_code=202, responses=_CANCEL_ERRORS)
 def cancel(job_id: str, service: Service) -> Job:
     """Stop a job. One that runs stops at its next heartbeat, within seconds."""
     return job_view(jobs.cancel(service.sessions, job_id))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
+from app.api.declared import declared, reference
 from app.api.heads import has_head
 from app.errors import CATALOGUE, PROBLEM_MEDIA_TYPE, AppError, problem
 from app.pages.problems import problem_page, wants_page
@@ -26,6 +27,13 @@ from app.store.objects import StorageUnavailable
 
 logger = logging.getLogger(__name__)
 
+_HEADERS_OF: Mapping[int, Sequence[str]] = {
+    HTTPStatus.UNAUTHORIZED: ("WWW-Authenticate",),
+    HTTPStatus.PRECONDITION_FAILED: ("Tus-Version",),
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: ("Content-Range",),
+    HTTPStatus.TOO_MANY_REQUESTS: ("Retry-After",),
+    HTTPStatus.SERVICE_UNAVAILABLE: ("Retry-After",),
+}
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH")
 _UNDEFINED_TABLE = "42P01"
 _CODE_BY_STATUS = {
@@ -54,12 +62,19 @@ def problem_answers(*codes: str) -> dict[int | str, dict[str, Any]]:
     for code in codes:
         by_status.setdefault(CATALOGUE[code].status, []).append(code)
     return {
-        status: {
-            "description": f"{HTTPStatus(status).phrase}: {', '.join(known)}",
-            "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
+        status: declared(
+            status,
+            *_HEADERS_OF.get(status, ()),
+            description=f"{HTTPStatus(status).phrase}: {', '.join(known)}",
+            content={PROBLEM_MEDIA_TYPE: {"schema": reference("Problem"), "examples": _examples(known)}},
+        )
         for status, known in by_status.items()
     }
+
+
+def _examples(codes: Sequence[str]) -> dict[str, Any]:
+    detail = "What is wrong, what came, what was expected, and what to do."
+    return {code: {"value": problem(code, detail)} for code in codes}
 
 
 def install(app: FastAPI) -> None:

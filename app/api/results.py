@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
+from app.api.declared import declared, reference
 from app.api.problems import problem_answers
 from app.api.ranges import Conditions, Unsatisfiable, Wanted
 from app.api.state import Service, State
@@ -21,16 +22,20 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
 _ERRORS = problem_answers("not_found", "job_not_finished", "range_unsatisfiable")
 
 
-def _content(media_type: str) -> dict[int | str, dict[str, Any]]:
+def _content(media_type: str, schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     return {
-        200: {"content": {media_type: {}}},
-        206: {"description": "The part that Range asks for", "content": {media_type: {}}},
-        304: {"description": "Not changed"},
+        200: declared(200, "ETag", "Accept-Ranges", content={media_type: {"schema": schema}}),
+        206: declared(206, "ETag", "Accept-Ranges", "Content-Range", description="The part that Range asks for")
+        | {"content": {media_type: {}}},  # no JSON, but a part of one
+        304: declared(304, "ETag", description="Not changed"),
     }
 
 
-_JSON = _content("application/json")
-_BINARY = _content("application/octet-stream")
+def _document(name: str) -> dict[int | str, dict[str, Any]]:
+    return _content("application/json", reference(name))
+
+
+_FILE = {"type": "string", "format": "binary"}
 
 
 class PlanFormat(StrEnum):
@@ -44,10 +49,13 @@ class PlanFormat(StrEnum):
 _KINDS = {PlanFormat.JSON: "plan", PlanFormat.ORT: "ort", PlanFormat.AIMET: "aimet"}
 """What a job delivered; the other formats are made from the plan."""
 _TABLES = {PlanFormat.CSV: plan_csv, PlanFormat.TABLE: plan_table}
-_PLAN: dict[int | str, dict[str, Any]] = {**_JSON, 200: {"content": {"application/json": {}, "text/csv": {}}}}
+_PLANS = _content(
+    "application/json", {"anyOf": [reference(n) for n in ("PlanDocument", "TensorOverrides", "AimetEncodings")]}
+)
+_PLANS[200]["content"]["text/csv"] = {"schema": {"type": "string"}, "example": "name,bits\nconv1,4\n"}
 
 
-@router.get("/plan", responses={**_PLAN, **_ERRORS}, response_class=Response)
+@router.get("/plan", responses={**_PLANS, **_ERRORS}, response_class=Response)
 def get_plan(
     job_id: str,
     service: Service,
@@ -68,19 +76,19 @@ def get_plan(
     return _download(service, job_id, _KINDS[format], wanted)
 
 
-@router.get("/frontier", responses={**_JSON, **_ERRORS}, response_class=Response)
+@router.get("/frontier", responses={**_document("FrontierDocument"), **_ERRORS}, response_class=Response)
 def get_frontier(job_id: str, service: Service, wanted: Wanted) -> Response:
     """The frontier of cost against predicted damage, with the measured points."""
     return _download(service, job_id, "frontier", wanted)
 
 
-@router.get("/sensitivity", responses={**_JSON, **_ERRORS}, response_class=Response)
+@router.get("/sensitivity", responses={**_document("SensitivityDocument"), **_ERRORS}, response_class=Response)
 def get_sensitivity(job_id: str, service: Service, wanted: Wanted) -> Response:
     """Every candidate's score with its standard error, and the traces of the layers."""
     return _download(service, job_id, "sensitivity", wanted)
 
 
-@router.get("/certificate", responses={**_JSON, **_ERRORS}, response_class=Response)
+@router.get("/certificate", responses={**_document("CertificateReport"), **_ERRORS}, response_class=Response)
 def get_certificate(job_id: str, service: Service, wanted: Wanted) -> Response:
     """What a quantized file loses and what is wrong with it, of a job that `POST /v1/certificates` made."""
     return _download(service, job_id, "certificate", wanted)
@@ -88,7 +96,8 @@ def get_certificate(job_id: str, service: Service, wanted: Wanted) -> Response:
 
 @router.get(
     "/model.onnx",
-    responses={**_BINARY, **_ERRORS},
+    name="get_quantized_model",
+    responses={**_content("application/octet-stream", _FILE), **_ERRORS},
     response_class=Response,
 )
 def get_model(job_id: str, service: Service, wanted: Wanted) -> Response:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from app.api.declared import declared, sent_header
 from app.api.problems import problem_answers
 from app.api.state import Open, Service, State
 from app.errors import AppError
@@ -44,16 +45,31 @@ _CODES = {
 }
 _CHANGES = ("origin_refused", "role_insufficient", "request_malformed", "upload_protocol_unsupported")
 _EXISTING = ("not_found", "upload_expired")
+_NUMBER = {"type": "integer", "minimum": 0}
+_VERSION = sent_header("Tus-Resumable", "The version of the tus protocol.", {"const": "1.0.0"})
+_LENGTH = sent_header("Upload-Length", "Bytes of the whole.", {"type": "integer", "minimum": 1})
+_OFFSET = sent_header("Upload-Offset", "Where the body goes: bytes that have arrived.", _NUMBER)
+_METADATA = sent_header(
+    "Upload-Metadata",
+    "Pairs of a key and Base64, with commas between them: `kind` (model or dataset), and `name` if it has one.",
+    {"type": "string", "pattern": r"^kind (bW9kZWw=|ZGF0YXNldA==)(,name [A-Za-z0-9+/]+=*)?$"},
+)
 _BODY: dict[str, Any] = {
+    "parameters": [_VERSION, _OFFSET],
     "requestBody": {
         "required": True,
         "content": {"application/offset+octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    }
+    },
 }
 Answer = tuple[int, dict[str, str], Any]
 
 
-@router.options("/uploads", status_code=204, response_class=Response)
+@router.options(
+    "/uploads",
+    status_code=204,
+    response_class=Response,
+    responses={204: declared(204, "Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size")},
+)
 def describe_uploads(shared: Open) -> Response:
     """Version, extensions and largest size of the protocol, as response headers."""
     status, headers, _ = TusServer(shared.sessions, shared.settings).handle_request("OPTIONS", PATH, {})
@@ -65,7 +81,11 @@ def describe_uploads(shared: Open) -> Response:
     "/uploads",
     status_code=201,
     response_class=Response,
-    responses=problem_answers(*_CHANGES, "payload_too_large", "storage_full"),
+    responses={
+        201: declared(201, "Location", "Tus-Resumable", "Upload-Expires"),
+        **problem_answers(*_CHANGES, "payload_too_large", "storage_full"),
+    },
+    openapi_extra={"parameters": [_VERSION, _LENGTH, _METADATA]},
 )
 def create_upload(request: Request, service: Service) -> Response:
     """Begin an upload: `Upload-Length`, and `Upload-Metadata` with `kind` (model or dataset) and `name` in Base64.
@@ -74,7 +94,16 @@ def create_upload(request: Request, service: Service) -> Response:
     return _response(answer)
 
 
-@router.head("/uploads/{open_id}", response_class=Response, responses=problem_answers(*_CHANGES[2:], *_EXISTING))
+@router.head(
+    "/uploads/{open_id}",
+    name="get_upload_offset",
+    response_class=Response,
+    responses={
+        200: {**declared(200, "Upload-Offset", "Upload-Length", "Tus-Resumable", "Location"), "content": {}},
+        **problem_answers(*_CHANGES[2:], *_EXISTING),
+    },
+    openapi_extra={"parameters": [_VERSION]},
+)
 def ask_offset(open_id: str, request: Request, service: Service) -> Response:
     """How much has arrived, as `Upload-Offset`: where the next PATCH goes on."""
     server = TusServer(service.sessions, service.settings)
@@ -102,15 +131,18 @@ def get_open_upload(open_id: str, service: Service) -> OpenUpload:
     "/uploads/{open_id}",
     status_code=204,
     response_class=Response,
-    responses=problem_answers(
-        *_CHANGES,
-        *_EXISTING,
-        "upload_finished",
-        "upload_offset_mismatch",
-        "payload_too_large",
-        "media_type_unsupported",
-        "storage_full",
-    ),
+    responses={
+        204: declared(204, "Upload-Offset", "Tus-Resumable", "Location"),
+        **problem_answers(
+            *_CHANGES,
+            *_EXISTING,
+            "upload_finished",
+            "upload_offset_mismatch",
+            "payload_too_large",
+            "media_type_unsupported",
+            "storage_full",
+        ),
+    },
     openapi_extra=_BODY,
 )
 async def append_to_upload(open_id: str, request: Request, service: Service) -> Response:
@@ -130,6 +162,7 @@ async def append_to_upload(open_id: str, request: Request, service: Service) -> 
     status_code=204,
     response_class=Response,
     responses=problem_answers(*_CHANGES, *_EXISTING),
+    openapi_extra={"parameters": [_VERSION]},
 )
 def delete_open_upload(open_id: str, request: Request, service: Service) -> Response:
     """Give up an upload. A model or dataset that it became stays."""

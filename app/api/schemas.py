@@ -11,7 +11,11 @@ router = APIRouter(prefix="/v1/schemas", tags=["results"])
 MEDIA_TYPE = "application/schema+json"
 
 
-@router.get(f"/plan-{PLAN_VERSION}.json", responses={200: {"content": {MEDIA_TYPE: {}}}}, response_class=Response)
+@router.get(
+    f"/plan-{PLAN_VERSION}.json",
+    responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}},
+    response_class=Response,
+)
 def get_plan_schema() -> Response:
     """The JSON Schema (draft 2020-12) of a delivered plan; another version of the plan has another address."""
     return Response(plan_schema_text(), media_type=MEDIA_TYPE)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from app.api.declared import declared
 from app.api.problems import problem_answers
 from app.api.receiving import received_json
 from app.api.state import AdminService
@@ -25,7 +26,7 @@ router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 LOOK_SECONDS = 0.1
 TAKEN_WITHIN_SECONDS = 2.0
 
-_CREATE_ERRORS = problem_answers(
+_CREATE_ANSWERS = {201: declared(201, "Location")} | problem_answers(
     "origin_refused",
     "request_malformed",
     "request_invalid",
@@ -48,7 +49,7 @@ SCHEMAS = _BODY["requestBody"]["content"]["application/json"]["schema"].pop("$de
 """Schemas that the body above refers to; `app.main` adds them to OpenAPI."""
 
 
-@router.post("", status_code=201, responses=_CREATE_ERRORS, openapi_extra=_BODY)
+@router.post("", name="create_webhook", status_code=201, responses=_CREATE_ANSWERS, openapi_extra=_BODY)
 async def create(request: Request, response: Response, service: AdminService) -> NewWebhook:
     """Have messages sent to an address. The answer is the only one that shows the secret that signs them."""
     wanted = parse_webhook_request(parse_object(await received_json(request)))
@@ -84,13 +85,13 @@ def list_webhooks(service: AdminService) -> WebhookList:
     )
 
 
-@router.delete("/{webhook_id}", status_code=204, responses=_CHANGE_ERRORS)
+@router.delete("/{webhook_id}", name="delete_webhook", status_code=204, responses=_CHANGE_ERRORS)
 def remove(webhook_id: str, service: AdminService) -> None:
     """Remove a webhook. What it was still to be told is not sent any more."""
     webhooks.remove(service.sessions, webhook_id)
 
 
-@router.post("/{webhook_id}/test", responses={202: {"model": Delivery}, **_CHANGE_ERRORS})
+@router.post("/{webhook_id}/test", name="test_webhook", responses={202: {"model": Delivery}, **_CHANGE_ERRORS})
 async def test(webhook_id: str, response: Response, service: AdminService) -> Delivery:
     """Have the dispatcher send a message of the kind `webhook.test` now, and answer what came back. 202: it was not
     tried yet, because no dispatcher runs, or because it has much to send."""
@@ -115,7 +116,9 @@ def list_deliveries(
     return DeliveryList(deliveries=[_view(row) for row in rows], next_cursor=following)
 
 
-@router.post("/{webhook_id}/deliveries/{delivery_id}/resend", status_code=202, responses=_CHANGE_ERRORS)
+@router.post(
+    "/{webhook_id}/deliveries/{delivery_id}/resend", name="resend_delivery", status_code=202, responses=_CHANGE_ERRORS
+)
 def resend(webhook_id: str, delivery_id: str, service: AdminService) -> Delivery:
     """Send a message again, under the same webhook-id, whether it was taken, given up, or still waits."""
     return _view(webhooks.resend(service.sessions, webhook_id, delivery_id))

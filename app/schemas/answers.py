@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from app.errors import CATALOGUE
 from app.lifecycle.states import JobState, Outcome
 
 # The database has no list where there are no tags.
@@ -31,7 +32,7 @@ class Problem(Answer):
     title: str
     status: int
     detail: str
-    code: str
+    code: str = Field(description="Stable; newer versions may have more.", json_schema_extra={"enum": list(CATALOGUE)})
     instance: str | None = None
     errors: list[FieldError] | None = Field(default=None, description="The wrong fields, if that is the problem.")
 

@@ -17,6 +17,7 @@ from app.errors import CATALOGUE
 from pipeline.certificate_report import CERTIFICATE_VERSION
 from pipeline.events import StageEnded
 from pipeline.store import MemoryStore
+from tests.document_schemas import check_document
 
 SAMPLES = 160
 LOOSE = {"budget": {"max_drop": 0.05}}
@@ -118,6 +119,7 @@ def test_an_honest_file_is_certified_on_all_samples(by_tools, tool):
     report = result.report
     assert (result.outcome, report["outcome"], report["reason"], codes(result)) == ("met", "met", None, set())
     assert report["version"] == CERTIFICATE_VERSION
+    check_document("CertificateReport", report)
     assert (report["float_size_bytes"], report["size_bytes"]) == (len(FLOAT), len(by_tools[tool]))
     certificate = result.certificate
     assert (certificate["samples"], certificate["looks"]) == (SAMPLES, 1)

@@ -18,6 +18,7 @@ from evaluation.errors import DatasetWrongNames, MetricGraphInvalid
 from evaluation.splits import split
 from pipeline.events import StageEnded
 from pipeline.store import MemoryStore
+from tests.document_schemas import check_document
 from tests.evaluation.own_graphs import accuracy, graph
 
 REQUEST = {
@@ -91,6 +92,8 @@ def test_a_job_keeps_a_budget_in_the_metric_and_what_else_takes_it(network, samp
 
     result = pipeline.plan(network, samples, REQUEST, metric=worth(), cache=cache, progress=events.append)
     Draft202012Validator(json.loads(plan_schema_text())).validate(result.plan)
+    check_document("FrontierDocument", result.frontier)
+    check_document("SensitivityDocument", result.sensitivity)
     ran()
     certificate = result.certificate
     assert result.outcome == "met"
