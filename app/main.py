@@ -120,7 +120,7 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
         assets,
     ):
         app.include_router(module.router)
-    complete_openapi(app)
+    complete_openapi(app, with_keys=settings.auth == "keys")
     return app
 
 

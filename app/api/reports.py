@@ -30,7 +30,11 @@ ThemeWanted = Annotated[Theme, Query(description="The ground that the chart is f
 
 
 def _content(media_type: str) -> dict[int | str, dict[str, Any]]:
-    return {200: {"content": {media_type: {}}}, 304: {"description": "Not changed"}, **_ERRORS}
+    return {
+        200: {"content": {media_type: {"schema": {"type": "string"}}}},
+        304: {"description": "Not changed"},
+        **_ERRORS,
+    }
 
 
 @router.get("/charts/{name}.svg", responses=_content("image/svg+xml"), response_class=Response)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -98,6 +99,12 @@ def test_what_is_made_has_a_location_and_what_is_loaded_an_etag(document: dict[s
             assert "Retry-After" in operation["responses"]["429"]["headers"], name
     sent = {parameter["name"] for parameter in calls["append_to_upload"]["parameters"]}
     assert {"Tus-Resumable", "Upload-Offset"} <= sent
+
+
+def test_keys_are_asked_for_only_where_the_service_asks_for_them(document: dict[str, Any], tmp_path: Path) -> None:
+    assert not any("security" in operation for _, operation in operations(document))
+    with_keys = create_app(Settings(home=tmp_path, database_url="sqlite://", auth="keys")).openapi()
+    assert "security" in dict(operations(with_keys))["submit_job"]
 
 
 def test_the_codes_of_problems_are_those_of_the_catalogue(document: dict[str, Any]) -> None:
