@@ -1,4 +1,4 @@
-# make demo    set up, then train a small network, quantize it within one point of accuracy, and show the result
+# make demo    set up, then train a small network, quantize it within half a point of accuracy, and show the result
 # make test    set up, then run all tests
 # make check   lint, formatting, types, import rules, compose file
 # make docs    the documentation as a site, in build/site

@@ -36,16 +36,16 @@ class ResidualBlock(nn.Module):
 
 
 class DigitsResNet(nn.Module):
-    """A residual network of 8 convolutions and a linear layer, 77,000 weights."""
+    """A residual network of 9 convolutions and a linear layer; 77,000 weights at a width of 16, 11,000 at 6."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(1, 16, 3, 1, 1, bias=False)
-        self.bn = nn.BatchNorm2d(16)
-        self.block1 = ResidualBlock(16, 16, 1)
-        self.block2 = ResidualBlock(16, 32, 2)
-        self.block3 = ResidualBlock(32, 64, 2)
-        self.fc = nn.Linear(64, 10)
+        self.stem = nn.Conv2d(1, width, 3, 1, 1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+        self.block1 = ResidualBlock(width, width, 1)
+        self.block2 = ResidualBlock(width, 2 * width, 2)
+        self.block3 = ResidualBlock(2 * width, 4 * width, 2)
+        self.fc = nn.Linear(4 * width, 10)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         x = F.relu(self.bn(self.stem(image)))

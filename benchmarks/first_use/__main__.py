@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from benchmarks.first_use.demo import demo
+from benchmarks.first_use.documents import documents
 from benchmarks.first_use.pages import pages
 
-PARTS: Mapping[str, Callable[[], dict[str, Any]]] = {"pages": pages}
+PARTS: Mapping[str, Callable[[], dict[str, Any]]] = {"demo": demo, "documents": documents, "pages": pages}
 """Every part by its name, in the order in which they run."""
 
 
