@@ -54,8 +54,7 @@ def plan(
         model: an ONNX file (data files of its tensors lie beside it), a zip archive of one with its data files, or the
             bytes of an ONNX file.
         data: a file of arrays, or arrays by the names of the graph's inputs, samples first, with `labels` or `targets`;
-            None:
-            samples are made from the graph's shapes.
+            None: samples are made from the graph's shapes.
         request: what `POST /v1/jobs` takes, without the ids of the uploads.
         metric: your own metric, an ONNX graph or its bytes, in place of `budget.metric`.
         cache: a folder or a store for the results of stages, so that a second question about the same network repeats
