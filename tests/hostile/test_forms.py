@@ -152,3 +152,14 @@ def test_damaged_files_are_read_or_refused(child: Any, tmp_path: Path, form: str
     answer = child.read(tmp_path / "a")
     assert "ok" in answer or "code" in answer or "crashed" in answer, answer
     assert answer["cpu_seconds"] < 60
+
+
+def test_offsets_of_arrow_that_lie_are_not_followed(child: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.arrow"
+    pyarrow.feather.write_feather(pa.table({"x": SAMPLES.tolist()}), path, compression="uncompressed")
+    offsets = np.arange(0, 61 * 4, 4, dtype=np.int32)
+    raw = path.read_bytes()
+    assert raw.count(offsets.tobytes()) == 1
+    far_behind = offsets + np.int32(1 << 28)  # lists of four all the same
+    path.write_bytes(raw.replace(offsets.tobytes(), far_behind.tobytes()))
+    expect(child.read(path), "dataset_invalid", "cannot be read")
