@@ -18,7 +18,9 @@ from app.cli.prechecking import refuse_mismatch
 from app.cli.results import Out
 from app.cli.submitting import Files, submitted
 from app.schemas.plan import applied_request
+from bitbudget_client import Client
 
+Report = Annotated[bool, typer.Option("--report", help="Also write report.html, with the charts of the job.")]
 Pipeline = Annotated[str | None, typer.Option(hidden=True)]
 PlanFile = Annotated[Path, typer.Argument(help="A plan.json, edited or not.", exists=True, dir_okay=False)]
 
@@ -36,6 +38,7 @@ def plan(
     out: Out,
     data: options.Data = None,
     given: JobOptions,
+    report: Report = False,
     shown: Shown,
     pipeline: Pipeline = None,
 ) -> None:
@@ -44,7 +47,7 @@ def plan(
     The analysis is kept (BITBUDGET_HOME), so that another budget for the same network and data takes little.
     Exit status: 0 the budget is met, 3 it is not and the best effort was written, 1 an error, 2 wrong usage.
     """
-    _run(given.body(), Files(model, data, given.metric_graph), out, shown, pipeline)
+    _run(given.body(), Files(model, data, given.metric_graph), out, report, shown, pipeline)
 
 
 @takes(given=AppliedOptions, shown=Shown)
@@ -56,6 +59,7 @@ def apply(
     data: options.Data = None,
     change: Changes = None,
     given: AppliedOptions,
+    report: Report = False,
     shown: Shown,
     pipeline: Pipeline = None,
 ) -> None:
@@ -67,7 +71,7 @@ def apply(
     Exit status: 0 the budget is met, 3 it is not (the file was written all the same), 1 an error, 2 wrong usage.
     """
     changed = with_changes(read_object(plan), change or [])
-    _run(applied_body(changed, given), Files(model, data, given.metric_graph), out, shown, pipeline)
+    _run(applied_body(changed, given), Files(model, data, given.metric_graph), out, report, shown, pipeline)
 
 
 def applied_body(plan: Mapping[str, Any], options: AppliedOptions) -> dict[str, Any]:
@@ -76,20 +80,23 @@ def applied_body(plan: Mapping[str, Any], options: AppliedOptions) -> dict[str, 
     return {**merged(body, options.body()), "plan": body["plan"]}
 
 
-def _run(body: Mapping[str, Any], files: Files, out: Path, shown: Shown, pipeline: str | None) -> None:
+def _run(body: Mapping[str, Any], files: Files, out: Path, report: bool, shown: Shown, pipeline: str | None) -> None:
     """One job through the service, with everything embedded."""
     if pipeline is None:  # another one reads other files
         refuse_mismatch(files.model, files.data, files.metric is not None)
     from app.cli.here import run_here  # loads the service, which takes longer than most commands
 
-    job, _ = run_here(
-        lambda client, key: submitted(client, body, files, key),
-        lambda client, made: client.download(made, out),
-        pipeline,
-    )
+    def collect(client: Client, job_id: str) -> None:
+        client.download(job_id, out)
+        if report:
+            client.download_one(job_id, "report.html", out / "report.html")
+
+    job, _ = run_here(lambda client, key: submitted(client, body, files, key), collect, pipeline)
     if shown.as_json:
         show_json(job.document)
     elif job.succeeded:
         show_plan(read_object(out / "plan.json"))
         say(f"quantized network: {out / 'model.onnx'}")
+        if report:
+            say(f"report: {out / 'report.html'}")
     conclude(job)
