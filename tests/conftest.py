@@ -9,15 +9,19 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 # Test processes run side by side. Threads that each of them would start for its matrix products would spin against each
 # other: on busy cores that takes twenty times as long. Before anything imports numpy or torch.
@@ -41,32 +45,115 @@ def _missing(what: str, error: Exception) -> None:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """URL of a new database with the current schema, once for each kind of database."""
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of a database with the current schema and nothing else, once for each kind of database."""
+    if request.param == "postgresql":
+        request.getfixturevalue("postgresql_is_there")
+        with request.getfixturevalue("postgresql_schemas").one() as url:
+            yield url
+    else:
+        path = tmp_path / "bitbudget.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from app.store.migrate import upgrade
 
-    if request.param == "postgresql":
-        return str(request.getfixturevalue("postgresql_url"))
-    url = f"sqlite:///{tmp_path / 'bitbudget.db'}"
-    upgrade(url)
-    return url
+    path = tmp_path_factory.mktemp("template") / "bitbudget.db"
+    upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgresql_schemas() -> Iterator[Schemas]:
+    schemas = Schemas()
+    yield schemas
+    schemas.close()
 
 
 @pytest.fixture
 def postgresql_url(postgresql_is_there: None) -> Iterator[str]:
-    """URL of a new PostgreSQL schema with the current tables."""
-    from app.store.migrate import upgrade
-
-    schema = f"test_{uuid.uuid4().hex}"
-    _postgresql(f"CREATE SCHEMA {schema}")
-    joint = "&" if "?" in POSTGRESQL_URL else "?"
-    url = f"{POSTGRESQL_URL}{joint}options={quote(f'-csearch_path={schema}')}"
-    try:
-        upgrade(url)
+    """URL of a new PostgreSQL schema with the current tables, for tests that change these."""
+    schemas = Schemas()
+    with schemas.one() as url:
         yield url
-    finally:
+    schemas.close()
+
+
+class Schemas:
+    """PostgreSQL schemas with the current tables: to make one takes far longer than to empty it."""
+
+    def __init__(self) -> None:
+        self._free: list[Schema] = []
+
+    @contextmanager
+    def one(self) -> Iterator[str]:
+        """The URL of a schema that nobody else uses. It is used again unless a process that the test started may still
+        be at work in it."""
+        schema = self._free.pop() if self._free else Schema()
+        ended = False
+        try:
+            yield schema.url
+            ended = True
+        finally:
+            if ended and schema.emptied():
+                self._free.append(schema)
+            else:
+                schema.drop()
+
+    def close(self) -> None:
+        for schema in self._free:
+            schema.drop()
+
+
+class Schema:
+    """A schema with the current tables, and the rows that it has from the beginning."""
+
+    def __init__(self) -> None:
+        from app.store.engine import make_engine
+        from app.store.migrate import upgrade
+        from app.store.tables import Base
+
+        self._name = f"test_{uuid.uuid4().hex}"
+        joint = "&" if "?" in POSTGRESQL_URL else "?"
+        options = quote(f"-csearch_path={self._name}")
+        self.url = f"{POSTGRESQL_URL}{joint}options={options}&application_name={self._name}"
+        _postgresql(f"CREATE SCHEMA {self._name}")
+        upgrade(self.url)
+        self._tables = Base.metadata.sorted_tables
+        engine = make_engine(self.url)
+        with engine.begin() as connection:
+            self._rows = {
+                table: [dict(row._mapping) for row in connection.execute(table.select())] for table in self._tables
+            }
+        engine.dispose()
+
+    def emptied(self) -> bool:
+        """Put it back to how it began; False where somebody is still connected to it."""
+        from app.store.engine import make_engine
+
+        engine = make_engine(self.url)
+        try:
+            with engine.begin() as connection:
+                count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name"
+                if connection.execute(text(count), {"name": self._name}).scalar_one() > 1:
+                    return False
+                for table in reversed(self._tables):
+                    connection.execute(table.delete())
+                for table, rows in self._rows.items():
+                    if rows:
+                        connection.execute(table.insert(), [dict(row) for row in rows])
+            return True
+        except SQLAlchemyError:  # the test took tables away
+            return False
+        finally:
+            engine.dispose()
+
+    def drop(self) -> None:
         # A child process that a test has killed may still be about to die with its locks.
-        _postgresql(f"SET lock_timeout = '30s'; DROP SCHEMA {schema} CASCADE")
+        _postgresql(f"SET lock_timeout = '30s'; DROP SCHEMA {self._name} CASCADE")
 
 
 @pytest.fixture(scope="session")
