@@ -15,6 +15,7 @@ from planner.errors import ConstraintImpossible
 from planner.targets import target
 from quantization.formats import (
     ACTIVATION_BITS,
+    MIN_BITS,
     CodebookFormat,
     FloatFormat,
     Granularity,
@@ -28,7 +29,7 @@ Allowed = dict[str, list[str]]
 """Format names by site name, weights and then activations, by bits."""
 
 # ascending preference among formats of as many bits
-_KINDS = ("codebook", "hadamard", "power", "float", "int")
+_KINDS = ("coded", "codebook", "hadamard", "power", "float", "int")
 _SHARED = (Granularity.TENSOR, Granularity.CHANNEL, Granularity.BLOCK)
 
 
@@ -112,11 +113,12 @@ def _stored(site: Site, format_: WeightFormat) -> WeightFormat:
     try:
         storage(format_, site.shape, site.channel_axis)
     except NotStorable:
-        return IntegerFormat(format_.bits, symmetric=not isinstance(format_, IntegerFormat) or format_.symmetric)
+        bits = max(MIN_BITS, round(format_.bits))
+        return IntegerFormat(bits, symmetric=not isinstance(format_, IntegerFormat) or format_.symmetric)
     return format_
 
 
-def _preference(format_: WeightFormat) -> tuple[int, ...]:
+def _preference(format_: WeightFormat) -> tuple[float, ...]:
     """Sorts by bits, and of as many bits to what `fitting` prefers, the last."""
     first = (format_.bits, _KINDS.index(format_.kind))
     match format_:

@@ -53,11 +53,11 @@ class Coupling:
     def bit_operations(self, site: Site, formats: Formats) -> int:
         """MACs x weight bits x bits of what is read, over all layers of the site."""
         bits = formats[site.name].bits
-        return sum(layer.macs * bits * self._format_read(layer, formats).bits for layer in site.layers)
+        return round(sum(layer.macs * bits * self._format_read(layer, formats).bits for layer in site.layers))
 
     def input_bits(self, site: Site, formats: Formats) -> int:
         """Bits of what the layers of the site read, 32 for float; of several layers the most."""
-        return max(self._format_read(layer, formats).bits for layer in site.layers)
+        return max(int(self._format_read(layer, formats).bits) for layer in site.layers)
 
     def latency_ms(self, site: Site, formats: Formats) -> float | None:
         """Milliseconds of all layers of the site, as the problem counts them; None where nothing asks for it."""

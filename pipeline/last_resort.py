@@ -59,7 +59,7 @@ def _uniform(space: SearchSpace, width: float) -> Plan:
     return Plan(tuple(choices))
 
 
-def _nearest(site: PlanSite, width: float) -> int:
+def _nearest(site: PlanSite, width: float) -> float:
     """The least width of a site that is not below `width`, or its widest."""
     own = sorted(candidate.format.bits for candidate in site.candidates)
     return next((bits for bits in own if bits >= width), own[-1])

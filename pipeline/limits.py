@@ -37,10 +37,10 @@ def check_limits(problem: Problem, limits: Limits) -> None:
 def smallest_plans(problem: Problem) -> list[Plan]:
     """Every site with its smallest candidate of all, of each one width, and of each two, as far as it has them."""
     sizes = problem.values(Quantity.SIZE)
-    widths = sorted({candidate.format.bits for site in problem.sites for candidate in site.candidates})
+    widths: list[float] = sorted({candidate.format.bits for site in problem.sites for candidate in site.candidates})
     sets = [set(widths), *({width} for width in widths), *(set(pair) for pair in itertools.combinations(widths, 2))]
 
-    def smallest(index: int, among: set[int]) -> int:
+    def smallest(index: int, among: set[float]) -> int:
         bits = [candidate.format.bits for candidate in problem.sites[index].candidates]
         start = int(problem.offsets[index])
         return min(range(len(bits)), key=lambda choice: (bits[choice] not in among, sizes[start + choice]))

@@ -85,9 +85,9 @@ def _expected(low: int, high: int, point: Callable[[int], PlanPoint | None], evi
     return quarter_inside(low, high, low + int(meeting[-1]) if len(meeting) else low)
 
 
-def levels_of(problem: Problem) -> list[dict[int, int]]:
+def levels_of(problem: Problem) -> list[dict[float, int]]:
     """For every site the index of its candidate of each number of bits; of several the one with the least damage."""
-    levels: list[dict[int, int]] = []
+    levels: list[dict[float, int]] = []
     for site in problem.sites:
         by_damage = sorted(enumerate(site.candidates), key=lambda numbered: -numbered[1].damage)
         levels.append({candidate.format.bits: choice for choice, candidate in by_damage})

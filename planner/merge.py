@@ -40,7 +40,7 @@ class JointFormat:
     """
 
     name: str
-    bits: int
+    bits: float
 
     @classmethod
     def of(cls, candidates: tuple[Candidate, ...]) -> Format:

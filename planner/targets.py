@@ -95,7 +95,7 @@ class Target:
             raise ConstraintImpossible(
                 f"{field} asks for {format_.name}, and the target {self.name} multiplies symmetric integers with "
                 f"one scale per {' or '.join(self.granularities)}; take "
-                f"int{_nearest(format_.bits, self.weight_bits)}/{self.granularities[0]}"
+                f"int{_nearest(round(format_.bits), self.weight_bits)}/{self.granularities[0]}"
             )
         if not isinstance(format_, IntegerFormat):
             return

@@ -17,6 +17,9 @@ ACTIVATION_BITS = (4, 8, 16)
 MAX_CODEBOOK_BITS = 4
 MAX_OUTLIERS = 200
 BLOCK_SIZES = (16, 32, 64, 128, 256)
+CODED_TENTHS = range(8, 41)
+# by most tenths of a bit
+_LEVELS = ((20, 9), (30, 17), (40, 33))
 
 
 def _check_bits(bits: int) -> None:
@@ -157,6 +160,39 @@ class HadamardFormat(_ChannelFormat):
 
 
 @dataclass(frozen=True, slots=True, order=True)
+class CodedFormat:
+    """Integers in an entropy code of `tenths / 10` bits a weight, in the mean and exactly: `value = step * code`, one
+    step for the whole weight (`quantization.storage.coded`). Codes go up to `highest_code` in magnitude."""
+
+    tenths: int
+
+    kind: ClassVar[str] = "coded"
+
+    def __post_init__(self) -> None:
+        if self.tenths not in CODED_TENTHS:
+            low, high = CODED_TENTHS[0] / 10, CODED_TENTHS[-1] / 10
+            raise ValueError(f"bits of a coded weight must be {low} to {high} in tenths, got {self.tenths / 10}")
+
+    @property
+    def bits(self) -> float:
+        return self.tenths / 10
+
+    @property
+    def name(self) -> str:
+        """`coded2.3/tensor`."""
+        return f"coded{self.bits:.1f}/tensor"
+
+    @property
+    def levels(self) -> int:
+        """Most magnitudes that are told apart from 0: eight standard deviations of Gaussian weights or more."""
+        return next(levels for tenths, levels in _LEVELS if self.tenths <= tenths)
+
+    @property
+    def highest_code(self) -> int:
+        return self.levels
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class UnsignedFormat:
     """Asymmetric integers of an activation tensor, 4, 8 or 16 bits: `value = scale * (code - zero_point)`.
 
@@ -182,7 +218,7 @@ class UnsignedFormat:
 
 
 ScaledFormat = IntegerFormat | PowerFormat | HadamardFormat
-WeightFormat = IntegerFormat | FloatFormat | HalfFormat | CodebookFormat | PowerFormat | HadamardFormat
+WeightFormat = IntegerFormat | FloatFormat | HalfFormat | CodebookFormat | PowerFormat | HadamardFormat | CodedFormat
 Format = WeightFormat | UnsignedFormat
 
 
@@ -196,8 +232,8 @@ def parse_format(name: str) -> Format:
         return _BY_NAME[name]
     raise ValueError(
         f"no format is called {name!r}; expected a name such as float32, float16, int4/channel, int8/tensor, "
-        "int4/block32, int4/channel/asymmetric, codebook3/channel/outliers45, power4/channel, hadamard4/channel, or "
-        "for an activation uint8/tensor"
+        "int4/block32, int4/channel/asymmetric, codebook3/channel/outliers45, power4/channel, hadamard4/channel, "
+        "coded2.3/tensor, or for an activation uint8/tensor"
     )
 
 
@@ -224,6 +260,7 @@ def _all_formats() -> Iterator[Format]:
             yield IntegerFormat(bits, Granularity.TENSOR, symmetric)
             yield IntegerFormat(bits, Granularity.CHANNEL, symmetric)
             yield from (IntegerFormat(bits, Granularity.BLOCK, symmetric, block) for block in BLOCK_SIZES)
+    yield from (CodedFormat(tenths) for tenths in CODED_TENTHS)
     for bits in range(MIN_BITS, MAX_CODEBOOK_BITS + 1):
         yield from (CodebookFormat(bits, outliers) for outliers in range(MAX_OUTLIERS + 1))
 

@@ -79,7 +79,7 @@ class AppliedFormat(Strict):
 
     name: LayerName = Field(description="Of the layer (or its weight, or its node) or of the activation.")
     format: FormatName = Field(description="Such as int4/channel, uint8/tensor, or float32 to leave it unchanged.")
-    bits: int | None = Field(
+    bits: float | None = Field(
         default=None, exclude=True, description="As a delivered plan has it. It decides nothing: the format does."
     )
 

@@ -23,7 +23,7 @@ def sorted_once(bits: tuple[int, ...]) -> tuple[int, ...]:
 
 _WEIGHT_FORMAT = re.compile(
     r"float16|int[2-8]/(channel|tensor|block(16|32|64|128|256))(/asymmetric)?"
-    r"|codebook[2-4]/channel(/outliers([1-9][0-9]?|1[0-9][0-9]|200))?|(power|hadamard)[2-8]/channel"
+    r"|codebook[2-4]/channel(/outliers([1-9][0-9]?|1[0-9][0-9]|200))?|(power|hadamard)[2-8]/channel|coded(0\.[89]|[123]\.[0-9]|4\.0)/tensor"
 )
 
 
@@ -33,17 +33,18 @@ def _weight_format(name: str) -> str:
             "request_invalid",
             f"no format of weights is called {name!r}; expected a name such as int4/channel, int8/tensor, int4/block32 "
             "(16, 32, 64, 128 or 256), int4/channel/asymmetric, float16, codebook3/channel (2 to 4 bits), "
-            "codebook3/channel/outliers45 (of 10,000 weights, at most 200), power4/channel or hadamard4/channel",
+            "codebook3/channel/outliers45 (of 10,000 weights, at most 200), power4/channel, hadamard4/channel or "
+            "coded2.3/tensor (0.8 to 4.0 bits)",
         )
     return name
 
 
-def width_of(name: str) -> int:
+def width_of(name: str) -> float:
     """The bits of the format of weights called `name`."""
-    digits = re.search(r"\d+", name)
+    digits = re.search(r"\d+(\.\d)?", name)
     if digits is None:
         raise ValueError(f"{name} is not a format of weights")
-    return int(digits.group())
+    return float(digits.group())
 
 
 def _named_once(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -79,7 +80,7 @@ class Weights(Strict):
         default=None,
         description="Every format that a weight may get, by name, in place of the four fields above: int4/channel, "
         "int8/tensor, int4/block32, int4/channel/asymmetric, float16, codebook3/channel, codebook3/channel/outliers45, "
-        "power4/channel, hadamard4/channel.",
+        "power4/channel, hadamard4/channel, coded2.3/tensor.",
     )
     rounding: Rounding = "gptq"
     refinement: Literal["auto", "none", "sequential"] = Field(
@@ -117,6 +118,6 @@ class Weights(Strict):
         return self
 
     @property
-    def widest(self) -> int:
+    def widest(self) -> float:
         """The most bits that a weight may get."""
         return max(self.bits if self.formats is None else map(width_of, self.formats))

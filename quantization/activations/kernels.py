@@ -66,7 +66,7 @@ class WeightKernel:
     axis: int
     others: bool
 
-    def copies(self, bits: int) -> int:
+    def copies(self, bits: float) -> int:
         """How often it is made for its kernels if it has so many bits."""
         return len(self.nodes) if bits == 8 else 1
 

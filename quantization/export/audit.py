@@ -21,11 +21,13 @@ from quantization.export.matmul_nbits import DOMAIN as RUNTIME
 from quantization.export.matmul_nbits import OPERATOR, product_parts
 from quantization.formats import (
     BLOCK_SIZES,
+    CODED_TENTHS,
     MAX_BITS,
     MAX_CODEBOOK_BITS,
     MAX_OUTLIERS,
     MIN_BITS,
     CodebookFormat,
+    CodedFormat,
     FloatFormat,
     Granularity,
     HadamardFormat,
@@ -62,7 +64,7 @@ class StoredWeight:
     scale_bytes: int
 
     @property
-    def bits(self) -> int:
+    def bits(self) -> float:
         return self.format.bits
 
     @property
@@ -332,6 +334,7 @@ def _all_formats() -> Iterator[WeightFormat]:
         yield HadamardFormat(bits)
     for bits in range(MIN_BITS, MAX_CODEBOOK_BITS + 1):
         yield CodebookFormat(bits)
+    yield from map(CodedFormat, CODED_TENTHS)
 
 
 def _with_outliers(function: str) -> Iterator[WeightFormat]:

@@ -3,6 +3,7 @@
 integers      GPTQ; coordinate descent, in which zero points and the scales of blocks stay
 power grids   the same, on the grid of the weight that is rounded
 rotated       the same in the rotated basis, with H rotated
+coded         GPTQ that counts bits, alone
 codebooks     GPTQ with tables fitted to the codes; coordinate descent on codes and tables
 """
 
@@ -14,11 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from network.graph import ChannelAxis
-from quantization.formats import CodebookFormat, HadamardFormat, IntegerFormat, PowerFormat, WeightFormat
+from quantization.formats import (
+    CodebookFormat,
+    CodedFormat,
+    HadamardFormat,
+    IntegerFormat,
+    PowerFormat,
+    WeightFormat,
+)
 from quantization.plans.codebook_descent import codebook_descent, row_tables
 from quantization.plans.coordinate_descent import SWEEPS, coordinate_descent, sweeps_for
 from quantization.rounding.gptq import Prepared, gptq, prepare
 from quantization.rounding.gptq_codebooks import codebook_gptq
+from quantization.rounding.gptq_coded import coded_gptq
 from quantization.rounding.gptq_grids import power_gptq
 from quantization.rounding.gptq_rotations import prepare_rotated, runs_along_inputs, turned_back
 from quantization.rounding.reduction import Reduction
@@ -31,7 +40,7 @@ def reason_to_keep(weight: QuantizedWeight, reduction: Reduction) -> str:
     """Why a weight cannot be rounded anew; empty if it can."""
     name = weight.format.name
     match weight.format:
-        case IntegerFormat() | PowerFormat():
+        case IntegerFormat() | PowerFormat() | CodedFormat():
             return ""
         case HadamardFormat():
             return "" if runs_along_inputs(reduction) else f"blocks of {name} do not run along its inputs"
@@ -82,6 +91,8 @@ def round_anew(
         case CodebookFormat():
             (codebook,) = codebook_gptq(prepared, [format_], channel_axis, check)
             quantized = codebook_descent(codebook, *problem)
+        case CodedFormat():
+            (quantized,) = coded_gptq(prepared, [format_], check)
         case _:
             raise TypeError(f"a weight in {format_.name} cannot be rounded anew; keep it")
     return quantized, prepared.note

@@ -8,9 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from network.graph import ChannelAxis
-from quantization.formats import CodebookFormat, HadamardFormat, IntegerFormat, PowerFormat, WeightFormat
+from quantization.formats import (
+    CodebookFormat,
+    CodedFormat,
+    HadamardFormat,
+    IntegerFormat,
+    PowerFormat,
+    WeightFormat,
+)
 from quantization.rounding.gptq import gptq, prepare
 from quantization.rounding.gptq_codebooks import codebook_gptq
+from quantization.rounding.gptq_coded import coded_gptq
 from quantization.rounding.gptq_grids import power_gptq
 from quantization.rounding.gptq_rotations import hadamard_gptq
 from quantization.rounding.nearest import round_nearest
@@ -28,8 +36,8 @@ def round_to_formats(
 ) -> tuple[list[QuantizedWeight], str]:
     """`weight` in each of `formats`, in their order, and in words how: "gptq" or "nearest", after a colon why.
 
-    Integers, power grids and codebooks share one factor of the inputs' second moments; rotated weights share one in
-    their basis. The others have each value rounded by itself.
+    Integers, power grids, codebooks and coded weights share one factor of the inputs' second moments; rotated weights
+    share one in their basis. The others have each value rounded by itself.
 
     Args:
         weight: finite float32, of a shape that every format can store (`quantization.storage.parts`).
@@ -49,7 +57,8 @@ def round_to_formats(
         codebooks = [format_ for format_ in formats if isinstance(format_, CodebookFormat)]
         powers = [format_ for format_ in formats if isinstance(format_, PowerFormat)]
         turned = [format_ for format_ in formats if isinstance(format_, HadamardFormat)]
-        if integers or powers or codebooks:
+        coded = [format_ for format_ in formats if isinstance(format_, CodedFormat)]
+        if integers or powers or codebooks or coded:
             prepared = prepare(weight, statistics)
             note += f": {prepared.note}" if prepared.note else ""
             if integers:
@@ -57,6 +66,7 @@ def round_to_formats(
             check()
             quantized |= zip(powers, power_gptq(prepared, powers, channel_axis), strict=True)
             quantized |= zip(codebooks, codebook_gptq(prepared, codebooks, channel_axis, check), strict=True)
+            quantized |= zip(coded, coded_gptq(prepared, coded, check), strict=True)
         check()
         if turned:
             quantized |= zip(turned, hadamard_gptq(weight, turned, channel_axis, statistics), strict=True)

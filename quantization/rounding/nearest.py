@@ -8,10 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from network.graph import ChannelAxis
-from quantization.formats import CodebookFormat, HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
+from quantization.formats import (
+    CodebookFormat,
+    CodedFormat,
+    HadamardFormat,
+    HalfFormat,
+    IntegerFormat,
+    PowerFormat,
+    WeightFormat,
+)
 from quantization.granularity import facing, scale_shape
 from quantization.rounding.affine_ranges import optimal_affine
 from quantization.rounding.codebook_tables import LARGEST, codebook
+from quantization.rounding.coded_steps import round_coded
 from quantization.rounding.power_grids import round_power
 from quantization.rounding.ranges import finite_float32, optimal_scales
 from quantization.rounding.tiles import TILE, Floats, Room, on_cores, parts
@@ -47,6 +56,8 @@ def round_nearest(weight: Floats, format_: WeightFormat, channel_axis: ChannelAx
             return round_power(weight, format_, channel_axis)
         case HadamardFormat():
             return round_rotated(weight, format_, channel_axis)
+        case CodedFormat():
+            return round_coded(weight, format_)
     raise ValueError(f"{format_.name} keeps the weight as it is; there is nothing to round")
 
 

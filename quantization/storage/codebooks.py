@@ -55,7 +55,7 @@ class CodebookWeight(QuantizedWeight):
             raise ValueError("the values of the table must be finite")
         if self.factor.dtype != np.float32 or self.factor.shape != () or not 0 < self.factor < np.inf:
             raise ValueError(f"the factor must be one positive float32 number, got {self.factor!r}")
-        self._check_range("codes", codes)
+        self._check_range("codes", codes, self.format.bits)
         self._check_outliers()
 
     def _check_outliers(self) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from quantization.storage import decoding
 from quantization.storage.packing import Digit, zero_point_digit
 from quantization.storage.unpacking import (
     DOMAIN,
@@ -39,7 +40,7 @@ FIRST_OPSET = 18
 @dataclass(frozen=True, slots=True)
 class Function:
     """A model-local function: its name, `bodies` by name, serialized, of itself and of those that it calls, and whether
-    it takes the weight's shape (`SHAPE`).
+    it takes the weight's shape (`SHAPE`) and the width of headers (`quantization.storage.decoding.HEADER`).
 
     Weights of a file whose functions have one name share it.
     """
@@ -47,6 +48,7 @@ class Function:
     name: str
     bodies: Callable[[], Mapping[str, bytes]]
     takes_shape: bool = False
+    takes_header: bool = False
 
 
 def integers(
@@ -101,6 +103,11 @@ def rotated(bits: int, opset: int, block: int, *, inner: bool) -> Function:
     layout = Layout(bits, opset)
     name = f"Turn{layout.name}r{block}" + ("i" if inner else "")
     return _function(name, layout, ("s",), _rotated, block, inner)
+
+
+def coded(levels: int, opset: int) -> Function:
+    """`code * step` from a string of bits in so many levels, and the step."""
+    return Function(decoding.name(levels), partial(decoding.bodies, levels, opset), True, True)
 
 
 @cache

@@ -7,8 +7,17 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from quantization.formats import CodebookFormat, HadamardFormat, HalfFormat, IntegerFormat, PowerFormat, WeightFormat
+from quantization.formats import (
+    CodebookFormat,
+    CodedFormat,
+    HadamardFormat,
+    HalfFormat,
+    IntegerFormat,
+    PowerFormat,
+    WeightFormat,
+)
 from quantization.storage.codebooks import CodebookWeight
+from quantization.storage.coded import CodedWeight
 from quantization.storage.halves import HalfWeight
 from quantization.storage.powers import PowerWeight
 from quantization.storage.rotations import HadamardWeight
@@ -20,6 +29,7 @@ _CLASSES: Mapping[type, type[QuantizedWeight]] = {
     CodebookFormat: CodebookWeight,
     PowerFormat: PowerWeight,
     HadamardFormat: HadamardWeight,
+    CodedFormat: CodedWeight,
 }
 
 

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from network.graph import ChannelAxis
 from quantization.formats import (
     CodebookFormat,
+    CodedFormat,
     HadamardFormat,
     HalfFormat,
     IntegerFormat,
@@ -26,6 +27,8 @@ from quantization.formats import (
 from quantization.granularity import scale_shape
 from quantization.storage import dequantize
 from quantization.storage.codebooks import outlier_count, stored_table_shape, table_shape
+from quantization.storage.coded import fits, header_bits, size_bytes
+from quantization.storage.decoding import HEADER
 from quantization.storage.packing import NATIVE_OPSET, digits, zero_point_digit
 from quantization.storage.rotations import rotation
 from quantization.storage.unpacking import DOMAIN, SHAPE
@@ -40,7 +43,8 @@ POWERS = "p"
 TABLES = "l"
 PLACES = "j"  # of outliers
 OUTLIERS = "o"
-LETTERS = DIGITS + SCALE + FACTOR + ZERO_POINT + HALVES + POWERS + TABLES + PLACES + OUTLIERS
+STRING = "u"  # of coded weights
+LETTERS = DIGITS + SCALE + FACTOR + ZERO_POINT + HALVES + POWERS + TABLES + PLACES + OUTLIERS + STRING
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ class Storage:
         node = helper.make_node(self.function.name, inputs, outputs, domain=DOMAIN)
         if self.function.takes_shape:
             node.attribute.append(helper.make_attribute(SHAPE, self.shape))
+        if self.function.takes_header:
+            node.attribute.append(helper.make_attribute(HEADER, header_bits(math.prod(self.shape))))
         return node
 
 
@@ -113,6 +119,8 @@ def storage(
                 turned = rotation(shape, parts[-1].dims)
                 function = dequantize.rotated(format_.bits, opset, turned.block, inner=turned.inner > 1)
                 return Storage(parts, function, shape)
+            case CodedFormat():
+                return _coded(format_, shape, opset)
     except ValueError as error:
         raise NotStorable(str(error)) from error
     raise NotStorable(f"{format_.name} keeps the weight as it is; it is not stored in parts")
@@ -161,6 +169,15 @@ def _integers(
     symmetric = format_.symmetric
     function = dequantize.integers(bits, opset, block=block, symmetric=symmetric, kernel=kernel, copies=copies)
     return Storage(parts, function, shape)
+
+
+def _coded(format_: CodedFormat, shape: tuple[int, ...], opset: int) -> Storage:
+    if not fits(format_, math.prod(shape)):
+        raise NotStorable(f"{format_.name} has no room for the headers of a weight of shape {shape}")
+    size = size_bytes(format_, math.prod(shape))
+    string = Part(STRING, TensorProto.UINT8, (size,), size)
+    step = Part(SCALE, TensorProto.FLOAT, (), 4)
+    return Storage((string, step), dequantize.coded(format_.levels, opset), shape)
 
 
 def _codebook(format_: CodebookFormat, shape: tuple[int, ...], channel_axis: ChannelAxis, opset: int) -> Storage:

@@ -42,8 +42,8 @@ class QuantizedWeight(ABC):
         """Whether what the weight's values share has the shape that it has for output channels on this axis."""
         return True
 
-    def _check_range(self, name: str, values: NDArray[np.int8]) -> None:
-        half = 1 << (self.format.bits - 1)
+    def _check_range(self, name: str, values: NDArray[np.int8], bits: int) -> None:
+        half = 1 << (bits - 1)
         if values.size and not (-half <= values.min() and values.max() < half):
             raise ValueError(
                 f"{self.format.name} holds {name} {-half} to {half - 1}, got {values.min()} to {values.max()}"
@@ -84,7 +84,7 @@ class ScaledWeight(QuantizedWeight):
                 "scales of blocks are stored in 16 bits; round them with"
                 " `quantization.storage.half_scales.round_scales`"
             )
-        self._check_range("codes", codes)
+        self._check_range("codes", codes, format_.bits)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -118,7 +118,7 @@ class IntegerWeight(ScaledWeight):
         if zero_point is not None:
             if zero_point.dtype != np.int8 or zero_point.shape != shape:
                 raise ValueError(f"zero points must be int8 {shape}, got {zero_point.dtype} {zero_point.shape}")
-            self._check_range("zero points", zero_point)
+            self._check_range("zero points", zero_point, self.format.bits)
 
     def dequantize(self) -> Floats:
         """`(codes - zero_point) * scale` with one rounding to float32: what the exported file computes, bit for bit."""

@@ -21,6 +21,7 @@ from quantization.export.cost import file_bytes, weight_bytes
 from quantization.export.export import export, simulate
 from quantization.formats import (
     CodebookFormat,
+    CodedFormat,
     Granularity,
     HadamardFormat,
     HalfFormat,
@@ -43,6 +44,7 @@ FORMATS: list[WeightFormat] = [
     *(CodebookFormat(bits, outliers) for bits in (2, 3, 4) for outliers in (0, 45, 200)),
     *(PowerFormat(bits) for bits in (2, 3, 7, 8)),
     *(HadamardFormat(bits) for bits in (2, 3, 7, 8)),
+    *(CodedFormat(tenths) for tenths in (17, 25, 40)),
 ]
 
 
