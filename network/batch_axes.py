@@ -231,7 +231,11 @@ def _of_two(
     for index, name in enumerate(run.outputs):
         parts = [results[index] for results in alone]
         axes[name], why = _axis(parts, together[index], doubled[index], again[index])
-        if model is not None and axes[name] is None and _folded(parts, together[index]):
+        if (
+            model is not None
+            and axes[name] is None
+            and (_folded(parts, together[index]) or _merged(parts, together[index], again[index]))
+        ):
             return None
         if why is None or may_mix or (floats and together[index].dtype.kind != "f"):
             continue
@@ -307,6 +311,14 @@ def _folded(alone: Sequence[NDArray[np.generic]], together: NDArray[np.generic])
         for axis in range(min(len(first), len(second), together.ndim))
         if (*first[:axis], *first[axis + 1 :]) == (*second[:axis], *second[axis + 1 :])
     )
+
+
+def _merged(alone: Sequence[NDArray[np.generic]], together: NDArray[np.generic], again: NDArray[np.generic]) -> bool:
+    """Whether an output has one shape however many samples a call has, and depends on them: what a sequence whose steps
+    are taken for samples ends in. It is a sample's own only in a call of one."""
+    if any(part.shape != together.shape for part in alone):
+        return False
+    return any(unlike(part, together, [again]) is not None for part in alone)
 
 
 def _decides_for_calls(graph: onnx.GraphProto) -> bool:

@@ -235,3 +235,18 @@ def test_of_two_axes_as_long_as_a_fixed_batch_the_samples_lie_along_the_one_that
     nodes = [node("MatMul", ["x", "W"], ["h"]), node("Transpose", ["h"], ["y"], perm=[1, 0])]
     data = made(nodes, {"x": [4, 3]}, ["y"], W=floats(3, 4))
     assert found(data, {"x": floats(9, 3)}) == Batching({}, {"y": 1}, 4)
+
+
+def test_steps_that_are_taken_for_samples_run_one_by_one() -> None:
+    """A sequence may be as long as it likes, and gives one state: of two steps in one call it is neither's own."""
+    lstm = node("LSTM", ["x", "W", "R"], ["all", "hn"], hidden_size=4)
+    data = made([lstm], {"x": ["T", 1, 3]}, ["hn"], **WEIGHTS)
+    batching = found(data, {"x": floats(6, 1, 3)})
+    assert batching.size == 1
+    assert batching.output_axis("hn") is not None
+
+
+def test_a_constant_output_belongs_to_no_sample() -> None:
+    nodes = [node("MatMul", ["x", "W"], ["y"]), node("Identity", ["B"], ["b"])]
+    data = made(nodes, {"x": ["N", 3]}, ["y", "b"], W=floats(3, 4), B=floats(2, 5))
+    assert found(data, {"x": floats(6, 3)}) == Batching({}, {"b": None})
