@@ -14,8 +14,8 @@ make the step smaller at the same bytes:
 - One step serves all channels. At equal bytes the error is that of a step per channel, proportional to its standard
   deviation, or less, and scales cost nothing.
 
-The step is found by trial: a bisection over nearest codes, whose bits are counted, then GPTQ at a step that its own
-count corrects. In the end the step takes the value of least error for the codes found.
+The step is found by trial: the entropy of nearest codes says where to begin, and each round of GPTQ corrects the step
+of the next by its own count. In the end the step takes the value of least error for the codes found.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantization.formats import CodedFormat
-from quantization.rounding.coded_steps import first_step, nearest_coded, round_coded
+from quantization.rounding.coded_steps import first_steps, nearest_coded, round_coded
 from quantization.rounding.gptq import Prepared, ratios, round_rows
 from quantization.rounding.gptq_columns import Floats, Rounding
 from quantization.storage.coded import CodedWeight, coded_bits, size_bytes
@@ -48,7 +48,8 @@ def coded_gptq(
     Args:
         check: called before every round; what it raises ends the work.
     """
-    trials = [_Trial.of(prepared.target, format_) for format_ in formats]
+    steps = first_steps(prepared.target, formats)
+    trials = [_Trial(prepared.target, *own) for own in zip(formats, steps, strict=True)]
     for _ in range(_ROUNDS):
         open_ = [trial for trial in trials if not trial.is_done]
         if not open_:
@@ -68,16 +69,12 @@ class _Trial:
 
     def __init__(self, target: Floats, format_: CodedFormat, step: float) -> None:
         self.format = format_
-        self.step = step
+        self.step = _SAVED * step
         self.best: CodedWeight | None = None
         self.is_done = False
-        self._tried = step
-        self.prices = _prices(nearest_coded(target, step, format_), format_)
+        self._tried = self.step
+        self.prices = _prices(nearest_coded(target, self.step, format_), format_)
         self._room = 8 * size_bytes(format_, target.size)
-
-    @classmethod
-    def of(cls, target: Floats, format_: CodedFormat) -> _Trial:
-        return cls(target, format_, _SAVED * first_step(target, format_))
 
     def see(self, codes: NDArray[np.int8], ratio: float) -> None:
         """What GPTQ gave at `step`, whose best value is `ratio` times that."""

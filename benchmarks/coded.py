@@ -1,0 +1,88 @@
+"""Coded weights: what they take over the entropy of their codes, and how long they load beside packed integers.
+
+    python -m benchmarks.coded
+
+Gaussian and Laplace weights, a million each, at several rates; loading is ONNX Runtime's, on one core, the best of
+several. `coded_load_time_vs_packed` is the largest ratio to 3-bit integers as an opset of bytes holds them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from rich.console import Console
+from rich.table import Table
+
+from network.graph import Network
+from network.normalise import from_proto, normalise
+from quantization.export.export import export
+from quantization.formats import CodedFormat, IntegerFormat
+from quantization.rounding.nearest import round_nearest
+from quantization.storage.coded import CodedWeight, coded_bits
+from quantization.storage.weights import QuantizedWeight
+
+SIDE = 1000
+OPSET = 18
+RUNS = 7
+TENTHS = (10, 15, 20, 25, 30, 40)
+
+
+def main() -> None:
+    generator = np.random.default_rng(0)
+    table = Table("weights", "format", "bits over entropy", "loads in, ms", "packed integers, ms")
+    overheads, ratios = [], []
+    for kind in ("normal", "laplace"):
+        weight = getattr(generator, kind)(size=(SIDE, SIDE)).astype(np.float32)
+        network = _network(weight)
+        packed = _load_seconds(network, round_nearest(weight, IntegerFormat(3), 1))
+        for tenths in TENTHS:
+            coded = round_nearest(weight, CodedFormat(tenths), 1)
+            if not isinstance(coded, CodedWeight):
+                raise TypeError(f"rounded to {coded.format.name}")
+            overheads.append(coded_bits(coded.codes, coded.format) / _entropy(coded.codes))
+            seconds = _load_seconds(network, coded)
+            ratios.append(seconds / packed)
+            figures = (f"{overheads[-1]:.3f}", f"{1e3 * seconds:.0f}", f"{1e3 * packed:.0f}")
+            table.add_row(kind, coded.format.name, *figures)
+    Console(file=sys.stderr).print(table)
+    figures_of_all = {
+        "coded_overhead_over_entropy": round(max(overheads), 3),
+        "coded_load_time_vs_packed": round(max(ratios), 2),
+    }
+    print(json.dumps(figures_of_all))
+
+
+def _network(weight: np.ndarray) -> Network:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", SIDE]) for name in ("x", "y")]
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], "layer")
+    graph = helper.make_graph([node], "one", values[:1], values[1:], [numpy_helper.from_array(weight, "w")])
+    proto = normalise(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), {"x": (SIDE,)}).proto
+    proto.opset_import[0].version = OPSET
+    proto.ir_version = 8
+    return from_proto(proto)
+
+
+def _load_seconds(network: Network, weight: QuantizedWeight) -> float:
+    file = export(network, {"w": weight}, {})
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    best = float("inf")
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def _entropy(codes: np.ndarray) -> float:
+    _, counts = np.unique(codes, return_counts=True)
+    return float(-(counts * np.log2(counts / counts.sum())).sum())
+
+
+if __name__ == "__main__":
+    main()
