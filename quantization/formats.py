@@ -19,7 +19,7 @@ MAX_OUTLIERS = 200
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 CODED_TENTHS = range(8, 41)
 # by most tenths of a bit
-_LEVELS = ((20, 9), (30, 17), (40, 33))
+_LEVELS = ((16, 5), (24, 9), (30, 13), (35, 17), (40, 29))
 
 
 def _check_bits(bits: int) -> None:
@@ -184,7 +184,7 @@ class CodedFormat:
 
     @property
     def levels(self) -> int:
-        """Most magnitudes that are told apart from 0: eight standard deviations of Gaussian weights or more."""
+        """Most magnitudes that are told apart from 0: some six standard deviations of Gaussian weights."""
         return next(levels for tenths, levels in _LEVELS if self.tenths <= tenths)
 
     @property
