@@ -14,11 +14,25 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from benchmarks.first_use.contract import contract_failures
 from benchmarks.first_use.demo import demo
 from benchmarks.first_use.documents import documents
 from benchmarks.first_use.pages import pages
 
-PARTS: Mapping[str, Callable[[], dict[str, Any]]] = {"demo": demo, "documents": documents, "pages": pages}
+
+def contract() -> dict[str, Any]:
+    """How often an answer of the API is not as its description says, without keys and with them."""
+    failures = [*contract_failures(), *contract_failures(with_keys=True)]
+    sys.stderr.writelines(f"{line}\n" for line in failures)
+    return {"schemathesis_failures": len(failures)}
+
+
+PARTS: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "demo": demo,
+    "documents": documents,
+    "contract": contract,
+    "pages": pages,
+}
 """Every part by its name, in the order in which they run."""
 
 
