@@ -73,6 +73,14 @@ class Comparison:
         """`model` measured against the uploaded network on all samples."""
         return self._measured(self._outputs(runner_of(self._context, self._inputs, model), _ALL), _ALL)
 
+    def outputs_of(self, model: bytes, places: NDArray[np.int64]) -> tuple[Outputs, Outputs]:
+        """What both networks give for the samples at these places of the part, `[places, ...]` by output."""
+        # a network with a fixed batch takes whole batches
+        whole = -(-len(places) // (self._inputs.static_batch or 1)) * (self._inputs.static_batch or 1)
+        after = self._outputs(runner_of(self._context, self._inputs, model), np.resize(places, whole))
+        before = {name: self.float_outputs[name][places] for name in after}
+        return before, {name: output[: len(places)] for name, output in after.items()}
+
     def of_float(self) -> Measured:
         """The uploaded network against itself: what there is to lose, sample by sample."""
         return self._measured(self.float_outputs, _ALL)

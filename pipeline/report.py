@@ -80,11 +80,18 @@ def report(context: Context, config: ReportConfig) -> JobResult:
         "certificate": certificate,
         "evaluations": 0 if search is None else len(search.document["search"]["evaluated"]),
     }
-    artifacts = {"plan": _json(document), "model": model, **_foreign_plans(context, facts, document, delivered)}
+    artifacts = {
+        "plan": _json(document),
+        "model": model,
+        "samples": arrays["samples"].tobytes(),
+        **_foreign_plans(context, facts, document, delivered),
+    }
     if search is not None:
         artifacts |= {
             "frontier": _json(search.document["frontier"]),
-            "sensitivity": _json(sensitivity_of(search.analysis, search.method)),
+            "sensitivity": _json(
+                sensitivity_of(search.analysis, search.method) | {"random_plans": _random_plans(context)}
+            ),
         }
     return JobResult(outcome, summary, artifacts)
 
@@ -243,6 +250,17 @@ def sensitivity_of(analysis: Analysis, requested: str) -> dict[str, Any]:
             "matrix": [[number(float(f"{value:.6g}")) for value in line] for line in arrays["matrix"]],
             "sketch_error": document["sketch_error"],
         },
+    }
+
+
+def _random_plans(context: Context) -> dict[str, Any]:
+    """The damage of the random plans as it was measured, and as every method predicted it, in nats."""
+    _, arrays = unpack(context.read("agreement"))
+    damages = {name: [number(float(value)) for value in array] for name, array in arrays.items() if name != "plans"}
+    prefix = "predicted/"
+    return {
+        "measured": damages.get("measured", []),
+        "predicted": {name[len(prefix) :]: own for name, own in damages.items() if name.startswith(prefix)},
     }
 
 

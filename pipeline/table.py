@@ -121,7 +121,7 @@ STAGES = (
         agreement.run,
         weight=10,
         time_limit=MEDIUM,
-        version=7,
+        version=8,
         spreads=True,
     ),
     Stage(
@@ -130,10 +130,10 @@ STAGES = (
         plan.run,
         weight=25,
         time_limit=LONG,
-        version=13,
+        version=14,
         spreads=True,
     ),
-    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=MEDIUM, version=10),
+    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=MEDIUM, version=11),
 )
 
 

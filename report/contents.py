@@ -8,6 +8,10 @@ DOCUMENTS = ("plan", "frontier", "sensitivity", "samples", "certificate")
 """Kinds of documents that a job may have as results."""
 
 
+PAGE = "report.html"
+MODEL_CARD = "model-card.md"
+
+
 @dataclass(frozen=True, slots=True)
 class ChartFacts:
     """A chart: the kinds of documents that it reads, its title, what it shows."""
@@ -19,6 +23,11 @@ class ChartFacts:
 
 
 CHARTS = {
+    "interval": ChartFacts(
+        ("plan",),
+        "The drop against the budget",
+        "For each claim of the certificate the measured drop with its interval, and the budget.",
+    ),
     "frontier": ChartFacts(
         ("plan", "frontier"),
         "Size against damage",
@@ -26,4 +35,28 @@ CHARTS = {
         "delivered plan. Below, the measured drop of the plans that were tried, of the float model and of the "
         "delivered file, against the budget.",
     ),
+    "layers": ChartFacts(
+        ("plan",),
+        "The plan along the network",
+        "A bar for each layer in the order of the network: its bits, its bytes and its predicted damage.",
+    ),
+    "interactions": ChartFacts(
+        ("plan", "sensitivity"),
+        "Interactions between layers",
+        "A heat map of layers against layers: what two layers at their chosen formats lose together beyond what each "
+        "loses alone, in nats.",
+    ),
+    "agreement": ChartFacts(
+        ("sensitivity",),
+        "Predicted against measured damage",
+        "Above, the rank correlation of each method's predictions with the measured damage of random plans. Below, "
+        "the plans themselves for the methods that agree best.",
+    ),
+    "outputs": ChartFacts(
+        ("samples",),
+        "The samples that lose most",
+        "For each of the worst held-out samples, what the float model and the delivered file give.",
+    ),
+    "stages": ChartFacts((), "Time by stage", "A bar for each stage of the job with the seconds it took.", True),
 }
+"""In the order in which a report shows them."""

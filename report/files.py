@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from report import charts, render
 from report.charts.theme import Theme
-from report.contents import CHARTS
+from report.contents import CHARTS, MODEL_CARD, PAGE
 from report.documents import Documents
+from report.model_card import model_card
+from report.page import page
 
 
 class Missing(LookupError):
@@ -13,16 +15,26 @@ class Missing(LookupError):
 
 
 def make(file: str, documents: Documents, theme: str = Theme.LIGHT) -> bytes:
-    """The file `charts/NAME.svg` or `charts/NAME.png`, where NAME is one of `CHARTS`.
+    """The file `report.html`, `model-card.md`, or `charts/NAME.svg` or `.png`, where NAME is one of `CHARTS`.
+
+    Args:
+        theme: of a chart; the page is light or dark as its reader's browser is.
 
     Raises:
         Missing: the documents have nothing to show in it.
         ValueError: there is no such file.
     """
+    if file == PAGE:
+        return page(documents).encode()
+    if file == MODEL_CARD:
+        return model_card(documents).encode()
     folder, _, name = file.rpartition("/")
     stem, _, kind = name.rpartition(".")
     if folder != "charts" or stem not in CHARTS or kind not in ("svg", "png"):
-        raise ValueError(f"a file is charts/NAME.svg or .png with NAME one of {', '.join(CHARTS)}, got {file!r}")
+        raise ValueError(
+            f"a file is {PAGE}, {MODEL_CARD} or charts/NAME.svg or .png with NAME one of {', '.join(CHARTS)}, "
+            f"got {file!r}"
+        )
     chart = getattr(charts, stem)(documents, theme)
     if chart is None:
         raise Missing(f"the job has nothing to show in the chart {stem}")

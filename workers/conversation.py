@@ -24,7 +24,7 @@ from workers.store import Shelf
 from workers.uploads import Uploads
 from workers.wire import Message, WireBroken, WireClosed
 
-ARTIFACTS = frozenset({"model", "plan", "ort", "aimet", "frontier", "sensitivity", "certificate"})
+ARTIFACTS = frozenset({"model", "plan", "ort", "aimet", "frontier", "sensitivity", "samples", "certificate"})
 
 
 _IN_THE_WAY = frozenset({errno.ELOOP, errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.EACCES, errno.EPERM})

@@ -11,7 +11,8 @@ from app.api.problems import problem_answers
 from app.api.ranges import Conditions, Wanted
 from app.api.state import Service, State
 from app.services import reports
-from report.contents import CHARTS
+from report.contents import CHARTS, MODEL_CARD, PAGE
+from report.policy import policy
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
 
@@ -55,11 +56,32 @@ def get_chart_png(
     return _answer(service, conditions, wanted, "image/png", {})
 
 
+@router.get("/report.html", responses=_content("text/html"), response_class=Response)
+def get_report(
+    job_id: str,
+    service: Service,
+    conditions: Wanted,
+    samples: Annotated[bool, Query(description="Whether it shows the samples that lose most.")] = True,
+) -> Response:
+    """The report: one HTML file with everything of the job, which needs nothing besides."""
+    wanted = reports.report(service.sessions, job_id, PAGE, with_samples=samples)
+    # of an origin of its own: whatever a page may do that came from an upload, it does not do to this service
+    headers = {"Content-Security-Policy": f"{policy()}; sandbox allow-scripts"}
+    return _answer(service, conditions, wanted, "text/html", headers)
+
+
+@router.get("/model-card.md", responses=_content("text/markdown"), response_class=Response)
+def get_model_card(job_id: str, service: Service, conditions: Wanted) -> Response:
+    """The model card: Markdown with front matter, in the form of Hugging Face."""
+    wanted = reports.report(service.sessions, job_id, MODEL_CARD, with_samples=False)
+    return _answer(service, conditions, wanted, "text/markdown", {})
+
+
 def _answer(
     service: State, conditions: Conditions, wanted: reports.Wanted, media_type: str, headers: dict[str, str]
 ) -> Response:
-    headers = {"ETag": f'"{wanted.digest}"', "Cache-Control": "private, no-cache", **headers}
-    if conditions.has_already(wanted.digest):
+    headers = {"ETag": f'"{wanted.tag}"', "Cache-Control": "private, no-cache", **headers}
+    if conditions.has_already(wanted.tag):
         return Response(status_code=304, headers=headers)
     if conditions.head:  # the length is not known before it is drawn
         return Response(headers=headers, media_type=media_type)

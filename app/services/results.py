@@ -28,7 +28,8 @@ class Result:
 
 
 def find_result(sessions: Sessions, job_id: str, kind: str) -> Result:
-    """The result `kind` (`plan`, `ort`, `aimet`, `frontier`, `sensitivity`, `model`, `certificate`) of a job.
+    """The result `kind` (`plan`, `ort`, `aimet`, `frontier`, `sensitivity`, `samples`, `model`, `certificate`)
+    of a job.
 
     Raises:
         AppError: `not_found`; `job_not_finished`; `artifact_missing` for a job that ended without it.

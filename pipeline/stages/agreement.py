@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis import Scores
 from pipeline.config import AnalysisConfig
 from pipeline.context import Context
 from pipeline.methods import PREFERRED
@@ -22,6 +21,7 @@ from pipeline.workspace import Arrays, Inputs
 from sensitivity.agreement import FEWEST_PLANS, agreement, choose, random_plans
 from sensitivity.interaction_weight import fit_lambda
 from sensitivity.loss import Loss
+from sensitivity.prediction import Prediction
 
 PLANS = 20
 SAMPLES = 512
@@ -41,8 +41,17 @@ def run(context: Context, config: AnalysisConfig) -> bytes:
     usable = np.isfinite(measured)  # a plan may destroy the network, and then its loss is no number
     if usable.sum() < FEWEST_PLANS:
         return pack(_uncompared(f"of {PLANS} random plans only {usable.sum()} have a damage that is a number"))
-    document = _compared(scores, plans[usable], measured[usable], seed)
-    return pack({**document, "samples": len(next(iter(samples.values())))}, {"plans": plans, "measured": measured})
+    predictions = {prediction.method: prediction for prediction in scores.predictions()}
+    predicted = {name: prediction.damages(plans) for name, prediction in predictions.items()}
+    document = _compared(
+        predictions[PREFERRED],
+        {name: own[usable] for name, own in predicted.items()},
+        plans[usable],
+        measured[usable],
+        seed,
+    )
+    arrays = {"plans": plans, "measured": measured, **{f"predicted/{name}": own for name, own in predicted.items()}}
+    return pack({**document, "samples": len(next(iter(samples.values())))}, arrays)
 
 
 def _uncompared(note: str) -> dict[str, Any]:
@@ -63,14 +72,17 @@ def _measured(
     return np.array(measured)
 
 
-def _compared(scores: Scores, plans: NDArray[np.int64], measured: NDArray[np.float64], seed: int) -> dict[str, Any]:
-    predictions = {prediction.method: prediction for prediction in scores.predictions()}
-    predicted = {name: prediction.damages(plans) for name, prediction in predictions.items()}
+def _compared(
+    preferred: Prediction,
+    predicted: Mapping[str, NDArray[np.float64]],
+    plans: NDArray[np.int64],
+    measured: NDArray[np.float64],
+    seed: int,
+) -> dict[str, Any]:
     agreements = [agreement(name, damages, measured, seed) for name, damages in predicted.items()]
     chosen = choose(list(predicted.items()), measured, seed)
     weight = None
     if (measured > 0).all():
-        preferred = predictions[PREFERRED]
         lam = fit_lambda(preferred.own, np.asarray(preferred.interactions), plans, measured)
         weight = {"value": lam.value, "stderr": number(lam.stderr)}
     return {

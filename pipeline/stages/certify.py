@@ -32,6 +32,7 @@ from pipeline.search_space import SearchSpace
 from pipeline.stages.plan import MOST_LOOKS
 from pipeline.timing import Timing
 from pipeline.workspace import Inputs
+from pipeline.worst_samples import samples_document, worst_places
 from planner.problem import Plan
 from quantization.export.export import stored_weights
 
@@ -40,7 +41,8 @@ TIMED_SECONDS = 2.0
 
 
 def run(context: Context, config: CertifyConfig) -> bytes:
-    """The certificate, the exported file of the plan that it is about, and why weights were not rounded anew for it."""
+    """The certificate, the exported file of the plan that it is about, why weights were not rounded anew for it, and
+    the samples that lose most."""
     inputs = context.workspace.inputs(config.samples, config.space.export.opset)
     space = context.workspace.space(config.space)
     held_out = inputs.splits.held_out[: samples_that_fit(context, inputs, inputs.splits.held_out)]
@@ -67,7 +69,12 @@ def run(context: Context, config: CertifyConfig) -> bytes:
         "processor": processor(),
         "kept": {site.name: kept[site.weight] for site in inputs.network.sites if site.weight in kept},
     }
-    return pack(document, {"model": _bytes(model.file), "weights": _bytes(_packed_weights(space, model))})
+    arrays = {
+        "model": _bytes(model.file),
+        "weights": _bytes(_packed_weights(space, model)),
+        "samples": _bytes(_worst_samples(context, config, inputs, held_out, compare, measured, model.file)),
+    }
+    return pack(document, arrays)
 
 
 def _to_certify(context: Context, space: SearchSpace) -> list[Plan]:
@@ -92,6 +99,26 @@ def _certificate(
     )
     unseen = [Blind(**blind) for blind in chosen["blind_to"]]
     return certify(measured, terms, nulls=chosen["nulls"], blind_to=unseen)
+
+
+def _worst_samples(
+    context: Context,
+    config: CertifyConfig,
+    inputs: Inputs,
+    held_out: NDArray[np.int64],
+    compare: Comparison,
+    measured: Measured,
+    model: bytes,
+) -> bytes:
+    """What the delivered file makes of the samples that lose most."""
+    worst = measured.worst(config.budget.kind, config.budget.max_drop)
+    claim, part = measured.every[worst]
+    places = worst_places(measured, worst)
+    outputs = compare.outputs_of(model, places) if len(places) else ({}, {})
+    facts, labels = context.workspace.reference().facts, compare.truth.labels(claim.outputs[0])
+    right = None if labels is None else labels[places]
+    lost = part.contributions[places].tolist()
+    return samples_document(inputs, held_out[places], lost, outputs, claim, facts, right)
 
 
 def _timed(context: Context, inputs: Inputs, model: bytes, config: TimingConfig) -> dict[str, dict[str, float]]:

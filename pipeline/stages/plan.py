@@ -80,7 +80,7 @@ def run(context: Context, config: PlanConfig) -> bytes:
                 "evaluated": [_evaluated(space.problem, plan) for plan in result.evaluated],
                 "polish": polish,
             },
-            "frontier": _frontier_document(space.problem, config.space.cost, points, result),
+            "frontier": _frontier_document(space, config.space.cost, points, result),
         }
     )
 
@@ -157,25 +157,28 @@ def _by_site(problem: Problem, plan: Plan) -> dict[str, Any]:
 
 
 def _frontier_document(
-    problem: Problem, cost: Quantity, points: Sequence[PlanPoint], result: SearchResult
+    space: SearchSpace, cost: Quantity, points: Sequence[PlanPoint], result: SearchResult
 ) -> dict[str, Any]:
-    """The frontier with what was measured of it; evaluated plans between its points are added where none beats them."""
+    """The frontier with what was measured of it; evaluated plans between its points are added where none beats them.
+    Beside it the uniform plans, widest first."""
+    problem = space.problem
     measured = {plan.point: plan.evaluation for plan in result.evaluated}
     every = [*points, *(point for point in measured if point not in points)]
     index = undominated(np.array([point.cost for point in every]), np.array([point.damage for point in every]))
+
+    def row(point: PlanPoint) -> dict[str, Any]:
+        seen = measured.get(point)
+        return {
+            "cost": point.cost,
+            "predicted_damage": point.damage,
+            **_by_site(problem, point.plan),
+            "measured": None if seen is None else {"drop": seen.drop, "stderr": seen.stderr},
+            "chosen": point == result.chosen.point,
+        }
+
     return {
         "cost": cost.value,
         "unit": UNITS[cost],
-        "points": [
-            {
-                "cost": point.cost,
-                "predicted_damage": point.damage,
-                **_by_site(problem, point.plan),
-                "measured": None
-                if point not in measured
-                else {"drop": measured[point].drop, "stderr": measured[point].stderr},
-                "chosen": point == result.chosen.point,
-            }
-            for point in (every[i] for i in index)
-        ],
+        "points": [row(every[i]) for i in index],
+        "uniform": [row(space.single(point)) for point in uniform_points(space)],
     }

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import altair as alt
 
-FONT = "system-ui, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
+FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
+"""Of one width wherever a chart is seen: the renderer leaves as much room as the second of them takes."""
 Chart = TypeVar("Chart", bound=alt.TopLevelMixin)
 
 WIDTH = 720

@@ -91,6 +91,25 @@ def test_stages_are_timed_by_the_events_of_a_job(server: Any) -> None:
     assert all(0 <= taken < 60 for taken in seconds.values())
 
 
+def test_the_report_and_the_model_card_name_the_job(server: Any) -> None:
+    job_id = finished(server, documents(), name="digits <b>")
+    answer = server.client.get(f"/v1/jobs/{job_id}/report.html")
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "sandbox allow-scripts" in answer.headers["content-security-policy"]
+    assert "<h1>Report: digits &lt;b&gt;</h1>" in answer.text
+    assert '<li><a href="#samples">' in answer.text
+    assert job_id in answer.text
+    tag = answer.headers["etag"].removeprefix("W/")
+    assert server.client.get(f"/v1/jobs/{job_id}/report.html", headers={"If-None-Match": tag}).status_code == 304
+    without = server.client.get(f"/v1/jobs/{job_id}/report.html?samples=false")
+    assert "#samples" not in without.text
+    card = server.client.get(f"/v1/jobs/{job_id}/model-card.md")
+    assert card.headers["content-type"] == "text/markdown; charset=utf-8"
+    assert card.text.startswith("---\nlibrary_name")
+    assert "digits &lt;b&gt;" in card.text
+
+
 @pytest.fixture
 def renderer() -> Iterator[Renderer]:
     made = Renderer()

@@ -17,7 +17,7 @@ from examples.networks import DigitsResNet, save, train
 from pipeline import events
 
 HERE = Path(__file__).parent
-REQUEST = {"budget": {"metric": "top1", "max_drop": 0.02}, "weights": {"bits": [2, 3, 4, 8]}}
+REQUEST = {"budget": {"metric": "top1", "max_drop": 0.005}, "weights": {"bits": [2, 3, 4, 8]}}
 
 
 class Stopwatch:

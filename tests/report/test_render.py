@@ -1,0 +1,52 @@
+"""Charts as files: well-formed, described, and with no way out."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import altair as alt
+import pytest
+
+from report import Documents, charts, render
+
+NAMESPACE = "{http://www.w3.org/2000/svg}"
+
+
+def test_marks_say_what_they_are_and_ids_have_their_prefix(documents: Documents) -> None:
+    text = render.svg(charts.frontier(documents), "Size against damage", "two panels", prefix="frontier")
+    root = ElementTree.fromstring(text)
+    assert root.tag == f"{NAMESPACE}svg"
+    assert (root.get("role"), root.get("aria-label")) == ("img", "Size against damage")
+    assert root.findtext(f"{NAMESPACE}desc") == "two panels"
+    titles = [element.text or "" for element in root.iter(f"{NAMESPACE}title")]
+    assert any(title.startswith("delivered: ") for title in titles)
+    ids = [element.get("id") for element in root.iter() if element.get("id")]
+    assert all(str(name).startswith("frontier-") for name in ids)
+    assert "aria-roledescription" not in text
+
+
+def test_names_of_an_upload_are_texts_in_an_svg() -> None:
+    hostile = '</text><script>alert(1)</script>"&'
+    chart = (
+        alt.Chart(alt.InlineData(values=[{"a": hostile, "b": 1}]))
+        .mark_bar()
+        .encode(x="b:Q", y="a:N", description="a:N")
+    )
+    text = render.svg(chart, hostile)
+    assert "<script" not in text
+    labels = [element.get("aria-label") for element in ElementTree.fromstring(text).iter()]
+    assert labels.count(hostile) == 2
+
+
+def test_an_image_has_two_pixels_for_each(documents: Documents) -> None:
+    image = render.png(charts.stages(documents))
+    assert image.startswith(b"\x89PNG\r\n")
+    width = int.from_bytes(image[16:20])
+    drawn = ElementTree.fromstring(render.svg(charts.stages(documents), "")).get("width")
+    assert width == pytest.approx(2 * float(drawn or 0), abs=2)
+
+
+def test_a_chart_asks_nobody_for_data() -> None:
+    chart = alt.Chart(alt.UrlData(url="http://127.0.0.1:9/data.json")).mark_bar().encode(x="a:Q")
+    with pytest.raises(ValueError, match="External data url not allowed"):
+        render.svg(chart, "empty")
