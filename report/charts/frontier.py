@@ -66,7 +66,6 @@ def _predicted(points: Sequence[PlanPoint], axis: Any, unit: str, theme: Theme |
 
 def _measured(documents: Documents, points: Sequence[PlanPoint], axis: Any, unit: str, theme: Theme | str) -> Layers:
     certificate, plan = documents.measured, documents.main
-    delivered = next(point for point in points if point.kind == DELIVERED)
     name, samples = metric(certificate), f"{certificate['samples']:,} held-out samples"
     values = [
         {
@@ -80,14 +79,16 @@ def _measured(documents: Documents, points: Sequence[PlanPoint], axis: Any, unit
         for point in points
         if point.drop is not None
     ]
-    values.append(
+    values += [
         {
             "kind": DELIVERED,
-            "cost": delivered.cost,
+            "cost": point.cost,
             **{member: certificate[member] for member in ("drop", "low", "high")},
-            "text": f"delivered: {cost(delivered.cost, unit)}, {name} drop {amount(certificate['drop'])} on {samples}",
+            "text": f"delivered: {cost(point.cost, unit)}, {name} drop {amount(certificate['drop'])} on {samples}",
         }
-    )
+        for point in points
+        if point.kind == DELIVERED
+    ]
     if unit == "bytes":
         size = plan["float_size_bytes"]
         text = f"the float model: {cost(size, unit)}, {name} {amount(certificate['float_value'])}"

@@ -43,7 +43,7 @@ def strongest(documents: Documents, most: int = 20) -> list[tuple[str, str, floa
 
 
 def _of_plan(documents: Documents) -> tuple[list[str], NDArray[np.float64]] | None:
-    """The names of what is quantized, and the interactions `[layers, layers]` of the formats that it has."""
+    """The names of what is quantized, and what each pair adds, `[layers, layers]` of the formats that it has."""
     plan, sensitivity = documents.plan, documents.sensitivity
     if plan is None or sensitivity is None:
         return None
@@ -58,7 +58,10 @@ def _of_plan(documents: Documents) -> tuple[list[str], NDArray[np.float64]] | No
         return None
     index = [place for _, place in chosen]
     rows = [[found["matrix"][i][j] for j in index] for i in index]
-    return [name for name, _ in chosen], np.array(rows, dtype=np.float64)  # None becomes NaN
+    matrix = np.array(rows, dtype=np.float64)  # None becomes NaN
+    return [
+        name for name, _ in chosen
+    ], matrix + matrix.T  # a plan x is predicted to lose x'Gx: a pair stands in it twice
 
 
 def _map(matrix: Any, names: list[str], of: int, theme: Theme | str) -> alt.Chart:

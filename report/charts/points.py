@@ -43,12 +43,23 @@ def plan_points(documents: Documents) -> list[PlanPoint]:
         for row in rows:
             place = (row["cost"], row["predicted_damage"])
             known[place] = PlanPoint(kind, _label(kind, row["bits"]), *place, *measured.get(place, (None, None)))
-    for row in frontier["points"]:
-        if row["chosen"]:
-            place = (row["cost"], row["predicted_damage"])
-            point = known.pop(place)
-            known[place] = PlanPoint(DELIVERED, DELIVERED, *place, point.drop, point.stderr)
+    # not the point that the search chose: on the held-out samples a safer plan may have taken its place
+    cost = _cost(plan, str(frontier["cost"]))
+    if cost is not None:
+        place = (cost, plan["predicted_damage"])
+        drop, stderr = measured.get(place, (None, None))
+        known.pop(place, None)
+        known[place] = PlanPoint(DELIVERED, DELIVERED, *place, drop, stderr)
     return list(known.values())
+
+
+def _cost(plan: Mapping[str, Any], quantity: str) -> float | None:
+    """What the delivered plan costs in the quantity of the frontier; None where it is not known."""
+    if quantity == "latency":
+        latency = plan.get("latency")
+        return None if latency is None else float(latency["predicted_ms"])
+    cost = plan["bit_operations" if quantity == "bit_operations" else "size_bytes"]
+    return float(cost)
 
 
 def _uniform(frontier: Mapping[str, Any], tried: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -53,7 +53,7 @@ def test_the_delivered_plan_gives_the_same_file_bit_for_bit(job, model, samples,
     assert {row["damage"] for row in [*plan["layers"], *plan["activations"]]} == {None}
     certificates = [plan_of(one)["certificate"] for one in (applied, searched)]
     assert certificates[0]["drop"] == certificates[1]["drop"]
-    assert set(applied.artifacts) == {"plan", "model", "ort", "aimet"}
+    assert set(applied.artifacts) == {"plan", "model", "ort", "aimet", "samples"}
 
 
 def test_a_plan_by_hand_gets_its_formats_and_its_certificate(job, model, samples):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from report import Documents, charts
-from report.charts.interactions import MOST_LAYERS
+from report.charts.interactions import MOST_LAYERS, strongest
 from report.charts.layers import MOST_LABELS
 from report.charts.points import plan_points
 from report.contents import CHARTS, DOCUMENTS
@@ -80,6 +80,33 @@ def test_the_frontier_shows_every_kind_of_plan(documents: Documents) -> None:
     ]
 
 
+def test_the_delivered_plan_is_shown_where_it_is_none_that_the_search_chose(documents: Documents) -> None:
+    plan, frontier = copy.deepcopy(documents.plan), copy.deepcopy(documents.frontier)
+    assert plan is not None
+    assert frontier is not None
+    for point in frontier["points"]:
+        point["chosen"] = False
+    plan["size_bytes"] += 1000
+    (delivered,) = (
+        point for point in plan_points(replace(documents, plan=plan, frontier=frontier)) if point.kind == "delivered"
+    )
+    assert (delivered.cost, delivered.predicted_damage) == (plan["size_bytes"], plan["predicted_damage"])
+    assert delivered.drop is None
+    assert vega_lite(charts.frontier(replace(documents, plan=plan, frontier=frontier)))
+
+
+@pytest.mark.parametrize(("cost", "unit"), [("bit_operations", "bit operations"), ("latency", "milliseconds")])
+def test_other_costs_have_their_own_unit(documents: Documents, cost: str, unit: str) -> None:
+    assert documents.plan is not None
+    assert documents.frontier is not None
+    plan = {**documents.plan, "latency": {"predicted_ms": 0.5}}
+    given = replace(documents, plan=plan, frontier={**documents.frontier, "cost": cost, "unit": unit})
+    (delivered,) = (point for point in plan_points(given) if point.kind == "delivered")
+    assert delivered.cost == (0.5 if cost == "latency" else documents.plan["bit_operations"])
+    axis = vega_lite(charts.frontier(given))["vconcat"][0]["layer"][0]["encoding"]["x"]
+    assert axis["title"] == unit
+
+
 def test_layers_stand_in_the_order_of_the_network_with_their_own_words(documents: Documents) -> None:
     rows = values_of(vega_lite(charts.layers(documents)))[: len(documents.layers)]
     assert [row["layer"] for row in rows] == [row["name"] for row in documents.layers]
@@ -110,6 +137,13 @@ def test_a_large_network_stays_readable(documents: Documents) -> None:
     heat = vega_lite(charts.interactions(many))
     assert len({row["row"] for row in values_of(heat)}) == MOST_LAYERS
     assert heat["title"] == f"the {MOST_LAYERS} of 160 that interact most"
+
+
+def test_a_pair_counts_twice_as_in_the_sum_that_predicts(documents: Documents) -> None:
+    many = large(documents, 3)
+    assert strongest(many)[-1] == ("encoder.block1.attention", "encoder.block2.attention", pytest.approx(-0.002))
+    shown = {(row["row"], row["column"]): row["value"] for row in values_of(vega_lite(charts.interactions(many)))}
+    assert shown["encoder.block0.attention", "encoder.block2.attention"] == pytest.approx(-0.006)
 
 
 def test_layers_that_end_alike_are_told_apart(documents: Documents) -> None:
