@@ -51,7 +51,7 @@ def samples_document(
         outputs: of the float file and of the quantized one, `[samples, ...]` by name.
         right: their labels, `[samples]` or `[samples, ...]`, where there are any.
     """
-    of_samples = inputs.dataset.take(samples).inputs
+    of_samples = {name: array[samples] for name, array in inputs.dataset.inputs.items()}  # perhaps of no sample
     meanings = {fact.name: fact for fact in facts}
     rows: list[dict[str, Any]] = [
         {

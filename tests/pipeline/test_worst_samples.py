@@ -39,12 +39,9 @@ class Samples:
     def dataset(self) -> Samples:
         return self
 
-    def take(self, indices: np.ndarray) -> Samples:
-        return Samples({name: array[indices] for name, array in self.inputs.items()})
-
 
 def document(outputs, facts: OutputFacts, right=None, images=None) -> dict:
-    given = Samples({"image": np.zeros((9, 3)) if images is None else images})
+    given = Samples({"image": np.zeros((20, 3)) if images is None else images})
     before = {facts.name: outputs[0]}, {facts.name: outputs[1]}
     claim = Claim("top1", (facts.name,))
     lost = [1.0] * len(outputs[0])
@@ -66,6 +63,10 @@ def test_classes_are_given_with_their_probabilities_in_both_files() -> None:
     assert [row["at"] for row in rows] == [[0], [1], [2], [3]]
     assert [row["float"] for row in rows] == pytest.approx([0.7, 0.2, 0.06, 0.04])
     assert [row["quantized"] for row in rows] == pytest.approx([0.1, 0.1, 0.2, 0.6])
+
+
+def test_where_no_sample_loses_there_is_none() -> None:
+    assert document((np.zeros((0, 4)), np.zeros((0, 4))), CLASSES)["samples"] == []
 
 
 def test_probabilities_stay_what_they_are() -> None:
