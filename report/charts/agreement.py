@@ -82,7 +82,7 @@ def _plans(methods: Sequence[str], plans: Mapping[str, Any], theme: Theme | str)
     every = [row[member] for row in values for member in ("predicted", "measured")]
     ends = [{"at": min(every, default=0.1)}, {"at": max(every, default=1.0)}]
     base = alt.Chart(width=200, height=200)
-    scale = {"type": "log", "nice": False, "padding": 8}
+    scale: dict[str, Any] = {"type": "log", "nice": False, "padding": 8}
     points = base.mark_point(filled=True, color=colours.accent, opacity=0.9, size=40).encode(
         x=alt.X("predicted:Q").title("predicted (nats)").scale(**scale).axis(format="~g", tickCount=4),
         y=alt.Y("measured:Q").title("measured (nats)").scale(**scale).axis(format="~g", tickCount=4),

@@ -66,7 +66,7 @@ def _of_plan(documents: Documents) -> tuple[list[str], NDArray[np.float64]] | No
 
 def _map(matrix: Any, names: list[str], of: int, theme: Theme | str) -> alt.Chart:
     colours = COLOURS[Theme(theme)]
-    values = [
+    values: list[dict[str, Any]] = [
         {
             "row": names[i],
             "column": names[j],
@@ -81,7 +81,7 @@ def _map(matrix: Any, names: list[str], of: int, theme: Theme | str) -> alt.Char
     colour = alt.Color("value:Q").title("nats").legend(orient="right", gradientLength=180, format="~g")
     shades = [colours.accent, colours.ground, colours.bad]
     colour = colour.scale(domain=[-largest, 0, largest], range=shades, interpolate="rgb")
-    axis = {"labelLimit": 150, "title": None, "ticks": False}
+    axis: dict[str, Any] = {"labelLimit": 150, "title": None, "ticks": False}
     side = max(_SIDE, 13 * len(names))
     subtitle = f"the {len(names)} of {of} that interact most" if len(names) < of else ""
     chart: alt.Chart = (

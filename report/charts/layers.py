@@ -61,7 +61,7 @@ def _panel(
         x=alt.X("layer:N").sort(list(order)).axis(axis).scale(paddingInner=0.15),
         y=alt.Y(f"{member}:Q")
         .title(title)
-        .axis(format=form, tickCount=4, **({"tickMinStep": 1} if member == "bits" else {})),
+        .axis(format=form, tickCount=4, tickMinStep=1 if member == "bits" else alt.Undefined),
         color=kinds,
         description="text:N",
         tooltip=alt.Tooltip("text:N", title=" "),

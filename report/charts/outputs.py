@@ -39,8 +39,8 @@ def outputs(documents: Documents, theme: Theme | str = Theme.LIGHT) -> alt.Facet
     titles = list(dict.fromkeys(value["sample"] for value in values))
     facet = alt.Facet("sample:N", sort=titles).title(None)
     faceted: alt.FacetChart = bars.facet(facet, data=rows(values), columns=3)
-    x = "shared" if probabilities else "independent"
-    return themed(faceted.resolve_scale(y="independent", x=x), theme)
+    own: alt.FacetChart = faceted.resolve_scale(y="independent", x="shared" if probabilities else "independent")
+    return themed(own, theme)
 
 
 def sample_title(sample: Mapping[str, Any]) -> str:
