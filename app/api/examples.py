@@ -159,6 +159,28 @@ ANSWERS: Mapping[str, Any] = {
             }
         ],
     },
+    "SamplesDocument": {
+        "version": 1,
+        "metric": "top1",
+        "samples": [
+            {
+                "index": 746,
+                "lost": 1.0,
+                "right": 8,
+                "thumbnail": None,
+                "outputs": [
+                    {
+                        "name": "logits",
+                        "meaning": "classes",
+                        "rows": [
+                            {"at": [8], "float": 0.36, "quantized": 0.32},
+                            {"at": [7], "float": 0.26, "quantized": 0.34},
+                        ],
+                    }
+                ],
+            }
+        ],
+    },
     "Key": _KEY,
     "KeyList": {"keys": [_KEY]},
     "NewKey": {**_KEY, "key": "bb_EXAMPLE"},

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
+from app.api.declared import declared
 from app.api.problems import problem_answers
 from app.api.ranges import Conditions, Wanted
 from app.api.state import Service, State
@@ -30,15 +31,19 @@ ChartName = StrEnum("ChartName", {name.upper(): name for name in CHARTS})  # typ
 ThemeWanted = Annotated[Theme, Query(description="The ground that the chart is for.")]
 
 
-def _content(media_type: str) -> dict[int | str, dict[str, Any]]:
+def _content(media_type: str, schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     return {
-        200: {"content": {media_type: {"schema": {"type": "string"}}}},
-        304: {"description": "Not changed"},
+        200: declared(200, "ETag", content={media_type: {"schema": schema}}),
+        304: declared(304, "ETag", description="Not changed"),
         **_ERRORS,
     }
 
 
-@router.get("/charts/{name}.svg", responses=_content("image/svg+xml"), response_class=Response)
+_TEXT = {"type": "string"}
+_FILE = {"type": "string", "format": "binary"}
+
+
+@router.get("/charts/{name}.svg", responses=_content("image/svg+xml", _TEXT), response_class=Response)
 def get_chart_svg(
     job_id: str, name: ChartName, service: Service, conditions: Wanted, theme: ThemeWanted = Theme.LIGHT
 ) -> Response:
@@ -47,7 +52,7 @@ def get_chart_svg(
     return _answer(service, conditions, wanted, "image/svg+xml", {"Content-Security-Policy": _OF_IMAGES})
 
 
-@router.get("/charts/{name}.png", responses=_content("image/png"), response_class=Response)
+@router.get("/charts/{name}.png", responses=_content("image/png", _FILE), response_class=Response)
 def get_chart_png(
     job_id: str, name: ChartName, service: Service, conditions: Wanted, theme: ThemeWanted = Theme.LIGHT
 ) -> Response:
@@ -56,7 +61,7 @@ def get_chart_png(
     return _answer(service, conditions, wanted, "image/png", {})
 
 
-@router.get("/report.html", responses=_content("text/html"), response_class=Response)
+@router.get("/report.html", responses=_content("text/html", _TEXT), response_class=Response)
 def get_report(
     job_id: str,
     service: Service,
@@ -70,7 +75,7 @@ def get_report(
     return _answer(service, conditions, wanted, "text/html", headers)
 
 
-@router.get("/model-card.md", responses=_content("text/markdown"), response_class=Response)
+@router.get("/model-card.md", responses=_content("text/markdown", _TEXT), response_class=Response)
 def get_model_card(job_id: str, service: Service, conditions: Wanted) -> Response:
     """The model card: Markdown with front matter, in the form of Hugging Face."""
     wanted = reports.report(service.sessions, job_id, MODEL_CARD, with_samples=False)

@@ -88,7 +88,7 @@ def get_sensitivity(job_id: str, service: Service, wanted: Wanted) -> Response:
     return _download(service, job_id, "sensitivity", wanted)
 
 
-@router.get("/samples", responses={**_content("application/json"), **_ERRORS}, response_class=Response)
+@router.get("/samples", responses={**_document("SamplesDocument"), **_ERRORS}, response_class=Response)
 def get_samples(job_id: str, service: Service, wanted: Wanted) -> Response:
     """The held-out samples that lose most: what the float model and the delivered file give for each, and a small
     picture where the input looks like an image."""
