@@ -34,7 +34,18 @@ from app.api.metrics import MeasureRequests, Metrics
 from app.api.openapi import complete_openapi, operation_id
 from app.api.state import Shared
 from app.lifecycle.messages import Wake, waker
-from app.pages import api_reference, assets, certify, compare, job_actions, new_job, recognised, signing_in
+from app.pages import (
+    api_reference,
+    assets,
+    certify,
+    compare,
+    job,
+    job_actions,
+    job_edit,
+    new_job,
+    recognised,
+    signing_in,
+)
 from app.pages import jobs as jobs_page
 from app.pages import stored as stored_page
 from app.pages import usage as usage_page
@@ -108,6 +119,8 @@ def create_app(settings: Settings, *, wake: Wake | None = None) -> FastAPI:
         app.include_router(module.router, responses=problems.problem_answers(*_OF_ALL_CALLS))
     for module in (
         jobs_page,
+        job,
+        job_edit,
         job_actions,
         recognised,
         new_job,

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.schemas.plan import PLAN_VERSION
 from network.errors import listing
 from network.faithful import undone
-from pipeline.analysis import Analysis
 from pipeline.candidates import Candidates
 from pipeline.config import ReportConfig
 from pipeline.context import Context
 from pipeline.foreign_plans import UploadedTensors, aimet_encodings, tensor_overrides
-from pipeline.methods import scores_of
 from pipeline.output_rows import output_rows
 from pipeline.plan_rows import PlanFacts, Search, activation_rows, layer_rows
 from pipeline.results import number, unpack
 from pipeline.search_space import SearchSpace
+from pipeline.sensitivity_report import compared, sensitivity_of
 from pipeline.stage import JobResult
 from pipeline.stays_float import stays_float, stays_quantized
 from planner.problem import Plan, Quantity, whole_steps
@@ -90,7 +88,7 @@ def report(context: Context, config: ReportConfig) -> JobResult:
         artifacts |= {
             "frontier": _json(search.document["frontier"]),
             "sensitivity": _json(
-                sensitivity_of(search.analysis, search.method) | {"random_plans": _random_plans(context)}
+                sensitivity_of(search.analysis, search.method, space) | {"random_plans": _random_plans(context)}
             ),
         }
     return JobResult(outcome, summary, artifacts)
@@ -217,42 +215,6 @@ def _latency(
     return document
 
 
-def sensitivity_of(analysis: Analysis, requested: str) -> dict[str, Any]:
-    """Every candidate's score by each method, with standard errors, the traces, and which method agrees best."""
-    arrays, document = analysis.scores.arrays, analysis.scores.document
-    places = analysis.scores.places
-    traces = zip(arrays["trace_mean"], arrays["trace_stderr"], strict=True)  # of weights, which come first
-
-    def candidate(site: str, format_: str) -> dict[str, Any]:
-        row = places[site, format_]
-        scores = {
-            name: _scored(arrays[f"score/{name}"][row], arrays[f"stderr/{name}"][row]) for name in document["methods"]
-        }
-        return {"format": format_, "squared_error": number(arrays["squared_error"][row]), "scores": scores}
-
-    sites = [
-        {
-            "name": site,
-            "trace_mean": _scored(*next(traces, (math.nan, math.nan))),
-            "candidates": [candidate(site, format_) for format_ in formats],
-        }
-        for site, formats in zip(document["sites"], document["formats"], strict=True)
-    ]
-    return {
-        "loss": document["loss"],
-        "samples": document["samples"],
-        **compared(analysis, requested),
-        "unavailable": document["unavailable"],
-        "traces": document["traces"],
-        "sites": sites,
-        "interactions": {
-            "candidates": [f"{site}:{format_}" for site, format_ in places],
-            "matrix": [[number(float(f"{value:.6g}")) for value in line] for line in arrays["matrix"]],
-            "sketch_error": document["sketch_error"],
-        },
-    }
-
-
 def _random_plans(context: Context) -> dict[str, Any]:
     """The damage of the random plans as it was measured, and as every method predicted it, in nats."""
     _, arrays = unpack(context.read("agreement"))
@@ -262,25 +224,6 @@ def _random_plans(context: Context) -> dict[str, Any]:
         "measured": damages.get("measured", []),
         "predicted": {name[len(prefix) :]: own for name, own in damages.items() if name.startswith(prefix)},
     }
-
-
-def compared(analysis: Analysis, requested: str) -> dict[str, Any]:
-    """The method in use, and how every method's predictions agree with the random plans that were measured.
-
-    What a method took is given in float passes, the same on every machine: the same input gives the same bytes.
-    """
-    agreement, facts_of = analysis.agreement, analysis.scores.document["methods"]
-    methods = []
-    for compared_method in agreement["methods"]:
-        facts = facts_of[scores_of(compared_method["method"])]
-        names = ("samples", "float_passes", "unit", *(["note"] if facts["note"] else []))
-        methods.append({**compared_method, **{name: facts[name] for name in names}})
-    shared = {key: agreement[key] for key in ("plans", "samples", "lambda", "note")}
-    return {"method": analysis.method(requested), "agreement": {**shared, "methods": methods}}
-
-
-def _scored(score: float, stderr: float) -> dict[str, float | None]:
-    return {"score": number(score), "stderr": number(stderr)}
 
 
 def _json(document: Mapping[str, Any] | Sequence[Any]) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import anyio
@@ -46,6 +47,7 @@ EVENT_STREAM: dict[str, Any] = {
         }
     }
 }
+STILL_HERE = ": still here\n\n"
 SILENCE_SECONDS = 15.0
 """Proxies close connections on which nothing comes; after this long a comment does."""
 
@@ -68,38 +70,61 @@ async def get_events(
     Every event but `progress` has a number and is repeated after a reconnect, from the one after Last-Event-ID on.
     """
     first = await run_in_threadpool(jobs.watch, service.sessions, job_id, last_event_id)  # 404 before the stream begins
-    return StreamingResponse(
-        _events(service.sessions, job_id, last_event_id, first),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-    )
+    return streamed(_events(moments(service.sessions, job_id, last_event_id, first)))
 
 
-async def _events(sessions: Sessions, job_id: str, seen: int, moment: tuple[JobRow, Any]) -> AsyncIterator[str]:
-    shown: dict[str, Any] = {}
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A job as it is, and the events since the last look; none of them, and no progress, after a long silence."""
+
+    job: JobRow
+    news: Sequence[JobEventRow]
+    progressed: bool
+
+
+async def moments(
+    sessions: Sessions, job_id: str, seen: int, first: tuple[JobRow, Sequence[JobEventRow]]
+) -> AsyncIterator[Moment]:
+    """What happens to the job, until it has ended or is gone.
+
+    Args:
+        seen: the number of the last event that is known.
+        first: the job and its events after that one.
+    """
+    shown: tuple[object, ...] = (None, 0.0, None)
     spoke = time.monotonic()
+    job, news = first
     while True:
-        job, news = moment
-        for event in news:
-            seen = event.seq
-            yield _numbered(event)
-        progress = {"stage": job.stage, "progress": job.progress, "eta_seconds": job.eta_seconds}
-        if progress != shown and job.stage is not None:
-            shown = progress
-            yield _frame("progress", progress)
-            spoke = time.monotonic()
-        if news:
-            spoke = time.monotonic()
-        elif time.monotonic() - spoke > SILENCE_SECONDS:
-            yield ": still here\n\n"
-            spoke = time.monotonic()
+        seen = news[-1].seq if news else seen
+        progress = (job.stage, job.progress, job.eta_seconds)
+        progressed = progress != shown and job.stage is not None
+        if news or progressed or time.monotonic() - spoke > SILENCE_SECONDS:
+            yield Moment(job, news, progressed)
+            shown, spoke = progress, time.monotonic()
         if JobState(job.state).final:
             return
         await anyio.sleep(POLL_SECONDS)
         try:
-            moment = await run_in_threadpool(jobs.watch, sessions, job_id, seen)
+            job, news = await run_in_threadpool(jobs.watch, sessions, job_id, seen)
         except AppError:  # it ended and was removed since the last look
             return
+
+
+def streamed(frames: AsyncIterator[str]) -> StreamingResponse:
+    """An answer of server-sent events."""
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(frames, media_type="text/event-stream", headers=headers)
+
+
+async def _events(news: AsyncIterator[Moment]) -> AsyncIterator[str]:
+    async for moment in news:
+        for event in moment.news:
+            yield _numbered(event)
+        if moment.progressed:
+            job = moment.job
+            yield _frame("progress", {"stage": job.stage, "progress": job.progress, "eta_seconds": job.eta_seconds})
+        elif not moment.news:
+            yield STILL_HERE
 
 
 def _numbered(event: JobEventRow) -> str:

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app.access.roles import Role
 from app.api.state import KEY_COOKIE, State
+from app.pages.amounts import drop_text
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -58,6 +59,11 @@ def render(
     }
     text = _environment().get_template(template).render({**known, **context})
     return HTMLResponse(text, status_code=status, headers=HEADERS)
+
+
+def part(template: str, **context: Any) -> str:
+    """The text of a template that shows nothing of who asks."""
+    return _environment().get_template(template).render(context)
 
 
 def is_fragment(request: Request) -> bool:
@@ -134,5 +140,6 @@ def _environment() -> Environment:
         "age": age,
         "points": points,
         "times_smaller": _times_smaller,
+        "drop_text": drop_text,
     }
     return environment

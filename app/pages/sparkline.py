@@ -33,7 +33,13 @@ class Sparkline:
         return " ".join(f"{dot.x:.1f},{dot.y:.1f}" for dot in self.dots)
 
 
-def sparkline(evaluated: Sequence[Mapping[str, Any]], max_drop: float | None) -> Sparkline | None:
+def sparkline(
+    evaluated: Sequence[Mapping[str, Any]],
+    max_drop: float | None,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    margin: int = _MARGIN,
+) -> Sparkline | None:
     """The picture of what the events `evaluated` say; None where fewer than two plans were evaluated."""
     plans = sorted(evaluated, key=lambda plan: plan["size_bytes"])
     if len(plans) < 2:
@@ -43,10 +49,10 @@ def sparkline(evaluated: Sequence[Mapping[str, Any]], max_drop: float | None) ->
     first, last = float(plans[0]["size_bytes"]), float(plans[-1]["size_bytes"])
 
     def across(size_bytes: float) -> float:
-        return _MARGIN + (WIDTH - 2 * _MARGIN) * (size_bytes - first) / ((last - first) or 1)
+        return margin + (width - 2 * margin) * (size_bytes - first) / ((last - first) or 1)
 
     def up(drop: float) -> float:
-        return HEIGHT - _MARGIN - (HEIGHT - 2 * _MARGIN) * (drop - low) / ((high - low) or 1)
+        return height - margin - (height - 2 * margin) * (drop - low) / ((high - low) or 1)
 
     dots = [Dot(across(plan["size_bytes"]), up(plan["drop"]), plan.get("within")) for plan in plans]
     return Sparkline(dots, None if max_drop is None else up(max_drop))

@@ -1,0 +1,276 @@
+"""The page of a job in each of its states, without a browser; and what it sends while the job runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from app.api import events
+from app.lifecycle import claims
+from app.lifecycle.states import Progress
+from app.pages.job_live import MEANINGS, Live, stages_of
+from app.store.tables import JobEventRow, JobRow
+from pipeline.table import STAGES
+from tests.app.claiming import claim_job
+from tests.app.finishing import LEASE, finished
+
+HOSTILE = "<script>alert(1)</script>"
+HTML = {"Accept": "text/html"}
+CLAIM = {
+    "metric": "top1", "outputs": [HOSTILE], "reason": "as requested", "unit": "share", "part": "", "float_value": 0.9,
+    "quantized_value": 0.89, "drop": 0.01, "low": 0.0, "high": 0.02, "max_drop": 0.02, "met": True, "parts": 1,
+    "worst": [], "null": {"mean": 0.8}, "options": {},
+}  # fmt: skip
+CERTIFICATE = {
+    **CLAIM, "kind": "absolute", "confidence": None, "statement": f"Measured. {HOSTILE}", "claims": [CLAIM],
+    "blind_to": [{"null": HOSTILE, "drop": 0.0}], "samples": 9, "synthetic": False,
+}  # fmt: skip
+
+
+def _layer(name: str, format_: str, bits: int) -> dict[str, Any]:
+    return {
+        "name": name, "op_type": "Conv", "weight": f"{name}.w", "nodes": [name], "weights": 100, "format": format_,
+        "bits": bits, "input_bits": 32, "bytes": 100 * bits // 8, "bit_operations": 5, "damage": 0.1 / bits,
+        "damage_stderr": None, "rounded_with": None, "note": None,
+    }  # fmt: skip
+
+
+PLAN = {
+    "version": 1, "outcome": "met", "reason": None, "float_size_bytes": 1000, "size_bytes": 250,
+    "certificate": CERTIFICATE, "latency": None, "activations": [],
+    "stays_float": {"bytes": 8, "share": 0.01, "tensors": [{"name": HOSTILE, "bytes": 8, "reason": HOSTILE}]},
+    "layers": [_layer("conv1", "int8/channel", 8), _layer(HOSTILE, "int4/channel", 4), _layer("fc", "float32", 32)],
+    "search": {"evaluated": [{"size_bytes": 250, "drop": 0.01, "fraction": 1.0, "meets_budget": True}]},
+}  # fmt: skip
+FORMATS = {row["name"]: row["format"] for row in PLAN["layers"]}
+BITS = {row["name"]: row["bits"] for row in PLAN["layers"]}
+POINT = {"cost": 250.0, "predicted_damage": 0.1, "measured": None, "chosen": True, "formats": FORMATS, "bits": BITS}
+FRONTIER = {"cost": "size", "unit": "bytes", "points": [POINT]}
+SENSITIVITY = {
+    "sites": [
+        {"name": name, "candidates": [{"format": "int2/channel", "size_bytes": 25, "damage": 0.5, "interaction": 0.0}]}
+        for name in FORMATS
+    ],
+    "interactions": {"matrix": [[0.0] * 3] * 3},
+}
+
+
+def page(server: Any, address: str) -> str:
+    answer = server.client.get(address, headers=HTML)
+    assert answer.status_code == 200, answer.text
+    assert HOSTILE not in answer.text
+    text: str = answer.text
+    return text
+
+
+def succeeded(server: Any, **members: Any) -> str:
+    documents = {"plan": PLAN, "frontier": FRONTIER, "sensitivity": SENSITIVITY}
+    stored = {kind: json.dumps(document).encode() for kind, document in documents.items()}
+    return finished(server, members, model=b"x" * 250, **stored)
+
+
+def run_a_little(server: Any, job_id: str) -> Any:
+    """The job's claim, with two stages begun and two plans measured."""
+    claim = claim_job(server.sessions, job_id, "worker", LEASE)
+    assert claim is not None
+    for stage, done in (("admit", 0.1), ("plan", 0.7)):
+        claims.heartbeat(server.sessions, claim, LEASE, Progress(stage, done, 12.0))
+    for size_bytes, drop in ((400, 0.001), (300, 0.05)):
+        measured = {
+            "cost": size_bytes, "predicted_damage": drop, "size_bytes": size_bytes, "drop": drop, "fraction": 0.5,
+            "within": drop < 0.01,
+        }  # fmt: skip
+        claims.record_event(server.sessions, claim, "evaluated", measured)
+    return claim
+
+
+def frames(text: str) -> list[tuple[str, str]]:
+    """Kind and data of the events in a stream."""
+    found = re.findall(r"event: (\w+)\n((?:data: .*\n)+)", text)
+    return [(kind, "\n".join(line.removeprefix("data: ") for line in data.splitlines())) for kind, data in found]
+
+
+def test_a_waiting_job_says_so_and_can_be_cancelled(server):
+    job = server.submit(name=HOSTILE, tags=[HOSTILE])["id"]
+    text = page(server, f"/jobs/{job}")
+    assert "Waits for a worker" in text
+    assert f'sse-connect="/jobs/{job}/live"' in text
+    answer = server.client.post(f"/jobs/{job}/cancel", headers=HTML)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/jobs/{job}")
+    text = page(server, f"/jobs/{job}")
+    assert "The job was cancelled" in text
+    assert "sse-connect" not in text
+
+
+def test_a_running_job_shows_how_far_it_is(server):
+    job = server.submit(budget={"max_drop": 0.01})["id"]
+    run_a_little(server, job)
+    text = page(server, f"/jobs/{job}")
+    assert "70 % done, about 12 s left" in text
+    assert '<progress value="0.7"' in text
+    assert '<li class="running" aria-current="step">' in text
+    assert text.count('<li class="waiting"') == 1  # certify
+    assert text.count("nothing left to do") == 8
+    assert text.count("<circle") == 2
+    assert text.count('class="over"') == 1
+    assert "5.00 points" in text
+
+
+def test_the_stream_sends_the_whole_part_each_time_and_ends_with_the_job(server, monkeypatch):
+    monkeypatch.setattr(events, "POLL_SECONDS", 0.02)
+    job = server.submit(budget={"max_drop": 0.01})["id"]
+    claim = run_a_little(server, job)
+    shown = []
+    with server.client.stream("GET", f"/jobs/{job}/live", headers={"Last-Event-ID": "3"}) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        text = ""
+        for piece in stream.iter_text():
+            text += piece
+            if not shown and frames(text):
+                shown = frames(text)
+                claims.fail(server.sessions, claim, "model_invalid", HOSTILE)
+    everything = frames(text)
+    assert [kind for kind, _ in everything[-2:]] == ["live", "ended"]
+    assert HOSTILE not in text
+    # whoever connects, again or not, gets all plans once
+    for _, html in (shown[0], everything[-2]):
+        assert html.count("<circle") == 2
+        assert html.count("<progress") == 1
+
+
+def test_a_failed_job_says_what_to_do_and_shows_its_log(server):
+    job = server.submit()["id"]
+    claim = claim_job(server.sessions, job, "worker", LEASE)
+    claims.fail(server.sessions, claim, "layers_unknown", f"layers names {HOSTILE}; it has conv1")
+    text = page(server, f"/jobs/{job}")
+    assert "The request names layers that the model does not have." in text
+    assert "it has conv1" in text
+    assert "layers_unknown" in text
+
+
+def test_a_result_is_shown_with_all_that_it_gives(server):
+    job = succeeded(server)
+    text = page(server, f"/jobs/{job}")
+    for words in (
+        "1,000 -&gt; 250 bytes (4.0 times smaller), top1 0.9000 -&gt; 0.8900, budget met",
+        "&lt;script&gt;",
+        'class="interval"',
+        "1 constants, and why",
+        "Measured plans",
+        "Apply point 0",
+        "onnxruntime.InferenceSession",
+    ):
+        assert words in text, words
+    for address in ("model.onnx", "plan", "frontier", "sensitivity", "plan?format=csv", "plan?format=table"):
+        assert f'href="/v1/jobs/{job}/{address}"' in text
+        assert server.client.get(f"/v1/jobs/{job}/{address}").status_code == 200
+    assert "250 bytes, the quantized network" in text
+
+
+def test_layers_are_sorted_by_the_server(server):
+    job = succeeded(server)
+
+    def order(query: str) -> list[str]:
+        return re.findall(r"<code>(int\d/channel|float32)</code>", page(server, f"/jobs/{job}{query}"))
+
+    assert order("") == ["int8/channel", "int4/channel", "float32"]
+    assert order("?sort=bits") == ["int4/channel", "int8/channel", "float32"]
+    assert order("?sort=bits&down=true") == ["float32", "int8/channel", "int4/channel"]
+    assert order("?sort=__class__") == order("")
+    assert 'aria-sort="descending"' in page(server, f"/jobs/{job}?sort=bits&down=true")
+
+
+def test_another_budget_and_a_point_of_the_frontier_are_asked_for_by_forms(server):
+    job = succeeded(server)
+    answer = server.client.post(f"/jobs/{job}/replan", data={"max_drop": "0.05", "confidence": ""}, headers=HTML)
+    assert answer.status_code == 303, answer.text
+    child = server.client.get("/v1" + answer.headers["location"]).json()
+    assert (child["parent_id"], child["request"]["budget"]["max_drop"]) == (job, 0.05)
+    text = page(server, answer.headers["location"])
+    assert f'href="/jobs/{job}"' in text
+    answer = server.client.post(f"/jobs/{job}/replan", data={"frontier_point": "0"}, headers=HTML)
+    applied = server.client.get("/v1" + answer.headers["location"]).json()["request"]["plan"]
+    assert {row["name"]: row["format"] for row in applied["layers"]} == FORMATS
+    refused = server.client.post(f"/jobs/{job}/replan", data={"max_drop": "5"}, headers=HTML)
+    assert refused.status_code == 422
+    assert "max_drop" in refused.text
+
+
+def test_a_plan_is_edited_by_a_form(server):
+    job = succeeded(server)
+    text = page(server, f"/jobs/{job}/edit")
+    assert text.count("<select name=") == 3
+    assert "<option selected>int8/channel</option>" in text
+    form = {"format-0": "int2/channel", "format-1": "int4/channel", "format-2": "float32"}
+    answer = server.client.post(f"/jobs/{job}/edit/predicted", data=form, headers={"HX-Request": "true"})
+    assert answer.status_code == 200, answer.text
+    assert "175 bytes" in answer.text
+    assert "1 of 3" in answer.text
+    assert '<span id="size-0" hx-swap-oob="true">25 bytes</span>' in answer.text
+    answer = server.client.post(f"/jobs/{job}/edit", data=form, headers=HTML)
+    assert answer.status_code == 303, answer.text
+    child = server.client.get("/v1" + answer.headers["location"]).json()
+    assert child["parent_id"] == job
+    formats = {row["name"]: row["format"] for row in child["request"]["plan"]["layers"]}
+    assert formats == {**FORMATS, "conv1": "int2/channel"}
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        ({"format-0": "int8/channel"}, "Nothing is changed yet"),
+        ({"format-0": "int3/channel"}, "may get int2/channel, float32, int8/channel"),
+    ],
+)
+def test_an_edit_that_makes_no_plan_says_why(server, form, says):
+    answer = server.client.post(f"/jobs/{succeeded(server)}/edit", data=form, headers=HTML)
+    assert answer.status_code == 422
+    assert says in answer.text
+
+
+def test_a_viewer_may_look_and_change_nothing(serve, settings):
+    server = serve(settings.model_copy(update={"auth": "keys"}))
+    with server.as_key("ours") as admin, server.as_key("ours", "viewer") as viewer:
+        server.client = admin
+        job = succeeded(server)
+        text = viewer.get(f"/jobs/{job}", headers=HTML).text
+        assert "budget met" in text
+        assert "<form method=" not in text.replace('action="/sign-out"', "")
+        assert viewer.post(f"/jobs/{job}/replan", data={"frontier_point": "0"}, headers=HTML).status_code == 403
+
+
+def test_no_job_is_an_error_for_people(server):
+    answer = server.client.get(f"/jobs/{'0' * 32}", headers=HTML)
+    assert answer.status_code == 404
+    assert "no job has the id" in answer.text
+
+
+def test_every_stage_of_the_pipeline_is_known():
+    names = {stage.name for stage in STAGES}
+    assert names == set(MEANINGS)
+    search = stages_of({"objective": "latency"})
+    plan, certificate = stages_of({"plan": {"layers": []}}), stages_of({"quantized_id": "a"})
+    assert {*search, *plan, *certificate} == names
+    in_order = [stage.name for stage in STAGES]
+    for stages in (search, plan, certificate):
+        assert sorted(stages, key=in_order.index) == list(stages)
+
+
+def test_seconds_of_a_stage_are_those_of_all_attempts(new_job, sessions):
+    job = new_job()
+    begin = job.created_at
+
+    def event(kind: str, seconds: float, **data: Any) -> JobEventRow:
+        return JobEventRow(kind=kind, created_at=begin + timedelta(seconds=seconds), data=data)
+
+    row = JobRow(request=job.request, state="running", stage="plan")
+    live = Live(
+        [event("state", 0), event("stage", 1, stage="admit"), event("stage", 3, stage="plan"), event("state", 8)]
+    )
+    live.add([event("stage", 20, stage="plan")])
+    seconds = {line.name: line.seconds for line in live.stages(row, begin + timedelta(seconds=24))}
+    assert (seconds["admit"], seconds["plan"], seconds["certify"]) == (2.0, 9.0, None)
