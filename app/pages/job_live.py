@@ -9,6 +9,7 @@ from typing import Any
 
 from app.pages.sparkline import Sparkline, sparkline
 from app.schemas.parsing import is_certificate
+from app.services.reports import seconds_of
 from app.store.tables import JobEventRow, JobRow
 
 BEFORE_A_SEARCH = ("admit", "normalise", "resolve", "reference", "claims")
@@ -92,17 +93,12 @@ class Live:
         return lines
 
     def _spent(self, now: datetime) -> dict[str, float]:
-        """Seconds of each stage that began, over all attempts."""
-        spent: dict[str, float] = {}
-        current: tuple[str, datetime] | None = None
-        for event in self.events:
-            if event.kind not in ("stage", "state"):
-                continue
-            if current is not None:
-                spent[current[0]] = spent.get(current[0], 0.0) + (event.created_at - current[1]).total_seconds()
-            current = (event.data["stage"], event.created_at) if event.kind == "stage" else None
-        if current is not None:
-            spent[current[0]] = spent.get(current[0], 0.0) + max((now - current[1]).total_seconds(), 0.0)
+        """Seconds of each stage that began, over all attempts, with those of the one that runs."""
+        timed = [event for event in self.events if event.kind in ("stage", "state")]
+        spent = seconds_of(timed)
+        if timed and timed[-1].kind == "stage":
+            running, seconds = timed[-1].data["stage"], (now - timed[-1].created_at).total_seconds()
+            spent[running] = spent.get(running, 0.0) + max(seconds, 0.0)
         return spent
 
 

@@ -7,18 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.pages.job_live import chart
 from app.schemas.headline import headline, reason
 from app.services.results import find_result
 from app.store.blobs import read_bytes
 from app.store.engine import Sessions
 from app.store.jobs import find_artifact
 from app.store.tables import JobRow
+from report.contents import CHARTS, DOCUMENTS, ChartFacts
 
 SORTED_BY = ("name", "op_type", "weights", "format", "bits", "input_bits", "bytes", "bit_operations", "damage")
 """Columns of the layers, each of which they may be sorted by."""
-
-FLOAT_BITS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +58,13 @@ def result_context(sessions: Sessions, job: JobRow, sort: str, down: bool) -> di
         "headline": headline(plan),
         "reason": reason(plan),
         "evaluated": evaluated,
-        "evaluated_chart": chart(evaluated, plan["certificate"]["max_drop"]),
         "frontier": frontier,
         "layers": sorted_rows(plan["layers"], sort, down),
         "sort": sort,
         "down": down,
         "sorted_by": SORTED_BY,
         "downloads": downloads(sessions, job.id, plan=True),
+        "charts": charts(sessions, job.id),
     }
 
 
@@ -77,6 +75,7 @@ def certificate_context(sessions: Sessions, job: JobRow, _sort: str, _down: bool
         "certificate": certificate,
         "headline": headline(certificate),
         "downloads": downloads(sessions, job.id, plan=False),
+        "charts": charts(sessions, job.id),
     }
 
 
@@ -98,6 +97,13 @@ def downloads(sessions: Sessions, job_id: str, *, plan: bool) -> list[Download]:
     ]
     made = [Download(name, f"{base}/{address}", what) for name, address, what in _MADE if plan]
     return [*files, *made]
+
+
+def charts(sessions: Sessions, job_id: str) -> dict[str, ChartFacts]:
+    """The charts that can be drawn of what the job has, by name."""
+    with sessions.read() as session:
+        kinds = {kind for kind in DOCUMENTS if find_artifact(session, job_id, kind) is not None}
+    return {name: facts for name, facts in CHARTS.items() if kinds.issuperset(facts.reads)}
 
 
 def sorted_rows(rows: Sequence[Mapping[str, Any]], sort: str, down: bool) -> list[Mapping[str, Any]]:

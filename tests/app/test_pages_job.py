@@ -11,8 +11,9 @@ import pytest
 
 from app.api import events
 from app.lifecycle import claims
-from app.lifecycle.states import Progress
+from app.lifecycle.states import Artifact, Outcome, Progress
 from app.pages.job_live import MEANINGS, Live, stages_of
+from app.store.blobs import write_bytes
 from app.store.tables import JobEventRow, JobRow
 from pipeline.table import STAGES
 from tests.app.claiming import claim_job
@@ -160,7 +161,7 @@ def test_a_result_is_shown_with_all_that_it_gives(server):
         "&lt;script&gt;",
         'class="interval"',
         "1 constants, and why",
-        "Measured plans",
+        "1 plans were measured",
         "Apply point 0",
         "onnxruntime.InferenceSession",
     ):
@@ -169,6 +170,17 @@ def test_a_result_is_shown_with_all_that_it_gives(server):
         assert f'href="/v1/jobs/{job}/{address}"' in text
         assert server.client.get(f"/v1/jobs/{job}/{address}").status_code == 200
     assert "250 bytes, the quantized network" in text
+    assert f'<img src="/v1/jobs/{job}/charts/frontier.svg"' in text
+    assert f'srcset="/v1/jobs/{job}/charts/frontier.svg?theme=dark"' in text
+
+
+def test_only_charts_that_can_be_drawn_are_shown(server):
+    applied = {"base": "float32", "layers": {"conv1": "int8/channel"}}
+    job = finished(server, {"plan": applied}, plan=json.dumps({**PLAN, "search": None}).encode())
+    text = page(server, f"/jobs/{job}")
+    assert "charts/frontier" not in text
+    assert "Apply point" not in text
+    assert "Deadline" not in text
 
 
 def test_layers_are_sorted_by_the_server(server):
@@ -230,6 +242,27 @@ def test_an_edit_that_makes_no_plan_says_why(server, form, says):
     answer = server.client.post(f"/jobs/{succeeded(server)}/edit", data=form, headers=HTML)
     assert answer.status_code == 422
     assert says in answer.text
+
+
+def test_a_certificate_is_shown_as_one(server):
+    quantized = server.upload_model(b"quantized", name="quantized")
+    body = {"model_id": server.upload_model(), "quantized_id": quantized}
+    job = server.client.post("/v1/certificates", json=body).json()["id"]
+    text = page(server, f"/jobs/{job}")
+    assert "look for defects" in text
+    assert "round the weights" not in text
+    claim = claim_job(server.sessions, job, "worker", LEASE)
+    document = {
+        "outcome": "met", "reason": None, "float_size_bytes": 9, "size_bytes": 5, "model_sha256": "a" * 64,
+        "quantized_sha256": "b" * 64, "certificate": CERTIFICATE, "findings": [], "metrics": [],
+        "inspection": {"weights": [], "float_share": None},
+    }  # fmt: skip
+    stored = {"certificate": Artifact(write_bytes(server.sessions, json.dumps(document).encode()), "application/json")}
+    assert claims.finish(server.sessions, claim, Outcome.MET, {}, stored)
+    text = page(server, f"/jobs/{job}")
+    assert "Certified:" in text
+    assert f'href="/v1/jobs/{job}/certificate"' in text
+    assert "/edit" not in text
 
 
 def test_a_viewer_may_look_and_change_nothing(serve, settings):
