@@ -39,6 +39,8 @@ _STORED = (
     ("certificate", "certificate.json", "certificate", "what was measured, and found in the file"),
 )
 _MADE = (
+    ("report.html", "report.html", "all of this as one page that needs no service"),
+    ("model-card.md", "model-card.md", "what to say where the network is published"),
     ("plan.csv", "plan?format=csv", "the layers as a table"),
     ("table.csv", "plan?format=table", "the widths as a table"),
 )
