@@ -22,6 +22,16 @@ class ChartFacts:
     shows_stages: bool = False
 
 
+COMPARISON = "comparison"
+ACROSS_JOBS = {
+    COMPARISON: ChartFacts(
+        ("compared",),
+        "Frontiers of several jobs",
+        "Predicted damage of plans by their cost: a line for each job, with a mark at the plan that it delivered.",
+    ),
+}
+"""Charts of several jobs at once, which are no part of the results of one."""
+
 CHARTS = {
     "interval": ChartFacts(
         ("plan",),

@@ -28,6 +28,7 @@ class Documents:
         sensitivity: `sensitivity.json`.
         samples: `samples.json`.
         certificate: `certificate.json`.
+        compared: for a chart of several jobs, `jobs` with the `name` and the `frontier` of each, or None.
         stage_seconds: what each stage took, by name, in their order.
         job: what is known of the job itself: `id`, `name`, `model_name`, `dataset_name`, `created_at`, `finished_at`.
     """
@@ -37,6 +38,7 @@ class Documents:
     sensitivity: Document | None = None
     samples: Document | None = None
     certificate: Document | None = None
+    compared: Document | None = None
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     job: Document = field(default_factory=dict)
 

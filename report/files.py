@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from report import charts, render
 from report.charts.theme import Theme
-from report.contents import CHARTS, MODEL_CARD, PAGE
+from report.contents import ACROSS_JOBS, CHARTS, MODEL_CARD, PAGE
 from report.documents import Documents
 from report.model_card import model_card
 from report.page import page
+
+FACTS = {**CHARTS, **ACROSS_JOBS}
 
 
 class Missing(LookupError):
@@ -15,7 +17,7 @@ class Missing(LookupError):
 
 
 def make(file: str, documents: Documents, theme: str = Theme.LIGHT) -> bytes:
-    """The file `report.html`, `model-card.md`, or `charts/NAME.svg` or `.png`, where NAME is one of `CHARTS`.
+    """The file `report.html`, `model-card.md`, or `charts/NAME.svg` or `.png`, where NAME is one of `FACTS`.
 
     Args:
         theme: of a chart; the page is light or dark as its reader's browser is.
@@ -30,9 +32,9 @@ def make(file: str, documents: Documents, theme: str = Theme.LIGHT) -> bytes:
         return model_card(documents).encode()
     folder, _, name = file.rpartition("/")
     stem, _, kind = name.rpartition(".")
-    if folder != "charts" or stem not in CHARTS or kind not in ("svg", "png"):
+    if folder != "charts" or stem not in FACTS or kind not in ("svg", "png"):
         raise ValueError(
-            f"a file is {PAGE}, {MODEL_CARD} or charts/NAME.svg or .png with NAME one of {', '.join(CHARTS)}, "
+            f"a file is {PAGE}, {MODEL_CARD} or charts/NAME.svg or .png with NAME one of {', '.join(FACTS)}, "
             f"got {file!r}"
         )
     chart = getattr(charts, stem)(documents, theme)
@@ -40,4 +42,4 @@ def make(file: str, documents: Documents, theme: str = Theme.LIGHT) -> bytes:
         raise Missing(f"the job has nothing to show in the chart {stem}")
     if kind == "png":
         return render.png(chart)
-    return render.svg(chart, CHARTS[stem].title, CHARTS[stem].description).encode()
+    return render.svg(chart, FACTS[stem].title, FACTS[stem].description).encode()

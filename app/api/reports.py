@@ -18,7 +18,7 @@ from report.policy import policy
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
 
 _ERRORS = problem_answers("not_found", "job_not_finished", "artifact_missing", "report_unavailable")
-_OF_IMAGES = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+OF_IMAGES = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 """What an SVG may do that somebody opens by itself: be seen."""
 
 
@@ -49,7 +49,7 @@ def get_chart_svg(
 ) -> Response:
     """A chart of the results, as SVG. Marks have a title, which browsers show where the pointer is."""
     wanted = reports.chart(service.sessions, job_id, name.value, "svg", theme)
-    return _answer(service, conditions, wanted, "image/svg+xml", {"Content-Security-Policy": _OF_IMAGES})
+    return _answer(service, conditions, wanted, "image/svg+xml", {"Content-Security-Policy": OF_IMAGES})
 
 
 @router.get("/charts/{name}.png", responses=_content("image/png", _FILE), response_class=Response)

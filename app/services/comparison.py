@@ -47,7 +47,7 @@ def compare(sessions: Sessions, job_ids: Sequence[str]) -> list[Compared]:
             "request_invalid",
             f"2 to {MOST_JOBS} different jobs can be compared, got {len(wanted)}; tick them in the list of jobs",
         )
-    return [Compared(jobs.get(sessions, job_id), _plan(sessions, job_id)) for job_id in wanted]
+    return [Compared(jobs.get(sessions, job_id), _document(sessions, job_id, "plan")) for job_id in wanted]
 
 
 def request_differences(compared: Sequence[Compared]) -> list[Line]:
@@ -70,15 +70,24 @@ def layers(compared: Sequence[Compared]) -> list[Line]:
     return lines
 
 
-def _plan(sessions: Sessions, job_id: str) -> Mapping[str, Any] | None:
+def frontiers(sessions: Sessions, compared: Sequence[Compared]) -> dict[str, Any] | None:
+    """What the chart `comparison` draws: names and frontiers of the jobs; None where no job searched for its plan."""
+    found = [_document(sessions, job.row.id, "frontier") for job in compared]
+    if not any(found):
+        return None
+    named = [(job.row.name or job.row.id[:12], frontier) for job, frontier in zip(compared, found, strict=True)]
+    return {"jobs": [{"name": name, "frontier": frontier} for name, frontier in named]}
+
+
+def _document(sessions: Sessions, job_id: str, kind: str) -> Mapping[str, Any] | None:
     try:
-        result = find_result(sessions, job_id, "plan")
+        result = find_result(sessions, job_id, kind)
     except AppError as error:
         if error.code in _APART:
             return None
         raise
-    plan: Mapping[str, Any] = json.loads(read_bytes(sessions, result.blob))
-    return plan
+    document: Mapping[str, Any] = json.loads(read_bytes(sessions, result.blob))
+    return document
 
 
 def _line(name: str, values: Sequence[Any]) -> Line:

@@ -5,6 +5,7 @@ charts.frontier(Documents.of_folder("result"))
 """
 
 from report.charts.agreement import agreement
+from report.charts.comparison import comparison
 from report.charts.frontier import frontier
 from report.charts.interactions import interactions
 from report.charts.interval import interval
@@ -13,4 +14,4 @@ from report.charts.outputs import outputs
 from report.charts.stages import stages
 from report.charts.theme import Theme
 
-__all__ = ["Theme", "agreement", "frontier", "interactions", "interval", "layers", "outputs", "stages"]
+__all__ = ["Theme", "agreement", "comparison", "frontier", "interactions", "interval", "layers", "outputs", "stages"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from app.store.blobs import write_bytes
@@ -38,6 +39,29 @@ def test_two_jobs_side_by_side(server):
     assert "1 of 2 layers differs" in answer.text
     assert answer.text.count('class="differs"') == 1
     assert HOSTILE not in answer.text
+
+
+def test_frontiers_are_in_one_chart(server):
+    ids = [server.submit(name=name)["id"] for name in ("first", HOSTILE)]
+    without = server.client.get("/compare", params={"job": ids}, headers=HTML).text
+    assert "frontier.svg" not in without
+    missing = server.client.get("/compare/frontier.svg", params={"job": ids})
+    assert (missing.status_code, missing.json()["code"]) == (404, "artifact_missing")
+    for job_id in ids:
+        finish(server, job_id, {"conv": "int4/channel"}, 250)
+        costs = [(9.0, 0.2, True), (20.0, 0.1, False)]
+        points = [{"cost": cost, "predicted_damage": damage, "chosen": chosen} for cost, damage, chosen in costs]
+        blob = write_bytes(server.sessions, json.dumps({"unit": "bytes", "points": points}).encode())
+        with server.sessions.begin() as session:
+            add_artifact(session, job_id, "frontier", blob, "application/json")
+    text = server.client.get("/compare", params={"job": ids}, headers=HTML).text
+    address = re.search(r'<img src="(/compare/frontier.svg[^"]+)"', text)
+    assert address
+    for theme in ("light", "dark"):
+        drawn = server.client.get(address[1].replace("&amp;", "&") + f"&theme={theme}")
+        assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/svg+xml"), drawn.text
+        assert "1. first" in drawn.text
+        assert "<script" not in drawn.text
 
 
 def test_one_job_is_not_compared(server):
