@@ -32,6 +32,7 @@ def test_every_list_can_be_used_by_everybody(page: Page, site: Site, finished_jo
         ("datasets", "/datasets"),
         ("dataset", f"/datasets/{job['dataset_id']}"),
         ("usage", "/usage"),
+        ("api", "/docs"),
         ("compare", f"/compare?job={finished_job}&job={second_job}"),
     ):
         page.goto(address)
