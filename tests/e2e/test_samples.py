@@ -73,8 +73,9 @@ def test_a_table_of_parquet_is_certified_as_it_is(commands: Any, network: Path, 
     values = (images / np.float32(255) - np.float32(0.5)) / np.float32(0.25)
     column = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values, np.float32))
     pq.write_table(pa.table({"image": column, "labels": labels}), tmp_path / "samples.parquet")
-    value, _ = top1(commands, network, tmp_path / "samples.parquet")
+    value, _ = top1(commands, network, tmp_path / "samples.parquet", "--report")
     assert value == 1.0
+    assert "<svg" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_what_is_understood_of_samples_is_shown(commands: Any, network: Path, tmp_path: Path) -> None:
