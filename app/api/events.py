@@ -13,6 +13,7 @@ from fastapi import APIRouter, Header
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
+from app.api.declared import reference
 from app.api.problems import problem_answers
 from app.api.state import Service
 from app.errors import AppError
@@ -38,10 +39,18 @@ EVENT_STREAM: dict[str, Any] = {
     "content": {
         "text/event-stream": {
             "schema": {
-                "type": "string",
-                "description": "Events with `event`, `data` (JSON, by its kind: "
-                + ", ".join(f"`{kind}` {schema}" for kind, schema in KINDS.items())
-                + ") and, but for `progress`, `id`.",
+                "type": "object",
+                "description": "One event. All but `progress` have an `id`.",
+                "required": ["event", "data"],
+                "properties": {
+                    "event": {"enum": list(KINDS)},
+                    "data": {
+                        "type": "string",
+                        "contentMediaType": "application/json",
+                        "contentSchema": {"anyOf": [reference(schema) for schema in KINDS.values()]},
+                    },
+                    "id": {"type": "string", "pattern": "^[0-9]+$"},
+                },
             },
             "example": 'id: 2\nevent: stage\ndata: {"stage": "calibrate", "at": "2026-01-31T12:00:00+00:00"}\n\n',
         }
