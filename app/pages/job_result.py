@@ -105,6 +105,8 @@ def charts(sessions: Sessions, job_id: str) -> dict[str, ChartFacts]:
     """The charts that can be drawn of what the job has, by name."""
     with sessions.read() as session:
         kinds = {kind for kind in DOCUMENTS if find_artifact(session, job_id, kind) is not None}
+    if "samples" in kinds and not document(sessions, job_id, "samples")["samples"]:
+        kinds.discard("samples")  # none loses anything
     return {name: facts for name, facts in CHARTS.items() if kinds.issuperset(facts.reads)}
 
 
