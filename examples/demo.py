@@ -118,7 +118,7 @@ def save_results(api: httpx.Client, job_id: str, out: Path) -> None:
         ("frontier", "frontier.json"),
         ("sensitivity", "sensitivity.json"),
         ("model.onnx", "model.onnx"),
-        ("charts/frontier.svg", "frontier.svg"),
+        ("report.html", "report.html"),
     ):
         (out / name).write_bytes(checked(api.get(f"/v1/jobs/{job_id}/{path}")).content)
 
@@ -148,7 +148,7 @@ def show(out: Path) -> None:
         f"budget {certificate['max_drop']}: {plan['outcome']}"
     )
     CONSOLE.print(
-        f"plan: {out / 'plan.json'}\nquantized network: {out / 'model.onnx'}\nfrontier: {out / 'frontier.svg'}"
+        f"plan: {out / 'plan.json'}\nquantized network: {out / 'model.onnx'}\nreport: {out / 'report.html'}"
     )
 
 

@@ -26,4 +26,4 @@ def test_the_demo_ends_with_mixed_bits_within_the_budget(tmp_path: Path) -> None
     assert plan["certificate"]["float_value"] > 0.9, "the network has learned something"
     assert len({layer["bits"] for layer in plan["layers"]}) >= 3
     assert "budget met" in done.stdout
-    assert "<svg" in (tmp_path / "out/frontier.svg").read_text()
+    assert "<svg" in (tmp_path / "out/report.html").read_text()
