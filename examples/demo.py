@@ -147,9 +147,7 @@ def show(out: Path) -> None:
         f"({certificate['level']:.0%} interval {certificate['low']:+.4f} to {certificate['high']:+.4f}); "
         f"budget {certificate['max_drop']}: {plan['outcome']}"
     )
-    CONSOLE.print(
-        f"plan: {out / 'plan.json'}\nquantized network: {out / 'model.onnx'}\nreport: {out / 'report.html'}"
-    )
+    CONSOLE.print(f"plan: {out / 'plan.json'}\nquantized network: {out / 'model.onnx'}\nreport: {out / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import CATALOGUE
 from app.schemas.descriptions import OF_KIND
@@ -23,6 +23,7 @@ from app.store.uploads import upload_blob
 from workers.child_process import Child, ChildGone
 from workers.limits import ChildTooLarge, MemoryWatch
 from workers.observer import storable_object
+from workers.patience import UNREACHABLE
 from workers.wire import WireBroken, WireClosed
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ PIPELINE = "pipeline.describing"
 LOOK_SECONDS = 1.0
 """How soon a worker that is busy with a job, which no message reaches, finds that a description is asked for."""
 MOST_SECONDS = 60.0
+"""Of looking into a file; a slow storage and a busy machine may take longer until it is there."""
 MOST_MEMORY_BYTES = 3 << 29
 """Where memory is limited at all: this process runs beside that of a job, which may take the whole limit."""
 MOST_BYTES = 1 << 20
@@ -81,8 +83,8 @@ class Describer:
             try:
                 while not self._stopping.is_set() and (taken := self._take()) is not None:
                     self._make(taken)
-            except SQLAlchemyError as error:
-                logger.warning("descriptions wait, the database does not answer: %s", error)
+            except UNREACHABLE as error:
+                logger.warning("descriptions wait, the database or the storage does not answer: %s", error)
             except Exception:
                 logger.exception("a description was not finished")
             self._look.wait(LOOK_SECONDS)
@@ -97,33 +99,37 @@ class Describer:
             return descriptions.take(session, self._owner, now, now + self._settings.lease)
 
     def _make(self, taken: Ask) -> None:
-        logger.info("%s %s: described", taken.kind, taken.upload_id)
-        try:
-            values: dict[str, Any] = {"state": "ready", "document": self._document(taken)}
-        except Stopped:
-            with self._sessions.begin() as session:
-                descriptions.give_back(session, self._owner)
-            return
-        except Refusal as refusal:
-            detail = storable(refusal.detail, DETAIL_LIMIT)
-            values = {"state": "failed", "problem_code": refusal.code, "problem_detail": detail}
-        except (ChildGone, ChildTooLarge, WireBroken, WireClosed, ValidationError, OSError) as error:
-            logger.warning("%s %s: not described: %s", taken.kind, taken.upload_id, error)
-            if taken.attempts < self._settings.max_attempts:
-                values = {"state": "pending"}
-            else:
-                detail = (
-                    f"{taken.attempts} processes in turn died while they looked into this file. The usual reasons are "
-                    "a file that crashes its reader, and memory."
-                )
-                values = {"state": "failed", "problem_code": "worker_lost", "problem_detail": detail}
+        lost = taken.attempts - 1
+        values = self._outcome(taken) if lost < self._settings.max_attempts else _given_up(lost)
         with self._sessions.begin() as session:
             descriptions.end(session, taken, self._owner, values)
+
+    def _outcome(self, taken: Ask) -> dict[str, Any]:
+        """How it ended, as its row holds it.
+
+        Raises:
+            UNREACHABLE: the file cannot be had now. It is free for all again when its lease has ended.
+        """
+        logger.info("%s %s: described", taken.kind, taken.upload_id)
+        try:
+            return {"state": "ready", "document": self._document(taken)}
+        except Stopped:
+            return {"state": "pending", "attempts": taken.attempts - 1}
+        except Refusal as refusal:
+            detail = storable(refusal.detail, DETAIL_LIMIT)
+            return {"state": "failed", "problem_code": refusal.code, "problem_detail": detail}
+        except UNREACHABLE:
+            raise
+        except (ChildGone, ChildTooLarge, WireBroken, WireClosed, ValidationError, OSError) as error:
+            logger.warning("%s %s: not described: %s", taken.kind, taken.upload_id, error)
+        except Exception:
+            logger.exception("%s %s: not described", taken.kind, taken.upload_id)
+        return {"state": "pending"} if taken.attempts < self._settings.max_attempts else _given_up(taken.attempts)
 
     def _document(self, taken: Ask) -> dict[str, Any]:
         sessions = self._sessions.of(taken.project_id)
         child = Child(self._settings, PIPELINE)
-        keep_at, end = 0.0, time.monotonic() + MOST_SECONDS
+        keep_at, end = 0.0, math.inf
         memory = MemoryWatch(child.resident_bytes, self._settings.worker_memory_bytes)
 
         def check() -> None:
@@ -137,7 +143,7 @@ class Describer:
             if now > keep_at:
                 keep_at = now + self._settings.heartbeat_seconds
                 with self._sessions.begin() as session:
-                    if not descriptions.keep(session, self._owner, clock(session) + self._settings.lease):
+                    if not descriptions.keep(session, taken, self._owner, clock(session) + self._settings.lease):
                         raise Stopped
 
         try:
@@ -148,6 +154,7 @@ class Describer:
             if blob is None:
                 raise Stopped  # its description went with it
             open_blob_to_file(sessions, blob, path, check)
+            end = time.monotonic() + MOST_SECONDS
             most = self._settings.max_dataset_bytes
             child.wire.send({"do": "describe", "kind": taken.kind, "path": str(path), "max_bytes": most})
             while (message := child.wire.receive()) is None:
@@ -155,6 +162,14 @@ class Describer:
             return _document(taken.kind, message.header)
         finally:
             child.kill()
+
+
+def _given_up(attempts: int) -> dict[str, Any]:
+    detail = (
+        f"{attempts} attempts in turn to look into this file ended before there was an answer. The usual reasons are a "
+        "file that crashes its reader, too little memory, and storage that does not answer: see the log of the worker."
+    )
+    return {"state": "failed", "problem_code": "worker_lost", "problem_detail": detail}
 
 
 def _document(kind: str, header: dict[str, Any]) -> dict[str, Any]:

@@ -69,27 +69,30 @@ def take(session: Session, owner: str, now: datetime, until: datetime) -> Ask | 
     return Ask(row.project_id, row.kind, row.upload_id, row.attempts)
 
 
-def keep(session: Session, owner: str, until: datetime) -> bool:
-    """`owner` is still at what it took; False: it has nothing any more."""
-    return _change(session, DescriptionRow.owner == owner, values={"lease_until": until})
+def keep(session: Session, taken: Ask, owner: str, until: datetime) -> bool:
+    """`owner` is still at it; False: the upload is gone, or somebody else is at it."""
+    return _change(session, *_held(taken, owner), values={"lease_until": until})
 
 
 def end(session: Session, taken: Ask, owner: str, values: Mapping[str, Any]) -> bool:
     """Write how it ended; False: the upload is gone, or somebody else is at it."""
-    ours = (
-        DescriptionRow.project_id == taken.project_id,
-        DescriptionRow.kind == taken.kind,
-        DescriptionRow.upload_id == taken.upload_id,
-        DescriptionRow.owner == owner,
-        DescriptionRow.state == "pending",
-    )
-    return _change(session, *ours, values={**values, "owner": None, "lease_until": None})
+    return _change(session, *_held(taken, owner), values={**values, "owner": None, "lease_until": None})
 
 
 def give_back(session: Session, owner_prefix: str) -> None:
     """Those whose names begin so are at nothing any more."""
     begins = func.substr(DescriptionRow.owner, 1, len(owner_prefix)) == owner_prefix
     _change(session, begins, values={"owner": None, "lease_until": None})
+
+
+def _held(taken: Ask, owner: str) -> tuple[ColumnElement[bool], ...]:
+    return (
+        DescriptionRow.project_id == taken.project_id,
+        DescriptionRow.kind == taken.kind,
+        DescriptionRow.upload_id == taken.upload_id,
+        DescriptionRow.owner == owner,
+        DescriptionRow.state == "pending",
+    )
 
 
 def _free(now: datetime) -> ColumnElement[bool]:
