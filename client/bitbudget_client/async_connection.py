@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import anyio
 import httpx
 
-from bitbudget_client.calls import event_call, get
+from bitbudget_client.calls import POLL_SECONDS, event_call, get
 from bitbudget_client.connection import Contact, Server, request_of
 from bitbudget_client.documents import Document, Event
 from bitbudget_client.errors import Problem
@@ -79,12 +79,13 @@ class AsyncConnection:
                 continue
             if (await self.run(get(path, self.server.patience_seconds)))["finished_at"] is not None:
                 return
+            await anyio.sleep(POLL_SECONDS)  # a proxy may end streams at once
 
     async def _events_of_one(self, path: str, lines: EventLines) -> AsyncIterator[Event]:
         request = request_of(self._http, event_call(path, lines.begin()))
         async with aclosing(await self._http.send(request, stream=True)) as answer:
             self._contact.made()
-            if answer.is_error:
+            if not answer.is_success:
                 await answer.aread()
             async for line in checked(answer).aiter_lines():
                 if event := lines.take(line):
@@ -95,7 +96,7 @@ class AsyncConnection:
         self._contact.made()
         if call.receiver is not None:
             async with aclosing(answer):
-                if answer.is_error:
+                if not answer.is_success:
                     await answer.aread()
                 else:
                     with call.receiver(answer) as take:

@@ -33,7 +33,7 @@ class FieldError:
 
 
 class Problem(BitbudgetError):
-    """The server's answer was an error: problem details of RFC 9457.
+    """The server's answer was an error, or a redirect: problem details of RFC 9457.
 
     `code` is stable (docs/api.md lists them), `detail` says what, got, expected and remedy. `document` is the whole
     object, `retry_after_seconds` what the server asked to wait for.
@@ -96,7 +96,7 @@ _KINDS: Mapping[int, type[Problem]] = {
 
 
 def problem_of(answer: httpx.Response) -> Problem:
-    """The exception for an answer that is an error; its body has been read."""
+    """The exception for an answer that does not give what was asked for; its body has been read."""
     try:
         body = answer.json()
     except ValueError:  # a proxy's page
@@ -104,8 +104,15 @@ def problem_of(answer: httpx.Response) -> Problem:
     if not isinstance(body, dict) or "code" not in body:
         body = {
             "title": f"The server answered {answer.status_code} {answer.reason_phrase}",
-            "detail": answer.text[:500],
+            "detail": _elsewhere(answer) if answer.has_redirect_location else answer.text[:500],
         }
     after = answer.headers.get("retry-after", "")
     kind = _KINDS.get(answer.status_code, Problem)
     return kind(answer.status_code, body, float(after) if after.isdecimal() else None)
+
+
+def _elsewhere(answer: httpx.Response) -> str:
+    return (
+        f"{answer.request.url.path} leads to {answer.headers['location'][:500]!r}, and redirects are not followed; "
+        "make the client with the address at which the server answers itself"
+    )

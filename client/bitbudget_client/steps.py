@@ -113,12 +113,12 @@ def unreachable(error: Exception) -> Unreachable:
 
 
 def checked(answer: httpx.Response) -> httpx.Response:
-    """The answer, if it is no error.
+    """The answer, if it gives what was asked for.
 
     Raises:
-        Problem: it is one.
+        Problem: it is an error, or leads elsewhere: no redirect is followed, so that the key goes to nobody else.
     """
-    if answer.is_error:
+    if not answer.is_success:
         raise problem_of(answer)
     return answer
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from bitbudget_client.calls import event_call, get
+from bitbudget_client.calls import POLL_SECONDS, event_call, get
 from bitbudget_client.connection import Contact, Server, request_of
 from bitbudget_client.documents import Document, Event
 from bitbudget_client.errors import Problem
@@ -76,12 +76,13 @@ class Connection:
                 continue
             if self.run(get(path, self.server.patience_seconds))["finished_at"] is not None:
                 return
+            time.sleep(POLL_SECONDS)  # a proxy may end streams at once
 
     def _events_of_one(self, path: str, lines: EventLines) -> Iterator[Event]:
         request = request_of(self._http, event_call(path, lines.begin()))
         with closing(self._http.send(request, stream=True)) as answer:
             self._contact.made()
-            if answer.is_error:
+            if not answer.is_success:
                 answer.read()
             for line in checked(answer).iter_lines():
                 if event := lines.take(line):
@@ -92,7 +93,7 @@ class Connection:
         self._contact.made()
         if call.receiver is not None:
             with closing(answer):
-                if answer.is_error:
+                if not answer.is_success:
                     answer.read()
                 else:
                     with call.receiver(answer) as take:

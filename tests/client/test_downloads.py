@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bitbudget_client import Damaged, Unreachable
+from bitbudget_client import Damaged, Problem, Unreachable
 from tests.client.conftest import Broken, Driver, job_document
 
 DATA = bytes(range(256)) * 40
@@ -76,6 +76,15 @@ def test_another_call_goes_on_with_what_is_there_and_not_with_other_contents(dri
 def test_bytes_without_their_digest_are_not_kept(driver: Driver, tmp_path: Path) -> None:
     with pytest.raises(Damaged, match=f"arrived with the digest {DIGEST}"):
         _load(driver, Files(digest="f" * 64), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_text_of_a_redirect_is_no_model(driver: Driver, tmp_path: Path) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(308, headers={"Location": "https://other.test/"}, text="<h1>moved</h1>")
+
+    with pytest.raises(Problem, match=r"leads to .https://other\.test/"):
+        driver.run(handler, lambda client: client.download_one("x", "model.onnx", tmp_path / "model.onnx"))
     assert list(tmp_path.iterdir()) == []
 
 

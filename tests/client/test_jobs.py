@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from bitbudget_client import JobCancelled, JobFailed, Upload
+from bitbudget_client import JobCancelled, JobFailed, Problem, Upload
 from tests.client.conftest import Broken, Driver, job_document
 
 MODEL = Upload({"id": "a" * 64, "name": "net", "tags": [], "size_bytes": 1})
@@ -170,3 +170,23 @@ def test_events_go_on_after_a_cut_and_end_with_the_job(driver: Driver) -> None:
         ("state", 2, {"state": "succeeded"}),
     ]
     assert after == ["0", "1"]
+
+
+def test_a_stream_that_ends_before_its_job_is_opened_again_after_a_pause(driver: Driver) -> None:
+    ends = [None, None, "2026-01-01T00:00:00Z"]
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/events"):
+            return httpx.Response(200)
+        return httpx.Response(200, json=job_document(finished_at=ends.pop(0)))
+
+    assert driver.run(handler, lambda client: client.events("x")) == []
+    assert driver.pauses == [0.5, 0.5]
+
+
+def test_a_stream_that_leads_elsewhere_is_told(driver: Driver) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(302, headers={"Location": "https://other.test/"}, text="<h1>moved</h1>")
+
+    with pytest.raises(Problem, match=r"leads to .https://other\.test/"):
+        driver.run(handler, lambda client: client.events("x"))

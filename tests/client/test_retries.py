@@ -97,6 +97,14 @@ def test_a_page_of_a_proxy_is_a_problem_too(driver: Driver) -> None:
     assert raised.value.detail == "<h1>no</h1>"
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_told_and_not_followed(driver: Driver, status: int) -> None:
+    elsewhere = httpx.Response(status, headers={"Location": "https://other.test/v1/jobs/x"}, text="<h1>moved</h1>")
+    with pytest.raises(Problem, match=r"/v1/jobs/x leads to 'https://other\.test/v1/jobs/x'") as raised:
+        driver.run(_in_turn(elsewhere), lambda client: client.job("x"))
+    assert raised.value.status == status
+
+
 def test_a_job_is_posted_with_one_idempotency_key_however_often(driver: Driver) -> None:
     keys = []
 
