@@ -8,10 +8,6 @@ from typing import Any
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
-LOWER_IS_BETTER = frozenset({"mse", "rmse", "mae", "kl", "perplexity", "wer", "cer"})
-AS_THEY_ARE = LOWER_IS_BETTER | {"sqnr_db"}
-"""Metrics that are no shares of one."""
-
 
 def size(count: float) -> str:
     """`98.4 kB`, `1.09 MB`."""
