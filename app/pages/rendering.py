@@ -71,11 +71,16 @@ def is_fragment(request: Request) -> bool:
     return request.headers.get("hx-request") == "true" and request.headers.get("hx-boosted") != "true"
 
 
-@cache
 def asset(name: str) -> str:
     """The address of a file in `static`; it changes with the contents, so that a browser may keep it for ever."""
-    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
-    return f"/static/{digest}/{name}"
+    return assets()[name]
+
+
+@cache
+def assets() -> Mapping[str, str]:
+    """The addresses of all files in `static`, by their names."""
+    names = (path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*") if path.is_file())
+    return {name: f"/static/{hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]}/{name}" for name in names}
 
 
 def size(count: float | None) -> str:

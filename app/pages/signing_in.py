@@ -33,9 +33,14 @@ def sign_in(request: Request, service: Open, key: Annotated[str, Form()], to: An
     except AppError as error:
         return render(request, "sign_in.html", status=401, to=local(to), error=error.detail)
     answer = RedirectResponse(local(to), 303)
-    secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
+    secure = _scheme(request) == "https"
     answer.set_cookie(KEY_COOKIE, key, max_age=_DAYS * 86400, path="/", secure=secure, httponly=True, samesite="strict")
     return answer
+
+
+def _scheme(request: Request) -> str:
+    """How the browser came: of several proxies the first stands before it."""
+    return request.headers.get("x-forwarded-proto", request.url.scheme).split(",")[0].strip().lower()
 
 
 @router.post("/sign-out", response_class=Response)
