@@ -24,6 +24,8 @@ _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FL
 _MOST_CHUNK_BYTES = 256 << 20
 """A chunk is read as a whole."""
 _MOST_LEVELS = 4
+_MOST_MEMBERS = MOST_ARRAYS * (_MOST_LEVELS + 1)
+"""Each array may lie in groups of its own. Groups that share groups have more paths than any memory holds."""
 
 
 class Hdf5File(Archive):
@@ -40,7 +42,7 @@ class Hdf5File(Archive):
             self._file = h5py.File(path, "r", driver="sec2", locking=False)
         try:
             with _errors("the data"):
-                self._datasets = dict(_datasets(self._file, "", 0))
+                self._datasets = dict(_datasets(self._file))
                 check_count(len(self._datasets), "HDF5 file")
                 self.headers = {name: _header(name, dataset) for name, dataset in self._datasets.items()}
             total = sum(header.size_bytes for header in self.headers.values())
@@ -63,7 +65,18 @@ class Hdf5File(Archive):
             return np.asarray(self._datasets[name][:count])
 
 
-def _datasets(group: Any, prefix: str, level: int) -> Iterator[tuple[str, Any]]:
+def _datasets(file: Any) -> Iterator[tuple[str, Any]]:
+    for count, (name, member) in enumerate(_members(file, "", 0)):
+        if count == _MOST_MEMBERS:
+            raise DatasetTooLarge(
+                f"the HDF5 file holds more than {_MOST_MEMBERS} groups and arrays, at most {MOST_ARRAYS} arrays are "
+                "allowed: save only those that the network takes"
+            )
+        if isinstance(member, h5py.Dataset):
+            yield name, member
+
+
+def _members(group: Any, prefix: str, level: int) -> Iterator[tuple[str, Any]]:
     if len(group) > MOST_ARRAYS:
         raise DatasetTooLarge(f"the HDF5 file holds {len(group):,} arrays, at most {MOST_ARRAYS} are allowed")
     if level > _MOST_LEVELS:  # also of a group that holds itself
@@ -74,10 +87,9 @@ def _datasets(group: Any, prefix: str, level: int) -> Iterator[tuple[str, Any]]:
                 f"{prefix}{name[:80]!r} in the HDF5 file is a link; expected the array itself: copy it into the file"
             )
         member = group[name]
+        yield f"{prefix}{name}", member
         if isinstance(member, h5py.Group):
-            yield from _datasets(member, f"{prefix}{name}/", level + 1)
-        elif isinstance(member, h5py.Dataset):
-            yield f"{prefix}{name}", member
+            yield from _members(member, f"{prefix}{name}/", level + 1)
 
 
 def _header(name: str, dataset: Any) -> ArrayHeader:

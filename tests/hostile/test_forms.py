@@ -86,6 +86,25 @@ def test_hdf5_that_nests_without_end_or_holds_objects_is_refused(child: Any, tmp
     expect(child.read(path), "dataset_invalid", "empty")
 
 
+@pytest.mark.parametrize("holds_arrays", [True, False])
+def test_hdf5_groups_that_share_groups_are_not_followed_to_their_end(
+    child: Any, tmp_path: Path, holds_arrays: bool
+) -> None:
+    """Four groups, and thousands of paths through them."""
+
+    def fill(file: h5py.File) -> None:
+        inner = file.create_group("0")
+        if holds_arrays:
+            inner.create_dataset("x", data=SAMPLES)
+        for level in range(1, 4):
+            outer = file.create_group(str(level))
+            for place in range(16):
+                outer[f"{place}"] = inner
+            inner = outer
+
+    expect(child.read(hdf5(tmp_path / "a.h5", fill)), "dataset_too_large", "groups and arrays")
+
+
 def test_a_parquet_bomb_is_refused_by_its_footer(fresh_child: Any, tmp_path: Path) -> None:
     """Half a gigabyte of one value, in some ten kilobytes."""
     path = tmp_path / "a.parquet"
