@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, false, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.store.engine import project_of
@@ -30,8 +30,14 @@ def find(session: Session, kind: str, upload_id: str) -> DescriptionRow | None:
     return session.get(DescriptionRow, (project_of(session), kind, upload_id))
 
 
-def ask(session: Session, kind: str, upload_id: str, version: int, now: datetime) -> tuple[DescriptionRow, bool]:
-    """The description of an upload that this transaction keeps, and whether this call is the first to ask for it."""
+def ask(
+    session: Session, kind: str, upload_id: str, version: int, now: datetime, instead_of: DescriptionRow | None = None
+) -> tuple[DescriptionRow, bool]:
+    """The description of an upload that this transaction keeps, and whether this call is the first to ask for it.
+
+    Args:
+        instead_of: the one that is there and outdated; if another has been asked for since, that stays.
+    """
     key = {"project_id": project_of(session), "kind": kind, "upload_id": upload_id}
     fresh = {
         "version": version,
@@ -47,7 +53,7 @@ def ask(session: Session, kind: str, upload_id: str, version: int, now: datetime
     asked = session.scalar(
         insert(session, DescriptionRow)
         .values(**key, **fresh)
-        .on_conflict_do_update(index_elements=list(key), set_=fresh, where=DescriptionRow.version < version)
+        .on_conflict_do_update(index_elements=list(key), set_=fresh, where=_same(instead_of))
         .returning(DescriptionRow.upload_id)
     )
     row = session.get_one(DescriptionRow, tuple(key.values()), populate_existing=True)
@@ -83,6 +89,12 @@ def give_back(session: Session, owner_prefix: str) -> None:
     """Those whose names begin so are at nothing any more."""
     begins = func.substr(DescriptionRow.owner, 1, len(owner_prefix)) == owner_prefix
     _change(session, begins, values={"owner": None, "lease_until": None})
+
+
+def _same(row: DescriptionRow | None) -> ColumnElement[bool]:
+    if row is None:
+        return false()
+    return (DescriptionRow.version == row.version) & (DescriptionRow.asked_at == row.asked_at)
 
 
 def _held(taken: Ask, owner: str) -> tuple[ColumnElement[bool], ...]:

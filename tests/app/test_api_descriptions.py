@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from app.lifecycle.recovery import reap_worker, workers_to_wake
 from app.services import descriptions as service
+from app.services.sample_match import match
 from app.store import descriptions
 from app.store.engine import Sessions, clock
 from app.store.tables import DescriptionRow
@@ -83,7 +84,7 @@ def test_a_model_and_its_samples_are_described(
     assert first["mean"] == pytest.approx(images.mean(dtype=np.float64))
     assert len(data["thumbnails"]) == 8
     assert data["thumbnails"][0].startswith("data:image/png;base64,")
-    assert service.match(model, data) == []
+    assert match(model, data) == []
     wrong = described(server, "dataset", put(server, "dataset", b"no samples"), wait_until)
     assert wrong["state"] == "failed"
     assert wrong["problem"]["code"] == "dataset_invalid"
@@ -154,6 +155,27 @@ def test_it_is_made_anew_for_a_later_version(
     assert server.client.get(address).json()["state"] == "failed"
     monkeypatch.setattr(service, "DESCRIPTION_VERSION", service.DESCRIPTION_VERSION + 1)
     assert server.client.get(address).status_code == 202
+
+
+@pytest.mark.parametrize(("code", "again"), [("time_limit", 202), ("worker_lost", 202), ("dataset_invalid", 200)])
+def test_what_failed_for_the_machine_is_made_anew_some_minutes_later(
+    server: RunningServer, sessions: Sessions, code: str, again: int
+) -> None:
+    address = f"/v1/datasets/{put(server, 'dataset', b'anything')}/description"
+    server.client.get(address)
+    with sessions.begin() as session:
+        now = clock(session)
+        taken = descriptions.take(session, "host:1/", now, now + timedelta(minutes=1))
+        assert taken is not None
+        failed = {"state": "failed", "problem_code": code, "problem_detail": "no answer"}
+        assert descriptions.end(session, taken, "host:1/", failed)
+    assert server.client.get(address).json()["state"] == "failed"
+    with sessions.begin() as session:
+        session.query(DescriptionRow).one().asked_at -= service.MADE_ANEW_AFTER
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: server.client.get(address), range(4)))
+    assert {answer.status_code for answer in answers} == {again}
+    assert len(server.wakes) == (2 if again == 202 else 1)
 
 
 @ONE_SETUP
