@@ -11,8 +11,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,10 +23,30 @@ LONGEST_SECONDS = 60.0
 """That one file may take; those before it are waited for as long."""
 MOST_WAITING = 16
 """Requests that may wait at once: each holds a thread of the server."""
-MEMORY_BYTES = 2 * 1024**3
-"""That the process may write to; it needs some 200 MB."""
+MOST_OF_A_PROJECT = 10
+"""Of these, requests of one project: more than the six that a browser has open at once."""
+MEMORY_BYTES = 1024**3
+"""That the process may map to write to. The library behind the charts maps 0.7 GB and uses 0.2 GB of it, so that 0.5 GB
+can be in use: that fits beside the API in a container of 1 GB."""
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "PYTHONPATH", "TMPDIR", "FONTCONFIG_PATH")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A document, read only when it is its turn: one can have hundreds of megabytes.
+
+    Args:
+        pieces: reads it from its start, `size_bytes` in all.
+    """
+
+    size_bytes: int
+    pieces: Callable[[], Iterable[bytes]]
+
+    @classmethod
+    def of(cls, contents: bytes) -> Source:
+        """A document that is in memory already."""
+        return cls(len(contents), lambda: [contents])
 
 
 @dataclass(frozen=True)
@@ -39,7 +60,7 @@ class Drawing:
     """
 
     file: str
-    documents: Mapping[str, bytes]
+    documents: Mapping[str, Source]
     theme: str = "light"
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     job: Mapping[str, Any] = field(default_factory=dict)
@@ -54,37 +75,56 @@ class Renderer:
     def __init__(self, longest_seconds: float = LONGEST_SECONDS) -> None:
         self._longest_seconds = longest_seconds
         self._guard = threading.Lock()
-        self._places = threading.BoundedSemaphore(MOST_WAITING)
+        self._waiting: Counter[str | None] = Counter()
+        self._of_waiting = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
 
-    def __call__(self, drawing: Drawing) -> bytes:
+    def __call__(self, drawing: Drawing, project_id: str | None) -> bytes:
         """The file.
+
+        Args:
+            project_id: whose request it is; None where there are no projects.
 
         Raises:
             AppError: `artifact_missing` where the job has nothing to show in it; `report_unavailable` where it took
                 too long, or too many wait.
         """
-        if not self._places.acquire(blocking=False):
-            raise _busy()
-        try:
+        with self._place(project_id):
             if not self._guard.acquire(timeout=self._longest_seconds):
                 raise _busy()
             try:
                 return self._drawn(drawing)
             finally:
                 self._guard.release()
-        finally:
-            self._places.release()
 
     def close(self) -> None:
-        """End the process, if it runs."""
+        """End the process, if it runs, whatever it draws; nothing is drawn any more."""
+        self._closed = True
+        process = self._process
+        if process is not None:
+            process.kill()  # before its turn: whoever waits for an answer gets none
         with self._guard:
             self._end()
 
+    @contextmanager
+    def _place(self, project_id: str | None) -> Iterator[None]:
+        with self._of_waiting:
+            if self._waiting.total() >= MOST_WAITING or self._waiting[project_id] >= MOST_OF_A_PROJECT:
+                raise _busy()
+            self._waiting[project_id] += 1
+        try:
+            yield
+        finally:
+            with self._of_waiting:
+                self._waiting -= Counter([project_id])  # which forgets a project that has none left
+
     def _drawn(self, drawing: Drawing) -> bytes:
-        answer = self._asked(drawing)
-        if answer is None:  # it ended between two requests, or by this one
-            answer = self._asked(drawing)
+        was_running = self._process is not None
+        late = threading.Event()
+        answer = self._asked(drawing, late)
+        if answer is None and was_running and not late.is_set():  # it may have ended before it read this request
+            answer = self._asked(drawing, late)
         if answer is None:
             raise AppError(
                 "report_unavailable",
@@ -96,13 +136,22 @@ class Renderer:
             raise AppError("artifact_missing", str(header["missing"]))
         return contents
 
-    def _asked(self, drawing: Drawing) -> tuple[Mapping[str, Any], bytes] | None:
-        """Header and contents of the answer; None where the process is gone before it gave one."""
+    def _asked(self, drawing: Drawing, late: threading.Event) -> tuple[Mapping[str, Any], bytes] | None:
+        """Header and contents of the answer; None where the process is gone before it gave one.
+
+        Args:
+            late: is set where the process was ended because it took too long.
+        """
         process = self._running()
         stdin, stdout = process.stdin, process.stdout
         if stdin is None or stdout is None:
             raise LookupError("the process that draws was started without pipes")
-        timer = threading.Timer(self._longest_seconds, process.kill)
+
+        def give_up() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(self._longest_seconds, give_up)
         timer.start()
         try:
             header = {
@@ -110,25 +159,32 @@ class Renderer:
                 "theme": drawing.theme,
                 "stage_seconds": dict(drawing.stage_seconds),
                 "job": dict(drawing.job),
-                "documents": {kind: len(document) for kind, document in drawing.documents.items()},
+                "documents": {kind: source.size_bytes for kind, source in drawing.documents.items()},
             }
             stdin.write(json.dumps(header).encode() + b"\n")
-            for document in drawing.documents.values():
-                stdin.write(document)
+            for source in drawing.documents.values():
+                for piece in source.pieces():
+                    stdin.write(piece)
             stdin.flush()
             line = stdout.readline()
-            answer: Mapping[str, Any] = json.loads(line) if line else {}
-            contents = stdout.read(answer.get("bytes", 0))
-            if answer and len(contents) == answer.get("bytes", 0):
-                return answer, contents
-        except OSError:  # a broken pipe
+            if line.endswith(b"\n"):
+                answer: Mapping[str, Any] = json.loads(line)
+                contents = stdout.read(answer.get("bytes", 0))
+                if len(contents) == answer.get("bytes", 0):
+                    return answer, contents
+        except BrokenPipeError:
             pass
+        except BaseException:  # an answer that nobody has read would be that of the next request
+            self._end()
+            raise
         finally:
             timer.cancel()
         self._end()
         return None
 
     def _running(self) -> subprocess.Popen[bytes]:
+        if self._closed:
+            raise _busy()
         if self._process is None or self._process.poll() is not None:
             self._end()
             self._process = subprocess.Popen(  # noqa: S603 - our own command line
@@ -138,6 +194,8 @@ class Renderer:
                 stdout=subprocess.PIPE,
                 start_new_session=True,  # a signal from the terminal is for the service, which then ends it
             )
+            if self._closed:  # meanwhile
+                self._process.kill()
         return self._process
 
     def _end(self) -> None:
@@ -145,9 +203,9 @@ class Renderer:
         if process is None:
             return
         process.kill()
-        with suppress(OSError):
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):  # what was not sent yet
                     stream.close()
         process.wait()
 

@@ -56,6 +56,7 @@ def main() -> None:
     limit = parser.parse_args().memory_bytes
     if limit is not None:  # not RLIMIT_AS: an engine for JavaScript reserves many gigabytes of addresses
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # what it draws is somebody's model and samples
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as given:
         serve(given, sys.stdout.buffer)
 

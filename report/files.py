@@ -27,9 +27,9 @@ def make(file: str, documents: Documents, theme: str = Theme.LIGHT) -> bytes:
         ValueError: there is no such file.
     """
     if file == PAGE:
-        return page(documents).encode()
+        return _utf8(page(documents))
     if file == MODEL_CARD:
-        return model_card(documents).encode()
+        return _utf8(model_card(documents))
     folder, _, name = file.rpartition("/")
     stem, _, kind = name.rpartition(".")
     if folder != "charts" or stem not in FACTS or kind not in ("svg", "png"):
@@ -43,3 +43,8 @@ def make(file: str, documents: Documents, theme: str = Theme.LIGHT) -> bytes:
     if kind == "png":
         return render.png(chart)
     return render.svg(chart, FACTS[stem].title, FACTS[stem].description).encode()
+
+
+def _utf8(text: str) -> bytes:
+    """JSON can have halves of a surrogate pair in a name, and UTF-8 none: they become question marks."""
+    return text.encode(errors="replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from xml.etree import ElementTree
 
@@ -10,10 +11,17 @@ import vl_convert
 SVG = "http://www.w3.org/2000/svg"
 PNG_SCALE = 2.0
 
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What no XML document may have, by `Char` of its specification. Names of an upload may have it, and a renderer that
+meets it in an SVG aborts its process."""
+_PICTURES, _REPLACEMENT = 0x2400, "\ufffd"
+"""Unicode has a picture of each control character, so that names that differ stay different."""
+
 
 def vega_lite(chart: Any) -> dict[str, Any]:
-    """The chart as a Vega-Lite specification, data included."""
-    specification: dict[str, Any] = chart.to_dict()
+    """The chart as a Vega-Lite specification, data included. Control characters in it are replaced by pictures of them,
+    others that XML cannot have by U+FFFD."""
+    specification: dict[str, Any] = _writable(chart.to_dict())
     return specification
 
 
@@ -54,6 +62,22 @@ def _described(text: str, title: str, description: str, prefix: str) -> str:
         about.text = description
         root.insert(0, about)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _writable(value: Any) -> Any:
+    """`value`, as JSON has it, with texts that XML can have."""
+    if isinstance(value, str):
+        return _NO_XML.sub(_picture, value)
+    if isinstance(value, dict):
+        return {_writable(name): _writable(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_writable(member) for member in value]
+    return value
+
+
+def _picture(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return chr(_PICTURES + code) if code < 0x20 else _REPLACEMENT
 
 
 def _rename_ids(element: ElementTree.Element, prefix: str) -> None:

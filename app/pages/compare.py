@@ -14,7 +14,7 @@ from app.api.state import Service
 from app.errors import AppError
 from app.pages.amounts import drop_text
 from app.pages.rendering import render
-from app.renderer import Drawing
+from app.renderer import Drawing, Source
 from app.services import comparison
 from app.services.comparison import Compared
 from report.contents import COMPARISON
@@ -48,9 +48,9 @@ def compare_frontiers(service: Service, job_ids: JobIds = None, theme: Theme = T
     document = comparison.frontiers(service.sessions, compared)
     if document is None:
         raise AppError("artifact_missing", "none of the jobs has a frontier: only jobs that search for a plan have one")
-    drawing = Drawing(f"charts/{COMPARISON}.svg", {"compared": json.dumps(document).encode()}, theme)
+    drawing = Drawing(f"charts/{COMPARISON}.svg", {"compared": Source.of(json.dumps(document).encode())}, theme)
     headers = {"Cache-Control": "private, no-cache", "Content-Security-Policy": OF_IMAGES}
-    return Response(service.renderer(drawing), media_type="image/svg+xml", headers=headers)
+    return Response(service.renderer(drawing, service.sessions.project_id), media_type="image/svg+xml", headers=headers)
 
 
 def _shown(job: Compared) -> dict[str, Any]:

@@ -6,15 +6,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from app.errors import AppError
-from app.renderer import Drawing, Renderer
+from app.renderer import Drawing, Renderer, Source
 from app.schemas.parsing import is_certificate
 from app.services import jobs
 from app.services.results import find_result
-from app.store.blobs import BlobRef, read_bytes
+from app.store.blobs import BlobRef, read_blob
 from app.store.engine import Sessions
 from app.store.jobs import events_of_kinds, find_artifact
 from app.store.tables import JobEventRow, JobRow
@@ -46,8 +47,11 @@ class Wanted:
         Raises:
             AppError: as `Renderer`.
         """
-        documents = {kind: read_bytes(sessions, blob) for kind, blob in self.blobs.items()}
-        return renderer(Drawing(self.file, documents, self.theme, self.stage_seconds, self.job))
+        documents = {
+            kind: Source(blob.size_bytes, partial(read_blob, sessions, blob)) for kind, blob in self.blobs.items()
+        }
+        drawing = Drawing(self.file, documents, self.theme, self.stage_seconds, self.job)
+        return renderer(drawing, sessions.project_id)
 
 
 def chart(sessions: Sessions, job_id: str, name: str, kind: str, theme: str) -> Wanted:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.errors import AppError
 from app.lifecycle import claims
 from app.lifecycle.states import Artifact, Outcome, Progress
-from app.renderer import Drawing, Renderer
 from app.services.reports import stage_seconds
 from app.store.blobs import write_bytes
 from tests.app.claiming import claim_job
@@ -108,39 +104,3 @@ def test_the_report_and_the_model_card_name_the_job(server: Any) -> None:
     assert card.headers["content-type"] == "text/markdown; charset=utf-8"
     assert card.text.startswith("---\nlibrary_name")
     assert "digits &lt;b&gt;" in card.text
-
-
-@pytest.fixture
-def renderer() -> Iterator[Renderer]:
-    made = Renderer()
-    yield made
-    made.close()
-
-
-DRAWING = Drawing("charts/frontier.svg", documents())
-
-
-def test_a_process_that_was_killed_is_started_anew(renderer: Renderer) -> None:
-    first = renderer(DRAWING)
-    process = renderer._process
-    assert process is not None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert renderer(DRAWING) == first
-    assert renderer._process is not process
-
-
-def test_documents_that_cannot_be_drawn_end_in_an_error_and_harm_nobody_else(renderer: Renderer) -> None:
-    with pytest.raises(AppError, match=r"charts/frontier.svg could not be drawn") as caught:
-        renderer(Drawing("charts/frontier.svg", {"plan": b"{}", "frontier": b"{"}))
-    assert caught.value.code == "report_unavailable"
-    assert renderer(DRAWING).startswith(b"<svg")
-
-
-def test_what_takes_too_long_is_given_up() -> None:
-    renderer = Renderer(longest_seconds=0.01)
-    try:
-        with pytest.raises(AppError, match=r"within 0 s"):
-            renderer(DRAWING)
-    finally:
-        renderer.close()

@@ -5,11 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import pytest
 
 from report.__main__ import serve
 from tests.report.conftest import DATA
+
+ROOT = Path(__file__).parents[2]
 
 
 def asked(file: str, **documents: bytes) -> bytes:
@@ -45,5 +51,18 @@ def test_a_request_that_ends_early_ends_the_process() -> None:
 
 def test_it_ends_when_nobody_asks() -> None:
     reading, writing = os.pipe()
-    with os.fdopen(reading, "rb", buffering=0) as given, os.fdopen(writing, "wb"):
-        serve(given, io.BytesIO(), idle_seconds=0.0)
+    with os.fdopen(reading, "rb", buffering=0) as given, os.fdopen(writing, "wb"):  # the input does not end
+        serving = threading.Thread(target=serve, args=(given, io.BytesIO(), 0.01), daemon=True)
+        serving.start()
+        serving.join(30)
+        ended = not serving.is_alive()
+    assert ended
+
+
+def test_it_leaves_no_dump_of_its_memory() -> None:
+    core = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE))"
+    command = f"import sys; sys.argv = ['report']; from report.__main__ import main; main(); {core}"
+    done = subprocess.run(
+        [sys.executable, "-c", command], input=b"", capture_output=True, check=True, timeout=120, cwd=ROOT
+    )
+    assert done.stdout == b"(0, 0)\n"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import altair as alt
@@ -36,6 +39,25 @@ def test_names_of_an_upload_are_texts_in_an_svg() -> None:
     assert "<script" not in text
     labels = [element.get("aria-label") for element in ElementTree.fromstring(text).iter()]
     assert labels.count(hostile) == 2
+
+
+@pytest.mark.parametrize(
+    ("character", "drawn"),
+    [
+        *[(chr(code), chr(0x2400 + code)) for code in (0, 1, 8, 11, 31)],
+        *[("\ufffe", "\ufffd"), ("\uffff", "\ufffd"), ("\ud800", "\ufffd"), ("\udfff", "\ufffd")],
+        *[("\ue000", "\ue000"), ("\U0001f600", "\U0001f600"), ("\x7f", "\x7f")],
+    ],
+)
+def test_a_name_with_what_xml_cannot_have_is_drawn(documents: Documents, character: str, drawn: str) -> None:
+    plan = copy.deepcopy(dict(documents.plan or {}))
+    plan["layers"][0]["name"] = f"conv{character}"
+    chart = charts.layers(replace(documents, plan=plan))
+    # checked before it is given to the renderer, which would abort this process too
+    json.dumps(render.vega_lite(chart), ensure_ascii=False).encode()
+    assert f"conv{drawn}" in str(render.vega_lite(chart)) or not drawn.isprintable()
+    labels = [element.get("aria-label", "") for element in ElementTree.fromstring(render.svg(chart, "")).iter()]
+    assert any(label.startswith(f"conv{drawn} (") for label in labels)
 
 
 def test_an_image_has_two_pixels_for_each(documents: Documents) -> None:

@@ -19,9 +19,3 @@ const countTicked = () => {
 };
 document.addEventListener("change", countTicked);
 countTicked();
-
-// data-optional: a part that goes when its picture has nothing to show
-document.addEventListener("error", (event) => {
-  const part = event.target.closest?.("[data-optional]");
-  if (part && event.target.matches("img")) part.remove();
-}, true);
