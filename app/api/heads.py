@@ -7,7 +7,7 @@ from starlette.routing import Match, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _ASKED = "bitbudget.head"
-_ENDLESS = "/events"
+_ENDLESS = ("/events", "/live")
 """The end of addresses whose answers have no end, and so no length that HEAD could tell."""
 
 

@@ -23,7 +23,7 @@ def number(text: str) -> Any:
     """`text` as a number; as it is where it is none."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value if isinstance(value, int | float) and not isinstance(value, bool) else text
 
@@ -34,7 +34,10 @@ def size(text: str) -> Any:
     unit = match and _UNITS.get(match[2].lower())
     if match is None or unit is None:
         return text
-    return round(float(match[1].replace(",", "").replace("_", "")) * unit)
+    try:
+        return round(float(match[1].replace(",", "").replace("_", "")) * unit)
+    except OverflowError:
+        return text
 
 
 def names(text: str) -> list[str]:

@@ -69,11 +69,9 @@ def _form(
     status: int = 200,
 ) -> Response:
     row = jobs.get(service.sessions, job_id)
+    shown = {"is_too_large": edited.is_too_large, "error": error, "fresh": False, **_shown(edited, formats)}
     every = list(dict.fromkeys(choice.format for row in edited.rows for choice in row.choices))
-    shown = _shown(edited, formats)
-    return render(
-        request, "job_edit.html", service, status=status, job=row, every_format=every, error=error, fresh=False, **shown
-    )
+    return render(request, "job_edit.html", service, status=status, job=row, every_format=every, **shown)
 
 
 def _shown(edited: EditedPlan, formats: list[str]) -> dict[str, Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.schemas.headline import headline, reason
-from app.services.results import find_result
-from app.store.blobs import read_bytes
+from app.services.results import read_result
 from app.store.engine import Sessions
 from app.store.jobs import find_artifact
 from app.store.tables import JobRow
@@ -52,8 +50,8 @@ def result_context(sessions: Sessions, job: JobRow, sort: str, down: bool) -> di
     Args:
         sort: a member of `SORTED_BY`; anything else leaves the layers in the order of the network.
     """
-    plan, searched = document(sessions, job.id, "plan"), job.request.get("plan") is None
-    frontier = document(sessions, job.id, "frontier") if searched else {"points": [], "unit": ""}
+    plan, searched = read_result(sessions, job.id, "plan"), job.request.get("plan") is None
+    frontier = read_result(sessions, job.id, "frontier") if searched else {"points": [], "unit": ""}
     evaluated = (plan["search"] or {}).get("evaluated", ())
     return {
         "plan": plan,
@@ -72,19 +70,13 @@ def result_context(sessions: Sessions, job: JobRow, sort: str, down: bool) -> di
 
 def certificate_context(sessions: Sessions, job: JobRow, _sort: str, _down: bool) -> dict[str, Any]:
     """What the template shows of a job that certified a file."""
-    certificate = document(sessions, job.id, "certificate")
+    certificate = read_result(sessions, job.id, "certificate")
     return {
         "certificate": certificate,
         "headline": headline(certificate),
         "downloads": downloads(sessions, job.id, plan=False),
         "charts": charts(sessions, job.id),
     }
-
-
-def document(sessions: Sessions, job_id: str, kind: str) -> dict[str, Any]:
-    """A result of the job that is JSON; raises as `find_result`."""
-    found: dict[str, Any] = json.loads(read_bytes(sessions, find_result(sessions, job_id, kind).blob))
-    return found
 
 
 def downloads(sessions: Sessions, job_id: str, *, plan: bool) -> list[Download]:
@@ -105,7 +97,7 @@ def charts(sessions: Sessions, job_id: str) -> dict[str, ChartFacts]:
     """The charts that can be drawn of what the job has, by name."""
     with sessions.read() as session:
         kinds = {kind for kind in DOCUMENTS if find_artifact(session, job_id, kind) is not None}
-    if "samples" in kinds and not document(sessions, job_id, "samples")["samples"]:
+    if "samples" in kinds and not read_result(sessions, job_id, "samples")["samples"]:
         kinds.discard("samples")  # none loses anything
     return {name: facts for name, facts in CHARTS.items() if kinds.issuperset(facts.reads)}
 

@@ -5,14 +5,13 @@ A request is stored with its whole plan: what a job computes depends on no other
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from app.errors import AppError
 from app.schemas.job_request import JobRequest
 from app.schemas.plan import AppliedPlan
 from app.schemas.plan_changes import changed_plan, point_plan
-from app.store.blobs import read_bytes
+from app.store.blobs import read_json
 from app.store.engine import Sessions
 from app.store.jobs import find_artifact, find_job
 
@@ -72,5 +71,4 @@ def _document(sessions: Sessions, job_id: str, kind: str) -> dict[str, Any]:
             f"the job {job_id}, whose {kind} the request's plan changes, is {job.state} and has no {kind}; take a job "
             "that searched and succeeded as plan.base, or name every layer",
         )
-    document: dict[str, Any] = json.loads(read_bytes(sessions, artifact[0]))
-    return document
+    return read_json(sessions, artifact[0])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.errors import AppError
 from app.services import jobs
-from app.services.results import find_result
-from app.store.blobs import read_bytes
+from app.services.results import read_result
 from app.store.engine import Sessions
 from app.store.tables import JobRow
 
@@ -81,13 +79,11 @@ def frontiers(sessions: Sessions, compared: Sequence[Compared]) -> dict[str, Any
 
 def _document(sessions: Sessions, job_id: str, kind: str) -> Mapping[str, Any] | None:
     try:
-        result = find_result(sessions, job_id, kind)
+        return read_result(sessions, job_id, kind)
     except AppError as error:
         if error.code in _APART:
             return None
         raise
-    document: Mapping[str, Any] = json.loads(read_bytes(sessions, result.blob))
-    return document
 
 
 def _line(name: str, values: Sequence[Any]) -> Line:

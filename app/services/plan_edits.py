@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,13 +9,17 @@ from typing import Any
 
 from app.errors import AppError
 from app.schemas.plan import ALL_FLOAT
-from app.services.results import find_result
-from app.store.blobs import read_bytes
+from app.services.results import read_result
+from app.store.blobs import BlobRef, read_json
 from app.store.engine import Sessions
 from app.store.jobs import find_artifact, find_job
 
 MOST_ANCESTORS = 20
 """Replans of replans of a search, in which its sensitivity is looked for."""
+
+MOST_SENSITIVITY_BYTES = 8 * 2**20
+"""Of a sensitivity document that is read: its matrix grows with the square of what layers may get, and every change of
+the form reads it anew."""
 
 _FLOAT_BYTES = 4
 
@@ -70,7 +73,9 @@ class EditedPlan:
 
     plan: Mapping[str, Any]
     sensitivity: Mapping[str, Any] | None
-    """None: no search of this or an earlier job is there."""
+    """None: no search of this or an earlier job is there, or its document is too large."""
+    is_too_large: bool = False
+    """Whether there is a sensitivity document of more than `MOST_SENSITIVITY_BYTES`."""
 
     @cached_property
     def rows(self) -> list[EditedRow]:
@@ -161,11 +166,16 @@ class EditedPlan:
 
 def plan_to_edit(sessions: Sessions, job_id: str) -> EditedPlan:
     """The plan of the job; raises as `find_result`."""
-    plan = json.loads(read_bytes(sessions, find_result(sessions, job_id, "plan").blob))
-    return EditedPlan(plan, _sensitivity(sessions, job_id))
+    plan = read_result(sessions, job_id, "plan")
+    blob = _sensitivity(sessions, job_id)
+    if blob is None:
+        return EditedPlan(plan, None)
+    if blob.size_bytes > MOST_SENSITIVITY_BYTES:
+        return EditedPlan(plan, None, is_too_large=True)
+    return EditedPlan(plan, read_json(sessions, blob))
 
 
-def _sensitivity(sessions: Sessions, job_id: str) -> Mapping[str, Any] | None:
+def _sensitivity(sessions: Sessions, job_id: str) -> BlobRef | None:
     """What the job found of its candidates, or the search that it is a replan of."""
     following: str | None = job_id
     for _ in range(MOST_ANCESTORS):
@@ -175,7 +185,6 @@ def _sensitivity(sessions: Sessions, job_id: str) -> Mapping[str, Any] | None:
         if job is None:
             return None
         if artifact is not None:
-            document: Mapping[str, Any] = json.loads(read_bytes(sessions, artifact[0]))
-            return document
+            return artifact[0]
         following = job.parent_id
     return None

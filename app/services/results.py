@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from app.errors import AppError
 from app.lifecycle.states import JobState
 from app.schemas.parsing import is_certificate
 from app.services import jobs
-from app.store.blobs import BlobRef, read_bytes
+from app.store.blobs import BlobRef, read_json
 from app.store.engine import Sessions
 from app.store.jobs import find_artifact
 
@@ -64,6 +63,11 @@ def find_result(sessions: Sessions, job_id: str, kind: str) -> Result:
     )
 
 
+def read_result(sessions: Sessions, job_id: str, kind: str) -> dict[str, Any]:
+    """A result of the job that is a JSON document; raises as `find_result`."""
+    return read_json(sessions, find_result(sessions, job_id, kind).blob)
+
+
 def _other_kind(job_id: str, kind: str) -> str:
     """Why a job that certified a file has no plan, and one that made a file no certificate of its own."""
     if kind == "certificate":
@@ -83,5 +87,4 @@ def plan_layers(sessions: Sessions, job_id: str) -> list[Mapping[str, Any]]:
     Raises:
         AppError: as `find_result`.
     """
-    plan = json.loads(read_bytes(sessions, find_result(sessions, job_id, "plan").blob))
-    return list(plan["layers"])
+    return list(read_result(sessions, job_id, "plan")["layers"])

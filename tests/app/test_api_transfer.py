@@ -113,8 +113,9 @@ def test_head_is_get_without_its_body_and_reads_no_contents(server: Any, job: st
         get, head = server.client.get(address), server.client.head(address)
         assert (head.status_code, head.content) == (get.status_code, b"")
         assert head.headers["content-type"] == get.headers["content-type"]
-    refused = server.client.head(f"{job}/events")
-    assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
+    for endless in (f"{job}/events", f"{job.removeprefix('/v1')}/live"):
+        refused = server.client.head(endless)
+        assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
     metric = 'bitbudget_http_requests_total{method="HEAD",route="/v1/jobs/{job_id}/plan",status="200"} 2.0'
     assert metric in server.client.get("/metrics").text
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import AppError
 from app.pages.form_errors import errors_of
-from app.pages.form_fields import members_of, size, values_of
+from app.pages.form_fields import members_of, number, size, values_of
 from app.schemas.job_request import JobRequest
 from app.schemas.parsing import merge, parse_object, parse_request
 from tests.app.requests import MODEL, request_of
@@ -27,10 +27,16 @@ DEFAULTS = JobRequest(model_id="0" * 64).model_dump(mode="json")
         ("2MiB", 2 * 1024**2),
         ("two", "two"),
         ("5 parsecs", "5 parsecs"),
+        ("9" * 400, "9" * 400),
     ],
 )
 def test_sizes(text: str, expected: Any) -> None:
     assert size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "true", "much"])
+def test_what_is_no_number_stays_text(text: str) -> None:
+    assert number(text) == text
 
 
 def test_texts_become_members() -> None:

@@ -13,6 +13,7 @@ from app.api import events
 from app.lifecycle import claims
 from app.lifecycle.states import Artifact, Outcome, Progress
 from app.pages.job_live import MEANINGS, Live, stages_of
+from app.services import plan_edits
 from app.store.blobs import write_bytes
 from app.store.tables import JobEventRow, JobRow
 from pipeline.table import STAGES
@@ -229,6 +230,17 @@ def test_a_plan_is_edited_by_a_form(server):
     assert child["parent_id"] == job
     formats = {row["name"]: row["format"] for row in child["request"]["plan"]["layers"]}
     assert formats == {**FORMATS, "conv1": "int2/channel"}
+
+
+def test_of_more_sensitivities_than_a_page_reads_none_is_read(server, monkeypatch):
+    job = succeeded(server)
+    assert "too much to predict from" not in page(server, f"/jobs/{job}/edit")
+    monkeypatch.setattr(plan_edits, "MOST_SENSITIVITY_BYTES", len(json.dumps(SENSITIVITY)) - 1)
+    text = page(server, f"/jobs/{job}/edit")
+    assert "too much to predict from" in text
+    assert "int2/channel" not in text
+    answer = server.client.post(f"/jobs/{job}/edit", data={"format-0": "float32"}, headers=HTML)
+    assert answer.status_code == 303, answer.text
 
 
 @pytest.mark.parametrize(

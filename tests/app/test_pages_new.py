@@ -147,6 +147,25 @@ def test_errors_stand_at_their_fields_and_what_was_entered_is_kept(client: TestC
     assert f'<option value="{stored}" selected>' in page
 
 
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("limits.max_size_bytes", "9" * 400),
+        ("limits.max_bit_operations", "9" * 5000),
+        ("limits.max_latency_ms", "1e999"),
+        ("budget.max_drop", "[" * 100_000),
+        ("budget.max_drop", "NaN"),
+        ("seed", "-" + "9" * 400),
+        ("opset", "1e999"),
+        ("request", "[" * 100_000),
+    ],
+)
+def test_what_is_no_number_of_a_request_is_told_at_its_field(client: TestClient, field: str, text: str) -> None:
+    answer = submit(client, model_id=upload(client), **{field: text})
+    assert answer.status_code == 422
+    assert f'id="wrong-{field}-1"' in answer.text
+
+
 def test_a_form_without_a_network_asks_for_one(client: TestClient) -> None:
     answer = submit(client)
 

@@ -4,7 +4,7 @@ Functions here open their own short transactions: a transaction that lasts as lo
 take, would hold back everybody else on SQLite and the cleaning of tables on PostgreSQL.
 """
 
-from app.store.blobs.reading import open_blob_to_file, read_blob, read_bytes, read_range
+from app.store.blobs.reading import open_blob_to_file, read_blob, read_bytes, read_json, read_range
 from app.store.blobs.references import BlobDamaged, BlobMissing, BlobRef
 from app.store.blobs.removal import remove_abandoned, remove_blob
 from app.store.blobs.rows import find_blob, keep_blob
@@ -21,6 +21,7 @@ __all__ = [
     "open_blob_to_file",
     "read_blob",
     "read_bytes",
+    "read_json",
     "read_range",
     "remove_abandoned",
     "remove_blob",

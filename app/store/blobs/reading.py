@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
 
@@ -70,6 +72,12 @@ def read_range(sessions: Sessions, blob: BlobRef, start: int, stop: int) -> Iter
 def read_bytes(sessions: Sessions, blob: BlobRef) -> bytes:
     """The contents in one piece, for those known to be small. Raises as `read_blob`."""
     return b"".join(read_blob(sessions, blob))
+
+
+def read_json(sessions: Sessions, blob: BlobRef) -> dict[str, Any]:
+    """The contents, which are a JSON object that this service wrote. Raises as `read_blob`."""
+    document: dict[str, Any] = json.loads(read_bytes(sessions, blob))
+    return document
 
 
 def _go_on() -> None:
