@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -14,6 +17,19 @@ Blank = BeforeValidator(lambda text: text or None)
 
 NameField = Annotated[str, Form(max_length=1000)]
 TagsField = Annotated[str, Form(max_length=10_000)]
+
+
+def new_key() -> str:
+    """What a form carries so that it makes one job, however often it is sent."""
+    return uuid.uuid4().hex
+
+
+def key_of(key: str | None, changes: Mapping[str, Any]) -> str | None:
+    """The idempotency key of these changes, sent by a form with `key`; None: it brought none.
+
+    The form that is filled in anew, after going back in the browser, has its old key and asks for another job.
+    """
+    return key and f"{key[:100]}-{hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()}"
 
 
 def labels_of(name: str, tags: str, pinned: bool) -> dict[str, Any]:

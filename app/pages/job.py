@@ -15,13 +15,14 @@ from app.api.jobs import job_view
 from app.api.state import Service
 from app.errors import AppError
 from app.lifecycle.states import JobState
-from app.pages.forms import Blank
+from app.pages.forms import Blank, key_of, new_key
 from app.pages.job_live import Live
 from app.pages.job_result import certificate_context, result_context
 from app.pages.rendering import part, render
 from app.schemas.parsing import is_certificate
 from app.services import jobs, listing
 from app.services.job_logs import job_log
+from app.store.tables import JobRow
 
 router = APIRouter(prefix="/jobs/{job_id}", include_in_schema=False)
 
@@ -35,7 +36,8 @@ def show(request: Request, job_id: str, service: Service, sort: str = "", down: 
     """The job, as it is now."""
     row, news = jobs.watch(service.sessions, job_id, 0)
     (listed,) = listing.jobs_by_id(service.sessions, [job_id])
-    live = Live(list(news))
+    live = Live()
+    live.add(news)
     context: dict[str, Any] = {
         "job": row,
         "view": job_view(row),
@@ -44,6 +46,7 @@ def show(request: Request, job_id: str, service: Service, sort: str = "", down: 
         "certifies": is_certificate(row.request),
         "live": live.view(row, datetime.now(UTC)),
         "log": [],
+        "key": new_key(),
     }
     if row.state == JobState.SUCCEEDED:
         of_kind = certificate_context if context["certifies"] else result_context
@@ -68,11 +71,14 @@ async def _frames(news: AsyncIterator[Moment]) -> AsyncIterator[str]:
     async for moment in news:
         live.add(moment.news)
         if moment.news or moment.progressed:
-            html = part("job_live.html", live=live.view(moment.job, datetime.now(UTC)))
-            yield _frame("live", html)
+            yield await run_in_threadpool(_shown, live, moment.job)
         else:
             yield STILL_HERE
     yield _frame("ended", "")
+
+
+def _shown(live: Live, job: JobRow) -> str:
+    return _frame("live", part("job_live.html", live=live.view(job, datetime.now(UTC))))
 
 
 def _frame(kind: str, text: str) -> str:
@@ -88,6 +94,7 @@ def replan(
     confidence: Number = None,
     deadline_seconds: Number = None,
     frontier_point: Annotated[int | None, Form(), Blank] = None,
+    key: Annotated[str | None, Form(), Blank] = None,
 ) -> RedirectResponse:
     """Ask again with another budget, or apply a point of the frontier; then show the new job."""
     if frontier_point is not None:
@@ -95,8 +102,10 @@ def replan(
     elif max_drop is None:
         raise AppError("request_invalid", "max_drop is empty; give the drop that is allowed, such as 0.01 for a point")
     else:
-        changes = {"budget": {"max_drop": max_drop, "confidence": confidence}}
-        if deadline_seconds is not None:
-            changes["search"] = {"deadline_seconds": deadline_seconds}
-    row = jobs.replan(service.sessions, service.wake, job_id, changes)
+        # What is empty is null here, and so the default: without it the request would keep what it had.
+        changes = {
+            "budget": {"max_drop": max_drop, "confidence": confidence},
+            "search": {"deadline_seconds": deadline_seconds},
+        }
+    row = jobs.replan(service.sessions, service.wake, job_id, changes, key=key_of(key, changes))
     return RedirectResponse(f"/jobs/{row.id}", 303)

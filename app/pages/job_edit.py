@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 from app.api.receiving import JSON_BYTES, limited
 from app.api.state import Service, State
 from app.errors import AppError
+from app.pages.forms import key_of, new_key
 from app.pages.rendering import render
 from app.schemas.strict import MAX_LAYERS
 from app.services import jobs
@@ -55,7 +56,8 @@ def _applied(request: Request, service: State, job_id: str, sent: dict[str, str]
     if not changes:
         text = "Nothing is changed yet: give a layer another format."
         return _form(request, service, job_id, edited, formats, text, status=422)
-    row = jobs.replan(service.sessions, service.wake, job_id, {"plan": changes})
+    key = key_of(sent.get("key"), changes)
+    row = jobs.replan(service.sessions, service.wake, job_id, {"plan": changes}, key=key)
     return RedirectResponse(f"/jobs/{row.id}", 303)
 
 
@@ -69,7 +71,13 @@ def _form(
     status: int = 200,
 ) -> Response:
     row = jobs.get(service.sessions, job_id)
-    shown = {"is_too_large": edited.is_too_large, "error": error, "fresh": False, **_shown(edited, formats)}
+    shown = {
+        "key": new_key(),
+        "is_too_large": edited.is_too_large,
+        "error": error,
+        "fresh": False,
+        **_shown(edited, formats),
+    }
     every = list(dict.fromkeys(choice.format for row in edited.rows for choice in row.choices))
     return render(request, "job_edit.html", service, status=status, job=row, every_format=every, **shown)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
@@ -13,6 +12,7 @@ from app.api.state import State
 from app.errors import AppError
 from app.pages.form_errors import Errors, errors_of
 from app.pages.form_fields import Values, members_of
+from app.pages.forms import new_key
 from app.pages.rendering import render
 from app.pages.sent_form import Sent
 from app.schemas.budget import MetricName
@@ -44,7 +44,7 @@ def form(
         files: its files, by what each is to a job.
         context: what the template shows besides.
     """
-    shown = {"values": {"key": _new_key()} | values, "errors": errors, "metrics": METRICS}
+    shown = {"values": {"key": new_key()} | values, "errors": errors, "metrics": METRICS}
     stored = {kind: _choices(service, kind, str(values.get(f"{kind}_id", ""))) for kind in files}
     return render(request, template, service, status=422 if errors else 200, stored=stored, **shown, **context)
 
@@ -52,11 +52,6 @@ def form(
 def labels_of(job: JobRow) -> dict[str, Any]:
     """What a form shows of the labels of a job."""
     return {"name": job.name or "", "tags": list(job.tags or ()), "priority": job.priority}
-
-
-def _new_key() -> str:
-    """What a form carries so that it makes one job, however often it is sent."""
-    return uuid.uuid4().hex
 
 
 def request_of(sent: Sent, make: Callable[[dict[str, Any]], str]) -> str | Errors:
@@ -74,7 +69,7 @@ def request_of(sent: Sent, make: Callable[[dict[str, Any]], str]) -> str | Error
         return make(merge(members_of(sent.texts), raw))
     except AppError as error:
         if error.code == "idempotency_mismatch":
-            sent.texts["key"] = [_new_key()]
+            sent.texts["key"] = [new_key()]
             return {"form": [f"{error.detail.split(';')[0]}. Press the button again to make another job."]}
         if error.code == "not_found":
             return {"form": [error.detail]}

@@ -37,6 +37,8 @@ MEANINGS = {
 }
 """What a stage does, for people."""
 
+MOST_PLANS = 200
+"""Measured plans that are shown, the last: all of them are sent again whenever there is news."""
 CHART_WIDTH, CHART_HEIGHT, CHART_MARGIN = 480, 160, 10
 
 
@@ -54,31 +56,31 @@ class StageLine:
 class Live:
     """What the events of a job say, in their order."""
 
-    events: list[JobEventRow] = field(default_factory=list)
+    timed: list[JobEventRow] = field(default_factory=list)
+    """Those that begin and end stages."""
+    plans: dict[tuple[Any, ...], Mapping[str, Any]] = field(default_factory=dict)
+    """The plans that were run, once each: a worker that went on after another may have run some again."""
 
     def add(self, news: Sequence[JobEventRow]) -> None:
         """Go on with these events."""
-        self.events += news
+        for event in news:
+            if event.kind == "evaluated":
+                # a later, longer measurement of a plan takes the place of the first
+                self.plans[event.data.get("cost"), event.data.get("predicted_damage")] = event.data
+            elif event.kind in ("stage", "state"):
+                self.timed.append(event)
 
     def view(self, job: JobRow, now: datetime) -> dict[str, Any]:
         """What the template shows of the job at the moment `now`."""
-        evaluated = self.evaluated()
+        evaluated = list(self.plans.values())[-MOST_PLANS:]
         return {
             "job": job,
             "stages": self.stages(job, now),
             "evaluated": evaluated,
+            "earlier": len(self.plans) - len(evaluated),
             "chart": chart(evaluated, job.request["budget"].get("max_drop")),
             "budget": job.request["budget"],
         }
-
-    def evaluated(self) -> list[Mapping[str, Any]]:
-        """The plans that were run, once each: a worker that went on after another may have run some again."""
-        plans: dict[tuple[Any, ...], Mapping[str, Any]] = {}
-        for event in self.events:
-            if event.kind == "evaluated":
-                # a later, longer measurement of a plan takes the place of the first
-                plans[event.data.get("cost"), event.data.get("predicted_damage")] = event.data
-        return list(plans.values())
 
     def stages(self, job: JobRow, now: datetime) -> list[StageLine]:
         """The stages of the job in their order."""
@@ -94,10 +96,10 @@ class Live:
 
     def _spent(self, now: datetime) -> dict[str, float]:
         """Seconds of each stage that began, over all attempts, with those of the one that runs."""
-        timed = [event for event in self.events if event.kind in ("stage", "state")]
-        spent = seconds_of(timed)
-        if timed and timed[-1].kind == "stage":
-            running, seconds = timed[-1].data["stage"], (now - timed[-1].created_at).total_seconds()
+        spent = seconds_of(self.timed)
+        if self.timed and self.timed[-1].kind == "stage":
+            last = self.timed[-1]
+            running, seconds = last.data["stage"], (now - last.created_at).total_seconds()
             spent[running] = spent.get(running, 0.0) + max(seconds, 0.0)
         return spent
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from datetime import timedelta
@@ -12,7 +13,9 @@ import pytest
 from app.api import events
 from app.lifecycle import claims
 from app.lifecycle.states import Artifact, Outcome, Progress
+from app.pages import job as job_page
 from app.pages.job_live import MEANINGS, Live, stages_of
+from app.pages.rendering import part
 from app.services import plan_edits
 from app.store.blobs import write_bytes
 from app.store.tables import JobEventRow, JobRow
@@ -75,6 +78,13 @@ def succeeded(server: Any, **members: Any) -> str:
     return finished(server, members, model=b"x" * 250, **stored)
 
 
+def _measured(size_bytes: int, drop: float) -> dict[str, Any]:
+    return {
+        "cost": size_bytes, "predicted_damage": drop, "size_bytes": size_bytes, "drop": drop, "fraction": 0.5,
+        "within": drop < 0.01,
+    }  # fmt: skip
+
+
 def run_a_little(server: Any, job_id: str) -> Any:
     """The job's claim, with two stages begun and two plans measured."""
     claim = claim_job(server.sessions, job_id, "worker", LEASE)
@@ -82,11 +92,7 @@ def run_a_little(server: Any, job_id: str) -> Any:
     for stage, done in (("admit", 0.1), ("plan", 0.7)):
         claims.heartbeat(server.sessions, claim, LEASE, Progress(stage, done, 12.0))
     for size_bytes, drop in ((400, 0.001), (300, 0.05)):
-        measured = {
-            "cost": size_bytes, "predicted_damage": drop, "size_bytes": size_bytes, "drop": drop, "fraction": 0.5,
-            "within": drop < 0.01,
-        }  # fmt: skip
-        claims.record_event(server.sessions, claim, "evaluated", measured)
+        claims.record_event(server.sessions, claim, "evaluated", _measured(size_bytes, drop))
     return claim
 
 
@@ -142,6 +148,28 @@ def test_the_stream_sends_the_whole_part_each_time_and_ends_with_the_job(server,
     for _, html in (shown[0], everything[-2]):
         assert html.count("<circle") == 2
         assert html.count("<progress") == 1
+
+
+def test_of_many_measured_plans_the_last_are_shown_by_their_numbers(new_job):
+    job = new_job()
+    live = Live()
+    live.add([JobEventRow(kind="evaluated", data=_measured(number, 0.001)) for number in range(5000)])
+    html = part("job_live.html", live=live.view(job, job.created_at))
+    assert "The last 200 of 5,000." in html
+    assert html.count("<circle") == 200
+    assert re.findall(r"<tr><td>(\d+)</td>", html)[::199] == ["4801", "5000"]
+
+
+def test_other_calls_are_answered_while_a_part_is_made(server, monkeypatch):
+    def made(*_: Any, **__: Any) -> str:
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        return "made"
+
+    monkeypatch.setattr(job_page, "part", made)
+    job = server.submit()["id"]
+    assert server.client.post(f"/v1/jobs/{job}/cancel").status_code == 202
+    assert frames(server.client.get(f"/jobs/{job}/live").text) == [("live", "made"), ("ended", "")]
 
 
 def test_a_failed_job_says_what_to_do_and_shows_its_log(server):
@@ -211,6 +239,38 @@ def test_another_budget_and_a_point_of_the_frontier_are_asked_for_by_forms(serve
     refused = server.client.post(f"/jobs/{job}/replan", data={"max_drop": "5"}, headers=HTML)
     assert refused.status_code == 422
     assert "max_drop" in refused.text
+
+
+def test_an_empty_deadline_is_none_and_the_field_shows_that_of_the_job(server):
+    job = succeeded(server, search={"deadline_seconds": 90.0})
+    assert 'name="deadline_seconds" inputmode="decimal" value="90.0"' in page(server, f"/jobs/{job}")
+    for text, expected in (("", None), ("30", 30.0)):
+        form = {"max_drop": "0.05", "deadline_seconds": text}
+        answer = server.client.post(f"/jobs/{job}/replan", data=form, headers=HTML)
+        request = server.client.get("/v1" + answer.headers["location"]).json()["request"]
+        assert request["search"]["deadline_seconds"] == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "form", "other"),
+    [
+        ("replan", {"max_drop": "0.05"}, {"max_drop": "0.06"}),
+        ("replan", {"frontier_point": "0"}, {"max_drop": "0.05"}),
+        ("edit", {"format-0": "float32"}, {"format-0": "int2/channel"}),
+    ],
+)
+def test_a_form_that_is_sent_twice_makes_one_job_and_another_when_it_was_changed(server, call, form, other):
+    job = succeeded(server)
+    text = page(server, f"/jobs/{job}/edit" if call == "edit" else f"/jobs/{job}")
+    (key,) = set(re.findall(r'name="key" value="(\w+)"', text))
+
+    def sent(form: dict[str, str]) -> str:
+        answer = server.client.post(f"/jobs/{job}/{call}", data={"key": key, **form}, headers=HTML)
+        assert answer.status_code == 303, answer.text
+        return answer.headers["location"]
+
+    assert sent(form) == sent(form)
+    assert sent(other) != sent(form)
 
 
 def test_a_plan_is_edited_by_a_form(server):
@@ -313,9 +373,8 @@ def test_seconds_of_a_stage_are_those_of_all_attempts(new_job, sessions):
         return JobEventRow(kind=kind, created_at=begin + timedelta(seconds=seconds), data=data)
 
     row = JobRow(request=job.request, state="running", stage="plan")
-    live = Live(
-        [event("state", 0), event("stage", 1, stage="admit"), event("stage", 3, stage="plan"), event("state", 8)]
-    )
+    live = Live()
+    live.add([event("state", 0), event("stage", 1, stage="admit"), event("stage", 3, stage="plan"), event("state", 8)])
     live.add([event("stage", 20, stage="plan")])
     seconds = {line.name: line.seconds for line in live.stages(row, begin + timedelta(seconds=24))}
     assert (seconds["admit"], seconds["plan"], seconds["certify"]) == (2.0, 9.0, None)

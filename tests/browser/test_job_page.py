@@ -103,7 +103,10 @@ def test_a_plan_is_edited_by_keyboard_and_applied(page: Page, site: Site, finish
     # the rest all at once, of what the filter shows
     page.get_by_role("searchbox").fill("conv")
     expect(page.locator("#rows tr:visible")).to_have_count(3)
+    page.evaluate("document.addEventListener('htmx:beforeRequest', () => { document.body.dataset.asked = 'yes' })")
+    page.get_by_role("checkbox", name="Tick conv1").check()
     page.get_by_role("checkbox", name="Tick all that are shown").check()
+    expect(page.locator("body")).not_to_have_attribute("data-asked", "yes")
     page.get_by_label("Format for all that are ticked").select_option("int6/channel")
     page.get_by_role("button", name="Give it to them").click()
     expect(page.locator("#given")).to_have_text("3 of 3 ticked layers got int6/channel")
