@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -105,6 +106,66 @@ def test_a_form_that_is_sent_too_early_waits_for_its_files(page: Page, site: Sit
     held[0].continue_()
     page.wait_for_url("**/jobs/*")
     site.api.post(f"/v1/jobs/{page.url.rsplit('/', 1)[1]}/cancel")
+
+
+def test_a_form_that_waits_is_not_sent_after_one_of_its_files_was_refused(browser: Browser, site: Site) -> None:
+    held: list[Route] = []
+    # not `page`: the browser writes that a call was refused to its console
+    with opened(browser, site.url, View()) as (page, _):
+        page.route("**/v1/uploads", lambda route: held.append(route))
+        page.goto("/new")
+        for label, file in (("The network", site.model), ("The samples", site.data)):
+            with page.expect_request("**/v1/uploads"):
+                page.get_by_label(label, exact=True).set_input_files(file)
+        page.get_by_role("button", name="Start the job").click()
+        expect(page.get_by_text("Starts when the upload is complete.")).to_be_visible()
+        sent: list[str] = []
+        page.on("request", lambda request: sent.append(request.url) if request.is_navigation_request() else None)
+
+        held[0].fulfill(status=422, json={"detail": "no network is in this file"})
+        expect(page.get_by_text("no network is in this file")).to_be_visible()
+        held[1].continue_()
+        expect(page.get_by_text("digits.npz, 290 kB: uploaded")).to_be_visible()
+        expect(page.get_by_text("Starts when the upload is complete.")).to_be_hidden()
+        assert sent == []
+
+
+def test_an_upload_goes_on_when_a_quota_of_requests_is_open_again(browser: Browser, site: Site) -> None:
+    asked: list[float] = []
+
+    def refuse_once(route: Route) -> None:
+        asked.append(time.monotonic())
+        if len(asked) > 1:
+            return route.continue_()
+        problem = {"detail": "the project has sent its requests"}
+        return route.fulfill(status=429, headers={"Retry-After": "2"}, json=problem)
+
+    with opened(browser, site.url, View()) as (page, _):
+        page.route("**/v1/uploads", refuse_once)
+        page.goto("/new")
+        page.get_by_label("The network").set_input_files(site.model)
+        expect(page.get_by_text("the project has sent its requests. Trying again in 2 s")).to_be_visible()
+        expect(page.locator("#model_id option:checked")).to_contain_text("digits.onnx")
+    assert asked[1] - asked[0] >= 2
+
+
+def test_an_upload_that_stays_refused_is_given_up(browser: Browser, site: Site) -> None:
+    asked: list[str] = []
+
+    def refuse(route: Route) -> None:
+        asked.append(route.request.method)
+        route.fulfill(status=429, headers={"Retry-After": "1"}, json={"detail": "the project may have 10 samples"})
+
+    with opened(browser, site.url, View()) as (page, _):
+        page.clock.install()
+        page.route("**/v1/uploads", refuse)
+        page.goto("/new")
+        page.get_by_label("The network").set_input_files(site.model)
+        for pause in (1, 2, 4):
+            expect(page.get_by_text(f"the project may have 10 samples. Trying again in {pause} s")).to_be_visible()
+            page.clock.run_for(1000 * pause)
+        expect(page.locator(".failed")).to_have_text("the project may have 10 samples")
+    assert asked == ["POST"] * 4
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 
 const PIECE_BYTES = 16 * 1024 ** 2;
 const LONGEST_PAUSE_MS = 30000;
+const MOST_REFUSALS = 3; // a quota of requests is open again after a minute, one of samples is not
 const AWAY = [0, 408, 409, 502, 503, 504]; // nobody answered, or not now, or it goes on at another place: ask again
 const busy = new Set();
 let choosing = false; // whether this script, and nobody else, takes an entry of a list
@@ -69,7 +70,7 @@ function done(box) {
   if (!("goesOn" in form.dataset) || [...busy].some((other) => form.contains(other))) return;
   delete form.dataset.goesOn;
   tell(form, "");
-  if (!box.querySelector(".failed")) form.requestSubmit();
+  if (!form.querySelector("[data-upload-state].failed")) form.requestSubmit();
 }
 
 function tell(form, text) {
@@ -100,7 +101,7 @@ async function inPieces(file, kind, progress, signal) {
   let address = memory("getItem", known);
   let asked = !address; // whether the offset is known
   let offset = 0;
-  for (let failures = 0; ; ) {
+  for (let failures = 0, refusals = 0; ; ) {
     let answer;
     if (!address) {
       const metadata = `kind ${base64(kind)},name ${base64(file.name)}`;
@@ -118,7 +119,7 @@ async function inPieces(file, kind, progress, signal) {
       const headers = { "Upload-Offset": from, "Content-Type": "application/offset+octet-stream" };
       const body = file.slice(from, from + PIECE_BYTES);
       answer = await request("PATCH", address, { headers, body, signal, progress: (loaded) => progress(from + loaded, file.size) });
-      if (went(answer)) offset = Number(answer.getResponseHeader("Upload-Offset"));
+      if (went(answer)) [offset, refusals] = [Number(answer.getResponseHeader("Upload-Offset")), 0];
     }
     const made = went(answer) && offset === file.size && answer.getResponseHeader("Location");
     if (made && made !== address) {
@@ -131,9 +132,11 @@ async function inPieces(file, kind, progress, signal) {
     } else if ([404, 410].includes(answer.status) && address) {
       memory("removeItem", known); // it went a day after it began
       address = null;
-    } else if (AWAY.includes(answer.status)) {
-      const pause = Math.min(1000 * 2 ** failures++, LONGEST_PAUSE_MS);
-      progress(offset, file.size, `The connection was cut. Trying again in ${pause / 1000} s; what has arrived stays.`);
+    } else if (AWAY.includes(answer.status) || (answer.status === 429 && refusals++ < MOST_REFUSALS)) {
+      const asked_ms = 1000 * (Number(answer.getResponseHeader("Retry-After")) || 0);
+      const pause = Math.max(Math.min(1000 * 2 ** failures++, LONGEST_PAUSE_MS), asked_ms);
+      const why = answer.status === 429 ? problem(answer).message : "The connection was cut";
+      progress(offset, file.size, `${why}. Trying again in ${pause / 1000} s; what has arrived stays.`);
       await rest(pause, signal);
       asked = !address;
     } else {
