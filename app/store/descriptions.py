@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, false, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, false, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.store.engine import project_of
 from app.store.statements import insert
-from app.store.tables import DescriptionRow
+from app.store.tables import DescriptionRow, ProjectRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,16 @@ def waiting(session: Session, now: datetime) -> int:
 
 
 def take(session: Session, owner: str, now: datetime, until: datetime) -> Ask | None:
-    """Take the description that was asked for first, for `owner`, until then; None: none is asked for."""
-    which = select(DescriptionRow).where(_free(now)).order_by(DescriptionRow.asked_at).limit(1)
-    row = session.scalar(which.with_for_update(skip_locked=True))
+    """Take the description whose turn it is, for `owner`, until then; None: none is asked for.
+
+    First come projects that the fewest workers are at, then those whose turn is longest ago; of one project, what was
+    asked for first.
+    """
+    row = session.scalar(_by_turn(now).with_for_update(of=DescriptionRow, skip_locked=True))
     if row is None:
         return None
     row.owner, row.lease_until, row.attempts = owner, until, row.attempts + 1
+    session.execute(update(ProjectRow).where(ProjectRow.id == row.project_id).values(described_at=now))
     return Ask(row.project_id, row.kind, row.upload_id, row.attempts)
 
 
@@ -104,6 +108,22 @@ def _held(taken: Ask, owner: str) -> tuple[ColumnElement[bool], ...]:
         DescriptionRow.upload_id == taken.upload_id,
         DescriptionRow.owner == owner,
         DescriptionRow.state == "pending",
+    )
+
+
+def _by_turn(now: datetime) -> Select[DescriptionRow]:
+    count = func.count().label("count")
+    held = (DescriptionRow.state == "pending") & (DescriptionRow.lease_until >= now)
+    at_work = select(DescriptionRow.project_id, count).where(held).group_by(DescriptionRow.project_id).subquery()
+    return (
+        select(DescriptionRow)
+        .join(ProjectRow, ProjectRow.id == DescriptionRow.project_id)
+        .outerjoin(at_work, at_work.c.project_id == DescriptionRow.project_id)
+        .where(_free(now))
+        .order_by(
+            func.coalesce(at_work.c.count, 0), ProjectRow.described_at.asc().nulls_first(), DescriptionRow.asked_at
+        )
+        .limit(1)
     )
 
 

@@ -127,6 +127,7 @@ def _create_access() -> None:
         sa.Column("name", sa.String(255), nullable=False),
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("claimed_at", TIME),
+        sa.Column("described_at", TIME),
         sa.Column("max_bytes", sa.BigInteger()),
         sa.Column("max_queued", sa.Integer()),
         sa.Column("max_running", sa.Integer()),

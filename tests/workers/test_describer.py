@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.access.projects import ensure_project
 from app.settings import Settings
 from app.store import descriptions
 from app.store.blobs import BlobDamaged, BlobMissing, write_bytes
@@ -137,6 +138,18 @@ def test_work_at_one_file_keeps_no_other(sessions: Sessions) -> None:
         assert descriptions.keep(session, second, OWNER, clock(session) + timedelta(hours=1))
     assert take(sessions, after=timedelta(minutes=2)) is not None
     assert take(sessions, after=timedelta(minutes=2)) is None
+
+
+def test_projects_take_turns(sessions: Sessions) -> None:
+    mine = [ask(sessions, content) for content in (b"1", b"2", b"3")]
+    project = ensure_project(sessions, "theirs")
+    theirs = [ask(sessions.of(project.id), content) for content in (b"4", b"5")]
+    turns = []
+    while (taken := take(sessions)) is not None:
+        with sessions.begin() as session:
+            turns.append(taken.upload_id)
+            descriptions.end(session, taken, OWNER, {"state": "failed", "problem_code": "dataset_invalid"})
+    assert turns == [mine[0], theirs[0], mine[1], theirs[1], mine[2]]
 
 
 @ONE_SETUP

@@ -21,6 +21,8 @@ class ProjectRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     claimed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When a worker last claimed a job of the project: whose turn is longest ago is next."""
+    described_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When a worker last took a description of the project: turns of their own, as those of jobs."""
     max_bytes: Mapped[int | None] = mapped_column(BigInteger)
     max_queued: Mapped[int | None]
     max_running: Mapped[int | None]
