@@ -315,8 +315,8 @@ def _folded(alone: Sequence[NDArray[np.generic]], together: NDArray[np.generic])
 
 def _merged(alone: Sequence[NDArray[np.generic]], together: NDArray[np.generic], again: NDArray[np.generic]) -> bool:
     """Whether an output has one shape however many samples a call has, and depends on them: what a sequence whose steps
-    are taken for samples ends in. It is a sample's own only in a call of one."""
-    if any(part.shape != together.shape for part in alone):
+    are taken for samples ends in. Along an axis of length 1 it is a sample's own in a call of one."""
+    if 1 not in together.shape or any(part.shape != together.shape for part in alone):
         return False
     return any(unlike(part, together, [again]) is not None for part in alone)
 
