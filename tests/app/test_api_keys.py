@@ -139,8 +139,8 @@ def test_where_no_keys_are_asked_for_a_key_changes_nothing(server: Any) -> None:
     assert server.sessions.project_id == DEFAULT_PROJECT
 
 
-def test_the_document_shows_which_calls_take_a_key(server: Any) -> None:
-    document = server.client.get("/openapi.json").json()
+def test_the_document_shows_which_calls_take_a_key(serve: Any, settings: Any) -> None:
+    document = serve(settings.model_copy(update={"auth": "keys"})).client.get("/openapi.json").json()
     assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
     secured = {path for path, calls in document["paths"].items() if any("security" in call for call in calls.values())}
     assert set(document["paths"]) - secured == {"/healthz", "/readyz", "/v1/schemas/plan-1.json"}

@@ -192,12 +192,23 @@ def test_what_is_not_http_is_answered_with_a_problem(serve, settings, connect) -
     assert (said["status"], said["code"]) == (400, "request_malformed")
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/docs", "/nowhere", "/v1/jobs?limit=x", "/v1/schemas/plan-1.json"])
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/openapi.json", "/nowhere", "/v1/jobs?limit=x", "/v1/schemas/plan-1.json"]
+)
 def test_every_answer_carries_the_headers(serve, settings, path) -> None:
     answer = serve(settings).client.get(path)
     assert {name: answer.headers.get(name) for name, _ in HEADERS} == dict(HEADERS)
     assert (answer.headers["x-content-type-options"], answer.headers["referrer-policy"]) == ("nosniff", "no-referrer")
     assert "server" not in answer.headers
+
+
+def test_pages_add_what_a_browser_may_load(serve, settings) -> None:
+    headers = serve(settings).client.get("/docs").headers
+    policies = headers["content-security-policy"]
+    assert "default-src 'none'; script-src 'self'" in policies
+    assert "unsafe" not in policies
+    assert dict(HEADERS)["Content-Security-Policy"] in policies
+    assert headers["x-content-type-options"] == "nosniff"
 
 
 def test_small_answers_are_sent_at_once(serve, settings, connect) -> None:
@@ -209,7 +220,7 @@ def test_small_answers_are_sent_at_once(serve, settings, connect) -> None:
 
 def test_a_unix_socket_is_served_as_well(settings) -> None:
     with private_server(settings.model_copy(update={"max_connections_per_address": 1})) as client:
-        assert client.jobs(1) == []
+        assert list(client.jobs(limit=1)) == []
 
 
 def test_the_limit_of_open_files_is_raised_and_kept_to(tmp_path, caplog) -> None:
