@@ -74,7 +74,7 @@ def _format(row: Row, given: AppliedFormat | None, part: str) -> str:
     if given.format == before and given.bits not in (None, row.get("bits", given.bits)):
         raise AppError(
             "plan_invalid",
-            f"{part} gives {row['name']!r} {given.bits} bits, and still the format {before}; the format decides: "
+            f"{part} gives {row['name']!r} {given.bits:g} bits, and still the format {before}; the format decides: "
             "change it, and leave bits out",
         )
     return given.format
