@@ -24,8 +24,8 @@ SCREENSHOTS = ROOT / "build" / "screenshots"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium; tests that need it are skipped without it. While it runs, Playwright keeps an event loop running in this
-    thread, in which tests of other files run loops of their own."""
+    """Chromium; tests that need it are skipped without it. While it runs, Playwright keeps an event loop running in
+    this thread, in which tests of other files run loops of their own."""
     program = find_chromium()
     if program is None:
         pytest.skip("there is no Chromium; install it, e.g. with apt-get install chromium")
