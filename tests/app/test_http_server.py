@@ -204,6 +204,9 @@ def test_every_answer_carries_the_headers(serve, settings, path) -> None:
 
 def test_pages_add_what_a_browser_may_load(serve, settings) -> None:
     headers = serve(settings).client.get("/docs").headers
+    assert all(value in headers[name] for name, value in HEADERS)
+    assert headers["referrer-policy"].split(", ")[-1] == "same-origin"  # the last one counts; forms need an Origin
+    assert "server" not in headers
     policies = headers["content-security-policy"]
     assert "default-src 'none'; script-src 'self'" in policies
     assert "unsafe" not in policies
