@@ -12,9 +12,10 @@ from tests.browser.service import Site
 def test_errors_and_requests_to_others_are_noticed(browser: Browser, site: Site):
     with opened(browser, site.url, View()) as (page, watch):
         page.goto("/")
-        page.evaluate("console.error('wrong'); setTimeout(() => { throw new Error('thrown') })")
-        page.evaluate("fetch('http://127.0.0.1:9/').catch(() => 0)")
-        page.wait_for_timeout(50)
+        with page.expect_event("pageerror"):
+            page.evaluate("console.error('wrong'); setTimeout(() => { throw new Error('thrown') })")
+        with page.expect_console_message(lambda message: "Content Security Policy" in message.text):
+            page.evaluate("fetch('http://127.0.0.1:9/').catch(() => 0)")
     texts = " ".join(watch.console_errors)
     assert "wrong" in texts
     assert "thrown" in texts
