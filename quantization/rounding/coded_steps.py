@@ -16,6 +16,7 @@ from quantization.storage.coded import CodedWeight, coded_bits, header_bits, siz
 _STEPS = np.geomspace(1 / 32, 16, 28)
 _SAMPLE = 1 << 16  # values that stand for all of a large weight
 _OVER_ENTROPY = 1.02  # what the code takes, about
+_BEGINS_AT = 0.97  # of that estimate: the search for a step only goes upwards
 _LONGEST = 127  # codes beyond are counted as one
 
 
@@ -27,7 +28,7 @@ def round_coded(weight: Floats, format_: CodedFormat) -> CodedWeight:
     """
     (step,) = first_steps(finite_float32(weight), [format_])
     room = 8 * size_bytes(format_, weight.size)
-    step *= 0.97
+    step *= _BEGINS_AT
     while coded_bits(codes := nearest_coded(weight, step, format_), format_) > room:
         step *= 1.01
     return CodedWeight(format_, codes, np.array(step, dtype=np.float32))

@@ -72,7 +72,7 @@ class _Trial:
         self.step = _SAVED * step
         self.best: CodedWeight | None = None
         self.is_done = False
-        self._tried = self.step
+        self._finest = np.inf  # step whose codes fitted
         self.prices = _prices(nearest_coded(target, self.step, format_), format_)
         self._room = 8 * size_bytes(format_, target.size)
 
@@ -80,9 +80,9 @@ class _Trial:
         """What GPTQ gave at `step`, whose best value is `ratio` times that."""
         bits = coded_bits(codes, self.format)
         if bits <= self._room:
-            if self.best is None or self.step < self._tried:
+            if self.step < self._finest:
                 step = np.array(self.step * ratio, dtype=np.float32)
-                self.best, self._tried = CodedWeight(self.format, codes, step), self.step
+                self.best, self._finest = CodedWeight(self.format, codes, step), self.step
             self.is_done = bits >= _FULL * self._room
         aim = self._room * (1 + _FULL) / 2
         self.step *= 2 ** ((bits - aim) / codes.size / _SLOPE)

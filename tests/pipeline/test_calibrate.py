@@ -52,6 +52,26 @@ def test_groups_change_no_weight_and_hold_one_statistic_at_a_time(job, model, sa
     assert apart.artifacts["model"] == together.artifacts["model"]
 
 
+def test_a_group_whose_sums_take_long_is_two(job, model, samples, monkeypatch):
+    together = job(model, samples, REQUEST).run()
+    groups: list[list[str]] = []
+    gptq = calibrate._Rounding.gptq
+
+    def seen(self, sites):
+        groups.append([site.name for site in sites])
+        return gptq(self, sites)
+
+    monkeypatch.setattr(calibrate._Rounding, "gptq", seen)
+    monkeypatch.setattr(calibrate, "LEAST_MACS", 1)
+    monkeypatch.setattr(calibrate, "LEAST_SUMS", 0)
+    apart = job(model, samples, REQUEST).run()
+    first, second = groups[0], groups[2]  # each is rounded, and then read
+    assert first
+    assert second
+    assert not set(first) & set(second)
+    assert apart.artifacts["model"] == together.artifacts["model"]
+
+
 @pytest.fixture
 def calibration(job) -> Callable[..., Any]:
     """`calibration(model, samples, **request)`: a job whose network is normalised and not admitted."""
