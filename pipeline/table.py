@@ -74,8 +74,8 @@ SPACE = ("normalise", "resolve", "latency", "calibrate", "dataset")
 MEASURED = (*SPACE, "reference", "claims", "metric")
 
 STAGES = (
-    Stage("admit", ("model", "dataset"), admit.run, weight=1, time_limit=ADMISSION, version=3),
-    Stage("admit_float", ("model", "dataset"), admit_float.run, weight=1, time_limit=ADMISSION),
+    Stage("admit", ("model", "dataset"), admit.run, weight=1, time_limit=ADMISSION, version=4),
+    Stage("admit_float", ("model", "dataset"), admit_float.run, weight=1, time_limit=ADMISSION, version=2),
     Stage(
         "admit_pair",
         ("model", "quantized", "admit_float", "dataset"),
@@ -112,7 +112,7 @@ STAGES = (
         version=2,
     ),
     Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=MEDIUM, version=3),
-    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=MEDIUM, version=8, spreads=True),
+    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=MEDIUM, version=9, spreads=True),
     Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=LONG, version=6, spreads=True),
     Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=LONG, version=5, spreads=True),
     Stage(
