@@ -64,12 +64,12 @@ class Documents:
         Raises:
             ValueError: there is neither.
         """
-        found = self.plan if self.plan is not None else self.certificate
-        if found is None:
+        document = self.plan if self.plan is not None else self.certificate
+        if document is None:
             raise ValueError(
                 "a report needs the plan or the certificate of a job, got neither; give plan.json or certificate.json"
             )
-        return found
+        return document
 
     @property
     def measured(self) -> Document:

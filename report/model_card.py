@@ -85,21 +85,21 @@ def _claims(documents: Documents) -> str:
 
 
 def _layers(documents: Documents) -> list[str]:
-    found = documents.layers
-    if not found:
+    layers = documents.layers
+    if not layers:
         return []
-    counts = Counter(str(row["format"]) for row in found)
+    counts = Counter(str(row["format"]) for row in layers)
     summary = ", ".join(f"{count} of {name}" for name, count in sorted(counts.items()))
-    rows = [f"| {_plain(str(row['name']))} | {row['format']} | {size(row['bytes'])} |" for row in found[:_MOST_LAYERS]]
-    more = f"\nAnd {len(found) - _MOST_LAYERS} more layers.\n" if len(found) > _MOST_LAYERS else ""
+    rows = [f"| {_plain(str(row['name']))} | {row['format']} | {size(row['bytes'])} |" for row in layers[:_MOST_LAYERS]]
+    more = f"\nAnd {len(layers) - _MOST_LAYERS} more layers.\n" if len(layers) > _MOST_LAYERS else ""
     table = "\n".join(["| layer | format | size |", "|---|---|---|", *rows])
-    return ["## What is in it\n", f"{len(found)} layers: {summary}.\n", f"{table}\n{more}"]
+    return ["## What is in it\n", f"{len(layers)} layers: {summary}.\n", f"{table}\n{more}"]
 
 
 def _limits(documents: Documents) -> str:
     certificate = documents.measured
     lines = [f"It was measured on {certificate['samples']:,} samples: what is not among them is not measured."]
-    lines += [_plain(" ".join(map(str, one.values()))) for one in certificate.get("blind_to", ())]
+    lines += [_plain(" ".join(map(str, blind.values()))) for blind in certificate.get("blind_to", ())]
     left = documents.main.get("stays_float") or {"share": 0.0}
     if left["share"]:
         lines.append(f"Of the bytes of its weights {left['share']:.1%} keep their type.")

@@ -83,9 +83,9 @@ def page(documents: Documents) -> str:
             facts=CHARTS,
             tables=tables(documents),
             samples=samples,
-            findings=[_finding(found) for found in main.get("findings", ())],
+            findings=[_finding(finding) for finding in main.get("findings", ())],
             stays_float={"share": f"{left['share']:.1%}", "tensors": left["tensors"]},
-            blind=[_blind(one) for one in certificate.get("blind_to", ())],
+            blind=[_blind(blind) for blind in certificate.get("blind_to", ())],
             code=CODE,
             request=json.dumps(main["request"], indent=1, ensure_ascii=False),
             versions=_versions(documents),
@@ -125,7 +125,7 @@ def _dark() -> str:
 
 def _samples(documents: Documents) -> list[dict[str, Any]]:
     """The samples that lose most, as the page shows them."""
-    found = [] if documents.samples is None else documents.samples["samples"]
+    samples = [] if documents.samples is None else documents.samples["samples"]
     return [
         {
             "index": sample["index"],
@@ -145,7 +145,7 @@ def _samples(documents: Documents) -> list[dict[str, Any]]:
                 for output in sample["outputs"]
             ],
         }
-        for sample in found
+        for sample in samples
     ]
 
 
@@ -153,18 +153,18 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else amount(value)
 
 
-def _finding(found: Mapping[str, Any]) -> dict[str, str]:
+def _finding(finding: Mapping[str, Any]) -> dict[str, str]:
     return {
-        "severity": str(found["severity"]),
-        "code": str(found["code"]),
-        "where": str(found.get("where") or ""),
-        "text": str(found.get("detail") or found.get("text") or ""),
+        "severity": str(finding["severity"]),
+        "code": str(finding["code"]),
+        "where": str(finding.get("where") or ""),
+        "text": str(finding.get("detail") or finding.get("text") or ""),
     }
 
 
-def _blind(one: Any) -> str:
+def _blind(blind: Any) -> str:
     """A member of `blind_to` in words."""
-    return ": ".join(str(value) for value in one.values() if value) if isinstance(one, Mapping) else str(one)
+    return ": ".join(str(value) for value in blind.values() if value) if isinstance(blind, Mapping) else str(blind)
 
 
 def _versions(documents: Documents) -> list[tuple[str, str]]:

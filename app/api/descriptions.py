@@ -41,15 +41,15 @@ def describe_dataset(
     return _view(DatasetDescription, _described(service, response, "dataset", upload_id))
 
 
-def _view(ready: type[Ready], found: dict[str, Any]) -> Ready | FailedDescription | PendingDescription:
-    if found["state"] == "ready":
-        return ready.model_validate(found)
-    return (FailedDescription if found["state"] == "failed" else PendingDescription).model_validate(found)
+def _view(ready: type[Ready], description: dict[str, Any]) -> Ready | FailedDescription | PendingDescription:
+    if description["state"] == "ready":
+        return ready.model_validate(description)
+    return (FailedDescription if description["state"] == "failed" else PendingDescription).model_validate(description)
 
 
 def _described(service: State, response: Response, kind: Literal["model", "dataset"], upload_id: str) -> dict[str, Any]:
-    found = descriptions.describe(service.sessions, service.wake, kind, upload_id)
-    if found["state"] == "pending":
+    description = descriptions.describe(service.sessions, service.wake, kind, upload_id)
+    if description["state"] == "pending":
         response.status_code = 202
         response.headers["Retry-After"] = str(ASK_AGAIN_SECONDS)
-    return found
+    return description

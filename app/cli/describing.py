@@ -42,13 +42,13 @@ def describe(
     shown: Shown,
 ) -> None:
     """Show what is understood of samples: arrays, shapes, ranges, labels. Exit status: 1 where they do not fit."""
-    found = in_a_process("pipeline.describing", "dataset", str(data))
+    description = in_a_process("pipeline.describing", "dataset", str(data))
     network = None if model is None else in_a_process("pipeline.describing", "model", str(model))
-    problems = [] if network is None else match(network, found)
+    problems = [] if network is None else match(network, description)
     if shown.as_json:
-        show_json({"dataset": found, "problems": problems})
+        show_json({"dataset": description, "problems": problems})
     else:
-        _show(found, {} if network is None else roles(network, found))
+        _show(description, {} if network is None else roles(network, description))
     for problem in problems:
         if not shown.as_json:
             complain("Does not fit", problem)
@@ -56,19 +56,19 @@ def describe(
         raise typer.Exit(1)
 
 
-def _show(found: Mapping[str, Any], fed: Mapping[str, str | None]) -> None:
-    CONSOLE.print(f"{found['samples']:,} samples, {found['form']}", highlight=False)
+def _show(description: Mapping[str, Any], fed: Mapping[str, str | None]) -> None:
+    CONSOLE.print(f"{description['samples']:,} samples, {description['form']}", highlight=False)
     table = Table("array", "type", "shape", "from", "to", "mean", "is", box=None, pad_edge=False)
-    for array in found["arrays"]:
+    for array in description["arrays"]:
         role = fed.get(array["name"], array["role"]) if fed else array["role"]
         numbers = [_number(array[name]) for name in ("minimum", "maximum", "mean")]
         shape = "x".join(map(str, array["shape"])) or "one number"
         row = [array["name"], array["dtype"], shape, *numbers, role or "-"]
         table.add_row(*(Text(printable(cell)) for cell in row))
     CONSOLE.print(table)
-    if found["labels"] is not None:
-        CONSOLE.print(plain(_labels(found["labels"])), highlight=False, soft_wrap=True)
-    for note in found["notes"]:
+    if description["labels"] is not None:
+        CONSOLE.print(plain(_labels(description["labels"])), highlight=False, soft_wrap=True)
+    for note in description["notes"]:
         CONSOLE.print(plain(note), style="dim", highlight=False, soft_wrap=True)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 
 from app.api.state import Service, State
 from app.errors import AppError
 from app.pages.form_errors import Errors
-from app.pages.form_fields import Values, texts_as_values, values_of
-from app.pages.job_form import form, labels_of, request_of
+from app.pages.form_fields import Values, values_of
+from app.pages.job_form import answered, form, labels_of
 from app.pages.sent_form import Sent, received
 from app.schemas.certificate_request import CertificateRequest
 from app.schemas.parsing import is_certificate, parse_certificate_request, parse_labelled
@@ -53,14 +54,7 @@ def ask(
 async def submit(request: Request, service: Service) -> Response:
     """Make the job and show it; or the form again, as it was, with what is wrong at its fields."""
     sent = await received(request, service, _FILES)
-    return await run_in_threadpool(_submitted, request, service, sent)
-
-
-def _submitted(request: Request, service: State, sent: Sent) -> Response:
-    made = sent.errors or request_of(sent, lambda members: _job(service, sent, members))
-    if isinstance(made, str):
-        return RedirectResponse(f"/jobs/{made}", 303)
-    return _form(request, service, texts_as_values(sent.texts), made)
+    return await run_in_threadpool(answered, sent, partial(_job, service, sent), partial(_form, request, service))
 
 
 def _job(service: State, sent: Sent, members: dict[str, Any]) -> str:

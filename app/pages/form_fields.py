@@ -115,7 +115,7 @@ def values_of(request: Mapping[str, Any], defaults: Mapping[str, Any]) -> Values
             values[field] = "\n".join(kept)
             _put(rest, path, {name: constraint for name, constraint in value.items() if name not in kept})
         elif field in SEVERAL:
-            values[field] = [str(one) for one in value]
+            values[field] = [str(item) for item in value]
         elif isinstance(value, list):
             values[field] = ", ".join(map(str, value))
         else:

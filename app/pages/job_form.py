@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 from fastapi import Request
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 
 from app.api.state import State
 from app.errors import AppError
 from app.pages.form_errors import Errors, errors_of
-from app.pages.form_fields import Values, members_of
+from app.pages.form_fields import Values, members_of, texts_as_values
 from app.pages.forms import new_key
 from app.pages.rendering import render
 from app.pages.sent_form import Sent
@@ -54,7 +54,22 @@ def labels_of(job: JobRow) -> dict[str, Any]:
     return {"name": job.name or "", "tags": list(job.tags or ()), "priority": job.priority}
 
 
-def request_of(sent: Sent, make: Callable[[dict[str, Any]], str]) -> str | Errors:
+def answered(
+    sent: Sent, make: Callable[[dict[str, Any]], str], again: Callable[[Values, Errors], Response]
+) -> Response:
+    """The way to the job that `make` makes of what was sent; or the form `again`, as it was, with what is wrong.
+
+    Args:
+        make: gives the id of the job with these members.
+        again: gives the form with these values and errors.
+    """
+    made = sent.errors or _request_of(sent, make)
+    if isinstance(made, str):
+        return RedirectResponse(f"/jobs/{made}", 303)
+    return again(texts_as_values(sent.texts), made)
+
+
+def _request_of(sent: Sent, make: Callable[[dict[str, Any]], str]) -> str | Errors:
     """What `make` makes of the members that a form stands for; or what is wrong, by field.
 
     The JSON of the field `request` is merged over the other fields (RFC 7396).

@@ -50,13 +50,13 @@ def list_jobs(
         "model_id": model_id,
         "upload_id": upload_id,
     }
-    found, following = listing.list_jobs(service.sessions, JobFilter(**wanted), _PAGE, cursor)
+    listed, following = listing.list_jobs(service.sessions, JobFilter(**wanted), _PAGE, cursor)
     models, _ = uploads.recent(service.sessions, "model", UploadFilter(), _MOST_OFFERED, None)
     return render(
         request,
         "jobs.html",
         service,
-        jobs=[_shown(job) for job in found],
+        jobs=[_shown(job) for job in listed],
         wanted=wanted,
         filtered=any(wanted.values()),
         models=models,
@@ -71,8 +71,8 @@ def list_jobs(
 @router.get("/jobs-active", response_class=Response)
 def refresh_jobs(request: Request, service: Service, job_ids: JobIds) -> Response:
     """What has changed in the lines of these jobs, for htmx to put in its place."""
-    found = listing.jobs_by_id(service.sessions, job_ids)
-    return render(request, "jobs_active.html", service, jobs=[_shown(job) for job in found])
+    listed = listing.jobs_by_id(service.sessions, job_ids)
+    return render(request, "jobs_active.html", service, jobs=[_shown(job) for job in listed])
 
 
 def _shown(job: ListedJob) -> dict[str, Any]:

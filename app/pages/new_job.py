@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -10,8 +11,8 @@ from fastapi.responses import RedirectResponse, Response
 
 from app.api.state import Service, State
 from app.pages.form_errors import Errors
-from app.pages.form_fields import Values, texts_as_values, values_of
-from app.pages.job_form import form, labels_of, request_of
+from app.pages.form_fields import Values, values_of
+from app.pages.job_form import answered, form, labels_of
 from app.pages.sent_form import Sent, received
 from app.schemas.job_request import JobRequest
 from app.schemas.parsing import is_certificate, parse_labelled, parse_request, without_retired
@@ -47,14 +48,7 @@ def ask(
 async def submit(request: Request, service: Service) -> Response:
     """Make the job and show it; or the form again, as it was, with what is wrong at its fields."""
     sent = await received(request, service, _FILES)
-    return await run_in_threadpool(_submitted, request, service, sent)
-
-
-def _submitted(request: Request, service: State, sent: Sent) -> Response:
-    made = sent.errors or request_of(sent, lambda members: _job(service, sent, members))
-    if isinstance(made, str):
-        return RedirectResponse(f"/jobs/{made}", 303)
-    return _form(request, service, texts_as_values(sent.texts), made)
+    return await run_in_threadpool(answered, sent, partial(_job, service, sent), partial(_form, request, service))
 
 
 def _job(service: State, sent: Sent, members: dict[str, Any]) -> str:

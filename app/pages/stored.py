@@ -39,13 +39,13 @@ def _router(kind: Kind) -> APIRouter:
     ) -> Response:
         """What was uploaded, newest first, and how much of the quota it takes."""
         wanted = {"name": name, "tag": tag}
-        found, following = listing.list_uploads(service.sessions, kind, UploadFilter(**wanted), _PAGE, cursor)
+        listed, following = listing.list_uploads(service.sessions, kind, UploadFilter(**wanted), _PAGE, cursor)
         return render(
             request,
             "uploads.html",
             service,
             kind=kind,
-            uploads=found,
+            uploads=listed,
             wanted=wanted,
             filtered=any(wanted.values()),
             stored=listing.stored(service.sessions, kind),

@@ -84,7 +84,7 @@ def _by_name(rows: Sequence[Row], given: Sequence[AppliedFormat], part: str) -> 
     """What is given to each row that is named, by the row's own name."""
     meant: dict[str, AppliedFormat] = {}
     known = _meanings(rows)
-    if unknown := [one.name for one in given if one.name not in known]:
+    if unknown := [row.name for row in given if row.name not in known]:
         names = [str(row["name"]) for row in rows]
         listed = ", ".join(names[:MOST_LISTED]) + (
             f" and {len(names) - MOST_LISTED:,} more" * (len(names) > MOST_LISTED)
@@ -94,17 +94,17 @@ def _by_name(rows: Sequence[Row], given: Sequence[AppliedFormat], part: str) -> 
             f"{part} names {', '.join(map(repr, unknown))}, which the plan that it changes does not have; that one has "
             f"{listed}",
         )
-    for one in given:
-        own = known[one.name]
+    for row in given:
+        own = known[row.name]
         if len(own) > 1:
             raise AppError(
                 "plan_invalid",
-                f"{part} names {one.name!r}, which is a node or a weight of several layers: {', '.join(own)}; say "
+                f"{part} names {row.name!r}, which is a node or a weight of several layers: {', '.join(own)}; say "
                 "which by these names",
             )
         if own[0] in meant:
             raise AppError("plan_invalid", f"{part} names {own[0]!r} twice, once by another name; keep one of both")
-        meant[own[0]] = one
+        meant[own[0]] = row
     return meant
 
 

@@ -70,10 +70,10 @@ def layers(compared: Sequence[Compared]) -> list[Line]:
 
 def frontiers(sessions: Sessions, compared: Sequence[Compared]) -> dict[str, Any] | None:
     """What the chart `comparison` draws: names and frontiers of the jobs; None where no job searched for its plan."""
-    found = [_document(sessions, job.row.id, "frontier") for job in compared]
-    if not any(found):
+    frontiers = [_document(sessions, job.row.id, "frontier") for job in compared]
+    if not any(frontiers):
         return None
-    named = [(job.row.name or job.row.id[:12], frontier) for job, frontier in zip(compared, found, strict=True)]
+    named = [(job.row.name or job.row.id[:12], frontier) for job, frontier in zip(compared, frontiers, strict=True)]
     return {"jobs": [{"name": name, "frontier": frontier} for name, frontier in named]}
 
 

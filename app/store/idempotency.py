@@ -32,5 +32,5 @@ def take_key(
 def find_job_of_key(session: Session, key: str) -> str | None:
     """The job that a request with this key made, whichever call it was; None: there was no such request."""
     project = project_of(session)
-    found = select(IdempotencyRow.job_id).where(IdempotencyRow.project_id == project, IdempotencyRow.key == key)
-    return session.scalar(found.limit(1))
+    query = select(IdempotencyRow.job_id).where(IdempotencyRow.project_id == project, IdempotencyRow.key == key)
+    return session.scalar(query.limit(1))

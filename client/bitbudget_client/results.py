@@ -116,7 +116,7 @@ class Report:
         return f"<{type(self).__name__} of job {self.job.id}: {figures(self.certificate)}; {self.outcome}>"
 
     def _repr_html_(self) -> str:
-        rows = [(one["severity"], one["where"], one["text"]) for one in self.findings]
+        rows = [(finding["severity"], finding["where"], finding["text"]) for finding in self.findings]
         sizes = f"{self.document['float_size_bytes']:,} to {self.document['size_bytes']:,} bytes"
         return headline(sizes, self.outcome, self.reason, self.certificate) + table(("finding", "where", "what"), rows)
 

@@ -20,10 +20,10 @@ _SIDE = 520
 def interactions(documents: Documents, theme: Theme | str = Theme.LIGHT) -> alt.Chart | None:
     """A heat map of layers against layers, in nats, at the formats of the delivered plan; of a larger network the
     `MOST_LAYERS` that interact most. None where nothing was analysed, or fewer than two layers are quantized."""
-    found = _of_plan(documents)
-    if found is None:
+    of_plan = _of_plan(documents)
+    if of_plan is None:
         return None
-    every, matrix = found
+    every, matrix = of_plan
     strength = np.nansum(np.abs(matrix - np.diag(np.diagonal(matrix))), axis=1)
     shown = np.sort(np.argsort(-strength, kind="stable")[:MOST_LAYERS])
     names = [short(every[place], 26) for place in shown]
@@ -33,10 +33,10 @@ def interactions(documents: Documents, theme: Theme | str = Theme.LIGHT) -> alt.
 
 def strongest(documents: Documents, most: int = 20) -> list[tuple[str, str, float]]:
     """The pairs of layers that interact most at the formats of the delivered plan, with their interaction in nats."""
-    found = _of_plan(documents)
-    if found is None:
+    of_plan = _of_plan(documents)
+    if of_plan is None:
         return []
-    names, matrix = found
+    names, matrix = of_plan
     pairs = [(i, j) for i in range(len(names)) for j in range(i) if np.isfinite(matrix[i, j])]
     pairs.sort(key=lambda pair: -abs(matrix[pair]))
     return [(names[j], names[i], float(matrix[i, j])) for i, j in pairs[:most]]
@@ -47,8 +47,8 @@ def _of_plan(documents: Documents) -> tuple[list[str], NDArray[np.float64]] | No
     plan, sensitivity = documents.plan, documents.sensitivity
     if plan is None or sensitivity is None:
         return None
-    found = sensitivity["interactions"]
-    places = {name: place for place, name in enumerate(found["candidates"])}
+    interactions = sensitivity["interactions"]
+    places = {name: place for place, name in enumerate(interactions["candidates"])}
     chosen = [
         (str(row["name"]), places[f"{row['name']}:{row['format']}"])
         for row in (*plan["layers"], *plan["activations"])
@@ -57,7 +57,7 @@ def _of_plan(documents: Documents) -> tuple[list[str], NDArray[np.float64]] | No
     if len(chosen) < 2:
         return None
     index = [place for _, place in chosen]
-    rows = [[found["matrix"][i][j] for j in index] for i in index]
+    rows = [[interactions["matrix"][i][j] for j in index] for i in index]
     matrix = np.array(rows, dtype=np.float64)  # None becomes NaN
     return [
         name for name, _ in chosen

@@ -20,14 +20,14 @@ _HEIGHT = 110
 def layers(documents: Documents, theme: Theme | str = Theme.LIGHT) -> alt.VConcatChart | None:
     """A bar for each layer, in the order of the network: its bits, the bytes that it takes, and the damage that is
     predicted of it where there was a search. None where a file was certified."""
-    found = documents.layers
-    if not found:
+    layers = documents.layers
+    if not layers:
         return None
-    names = [short(str(row["name"]), 28) for row in found]
+    names = [short(str(row["name"]), 28) for row in layers]
     unique = [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names, 1)]
-    values = [_values(row, name) for row, name in zip(found, unique, strict=True)]
-    width = max(WIDTH, _LEAST_STEP * len(found))
-    step = -(-len(found) // MOST_LABELS)
+    values = [_values(row, name) for row, name in zip(layers, unique, strict=True)]
+    width = max(WIDTH, _LEAST_STEP * len(layers))
+    step = -(-len(layers) // MOST_LABELS)
     shown = [("bits", "bits of the weights", "~g"), ("bytes", "bytes", "~s")]
     if any(row["damage"] is not None for row in values):
         shown.append(("damage", "predicted damage (nats)", "~g"))

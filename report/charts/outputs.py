@@ -18,12 +18,12 @@ _KINDS = ("float model", "delivered")
 def outputs(documents: Documents, theme: Theme | str = Theme.LIGHT) -> alt.FacetChart | None:
     """For each of the worst samples, pairs of bars: what the float model gives and what the delivered file gives, for
     the likeliest classes or the values that differ most. None where no sample loses anything, or none was kept."""
-    found = [] if documents.samples is None else documents.samples["samples"]
-    values = [value for sample in found[:MOST_SAMPLES] for value in _values(sample)]
+    samples = [] if documents.samples is None else documents.samples["samples"]
+    values = [value for sample in samples[:MOST_SAMPLES] for value in _values(sample)]
     if not values:
         return None
     colours = COLOURS[Theme(theme)]
-    probabilities = all(own["meaning"] == "classes" for sample in found for own in sample["outputs"])
+    probabilities = all(own["meaning"] == "classes" for sample in samples for own in sample["outputs"])
     bars = (
         alt.Chart(width=220, height=alt.Step(9))
         .mark_bar()
