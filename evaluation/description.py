@@ -42,7 +42,7 @@ def described(path: Path, max_bytes: int) -> dict[str, Any]:
             if role == LABELS:
                 labels = _counted(part, labels or {})
             elif role == "input" and not thumbnails and (images := images_in(part[:MOST_THUMBNAILS])) is not None:
-                thumbnails = [thumbnail(image) for image in images]
+                thumbnails = [f"data:image/png;base64,{thumbnail(image)}" for image in images]
                 notes.append(f"the images are {_text(name)!r}, each with its own range of brightness")
         form = archive.form
         samples = _samples(archive.headers)

@@ -1,4 +1,4 @@
-"""Small pictures of samples that look like images, so that people see what they have sent."""
+"""Small pictures of samples that look like images, for people."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ _CHANNELS = (1, 3, 4)
 def images_in(samples: NDArray[Any]) -> NDArray[np.float32] | None:
     """Samples that look like images, as `[samples, H, W, 1 | 3]`; None if they do not.
 
+    Whole numbers with a sign are codes of something, not pixels.
+
     Args:
         samples: `[N, C, H, W]`, `[N, H, W, C]` or, with square sides, `[N, H, W]`; C is 1, 3 or 4.
     """
-    if samples.dtype.kind not in "fiu" or samples.ndim not in (3, 4) or not len(samples):
+    if samples.dtype.kind not in "fu" or samples.ndim not in (3, 4) or not len(samples):
         return None
     if samples.ndim == 3:
         if samples.shape[1] != samples.shape[2]:
@@ -35,12 +37,13 @@ def images_in(samples: NDArray[Any]) -> NDArray[np.float32] | None:
     if not all(_SMALLEST_SIDE <= side <= _LARGEST_SIDE for side in samples.shape[1:3]):
         return None
     # every few pixels, before numbers are made of them
-    step_h, step_w = (max(1, side // SIDE) for side in samples.shape[1:3])
-    return np.ascontiguousarray(samples[:, ::step_h, ::step_w, : 3 if samples.shape[3] >= 3 else 1], np.float32)
+    step = max(1, max(samples.shape[1:3]) // SIDE)
+    return np.ascontiguousarray(samples[:, ::step, ::step, : 3 if samples.shape[3] >= 3 else 1], np.float32)
 
 
 def thumbnail(image: NDArray[np.float32]) -> str:
-    """One image `[H, W, 1 | 3]` of any range as the address of a PNG of at most `SIDE` pixels a side."""
+    """One image `[H, W, 1 | 3]` of any range as a PNG of at most `SIDE` pixels a side, in base64. How its values were
+    normalised is not known: the darkest becomes black and the brightest white."""
     from PIL import Image
 
     finite = image[np.isfinite(image)]
@@ -50,5 +53,5 @@ def thumbnail(image: NDArray[np.float32]) -> str:
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     picture.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    picture.save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()

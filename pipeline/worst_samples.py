@@ -14,8 +14,8 @@ from evaluation.metrics.claim import Claim, Measured
 from evaluation.metrics.measurement import Output, Outputs
 from evaluation.metrics.pair import are_probabilities
 from evaluation.outputs import OutputFacts
+from evaluation.thumbnails import images_in, thumbnail
 from pipeline.results import number
-from pipeline.thumbnails import thumbnail
 from pipeline.workspace import Inputs
 
 MOST_SAMPLES = 8
@@ -58,7 +58,7 @@ def samples_document(
             "index": int(index),
             "lost": float(lost[place]),
             "right": int(right[place]) if right is not None and right.ndim == 1 else None,
-            "thumbnail": thumbnail({name: array[place] for name, array in of_samples.items()}),
+            "thumbnail": _thumbnail([array[place] for array in of_samples.values()]),
             "outputs": [
                 _output(meanings[name], outputs[0][name][place], outputs[1][name][place])
                 for name in claim.outputs
@@ -73,6 +73,14 @@ def samples_document(
             break
         row["thumbnail"] = None
     return _json(document)
+
+
+def _thumbnail(inputs: Sequence[NDArray[np.generic]]) -> str | None:
+    """The first input of a sample that looks like an image."""
+    for value in inputs:
+        if (images := images_in(np.asarray(value)[None])) is not None:
+            return thumbnail(images[0])
+    return None
 
 
 def _output(fact: OutputFacts, before: Output, after: Output) -> dict[str, Any]:

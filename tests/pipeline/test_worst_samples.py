@@ -14,7 +14,7 @@ from PIL import Image
 from evaluation.metrics.claim import Claim, Measured
 from evaluation.metrics.measurement import Measurement
 from evaluation.outputs import Meaning, OutputFacts
-from pipeline.thumbnails import SIDE, thumbnail
+from evaluation.thumbnails import SIDE
 from pipeline.worst_samples import MOST_BYTES, MOST_SAMPLES, samples_document, worst_places
 
 
@@ -99,23 +99,3 @@ def test_pictures_are_small_and_the_document_is_bounded() -> None:
     assert pictures[0] is not None
     image = Image.open(io.BytesIO(base64.b64decode(pictures[0])))
     assert (image.size, image.mode) == ((43, SIDE), "RGB")
-
-
-@pytest.mark.parametrize(
-    ("value", "size", "mode"),
-    [
-        (np.eye(8)[None], (8, 8), "L"),
-        (np.zeros((8, 10, 3), dtype=np.uint8), (10, 8), "RGB"),
-        (np.full((16, 16), np.nan), (16, 16), "L"),
-    ],
-)
-def test_what_looks_like_an_image_is_one(value: np.ndarray, size: tuple[int, int], mode: str) -> None:
-    text = thumbnail({"ids": np.arange(3), "image": value})
-    assert text is not None
-    image = Image.open(io.BytesIO(base64.b64decode(text)))
-    assert (image.size, image.mode) == (size, mode)
-
-
-@pytest.mark.parametrize("value", [np.zeros(9), np.zeros((3, 5, 5)), np.zeros((7, 9, 9)), np.zeros((9, 9), dtype=int)])
-def test_what_looks_like_no_image_has_no_picture(value: np.ndarray) -> None:
-    assert thumbnail({"x": value}) is None
