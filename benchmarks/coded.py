@@ -29,7 +29,7 @@ from quantization.storage.weights import QuantizedWeight
 SIDE = 1000
 OPSET = 18
 RUNS = 7
-TENTHS = (10, 15, 20, 25, 30, 40)
+TENTHS = (12, 15, 20, 25, 30, 40)
 
 
 def main() -> None:

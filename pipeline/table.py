@@ -85,7 +85,7 @@ STAGES = (
         version=3,
     ),
     Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=SHORT, version=6),
-    Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=SHORT, version=7),
+    Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=SHORT, version=8),
     Stage(
         "reference",
         ("model", "admit_float", "normalise", "dataset"),
@@ -113,8 +113,8 @@ STAGES = (
     ),
     Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=MEDIUM, version=3),
     Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=MEDIUM, version=9, spreads=True),
-    Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=LONG, version=6, spreads=True),
-    Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=LONG, version=5, spreads=True),
+    Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=LONG, version=7, spreads=True),
+    Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=LONG, version=6, spreads=True),
     Stage(
         "agreement",
         (*ANALYSED, "cross_layer", "sensitivity"),

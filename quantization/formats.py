@@ -17,9 +17,9 @@ ACTIVATION_BITS = (4, 8, 16)
 MAX_CODEBOOK_BITS = 4
 MAX_OUTLIERS = 200
 BLOCK_SIZES = (16, 32, 64, 128, 256)
-CODED_TENTHS = range(8, 41)
-# by most tenths of a bit
-_LEVELS = ((16, 5), (24, 9), (30, 13), (35, 17), (40, 29))
+CODED_TENTHS = range(12, 41)
+# up to so many tenths of a bit: how many codes are written together, and how high they go
+_TUPLES = ((14, 6, 2), (15, 5, 2), (17, 4, 3), (23, 4, 4), (28, 3, 7), (32, 2, 12), (40, 2, 22))
 
 
 def _check_bits(bits: int) -> None:
@@ -183,13 +183,18 @@ class CodedFormat:
         return f"coded{self.bits:.1f}/tensor"
 
     @property
-    def levels(self) -> int:
-        """Most magnitudes that are told apart from 0: some six standard deviations of Gaussian weights."""
-        return next(levels for tenths, levels in _LEVELS if self.tenths <= tenths)
+    def tuple_size(self) -> int:
+        """So many codes are written together."""
+        return self._tuples[0]
 
     @property
     def highest_code(self) -> int:
-        return self.levels
+        """Some five standard deviations of Gaussian weights, or four."""
+        return self._tuples[1]
+
+    @property
+    def _tuples(self) -> tuple[int, int]:
+        return next((size, highest) for tenths, size, highest in _TUPLES if self.tenths <= tenths)
 
 
 @dataclass(frozen=True, slots=True, order=True)

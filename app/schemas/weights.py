@@ -23,7 +23,7 @@ def sorted_once(bits: tuple[int, ...]) -> tuple[int, ...]:
 
 _WEIGHT_FORMAT = re.compile(
     r"float16|int[2-8]/(channel|tensor|block(16|32|64|128|256))(/asymmetric)?"
-    r"|codebook[2-4]/channel(/outliers([1-9][0-9]?|1[0-9][0-9]|200))?|(power|hadamard)[2-8]/channel|coded(0\.[89]|[123]\.[0-9]|4\.0)/tensor"
+    r"|codebook[2-4]/channel(/outliers([1-9][0-9]?|1[0-9][0-9]|200))?|(power|hadamard)[2-8]/channel|coded(1\.[2-9]|[23]\.[0-9]|4\.0)/tensor"
 )
 
 
@@ -34,7 +34,7 @@ def _weight_format(name: str) -> str:
             f"no format of weights is called {name!r}; expected a name such as int4/channel, int8/tensor, int4/block32 "
             "(16, 32, 64, 128 or 256), int4/channel/asymmetric, float16, codebook3/channel (2 to 4 bits), "
             "codebook3/channel/outliers45 (of 10,000 weights, at most 200), power4/channel, hadamard4/channel or "
-            "coded2.3/tensor (0.8 to 4.0 bits)",
+            "coded2.3/tensor (1.2 to 4.0 bits)",
         )
     return name
 

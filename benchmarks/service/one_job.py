@@ -134,11 +134,13 @@ def _work(cache: Path, model: Path, dataset: Path, role: str) -> None:
     def report(event: Event) -> None:
         nonlocal running
         # a helper reports nothing but progress
-        stage = event.stage if isinstance(event, StageBegan | Progress) else ""
-        if running is not None and (stage != running[0] or isinstance(event, StageEnded)):
+        if isinstance(event, StageBegan | Progress):
+            if running is not None and event.stage != running[0]:
+                end()
+            if running is None:
+                running = event.stage, time.process_time(), store.seconds, time.perf_counter()
+        elif isinstance(event, StageEnded):
             end()
-        if stage and running is None:
-            running = stage, time.process_time(), store.seconds, time.perf_counter()
 
     def end() -> None:
         nonlocal running

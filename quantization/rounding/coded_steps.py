@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from quantization.formats import CodedFormat
 from quantization.rounding.ranges import finite_float32
 from quantization.rounding.tiles import Floats
-from quantization.storage.coded import CodedWeight, coded_bits, header_bits, size_bytes
+from quantization.storage.coded import HEADER_BYTES, CodedWeight, coded_bits, size_bytes
 
 # steps that are tried, in root mean squares of the weight
 _STEPS = np.geomspace(1 / 32, 16, 28)
@@ -46,7 +46,7 @@ def first_steps(weight: Floats, formats: Sequence[CodedFormat]) -> list[float]:
     logs = np.log2(_STEPS * size)
     steps = []
     for format_ in formats:
-        room = 8 * size_bytes(format_, flat.size) - header_bits(flat.size) * format_.levels
+        room = 8 * size_bytes(format_, flat.size) - 8 * HEADER_BYTES
         steps.append(float(2 ** np.interp(-room / flat.size / _OVER_ENTROPY, -entropies, logs)))
     return steps
 

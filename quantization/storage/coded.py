@@ -6,24 +6,21 @@ channels) is as small as the codes fit in. At one slope of error over bits the s
 weight whose rows share their inputs [Gish and Pierce 1968, "Asymptotically efficient quantizing"]; what wide rows need
 more, narrow ones leave.
 
-**The code.** Values are visited by magnitude, in levels: of those that are not below j in magnitude, which are above?
-Behind the first level come the signs of all that are not 0. A level is a string of c bits, of which the rarer value (0
-or 1) is marked: the gaps between marks, each split in `gap >> k` in unary and k low bits (Rice's code; k = 0 is the
-string itself). Gaps between rare events are geometric, for which this is within some percent of the entropy:
+**The string.** Codes in tuples, `[tuple_size, tuples]` in the order of the weight and padded with zeros, each in one of
+the buckets that are cut for this weight (`quantization.storage.buckets`):
 
-    header      of every level: the length of its unary part, which value is marked, k
-    level 0     unary part, low bits (the lowest of all gaps first)
-    signs       one bit for each value that is not 0
-    level 1 ... as level 0
+    bits of places in each of the 16 buckets      4 bits each
+    bucket of each tuple                          4 bits each
+    place of each tuple                           one after another, the most significant bit of a byte first
 
-All are one string of bits, the least significant of a byte first, padded with zeros. `quantization.storage.decoding`
-undoes this in operators that ONNX Runtime folds at load.
+Numbers of 4 bits are packed in halves: a byte holds one of the first half in its lower bits, one of the second above.
+
+`quantization.storage.decoding` undoes this in operators that ONNX Runtime folds at load.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,28 +28,11 @@ import onnx
 from numpy.typing import NDArray
 
 from quantization.formats import CodedFormat
+from quantization.storage.buckets import BUCKETS, MOST_BITS, Integers, Tuples, best_buckets
 from quantization.storage.packing import NATIVE_OPSET
 from quantization.storage.weights import Floats, QuantizedWeight
 
-Bits = NDArray[np.bool_]
-
-LOW_BITS = 3
-"""Bits of a header that hold k; one bit says which value is marked, the rest is the length of the unary part."""
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """How a string of `count` bits is written: `marked` is the rarer value, gaps have `low` low bits, and the unary
-    part has `unary` bits for `marks` gaps."""
-
-    marked: bool
-    low: int
-    unary: int
-    marks: int
-
-    @property
-    def size_bits(self) -> int:
-        return self.unary + self.low * self.marks
+HEADER_BYTES = BUCKETS // 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,12 +69,16 @@ class CodedWeight(QuantizedWeight):
         return self.codes.astype(np.float32) * self.step
 
     def tensors(self, opset: int = NATIVE_OPSET) -> list[onnx.TensorProto]:  # noqa: ARG002 - of all opsets the same
-        """The string of bits, and the step."""
+        """The string, and the step."""
         string = encode(self.codes, self.format)
-        packed = np.packbits(string, bitorder="little")
         room = np.zeros(size_bytes(self.format, self.codes.size), dtype=np.uint8)
-        room[: packed.size] = packed
+        room[: string.size] = string
         return [onnx.numpy_helper.from_array(array) for array in (room, self.step)]
+
+
+def tuples_of(format_: CodedFormat) -> Tuples:
+    """What is written together."""
+    return Tuples(format_.tuple_size, format_.highest_code)
 
 
 def size_bytes(format_: CodedFormat, count: int) -> int:
@@ -102,64 +86,47 @@ def size_bytes(format_: CodedFormat, count: int) -> int:
     return math.ceil(format_.tenths * count / 80)
 
 
-def header_bits(count: int) -> int:
-    """Bits of the header of one level: the unary part is at most as long as the string."""
-    return count.bit_length() + 1 + LOW_BITS
+def fixed_bits(format_: CodedFormat, count: int) -> int:
+    """What the string of `count` values takes without places, whatever they are."""
+    tuples = -(-count // format_.tuple_size)
+    return 8 * (HEADER_BYTES + -(-tuples // 2))
 
 
 def fits(format_: CodedFormat, count: int) -> bool:
-    """Whether so many values have room for the headers and, beside these, one bit for two of them; and a tenth of a bit
-    for each is a byte or more, so that the bytes tell the format."""
-    return count >= 80 and 8 * size_bytes(format_, count) >= header_bits(count) * format_.levels + count // 2
+    """Whether there is room for any places; and a tenth of a bit for each value is a byte or more, so that the bytes
+    tell the format."""
+    return count >= 80 and 8 * size_bytes(format_, count) >= fixed_bits(format_, count)
 
 
 def coded_bits(codes: NDArray[np.int8], format_: CodedFormat) -> int:
-    """The bits that `codes` take, headers included."""
-    magnitudes = np.abs(codes.ravel().astype(np.int16))
-    total = header_bits(codes.size) * format_.levels + int(np.count_nonzero(magnitudes))
-    return total + sum(level.size_bits for level, _ in _levels(magnitudes, format_.levels))
+    """The bits that `codes` take, all told."""
+    tuples = tuples_of(format_)
+    counts = np.bincount(_ranks(codes, tuples))
+    return fixed_bits(format_, codes.size) + best_buckets(counts)[1]
 
 
-def encode(codes: NDArray[np.int8], format_: CodedFormat) -> Bits:
-    """The string of `codes`, whose magnitudes are at most `format_.levels`."""
-    flat = codes.ravel().astype(np.int16)
-    levels = list(_levels(np.abs(flat), format_.levels))
-    width = header_bits(flat.size)
-    headers = [level.low | (not level.marked) << LOW_BITS | level.unary << (LOW_BITS + 1) for level, _ in levels]
-    parts = [_digits(np.array(headers, dtype=np.int64), width).T.ravel()]
-    for number, (level, string) in enumerate(levels):
-        gaps = _gaps(string, level.marked)
-        unary = np.zeros(level.unary, dtype=np.bool_)
-        unary[np.cumsum((gaps >> level.low) + 1) - 1] = True
-        parts += [unary, _digits(gaps, level.low).ravel()]
-        if number == 0:
-            parts.append(flat[flat != 0] < 0)
-    return np.concatenate(parts)
+def encode(codes: NDArray[np.int8], format_: CodedFormat) -> NDArray[np.uint8]:
+    """The string of `codes`, whose magnitudes are at most `format_.highest_code`."""
+    ranks = _ranks(codes, tuples_of(format_))
+    widths, _ = best_buckets(np.bincount(ranks))
+    ends = np.cumsum(1 << widths)
+    buckets = np.searchsorted(ends, ranks, side="right")
+    lengths = widths[buckets]
+    places = ranks - (ends - (1 << widths))[buckets]
+    behind = np.cumsum(lengths)
+    bits = np.zeros(int(behind[-1]), dtype=np.bool_)
+    for digit in range(MOST_BITS):  # the lowest first
+        (long,) = np.nonzero(lengths > digit)
+        bits[behind[long] - 1 - digit] = places[long] >> digit & 1
+    return np.concatenate([_in_halves(widths), _in_halves(buckets), np.packbits(bits)])
 
 
-def _levels(magnitudes: NDArray[np.int16], count: int) -> Iterator[tuple[Level, Bits]]:
-    """So many levels, the strings of the last ones empty."""
-    for height in range(count):
-        string = magnitudes > height
-        yield _level(string), string
-        magnitudes = magnitudes[string]
+def _ranks(codes: NDArray[np.int8], tuples: Tuples) -> Integers:
+    flat = np.pad(codes.ravel(), (0, -codes.size % tuples.size))
+    return tuples.ranks_of(flat.reshape(tuples.size, -1))
 
 
-def _level(string: Bits) -> Level:
-    """The shortest way to write it."""
-    ones = int(np.count_nonzero(string))
-    marked = 2 * ones <= string.size
-    gaps = _gaps(string, marked)
-    lengths = [gaps.size + int((gaps >> low).sum()) for low in range(1 << LOW_BITS)]
-    low = min(range(1 << LOW_BITS), key=lambda low: lengths[low] + low * gaps.size)
-    return Level(marked, low, lengths[low], gaps.size)
-
-
-def _gaps(string: Bits, marked: bool) -> NDArray[np.int64]:
-    """How many of the other value stand before each that is marked, since the one before."""
-    return np.diff(np.flatnonzero(string == marked), prepend=-1) - 1
-
-
-def _digits(numbers: NDArray[np.int64], width: int) -> Bits:
-    """Binary digits `[width, numbers]`, the lowest first."""
-    return (numbers >> np.arange(width)[:, None] & 1).astype(np.bool_)
+def _in_halves(numbers: Integers) -> NDArray[np.uint8]:
+    """Two in a byte."""
+    lower, upper = np.pad(numbers, (0, numbers.size % 2)).reshape(2, -1)
+    return np.asarray(lower | upper << 4, dtype=np.uint8)

@@ -11,14 +11,16 @@ How digits become codes says `quantization.storage.unpacking`; the one rounding 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from quantization.formats import CodedFormat
 from quantization.storage import decoding
+from quantization.storage.coded import tuples_of
 from quantization.storage.packing import Digit, zero_point_digit
 from quantization.storage.unpacking import (
     DOMAIN,
@@ -39,8 +41,8 @@ FIRST_OPSET = 18
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A model-local function: its name, `bodies` by name, serialized, of itself and of those that it calls, and whether
-    it takes the weight's shape (`SHAPE`) and the width of headers (`quantization.storage.decoding.HEADER`).
+    """A model-local function: its name, `bodies` by name, serialized, of itself and of those that it calls, whether it
+    takes the weight's shape (`SHAPE`), and further attributes of its calls.
 
     Weights of a file whose functions have one name share it.
     """
@@ -48,7 +50,7 @@ class Function:
     name: str
     bodies: Callable[[], Mapping[str, bytes]]
     takes_shape: bool = False
-    takes_header: bool = False
+    numbers: Mapping[str, int] = field(default_factory=dict)
 
 
 def integers(
@@ -105,9 +107,11 @@ def rotated(bits: int, opset: int, block: int, *, inner: bool) -> Function:
     return _function(name, layout, ("s",), _rotated, block, inner)
 
 
-def coded(levels: int, opset: int) -> Function:
-    """`code * step` from a string of bits in so many levels, and the step."""
-    return Function(decoding.name(levels), partial(decoding.bodies, levels, opset), True, True)
+def coded(format_: CodedFormat, opset: int) -> Function:
+    """`code * step` from the string of a coded weight, and the step."""
+    tuples = tuples_of(format_)
+    numbers = {decoding.SIZE: tuples.size, decoding.BASE: tuples.base}
+    return Function(decoding.FUNCTION, partial(decoding.bodies, opset), True, numbers)
 
 
 @cache

@@ -27,8 +27,7 @@ from quantization.formats import (
 from quantization.granularity import scale_shape
 from quantization.storage import dequantize
 from quantization.storage.codebooks import outlier_count, stored_table_shape, table_shape
-from quantization.storage.coded import fits, header_bits, size_bytes
-from quantization.storage.decoding import HEADER
+from quantization.storage.coded import fits, size_bytes
 from quantization.storage.packing import NATIVE_OPSET, digits, zero_point_digit
 from quantization.storage.rotations import rotation
 from quantization.storage.unpacking import DOMAIN, SHAPE
@@ -70,8 +69,7 @@ class Storage:
         node = helper.make_node(self.function.name, inputs, outputs, domain=DOMAIN)
         if self.function.takes_shape:
             node.attribute.append(helper.make_attribute(SHAPE, self.shape))
-        if self.function.takes_header:
-            node.attribute.append(helper.make_attribute(HEADER, header_bits(math.prod(self.shape))))
+        node.attribute.extend(helper.make_attribute(*number) for number in self.function.numbers.items())
         return node
 
 
@@ -173,11 +171,11 @@ def _integers(
 
 def _coded(format_: CodedFormat, shape: tuple[int, ...], opset: int) -> Storage:
     if not fits(format_, math.prod(shape)):
-        raise NotStorable(f"{format_.name} has no room for the headers of a weight of shape {shape}")
+        raise NotStorable(f"{format_.name} has no room for the string of a weight of shape {shape}")
     size = size_bytes(format_, math.prod(shape))
     string = Part(STRING, TensorProto.UINT8, (size,), size)
     step = Part(SCALE, TensorProto.FLOAT, (), 4)
-    return Storage((string, step), dequantize.coded(format_.levels, opset), shape)
+    return Storage((string, step), dequantize.coded(format_, opset), shape)
 
 
 def _codebook(format_: CodebookFormat, shape: tuple[int, ...], channel_axis: ChannelAxis, opset: int) -> Storage:

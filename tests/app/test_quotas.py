@@ -21,7 +21,7 @@ from app.schemas.job_request import JobRequest
 from app.services import jobs
 from app.services.uploads import store_upload
 from app.settings import Settings
-from app.store.blobs import write_bytes
+from app.store.blobs import BlobRef, write_bytes, write_stream
 from app.store.engine import Sessions, clock
 from app.store.quotas import Quotas
 from app.store.tables import DEFAULT_PROJECT, ProjectRow
@@ -144,22 +144,22 @@ def test_the_same_contents_again_take_no_more_room(server: Any, limit: Callable[
     assert server.client.get("/v1/usage").json()["bytes"]["used"] == 500
 
 
-def test_uploads_that_come_at_once_do_not_pass_the_quota_together(sessions: Sessions) -> None:
+def test_uploads_that_come_at_once_do_not_pass_the_quota_together(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bounded = sessions.of(DEFAULT_PROJECT, quotas=Quotas(bytes=1000))
-    inside = threading.Barrier(2)
+    admitted = threading.Barrier(2)
     results: list[str] = []
 
-    class Slow(BytesIO):
-        """Both have been admitted by their size when the first is read."""
+    def write_when_both_are_admitted(*args: Any) -> BlobRef:
+        admitted.wait()
+        return write_stream(*args)
 
-        def read(self, size: int | None = -1) -> bytes:
-            if self.tell() == 0:
-                inside.wait()
-            return super().read(size)
+    monkeypatch.setattr("app.services.uploads.write_stream", write_when_both_are_admitted)
 
     def store(contents: bytes) -> None:
         try:
-            store_upload(bounded, "model", Slow(contents), sha256(contents).hexdigest(), len(contents), None)
+            store_upload(bounded, "model", BytesIO(contents), sha256(contents).hexdigest(), len(contents), None)
             results.append("stored")
         except AppError as error:
             results.append(error.code)

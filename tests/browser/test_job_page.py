@@ -96,8 +96,11 @@ def test_a_plan_is_edited_by_keyboard_and_applied(page: Page, site: Site, finish
     page.goto(f"/jobs/{finished_job}/edit")
     expect(page.locator("#predicted")).to_contain_text("0 of 4")
     first = page.get_by_role("combobox", name="conv1")
-    first.focus()
-    page.keyboard.type("int8")
+    first.press("Home")
+    for _ in range(first.locator("option").count()):  # what is typed is taken for a beginning only if it comes fast
+        if first.input_value() == "int8/channel":
+            break
+        page.keyboard.press("ArrowDown")
     expect(page.locator("#predicted")).to_contain_text("1 of 4")
     expect(page.locator("#size-0")).not_to_have_text(f"{before[0]['bytes']} bytes")
     # the rest all at once, of what the filter shows

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import termios
+from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -19,6 +20,14 @@ FAKE = ("--pipeline", "held_pipeline")
 def _states(commands) -> list[str]:
     with closing(sqlite3.connect(commands.home / "bitbudget.db")) as database:
         return [state for (state,) in database.execute("SELECT state FROM jobs ORDER BY created_at")]
+
+
+@pytest.fixture(autouse=True)
+def hang_ups_are_heard() -> Iterator[None]:
+    """Also where the tests run under `nohup`, of which processes inherit that they hear none."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

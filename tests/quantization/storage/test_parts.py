@@ -44,7 +44,7 @@ FORMATS: list[WeightFormat] = [
     *(CodebookFormat(bits, outliers) for bits in (2, 3, 4) for outliers in (0, 45, 200)),
     *(PowerFormat(bits) for bits in (2, 3, 7, 8)),
     *(HadamardFormat(bits) for bits in (2, 3, 7, 8)),
-    *(CodedFormat(tenths) for tenths in (17, 25, 40)),
+    *(CodedFormat(tenths) for tenths in (12, 15, 17, 20, 25, 30, 40)),
 ]
 
 
