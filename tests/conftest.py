@@ -37,6 +37,20 @@ POSTGRESQL_URL = os.environ.get("BITBUDGET_TEST_DATABASE_URL", "postgresql+psyco
 REDIS_URL = os.environ.get("BITBUDGET_TEST_REDIS_URL", "redis://127.0.0.1:6379/15")
 
 
+# Files of which single tests take many seconds: they begin first, so that no process ends long after the others.
+LONG = ("app/test_contract", "e2e/", "browser/", "docs/", "app/test_isolation", "workers/", "pipeline/", "hostile/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test` hands files out in the order of their tests."""
+
+    def turn(item: pytest.Item) -> int:
+        path = item.path.as_posix()
+        return next((place for place, long in enumerate(LONG) if f"/tests/{long}" in path), len(LONG))
+
+    items.sort(key=turn)
+
+
 def _missing(what: str, error: Exception) -> None:
     reason = f"{what} is not there: {str(error).splitlines()[0]}"
     if os.environ.get("CI") == "true":
