@@ -153,7 +153,11 @@ def chaos(jobs: int, kills: int, seed: int = 0) -> dict[str, Any]:
                 str((state.get("error") or {}).get("code")) for state in states if state["error"]
             ),
             "chaos_doubled": _doubled(team, sent),
-            "chaos_differing_plans": sum(_differs(clients, one) for one in sent),
+            "chaos_differing_plans": sum(
+                _differs(clients, one)
+                for one, state in zip(sent, states, strict=True)
+                if state.get("state") == "succeeded"
+            ),
         }
 
 

@@ -34,7 +34,6 @@ def test_an_idle_worker_takes_chunks_of_the_job_of_another(jobs, workers, wait_u
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_process_that_is_killed_loses_its_chunk_and_not_the_job(jobs, workers, wait_until):
-    workers.settings = workers.settings.model_copy(update={"max_attempts": 5})
     workers.start(*PIPELINE)
     job_id = jobs.add(VALUES)
     workers.wake()

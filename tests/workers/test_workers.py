@@ -150,6 +150,7 @@ def test_a_cancelled_job_stops_and_the_worker_goes_on(jobs, workers, wait_until,
 
 
 def test_a_job_that_kills_its_process_is_capped_and_the_next_one_runs(jobs, workers, wait_until, finished):
+    workers.settings = workers.settings.model_copy(update={"max_attempts": 3})
     workers.start()
     job_id, following = jobs.add([1.0], trouble={"squares": "kill"}), jobs.add(VALUES)
     workers.wake()
