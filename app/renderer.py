@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,6 +28,9 @@ MOST_OF_A_PROJECT = 10
 MEMORY_BYTES = 1024**3
 """That the process may map to write to. The library behind the charts maps 0.7 GB and uses 0.2 GB of it, so that 0.5 GB
 can be in use: that fits beside the API in a container of 1 GB."""
+
+KEPT_BYTES = 32 * 1024**2
+"""Of what was drawn last: reports take 0.3 to 5 MB, and people come back to them."""
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "PYTHONPATH", "TMPDIR", "FONTCONFIG_PATH")
 
@@ -57,6 +60,7 @@ class Drawing:
         file: as `report.files.make` names it.
         documents: contents by kind, as they are stored.
         job: what the report says of the job itself.
+        tag: the same for the same file, which is kept; none: it is not.
     """
 
     file: str
@@ -64,6 +68,7 @@ class Drawing:
     theme: str = "light"
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     job: Mapping[str, Any] = field(default_factory=dict)
+    tag: str = ""
 
 
 class Renderer:
@@ -77,8 +82,10 @@ class Renderer:
         self._guard = threading.Lock()
         self._waiting: Counter[str | None] = Counter()
         self._of_waiting = threading.Lock()
+        self._of_kept = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
+        self._kept: OrderedDict[tuple[str | None, str], bytes] = OrderedDict()  # what was asked for last comes last
 
     def __call__(self, drawing: Drawing, project_id: str | None) -> bytes:
         """The file.
@@ -90,11 +97,18 @@ class Renderer:
             AppError: `artifact_missing` where the job has nothing to show in it; `report_unavailable` where it took
                 too long, or too many wait.
         """
+        key = project_id, drawing.tag
+        if (contents := self._found(key)) is not None:
+            return contents
         with self._place(project_id):
             if not self._guard.acquire(timeout=self._longest_seconds):
                 raise _busy()
             try:
-                return self._drawn(drawing)
+                contents = self._found(key)  # somebody else may have asked for the same
+                if contents is None:
+                    contents = self._drawn(drawing)
+                    self._keep(key, contents)
+                return contents
             finally:
                 self._guard.release()
 
@@ -106,6 +120,20 @@ class Renderer:
             process.kill()  # before its turn: whoever waits for an answer gets none
         with self._guard:
             self._end()
+
+    def _found(self, key: tuple[str | None, str]) -> bytes | None:
+        with self._of_kept:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def _keep(self, key: tuple[str | None, str], contents: bytes) -> None:
+        _, tag = key
+        with self._of_kept:
+            if tag:
+                self._kept[key] = contents
+            while sum(map(len, self._kept.values())) > KEPT_BYTES:
+                self._kept.popitem(last=False)
 
     @contextmanager
     def _place(self, project_id: str | None) -> Iterator[None]:

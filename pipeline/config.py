@@ -239,6 +239,13 @@ class AnalysisConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CrossLayerConfig(AnalysisConfig):
+    """`every`: all candidates are measured, none is interpolated."""
+
+    every: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SensitivityConfig(AnalysisConfig):
     """`dear`: a method that costs as much as all others and therefore runs only when a request names it."""
 
@@ -292,7 +299,7 @@ class JobConfig:
     claims: ClaimsConfig
     latency: LatencyConfig | None
     calibrate: CalibrateConfig
-    cross_layer: AnalysisConfig | None
+    cross_layer: CrossLayerConfig | None
     sensitivity: SensitivityConfig | None
     agreement: AnalysisConfig | None
     plan: PlanConfig | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -48,7 +49,9 @@ def compare_frontiers(service: Service, job_ids: JobIds = None, theme: Theme = T
     document = comparison.frontiers(service.sessions, compared)
     if document is None:
         raise AppError("artifact_missing", "none of the jobs has a frontier: only jobs that search for a plan have one")
-    drawing = Drawing(f"charts/{COMPARISON}.svg", {"compared": Source.of(json.dumps(document).encode())}, theme)
+    compared = json.dumps(document).encode()
+    tag = f"{theme}-{hashlib.sha256(compared).hexdigest()}"
+    drawing = Drawing(f"charts/{COMPARISON}.svg", {"compared": Source.of(compared)}, theme, tag=tag)
     headers = {"Cache-Control": "private, no-cache", "Content-Security-Policy": OF_IMAGES}
     return Response(service.renderer(drawing, service.sessions.project_id), media_type="image/svg+xml", headers=headers)
 

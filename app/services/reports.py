@@ -50,7 +50,7 @@ class Wanted:
         documents = {
             kind: Source(blob.size_bytes, partial(read_blob, sessions, blob)) for kind, blob in self.blobs.items()
         }
-        drawing = Drawing(self.file, documents, self.theme, self.stage_seconds, self.job)
+        drawing = Drawing(self.file, documents, self.theme, self.stage_seconds, self.job, self.tag)
         return renderer(drawing, sessions.project_id)
 
 

@@ -1,4 +1,7 @@
-"""Cross-layer: one pass for each candidate gives its measured damage, and the matrix of all interactions.
+"""Cross-layer: one pass for each measured candidate gives its damage, and the matrix of all interactions.
+
+Of each weight some formats are measured, and the others lie between them (`sensitivity.anchors`); all are where the
+request names the method that takes the matrix as it is.
 
 Needs nothing but ONNX Runtime, so that any graph can be planned. Some candidates of one site are a chunk.
 """
@@ -9,7 +12,8 @@ import time
 
 import numpy as np
 
-from pipeline.config import AnalysisConfig
+from network.graph import Network
+from pipeline.config import CrossLayerConfig
 from pipeline.context import Context
 from pipeline.events import MethodTimed
 from pipeline.forecast import forecast_passes
@@ -17,18 +21,23 @@ from pipeline.methods import float_passes
 from pipeline.part_chunks import part_chunks
 from pipeline.results import number, pack
 from pipeline.workspace import Inputs
+from sensitivity.anchors import anchors, interpolated
 from sensitivity.cross_layer import CrossLayer, cross_layer
-from sensitivity.estimate import Change, Unit
+from sensitivity.estimate import Change, Unit, WeightChange
 from sensitivity.loss import Loss
 
 
-def run(context: Context, config: AnalysisConfig) -> bytes:
+def run(context: Context, config: CrossLayerConfig) -> bytes:
     """The matrix `[K, K]` and what its passes measured, of every candidate: sites in order, formats by bits."""
     (inputs, loss), candidates = context.workspace.analysed(config), context.workspace.candidates()
     changes, sites = candidates.changes(inputs.network), candidates.format_names(inputs.network)
-    passes = float_passes("measured", inputs.network, candidates.count)
-    context.event(forecast_passes(inputs, loss, passes, len(changes), context.machine.threads))
-    matrix = _measured(context, inputs, changes, loss)
+    owners = [change.site for change in changes]
+    errors = [_squared_error(inputs.network, change) for change in changes]
+    places = list(range(len(changes))) if config.every else anchors(owners, errors)
+    measured = tuple(changes[place] for place in places)
+    passes = float_passes("measured", inputs.network, len(measured))
+    context.event(forecast_passes(inputs, loss, passes, len(measured), context.machine.threads))
+    matrix = interpolated(_measured(context, inputs, measured, loss), places, owners, errors)
     facts = {"unit": Unit.DAMAGE.value, "samples": matrix.samples, "float_passes": passes, "note": ""}
     return pack(
         {
@@ -47,6 +56,14 @@ def run(context: Context, config: AnalysisConfig) -> bytes:
             "stderr/cross_layer": matrix.damage_stderr,
         },
     )
+
+
+def _squared_error(network: Network, change: Change) -> float | None:
+    """Of a weight, summed; None for an activation."""
+    if not isinstance(change, WeightChange):
+        return None
+    values = network.weight(change.initializer)
+    return float(np.square(change.values() - values, dtype=np.float64).sum())
 
 
 def _measured(context: Context, inputs: Inputs, changes: tuple[Change, ...], loss: Loss) -> CrossLayer:

@@ -175,3 +175,23 @@ def test_closing_does_not_wait_for_what_is_drawn() -> None:
     assert codes == ["report_unavailable"]
     with pytest.raises(AppError, match="many reports are drawn just now"):
         renderer(CARD, None)
+
+
+def test_what_was_drawn_is_kept_for_its_project(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = Stopped(PLAN)
+    documents.may_go_on.set()
+    wanted = Drawing("model-card.md", {"plan": documents.source}, tag="one")
+    first = renderer(wanted, "a")
+    assert renderer(wanted, "a") == first
+    assert documents.reads == 1
+    assert renderer(wanted, "b") == first
+    assert documents.reads == 2, "a project would learn what another one looked at"
+    monkeypatch.setattr(rendering, "KEPT_BYTES", len(first))
+    renderer(Drawing("model-card.md", {"plan": documents.source}, tag="two"), "a")
+    assert documents.reads == 3
+    renderer(wanted, "a")
+    assert documents.reads == 4, "there is room for one"
+    untagged = Drawing("model-card.md", {"plan": documents.source})
+    renderer(untagged, "a")
+    renderer(untagged, "a")
+    assert documents.reads == 6
