@@ -89,7 +89,7 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
         claims=claims_of(request, samples, budget),
         latency=latency,
         calibrate=CalibrateConfig(samples, _candidates(formats), weights.rounding == "gptq", ranges),
-        cross_layer=CrossLayerConfig(samples, damage, method == "cross_layer") if searches else None,
+        cross_layer=CrossLayerConfig(samples, damage, method in ("cross_layer", "measured")) if searches else None,
         sensitivity=SensitivityConfig(samples, damage, dear) if searches else None,
         agreement=analysis if searches else None,
         plan=plan if searches else None,

@@ -38,7 +38,8 @@ def run(context: Context, config: CrossLayerConfig) -> bytes:
     passes = float_passes("measured", inputs.network, len(measured))
     context.event(forecast_passes(inputs, loss, passes, len(measured), context.machine.threads))
     matrix = interpolated(_measured(context, inputs, measured, loss), places, owners, errors)
-    facts = {"unit": Unit.DAMAGE.value, "samples": matrix.samples, "float_passes": passes, "note": ""}
+    note = "" if len(places) == len(changes) else f"{len(places)} of {len(changes)} candidates measured, others between"
+    facts = {"unit": Unit.DAMAGE.value, "samples": matrix.samples, "float_passes": passes, "note": note}
     return pack(
         {
             "loss": loss.document(),

@@ -384,3 +384,24 @@ def test_a_resumed_job_reports_no_evaluation_twice(job, model, samples, stopped)
     resumed.run()
     assert begun.of_kind(PlanEvaluated) == expected[:2]
     assert resumed.of_kind(PlanEvaluated) == expected[2:]
+
+
+def test_formats_between_measured_ones_do_what_they_would_be_measured_to_do(job, model, samples):
+    few = job(model, samples)
+    every = job(model, samples, {"sensitivity": {"method": "cross_layer"}}, results=few.results)
+    scores = {}
+    for run in (few, every):
+        sensitivity = json.loads(run.run().artifacts["sensitivity"])
+        passes = {method["method"]: method for method in sensitivity["agreement"]["methods"]}
+        scores[run is every] = {
+            (site["name"], candidate["format"]): candidate["scores"]["measured"]["score"]
+            for site in sensitivity["sites"]
+            for candidate in site["candidates"]
+        }
+        note = passes["measured"].get("note", "")
+        assert note == ("" if run is every else "9 of 21 candidates measured, others between")
+    assert "cross_layer" in every.ran
+    found, measured = ([scores[by][key] for key in scores[True]] for by in (False, True))
+    assert sum(one == other for one, other in zip(found, measured, strict=True)) >= 9
+    np.testing.assert_allclose(np.log(found), np.log(measured), atol=np.log(3))
+    assert np.corrcoef(np.log(found), np.log(measured))[0, 1] > 0.99
