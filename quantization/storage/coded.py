@@ -38,10 +38,10 @@ HEADER_BYTES = BUCKETS // 2
 @dataclass(frozen=True, slots=True, eq=False)
 class CodedWeight(QuantizedWeight):
     """int8 `codes` in the weight's own shape, at most `CodedFormat.highest_code` in magnitude, and the float32 `step`
-    of shape `()`.
+    of shape `()`. Whether they fit in the bytes of the format is looked at when these are made: it takes milliseconds.
 
     Raises:
-        ValueError: a dtype, shape or value outside of this, or codes that do not fit in the bytes of the format.
+        ValueError: a dtype, shape or value outside of this.
     """
 
     format: CodedFormat
@@ -56,9 +56,6 @@ class CodedWeight(QuantizedWeight):
             raise ValueError(f"the step must be finite and above 0, got {step}")
         if codes.size and int(np.abs(codes.astype(np.int16)).max()) > highest:
             raise ValueError(f"{self.format.name} holds codes of magnitudes up to {highest}")
-        needed, room = coded_bits(codes, self.format), 8 * size_bytes(self.format, codes.size)
-        if needed > room:
-            raise ValueError(f"these codes take {needed} bits; {self.format.name} has {room} for {codes.size} values")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -69,9 +66,17 @@ class CodedWeight(QuantizedWeight):
         return self.codes.astype(np.float32) * self.step
 
     def tensors(self, opset: int = NATIVE_OPSET) -> list[onnx.TensorProto]:  # noqa: ARG002 - of all opsets the same
-        """The string, and the step."""
+        """The string, and the step.
+
+        Raises:
+            ValueError: the codes do not fit in the bytes of the format.
+        """
         string = encode(self.codes, self.format)
         room = np.zeros(size_bytes(self.format, self.codes.size), dtype=np.uint8)
+        if string.size > room.size:
+            raise ValueError(
+                f"these codes take {string.size} bytes; {self.format.name} has {room.size} for {self.codes.size} values"
+            )
         room[: string.size] = string
         return [onnx.numpy_helper.from_array(array) for array in (room, self.step)]
 

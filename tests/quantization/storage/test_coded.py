@@ -96,8 +96,8 @@ def test_peaked_weights_take_less_than_the_width_of_their_codes() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     format_ = CodedFormat(15)
-    with pytest.raises(ValueError, match=r"these codes take \d+ bits; coded1.5/tensor has 6144 for 4096 values"):
-        CodedWeight(format_, _gaussian(4096, 3.0, 2), STEP)
+    with pytest.raises(ValueError, match=r"these codes take \d+ bytes; coded1.5/tensor has 768 for 4096 values"):
+        CodedWeight(format_, _gaussian(4096, 3.0, 2), STEP).tensors()
     with pytest.raises(ValueError, match="magnitudes up to 2"):
         CodedWeight(format_, np.full(4096, 10, dtype=np.int8), STEP)
     with pytest.raises(ValueError, match="the step must be finite and above 0"):
