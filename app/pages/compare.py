@@ -49,9 +49,9 @@ def compare_frontiers(service: Service, job_ids: JobIds = None, theme: Theme = T
     document = comparison.frontiers(service.sessions, compared)
     if document is None:
         raise AppError("artifact_missing", "none of the jobs has a frontier: only jobs that search for a plan have one")
-    compared = json.dumps(document).encode()
-    tag = f"{theme}-{hashlib.sha256(compared).hexdigest()}"
-    drawing = Drawing(f"charts/{COMPARISON}.svg", {"compared": Source.of(compared)}, theme, tag=tag)
+    encoded = json.dumps(document).encode()
+    tag = f"{theme}-{hashlib.sha256(encoded).hexdigest()}"
+    drawing = Drawing(f"charts/{COMPARISON}.svg", {"compared": Source.of(encoded)}, theme, tag=tag)
     headers = {"Cache-Control": "private, no-cache", "Content-Security-Policy": OF_IMAGES}
     return Response(service.renderer(drawing, service.sessions.project_id), media_type="image/svg+xml", headers=headers)
 
