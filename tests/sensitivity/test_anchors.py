@@ -34,7 +34,7 @@ def _taken(whole: CrossLayer, places: list[int]) -> CrossLayer:
 
 
 def test_few_of_each_weight_are_measured_and_all_of_an_activation() -> None:
-    places = anchors(SITES, ERRORS)
+    places = anchors(SITES, ERRORS, few=ANCHORS)
     counts = {site: sum(SITES[place] == site for place in places) for site in SITES}
     assert counts == {"a": ANCHORS, "b": ANCHORS, "act": 4, "c": 2}
     assert {0, 6} <= set(places), "the largest error of a weight is measured: nothing lies beyond"
@@ -42,7 +42,7 @@ def test_few_of_each_weight_are_measured_and_all_of_an_activation() -> None:
 
 def test_what_is_proportional_to_the_error_is_found_exactly() -> None:
     whole = _matrix(_rows())
-    places = anchors(SITES, ERRORS)
+    places = anchors(SITES, ERRORS, few=ANCHORS)
     found = interpolated(_taken(whole, places), places, SITES, ERRORS)
     np.testing.assert_allclose(found.matrix, whole.matrix, rtol=1e-9)
     np.testing.assert_allclose(found.measured, whole.measured, rtol=1e-9)
@@ -53,7 +53,7 @@ def test_a_power_of_the_error_is_followed_between_anchors() -> None:
     rows = _rows()
     rows[:6] *= np.array([error or 0 for error in ERRORS[:6]])[:, None] ** 0.25
     whole = _matrix(rows)
-    places = anchors(SITES, ERRORS)
+    places = anchors(SITES, ERRORS, few=ANCHORS)
     found = interpolated(_taken(whole, places), places, SITES, ERRORS)
     inside = [place for place in range(6) if place <= max(own for own in places if own < 6)]
     np.testing.assert_allclose(found.damage[inside], whole.damage[inside], rtol=1e-9)
@@ -69,10 +69,14 @@ def test_all_measured_is_the_matrix_itself() -> None:
 @pytest.mark.parametrize("broken", [0.0, np.nan, np.inf])
 def test_a_site_whose_anchors_say_nothing_does_not_spoil_others(broken: float) -> None:
     whole = _matrix(_rows())
-    places = anchors(SITES, ERRORS)
+    places = anchors(SITES, ERRORS, few=ANCHORS)
     taken = _taken(whole, places)
     spoiled = [row for row, place in enumerate(places) if SITES[place] == "a"]
     taken.measured[spoiled[-1]] = broken
     found = interpolated(taken, places, SITES, ERRORS)
     np.testing.assert_allclose(found.measured[6:], whole.measured[6:], rtol=1e-9)
     assert np.isfinite(found.measured[0])
+
+
+def test_few_formats_are_all_measured() -> None:
+    assert anchors(SITES, ERRORS) == list(range(len(SITES)))
