@@ -1,6 +1,6 @@
 """The main job on a real network, measured from outside: size, accuracy, time, memory, kills, uploads.
 
-    python -m benchmarks.job DATA
+    python -m benchmarks.job DATA [--format NAME ...]
 
 DATA holds `resnet20.onnx`, `calibration_images.npz`, `evaluation_images.npz` and `prepare.py`, which makes the archive
 that the service takes from an archive of images. The last line is one JSON object. Times are given in *float passes*:
@@ -60,12 +60,14 @@ class Case:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
+    parser.add_argument("--format", action="append", help="a format of weights, in place of the defaults; repeat it")
     parser.add_argument("--skip-kills", action="store_true", help="leave out the runs with a killed worker")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-job-") as folder:
         work = Path(folder)
         case = prepare(arguments.data, work)
-        figures, plan = resnet(case, work)
+        request = REQUEST if arguments.format is None else {**REQUEST, "weights": {"formats": arguments.format}}
+        figures, plan = resnet(case, work, request)
         figures["transformer_met"] = transformer(work)
         if not arguments.skip_kills:
             survived = [killed_in(stage, case, plan, work) for stage in STAGES]
@@ -85,12 +87,12 @@ def prepare(data: Path, work: Path) -> Case:
     return Case(data / "resnet20.onnx", work / "calibration.npz", work / "evaluation.npz")
 
 
-def resnet(case: Case, work: Path) -> tuple[dict[str, Any], bytes]:
-    """The whole job with nothing but the budget given; its figures and its plan."""
+def resnet(case: Case, work: Path, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """The whole job with this request; its figures and its plan."""
     float_pass = float_pass_seconds(case)
     with running_service(work / "home") as service:
         started = time.perf_counter()
-        job = service.submit(case.model, case.calibration, REQUEST)
+        job = service.submit(case.model, case.calibration, request)
         summary = service.finished(job)
         seconds = time.perf_counter() - started
         plan = service.content(job, "plan")

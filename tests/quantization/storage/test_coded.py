@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
+from onnx import helper
 
+from network.graph import Network
+from quantization.export.export import export
 from quantization.formats import CODED_TENTHS, CodedFormat
 from quantization.rounding.coded_steps import round_coded
 from quantization.storage.buckets import ranks
@@ -111,3 +117,20 @@ def test_bytes_say_the_format() -> None:
     count = next(count for count in range(1, 1000) if fits(CodedFormat(20), count))
     for tenths in CODED_TENTHS[:-1]:
         assert size_bytes(CodedFormat(tenths), count) < size_bytes(CodedFormat(tenths + 1), count)
+
+
+@pytest.mark.parametrize("shape", [(9, 9), (31, 33), (80, 1), (77, 53)], ids=str)
+@pytest.mark.parametrize("tenths", [12, 15, 17, 20, 28, 32, 40])
+def test_onnx_runtime_reads_the_last_tuple_as_well_as_the_first(
+    make_network: Callable[..., Network], tenths: int, shape: tuple[int, int]
+) -> None:
+    """Of numbers of values that fill no whole tuple, byte or pair of buckets."""
+    format_ = CodedFormat(tenths)
+    if not fits(format_, shape[0] * shape[1]):
+        pytest.skip("it has no room for so few values")
+    weight = np.random.default_rng(0).laplace(size=shape).astype(np.float32)
+    coded = round_coded(weight, format_)
+    unit = np.eye(shape[0], dtype=np.float32)
+    network = make_network([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": unit}, {"w": weight})
+    session = onnxruntime.InferenceSession(export(network, {"w": coded}, {}), providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(None, {"x": unit})[0], coded.dequantize())
