@@ -36,8 +36,13 @@ Floats = NDArray[np.float64]
 
 
 def anchors(sites: Sequence[str], errors: Sequence[float | None], few: int = FEW) -> list[int]:
-    """Which candidates are to be measured, ascending; `errors` are squared, by candidate, None where not known. Sites
-    with `few` candidates or less have no anchors: all are measured."""
+    """The places of the candidates that are to be measured, ascending.
+
+    Args:
+        sites: whose each candidate is, `[candidates]`.
+        errors: squared and summed over the weight, `[candidates]`; None where that is not known.
+        few: sites with so many candidates or less have no anchors: all are measured.
+    """
     chosen: set[int] = set()
     for site in dict.fromkeys(sites):
         own = [place for place, name in enumerate(sites) if name == site]
@@ -56,7 +61,13 @@ def anchors(sites: Sequence[str], errors: Sequence[float | None], few: int = FEW
 def interpolated(
     matrix: CrossLayer, measured: Sequence[int], sites: Sequence[str], errors: Sequence[float | None]
 ) -> CrossLayer:
-    """The matrix of all candidates from that of those `measured`."""
+    """The matrix of all candidates, in the units of `matrix`.
+
+    Args:
+        matrix: of those at the places `measured` alone, in this order.
+        measured: as `anchors` gives them.
+        sites, errors: of all candidates, as `anchors` takes them.
+    """
     row_of = {place: row for row, place in enumerate(measured)}
     rows = np.zeros(len(sites), dtype=np.intp)
     damage_scale, loss_scale = np.ones(len(sites)), np.ones(len(sites))
