@@ -247,9 +247,9 @@ class CrossLayerConfig(AnalysisConfig):
 
 @dataclass(frozen=True, slots=True)
 class SensitivityConfig(AnalysisConfig):
-    """`dear`: a method that costs as much as all others and therefore runs only when a request names it."""
+    """`methods`: the estimators to run, as `pipeline.methods.methods_to_run` gives them."""
 
-    dear: str | None
+    methods: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

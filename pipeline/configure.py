@@ -35,7 +35,7 @@ from pipeline.config import (
     SpaceConfig,
     TimingConfig,
 )
-from pipeline.methods import DEAR
+from pipeline.methods import methods_to_run
 from pipeline.stage import Machine
 from planner.problem import Limits
 from planner.targets import target
@@ -68,7 +68,7 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
     whole = weights.refinement == "sequential" or (weights.refinement == "auto" and weights.rounding == "gptq")
     search = request.search
     analysis = AnalysisConfig(samples, damage)
-    dear = method if method in DEAR else None
+    named = methods_to_run([method, *request.sensitivity.compare])
     plan = PlanConfig(
         samples=samples,
         damage=damage,
@@ -90,7 +90,7 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
         latency=latency,
         calibrate=CalibrateConfig(samples, _candidates(formats), weights.rounding == "gptq", ranges),
         cross_layer=CrossLayerConfig(samples, damage, method in ("cross_layer", "measured")) if searches else None,
-        sensitivity=SensitivityConfig(samples, damage, dear) if searches else None,
+        sensitivity=SensitivityConfig(samples, damage, named) if searches else None,
         agreement=analysis if searches else None,
         plan=plan if searches else None,
         certify=CertifyConfig(samples, space, budget, whole, timing if measures else None),

@@ -6,6 +6,8 @@ samples of the analysis, forward. Backward passes count by what they take in add
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from network.graph import Network
 from sensitivity.estimators import METHODS
 
@@ -14,7 +16,8 @@ PREFERRED = "augmented"
 
 # One pass for each candidate feeds all of these; needs no gradients, so it works on any graph that ONNX Runtime runs.
 MEASURED = ("augmented", "cross_layer", "measured")
-# These need gradients, and cost little beside the passes above.
+# The others run when a request names them: on every network of ours they predict worse [docs/benchmarks.md]. These
+# cost little beside the passes above.
 CHEAP = ("hawq_v2", "fisher_weights", "fisher_outputs", "m_fac", "quantization_error")
 # These cost as much as the passes above or more.
 DEAR = tuple(name for name in METHODS if name not in CHEAP)
@@ -25,9 +28,10 @@ GRADIENT_PASSES = 4.0
 POWER_ITERATIONS = 10.0
 
 
-def methods_to_run(dear: str | None) -> list[str]:
-    """The estimators of the stage `sensitivity`, in order; `dear` is the one that runs only when asked for."""
-    return [*CHEAP, *([dear] if dear else [])]
+def methods_to_run(named: Iterable[str]) -> tuple[str, ...]:
+    """The estimators of the stage `sensitivity`, in order: those of the named methods that are not measured."""
+    wanted = set(named)
+    return tuple(name for name in (*CHEAP, *DEAR) if name in wanted)
 
 
 def scores_of(method: str) -> str:

@@ -55,25 +55,28 @@ class Activations(Strict):
     )
 
 
+Estimator = Literal[
+    "hawq_v2",
+    "fisher_weights",
+    "fisher_outputs",
+    "m_fac",
+    "directional",
+    "hawq",
+    "q_bert",
+    "noise",
+    "quantization_error",
+]
+
+
 class Sensitivity(Strict):
-    method: Literal[
-        "auto",
-        "augmented",
-        "cross_layer",
-        "measured",
-        "hawq_v2",
-        "fisher_weights",
-        "fisher_outputs",
-        "m_fac",
-        "directional",
-        "hawq",
-        "q_bert",
-        "noise",
-        "quantization_error",
-    ] = Field(
+    method: Literal["auto", "augmented", "cross_layer", "measured", Estimator] = Field(
         default="auto",
-        description="What predicts the damage of a plan. auto: of the cheap ones the one that agrees best with random "
-        "plans that are measured.",
+        description="What predicts the damage of a plan. auto: of those that ran the one that agrees best with random "
+        "plans that are measured. augmented, cross_layer and measured always run.",
+    )
+    compare: Annotated[list[Estimator], Field(max_length=9)] = Field(
+        default_factory=list,
+        description="Further methods to run and to compare with measured plans; hawq_v2 also gives the Hessian traces.",
     )
 
 

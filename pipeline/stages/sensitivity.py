@@ -1,4 +1,4 @@
-"""Sensitivity: what the methods that take gradients say of every candidate.
+"""Sensitivity: what methods that the request names say of every candidate, most of them from gradients.
 
 Every backward pass of a method is a chunk, or, of a method that takes as long as all passes of the stage `cross_layer`
 together, every site. All run where torch has a rule for every operator of the network; elsewhere the result says why
@@ -25,7 +25,7 @@ from pipeline.config import SensitivityConfig
 from pipeline.context import Context
 from pipeline.events import MethodTimed
 from pipeline.forecast import forecast_gradients
-from pipeline.methods import DEAR, float_passes, methods_to_run
+from pipeline.methods import DEAR, float_passes
 from pipeline.part_chunks import part_chunks
 from pipeline.results import Arrays, pack, unpack
 from pipeline.workspace import Inputs
@@ -43,23 +43,24 @@ Document = dict[str, Any]
 def run(context: Context, config: SensitivityConfig) -> bytes:
     """Scores and standard errors by method, one entry for each candidate; traces and squared errors."""
     (inputs, loss), candidates = context.workspace.analysed(config), context.workspace.candidates()
-    methods = methods_to_run(config.dear)
     nothing = np.full(len(inputs.network.sites), math.nan)
     arrays = {"squared_error": _squared_errors(inputs, candidates), "trace_mean": nothing, "trace_stderr": nothing}
     document: Document = {"methods": {}, "unavailable": {}, "traces": None}
+    if not config.methods:
+        return pack(document, arrays)
     try:
         network = differentiable(inputs.network)
     except UnsupportedOperators as error:
-        return pack({**document, "unavailable": dict.fromkeys(methods, str(error))}, arrays)
-    passes = {name: float_passes(name, inputs.network, candidates.count) for name in methods}
-    with_another = list(AT_OUTPUTS)[1:]  # they take the passes of the first
+        return pack({**document, "unavailable": dict.fromkeys(config.methods, str(error))}, arrays)
+    passes = {name: float_passes(name, inputs.network, candidates.count) for name in config.methods}
+    with_another = [name for name in passes if name in AT_OUTPUTS][1:]  # they take the passes of the first
     expected = sum(own for name, own in passes.items() if name not in with_another)
     context.event(forecast_gradients(inputs, expected, context.machine.threads))
     changes = candidates.changes(inputs.network)
     estimation = _Estimation(context, inputs, network, changes, loss)
     # a helper begins with what its leader comes to last
-    for index, name in enumerate(methods[::-1] if context.helping else methods):
-        report = partial(_part, context.progress, index, len(methods))
+    for index, name in enumerate(config.methods[::-1] if context.helping else config.methods):
+        report = partial(_part, context.progress, index, len(config.methods))
         try:
             facts, own = estimation.of_method(name, report)
         except UnsupportedOperators as error:  # some rules see only from the values that they do not hold

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import AppError
-from app.schemas.job_request import WIDTHS_OF_TARGETS, JobRequest, Sensitivity, TargetName
+from app.schemas.job_request import WIDTHS_OF_TARGETS, Estimator, JobRequest, Sensitivity, TargetName
 from app.schemas.parsing import parse_object, parse_request, without_retired
 from planner.targets import OPSETS, target, target_names
 from tests.app.requests import DATA, MODEL, request_of
@@ -63,7 +63,7 @@ def test_every_default_is_filled_in() -> None:
             "requantize": False,
         },
         "activations": {"bits": None, "ranges": "mse"},
-        "sensitivity": {"method": "auto"},
+        "sensitivity": {"method": "auto", "compare": []},
         "search": {"method": "auto", "deadline_seconds": None},
         "layers": {},
         "target": "onnxruntime-cpu",
@@ -110,7 +110,7 @@ def test_the_request_of_the_documentation_is_taken() -> None:
      "limits": {"max_size_bytes": null, "max_bit_operations": null, "max_latency_ms": null},
      "weights": {"bits": [2, 3, 4, 5, 6, 8], "granularity": "channel", "rounding": "gptq"},
      "activations": {"bits": null},
-     "sensitivity": {"method": "auto"},
+     "sensitivity": {"method": "auto", "compare": []},
      "search": {"method": "auto", "deadline_seconds": null},
      "layers": {"conv1": {"keep": true}, "fc": {"bits": [8]}},
      "seed": 0}"""
@@ -153,3 +153,4 @@ def test_the_methods_of_a_request_are_those_that_a_job_can_plan_with() -> None:
 
     named = get_args(Sensitivity.model_fields["method"].annotation)
     assert sorted(named) == sorted(("auto", *MEASURED, *CHEAP, *DEAR))
+    assert sorted(get_args(Estimator)) == sorted((*CHEAP, *DEAR))

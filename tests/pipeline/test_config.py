@@ -44,6 +44,7 @@ MEMBERS: dict[tuple[str, ...], list[Any]] = {
     ("activations", "bits"): [None, [8], [4, 8]],
     ("activations", "ranges"): [None, "minmax"],
     ("sensitivity", "method"): [None, "hawq_v2", "noise", "hawq"],
+    ("sensitivity", "compare"): [None, ["hawq_v2"], ["m_fac", "noise"]],
     ("search", "method"): [None, "bisection"],
     ("search", "deadline_seconds"): [None, 5.0, 60.0],
     ("layers", "fc"): [None, {"keep": True}, {"bits": [3]}, {"bits": [8]}, {"min_bits": 4}, {"same_as": "conv"}],

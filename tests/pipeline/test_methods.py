@@ -51,11 +51,17 @@ def test_every_method_has_its_cost(network: Network, method: str) -> None:
     assert float_passes(method, network, 45) >= float_passes(method, network, 21)
 
 
-def test_dear_methods_run_only_when_they_are_asked_for() -> None:
-    for method, dear in (("auto", None), ("hawq_v2", None), ("noise", "noise")):
-        assert configured(sensitivity={"method": method}).sensitivity.dear == dear
-    assert methods_to_run(None) == list(CHEAP)
-    assert methods_to_run("noise") == [*CHEAP, "noise"]
+def test_estimators_run_only_when_they_are_asked_for() -> None:
+    asked: list[tuple[dict[str, object], tuple[str, ...]]] = [
+        ({}, ()),
+        ({"method": "measured"}, ()),
+        ({"method": "hawq_v2"}, ("hawq_v2",)),
+        ({"method": "noise", "compare": ["noise", "m_fac"]}, ("m_fac", "noise")),
+        ({"compare": ["quantization_error"]}, ("quantization_error",)),
+    ]
+    for sensitivity, methods in asked:
+        assert configured(sensitivity=sensitivity).sensitivity.methods == methods
+    assert methods_to_run(METHODS) == (*CHEAP, *DEAR)
     assert scores_of("augmented") == "measured"
     assert scores_of("noise") == "noise"
 
