@@ -97,6 +97,7 @@ class InputStatistics:
         differences = None
         if float_inputs is not None:
             differences = reduction.by_sample(torch.as_tensor(float_inputs, dtype=torch.float32)) - batch
+        finite = _all_finite(batch) and (differences is None or _all_finite(differences))
         grid = reduction.grid(batch.shape)
         seen = self._samples[layer.name, grid]  # the states and the initial ones of a recurrent node turn separately
         thinning = Thinning(grid, self._positions_per_sample)
@@ -107,7 +108,8 @@ class InputStatistics:
             part = slice(begin, begin + chunk)
             x = thinning.columns(reduction, batch[part], seen + begin)
             off = None if differences is None else thinning.columns(reduction, differences[part], seen + begin)
-            x, off = _finite(x, off)
+            if not finite:
+                x, off = _finite(x, off)
             self.hessian += self._checked(layer, _gram(x)) * weight
             self._positions += x.shape[2] * weight
             self._sum += x.sum(dim=2).cpu().numpy() * weight
@@ -174,6 +176,11 @@ def _steps(grid: tuple[int, ...], most: int) -> tuple[int, ...]:
         widest = max(range(len(grid)), key=lambda axis: grid[axis] / steps[axis])
         steps[widest] += 1
     return tuple(steps)
+
+
+def _all_finite(values: Tensor) -> bool:
+    """By their sum, in one pass; False also for finite values whose sum overflows."""
+    return math.isfinite(float(values.sum()))
 
 
 def _finite(x: Tensor, off: Tensor | None) -> tuple[Tensor, Tensor | None]:
