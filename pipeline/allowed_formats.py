@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from network.errors import NothingToQuantize, listing
@@ -27,6 +28,9 @@ from quantization.storage.parts import NotStorable, storage
 
 Allowed = dict[str, list[str]]
 """Format names by site name, weights and then activations, by bits."""
+
+MOST_CODED = 1 << 20
+"""Decoding takes some 80 bytes of memory for each number of a weight while the file is loaded."""
 
 # ascending preference among formats of as many bits
 _KINDS = ("coded", "codebook", "hadamard", "power", "float", "int")
@@ -69,7 +73,7 @@ def allowed_formats(
         )
     tied = tied_groups(network, constraints)
     candidates = candidate_formats(config, activations)
-    rounded = {site.name: _names(fitting(site, candidates)) for site in network.sites}
+    rounded = {site.name: _names(fitting(site, offered(config, site, candidates))) for site in network.sites}
     allowed = shared_formats(tied, constraints, allowed, rounded)
     # Nothing would measure what fewer bits do to outputs of integers; of the widest the last is the one to prefer.
     unmeasured |= set(unreached)
@@ -95,6 +99,11 @@ def activation_widths(config: FormatConfig, activations: Collection[str]) -> lis
     """
     named = [constraint.bits for name, constraint in config.layers.items() if name in activations]
     return sorted({*(config.activations or ()), *(width for bits in named for width in bits)})
+
+
+def offered(config: FormatConfig, site: Site, formats: Iterable[WeightFormat]) -> list[WeightFormat]:
+    """`formats`, and for a weight of at most `MOST_CODED` numbers the coded ones that are offered besides."""
+    return [*formats, *(config.coded if math.prod(site.shape) <= MOST_CODED else ())]
 
 
 def fitting(site: Site, formats: Iterable[WeightFormat]) -> list[WeightFormat]:
@@ -143,7 +152,8 @@ def _allowed_to(config: FormatConfig, site: Site, constraints: Mapping[str, Laye
         return [FloatFormat()]
     if named := config.named(constraint):
         return fitting(site, named)
-    wide = [format_ for format_ in config.weights if format_.bits >= constraint.min_bits]
+    weights = offered(config, site, config.weights)
+    wide = [format_ for format_ in weights if format_.bits >= constraint.min_bits]
     return fitting(site, [*wide, FloatFormat()] if site.is_table else wide)
 
 

@@ -23,7 +23,7 @@ from evaluation.metrics.measurement import DropKind
 from planner.problem import Limits, Quantity
 from quantization.activations.ranges import RangeMethod
 from quantization.export.matmul_nbits import Products
-from quantization.formats import IntegerFormat, WeightFormat, weight_format
+from quantization.formats import CodedFormat, IntegerFormat, WeightFormat, weight_format
 
 # What may be alive at once: small next to any machine, large enough that batches keep every core busy. A worker with
 # little memory takes at most these shares of its limit.
@@ -104,12 +104,14 @@ class FormatConfig:
     """The formats that the request allows.
 
     `weights` are those of every weight that `layers` says nothing about, `integer` is what a width alone stands for,
-    `by_name` whether the request names formats and not widths; `activations` are None where they stay float32.
+    `by_name` whether the request names formats and not widths; `coded` are offered besides, though nobody asked, to
+    weights that are small enough; `activations` are None where they stay float32.
     """
 
     weights: tuple[WeightFormat, ...]
     integer: IntegerFormat
     by_name: bool
+    coded: tuple[CodedFormat, ...]
     activations: tuple[int, ...] | None
     layers: Mapping[str, LayerConstraint]
     target: str

@@ -41,7 +41,10 @@ from planner.problem import Limits
 from planner.targets import target
 from quantization.activations.ranges import RangeMethod
 from quantization.export.matmul_nbits import Products
-from quantization.formats import Granularity, IntegerFormat, WeightFormat, weight_format
+from quantization.formats import CodedFormat, Granularity, IntegerFormat, WeightFormat, weight_format
+
+CODED_BY_DEFAULT = (12, 15, 18, 21, 24, 27, 30, 35, 40)
+"""Tenths of a bit that a small weight may get where nothing else is asked for."""
 
 # Who asks for one of these says that the outputs are values, whatever they look like.
 OF_VALUES = frozenset({"cosine", "explained", "mae", "mse", "r2", "rank_correlation", "recall_at_k", "sqnr_db"})
@@ -100,21 +103,30 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
 
 def _formats(request: JobRequest) -> FormatConfig:
     weights, activations = request.weights, request.activations.bits
+    widths = weights.widths(request.target)
     block = weights.block_size if weights.granularity == "block" else 0
-    integer = IntegerFormat(weights.bits[0], Granularity(weights.granularity), weights.symmetric, block)
-    if weights.formats is None:
-        requested: Iterable[WeightFormat] = (replace(integer, bits=bits) for bits in weights.bits)
-    else:
+    integer = IntegerFormat(widths[0], Granularity(weights.granularity), weights.symmetric, block)
+    requested: Iterable[WeightFormat] = (replace(integer, bits=bits) for bits in widths)
+    if weights.formats is not None:
         requested = map(weight_format, weights.formats)
     return FormatConfig(
         weights=tuple(requested),
         integer=integer,
         by_name=weights.formats is not None,
+        coded=tuple(map(CodedFormat, CODED_BY_DEFAULT)) if _wants_the_smallest(request) else (),
         activations=None if activations is None else tuple(activations),
         layers={name: LayerConstraint.of(constraint) for name, constraint in request.layers.items()},
         target=request.target,
         plan=request.plan,
     )
+
+
+def _wants_the_smallest(request: JobRequest) -> bool:
+    """Whether formats are left to us, and bytes alone count: coded weights are computed with in float, and their bits
+    say nothing of operations."""
+    of_bytes = request.objective in ("size", "accuracy") and request.limits.max_bit_operations is None
+    left_to_us = request.plan is None and request.weights.says_nothing and request.activations.bits is None
+    return of_bytes and left_to_us and not _wants_latency(request) and target(request.target).unpacks
 
 
 def _candidates(formats: FormatConfig) -> FormatConfig:

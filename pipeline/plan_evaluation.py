@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -264,11 +265,14 @@ class Evaluator:
                 seen[read] = self._margins.of_output(output, read)
             if self._expected is not None:
                 losses[read] = self._expected.losses(output, read)
-            certain = (verdict in conclusive and not to_the_end) or broken
-            if certain or self._context.time_used(self._config.deadline_seconds) >= 1:
+            certain = verdict in conclusive and not to_the_end
+            if certain and verdict is Verdict.WITHIN:  # the drop itself is; what is expected may need more samples
+                certain = sum(self._expected_drop(losses, population, 1.0)) <= max_drop
+            if certain or broken or self._context.time_used(self._config.deadline_seconds) >= 1:
                 break
         early = sampling.fraction < 1 and (verdict in conclusive or broken)
         estimate = sampling.estimate()
+        expected_drop, expected_stderr = self._expected_drop(losses, population, scale)
         evaluation = Evaluation(
             drop=max(estimate.mean * scale, everything(budget.max_drop)) if broken else estimate.mean * scale,
             stderr=estimate.stderr * scale,
@@ -276,16 +280,18 @@ class Evaluator:
             size_bytes=plan.size_bytes,
             fraction=sampling.fraction,
             within=verdict is Verdict.WITHIN and not broken if early else None,
-            expected_drop=self._expected_drop(losses, population, scale),
+            expected_drop=None if self._expected is None else expected_drop,
+            expected_stderr=expected_stderr,
         )
         return evaluation, seen
 
-    def _expected_drop(self, losses: Scores, population: Measurement, scale: float) -> float | None:
-        """The mean of those that are known, of the budget's kind; None where none is."""
+    def _expected_drop(self, losses: Scores, population: Measurement, scale: float) -> tuple[float, float]:
+        """The mean of those that are known, of the budget's kind, and its standard error; 0 where none is."""
         if self._expected is None:
-            return None
-        relative = self._config.budget.kind is DropKind.RELATIVE
-        return scale * float(np.nanmean(losses)) / (population.float_value if relative else 1.0)
+            return 0.0, 0.0
+        known = losses[~np.isnan(losses)]
+        scale /= population.float_value if self._config.budget.kind is DropKind.RELATIVE else 1.0
+        return scale * float(known.mean()), scale * float(known.std() / math.sqrt(len(known)))
 
 
 def _named(point: PlanPoint) -> str:

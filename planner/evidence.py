@@ -7,7 +7,7 @@ Two things that measurements on a thousand samples do to a search, and what is d
    therefore counts as meeting the budget only if its own measurement does *and* the fitted map does at its damage: its
    neighbours have to vouch for it. Where it is known what the drop would be without the luck of the labels
    (`Evaluation.expected_drop`), the larger of both counts: that luck is the same for all plans, so that no neighbour
-   sees it.
+   sees it. One standard error is added to it, which is what the least of a few equal plans seems better by.
 
 The map leads from predicted damage to measured drop. It is monotone, fitted by isotonic regression with the weights
 1 / stderr^2 after every evaluation, and joined linearly between the evaluated plans.
@@ -57,7 +57,7 @@ class Evaluation:
     `fraction` of the search samples were read. `within` answers whether the drop on all of them meets the budget: set
     by an evaluation that stopped because it was certain. One that read everything leaves it None, and `drop` answers.
     One that read a part and has no answer was cut short by the deadline. `expected_drop` is what the drop would be
-    without the luck of the labels, where that is known.
+    without the luck of the labels, where that is known, and `expected_stderr` its standard error.
     """
 
     drop: float
@@ -67,6 +67,7 @@ class Evaluation:
     fraction: float = 1.0
     within: bool | None = None
     expected_drop: float | None = None
+    expected_stderr: float = 0.0
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.drop):
@@ -77,6 +78,11 @@ class Evaluation:
     @property
     def cut_short(self) -> bool:
         return self.fraction < 1 and self.within is None
+
+    @property
+    def cautious_drop(self) -> float:
+        """`expected_drop` and its standard error; minus infinity where that is not known."""
+        return -math.inf if self.expected_drop is None else self.expected_drop + self.expected_stderr
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +199,7 @@ class Evidence:
         if evaluation.cut_short:
             return False
         if evaluation.within is not None:
-            return evaluation.within and (evaluation.expected_drop is None or evaluation.expected_drop <= self.max_drop)
+            return evaluation.within and evaluation.cautious_drop <= self.max_drop
         return self._value(evaluation) <= self.max_drop
 
     def meets(self, point: PlanPoint) -> bool:
@@ -235,7 +241,7 @@ class Evidence:
 
     def _value(self, evaluation: Evaluation) -> float:
         drop = evaluation.drop + (self.safety * evaluation.stderr if self.safety else 0.0)
-        return drop if evaluation.expected_drop is None else max(drop, evaluation.expected_drop)
+        return max(drop, evaluation.cautious_drop)
 
 
 def quarter_inside(low: int, high: int, guess: int) -> int:

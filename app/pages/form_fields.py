@@ -81,7 +81,6 @@ READERS: Mapping[str, Callable[[str], Any]] = {
 """How a text becomes a value, by field. A field that is empty is left out."""
 SEVERAL = ("weights.bits", "activations.bits")
 """Fields with a check box for each value."""
-_ALL_WIDTHS = [2, 3, 4, 5, 6, 7, 8]
 
 
 def members_of(texts: Texts) -> dict[str, Any]:
@@ -91,8 +90,6 @@ def members_of(texts: Texts) -> dict[str, Any]:
         given = [text.strip() for text in texts.get(field, ()) if text.strip()]
         if given:
             value = [reader(text) for text in given] if field in SEVERAL else reader(given[-1])
-            if field == "weights.bits" and value == _ALL_WIDTHS:
-                continue  # the default, which is narrower for some targets
             _put(members, field.split("."), value)
     return members
 

@@ -28,9 +28,6 @@ Milliseconds = Annotated[float, Field(ge=0)]
 # The files of `planner/profiles`; the service reads none of them, so that it needs no library.
 TargetName = Literal["onnxruntime-cpu", "storage-only", "integer-w8-a8", "integer-w4w8-a8", "integer-w2w4w8-a4a8"]
 
-WIDTHS_OF_TARGETS = {"integer-w8-a8": (8,), "integer-w4w8-a8": (4, 8), "integer-w2w4w8-a4a8": (2, 4, 8)}
-"""Widths of weights by target, of those that do not have all of them."""
-
 
 class Limits(Strict):
     """Upper bounds that the plan must keep, besides the budget."""
@@ -213,15 +210,6 @@ class JobRequest(Strict):
         return self
 
     @model_validator(mode="after")
-    def _widths_of_the_target(self) -> Self:
-        """Unless the request says which widths weights may get, they may get those that the target has."""
-        widths = None if self.plan is not None else WIDTHS_OF_TARGETS.get(self.target)
-        if widths is not None and self.weights.formats is None and "bits" not in self.weights.model_fields_set:
-            # frozen for everybody else; validators of this kind must return the very same object
-            object.__setattr__(self, "weights", self.weights.model_copy(update={"bits": widths}))
-        return self
-
-    @model_validator(mode="after")
     def _labels_come_with_data(self) -> Self:
         check_budgets(self.budget, self.outputs)
         metric = needs_labels(self.budget, self.outputs)
@@ -247,7 +235,7 @@ class JobRequest(Strict):
     @model_validator(mode="after")
     def _every_layer_has_a_format_left(self) -> Self:
         # a name may be an activation's, which only the network says
-        widest = max(self.weights.widest, *(self.activations.bits or (0,)))
+        widest = max(self.weights.widest(self.target), *(self.activations.bits or (0,)))
         for name, constraint in self.layers.items():
             if constraint.same_as == name:
                 refuse("constraint_impossible", f"layers.{name}.same_as names the layer itself; name another one")

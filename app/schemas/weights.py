@@ -11,6 +11,8 @@ from pydantic import AfterValidator, Field, model_validator
 from app.schemas.strict import Strict, refuse
 
 ALL_WIDTHS = (2, 3, 4, 5, 6, 7, 8)
+WIDTHS_OF_TARGETS = {"integer-w8-a8": (8,), "integer-w4w8-a8": (4, 8), "integer-w2w4w8-a4a8": (2, 4, 8)}
+"""Widths of weights by target, of those that do not have all of them."""
 
 
 def sorted_once(bits: tuple[int, ...]) -> tuple[int, ...]:
@@ -70,7 +72,11 @@ OF_CANDIDATES = (*OF_INTEGERS, "formats")
 
 
 class Weights(Strict):
-    bits: BitsList = Field(default=ALL_WIDTHS, description="Widths of integers that a weight may get.")
+    bits: BitsList | None = Field(
+        default=None,
+        description="Widths of integers that a weight may get; null: all that the target has, and coded formats where "
+        "they make the file smaller and nothing else of weights says what shares a scale.",
+    )
     granularity: Granularity = Field(
         default="channel", description="What shares one scale; block: block_size weights that one output sums over."
     )
@@ -117,7 +123,16 @@ class Weights(Strict):
             )
         return self
 
-    @property
-    def widest(self) -> float:
+    def widths(self, target: str) -> tuple[int, ...]:
+        """The widths of integers that a weight may get on this target, where no formats are named."""
+        return self.bits or WIDTHS_OF_TARGETS.get(target, ALL_WIDTHS)
+
+    def widest(self, target: str) -> float:
         """The most bits that a weight may get."""
-        return max(self.bits if self.formats is None else map(width_of, self.formats))
+        return max(self.widths(target) if self.formats is None else map(width_of, self.formats))
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether what a weight may get is left to the job."""
+        fields = type(self).model_fields
+        return all(getattr(self, name) == fields[name].default for name in OF_CANDIDATES)

@@ -18,10 +18,10 @@ from app.errors import AppError
 from app.lifecycle.messages import Wake
 from app.lifecycle.states import JobState
 from app.schemas.certificate_request import CertificateRequest
-from app.schemas.job_request import FROM_ELSEWHERE, OF_A_SEARCH, WIDTHS_OF_TARGETS, JobRequest, uploaded_as
+from app.schemas.job_request import FROM_ELSEWHERE, OF_A_SEARCH, JobRequest, uploaded_as
 from app.schemas.labels import JobLabels, split_labels
 from app.schemas.parsing import is_certificate, merge, parse_labels, parse_request, without_retired
-from app.schemas.weights import ALL_WIDTHS, OF_CANDIDATES, OF_INTEGERS
+from app.schemas.weights import OF_CANDIDATES, OF_INTEGERS, WIDTHS_OF_TARGETS
 from app.services.base_plans import with_whole_plan
 from app.services.cursors import from_cursor, to_cursor
 from app.store import jobs
@@ -157,7 +157,8 @@ def _left_by(changes: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str,
     dropped = set(OF_CANDIDATES) if applies or "formats" in given or no_longer_by_name else set()
     if changed.get("granularity", "block") != "block":
         dropped.add("block_size")
-    if "target" in changes and tuple(weights["bits"]) == WIDTHS_OF_TARGETS.get(before.get("target", ""), ALL_WIDTHS):
+    # requests of an earlier version had these widths where they said nothing
+    if "target" in changes and tuple(weights["bits"] or ()) == WIDTHS_OF_TARGETS.get(before.get("target", "")):
         dropped.add("bits")
     return {**before, "weights": {name: value for name, value in weights.items() if name not in dropped}}
 

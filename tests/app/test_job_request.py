@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import AppError
-from app.schemas.job_request import WIDTHS_OF_TARGETS, Estimator, JobRequest, Sensitivity, TargetName
+from app.schemas.job_request import Estimator, JobRequest, Sensitivity, TargetName
 from app.schemas.parsing import parse_object, parse_request, without_retired
+from app.schemas.weights import WIDTHS_OF_TARGETS
 from planner.targets import OPSETS, target, target_names
 from tests.app.requests import DATA, MODEL, request_of
 

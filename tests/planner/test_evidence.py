@@ -76,15 +76,17 @@ def test_what_makes_no_sense_is_refused(make, text):
 def test_the_larger_of_the_measured_and_the_expected_drop_counts() -> None:
     """Labels that are kind to every plan are kind to the neighbours that vouch, too."""
     point = PlanPoint(Plan((0,)), 10.0, 0.1)
-    for drop, expected, meets in (
-        (0.005, 0.02, False),
-        (0.005, 0.009, True),
-        (0.02, 0.005, False),
-        (0.005, None, True),
+    for drop, expected, stderr, meets in (
+        (0.005, 0.02, 0.0, False),
+        (0.005, 0.009, 0.0, True),
+        (0.005, 0.009, 0.0009, True),
+        (0.005, 0.009, 0.0011, False),
+        (0.02, 0.005, 0.0, False),
+        (0.005, None, 0.0, True),
     ):
         for within in (None, drop <= 0.01):
             fraction = 1.0 if within is None else 0.5
-            found = Evaluation(drop, 0.001, 100, 10, fraction, within, expected)
+            found = Evaluation(drop, 0.001, 100, 10, fraction, within, expected, stderr)
             evidence = Evidence(lambda *_, found=found: found, 0.01)
             assert evidence.evaluate(point)
             assert evidence.meets(point) == meets
