@@ -132,6 +132,8 @@ def _members(archive: zipfile.ZipFile, most: int) -> dict[str, zipfile.ZipInfo]:
             raise ExternalData(f"the archive holds two files {info.filename[:80]!r}; pack each once")
         if info.flag_bits & _ENCRYPTED:
             raise NotOnnx(f"{info.filename[:80]!r} in the archive is encrypted; pack it without a password")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others choose their own memory
+            raise NotOnnx(f"{info.filename[:80]!r} is compressed in an unusual way; pack it as zip programs usually do")
         members[info.filename] = info
     total = sum(info.file_size for info in members.values())
     if total > most:

@@ -87,6 +87,8 @@ def count_samples(contents: BinaryIO) -> int:
 
 
 def _of_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others choose their own memory
+        raise ValueError(f"{info.filename[:80]!r} is compressed in an unusual way")
     with archive.open(info) as member:
         return _first_axis(member, info.filename)
 

@@ -53,7 +53,7 @@ def test_every_default_is_filled_in() -> None:
         "objective": "size",
         "limits": {"max_size_bytes": None, "max_bit_operations": None, "max_latency_ms": None},
         "weights": {
-            "bits": [2, 3, 4, 5, 6, 7, 8],
+            "bits": None,
             "granularity": "channel",
             "block_size": 32,
             "symmetric": True,

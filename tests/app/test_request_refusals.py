@@ -115,7 +115,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"weights": {"formats": ["int4/channel"], "bits": [4]}},
         "request_invalid",
-        "weights.formats names every format, and weights.bits describes them another way; leave bits at [2, 3, 4",
+        "weights.formats names every format, and weights.bits describes them another way; leave bits at null",
     ),
     ({"weights": {"formats": ["int4"]}}, "request_invalid", "no format of weights is called 'int4'; expected a name"),
     (

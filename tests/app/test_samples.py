@@ -39,11 +39,17 @@ def test_an_array_is_not_expanded() -> None:
     assert count_samples(file) == 1000
 
 
-def _archive(name: str, data: bytes) -> io.BytesIO:
+def _archive(name: str, data: bytes, method: int = zipfile.ZIP_STORED) -> io.BytesIO:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(file, "w", method) as archive:
         archive.writestr(name, data)
     return file
+
+
+def _damaged_lzma() -> io.BytesIO:
+    contents = bytearray(_archive("x.npy", bytes(range(200)), zipfile.ZIP_LZMA).getvalue())
+    contents[60:90] = bytes(30)
+    return io.BytesIO(bytes(contents))
 
 
 @pytest.mark.parametrize(
@@ -56,6 +62,7 @@ def _archive(name: str, data: bytes) -> io.BytesIO:
         _archive("x.npy", b"\x93NUMPY\x01\x00\x20\x00" + b"(" * 32),
         _archive("x.npy", b"\x93NUMPY\x01\x00\x10\x00{'shape': (1.5,)}"),
         _archive("x.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff"),
+        _damaged_lzma(),
     ],
 )
 def test_what_cannot_be_counted_is_refused(file: io.BytesIO) -> None:

@@ -105,3 +105,17 @@ def test_a_job_takes_an_archive_as_it_takes_the_file(job, model, saved, samples,
     plain, unpacked_ = (onnx.load_from_string(result.artifacts["model"]).graph for result in results)
     assert plain == unpacked_
     assert results[1].outcome == "met"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_other_compressions_are_refused_before_they_are_run(
+    saved: Path, tmp_path: Path, method: int, is_damaged: bool
+) -> None:
+    path = packed(tmp_path / "model.zip", {"digits.onnx": saved}, method)
+    if is_damaged:
+        contents = bytearray(path.read_bytes())
+        contents[60:90] = bytes(30)
+        path.write_bytes(contents)
+    with pytest.raises(NotOnnx, match="compressed in an unusual way"):
+        unpacked(path, tmp_path / "whole.onnx")

@@ -155,7 +155,9 @@ def test_another_budget_changes_the_keys_of_the_plan_and_what_follows():
         # whether a metric can tell a network from one that knows nothing depends on the budget
         ({"budget": {"max_drop": 0.5}}, {"claims", *chosen}),
         ({"outputs": {"y": {"metric": "kl"}}}, {"claims", *chosen}),
-        ({"objective": "bit_operations"}, searched),
+        ({"objective": "accuracy", "limits": {"max_size_bytes": 1000}}, searched),
+        # coded formats are offered where bytes alone count
+        ({"objective": "bit_operations"}, set(before) - untouched - {"reference", "claims"}),
         ({"layers": {"fc": {"min_bits": 6}}}, searched),
         ({"search": {"method": "bisection"}}, chosen),
         ({"weights": {"refinement": "none"}}, chosen),
@@ -195,3 +197,26 @@ def test_a_stage_run_twice_from_one_slice_gives_the_same_bytes(job, model, sampl
         key = runs[0].keys[stage]
         assert runs[0].results[key] == runs[1].results[key], stage
     assert results[0].artifacts == results[1].artifacts
+
+
+def test_coded_formats_are_offered_where_bytes_alone_count() -> None:
+    def coded(**request: Any) -> bool:
+        config = configure(parse_request({"model_id": "a" * 64, **request}), Machine(), "job")
+        return bool(config.resolve.formats.coded) and bool(config.calibrate.candidates.coded)
+
+    assert coded()
+    assert coded(target="storage-only")
+    assert coded(layers={"fc": {"bits": [3]}})
+    assert coded(objective="accuracy", limits={"max_size_bytes": 1000})
+    for request in (
+        {"weights": {"bits": [2, 3, 4, 5, 6, 7, 8]}},
+        {"weights": {"granularity": "block"}},
+        {"weights": {"formats": ["int4/channel"]}},
+        {"activations": {"bits": [8]}},
+        {"objective": "bit_operations"},
+        {"objective": "latency"},
+        {"limits": {"max_latency_ms": 5.0}},
+        {"limits": {"max_bit_operations": 10**9}},
+        {"target": "integer-w8-a8"},
+    ):
+        assert not coded(**request), request
