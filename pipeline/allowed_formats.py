@@ -30,7 +30,9 @@ Allowed = dict[str, list[str]]
 """Format names by site name, weights and then activations, by bits."""
 
 MOST_CODED = 1 << 20
-"""Decoding takes some 80 bytes of memory for each number of a weight while the file is loaded."""
+"""Numbers of a weight. Decoding takes some 80 bytes of memory for each while the file is loaded."""
+LEAST_CODED = 50_000
+"""Numbers of all weights of the network. Fewer do not save what the function that decodes them takes in the file."""
 
 # ascending preference among formats of as many bits
 _KINDS = ("coded", "codebook", "hadamard", "power", "float", "int")
@@ -65,15 +67,16 @@ def allowed_formats(
         )
     layers = {name: constraint for name, constraint in config.layers.items() if name not in activations}
     constraints = _by_site(layers, network)
-    allowed = {site.name: _names(_allowed_to(config, site, constraints)) for site in network.sites}
+    of_all = offered(config, network, config.weights)
+    allowed = {site.name: _names(_allowed_to(config, site, constraints, of_all[site.name])) for site in network.sites}
     if nothing := [name for name, formats in allowed.items() if not formats]:
         raise ConstraintImpossible(
             f"layers.{nothing[0]} asks for at least {constraints[nothing[0]].min_bits} bits, and weights has no "
             'format of as many; allow wider weights, or keep the layer in float32 with {"keep": true}'
         )
     tied = tied_groups(network, constraints)
-    candidates = candidate_formats(config, activations)
-    rounded = {site.name: _names(fitting(site, offered(config, site, candidates))) for site in network.sites}
+    candidates = offered(config, network, candidate_formats(config, activations))
+    rounded = {site.name: _names(fitting(site, candidates[site.name])) for site in network.sites}
     allowed = shared_formats(tied, constraints, allowed, rounded)
     # Nothing would measure what fewer bits do to outputs of integers; of the widest the last is the one to prefer.
     unmeasured |= set(unreached)
@@ -101,9 +104,11 @@ def activation_widths(config: FormatConfig, activations: Collection[str]) -> lis
     return sorted({*(config.activations or ()), *(width for bits in named for width in bits)})
 
 
-def offered(config: FormatConfig, site: Site, formats: Iterable[WeightFormat]) -> list[WeightFormat]:
-    """`formats`, and for a weight of at most `MOST_CODED` numbers the coded ones that are offered besides."""
-    return [*formats, *(config.coded if math.prod(site.shape) <= MOST_CODED else ())]
+def offered(config: FormatConfig, network: Network, formats: Sequence[WeightFormat]) -> dict[str, list[WeightFormat]]:
+    """By site `formats`, and for weights that coded ones pay for those that are offered besides."""
+    sizes = {site.name: math.prod(site.shape) for site in network.sites}
+    coded = config.coded if sum(sizes.values()) >= LEAST_CODED else ()
+    return {name: [*formats, *(coded if size <= MOST_CODED else ())] for name, size in sizes.items()}
 
 
 def fitting(site: Site, formats: Iterable[WeightFormat]) -> list[WeightFormat]:
@@ -142,8 +147,11 @@ def _names(formats: Sequence[WeightFormat]) -> list[str]:
     return [format_.name for format_ in formats]
 
 
-def _allowed_to(config: FormatConfig, site: Site, constraints: Mapping[str, LayerConstraint]) -> list[WeightFormat]:
-    """What this weight may get under its own constraint, in order of bits; empty if nothing is left.
+def _allowed_to(
+    config: FormatConfig, site: Site, constraints: Mapping[str, LayerConstraint], of_all: Sequence[WeightFormat]
+) -> list[WeightFormat]:
+    """What this weight may get under its own constraint, or of what it is offered, `of_all`, in order of bits; empty if
+    nothing is left.
 
     A table may stay float32, unless the constraint names formats: coordinates, for one, need all their digits.
     """
@@ -152,8 +160,7 @@ def _allowed_to(config: FormatConfig, site: Site, constraints: Mapping[str, Laye
         return [FloatFormat()]
     if named := config.named(constraint):
         return fitting(site, named)
-    weights = offered(config, site, config.weights)
-    wide = [format_ for format_ in weights if format_.bits >= constraint.min_bits]
+    wide = [format_ for format_ in of_all if format_.bits >= constraint.min_bits]
     return fitting(site, [*wide, FloatFormat()] if site.is_table else wide)
 
 

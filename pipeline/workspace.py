@@ -47,8 +47,9 @@ GIB = 1 << 30
 MOST_IN_A_RUN = 128
 MOST_IN_A_BACKWARD_PASS = 64
 MOST_IN_A_GROUP = 4096
-# Curvature is an average over samples: past some hundreds, what the extra samples add is below the estimate's error.
-SENSITIVITY_SAMPLES = 1024
+# What one rounding has of its own moves the damage of a plan by more than further samples would [ResNet20: 675 in place
+# of 256 end at 82,562 and 82,379 bytes].
+SENSITIVITY_SAMPLES = 256
 RANGE_SAMPLES = 512
 # A backward pass keeps about every activation, not only the peak of those alive at once.
 ACTIVATIONS_PER_PEAK = 16

@@ -24,7 +24,7 @@ from sensitivity.loss import Loss
 from sensitivity.prediction import Prediction
 
 PLANS = 20
-SAMPLES = 512
+SAMPLES = 256
 
 
 def run(context: Context, config: AnalysisConfig) -> bytes:

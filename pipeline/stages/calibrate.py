@@ -77,9 +77,9 @@ def _candidate_formats(
         return weights, {sites[name]: [own] if isinstance(own, UnsignedFormat) else [] for name, own in given}
     if config.activations is None:
         sites = {}
-    formats = candidate_formats(config, sites)
+    formats = offered(config, network, candidate_formats(config, sites))
     widths = [UnsignedFormat(width) for width in activation_widths(config, sites)]
-    of_weights = {site.name: fitting(site, offered(config, site, formats)) for site in network.sites}
+    of_weights = {site.name: fitting(site, formats[site.name]) for site in network.sites}
     return of_weights, dict.fromkeys(sites.values(), widths)
 
 

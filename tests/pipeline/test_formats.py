@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from network.normalise import normalise
+from pipeline import allowed_formats as allowed_formats_module
 from pipeline.allowed_formats import allowed_formats, fitting
 from quantization.formats import parse_format, weight_format
 from tests.pipeline.conftest import configured
@@ -98,3 +100,24 @@ def test_what_nothing_measures_gets_the_widest_integers(two_headed, formats, wid
     assert allowed["aux"] == [widest]
     assert set(allowed["main"]) == set(formats)
     assert [parse_format(name).bits for name in allowed["main"]] == sorted(parse_format(one).bits for one in formats)
+
+
+def test_coded_formats_are_offered_besides_to_weights_that_they_pay_for(two_headed, monkeypatch):
+    network = normalise(two_headed, {"x": (128,)})
+    config = configured().resolve.formats
+    sizes = {site.name: math.prod(site.shape) for site in network.sites}
+    total = sum(sizes.values())
+
+    def has_coded(name: str) -> bool:
+        allowed, _ = allowed_formats(network, config)
+        return any(format_.startswith("coded") for format_ in allowed[name])
+
+    monkeypatch.setattr(allowed_formats_module, "LEAST_CODED", total)
+    assert has_coded("main")
+    monkeypatch.setattr(allowed_formats_module, "MOST_CODED", sizes["main"])
+    assert has_coded("main")
+    monkeypatch.setattr(allowed_formats_module, "MOST_CODED", sizes["main"] - 1)
+    assert not has_coded("main")
+    monkeypatch.setattr(allowed_formats_module, "MOST_CODED", sizes["main"])
+    monkeypatch.setattr(allowed_formats_module, "LEAST_CODED", total + 1)
+    assert not has_coded("main")
