@@ -222,9 +222,9 @@ class _Rounding:
         self, site: Site, statistics: InputStatistics, check: Callable[[], None]
     ) -> tuple[QuantizedWeight, str]:
         """The weight of `site`, and GPTQ's note."""
-        weight, format_ = self._network.weight(site.weight), self._given[site.weight].format
-        effort = self._effort
-        return round_anew(weight, format_, site.channel_axis, statistics, effort.damping, effort.sweeps, check)
+        weight, given, effort = self._network.weight(site.weight), self._given[site.weight], self._effort
+        damping, sweeps = effort.damping, effort.sweeps
+        return round_anew(weight, given.format, site.channel_axis, statistics, damping, sweeps, check, given)
 
     def correct_bias(self, use: Use) -> None:
         """Give the bias of one use, if it has one, the mean error of its layer, unless its steps are too coarse; in the

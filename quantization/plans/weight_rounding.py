@@ -27,12 +27,13 @@ from quantization.plans.codebook_descent import codebook_descent, row_tables
 from quantization.plans.coordinate_descent import SWEEPS, coordinate_descent, sweeps_for
 from quantization.rounding.gptq import Prepared, gptq, prepare
 from quantization.rounding.gptq_codebooks import codebook_gptq
-from quantization.rounding.gptq_coded import coded_gptq
+from quantization.rounding.gptq_coded import coded_gptq, coded_gptq_from
 from quantization.rounding.gptq_grids import power_gptq
 from quantization.rounding.gptq_rotations import prepare_rotated, runs_along_inputs, turned_back
 from quantization.rounding.reduction import Reduction
 from quantization.rounding.statistics import InputStatistics
 from quantization.storage.codebooks import CodebookWeight
+from quantization.storage.coded import CodedWeight
 from quantization.storage.weights import Floats, QuantizedWeight
 
 
@@ -57,6 +58,7 @@ def round_anew(
     damping: float,
     sweeps: int = SWEEPS,
     check: Callable[[], None] = lambda: None,
+    begun: QuantizedWeight | None = None,
 ) -> tuple[QuantizedWeight, str]:
     """`weight` in `format_`, for `statistics` and towards what `quantization.rounding.gptq.prepare` says; GPTQ's note.
 
@@ -66,6 +68,7 @@ def round_anew(
         damping: of H, as a fraction of its mean.
         sweeps: of coordinate descent, for a weight of few columns.
         check: called again and again; what it raises ends the work.
+        begun: the weight in `format_` as it was rounded by itself, if it was.
 
     Raises:
         TypeError: no weight in `format_` is rounded anew.
@@ -91,6 +94,8 @@ def round_anew(
         case CodebookFormat():
             (codebook,) = codebook_gptq(prepared, [format_], channel_axis, check)
             quantized = codebook_descent(codebook, *problem)
+        case CodedFormat() if isinstance(begun, CodedWeight):
+            quantized = coded_gptq_from(begun, prepared, check)
         case CodedFormat():
             (quantized,) = coded_gptq(prepared, [format_], check)
         case _:

@@ -36,6 +36,7 @@ BITS_PRICE = 0.1  # c
 _ROUNDS = 4  # of GPTQ, at most
 _FULL = 0.995  # of the room, which is worth no further round
 _SAVED = 0.96  # of the step: what the price of bits saves lets it shrink
+_COARSER = 1.014  # than a weight's step was, so that other codes, too, have room most times
 _SLOPE = 0.9  # bits of a value for each halving of the step
 _LEAST_WEIGHT = 0.25  # of a column's error in the mean's: inputs that the samples hardly reach are not all set to 0
 
@@ -48,8 +49,18 @@ def coded_gptq(
     Args:
         check: called before every round; what it raises ends the work.
     """
-    steps = first_steps(prepared.target, formats)
-    trials = [_Trial(prepared.target, *own) for own in zip(formats, steps, strict=True)]
+    steps = [_SAVED * step for step in first_steps(prepared.target, formats)]
+    codes = [nearest_coded(prepared.target, *own) for own in zip(steps, formats, strict=True)]
+    return _tried(prepared, [_Trial(*own) for own in zip(formats, steps, codes, strict=True)], check)
+
+
+def coded_gptq_from(begun: CodedWeight, prepared: Prepared, check: Callable[[], None] = lambda: None) -> CodedWeight:
+    """The same in the format of `begun`, which is much like the target: its step is nearly right, so that a round of
+    GPTQ or two do."""
+    return _tried(prepared, [_Trial(begun.format, _COARSER * float(begun.step), begun.codes)], check)[0]
+
+
+def _tried(prepared: Prepared, trials: Sequence[_Trial], check: Callable[[], None]) -> list[CodedWeight]:
     for _ in range(_ROUNDS):
         open_ = [trial for trial in trials if not trial.is_done]
         if not open_:
@@ -67,14 +78,14 @@ def coded_gptq(
 class _Trial:
     """One format: the step to try next, what a code costs, and the best weight so far."""
 
-    def __init__(self, target: Floats, format_: CodedFormat, step: float) -> None:
+    def __init__(self, format_: CodedFormat, step: float, codes: NDArray[np.int8]) -> None:
         self.format = format_
-        self.step = _SAVED * step
+        self.step = step
         self.best: CodedWeight | None = None
         self.is_done = False
         self._finest = np.inf  # step whose codes fitted
-        self.prices = _prices(nearest_coded(target, self.step, format_), format_)
-        self._room = 8 * size_bytes(format_, target.size)
+        self.prices = _prices(codes, format_)
+        self._room = 8 * size_bytes(format_, codes.size)
 
     def see(self, codes: NDArray[np.int8], ratio: float) -> None:
         """What GPTQ gave at `step`, whose best value is `ratio` times that."""

@@ -15,7 +15,7 @@ read. Here all lengths stand at fixed places, so that one sum over them gives th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +65,14 @@ def ranks(tuples: Tuples) -> Integers:
 
 def best_buckets(counts: Integers) -> tuple[Integers, int]:
     """Bits of places in the buckets, `[BUCKETS]`, with which symbols that occur so often, by rank, take the fewest, and
-    how many they take there all together. By dynamic programming over where each bucket ends."""
+    how many they take there all together. By dynamic programming over where each bucket ends. Codes that fitted are
+    encoded next, so that the last answers are kept."""
+    return _best_buckets(counts.astype(np.int64).tobytes())
+
+
+@lru_cache(maxsize=64)
+def _best_buckets(counted: bytes) -> tuple[Integers, int]:
+    counts = np.frombuffer(counted, dtype=np.int64)
     (occurring,) = np.nonzero(counts)
     last = int(occurring[-1]) + 1 if occurring.size else 1
     below = np.concatenate([[0], np.cumsum(counts[:last])])
@@ -92,4 +99,5 @@ def best_buckets(counts: Integers) -> tuple[Integers, int]:
     end = last
     for bucket in reversed(range(BUCKETS)):
         chosen[bucket], end = widths[bucket, end], begins[bucket, end]
+    chosen.setflags(write=False)
     return chosen, int(fewest[last])

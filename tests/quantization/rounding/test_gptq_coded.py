@@ -13,8 +13,8 @@ from network.graph import Network
 from quantization.formats import CodedFormat, Granularity, IntegerFormat
 from quantization.rounding import gptq_coded
 from quantization.rounding.coded_steps import round_coded
-from quantization.rounding.gptq import gptq, prepare
-from quantization.rounding.gptq_coded import coded_gptq
+from quantization.rounding.gptq import gptq, prepare, round_rows
+from quantization.rounding.gptq_coded import coded_gptq, coded_gptq_from
 from quantization.rounding.statistics import InputStatistics, input_statistics
 from quantization.storage.coded import coded_bits, size_bytes
 from quantization.storage.weights import QuantizedWeight
@@ -75,6 +75,25 @@ def test_counting_bits_pays(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> No
     counted = sum(np.log(_error(weight, own, statistics)) for own in coded_gptq(prepared, formats))
     monkeypatch.setattr(gptq_coded, "BITS_PRICE", 0.0)
     assert counted < sum(np.log(_error(weight, own, statistics)) for own in coded_gptq(prepared, formats))
+
+
+def test_a_weight_that_is_rounded_anew_takes_fewer_rounds(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, statistics = layer
+    changed = np.asarray(weight * 1.02 + 0.01, dtype=np.float32)
+    prepared = prepare(changed, statistics)
+    rounds = []
+    monkeypatch.setattr(gptq_coded, "round_rows", lambda *given: rounds.append(given) or round_rows(*given))
+    taken = {"alone": 0, "anew": 0}
+    for format_ in map(CodedFormat, (15, 18, 21, 24, 27, 30, 35, 40)):
+        (begun,) = coded_gptq(prepare(weight, statistics), [format_])
+        rounds.clear()
+        (alone,) = coded_gptq(prepared, [format_])
+        taken["alone"] += len(rounds)
+        anew = coded_gptq_from(begun, prepared)
+        taken["anew"] += len(rounds)
+        assert coded_bits(anew.codes, format_) <= 8 * size_bytes(format_, weight.size)
+        assert _error(changed, anew, statistics) < 1.03 * _error(changed, alone, statistics)
+    assert taken["anew"] < 2 * taken["alone"], taken
 
 
 def test_formats_do_not_change_each_other(layer: Layer) -> None:
