@@ -14,6 +14,8 @@ from planner.integer import solve_integer
 from planner.interactions import unreachable
 from planner.problem import Limits, Plan, Problem, Quantity, amount, limit_name
 
+_FASTER_TO_LOAD = "formats that load faster, such as int8/channel and int4/channel"
+
 
 def check_limits(problem: Problem, limits: Limits) -> None:
     """Each limit by itself must leave the cheapest plan, and all together some plan.
@@ -25,9 +27,10 @@ def check_limits(problem: Problem, limits: Limits) -> None:
         values, base = problem.values(quantity), problem.base(quantity)
         cheapest = base + sum(values[start:stop].min() for start, stop in itertools.pairwise(problem.offsets))
         if limit < cheapest:
+            other = _FASTER_TO_LOAD if quantity is Quantity.LOAD else "fewer bits"
             raise LimitUnreachable(
                 f"limits.{limit_name(quantity)} is {limit:,}, but the cheapest plan that weights.bits and layers "
-                f"allow has {amount(quantity, cheapest)}; raise the limit to that, or allow fewer bits"
+                f"allow has {amount(quantity, cheapest)}; raise the limit to that, or allow {other}"
             )
     limited = [quantity for quantity, _ in limits.items()]
     if len(limited) > 1 and solve_integer(problem, limited[0], limits) is None:

@@ -130,10 +130,10 @@ STAGES = (
         plan.run,
         weight=25,
         time_limit=LONG,
-        version=14,
+        version=15,
         spreads=True,
     ),
-    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=MEDIUM, version=12),
+    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=MEDIUM, version=13),
 )
 
 

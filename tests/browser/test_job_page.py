@@ -99,7 +99,9 @@ def test_a_plan_is_edited_by_keyboard_and_applied(page: Page, site: Site, finish
     # the search may have given any format to any layer: those that are chosen here are others
     another = "int8/channel" if before[0]["format"] != "int8/channel" else "int7/channel"
     found = {row["format"] for row in before[:3]}
-    for_all = next(name for name in ("int6/channel", "int5/channel", "int8/channel", "int7/channel") if name not in found)
+    for_all = next(
+        name for name in ("int6/channel", "int5/channel", "int8/channel", "int7/channel") if name not in found
+    )
     first.press("Home")
     for _ in range(first.locator("option").count()):  # what is typed is taken for a beginning only if it comes fast
         if first.input_value() == another:
