@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
+
 from planner.errors import LimitUnreachable
 from planner.integer import solve_integer
 from planner.interactions import unreachable
@@ -50,6 +52,15 @@ def smallest_plans(problem: Problem) -> list[Plan]:
 
     plans = (Plan(tuple(smallest(index, among) for index in range(len(problem.sites)))) for among in sets)
     return list(dict.fromkeys(plans))
+
+
+def smallest_within(problem: Problem, others: Limits) -> list[Plan]:
+    """Plans with the smallest files that keep the `others`, all limits but that on the size, as far as known."""
+    plans = smallest_plans(problem)
+    kept = problem.within(others, np.array([plan.choices for plan in plans]))
+    least = solve_integer(problem, Quantity.SIZE, others)
+    within = [plan for plan, keeps in zip(plans, kept, strict=True) if keeps]
+    return list(dict.fromkeys([*within, *([] if least is None else [least])]))
 
 
 def size_unreachable(limit: float, least: float) -> LimitUnreachable:

@@ -25,7 +25,7 @@ from pipeline.analysis import Analysis
 from pipeline.config import SpaceConfig
 from pipeline.coupling import Coupling, decisions
 from pipeline.latency_table import LatencyTable
-from pipeline.limits import check_limits, size_unreachable, smallest_plans
+from pipeline.limits import check_limits, size_unreachable, smallest_plans, smallest_within
 from pipeline.reach import planned_activations
 from planner.errors import ConstraintImpossible
 from planner.evidence import EvaluatedPlan, PlanPoint, SearchResult
@@ -222,7 +222,7 @@ class SearchSpace:
         plans = frontier.plans()
         totals = self.totals(plans)
         if not self._kept(totals).any():  # the problem's sizes leave out some hundreds of bytes that the file has
-            plans = tuple(smallest_plans(problem))
+            plans = tuple(smallest_within(problem, replace(limits, max_size_bytes=None)))
             totals = self.totals(plans)
         index = np.flatnonzero(self._kept(totals))
         if not len(index):
@@ -278,10 +278,14 @@ class SearchSpace:
         return {site.name: site.tensors for site in planned_activations(self.network)}
 
     def _check_size(self, limits: Limits) -> None:
-        """The limit on the size must leave the smallest file that keeps the other limits, as far as one is known."""
+        """The limit on the size must leave the smallest file that keeps the other limits, as far as one is known.
+
+        But for that on the time to load, which small formats break, so that the smallest file with it is not known;
+        with both, sums decide (`check_limits`).
+        """
         if limits.max_size_bytes is None:
             return
-        others = replace(limits, max_size_bytes=None)
+        others = replace(limits, max_size_bytes=None, max_load_ms=None)
         plans = smallest_plans(self.joint.problem)
         kept = self.joint.problem.within(others, np.array([plan.choices for plan in plans]))
         least = np.inf
