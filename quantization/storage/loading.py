@@ -27,7 +27,7 @@ from quantization.storage.packing import NATIVE_OPSET, digits
 SESSION_MS = 0.3
 NODE_MS = 0.05
 """Of a node of the network, as the optimiser leaves some of them, and each finds its kernel."""
-NS_PER_BYTE = 1.3
+NS_PER_BYTE = 1.2
 """Of what is read as it is."""
 
 
@@ -47,19 +47,19 @@ class LoadCost:
 
 
 _FLOAT = LoadCost(0.0, 4 * NS_PER_BYTE)
-_HALF = LoadCost(0.25, 5.5)
-_HIGHEST_DIGIT = LoadCost(0.5, 7.5)
-_NATIVE_DIGIT = LoadCost(0.6, 5.5)  # each further one
-_PACKED_DIGIT = LoadCost(0.9, 9.0)  # beside that
-_ZERO_POINTS = LoadCost(0.5, 0.5)
-_BLOCKS = LoadCost(0.7, 5.0)
-_TABLES = LoadCost(0.6, 5.5)
-_OUTLIERS = LoadCost(1.2, 9.0)
-_POWERS = LoadCost(0.2, 22.0)
-_ROTATION = LoadCost(1.5, 12.0)
-_CODED = LoadCost(4.7, 13.0)
-_TUPLE_NS = 70.0  # of each tuple of values
-_RANK_MS = 0.00065  # of each entry of the table of tuples, which is sorted
+_HALF = LoadCost(0.2, 4.8)
+_HIGHEST_DIGIT = LoadCost(0.25, 5.5)
+_NATIVE_DIGIT = LoadCost(0.55, 2.5)  # each further one
+_PACKED_DIGIT = LoadCost(0.95, 7.0)  # beside that
+_ZERO_POINTS = LoadCost(0.35, 0.0)
+_BLOCKS = LoadCost(0.35, 4.9)
+_TABLES = LoadCost(0.4, 5.8)
+_OUTLIERS = LoadCost(0.2, 5.7)
+_POWERS = LoadCost(0.1, 30.0)
+_ROTATION = LoadCost(0.9, 11.5)
+_CODED = LoadCost(3.5, 10.0)
+_TUPLE_NS = 90.0  # of each tuple of values
+_RANK_MS = 0.0002  # of each entry of the table of tuples, which is sorted
 
 
 def load_cost(format_: Format, opset: int = NATIVE_OPSET) -> LoadCost:
