@@ -1,4 +1,4 @@
-"""How long one run of an ONNX file takes in ONNX Runtime on this machine, with what the noise leaves open.
+"""How long one run of an ONNX file takes in ONNX Runtime on this machine, or loading it, with what noise leaves open.
 
 Times on a machine that others use too are skewed to one side and drift. So alternatives take turns, in short rounds;
 of each round the median counts, and over the rounds the median of those, with the standard error that it would have
@@ -17,18 +17,21 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import onnxruntime
 
 from evaluation.runner import Arrays, timed_session
+from evaluation.session import session_options, session_with
 
 # runs of one round, and how long a round may take before it ends with fewer
 RUNS_PER_ROUND = 5
 ROUND_SECONDS = 0.05
 # below this many rounds the deviation itself is not known
 FEWEST_ROUNDS = 11
+# of files that are loaded, which may take seconds each time
+FEWEST_LOADS = 5
 WARM_UP_RUNS = 3
 # the standard error of the median of normal noise over its median absolute deviation, times the root of the count
 _MEDIAN_ERROR = math.sqrt(math.pi / 2) * 1.4826
@@ -36,7 +39,7 @@ _MEDIAN_ERROR = math.sqrt(math.pi / 2) * 1.4826
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """The median of one run in milliseconds, the standard error of that median, and how many runs it is from."""
+    """The median of one run, or load, in milliseconds, its standard error, and how many runs it is from."""
 
     median_ms: float
     spread_ms: float
@@ -72,8 +75,37 @@ def measure_alternatives(
         ModelInvalid, ModelTooLarge: ONNX Runtime does not load or run a file.
     """
     runs = [timed_session(file.model, file.inputs, threads) for file in timed]
+    return _in_turns(runs, WARM_UP_RUNS, FEWEST_ROUNDS, relative_spread, most_seconds, check)
+
+
+def measure_loading(
+    models: Sequence[bytes], threads: int, *, most_seconds: float = 2.0, check: Callable[[], None] = lambda: None
+) -> list[Latency]:
+    """How long every file takes to load, with the options that a user would take; they take turns.
+
+    Args:
+        models: files.
+        threads: within an operator, at least 1.
+        most_seconds: for each file, unless `FEWEST_LOADS` of it take longer.
+        check: called between rounds; what it raises ends the measurement.
+
+    Raises:
+        ModelInvalid, ModelTooLarge: ONNX Runtime does not load a file.
+    """
+    loads = [partial(session_with, model, session_options(threads)) for model in models]
+    return _in_turns(loads, 1, FEWEST_LOADS, 0.01, most_seconds, check)
+
+
+def _in_turns(
+    runs: Sequence[Callable[[], object]],
+    warm_up_runs: int,
+    fewest_rounds: int,
+    relative_spread: float,
+    most_seconds: float,
+    check: Callable[[], None],
+) -> list[Latency]:
     for run in runs:
-        for _ in range(WARM_UP_RUNS):
+        for _ in range(warm_up_runs):
             run()
         check()
     rounds: list[list[float]] = [[] for _ in runs]
@@ -88,14 +120,14 @@ def measure_alternatives(
             counts[index] += len(times)
         check()
         latencies = [_latency(medians, count) for medians, count in zip(rounds, counts, strict=True)]
-        if len(rounds[0]) >= FEWEST_ROUNDS and (
+        if len(rounds[0]) >= fewest_rounds and (
             time.perf_counter() >= until
             or all(latency.spread_ms <= relative_spread * latency.median_ms for latency in latencies)
         ):
             return latencies
 
 
-def _round(run: Callable[[], None]) -> list[float]:
+def _round(run: Callable[[], object]) -> list[float]:
     """Milliseconds of each of a few runs in a row."""
     times: list[float] = []
     ends = time.perf_counter() + ROUND_SECONDS

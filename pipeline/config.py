@@ -271,13 +271,14 @@ class PlanConfig:
 
 @dataclass(frozen=True, slots=True)
 class CertifyConfig:
-    """`timing`: both files are timed here at the end."""
+    """`timing`: runs of both files are timed here at the end; `loading`: so is loading them."""
 
     samples: SampleConfig
     space: SpaceConfig
     budget: BudgetConfig
     rounds_whole_plans: bool
     timing: TimingConfig | None
+    loading: TimingConfig | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
     if _wants_latency(request) and searches:
         latency = LatencyConfig(samples, space, request.latency_table or timing)
     measures = latency is not None and latency.times is timing
+    loading = None if request.limits.max_load_ms is None else timing
     whole = weights.refinement == "sequential" or (weights.refinement == "auto" and weights.rounding == "gptq")
     search = request.search
     analysis = AnalysisConfig(samples, damage)
@@ -96,7 +97,7 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
         sensitivity=SensitivityConfig(samples, damage, named) if searches else None,
         agreement=analysis if searches else None,
         plan=plan if searches else None,
-        certify=CertifyConfig(samples, space, budget, whole, timing if measures else None),
+        certify=CertifyConfig(samples, space, budget, whole, timing if measures else None, loading),
         report=ReportConfig(space, damage, method, request.model_dump(mode="json")),
     )
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
+
 from planner.errors import LimitUnreachable
 from planner.integer import solve_integer
 from planner.interactions import unreachable
 from planner.problem import Limits, Plan, Problem, Quantity, amount, limit_name
+
+_FASTER_TO_LOAD = "formats that load faster, such as int8/channel and int4/channel"
 
 
 def check_limits(problem: Problem, limits: Limits) -> None:
@@ -25,9 +29,10 @@ def check_limits(problem: Problem, limits: Limits) -> None:
         values, base = problem.values(quantity), problem.base(quantity)
         cheapest = base + sum(values[start:stop].min() for start, stop in itertools.pairwise(problem.offsets))
         if limit < cheapest:
+            other = _FASTER_TO_LOAD if quantity is Quantity.LOAD else "fewer bits"
             raise LimitUnreachable(
                 f"limits.{limit_name(quantity)} is {limit:,}, but the cheapest plan that weights.bits and layers "
-                f"allow has {amount(quantity, cheapest)}; raise the limit to that, or allow fewer bits"
+                f"allow has {amount(quantity, cheapest)}; raise the limit to that, or allow {other}"
             )
     limited = [quantity for quantity, _ in limits.items()]
     if len(limited) > 1 and solve_integer(problem, limited[0], limits) is None:
@@ -47,6 +52,15 @@ def smallest_plans(problem: Problem) -> list[Plan]:
 
     plans = (Plan(tuple(smallest(index, among) for index in range(len(problem.sites)))) for among in sets)
     return list(dict.fromkeys(plans))
+
+
+def smallest_within(problem: Problem, others: Limits) -> list[Plan]:
+    """Plans with the smallest files that keep the `others`, all limits but that on the size, as far as known."""
+    plans = smallest_plans(problem)
+    kept = problem.within(others, np.array([plan.choices for plan in plans]))
+    least = solve_integer(problem, Quantity.SIZE, others)
+    within = [plan for plan, keeps in zip(plans, kept, strict=True) if keeps]
+    return list(dict.fromkeys([*within, *([] if least is None else [least])]))
 
 
 def size_unreachable(limit: float, least: float) -> LimitUnreachable:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from network.graph import Site
 from pipeline.analysis import Analysis
 from pipeline.candidates import Candidates
 from pipeline.reach import unmeasured_sites
@@ -18,6 +19,7 @@ from pipeline.search_space import SearchSpace
 from planner.problem import Candidate, Plan
 from quantization.export.narrow import stored_format
 from quantization.formats import FloatFormat, UnsignedFormat
+from quantization.storage.weights import zero_share
 
 UNMEASURED = "no measured output depends on it, so nothing measures its damage: the widest format allowed"
 UNMEASURED_IN_A_PLAN = "no measured output depends on it, so nothing measures its damage"
@@ -69,12 +71,12 @@ class PlanFacts:
 
 
 def layer_rows(
-    facts: PlanFacts, candidates: Candidates, anew: Mapping[str, str], kept: Mapping[str, str]
+    facts: PlanFacts, candidates: Candidates, delivered: Candidates, kept: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """One row for each weight, in graph order.
 
     Args:
-        anew: by site name how weights were rounded with the others of the plan, of those that were.
+        delivered: the weights as the file stores them, and how those were rounded that were rounded anew.
         kept: why not, of those that were not although others were.
     """
     notes = _notes(facts, candidates.notes, kept)
@@ -101,16 +103,24 @@ def layer_rows(
                 "bytes": candidate.size_bytes,
                 "bit_operations": coupling.bit_operations(site, formats),
                 "latency_ms": coupling.latency_ms(site, formats),
+                "load_ms": candidate.load_ms,
+                "sparsity": _sparsity(facts, site, delivered),
                 "damage": facts.damage(candidate),
                 "damage_stderr": stderr,
                 "trace_mean": facts.trace("trace_mean", index),
                 "trace_stderr": facts.trace("trace_stderr", index),
-                "rounding": method if method is None else anew.get(site.name, method),
+                "rounding": method if method is None else delivered.methods.get(site.name, method),
                 "rounded_with": rounded_with if method is not None and method.startswith("gptq") else None,
                 "note": "; ".join(notes[site.name]) or None,
             }
         )
     return rows
+
+
+def _sparsity(facts: PlanFacts, site: Site, delivered: Candidates) -> float:
+    """The share of the codes that the file stores of a weight which stand for 0, of floats that of its values."""
+    stored = delivered.weights.get(site.name)
+    return stored[0].sparsity() if stored else zero_share(facts.space.network.weight(site.weight))
 
 
 def _notes(facts: PlanFacts, given: Mapping[str, str], kept: Mapping[str, str]) -> dict[str, list[str]]:

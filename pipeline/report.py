@@ -40,7 +40,7 @@ def report(context: Context, config: ReportConfig) -> JobResult:
     unreached = context.workspace.resolved()["unreached"]
     left, other = stays_float(space.network, _quantized(facts), space.allowed, unreached), _undone(context)
     codes = stays_quantized(space.network)
-    layers = layer_rows(facts, candidates, delivered.methods, certified["kept"])
+    layers = layer_rows(facts, candidates, delivered, certified["kept"])
     certificate = dict(certified["certificate"])
     stored = {row["name"] for row in layers if row["bits"] < FLOAT_BITS}
     partly = {name: note for name, note in candidates.notes.items() if name in stored}
@@ -58,6 +58,7 @@ def report(context: Context, config: ReportConfig) -> JobResult:
         "size_bytes": len(model),
         "bit_operations": sum(layer["bit_operations"] for layer in layers),
         "latency": _latency(space, layers, certified["latency"]),
+        "load": _load(space, facts.plan, certified["load"]),
         "predicted_damage": None if search is None else space.problem.total(Quantity.DAMAGE, facts.plan),
         "stays_float": left,
         "stays_quantized": codes,
@@ -213,6 +214,16 @@ def _latency(
     if space.coupling.one_latency():
         document["note"] = NOTHING_FASTER
     return document
+
+
+def _load(space: SearchSpace, plan: Plan, measured: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What both files are predicted to take to load on the reference machine, and what was measured here, if it was."""
+    return {
+        "predicted_ms": space.problem.total(Quantity.LOAD, plan),
+        "base_ms": space.problem.base(Quantity.LOAD),
+        "float_ms": space.float_load_ms(),
+        **(measured or {}),
+    }
 
 
 def _random_plans(context: Context) -> dict[str, Any]:

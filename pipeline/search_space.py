@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,19 +25,20 @@ from pipeline.analysis import Analysis
 from pipeline.config import SpaceConfig
 from pipeline.coupling import Coupling, decisions
 from pipeline.latency_table import LatencyTable
-from pipeline.limits import check_limits, size_unreachable, smallest_plans
+from pipeline.limits import check_limits, size_unreachable, smallest_plans, smallest_within
 from pipeline.reach import planned_activations
 from planner.errors import ConstraintImpossible
 from planner.evidence import EvaluatedPlan, PlanPoint, SearchResult
 from planner.interactions import frontier_within, interaction_frontier
 from planner.merge import MergedProblem
-from planner.problem import Candidate, Limits, Plan, PlanSite, Problem, Quantity
+from planner.problem import Candidate, Limits, Plan, PlanSite, Problem, Quantity, whole_steps
 from planner.results import undominated
 from quantization.export.cost import activation_bytes, file_bytes, skeleton_bytes, weight_bytes
 from quantization.export.leftovers import leftovers, narrow_leftovers
 from quantization.export.matmul_nbits import packed_products
 from quantization.export.narrow import stored_format
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
+from quantization.storage.loading import network_load_ms, weight_load_ms
 
 FRONTIER_POINTS = 128
 
@@ -70,7 +72,7 @@ class SearchSpace:
         allowed: Mapping[str, Sequence[str]],
         tied: Sequence[Sequence[str]],
     ) -> SearchSpace:
-        """The space with sizes and bit operations; damages are 0 and there are no latencies."""
+        """The space with sizes, bit operations and times to load; damages are 0 and there are no latencies."""
         halves = _halves(network, config)
         coupling = Coupling(network, allowed)
         formats = {name: [parse_format(format_) for format_ in names] for name, names in allowed.items()}
@@ -85,7 +87,8 @@ class SearchSpace:
         ]
         quantized = any(isinstance(own.format, UnsignedFormat) for site in sites for own in site.candidates)
         size = skeleton_bytes(network, activations=quantized, halves=halves)
-        return cls(network, config, allowed, tied, Problem(tuple(sites), base_size_bytes=size))
+        load_ms = network_load_ms(len(network.nodes), size)
+        return cls(network, config, allowed, tied, Problem(tuple(sites), size, base_load_ms=load_ms))
 
     def completed(self, latency: LatencyTable) -> SearchSpace:
         """The same space with the latency of every candidate."""
@@ -164,6 +167,11 @@ class SearchSpace:
             self._check_size(limits)
         check_limits(self.joint.problem, limits)
 
+    def float_load_ms(self) -> float:
+        """What the float network is predicted to take to load, as plans count it."""
+        floats = (weight_load_ms(FloatFormat(), site.size, self.network.opset) for site in self.network.sites)
+        return self.problem.base_load_ms + math.fsum(map(whole_steps, floats))
+
     def formats_of_weights(self, plan: Plan) -> dict[str, Format]:
         """The formats that the file of a plan has weights in, by initializer name."""
         formats = self.problem.formats(plan)
@@ -187,7 +195,7 @@ class SearchSpace:
     def totals(self, plans: Sequence[Plan]) -> dict[Quantity, NDArray[np.float64]]:
         """[P]: every cost that is known of plans of `joint`, sizes to the byte, and the predicted damage."""
         choices = np.array([plan.choices for plan in plans])
-        quantities = [Quantity.DAMAGE, Quantity.BIT_OPERATIONS]
+        quantities = [Quantity.DAMAGE, Quantity.BIT_OPERATIONS, Quantity.LOAD]
         if self.joint.problem.has_latency:
             quantities.append(Quantity.LATENCY)
         totals = {quantity: self.joint.problem.totals(quantity, choices) for quantity in quantities}
@@ -214,7 +222,7 @@ class SearchSpace:
         plans = frontier.plans()
         totals = self.totals(plans)
         if not self._kept(totals).any():  # the problem's sizes leave out some hundreds of bytes that the file has
-            plans = tuple(smallest_plans(problem))
+            plans = tuple(smallest_within(problem, replace(limits, max_size_bytes=None)))
             totals = self.totals(plans)
         index = np.flatnonzero(self._kept(totals))
         if not len(index):
@@ -270,10 +278,14 @@ class SearchSpace:
         return {site.name: site.tensors for site in planned_activations(self.network)}
 
     def _check_size(self, limits: Limits) -> None:
-        """The limit on the size must leave the smallest file that keeps the other limits, as far as one is known."""
+        """The limit on the size must leave the smallest file that keeps the other limits, as far as one is known.
+
+        But for that on the time to load, which small formats break, so that the smallest file with it is not known;
+        with both, sums decide (`check_limits`).
+        """
         if limits.max_size_bytes is None:
             return
-        others = replace(limits, max_size_bytes=None)
+        others = replace(limits, max_size_bytes=None, max_load_ms=None)
         plans = smallest_plans(self.joint.problem)
         kept = self.joint.problem.within(others, np.array([plan.choices for plan in plans]))
         least = np.inf
@@ -291,7 +303,9 @@ def _weight(network: Network, config: SpaceConfig, coupling: Coupling, site: Sit
     stored = stored_format(network, site.weight, format_)
     size = weight_bytes(stored, site.shape, site.channel_axis, site.weight, product, network.opset)
     # with the widest of what is read; exact once that is the same decision (`pipeline.coupling.decisions`)
-    return Candidate(format_, size, coupling.bit_operations(site, {site.name: format_}), damage=0.0)
+    operations = coupling.bit_operations(site, {site.name: format_})
+    load_ms = weight_load_ms(stored, site.size, network.opset)
+    return Candidate(format_, size, operations, damage=0.0, load_ms=load_ms)
 
 
 def _activation(network: Network, site: ActivationSite, halves: frozenset[str], format_: Format) -> Candidate:

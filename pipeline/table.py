@@ -133,7 +133,7 @@ STAGES = (
         version=15,
         spreads=True,
     ),
-    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=MEDIUM, version=12),
+    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=MEDIUM, version=13),
 )
 
 

@@ -17,12 +17,14 @@ from planner.descent import Descent
 from planner.errors import LimitUnreachable, NotApplicable, ProblemInvalid
 from planner.frontier import additive_frontier
 from planner.integer import solve_integer
-from planner.problem import LATENCY_STEP_MS, Limits, Problem, Quantity, amount, limit_name
+from planner.problem import TIME_STEP_MS, TIMES, Limits, Problem, Quantity, amount, limit_name
 from planner.results import Frontier, Status
 from planner.tabu import tabu_frontier
 
 # of each walk
 _STEPS = 800
+# levels of cost above those of the frontier without limits
+_DEARER = 32
 # above this many candidates a look at all pairs takes seconds
 MOST_FOR_ALL_PAIRS = 1500
 
@@ -81,6 +83,7 @@ def frontier_within(problem: Problem, cost: Quantity, limits: Limits, points: in
         chosen = within[np.unique(np.linspace(0, len(within) - 1, points).round().astype(int))]
         return _part(frontier, chosen)
     levels = frontier.costs[np.unique(np.linspace(0, len(frontier) - 1, points).round().astype(int))]
+    levels = np.concatenate([levels, _dearer_levels(problem, cost, limits, levels[-1])])
     most = dict(limits.items()).get(cost, math.inf)
     plans = [
         plan.choices
@@ -90,6 +93,19 @@ def frontier_within(problem: Problem, cost: Quantity, limits: Limits, points: in
     if not plans:
         raise unreachable(problem, limits)
     return Frontier.of(problem, cost, np.array(plans), Status.OPTIMAL, 0.0)
+
+
+def _dearer_levels(problem: Problem, cost: Quantity, limits: Limits, highest: float) -> NDArray[np.float64]:
+    """Levels of `cost` above the `highest` of the frontier without limits, where plans within the limits go on to gain.
+
+    Formats that are small and lose little may take long to load: without them plans get larger, not only worse.
+    """
+    best = solve_integer(problem, Quantity.DAMAGE, limits)
+    if best is None or problem.total(cost, best) <= highest:
+        return np.empty(0)
+    cheapest = solve_integer(problem, cost, limits)
+    least = highest if cheapest is None else max(highest, problem.total(cost, cheapest))
+    return np.unique(np.linspace(least, problem.total(cost, best), _DEARER))
 
 
 def own_damages(problem: Problem) -> Problem:
@@ -117,7 +133,7 @@ def _part(frontier: Frontier, index: NDArray[np.int64]) -> Frontier:
 def _with(limits: Limits, cost: Quantity, level: float) -> Limits:
     """The limits, with `level` for `cost`."""
     # half a byte of room: the level is the sum of the very numbers that the solver adds up in another order
-    room = LATENCY_STEP_MS / 2 if cost is Quantity.LATENCY else 0.5
+    room = TIME_STEP_MS / 2 if cost in TIMES else 0.5
     return replace(limits, **{limit_name(cost): level + room})
 
 
@@ -128,6 +144,6 @@ def unreachable(problem: Problem, limits: Limits) -> LimitUnreachable:
         others = replace(limits, **{limit_name(quantity): None})
         least = solve_integer(problem, quantity, others)
         best = "none" if least is None else amount(quantity, problem.total(quantity, least))
-        given = f"{limit:,.0f}" if quantity is not Quantity.LATENCY else f"{limit:g}"
+        given = f"{limit:g}" if quantity in TIMES else f"{limit:,.0f}"
         reachable.append(f"{limit_name(quantity)} {given} (the least that the others leave is {best})")
     return LimitUnreachable(f"no plan keeps the limits together: {', '.join(reachable)}; raise one of them")

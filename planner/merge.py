@@ -51,7 +51,7 @@ class JointFormat:
 
 @dataclass(frozen=True, slots=True)
 class JointCost:
-    """What the candidates of a group cost together, but for their bytes, which always add up."""
+    """What the candidates of a group cost together, but for bytes and time to load, which always add up."""
 
     bit_operations: int
     latency_ms: float | None = None
@@ -147,7 +147,10 @@ def _merged(
             costs = cost(sites, parts)
             damage = math.fsum(part.damage for part in parts)
             size = sum(part.size_bytes for part in parts)
-            candidates.append(Candidate(format_of(parts), size, costs.bit_operations, damage, costs.latency_ms))
+            load_ms = math.fsum(part.load_ms for part in parts)
+            candidates.append(
+                Candidate(format_of(parts), size, costs.bit_operations, damage, costs.latency_ms, load_ms)
+            )
         return PlanSite("+".join(site.name for site in sites), tuple(candidates))
 
     interactions = None

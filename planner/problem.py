@@ -22,8 +22,8 @@ from quantization.formats import Format
 # float64 holds every integer up to here; solvers add costs in float64 and stay exact below it
 _LARGEST_EXACT = 2**53
 # about a nanosecond: sums of multiples of it are exact in any order up to hours, as those of bytes are,
-# so that a plan that just keeps a limit on latency keeps it however its terms are added up
-LATENCY_STEP_MS = 2.0**-20
+# so that a plan that just keeps a limit on a time keeps it however its terms are added up
+TIME_STEP_MS = 2.0**-20
 # smallest eigenvalue that still counts as rounding of a positive semidefinite matrix, relative to the largest
 _PSD_TOLERANCE = 1e-9
 
@@ -34,6 +34,7 @@ class Quantity(StrEnum):
     SIZE = "size"
     BIT_OPERATIONS = "bit_operations"
     LATENCY = "latency"
+    LOAD = "load"
     DAMAGE = "damage"
 
 
@@ -42,7 +43,8 @@ class Candidate:
     """One format for one site: its costs and its predicted damage.
 
     `damage` is in nats and may be negative (a task loss away from its minimum has negative curvature). `latency_ms` is
-    kept as a multiple of `LATENCY_STEP_MS`.
+    that of a run, `load_ms` what the weight adds to the time to load the file; both are kept as multiples of
+    `TIME_STEP_MS`.
     """
 
     format: Format
@@ -50,6 +52,7 @@ class Candidate:
     bit_operations: int
     damage: float
     latency_ms: float | None = None
+    load_ms: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in (("size_bytes", self.size_bytes), ("bit_operations", self.bit_operations)):
@@ -60,12 +63,11 @@ class Candidate:
                 f"damage of candidate {self.format.name} must be finite, got {self.damage}; "
                 "measure its sensitivity again or leave the candidate out"
             )
-        if self.latency_ms is not None and not (math.isfinite(self.latency_ms) and self.latency_ms >= 0):
-            raise ProblemInvalid(
-                f"latency_ms of candidate {self.format.name} must be at least 0, got {self.latency_ms}"
-            )
-        if self.latency_ms is not None:
-            object.__setattr__(self, "latency_ms", whole_steps(self.latency_ms))
+        for name, ms in (("latency_ms", self.latency_ms), ("load_ms", self.load_ms)):
+            if ms is not None and not (math.isfinite(ms) and ms >= 0):
+                raise ProblemInvalid(f"{name} of candidate {self.format.name} must be at least 0, got {ms}")
+            if ms is not None:
+                object.__setattr__(self, name, whole_steps(ms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,10 @@ _LIMIT_FIELDS = {
     Quantity.SIZE: "max_size_bytes",
     Quantity.BIT_OPERATIONS: "max_bit_operations",
     Quantity.LATENCY: "max_latency_ms",
+    Quantity.LOAD: "max_load_ms",
 }
+TIMES = (Quantity.LATENCY, Quantity.LOAD)
+"""Costs in milliseconds; others are whole numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,7 @@ class Limits:
     max_size_bytes: float | None = None
     max_bit_operations: float | None = None
     max_latency_ms: float | None = None
+    max_load_ms: float | None = None
 
     def __post_init__(self) -> None:
         for quantity, limit in self.items():
@@ -133,7 +139,7 @@ def amount(quantity: Quantity, value: float) -> str:
 
     So a limit that is set to what the text says can be kept.
     """
-    return f"{math.ceil(value * 1e6) / 1e6:.6f}" if quantity is Quantity.LATENCY else f"{math.ceil(value):,}"
+    return f"{math.ceil(value * 1e6) / 1e6:.6f}" if quantity in TIMES else f"{math.ceil(value):,}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +157,7 @@ class Problem:
     base_size_bytes: int = 0
     interactions: NDArray[np.float64] | None = None
     base_latency_ms: float = 0.0
+    base_load_ms: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.sites:
@@ -159,11 +166,12 @@ class Problem:
         if len(set(names)) < len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ProblemInvalid(f"sites must have different names, got twice: {', '.join(twice)}")
-        for name in ("base_size_bytes", "base_latency_ms"):
+        for name in ("base_size_bytes", "base_latency_ms", "base_load_ms"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ProblemInvalid(f"{name} must be at least 0, got {value}")
         object.__setattr__(self, "base_latency_ms", whole_steps(self.base_latency_ms))
+        object.__setattr__(self, "base_load_ms", whole_steps(self.base_load_ms))
         if self.interactions is not None:
             count = sum(len(site.candidates) for site in self.sites)
             object.__setattr__(self, "interactions", _checked_interactions(self.interactions, count))
@@ -195,9 +203,12 @@ class Problem:
 
     def base(self, quantity: Quantity) -> float:
         """What the rest of the network adds to every plan."""
-        if quantity is Quantity.SIZE:
-            return float(self.base_size_bytes)
-        return self.base_latency_ms if quantity is Quantity.LATENCY else 0.0
+        bases = {
+            Quantity.SIZE: float(self.base_size_bytes),
+            Quantity.LATENCY: self.base_latency_ms,
+            Quantity.LOAD: self.base_load_ms,
+        }
+        return bases.get(quantity, 0.0)
 
     def total(self, quantity: Quantity, plan: Plan) -> float:
         """A plan's cost, base included, or its predicted damage (with the interactions, if there are any)."""
@@ -232,6 +243,7 @@ class Problem:
             Quantity.SIZE: [candidate.size_bytes for candidate in candidates],
             Quantity.BIT_OPERATIONS: [candidate.bit_operations for candidate in candidates],
             Quantity.LATENCY: [candidate.latency_ms or 0.0 for candidate in candidates],
+            Quantity.LOAD: [candidate.load_ms for candidate in candidates],
             Quantity.DAMAGE: [candidate.damage for candidate in candidates],
         }
         return {quantity: _frozen(column) for quantity, column in columns.items()}
@@ -245,9 +257,9 @@ class Problem:
             raise ProblemInvalid("a plan chooses a candidate that its site does not have")
 
 
-def whole_steps(latency_ms: float) -> float:
-    """The nearest multiple of `LATENCY_STEP_MS`, as problems keep latencies."""
-    return round(latency_ms / LATENCY_STEP_MS) * LATENCY_STEP_MS
+def whole_steps(ms: float) -> float:
+    """The nearest multiple of `TIME_STEP_MS`, as problems keep times."""
+    return round(ms / TIME_STEP_MS) * TIME_STEP_MS
 
 
 def _frozen(values: Sequence[float]) -> NDArray[np.float64]:

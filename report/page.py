@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from app.schemas.headline import headline, reason
+from app.schemas.headline import headline, loading, reason
 from report import charts, render
 from report.charts.outputs import sample_title, value_name
 from report.charts.theme import COLOURS, Colours, Theme
@@ -78,6 +78,7 @@ def page(documents: Documents) -> str:
             title=title(documents),
             headline=headline(main),
             reason=reason(main),
+            loading=loading(main),
             certificate={"statement": certificate["statement"], "synthetic": certificate.get("synthetic", False)},
             svgs=drawn,
             facts=CHARTS,

@@ -81,6 +81,8 @@ def _layers(documents: Documents) -> Table | None:
             str(row["format"]),
             str(row["input_bits"]),
             size(row["bytes"]),
+            amount(row.get("load_ms"), 3),
+            _share(row.get("sparsity")),
             amount(row["damage"]),
             amount(row["damage_stderr"]),
             str(row["note"] or ""),
@@ -88,8 +90,13 @@ def _layers(documents: Documents) -> Table | None:
         for row in documents.layers
     ]
     texts = [Column(name, number=False) for name in ("layer", "operator", "format")]
-    numbers = [Column(name) for name in ("input bits", "size", "damage (nats)", "standard error")]
+    names = ("input bits", "size", "load (ms)", "zeros", "damage (nats)", "standard error")
+    numbers = [Column(name) for name in names]
     return _table([*texts, *numbers, Column("note", number=False)], rows)
+
+
+def _share(value: float | None) -> str:
+    return amount(value) if value is None else f"{value:.1%}"
 
 
 def _interactions(documents: Documents) -> Table | None:

@@ -9,7 +9,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from app.cli.output import CONSOLE, plain, printable
-from app.schemas.headline import headline, reason
+from app.schemas.headline import headline, loading, reason
 
 _WORTH_A_LINE = 0.05  # share of the weight bytes
 _NAMED = 5
@@ -21,7 +21,14 @@ def show_plan(plan: Mapping[str, Any]) -> None:
     for line in _details(plan):
         CONSOLE.print(plain(line), soft_wrap=True, highlight=False)
     layers = plan.get("layers", ())
-    columns = {"name": "layer", "weights": "weights", "bits": "bits", "bytes": "bytes", "damage": "damage [nats]"}
+    columns = {
+        "name": "layer",
+        "weights": "weights",
+        "bits": "bits",
+        "bytes": "bytes",
+        "sparsity": "zeros",
+        "damage": "damage [nats]",
+    }
     shown = [name for name in columns if any(layer.get(name) is not None for layer in layers)]
     table = Table(*(Column(columns[name], justify="left" if name == "name" else "right") for name in shown))
     for layer in layers:
@@ -49,6 +56,8 @@ def _details(plan: Mapping[str, Any]) -> Iterator[str]:
         yield from _claims(certificate)
         for blind in certificate.get("blind_to", ()):
             yield f"blind to: {blind['null']} (a network that knows nothing there keeps the budget, too)"
+    if line := loading(plan):
+        yield line
     yield from _left_as_they_are(plan)
 
 
@@ -86,6 +95,8 @@ def _with_reason(tensor: Mapping[str, Any]) -> str:
 def _cell(name: str, value: Any) -> str:
     if value is None:
         return ""
+    if name == "sparsity" and isinstance(value, (int, float)):
+        return f"{value:.1%}"
     if name == "damage" and isinstance(value, (int, float)):
         return f"{value:.2e}"
     return plain(f"{value:,}" if isinstance(value, int) else value)

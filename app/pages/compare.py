@@ -71,6 +71,7 @@ def _shown(job: Compared) -> dict[str, Any]:
         **{name: drop_text(value, budget, certificate) for name, value in values.items()},
         "max_drop": drop_text(certificate.get("max_drop", budget.get("max_drop")), budget, certificate),
         "latency": (plan.get("latency") or {}).get("measured"),
+        "load": plan.get("load"),
         "bit_operations": plan.get("bit_operations"),
         "predicted_damage": plan.get("predicted_damage"),
     }

@@ -60,6 +60,7 @@ READERS: Mapping[str, Callable[[str], Any]] = {
     "limits.max_size_bytes": size,
     "limits.max_bit_operations": number,
     "limits.max_latency_ms": number,
+    "limits.max_load_ms": number,
     "weights.bits": number,
     "weights.granularity": str,
     "weights.block_size": number,

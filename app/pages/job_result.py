@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.schemas.headline import headline, reason
+from app.schemas.headline import headline, loading, reason
 from app.services.results import read_result
 from app.store.engine import Sessions
 from app.store.jobs import find_artifact
 from app.store.tables import JobRow
 from report.contents import CHARTS, DOCUMENTS, ChartFacts
 
-SORTED_BY = ("name", "op_type", "weights", "format", "bits", "input_bits", "bytes", "bit_operations", "damage")
+SORTED_BY = (
+    *("name", "op_type", "weights", "format", "bits", "input_bits", "bytes", "bit_operations", "load_ms", "sparsity"),
+    "damage",
+)
 """Columns of the layers, each of which they may be sorted by."""
 
 
@@ -57,6 +60,7 @@ def result_context(sessions: Sessions, job: JobRow, sort: str, down: bool) -> di
         "plan": plan,
         "headline": headline(plan),
         "reason": reason(plan),
+        "loading": loading(plan),
         "evaluated": evaluated,
         "frontier": frontier,
         "layers": sorted_rows(plan["layers"], sort, down),

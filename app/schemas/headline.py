@@ -1,6 +1,6 @@
 """What a job came to, in one line, and why it missed its budget: the same words on page, terminal and report.
 
-Both take a plan (`plan.json`), a certificate document (`certificate.json`), or the summary of a job, which has the
+All take a plan (`plan.json`), a certificate document (`certificate.json`), or the summary of a job, which has the
 members that they read. A member that an older version did not write is left out of the line.
 """
 
@@ -61,6 +61,21 @@ def reason(plan: Mapping[str, Any]) -> str | None:
     best = min(evaluated, key=lambda row: (row["drop"], row["size_bytes"]))
     reached = f"(drop {best['drop']:.4g}) has {best['size_bytes']:,} bytes"
     return f"{why.rstrip('.')}. The most accurate plan that was evaluated {reached}."
+
+
+def loading(plan: Mapping[str, Any]) -> str | None:
+    """How long both files take to load, as predicted, and as measured where it was; None in older plans."""
+    load = plan.get("load")
+    if load is None:
+        return None
+    line = (
+        f"Loading takes {load['predicted_ms']:.3g} ms as predicted for a reference machine, and {load['float_ms']:.3g} "
+        "ms for the float network."
+    )
+    if measured := load.get("measured"):
+        quantized, floats = measured["quantized"]["median_ms"], measured["float"]["median_ms"]
+        line += f" Measured on the worker: {quantized:.3g} and {floats:.3g} ms."
+    return line
 
 
 def _value(value: float, unit: str) -> str:

@@ -37,6 +37,11 @@ class Limits(Strict):
     max_latency_ms: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Milliseconds of one run of one sample, or of the batch that the network fixes."
     )
+    max_load_ms: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="Milliseconds that loading the file takes, as predicted for a reference machine; the time here is "
+        "measured, too, and only told.",
+    )
 
 
 class Activations(Strict):
@@ -227,8 +232,8 @@ class JobRequest(Strict):
             refuse(
                 "request_invalid",
                 "the objective accuracy asks for the least drop within limits, and without one that is the widest "
-                "plan there is; set limits.max_size_bytes, limits.max_bit_operations or limits.max_latency_ms, or take "
-                "the objective size",
+                "plan there is; set limits.max_size_bytes, limits.max_bit_operations, limits.max_latency_ms or "
+                "limits.max_load_ms, or take the objective size",
             )
         return self
 

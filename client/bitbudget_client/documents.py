@@ -142,8 +142,10 @@ class Layer:
         return str(self.document["format"])
 
     @property
-    def bits(self) -> int:
-        return int(self.document["bits"])
+    def bits(self) -> float:
+        """Of one weight; coded weights have tenths."""
+        bits: float = self.document["bits"]
+        return bits
 
     @property
     def weights(self) -> int:
@@ -154,6 +156,16 @@ class Layer:
     def size_bytes(self) -> int:
         """What it takes in the file."""
         return int(self.document["bytes"])
+
+    @property
+    def sparsity(self) -> float | None:
+        """The share of its stored codes that stand for exactly 0; None in plans of older servers."""
+        return self.document.get("sparsity")
+
+    @property
+    def load_ms(self) -> float | None:
+        """What it adds to the predicted time to load; None in plans of older servers."""
+        return self.document.get("load_ms")
 
     @property
     def damage(self) -> float | None:

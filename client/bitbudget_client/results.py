@@ -64,6 +64,12 @@ class Plan:
         return int(self.plan["size_bytes"])
 
     @property
+    def load_ms(self) -> float | None:
+        """Predicted time to load the quantized file, of a reference machine; None in plans of older servers."""
+        load = self.plan.get("load")
+        return None if load is None else float(load["predicted_ms"])
+
+    @property
     def times_smaller(self) -> float:
         return self.float_size_bytes / self.size_bytes
 

@@ -9,13 +9,14 @@ of them. A plan that the request brings is the only one to look at. The file tha
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.certificate import Certificate
 from evaluation.certifying import Terms, certify
-from evaluation.latency import Timed
+from evaluation.latency import Timed, measure_loading
 from evaluation.latency import machine as processor
 from evaluation.metrics.claim import Measured
 from evaluation.nulls import Blind
@@ -66,6 +67,7 @@ def run(context: Context, config: CertifyConfig) -> bytes:
         "audit": check_file(context, inputs, model, space.formats_of_weights(plan), space.halves),
         "certificate": asdict(certificate),
         "latency": None if config.timing is None else _timed(context, inputs, model.file, config.timing),
+        "load": None if config.loading is None else _loaded(context, inputs, model.file, config.loading),
         "processor": processor(),
         "kept": {site.name: kept[site.weight] for site in inputs.network.sites if site.weight in kept},
     }
@@ -127,6 +129,13 @@ def _timed(context: Context, inputs: Inputs, model: bytes, config: TimingConfig)
     timed = [Timed(dump(inputs.network), sample), Timed(model, sample)]
     floats, quantized = Timing(context, config).measured(timed, TIMED_SECONDS)
     return {"float": asdict(floats), "quantized": asdict(quantized)}
+
+
+def _loaded(context: Context, inputs: Inputs, model: bytes, config: TimingConfig) -> dict[str, Any]:
+    """The float network and the exported file, loaded in turns."""
+    floats, quantized = measure_loading([dump(inputs.network), model], config.threads, check=context.check)
+    measured = {"float": asdict(floats), "quantized": asdict(quantized)}
+    return {"machine": config.processor, "threads": config.threads, "measured": measured}
 
 
 def _packed_weights(space: SearchSpace, model: ExportedPlan) -> bytes:

@@ -27,7 +27,12 @@ from planner.problem import Plan, Problem, Quantity
 from planner.results import undominated
 from planner.search import least_drop, search_frontier
 
-UNITS = {Quantity.SIZE: "bytes", Quantity.BIT_OPERATIONS: "bit operations", Quantity.LATENCY: "milliseconds"}
+UNITS = {
+    Quantity.SIZE: "bytes",
+    Quantity.BIT_OPERATIONS: "bit operations",
+    Quantity.LATENCY: "milliseconds",
+    Quantity.LOAD: "milliseconds to load",
+}
 # A plan that misses its budget on other samples does so by about the noise of the measurement: a third less damage is a
 # step of that size.
 SAFER = 0.7

@@ -38,7 +38,7 @@ from quantization.formats import (
 )
 from quantization.granularity import every_channel_axis
 from quantization.storage.dequantize import BIAS, bias_function
-from quantization.storage.parts import DIGITS, HALVES, SCALE, NotStorable, Storage, storage
+from quantization.storage.parts import DIGITS, HALVES, SCALE, STRING, NotStorable, Storage, storage
 from quantization.storage.unpacking import DOMAIN, SHAPE
 
 # widths of an activation's codes by their type; fewer bits are capped codes of 8
@@ -280,7 +280,7 @@ class _Call:
         return tuple(name for name, part in named if part.letter in letters)
 
     def weight(self) -> StoredWeight:
-        codes = sum(part.size_bytes for part in self.storage.parts if part.letter in DIGITS + HALVES)
+        codes = sum(part.size_bytes for part in self.storage.parts if part.letter in DIGITS + HALVES + STRING)
         shared = sum(part.size_bytes for part in self.storage.parts) - codes
         return StoredWeight(self.name, self.shape, self.format, codes, shared)
 

@@ -32,7 +32,7 @@ import numpy as np
 from network.graph import ChannelAxis
 from quantization.formats import HadamardFormat
 from quantization.granularity import NotFoldable, fold
-from quantization.storage.weights import Floats, ScaledWeight
+from quantization.storage.weights import Floats, ScaledWeight, zero_share
 
 SMALLEST_BLOCK = 8
 LARGEST_BLOCK = 64
@@ -111,6 +111,10 @@ class HadamardWeight(ScaledWeight):
     def __post_init__(self) -> None:
         ScaledWeight.__post_init__(self)
         rotation(self.codes.shape, self.scale.shape)
+
+    def sparsity(self) -> float:
+        """Of the codes of the rotated weight: a zero among them is none of the weight."""
+        return zero_share(self.codes)
 
     def dequantize(self) -> Floats:
         """`R codes * scale` with one rounding to float32: what the exported file computes, bit for bit."""

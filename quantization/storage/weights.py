@@ -34,6 +34,10 @@ class QuantizedWeight(ABC):
     def dequantize(self) -> Floats:
         """The values in the weight's shape: what the exported file computes when it is loaded."""
 
+    def sparsity(self) -> float:
+        """The share of the stored codes that stand for exactly 0."""
+        return zero_share(self.dequantize())
+
     @abstractmethod
     def tensors(self, opset: int = NATIVE_OPSET) -> list[onnx.TensorProto]:
         """What a file of this opset holds: nameless tensors, as `quantization.storage.parts` says of the format."""
@@ -53,6 +57,11 @@ class QuantizedWeight(ABC):
         """The arrays by the names of their fields; `quantization.storage.families.quantized_weight` takes them."""
         arrays = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "format"}
         return {name: array for name, array in arrays.items() if array is not None}
+
+
+def zero_share(values: NDArray[Any]) -> float:
+    """The share of `values`, at least one, that are exactly 0."""
+    return 1.0 - np.count_nonzero(values) / values.size
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -58,6 +58,8 @@ def _cost(plan: Mapping[str, Any], quantity: str) -> float | None:
     if quantity == "latency":
         latency = plan.get("latency")
         return None if latency is None else float(latency["predicted_ms"])
+    if quantity == "load":
+        return float(plan["load"]["predicted_ms"])
     cost = plan["bit_operations" if quantity == "bit_operations" else "size_bytes"]
     return float(cost)
 

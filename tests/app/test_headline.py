@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.schemas.headline import headline, reason
+from app.schemas.headline import headline, loading, reason
 
 
 def _claim(**members: Any) -> dict[str, Any]:
@@ -65,6 +65,15 @@ def test_a_budget_that_is_not_met_is_said_with_its_reason_and_what_could_be_reac
 def test_measured_times_stand_in_the_line() -> None:
     timed = {"measured": {"float": {"median_ms": 4.5678}, "quantized": {"median_ms": 2.1}}}
     assert ", 4.57 -> 2.1 ms, " in headline(_plan(_claim(), latency=timed))
+
+
+def test_times_to_load_are_said_as_predicted_and_as_measured() -> None:
+    load = {"predicted_ms": 31.26, "base_ms": 2.0, "float_ms": 6.0}
+    line = "Loading takes 31.3 ms as predicted for a reference machine, and 6 ms for the float network."
+    assert loading({"load": load}) == line
+    measured = {"float": {"median_ms": 7.5}, "quantized": {"median_ms": 44.0}}
+    assert loading({"load": {**load, "measured": measured}}) == f"{line} Measured on the worker: 44 and 7.5 ms."
+    assert loading({}) is None
 
 
 def test_members_that_an_older_plan_lacks_are_left_out() -> None:

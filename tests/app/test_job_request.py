@@ -51,7 +51,7 @@ def test_every_default_is_filled_in() -> None:
         },
         "outputs": {},
         "objective": "size",
-        "limits": {"max_size_bytes": None, "max_bit_operations": None, "max_latency_ms": None},
+        "limits": {"max_size_bytes": None, "max_bit_operations": None, "max_latency_ms": None, "max_load_ms": None},
         "weights": {
             "bits": None,
             "granularity": "channel",
@@ -98,9 +98,10 @@ def test_a_table_of_latencies_is_taken() -> None:
     assert parse_request(request_of(latency_table=table)).model_dump(mode="json")["latency_table"] == table
 
 
-def test_latency_may_be_the_only_limit_of_the_least_drop() -> None:
-    request = parse_request(request_of(objective="accuracy", limits={"max_latency_ms": 5}))
-    assert request.limits.max_latency_ms == 5
+@pytest.mark.parametrize("limit", ["max_latency_ms", "max_load_ms"])
+def test_a_time_may_be_the_only_limit_of_the_least_drop(limit: str) -> None:
+    request = parse_request(request_of(objective="accuracy", limits={limit: 5}))
+    assert getattr(request.limits, limit) == 5
 
 
 def test_the_request_of_the_documentation_is_taken() -> None:
@@ -108,7 +109,7 @@ def test_the_request_of_the_documentation_is_taken() -> None:
     {"model_id": "MODEL", "dataset_id": "DATA",
      "budget": {"metric": "top1", "max_drop": 0.01, "kind": "absolute", "confidence": null},
      "objective": "size",
-     "limits": {"max_size_bytes": null, "max_bit_operations": null, "max_latency_ms": null},
+     "limits": {"max_size_bytes": null, "max_bit_operations": null, "max_latency_ms": null, "max_load_ms": null},
      "weights": {"bits": [2, 3, 4, 5, 6, 8], "granularity": "channel", "rounding": "gptq"},
      "activations": {"bits": null},
      "sensitivity": {"method": "auto", "compare": []},

@@ -123,13 +123,17 @@ def test_the_headline_comes_first_and_then_why_and_then_the_layers(capfd: pytest
         "size_bytes": 100,
         "certificate": CERTIFICATE | {"metric": "top1"},
         "stays_float": {"share": 0.4, "bytes": 40, "tensors": [{"name": "embedding", "bytes": 40, "reason": "a mask"}]},
-        "layers": [{"name": "conv1", "bits": 4}],
+        "load": {"predicted_ms": 31.26, "base_ms": 2.0, "float_ms": 6.0},
+        "layers": [{"name": "conv1", "bits": 4, "sparsity": 0.4567}],
     }
     show_plan(plan)
     printed = capfd.readouterr().out
     assert printed.startswith("1,000 -> 100 bytes (10.0 times smaller), top1 0.5000 -> 0.4000, budget not met\n")
     order = [printed.index(part) for part in ("misses the budget", "on 900 held-out", "embedding (a mask)", "conv1")]
     assert order == sorted(order)
+    assert "Loading takes 31.3 ms as predicted" in printed
+    assert "zeros" in printed
+    assert "45.7%" in printed
 
 
 def test_what_stays_float_is_printed_with_its_reason(capfd: pytest.CaptureFixture[str], monkeypatch) -> None:

@@ -18,6 +18,7 @@ def finish(server: Any, job_id: str, formats: dict[str, str], size_bytes: int) -
     certificate = {**claim, "float_value": 0.9, "quantized_value": 0.895, "claims": [{"unit": "share"}]}
     layers = [{"name": name, "format": form, "bytes": 10, "input_bits": 32} for name, form in formats.items()]
     plan = {"layers": layers, "bit_operations": 1e9, "predicted_damage": 0.02, "latency": None}
+    plan["load"] = {"predicted_ms": 31.26, "base_ms": 2.0, "float_ms": 6.0}
     blob = write_bytes(server.sessions, json.dumps(plan).encode())
     with server.sessions.begin() as session:
         job = lock_job(session, job_id)
@@ -37,6 +38,7 @@ def test_two_jobs_side_by_side(server):
     for words in ("4.0 times smaller", "-1.00 points to 2.00 points", "budget.max_drop", "int2/channel", "queued"):
         assert words in answer.text, words
     assert "1 of 2 layers differs" in answer.text
+    assert answer.text.count("<td>6 → 31.3 ms</td>") == 2
     assert answer.text.count('class="differs"') == 1
     assert HOSTILE not in answer.text
 

@@ -40,13 +40,14 @@ def _layer(name: str, format_: str, bits: int) -> dict[str, Any]:
     return {
         "name": name, "op_type": "Conv", "weight": f"{name}.w", "nodes": [name], "weights": 100, "format": format_,
         "bits": bits, "input_bits": 32, "bytes": 100 * bits // 8, "bit_operations": 5, "damage": 0.1 / bits,
-        "damage_stderr": None, "rounded_with": None, "note": None,
+        "damage_stderr": None, "rounded_with": None, "note": None, "load_ms": 40 / bits, "sparsity": bits / 100,
     }  # fmt: skip
 
 
 PLAN = {
     "version": 1, "outcome": "met", "reason": None, "float_size_bytes": 1000, "size_bytes": 250,
     "certificate": CERTIFICATE, "latency": None, "activations": [],
+    "load": {"predicted_ms": 12.5, "base_ms": 1.0, "float_ms": 3.25},
     "stays_float": {"bytes": 8, "share": 0.01, "tensors": [{"name": HOSTILE, "bytes": 8, "reason": HOSTILE}]},
     "layers": [_layer("conv1", "int8/channel", 8), _layer(HOSTILE, "int4/channel", 4), _layer("fc", "float32", 32)],
     "search": {"evaluated": [{"size_bytes": 250, "drop": 0.01, "fraction": 1.0, "meets_budget": True}]},
@@ -190,6 +191,8 @@ def test_a_result_is_shown_with_all_that_it_gives(server):
         "&lt;script&gt;",
         'class="interval"',
         "1 constants, and why",
+        "Loading takes 12.5 ms as predicted for a reference machine, and 3.25 ms for the float network.",
+        '<td class="right">10</td>\n    <td class="right">4.0 %</td>',
         "1 plans were measured",
         "Apply point 0",
         "onnxruntime.InferenceSession",
@@ -212,6 +215,15 @@ def test_only_charts_that_can_be_drawn_are_shown(server):
     assert "Deadline" not in text
 
 
+def test_a_plan_of_an_older_version_tells_no_load_and_no_zeros(server):
+    layers = [{name: row[name] for name in row if name not in ("load_ms", "sparsity")} for row in PLAN["layers"]]
+    older = {name: PLAN[name] for name in PLAN if name != "load"} | {"layers": layers, "search": None}
+    job = finished(server, {"plan": {"base": "float32", "layers": {"a": "float32"}}}, plan=json.dumps(older).encode())
+    text = page(server, f"/jobs/{job}?sort=sparsity")
+    assert "Loading takes" not in text
+    assert '<td class="right">–</td>\n    <td class="right">–</td>' in text
+
+
 def test_layers_are_sorted_by_the_server(server):
     job = succeeded(server)
 
@@ -221,6 +233,7 @@ def test_layers_are_sorted_by_the_server(server):
     assert order("") == ["int8/channel", "int4/channel", "float32"]
     assert order("?sort=bits") == ["int4/channel", "int8/channel", "float32"]
     assert order("?sort=bits&down=true") == ["float32", "int8/channel", "int4/channel"]
+    assert order("?sort=sparsity") == order("?sort=bits") == order("?sort=load_ms&down=true")
     assert order("?sort=__class__") == order("")
     assert 'aria-sort="descending"' in page(server, f"/jobs/{job}?sort=bits&down=true")
 

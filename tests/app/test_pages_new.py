@@ -153,6 +153,7 @@ def test_errors_stand_at_their_fields_and_what_was_entered_is_kept(client: TestC
         ("limits.max_size_bytes", "9" * 400),
         ("limits.max_bit_operations", "9" * 5000),
         ("limits.max_latency_ms", "1e999"),
+        ("limits.max_load_ms", "soon"),
         ("budget.max_drop", "[" * 100_000),
         ("budget.max_drop", "NaN"),
         ("seed", "-" + "9" * 400),

@@ -60,6 +60,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "the objective accuracy asks for the least drop within limits",
     ),
     ({"limits": {"max_latency_ms": 0}}, "request_invalid", "limits.max_latency_ms: Input should be greater than 0"),
+    ({"limits": {"max_load_ms": -1}}, "request_invalid", "limits.max_load_ms: Input should be greater than 0"),
     ({"target": "tpu"}, "request_invalid", "target: Input should be 'onnxruntime-cpu', 'storage-only'"),
     ({"latency_table": {"fc": 0.5}}, "request_invalid", "latency_table.fc: Input should be an object"),
     (

@@ -30,8 +30,10 @@ PLAN = {
     "float_size_bytes": 4000,
     "size_bytes": 1000,
     "certificate": CERTIFICATE,
+    "load": {"predicted_ms": 31.5, "base_ms": 2.0, "float_ms": 6.0},
     "layers": [
-        {"name": "<script>", "format": "int4/channel", "bits": 4, "weights": 1500, "bytes": 800, "damage": 1e-3},
+        {"name": "<script>", "format": "coded2.3/tensor", "bits": 2.3, "weights": 1500, "bytes": 800, "damage": 1e-3}
+        | {"load_ms": 12.5, "sparsity": 0.25},
         {"name": "fc", "format": "float32", "bits": 32, "weights": 10, "bytes": 40, "damage": None},
     ],
 }
@@ -89,9 +91,11 @@ def test_a_plan_is_asked_for_waited_for_and_understood(driver: Driver) -> None:
     assert result.met
     assert result.times_smaller == 4.0
     assert [(layer.name, layer.bits, layer.damage) for layer in result.layers] == [
-        ("<script>", 4, 1e-3),
+        ("<script>", 2.3, 1e-3),
         ("fc", 32, None),
     ]
+    assert [(layer.load_ms, layer.sparsity) for layer in result.layers] == [(12.5, 0.25), (None, None)]
+    assert result.load_ms == 31.5
     assert [(point.cost, point.measured_drop, point.chosen) for point in result.frontier] == [
         (1.0, 0.5, True),
         (2.0, None, False),

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from evaluation import latency
-from evaluation.latency import FEWEST_ROUNDS, Latency, Timed, machine, measure_alternatives
+from evaluation.latency import (
+    FEWEST_LOADS,
+    FEWEST_ROUNDS,
+    Latency,
+    Timed,
+    machine,
+    measure_alternatives,
+    measure_loading,
+)
 from network.errors import ModelInvalid
 
 Build = Callable[..., bytes]
@@ -34,6 +42,32 @@ def test_a_file_that_does_not_load_is_refused(x) -> None:
 def test_a_file_that_does_not_run_is_refused(linear: Build) -> None:
     with pytest.raises(ModelInvalid, match="does not run"):
         measure_alternatives([Timed(linear(), {"x": np.ones((4, 5), dtype=np.float32)})], 1)
+
+
+def test_loading_has_a_median_a_spread_and_its_loads(linear: Build) -> None:
+    for found in measure_loading([linear(), linear()], 1):
+        assert found.median_ms > 0
+        assert found.spread_ms >= 0
+        assert found.runs >= FEWEST_LOADS
+    with pytest.raises(ModelInvalid, match="does not load"):
+        measure_loading([linear(), b"no model"], 1)
+
+
+def test_files_are_loaded_in_turns_and_the_slower_one_is_told(monkeypatch) -> None:
+    machine, loaded = Machine(), []
+    times = {b"fast": 2.0, b"slow": 30.0}
+
+    def load(model: bytes, _options: object) -> None:
+        loaded.append(model)
+        machine.run(lambda: times[model])()
+
+    monkeypatch.setattr(latency, "session_with", load)
+    monkeypatch.setattr(latency.time, "perf_counter", lambda: machine.now)
+    fast, slow = measure_loading([b"fast", b"slow"], 1)
+    assert (fast.median_ms, slow.median_ms) == (pytest.approx(2.0), pytest.approx(30.0))
+    # neither has all its loads before the other begins
+    assert loaded.index(b"slow") < len(loaded) - loaded[::-1].index(b"fast") - 1
+    assert (fast.runs, slow.runs) == (loaded.count(b"fast") - 1, loaded.count(b"slow") - 1)
 
 
 def test_who_interrupts_ends_the_measurement(linear: Build, x) -> None:

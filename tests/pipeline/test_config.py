@@ -33,6 +33,7 @@ MEMBERS: dict[tuple[str, ...], list[Any]] = {
     ("objective",): [None, "bit_operations", "latency", "accuracy"],
     ("limits", "max_size_bytes"): [None, 1000, 2000],
     ("limits", "max_latency_ms"): [None, 1.5],
+    ("limits", "max_load_ms"): [None, 2.5],
     ("weights", "bits"): [None, [2, 4], [4, 8], [8]],
     ("weights", "granularity"): [None, "tensor", "block"],
     ("weights", "symmetric"): [None, False],
@@ -135,6 +136,8 @@ def test_facts_of_the_machine_are_in_the_slices_that_depend_on_them():
     measured = {"objective": "latency"}
     assert differing(slices(Machine(1)), slices(Machine(2))) == set()
     assert differing(slices(Machine(1), **measured), slices(Machine(2), **measured)) == {"latency", "certify"}
+    loaded = {"limits": {"max_load_ms": 5.0}}
+    assert differing(slices(Machine(1), **loaded), slices(Machine(2), **loaded)) == {"certify"}
     given_table = {**measured, "latency_table": {"fc": {"int4/channel": 1.0}}}
     assert differing(slices(Machine(1), **given_table), slices(Machine(2), **given_table)) == set()
     assert differing(slices(Machine(1, 4 << 30)), slices(Machine(1))) == set()

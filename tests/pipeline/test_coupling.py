@@ -339,5 +339,5 @@ def test_a_row_says_that_its_bit_operations_are_the_least_or_none(networks):
     space = space_of(network, allowed_in(network, ()), objective="size")
     names = [site.name for site in network.sites]
     candidates = Candidates(dict.fromkeys(names, ()), {}, dict.fromkeys(names, "gptq"), {})
-    rows = layer_rows(PlanFacts(space, Plan((0,) * len(names)), None), candidates, {}, {})
+    rows = layer_rows(PlanFacts(space, Plan((0,) * len(names)), None), candidates, candidates, {})
     assert {row["name"]: row["note"] for row in rows} == dict.fromkeys(names) | {"conv2": UNCOUNTED, "fc": UNUSED}

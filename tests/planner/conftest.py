@@ -22,6 +22,7 @@ def build_problem(
     *,
     bit_operations: Sequence[Sequence[int]] | None = None,
     latencies: Sequence[Sequence[float]] | None = None,
+    loads: Sequence[Sequence[float]] | None = None,
     interactions: NDArray[np.float64] | None = None,
     base_size_bytes: int = 0,
 ) -> Problem:
@@ -35,6 +36,7 @@ def build_problem(
                 bit_operations[index][choice] if bit_operations else 0,
                 damages[index][choice],
                 latencies[index][choice] if latencies else None,
+                loads[index][choice] if loads else 0.0,
             )
             for choice, size in enumerate(row)
         )
@@ -95,6 +97,7 @@ def random_problem() -> ProblemFactory:
             damages.tolist(),
             bit_operations=operations.tolist(),
             latencies=(sizes / 1e4 + 0.01 * generator.random(sizes.shape)).tolist(),
+            loads=generator.random(sizes.shape).tolist(),
             interactions=G,
             base_size_bytes=1234,
         )

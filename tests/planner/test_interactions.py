@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.errors import LimitUnreachable, NotApplicable, ProblemInvalid
+from planner.integer import solve_integer
 from planner.interactions import frontier_within, interaction_frontier, own_damages
 from planner.problem import Limits, Problem, Quantity
 from planner.results import Status
@@ -83,3 +84,23 @@ def test_limits_that_only_together_cannot_be_kept(make_problem):
         frontier_within(problem, Quantity.SIZE, Limits(max_size_bytes=5), 10)
     with pytest.raises(LimitUnreachable, match=r"no plan keeps the limits together: max_bit_operations 1 \(the least"):
         frontier_within(problem, Quantity.SIZE, Limits(max_bit_operations=1), 10)
+
+
+@pytest.mark.parametrize("interactions", [False, True])
+def test_plans_get_larger_where_small_and_good_ones_load_too_slowly(make_problem, interactions):
+    """The first format is the smallest and the best, so that without the limit nothing else is on the frontier."""
+    sites = 6
+    generator = np.random.default_rng(0)
+    sizes = [[10, 12 + index, 20 + 3 * index] for index in range(sites)]
+    damages = [[0.1, 0.5 + share, 0.2 + share / 2] for share in generator.random(sites)]
+    G = np.diag(np.concatenate(damages)) if interactions else None
+    problem = make_problem(sizes, damages, loads=[[5.0, 1.0, 1.0]] * sites, interactions=G)
+    limits = Limits(max_load_ms=5.0 + 5 * 1.0)
+    make = interaction_frontier if interactions else frontier_within
+    frontier = make(problem, Quantity.SIZE, limits=limits, points=64)
+    assert problem.within(limits, frontier.choices).all()
+    own = own_damages(problem) if interactions else problem
+    cheapest, best = (solve_integer(own, quantity, limits) for quantity in (Quantity.SIZE, Quantity.DAMAGE))
+    assert frontier.costs[0] == problem.total(Quantity.SIZE, cheapest)
+    assert frontier.damages[-1] == pytest.approx(problem.total(Quantity.DAMAGE, best))
+    assert len(frontier) > 4

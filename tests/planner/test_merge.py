@@ -48,7 +48,7 @@ def test_every_merged_plan_is_an_original_one(random_problem, every_plan, seed, 
     choices = every_plan(merged.problem)
     originals = np.array([merged.original(Plan(tuple(row))).choices for row in choices.tolist()])
     assert len({tuple(row) for row in originals.tolist()}) == 3**4
-    for quantity in (Quantity.SIZE, Quantity.DAMAGE):
+    for quantity in (Quantity.SIZE, Quantity.LOAD, Quantity.DAMAGE):
         assert merged.problem.totals(quantity, choices) == pytest.approx(problem.totals(quantity, originals))
     pairs = [group for group in groups if len(group) > 1]
     operations = coupled_operations(problem, pairs, originals)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from planner.errors import ProblemInvalid
-from planner.problem import Candidate, Limits, Plan, PlanSite, Problem, Quantity, limit_name
+from planner.problem import TIME_STEP_MS, Candidate, Limits, Plan, PlanSite, Problem, Quantity, limit_name
 from quantization.formats import FloatFormat, IntegerFormat
 
 INT4, INT8 = Candidate(IntegerFormat(4), 50, 400, 0.5), Candidate(IntegerFormat(8), 100, 800, 0.1)
@@ -23,6 +23,7 @@ KEPT = Candidate(FloatFormat(), 400, 3200, 0.0)
         ({"bit_operations": 2**53}, "bit_operations of a candidate must be a whole number"),
         ({"damage": float("nan")}, "damage of candidate int4/channel must be finite, got nan; measure"),
         ({"latency_ms": -0.1}, "latency_ms of candidate int4/channel must be at least 0"),
+        ({"load_ms": float("inf")}, "load_ms of candidate int4/channel must be at least 0, got inf"),
     ],
 )
 def test_candidates(change, text):
@@ -56,6 +57,7 @@ SITES = (PlanSite("a", (INT4, INT8, KEPT)), PlanSite("b", (INT4, INT8)))
         ({"sites": ()}, "at least one site"),
         ({"sites": (SITES[0], SITES[0])}, "different names, got twice: a"),
         ({"base_size_bytes": -1}, "base_size_bytes must be at least 0"),
+        ({"base_load_ms": -1.0}, "base_load_ms must be at least 0"),
         ({"interactions": np.eye(4)}, r"must be \[5, 5\], one row per candidate, got \[4, 4\]"),
         ({"interactions": np.full((5, 5), np.nan)}, "must be finite"),
         ({"interactions": np.triu(np.ones((5, 5)))}, r"must be symmetric; use \(G \+ G'\) / 2"),
@@ -98,6 +100,17 @@ def test_plans_that_the_problem_does_not_have(choices):
         Problem(SITES).total(Quantity.SIZE, Plan(choices))
 
 
+def test_times_to_load_are_sums_in_whole_steps():
+    site = PlanSite("a", (replace(INT4, load_ms=0.3), replace(INT8, load_ms=0.1)))
+    problem = Problem((site, replace(site, name="b")), base_load_ms=0.7)
+    assert problem.total(Quantity.LOAD, Plan((0, 1))) == pytest.approx(1.1, abs=TIME_STEP_MS)
+    for ms in (site.candidates[0].load_ms, problem.base(Quantity.LOAD)):
+        assert (ms / TIME_STEP_MS).is_integer()
+    limit = Limits(max_load_ms=problem.total(Quantity.LOAD, Plan((0, 1))))
+    assert problem.within(limit, np.array([[0, 0], [0, 1], [1, 0]])).tolist() == [False, True, True]
+    assert problem.total(Quantity.LOAD, Plan((0, 0))) - problem.base(Quantity.LOAD) == 2 * site.candidates[0].load_ms
+
+
 def test_latency_has_to_be_known():
     with pytest.raises(ProblemInvalid, match="site 'a' has no latency; measure or give one"):
         Problem(SITES).values(Quantity.LATENCY)
@@ -113,6 +126,7 @@ def test_limits():
         Quantity.SIZE: "max_size_bytes",
         Quantity.BIT_OPERATIONS: "max_bit_operations",
         Quantity.LATENCY: "max_latency_ms",
+        Quantity.LOAD: "max_load_ms",
     }
     for wrong in ({"max_size_bytes": -1.0}, {"max_latency_ms": float("nan")}):
         with pytest.raises(ProblemInvalid, match="must be a number from 0 up"):

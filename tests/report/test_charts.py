@@ -95,14 +95,18 @@ def test_the_delivered_plan_is_shown_where_it_is_none_that_the_search_chose(docu
     assert vega_lite(charts.frontier(replace(documents, plan=plan, frontier=frontier)))
 
 
-@pytest.mark.parametrize(("cost", "unit"), [("bit_operations", "bit operations"), ("latency", "milliseconds")])
+@pytest.mark.parametrize(
+    ("cost", "unit"),
+    [("bit_operations", "bit operations"), ("latency", "milliseconds"), ("load", "milliseconds to load")],
+)
 def test_other_costs_have_their_own_unit(documents: Documents, cost: str, unit: str) -> None:
     assert documents.plan is not None
     assert documents.frontier is not None
-    plan = {**documents.plan, "latency": {"predicted_ms": 0.5}}
+    times = {"latency": 0.5, "load": 31.5}
+    plan = {**documents.plan, **{name: {"predicted_ms": ms} for name, ms in times.items()}}
     given = replace(documents, plan=plan, frontier={**documents.frontier, "cost": cost, "unit": unit})
     (delivered,) = (point for point in plan_points(given) if point.kind == "delivered")
-    assert delivered.cost == (0.5 if cost == "latency" else documents.plan["bit_operations"])
+    assert delivered.cost == times.get(cost, documents.plan["bit_operations"])
     axis = vega_lite(charts.frontier(given))["vconcat"][0]["layer"][0]["encoding"]["x"]
     assert axis["title"] == unit
 

@@ -57,6 +57,19 @@ def test_the_report_has_every_section_with_a_table_beside_each_chart(html: str) 
     assert "<title>Report: digits</title>" in html
 
 
+def test_layers_have_their_zeros_and_times_to_load(documents: Documents, html: str) -> None:
+    assert documents.plan is not None
+    layers = [{**row, "load_ms": 12.345, "sparsity": 0.4567} for row in documents.plan["layers"]]
+    load = {"predicted_ms": 31.26, "base_ms": 2.0, "float_ms": 6.0}
+    told = page(replace(documents, plan={**documents.plan, "layers": layers, "load": load}))
+    row = '<td class="right">12.3</td><td class="right">45.7%</td>'
+    assert told.count(row) == len(layers)
+    assert "Loading takes 31.3 ms as predicted" in told
+    # those of an older service have neither
+    assert "Loading takes" not in html
+    assert html.count('<td class="right">–</td><td class="right">–</td>') >= len(layers)
+
+
 def test_nothing_comes_from_elsewhere(html: str) -> None:
     for tag, attributes in Reader(html).tags:
         assert tag not in ("link", "iframe", "object", "embed", "base", "form")
