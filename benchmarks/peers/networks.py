@@ -55,9 +55,9 @@ class DigitsRecurrent(nn.Module):
 
 
 TRAINED: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "depthwise": (DigitsMobileNet, 400),
-    "transformer": (DigitsTransformer, 400),
-    "recurrent": (DigitsRecurrent, 400),
+    "depthwise": (DigitsMobileNet, 300),
+    "transformer": (DigitsTransformer, 300),
+    "recurrent": (DigitsRecurrent, 300),
 }
 """By name what makes the network, and the steps of training."""
 NAMES = ("resnet20", *TRAINED)

@@ -1,8 +1,8 @@
 """Which of our files stands beside another tool's, and what is said of the two.
 
-Fresh samples are halved. The first half says which of our files stands beside theirs: the smallest one that loses less
-there by at least a standard error, else the smaller file that loses least. The second half, on which nothing was
-chosen, says what both lose.
+Fresh samples are halved. The first half says which of our files stands beside theirs, of those that take fewer bytes:
+the smallest that loses less there by at least a standard error, else the one that loses least. The second half, on
+which nothing was chosen, says what both lose.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def verdict(float_right: Right, theirs: MadeFile, ours: Mapping[str, MadeFile]) 
 def _chosen(theirs: MadeFile, ours: Mapping[str, MadeFile], half: int) -> str:
     extra = {name: lost(theirs.right[:half], file.right[:half]) for name, file in ours.items()}
     by_size = sorted(ours, key=lambda name: ours[name].size_bytes)
-    for name in by_size:
+    candidates = [name for name in by_size if ours[name].size_bytes < theirs.size_bytes] or by_size
+    for name in candidates:
         if extra[name].points + extra[name].stderr <= 0:
             return name
-    smaller = [name for name in by_size if ours[name].size_bytes < theirs.size_bytes]
-    return min(smaller or by_size, key=lambda name: extra[name].points)
+    return min(candidates, key=lambda name: extra[name].points)
