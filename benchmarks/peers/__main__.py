@@ -65,7 +65,7 @@ def compared(case: PeerCase, work: Path, python: Path | None) -> dict[str, Any]:
             theirs = peer_file(tool, case, work, python)
         except NoFile as error:
             rows.append({"tool": tool, "reason": str(error)})
-            table.add_row(tool, str(error))
+            print(f"{case.name}, {tool}: {error}", flush=True)
             continue
         rows.append(row(tool, theirs, ours, float_right, passes))
         table.add_row(*shown(rows[-1]))

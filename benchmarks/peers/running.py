@@ -60,7 +60,8 @@ def peer_file(tool: str, case: PeerCase, work: Path, python: Path | None) -> Mad
     try:
         return MadeFile(out.stat().st_size, right(out.read_bytes(), case), seconds)
     except Exception as error:  # ONNX Runtime has classes of its own for each failure
-        raise NoFile(f"its file does not run: {' '.join(str(error).split())[:200]}") from error
+        # what is wrong comes last, after node and source line
+        raise NoFile(f"its file does not run: {' '.join(str(error).split())[-200:]}") from error
 
 
 def reason(errors: str, status: int) -> str:
