@@ -10,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check docs lock serve bench-job bench-sensitivity bench-planner bench-quantization bench-certificates bench-networks bench-service bench-first-use bench-peers clean
+.PHONY: bench-smaller demo test check docs lock serve bench-job bench-sensitivity bench-planner bench-quantization bench-certificates bench-networks bench-service bench-first-use bench-peers clean
 
 # First everything whose bytes are known, then torch, then the project itself, of which nothing is fetched.
 $(READY): pyproject.toml constraints.txt requirements-dev.lock client/pyproject.toml
@@ -82,6 +82,10 @@ bench-first-use: $(READY)
 # DATA as for bench-job; PEERS_PYTHON: an interpreter that has nncf and aimet-onnx (docs/benchmarks.md)
 bench-peers: $(READY)
 	$(BIN)/python -m benchmarks.peers $(DATA) $(if $(PEERS_PYTHON),--peers-python $(PEERS_PYTHON))
+
+# DATA as for bench-job; PARTS: only these (weights activations coded uniform)
+bench-smaller: $(READY)
+	$(BIN)/python -m benchmarks.smaller $(DATA) $(if $(PARTS),--only $(PARTS))
 
 clean:
 	rm -rf $(VENV) build *.egg-info client/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -33,6 +33,11 @@ TENTHS = (12, 15, 20, 25, 30, 40)
 
 
 def main() -> None:
+    print(json.dumps(figures()))
+
+
+def figures() -> dict[str, float]:
+    """The largest overhead and the largest ratio of times, with a table on the way."""
     generator = np.random.default_rng(0)
     table = Table("weights", "format", "bits over entropy", "loads in, ms", "packed integers, ms")
     overheads, ratios = [], []
@@ -47,14 +52,13 @@ def main() -> None:
             overheads.append(coded_bits(coded.codes, coded.format) / _entropy(coded.codes))
             seconds = _load_seconds(network, coded)
             ratios.append(seconds / packed)
-            figures = (f"{overheads[-1]:.3f}", f"{1e3 * seconds:.0f}", f"{1e3 * packed:.0f}")
-            table.add_row(kind, coded.format.name, *figures)
+            row = (f"{overheads[-1]:.3f}", f"{1e3 * seconds:.0f}", f"{1e3 * packed:.0f}")
+            table.add_row(kind, coded.format.name, *row)
     Console(file=sys.stderr).print(table)
-    figures_of_all = {
+    return {
         "coded_overhead_over_entropy": round(max(overheads), 3),
         "coded_load_time_vs_packed": round(max(ratios), 2),
     }
-    print(json.dumps(figures_of_all))
 
 
 def _network(weight: np.ndarray) -> Network:

@@ -1,4 +1,4 @@
-"""The networks: one that is read, and three that are trained here in seconds, with as many samples as asked for."""
+"""The networks: one that is read, and others that are trained here in seconds, with as many samples as asked for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.certificates.entry import Array
 from benchmarks.certificates.synthetic import digits
 from benchmarks.certificates.training import Batch, exported, trained
-from examples.networks import DigitsMobileNet, DigitsTransformer
+from examples.networks import DigitsMobileNet, DigitsResNet, DigitsTransformer
 
 SAMPLES, FRESH = 3_000, 10_000
 INPUT, LABELS = "image", "labels"
@@ -58,9 +58,11 @@ TRAINED: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "depthwise": (DigitsMobileNet, 300),
     "transformer": (DigitsTransformer, 300),
     "recurrent": (DigitsRecurrent, 300),
+    "residual": (DigitsResNet, 300),
 }
 """By name what makes the network, and the steps of training."""
-NAMES = ("resnet20", *TRAINED)
+NAMES = ("resnet20", "depthwise", "transformer", "recurrent")
+"""Those that other tools are run on."""
 
 
 def cases(data: Path, work: Path, names: tuple[str, ...] = NAMES) -> Iterator[PeerCase]:
