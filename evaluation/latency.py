@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from evaluation.runner import Arrays, timed_session
 
@@ -45,10 +47,15 @@ class Latency:
 
 @dataclass(frozen=True, eq=False)
 class Timed:
-    """A file to time, and what it is fed: one array by each graph input, all the samples of one run."""
+    """A file to time, and what it is fed: one array by each graph input, all the samples of one run.
+
+    `bytes_between` are read before each of its runs, and take no time of it: they leave the caches as a layer finds
+    them inside of a network that reads as much in between.
+    """
 
     model: bytes
     inputs: Arrays
+    bytes_between: int = 0
 
 
 def measure_alternatives(
@@ -76,6 +83,8 @@ def measure_alternatives(
         for _ in range(WARM_UP_RUNS):
             run()
         check()
+    largest = np.ones(max(file.bytes_between for file in timed) // 8, dtype=np.int64)
+    between = [largest[: file.bytes_between // 8] for file in timed]
     rounds: list[list[float]] = [[] for _ in runs]
     counts = [0] * len(runs)
     until = time.perf_counter() + most_seconds * len(runs)
@@ -83,7 +92,7 @@ def measure_alternatives(
         # each in turn begins: the first of a round finds the caches as the checks in between left them
         begin = min(map(len, rounds)) % len(runs)
         for index in [*range(begin, len(runs)), *range(begin)]:
-            times = _round(runs[index])
+            times = _round(runs[index], between[index])
             rounds[index].append(statistics.median(times))
             counts[index] += len(times)
         check()
@@ -95,11 +104,12 @@ def measure_alternatives(
             return latencies
 
 
-def _round(run: Callable[[], None]) -> list[float]:
-    """Milliseconds of each of a few runs in a row."""
+def _round(run: Callable[[], None], between: NDArray[np.int64]) -> list[float]:
+    """Milliseconds of each of a few runs, with all of `between` read before each."""
     times: list[float] = []
     ends = time.perf_counter() + ROUND_SECONDS
     while len(times) < RUNS_PER_ROUND:
+        between.max(initial=0)
         started = time.perf_counter()
         run()
         finished = time.perf_counter()

@@ -13,6 +13,7 @@ from pipeline.site_names import sites_named
 from pipeline.ties import shared_formats, tied_groups
 from planner.errors import ConstraintImpossible
 from planner.targets import target
+from quantization.export.matmul_nbits import Products, packed_products
 from quantization.formats import (
     ACTIVATION_BITS,
     MIN_BITS,
@@ -61,7 +62,8 @@ def allowed_formats(
         )
     layers = {name: constraint for name, constraint in config.layers.items() if name not in activations}
     constraints = _by_site(layers, network)
-    allowed = {site.name: _names(_allowed_to(config, site, constraints)) for site in network.sites}
+    products = {site.name: product_formats(network, site, config) for site in network.sites}
+    allowed = {site.name: _names(_allowed_to(config, site, constraints, products[site.name])) for site in network.sites}
     if nothing := [name for name, formats in allowed.items() if not formats]:
         raise ConstraintImpossible(
             f"layers.{nothing[0]} asks for at least {constraints[nothing[0]].min_bits} bits, and weights has no "
@@ -69,7 +71,7 @@ def allowed_formats(
         )
     tied = tied_groups(network, constraints)
     candidates = candidate_formats(config, activations)
-    rounded = {site.name: _names(fitting(site, candidates)) for site in network.sites}
+    rounded = {site.name: _names(fitting(site, [*candidates, *products[site.name]])) for site in network.sites}
     allowed = shared_formats(tied, constraints, allowed, rounded)
     # Nothing would measure what fewer bits do to outputs of integers; of the widest the last is the one to prefer.
     unmeasured |= set(unreached)
@@ -86,6 +88,16 @@ def candidate_formats(config: FormatConfig, activations: Collection[str]) -> lis
     constraints = [constraint for name, constraint in config.layers.items() if name not in activations]
     added = (format_ for constraint in constraints for format_ in config.named(constraint))
     return list(dict.fromkeys([*config.weights, *added]))
+
+
+def product_formats(network: Network, site: Site, config: FormatConfig) -> list[WeightFormat]:
+    """The formats that the weight of this site may get besides all others, because its layers multiply with it packed,
+    and that hold a weight of its shape."""
+    return [
+        format_
+        for format_ in config.products
+        if packed_products(network, {site.weight: format_}, Products.PACKED) and format_ in fitting(site, [format_])
+    ]
 
 
 def activation_widths(config: FormatConfig, activations: Collection[str]) -> list[int]:
@@ -133,8 +145,11 @@ def _names(formats: Sequence[WeightFormat]) -> list[str]:
     return [format_.name for format_ in formats]
 
 
-def _allowed_to(config: FormatConfig, site: Site, constraints: Mapping[str, LayerConstraint]) -> list[WeightFormat]:
-    """What this weight may get under its own constraint, in order of bits; empty if nothing is left.
+def _allowed_to(
+    config: FormatConfig, site: Site, constraints: Mapping[str, LayerConstraint], products: Sequence[WeightFormat]
+) -> list[WeightFormat]:
+    """What this weight may get under its own constraint, in order of bits; empty if nothing is left. `products` are
+    those of `product_formats`.
 
     A table may stay float32, unless the constraint names formats: coordinates, for one, need all their digits.
     """
@@ -143,7 +158,7 @@ def _allowed_to(config: FormatConfig, site: Site, constraints: Mapping[str, Laye
         return [FloatFormat()]
     if named := config.named(constraint):
         return fitting(site, named)
-    wide = [format_ for format_ in config.weights if format_.bits >= constraint.min_bits]
+    wide = [format_ for format_ in (*config.weights, *products) if format_.bits >= constraint.min_bits]
     return fitting(site, [*wide, FloatFormat()] if site.is_table else wide)
 
 

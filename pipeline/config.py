@@ -105,6 +105,7 @@ class FormatConfig:
 
     `weights` are those of every weight that `layers` says nothing about, `integer` is what a width alone stands for,
     `by_name` whether the request names formats and not widths; `activations` are None where they stay float32.
+    `products` are further ones of weights that can be multiplied packed (`quantization.export.matmul_nbits`).
     """
 
     weights: tuple[WeightFormat, ...]
@@ -114,6 +115,7 @@ class FormatConfig:
     layers: Mapping[str, LayerConstraint]
     target: str
     plan: AppliedPlan | None
+    products: tuple[IntegerFormat, ...] = ()
 
     def of_width(self, bits: int) -> list[WeightFormat]:
         """The requested formats of so many bits, or integers where there is none."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from network.activations import ActivationSite, ranges_at_other_lengths
 from network.graph import Layer, Network, Site
 from network.taps import Taps
-from pipeline.allowed_formats import activation_widths, candidate_formats, fitting
+from pipeline.allowed_formats import activation_widths, candidate_formats, fitting, product_formats
 from pipeline.candidates import ActivationCandidates, Candidates, pack_candidates
 from pipeline.config import CalibrateConfig, FormatConfig
 from pipeline.context import Context
@@ -79,7 +79,8 @@ def _candidate_formats(
         sites = {}
     formats = candidate_formats(config, sites)
     widths = [UnsignedFormat(width) for width in activation_widths(config, sites)]
-    return {site.name: fitting(site, formats) for site in network.sites}, dict.fromkeys(sites.values(), widths)
+    weights = {site.name: fitting(site, [*formats, *product_formats(network, site, config)]) for site in network.sites}
+    return weights, dict.fromkeys(sites.values(), widths)
 
 
 def _activations(
