@@ -113,7 +113,8 @@ def _compared_outputs(context: Context, inputs: Inputs, model: ExportedPlan, hal
     """How the file's outputs differ from those of the simulated plan, on some held-out samples.
 
     With integer kernels some values take the neighbouring code, because exact sums are rounded where the simulation
-    rounds float ones, and so does what layers that multiply packed round themselves: together they may not be further from the simulated plan than that is from the float network.
+    rounds float ones; so do inputs that layers round which multiply packed. Together they may not be further from the
+    simulated plan than that is from the float network.
     Outputs that are picked from others, such as the largest scores, may differ where those are nearly equal, and are
     left out.
     """

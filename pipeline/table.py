@@ -85,7 +85,7 @@ STAGES = (
         version=3,
     ),
     Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=SHORT, version=6),
-    Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=SHORT, version=8),
+    Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=SHORT, version=9),
     Stage(
         "reference",
         ("model", "admit_float", "normalise", "dataset"),
@@ -111,7 +111,7 @@ STAGES = (
         time_limit=MEDIUM,
         version=2,
     ),
-    Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=MEDIUM, version=3),
+    Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=MEDIUM, version=4),
     Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=MEDIUM, version=9, spreads=True),
     Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=LONG, version=7, spreads=True),
     Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=LONG, version=6, spreads=True),
@@ -130,10 +130,10 @@ STAGES = (
         plan.run,
         weight=25,
         time_limit=LONG,
-        version=14,
+        version=15,
         spreads=True,
     ),
-    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=MEDIUM, version=12),
+    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=MEDIUM, version=13),
 )
 
 

@@ -7,8 +7,10 @@ is always the same, and with a file that computes nothing, and its time is
     (time - nothing) * (the yardstick's own time, taken once) / (yardstick - nothing)
 
 with what was measured in the same seconds on the right. Where other bytes are read between the runs of a file
-(`Timed.bytes_between`), so they are between those of the nothing that is taken off its time. Times are kept for all jobs, under the digest of the file, with
-threads, ONNX Runtime's version and the processor's name.
+(`Timed.bytes_between`), so they are between those of the nothing that is taken off its time.
+
+Times are kept for all jobs, under the digest of the file, with threads, ONNX Runtime's version and the processor's
+name.
 """
 
 from __future__ import annotations
@@ -64,10 +66,10 @@ class Timing:
         """
         unit_ms = self._unit_ms()
         between = sorted({0, *(file.bytes_between for file in timed)})
-        nothings = [replace(self._nothing, bytes_between=count) for count in between]
-        turns = [self._yardstick, *nothings, *timed]
-        yardstick, *latencies = self._measure(turns, 0.01, most_seconds)
-        nothing = dict(zip(between, latencies, strict=False))
+        first, *others = (replace(self._nothing, bytes_between=count) for count in between)
+        turns = [first, self._yardstick, *others, *timed]
+        called, yardstick, *latencies = self._measure(turns, 0.01, most_seconds)
+        nothing = dict(zip(between, [called, *latencies[: len(others)]], strict=True))
         scale = unit_ms / (yardstick.median_ms - nothing[0].median_ms)
         return [
             replace(
@@ -75,7 +77,7 @@ class Timing:
                 median_ms=scale * max(latency.median_ms - nothing[file.bytes_between].median_ms, 0.0),
                 spread_ms=scale * math.hypot(latency.spread_ms, nothing[file.bytes_between].spread_ms),
             )
-            for file, latency in zip(timed, latencies[len(between) :], strict=True)
+            for file, latency in zip(timed, latencies[len(others) :], strict=True)
         ]
 
     def _unit_ms(self) -> float:

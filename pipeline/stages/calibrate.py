@@ -79,8 +79,8 @@ def _candidate_formats(
         sites = {}
     formats = candidate_formats(config, sites)
     widths = [UnsignedFormat(width) for width in activation_widths(config, sites)]
-    weights = {site.name: fitting(site, [*formats, *product_formats(network, site, config)]) for site in network.sites}
-    return weights, dict.fromkeys(sites.values(), widths)
+    every = {site.name: fitting(site, [*formats, *product_formats(network, site, config)]) for site in network.sites}
+    return every, dict.fromkeys(sites.values(), widths)
 
 
 def _activations(

@@ -17,8 +17,8 @@ from network.plain_tables import TABLE_INPUTS, is_small
 from network.sites import RECURRENT
 from quantization.errors import FileNotAudited
 from quantization.export.ambiguity import check_unambiguous
-from quantization.export.matmul_nbits import DOMAIN as RUNTIME
 from quantization.export.matmul_nbits import ACCURACY_LEVEL, OPERATOR, product_parts
+from quantization.export.matmul_nbits import DOMAIN as RUNTIME
 from quantization.formats import (
     BLOCK_SIZES,
     CODED_TENTHS,

@@ -88,9 +88,10 @@ def simulate(
     """The network with `weights` dequantized by numpy to float32 initializers, `activations` rounded between them, the
     inputs of layers that multiply packed rounded, and other initializers rounded to float16.
 
-    This is what `export` must compute: bit for bit without activations and packed products. With them an integer kernel rounds its exact
-    sum where this file rounds a float one, so that a value next to the middle of two codes may take the other code: at
-    each quantized tensor one step of its scale, for few values, apart.
+    This is what `export` must compute: bit for bit without activations and packed products. With them an integer kernel
+    rounds its exact sum where this file rounds a float one, so that a value next to the middle of two codes may take
+    the other code: at each quantized tensor, and each block of an input of a packed product, one step of its scale, for
+    few values, apart.
 
     Raises:
         QuantizationError, ExportTooLarge: as `export`.

@@ -236,21 +236,20 @@ def _rounding(
     """Nodes that round `values`, whose last axis has so many `rows` of the weight."""
     nodes: list[onnx.NodeProto] = []
 
-    def name() -> str:
-        return SCALE + next(suffixes)
-
     def constant(array: NDArray[np.generic]) -> str:
-        graph.initializer.append(numpy_helper.from_array(np.asarray(array), name()))
-        return graph.initializer[-1].name
+        name = SCALE + next(suffixes)
+        graph.initializer.append(numpy_helper.from_array(array, name))
+        return name
 
-    def made(operator: str, *inputs: str, **attributes: int) -> str:
-        nodes.append(helper.make_node(operator, list(inputs), [name()], **attributes))
-        return nodes[-1].output[0]
+    def made(operator: str, *inputs: str) -> str:
+        name = SCALE + next(suffixes)
+        nodes.append(helper.make_node(operator, list(inputs), [name]))
+        return name
 
-    top, least = (constant(np.float32(value)) for value in (LARGEST_CODE, _LEAST))
+    top, least = (constant(np.array(value, dtype=np.float32)) for value in (LARGEST_CODE, _LEAST))
     shape, blocks = made("Shape", values), constant(np.array([-1, rows // block, block]))
     shares = made("Reshape", values, blocks)
-    largest = made("ReduceMax", made("Abs", shares), constant(np.array([-1])), keepdims=1)
+    largest = made("ReduceMax", made("Abs", shares), constant(np.array([-1])))
     codes = made("Round", made("Mul", shares, made("Div", top, made("Max", largest, least))))
     made("Reshape", made("Mul", codes, made("Div", largest, top)), shape)
     return nodes
