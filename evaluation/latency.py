@@ -109,7 +109,7 @@ def _round(run: Callable[[], None], between: NDArray[np.int64]) -> list[float]:
     times: list[float] = []
     ends = time.perf_counter() + ROUND_SECONDS
     while len(times) < RUNS_PER_ROUND:
-        between.max(initial=0)
+        _read(between)
         started = time.perf_counter()
         run()
         finished = time.perf_counter()
@@ -117,6 +117,10 @@ def _round(run: Callable[[], None], between: NDArray[np.int64]) -> list[float]:
         if finished >= ends:
             break
     return times
+
+
+def _read(values: NDArray[np.int64]) -> None:
+    values.max(initial=0)
 
 
 def _latency(medians: Sequence[float], runs: int) -> Latency:
