@@ -4,11 +4,13 @@ A layer that is timed alone does not know what ONNX Runtime fuses across layers,
 quantized and float parts. So whole networks are timed too: in float, and for each format that layers read with every
 layer in its fastest format. What layers save is scaled so that the sums are these times; plans in between are between.
 
-    base = float network - sum of float layers, at least 0; the layers shrink where they take longer than the network
-    ms   = float layer - scale * (float layer - layer),
     scale = (float network - fastest network) / (what its layers save), one for each format that layers read
+    ms    = stretch * float layer - scale * (float layer - layer), at least 0
+    base  = float network - stretch * sum of float layers, at least 0
 
-What a layer takes longer than in float is not scaled.
+Layers that save more inside of the network take as much longer there: `stretch` is the largest scale above 1 that the
+base allows. It is below 1 where the layers alone take longer than the network. What a layer takes longer than in float
+is not scaled.
 """
 
 from __future__ import annotations
@@ -68,14 +70,16 @@ def fit(times: Times, float_ms: float, wholes: Mapping[str, Whole], least_share:
         rest = math.fsum(_scaled(saved[name], 1.0 if name in own else scales.get("", 1.0)) for name in saved)
         gain = math.fsum(max(saved[name], 0.0) for name in own)
         scales[read] = (float_ms - whole.ms - (rest - gain)) / gain if gain > least_share * float_ms else 1.0
+    most = float_ms / (shrunk * in_float) if in_float else 1.0
+    stretch = min(max(1.0, *scales.values()), most)
     fitted = {
         name: {
-            key: max(own[FLOAT] - _scaled(own[FLOAT] - ms, scales.get(read_by(key), 1.0)), 0.0)
+            key: max(stretch * own[FLOAT] - _scaled(own[FLOAT] - ms, scales.get(read_by(key), 1.0)), 0.0)
             for key, ms in own.items()
         }
         for name, own in layers.items()
     }
-    return Fit(float_ms - shrunk * in_float, fitted, scales)
+    return Fit(max(float_ms - stretch * shrunk * in_float, 0.0), fitted, scales)
 
 
 def fastest(times: Times, choices: Mapping[str, Sequence[str]]) -> dict[str, str]:

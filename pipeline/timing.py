@@ -45,13 +45,13 @@ class Timing:
         self._key = json.dumps(["latency", METHOD, config.processor, config.threads])
         self._nothing, self._yardstick = _nothing(), _yardstick()
 
-    def known(self, timed: Sequence[Timed]) -> list[Latency]:
-        """The files in turns, unless all of them are known; each has one latency for all jobs."""
+    def known(self, timed: Sequence[Timed], most_seconds: float = 0.5) -> list[Latency]:
+        """The files in turns, for so long each, unless all of them are known; each has one latency for all jobs."""
         measured: list[Latency] = []
 
         def compute(index: int) -> bytes:
             if not measured:
-                measured.extend(self.measured(timed))
+                measured.extend(self.measured(timed, most_seconds))
             return _packed(measured[index])
 
         keys = [f"{self._key}/{digest(file)}/{file.bytes_between}" for file in timed]

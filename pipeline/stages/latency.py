@@ -41,6 +41,8 @@ Allowed = Mapping[str, Sequence[str]]
 NOISE_ERRORS = 3.0
 NOISE_SHARE = 0.03
 NOISE_MS = 0.002
+# of a whole network, at most; all predictions rest on these
+NETWORK_SECONDS = 2.0
 # weights of the files that are loaded side by side
 LOADED_BYTES = 256 << 20
 
@@ -87,7 +89,7 @@ class _Measuring:
             name: {key: _entry(own, key, packed[name]) for key in (own[0] if own else {})}
             for name, own in layers.items()
         }
-        [whole] = self._timing.known([Timed(dump(self._network), self._network.batching.call(self._sample))])
+        whole = self._network_latency(dump(self._network))
         unpacked = {name: _slower(sites[name], packed[name]) for name in sites}
         fit = self._fit(sites, unpacked, allowed, columns, whole.median_ms)
         if fit.scales[""] <= 0:  # as a whole nothing is won
@@ -160,8 +162,11 @@ class _Measuring:
             if activation is not None and activation.name in allowed.get(site.name, ())
         }
         model = network_model(self._network, formats, activations, self._products, kept)
-        [latency] = self._timing.known([Timed(model, self._network.batching.call(self._sample))])
-        return latency.median_ms
+        return self._network_latency(model).median_ms
+
+    def _network_latency(self, model: bytes) -> Latency:
+        [latency] = self._timing.known([Timed(model, self._network.batching.call(self._sample))], NETWORK_SECONDS)
+        return latency
 
     def _values(self) -> dict[str, NDArray[np.generic]]:
         """Every tensor that a layer reads, of one run."""
