@@ -10,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench-smaller demo test check docs lock serve bench-job bench-sensitivity bench-planner bench-quantization bench-certificates bench-networks bench-service bench-first-use bench-peers clean
+.PHONY: bench-smaller demo test check docs lock serve bench-job bench-sensitivity bench-planner bench-quantization bench-certificates bench-networks bench-service bench-first-use bench-peers bench-speed clean
 
 # First everything whose bytes are known, then torch, then the project itself, of which nothing is fetched.
 $(READY): pyproject.toml constraints.txt requirements-dev.lock client/pyproject.toml
@@ -59,6 +59,10 @@ bench-sensitivity: $(READY)
 
 bench-quantization: $(READY)
 	$(BIN)/python -m benchmarks.quantization $(DATA)
+
+# FOLDER keeps the trained network for the next run
+bench-speed: $(READY)
+	$(BIN)/python -m benchmarks.speed $(FOLDER)
 
 bench-planner: $(READY)
 	$(BIN)/python -m benchmarks.planner $(DATA)

@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from evaluation.runner import Arrays, timed_session
 from evaluation.session import session_options, session_with
@@ -48,10 +50,15 @@ class Latency:
 
 @dataclass(frozen=True, eq=False)
 class Timed:
-    """A file to time, and what it is fed: one array by each graph input, all the samples of one run."""
+    """A file to time, and what it is fed: one array by each graph input, all the samples of one run.
+
+    `bytes_between` are read before each of its runs, and take no time of it: they leave the caches as a layer finds
+    them inside of a network that reads as much in between.
+    """
 
     model: bytes
     inputs: Arrays
+    bytes_between: int = 0
 
 
 def measure_alternatives(
@@ -75,7 +82,8 @@ def measure_alternatives(
         ModelInvalid, ModelTooLarge: ONNX Runtime does not load or run a file.
     """
     runs = [timed_session(file.model, file.inputs, threads) for file in timed]
-    return _in_turns(runs, WARM_UP_RUNS, FEWEST_ROUNDS, relative_spread, most_seconds, check)
+    between = [file.bytes_between for file in timed]
+    return _in_turns(runs, between, WARM_UP_RUNS, FEWEST_ROUNDS, relative_spread, most_seconds, check)
 
 
 def measure_loading(
@@ -93,11 +101,12 @@ def measure_loading(
         ModelInvalid, ModelTooLarge: ONNX Runtime does not load a file.
     """
     loads = [partial(session_with, model, session_options(threads)) for model in models]
-    return _in_turns(loads, 1, FEWEST_LOADS, 0.01, most_seconds, check)
+    return _in_turns(loads, [0] * len(loads), 1, FEWEST_LOADS, 0.01, most_seconds, check)
 
 
 def _in_turns(
     runs: Sequence[Callable[[], object]],
+    bytes_between: Sequence[int],
     warm_up_runs: int,
     fewest_rounds: int,
     relative_spread: float,
@@ -108,6 +117,8 @@ def _in_turns(
         for _ in range(warm_up_runs):
             run()
         check()
+    largest = np.ones(max(bytes_between) // 8, dtype=np.int64)
+    between = [largest[: count // 8] for count in bytes_between]
     rounds: list[list[float]] = [[] for _ in runs]
     counts = [0] * len(runs)
     until = time.perf_counter() + most_seconds * len(runs)
@@ -115,7 +126,7 @@ def _in_turns(
         # each in turn begins: the first of a round finds the caches as the checks in between left them
         begin = min(map(len, rounds)) % len(runs)
         for index in [*range(begin, len(runs)), *range(begin)]:
-            times = _round(runs[index])
+            times = _round(runs[index], between[index])
             rounds[index].append(statistics.median(times))
             counts[index] += len(times)
         check()
@@ -127,11 +138,12 @@ def _in_turns(
             return latencies
 
 
-def _round(run: Callable[[], object]) -> list[float]:
-    """Milliseconds of each of a few runs in a row."""
+def _round(run: Callable[[], object], between: NDArray[np.int64]) -> list[float]:
+    """Milliseconds of each of a few runs, with all of `between` read before each."""
     times: list[float] = []
     ends = time.perf_counter() + ROUND_SECONDS
     while len(times) < RUNS_PER_ROUND:
+        _read(between)
         started = time.perf_counter()
         run()
         finished = time.perf_counter()
@@ -139,6 +151,10 @@ def _round(run: Callable[[], object]) -> list[float]:
         if finished >= ends:
             break
     return times
+
+
+def _read(values: NDArray[np.int64]) -> None:
+    values.max(initial=0)
 
 
 def _latency(medians: Sequence[float], runs: int) -> Latency:

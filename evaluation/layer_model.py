@@ -2,7 +2,8 @@
 
 The file holds the network's own node with its attributes, and nothing that differs between layers of equal shape: its
 values are made up and its names fixed. So equal layers give equal bytes, and are timed once. Times of dense kernels do
-not depend on values.
+not depend on values. Between its runs as many bytes are read as the network's weights have, up to `MOST_BETWEEN`: so a
+layer finds its weight as far away as inside of the network.
 
 A layer that reads an 8-bit activation stands between 8-bit tensors, as inside of a network whose layers are all
 quantized: what it reads and writes are codes, and their conversion at the borders of the network is not part of it.
@@ -11,6 +12,8 @@ quantized: what it reads and writes are codes, and their conversion at the borde
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Container, Mapping
 
 import numpy as np
 import onnx
@@ -32,6 +35,8 @@ from quantization.storage.weights import IntegerWeight
 WEIGHT, VIEW, OUTPUT = "w", "v", "y"
 # values are repeated from this many, so that a large weight takes no time to make
 _PATTERN = 4099
+# read between the runs of a layer at most: more than the caches of one core hold
+MOST_BETWEEN = 16 << 20
 
 
 def inputs_of(network: Network, layer: Layer) -> tuple[str, ...]:
@@ -69,16 +74,40 @@ def layer_model(
     weights = {}  # what neither an integer kernel nor MatMulNBits takes is unpacked at load, and runs as float
     packed = packed_products(single, {WEIGHT: format_}, products)
     if isinstance(format_, IntegerFormat) and (format_.has_kernel or packed):
-        weights[WEIGHT] = _made_up(format_, site.shape, site.channel_axis)
+        weights[WEIGHT] = made_up_weight(format_, site.shape, site.channel_axis)
+    between = min(MOST_BETWEEN, 4 * sum(site.size for site in network.sites))
     if activation is None:
-        return Timed(export(single, weights, {}, products=products), fed)
-    middle = (activation.highest_code + 1) // 2
-    grid = QuantizedActivation(activation, float(np.float32(0.02)), middle)
+        return Timed(export(single, weights, {}, products=products), fed, between)
+    grid = made_up_grid(activation)
     model = onnx.ModelProto.FromString(export(single, weights, {}, {"x0": grid, OUTPUT: grid}, products=products))
     _feed_codes(model.graph, TensorProto.UINT8 if activation.bits <= 8 else TensorProto.UINT16)
     codes = np.random.default_rng(0).integers(0, activation.highest_code + 1, fed["x0"].shape)
     codes = codes.astype(np.uint8 if activation.bits <= 8 else np.uint16)
-    return Timed(model.SerializeToString(deterministic=True), {**fed, "x0": codes})
+    return Timed(model.SerializeToString(deterministic=True), {**fed, "x0": codes}, between)
+
+
+def network_model(
+    network: Network,
+    formats: Mapping[str, Format],
+    activations: Mapping[str, UnsignedFormat],
+    products: Products = Products.FLOAT,
+    unpacked: Container[str] = (),
+) -> bytes:
+    """The whole network with its weights in `formats`, by initializer name, and its `activations`, by tensor name, in
+    others; values that are made up have the spread of the network's own.
+
+    Raises:
+        QuantizationError, ExportTooLarge: as `quantization.export.export`.
+    """
+    packed = packed_products(network, formats, products, unpacked)
+    weights = {}
+    for site in network.sites:
+        format_ = formats.get(site.weight)
+        if isinstance(format_, IntegerFormat) and (site.weight in packed or format_.has_kernel):
+            largest = math.sqrt(3) * float(network.weight(site.weight).std())  # of a uniform distribution
+            weights[site.weight] = made_up_weight(format_, site.shape, site.channel_axis, largest or 1.0)
+    grids = {name: made_up_grid(format_) for name, format_ in activations.items()}
+    return export(network, weights, {}, grids, products=products, unpacked=unpacked)
 
 
 def digest(timed: Timed) -> str:
@@ -126,10 +155,19 @@ def _made_up_tensor(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
     return numpy_helper.from_array(np.resize(0.1 * pattern, tuple(tensor.dims)), name)
 
 
-def _made_up(format_: IntegerFormat, shape: tuple[int, ...], channel_axis: ChannelAxis) -> IntegerWeight:
+def made_up_grid(format_: UnsignedFormat) -> QuantizedActivation:
+    """Values from about -2.5 to 2.5."""
+    middle = (format_.highest_code + 1) // 2
+    return QuantizedActivation(format_, float(np.float32(2.56 / middle)), middle)
+
+
+def made_up_weight(
+    format_: IntegerFormat, shape: tuple[int, ...], channel_axis: ChannelAxis, largest: float = 0.1
+) -> IntegerWeight:
+    """Codes of all sizes, for values up to about `largest`."""
     pattern = np.random.default_rng(0).integers(format_.lowest_code, format_.highest_code + 1, _PATTERN)
     shares = scale_shape(format_, shape, channel_axis)
-    scale = round_scales(np.full(shares, 0.1 / -format_.lowest_code, dtype=np.float32))
+    scale = round_scales(np.full(shares, largest / -format_.lowest_code, dtype=np.float32))
     zero_point = None if format_.symmetric else np.ones(shares, dtype=np.int8)
     return IntegerWeight(format_, np.resize(pattern.astype(np.int8), shape), scale, zero_point)
 

@@ -14,6 +14,7 @@ from pipeline.site_names import sites_named
 from pipeline.ties import shared_formats, tied_groups
 from planner.errors import ConstraintImpossible
 from planner.targets import target
+from quantization.export.matmul_nbits import Products, packed_products
 from quantization.formats import (
     ACTIVATION_BITS,
     MIN_BITS,
@@ -95,6 +96,16 @@ def candidate_formats(config: FormatConfig, activations: Collection[str]) -> lis
     return list(dict.fromkeys([*config.weights, *added]))
 
 
+def product_formats(network: Network, site: Site, config: FormatConfig) -> list[WeightFormat]:
+    """The formats that the weight of this site may get besides all others, because its layers multiply with it packed,
+    and that hold a weight of its shape."""
+    return [
+        format_
+        for format_ in config.products
+        if packed_products(network, {site.weight: format_}, Products.PACKED) and format_ in fitting(site, [format_])
+    ]
+
+
 def activation_widths(config: FormatConfig, activations: Collection[str]) -> list[int]:
     """Every width that any activation may get, ascending: what the request names for all, and for single ones.
 
@@ -105,10 +116,18 @@ def activation_widths(config: FormatConfig, activations: Collection[str]) -> lis
 
 
 def offered(config: FormatConfig, network: Network, formats: Sequence[WeightFormat]) -> dict[str, list[WeightFormat]]:
-    """By site `formats`, and for weights that coded ones pay for those that are offered besides."""
+    """By site `formats`, and those that are offered besides: coded ones to weights that they pay for, and products to
+    those that can be multiplied packed."""
     sizes = {site.name: math.prod(site.shape) for site in network.sites}
     coded = config.coded if sum(sizes.values()) >= LEAST_CODED else ()
-    return {name: [*formats, *(coded if size <= MOST_CODED else ())] for name, size in sizes.items()}
+    return {
+        site.name: [
+            *formats,
+            *(coded if sizes[site.name] <= MOST_CODED else ()),
+            *product_formats(network, site, config),
+        ]
+        for site in network.sites
+    }
 
 
 def fitting(site: Site, formats: Iterable[WeightFormat]) -> list[WeightFormat]:

@@ -105,7 +105,8 @@ class FormatConfig:
 
     `weights` are those of every weight that `layers` says nothing about, `integer` is what a width alone stands for,
     `by_name` whether the request names formats and not widths; `coded` are offered besides, though nobody asked, to
-    weights that are small enough; `activations` are None where they stay float32.
+    weights that are small enough, and `products` to those that can be multiplied packed
+    (`quantization.export.matmul_nbits`); `activations` are None where they stay float32.
     """
 
     weights: tuple[WeightFormat, ...]
@@ -116,6 +117,7 @@ class FormatConfig:
     layers: Mapping[str, LayerConstraint]
     target: str
     plan: AppliedPlan | None
+    products: tuple[IntegerFormat, ...] = ()
 
     def of_width(self, bits: int) -> list[WeightFormat]:
         """The requested formats of so many bits, or integers where there is none."""

@@ -49,6 +49,11 @@ CODED_BY_DEFAULT = (12, 15, 18, 21, 24, 27, 30, 35, 40)
 # Who asks for one of these says that the outputs are values, whatever they look like.
 OF_VALUES = frozenset({"cosine", "explained", "mae", "mse", "r2", "rank_correlation", "recall_at_k", "sqnr_db"})
 
+FAST_PRODUCTS = tuple(
+    IntegerFormat(bits, Granularity.BLOCK, True, block) for bits, block in ((4, 32), (4, 128), (8, 128))
+)
+"""What jobs for latency add where the request names no formats. Fewer bits are no faster, smaller blocks slower."""
+
 
 def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
     """The slices of a request on this machine.
@@ -119,6 +124,7 @@ def _formats(request: JobRequest) -> FormatConfig:
         layers={name: LayerConstraint.of(constraint) for name, constraint in request.layers.items()},
         target=request.target,
         plan=request.plan,
+        products=_products(request),
     )
 
 
@@ -130,11 +136,26 @@ def _wants_the_smallest(request: JobRequest) -> bool:
     return of_bytes and left_to_us and not _wants_latency(request) and target(request.target).unpacks
 
 
+def _products(request: JobRequest) -> tuple[IntegerFormat, ...]:
+    """Formats that are multiplied packed, for whoever asks for speed, does not say in which formats, and has layers
+    timed, so that they are taken only where they pay."""
+    runs = target(request.target)
+    is_timed = request.objective == "latency" and request.latency_table is None
+    if (
+        not is_timed
+        or not request.weights.says_nothing
+        or not runs.unpacks
+        or Granularity.BLOCK not in runs.granularities
+    ):
+        return ()
+    return tuple(format_ for format_ in FAST_PRODUCTS if format_.bits in runs.weight_bits)
+
+
 def _candidates(formats: FormatConfig) -> FormatConfig:
     """`formats` as calibration sees them: constraints that add no candidate are left out."""
     activations = formats.activations
     if formats.plan is not None:
-        return replace(formats, layers={}, weights=(), integer=IntegerFormat(8), by_name=False)
+        return replace(formats, layers={}, weights=(), integer=IntegerFormat(8), by_name=False, products=())
     if activations is None:
         added = (format_ for constraint in formats.layers.values() for format_ in formats.named(constraint))
         every = sorted({*formats.weights, *added}, key=lambda format_: format_.name)

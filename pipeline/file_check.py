@@ -27,6 +27,7 @@ from pipeline.workspace import Inputs
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.audit import Audit, StoredActivation, audit, rounded_activations
 from quantization.export.export import simulate
+from quantization.export.matmul_nbits import packed_products
 from quantization.formats import FloatFormat, Format
 
 SAMPLES = 64
@@ -112,14 +113,24 @@ def _compared_outputs(context: Context, inputs: Inputs, model: ExportedPlan, hal
     """How the file's outputs differ from those of the simulated plan, on some held-out samples.
 
     With integer kernels some values take the neighbouring code, because exact sums are rounded where the simulation
-    rounds float ones: together they may not be further from the simulated plan than that is from the float network.
+    rounds float ones; so do inputs that layers round which multiply packed. Together they may not be further from the
+    simulated plan than that is from the float network.
     Outputs that are picked from others, such as the largest scores, may differ where those are nearly equal, and are
     left out.
     """
     part = inputs.dataset.take(inputs.splits.held_out[: max(SAMPLES, inputs.static_batch or 0)])
-    simulated = simulate(model.network, model.rounded.weights, model.activations, halves=halves)
+    simulated = simulate(
+        model.network,
+        model.rounded.weights,
+        model.activations,
+        products=model.products,
+        unpacked=model.unpacked,
+        halves=halves,
+    )
     outputs, expected = (_run(context, inputs, file, part) for file in (model.file, simulated))
-    floats = _run(context, inputs, dump(inputs.network), part) if model.activations else {}
+    formats = {name: weight.format for name, weight in model.rounded.weights.items()}
+    rounds = model.activations or packed_products(model.network, formats, model.products, model.unpacked)
+    floats = _run(context, inputs, dump(inputs.network), part) if rounds else {}
     computed = [name for name in expected if not picked_from(inputs.network, name)]
     differences = [_difference(name, outputs[name], expected[name], floats.get(name)) for name in computed]
     return {

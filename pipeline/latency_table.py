@@ -33,13 +33,18 @@ def entry(format_name: str, activation: UnsignedFormat | None) -> str:
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """`document` has the machine, the `base_ms` of everything that is no layer, and the `sites` with their entries."""
+    """`document` has the machine, the `base_ms` of everything that is no layer, the `sites` with their entries, and the
+    formats in which a site is `unpacked` at load because it is slower multiplied packed."""
 
     document: Mapping[str, Any]
 
     @property
     def base_ms(self) -> float:
         return float(self.document["base_ms"])
+
+    def is_unpacked(self, site: str, format_name: str) -> bool:
+        """Whether a site with its weight in this format multiplies in floats, though it could packed."""
+        return format_name in self.document.get("unpacked", {}).get(site, ())
 
     def ms(self, site: str, format_name: str, activation: UnsignedFormat | None = None) -> float:
         """Milliseconds of one run of all layers of a site.

@@ -17,6 +17,7 @@ from planner.problem import Plan
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.export import export
 from quantization.export.leftovers import LARGEST
+from quantization.export.matmul_nbits import Products
 from quantization.export.narrow import narrow_weights
 from quantization.plans.bias_correction import with_biases
 from quantization.plans.sequential import RoundedPlan
@@ -24,12 +25,15 @@ from quantization.plans.sequential import RoundedPlan
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExportedPlan:
-    """The file of a plan and what it was made from; `rounded` has no notes where no weights were rounded anew."""
+    """The file of a plan and what it was made from; `rounded` has no notes where no weights were rounded anew, and
+    `unpacked` names the weights that are not multiplied as `products` says."""
 
     file: bytes
     network: Network
     rounded: RoundedPlan
     activations: Mapping[str, QuantizedActivation]
+    products: Products
+    unpacked: frozenset[str]
 
 
 def export_plan(
@@ -45,11 +49,11 @@ def export_plan(
     halves = space.halves
     biases = {name: _within_float16(values) if name in halves else values for name, values in rounded.biases.items()}
     network = with_biases(inputs.network, biases) if biases else inputs.network
-    products = space.config.export.products
+    products, unpacked = space.config.export.products, space.unpacked(plan)
     provenance = space.provenance(plan)
     stored = {**narrow_weights(network, rounded.weights), **rounded.weights}
-    file = export(network, stored, provenance, activations, products=products, halves=halves)
-    return ExportedPlan(file, network, rounded, activations)
+    file = export(network, stored, provenance, activations, products=products, unpacked=unpacked, halves=halves)
+    return ExportedPlan(file, network, rounded, activations, products, unpacked)
 
 
 def _within_float16(bias: NDArray[np.float32]) -> NDArray[np.float32]:

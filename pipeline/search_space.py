@@ -35,7 +35,7 @@ from planner.problem import Candidate, Limits, Plan, PlanSite, Problem, Quantity
 from planner.results import undominated
 from quantization.export.cost import activation_bytes, file_bytes, skeleton_bytes, weight_bytes
 from quantization.export.leftovers import leftovers, narrow_leftovers
-from quantization.export.matmul_nbits import packed_products
+from quantization.export.matmul_nbits import Products, packed_products
 from quantization.export.narrow import stored_format
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
 from quantization.storage.loading import network_load_ms, weight_load_ms
@@ -98,8 +98,11 @@ class SearchSpace:
         def timed(site: PlanSite, candidate: Candidate) -> Candidate:
             # what a layer reads counts with the layer, so that an activation takes no time of its own
             layers = weights.get(site.name)
-            ms = 0.0 if layers is None else coupling.latency_ms(layers, {site.name: candidate.format})
-            return replace(candidate, latency_ms=ms)
+            if layers is None:
+                return replace(candidate, latency_ms=0.0)
+            if latency.is_unpacked(site.name, candidate.format.name):
+                candidate = _weight(self.network, self.config, coupling, layers, candidate.format, packs=False)
+            return replace(candidate, latency_ms=coupling.latency_ms(layers, {site.name: candidate.format}))
 
         problem = replace(self._with(timed), base_latency_ms=latency.base_ms)
         return replace(self, problem=problem, latency=latency)
@@ -178,6 +181,16 @@ class SearchSpace:
         return {
             site.weight: stored_format(self.network, site.weight, formats[site.name]) for site in self.network.sites
         }
+
+    def unpacked(self, plan: Plan) -> frozenset[str]:
+        """The weights that the file of a plan unpacks at load although it could multiply them packed, by initializer
+        name: in their formats that is slower here."""
+        table = self.latency
+        if table is None:
+            return frozenset()
+        formats = self.problem.formats(plan)
+        sites = self.network.sites
+        return frozenset(site.weight for site in sites if table.is_unpacked(site.name, formats[site.name].name))
 
     def provenance(self, plan: Plan) -> dict[str, str]:
         """What the file says of where it comes from: this version, the model's digest, and the plan's."""
@@ -269,6 +282,7 @@ class SearchSpace:
             self.provenance(plan),
             activations,
             products=self.config.export.products,
+            unpacked=self.unpacked(plan),
             halves=self.halves,
         )
 
@@ -298,8 +312,11 @@ class SearchSpace:
             raise size_unreachable(limits.max_size_bytes, least)
 
 
-def _weight(network: Network, config: SpaceConfig, coupling: Coupling, site: Site, format_: Format) -> Candidate:
-    product = packed_products(network, {site.weight: format_}, config.export.products).get(site.weight)
+def _weight(
+    network: Network, config: SpaceConfig, coupling: Coupling, site: Site, format_: Format, *, packs: bool = True
+) -> Candidate:
+    products = config.export.products if packs else Products.FLOAT
+    product = packed_products(network, {site.weight: format_}, products).get(site.weight)
     stored = stored_format(network, site.weight, format_)
     size = weight_bytes(stored, site.shape, site.channel_axis, site.weight, product, network.opset)
     # with the widest of what is read; exact once that is the same decision (`pipeline.coupling.decisions`)

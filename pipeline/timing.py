@@ -6,8 +6,11 @@ is always the same, and with a file that computes nothing, and its time is
 
     (time - nothing) * (the yardstick's own time, taken once) / (yardstick - nothing)
 
-with what was measured in the same seconds on the right. Times are kept for all jobs, under the digest of the file, with
-threads, ONNX Runtime's version and the processor's name.
+with what was measured in the same seconds on the right. Where other bytes are read between the runs of a file
+(`Timed.bytes_between`), so they are between those of the nothing that is taken off its time.
+
+Times are kept for all jobs, under the digest of the file, with threads, ONNX Runtime's version and the processor's
+name.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from pipeline.config import TimingConfig
 from pipeline.context import Context
 
 # raised when times are taken in another way, so that old ones are not taken for new ones
-METHOD = 1
+METHOD = 2
 # of the yardstick's own time, on which the scale of all others rests
 YARDSTICK_SECONDS = 2.0
 
@@ -42,16 +45,16 @@ class Timing:
         self._key = json.dumps(["latency", METHOD, config.processor, config.threads])
         self._nothing, self._yardstick = _nothing(), _yardstick()
 
-    def known(self, timed: Sequence[Timed]) -> list[Latency]:
-        """The files in turns, unless all of them are known; each has one latency for all jobs."""
+    def known(self, timed: Sequence[Timed], most_seconds: float = 0.5) -> list[Latency]:
+        """The files in turns, for so long each, unless all of them are known; each has one latency for all jobs."""
         measured: list[Latency] = []
 
         def compute(index: int) -> bytes:
             if not measured:
-                measured.extend(self.measured(timed))
+                measured.extend(self.measured(timed, most_seconds))
             return _packed(measured[index])
 
-        keys = [f"{self._key}/{digest(file)}" for file in timed]
+        keys = [f"{self._key}/{digest(file)}/{file.bytes_between}" for file in timed]
         return [_unpacked(self._context.cached(key, partial(compute, index))) for index, key in enumerate(keys)]
 
     def measured(self, timed: Sequence[Timed], most_seconds: float = 0.5) -> list[Latency]:
@@ -62,16 +65,19 @@ class Timing:
             most_seconds: for each file.
         """
         unit_ms = self._unit_ms()
-        turns = [self._nothing, self._yardstick, *timed]
-        nothing, yardstick, *latencies = self._measure(turns, 0.01, most_seconds)
-        scale = unit_ms / (yardstick.median_ms - nothing.median_ms)
+        between = sorted({0, *(file.bytes_between for file in timed)})
+        first, *others = (replace(self._nothing, bytes_between=count) for count in between)
+        turns = [first, self._yardstick, *others, *timed]
+        called, yardstick, *latencies = self._measure(turns, 0.01, most_seconds)
+        nothing = dict(zip(between, [called, *latencies[: len(others)]], strict=True))
+        scale = unit_ms / (yardstick.median_ms - nothing[0].median_ms)
         return [
             replace(
                 latency,
-                median_ms=scale * max(latency.median_ms - nothing.median_ms, 0.0),
-                spread_ms=scale * math.hypot(latency.spread_ms, nothing.spread_ms),
+                median_ms=scale * max(latency.median_ms - nothing[file.bytes_between].median_ms, 0.0),
+                spread_ms=scale * math.hypot(latency.spread_ms, nothing[file.bytes_between].spread_ms),
             )
-            for latency in latencies
+            for file, latency in zip(timed, latencies[len(others) :], strict=True)
         ]
 
     def _unit_ms(self) -> float:

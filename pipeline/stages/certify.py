@@ -140,8 +140,10 @@ def _loaded(context: Context, inputs: Inputs, model: bytes, config: TimingConfig
 
 def _packed_weights(space: SearchSpace, model: ExportedPlan) -> bytes:
     """The weights as they are stored, by site name, and of those that were rounded anew how."""
-    rounded, products = model.rounded, space.config.export.products
-    weights = stored_weights(model.network, rounded.weights, model.activations, products=products)
+    rounded = model.rounded
+    weights = stored_weights(
+        model.network, rounded.weights, model.activations, products=model.products, unpacked=model.unpacked
+    )
     sites = [site for site in space.network.sites if site.weight in weights]
     methods = {site.name: rounded.notes[site.weight] for site in sites if site.weight in rounded.notes}
     return pack_candidates({site.name: [weights[site.weight]] for site in sites}, methods)

@@ -1,9 +1,9 @@
 """Latency: what every layer takes in every format, before anything that takes long, if the request asks for it.
 
 Measured here, a layer is timed as a file of its own, in every format that it may get and in float, the formats taking
-turns. Equal layers are timed once, and for all jobs (`pipeline.timing`). What the layers do not explain of the
-float network's own time is the base of every plan. What a format seems to win within the noise counts as nothing: a
-plan is not to follow luck.
+turns. Equal layers are timed once, and for all jobs (`pipeline.timing`). What a format seems to win within the noise
+counts as nothing: a plan is not to follow luck. A weight that is slower multiplied packed than in float is unpacked.
+What layers save is then scaled so that it adds up to the time of whole networks (`pipeline.latency_fit`).
 """
 
 from __future__ import annotations
@@ -18,27 +18,31 @@ from numpy.typing import NDArray
 
 from app.schemas.job_request import LatencyTable as RequestedTable
 from evaluation.latency import Latency, Timed
-from evaluation.layer_model import inputs_of, layer_model
+from evaluation.layer_model import inputs_of, layer_model, network_model
 from network.graph import Layer, Network, Site
 from network.normalise import dump
 from network.taps import Taps
 from pipeline.config import LatencyConfig, TimingConfig
 from pipeline.context import Context
+from pipeline.latency_fit import FLOAT, Fit, Whole, fastest, fit, read_by
 from pipeline.latency_table import LatencyTable, entry, feeders, unsigned
+from pipeline.reach import planned_activations
 from pipeline.results import pack
 from pipeline.site_names import sites_named
 from pipeline.timing import Timing
 from planner.errors import LatencyTableInvalid
-from quantization.formats import FloatFormat, UnsignedFormat, parse_format
+from quantization.export.matmul_nbits import packed_products
+from quantization.formats import UnsignedFormat, parse_format
 
 Allowed = Mapping[str, Sequence[str]]
 
-FLOAT = FloatFormat().name
 # differences up to this many standard errors, this share, or this time count as none: the layer of 640 multiplications
 # at the end of ResNet20 took from 0.0011 to 0.0029 ms in formats that run as the same kernel
 NOISE_ERRORS = 3.0
 NOISE_SHARE = 0.03
 NOISE_MS = 0.002
+# of a whole network, at most; all predictions rest on these
+NETWORK_SECONDS = 2.0
 # weights of the files that are loaded side by side
 LOADED_BYTES = 256 << 20
 
@@ -73,26 +77,96 @@ class _Measuring:
 
     def table(self, allowed: Allowed) -> dict[str, Any]:
         """Every site in the formats that it may get."""
-        [whole] = self._timing.known([Timed(dump(self._network), self._network.batching.call(self._sample))])
-        sites: dict[str, dict[str, Any]] = {}
-        in_float = 0.0
         values = self._values()
         columns = _read(self._network, allowed)
+        layers: dict[str, list[dict[str, Latency]]] = {}
         for number, site in enumerate(self._network.sites):
             pairs = _pairs(allowed[site.name], columns[site.name])
-            formats = [self._formats(site, layer, values, pairs) for layer in site.outer_layers]
-            sites[site.name] = {entry(*pair): _entry(formats, entry(*pair)) for pair in pairs}
-            in_float += sum(layer[FLOAT].median_ms for layer in formats)
+            layers[site.name] = [self._formats(site, layer, values, pairs) for layer in site.outer_layers]
             self._context.progress((number + 1) / len(self._network.sites))
+        packed = {site.name: self._packed(site, allowed[site.name]) for site in self._network.sites}
+        sites = {
+            name: {key: _entry(own, key, packed[name]) for key in (own[0] if own else {})}
+            for name, own in layers.items()
+        }
+        whole = self._network_latency(dump(self._network))
+        unpacked = {name: _slower(sites[name], packed[name]) for name in sites}
+        fit = self._fit(sites, unpacked, allowed, columns, whole.median_ms)
+        if fit.scales[""] <= 0:  # as a whole nothing is won
+            unpacked = packed
+            fit = self._fit(sites, unpacked, allowed, columns, whole.median_ms)
+        for name, own in fit.times.items():
+            for key, ms in own.items():
+                sites[name][key]["ms"] = ms
         return {
             "source": "measured",
             "machine": self._config.processor,
             "threads": self._config.threads,
             "samples": len(next(iter(self._sample.values()))),
-            "base_ms": max(whole.median_ms - in_float, 0.0),
+            "base_ms": fit.base_ms,
             "float_ms": asdict(whole),
+            "scales": fit.scales,
+            "unpacked": {name: names for name, names in unpacked.items() if names},
             "sites": sites,
         }
+
+    def _packed(self, site: Site, allowed: Sequence[str]) -> list[str]:
+        """The formats in which the layers of a site multiply packed."""
+        formats = {name: parse_format(name) for name in allowed}
+        return [
+            name
+            for name, format_ in formats.items()
+            if packed_products(self._network, {site.weight: format_}, self._products)
+        ]
+
+    def _fit(
+        self,
+        sites: Mapping[str, Mapping[str, Mapping[str, float]]],
+        unpacked: Mapping[str, Sequence[str]],
+        allowed: Allowed,
+        columns: Mapping[str, Sequence[UnsignedFormat | None]],
+        float_ms: float,
+    ) -> Fit:
+        """The times of layers, `unpacked` ones those of float layers, so that they add up to those of whole
+        networks."""
+        times = {
+            name: {key: own[_as_float(key) if _weight_of(key) in unpacked[name] else key]["ms"] for key in own}
+            for name, own in sites.items()
+        }
+        wholes: dict[str, Whole] = {}
+        for activation in dict.fromkeys([None, *(format_ for own in columns.values() for format_ in own)]):
+            choices = {
+                name: [entry(format_, activation if activation in columns[name] else None) for format_ in allowed[name]]
+                for name in sites
+            }
+            keys = fastest(times, choices)
+            timed = self._whole(keys, unpacked, allowed, activation)
+            wholes["" if activation is None else activation.name] = Whole(keys, timed)
+        return fit(times, float_ms, wholes, NOISE_SHARE)
+
+    def _whole(
+        self,
+        keys: Mapping[str, str],
+        unpacked: Mapping[str, Sequence[str]],
+        allowed: Allowed,
+        activation: UnsignedFormat | None,
+    ) -> float:
+        """Milliseconds of the network with every site in a format."""
+        names = {site.name: site.weight for site in self._network.sites}
+        formats = {names[name]: parse_format(_weight_of(key)) for name, key in keys.items()}
+        kept = [names[name] for name, key in keys.items() if _weight_of(key) in unpacked[name]]
+        activations = {
+            tensor: activation
+            for site in planned_activations(self._network)
+            for tensor in site.tensors
+            if activation is not None and activation.name in allowed.get(site.name, ())
+        }
+        model = network_model(self._network, formats, activations, self._products, kept)
+        return self._network_latency(model).median_ms
+
+    def _network_latency(self, model: bytes) -> Latency:
+        [latency] = self._timing.known([Timed(model, self._network.batching.call(self._sample))], NETWORK_SECONDS)
+        return latency
 
     def _values(self) -> dict[str, NDArray[np.generic]]:
         """Every tensor that a layer reads, of one run."""
@@ -135,26 +209,42 @@ def _pairs(
     return [(name, a) for a in dict.fromkeys([None, *activations]) for name in dict.fromkeys([FLOAT, *allowed])]
 
 
-def _entry(of_layers: Sequence[Mapping[str, Latency]], key: str) -> dict[str, float]:
+def _entry(of_layers: Sequence[Mapping[str, Latency]], key: str, packed: Sequence[str] = ()) -> dict[str, float]:
     """One format of a site whose layers' latencies add up; `ms` is what plans count."""
     return {
-        "ms": math.fsum(_counted(layer, key) for layer in of_layers),
+        "ms": math.fsum(_counted(layer, key, packed) for layer in of_layers),
         "median_ms": math.fsum(layer[key].median_ms for layer in of_layers),
         "spread_ms": math.hypot(*(layer[key].spread_ms for layer in of_layers)),
     }
 
 
-def _counted(layer: Mapping[str, Latency], key: str) -> float:
+def _counted(layer: Mapping[str, Latency], key: str, packed: Sequence[str] = ()) -> float:
     """A format's latency, or where noise explains the difference, that of its reference.
 
-    The reference of a weight's width is the widest one with the same activation, and of that one the float layer.
+    The reference of a weight's width is the widest one with the same activation that is multiplied in the same way, as
+    one of `packed` or not, and of that one the float layer.
     """
     if key == FLOAT:
         return layer[key].median_ms
-    activation = key.partition("+")[2]
-    widest = [other for other in layer if other.partition("+")[2] == activation][-1]
-    reference = FLOAT if key == widest else widest
-    return _counted(layer, reference) if _is_noise(layer[key], layer[reference]) else layer[key].median_ms
+    is_packed = _weight_of(key) in packed
+    alike = [other for other in layer if read_by(other) == read_by(key) and (_weight_of(other) in packed) == is_packed]
+    reference = FLOAT if key == alike[-1] else alike[-1]
+    return _counted(layer, reference, packed) if _is_noise(layer[key], layer[reference]) else layer[key].median_ms
+
+
+def _slower(own: Mapping[str, Mapping[str, float]], packed: Sequence[str]) -> list[str]:
+    """Of the formats that are multiplied packed those that win nothing over the float layer."""
+    return [name for name in packed if own[name]["ms"] >= own[FLOAT]["ms"]]
+
+
+def _weight_of(key: str) -> str:
+    """The format of the weight."""
+    return key.partition("+")[0]
+
+
+def _as_float(key: str) -> str:
+    """The float weight that reads the same."""
+    return FLOAT + key.removeprefix(_weight_of(key))
 
 
 def _is_noise(latency: Latency, other: Latency) -> bool:

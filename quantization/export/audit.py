@@ -17,8 +17,8 @@ from network.plain_tables import TABLE_INPUTS, is_small
 from network.sites import RECURRENT
 from quantization.errors import FileNotAudited
 from quantization.export.ambiguity import check_unambiguous
+from quantization.export.matmul_nbits import ACCURACY_LEVEL, OPERATOR, product_parts
 from quantization.export.matmul_nbits import DOMAIN as RUNTIME
-from quantization.export.matmul_nbits import OPERATOR, product_parts
 from quantization.formats import (
     BLOCK_SIZES,
     CODED_TENTHS,
@@ -238,7 +238,8 @@ def _multiplied(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -
         raise FileNotAudited(f"weight {name}: {', '.join(missing)} is no tensor of the file")
     if any(node.input[4:5]):
         raise FileNotAudited(f"weight {name}: {node.name} reads its rows in an order of their own, {node.input[4]}")
-    if len(numbers) < len(node.attribute) or not numbers.keys() <= _PRODUCT_NUMBERS:
+    level = numbers.get("accuracy_level", _LEVELS[0])
+    if len(numbers) < len(node.attribute) or not numbers.keys() <= _PRODUCT_NUMBERS or level not in _LEVELS:
         raise FileNotAudited(
             f"weight {name}: {node.name} has attributes that are never written, among "
             f"{', '.join(f'{a.name} = {a.i}' for a in node.attribute)}"
@@ -351,5 +352,6 @@ def _plain(tensor: onnx.TensorProto) -> StoredWeight:
 
 
 _PRODUCT_INPUTS = range(3, 7)  # B and its scales; zero points, order of rows and bias may be left out
-_PRODUCT_NUMBERS = {"K", "N", "bits", "block_size"}
+_PRODUCT_NUMBERS = {"K", "N", "bits", "block_size", "accuracy_level"}
+_LEVELS = (0, ACCURACY_LEVEL)  # files of older versions state none
 _FORMATS = tuple(_all_formats())

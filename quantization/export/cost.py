@@ -12,7 +12,7 @@ runs, on integers or in floats, depends on both its ends, and the sum counts the
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -107,17 +107,18 @@ def file_bytes(
     activations: Mapping[str, UnsignedFormat] = _NO_ACTIVATIONS,
     *,
     products: Products = Products.FLOAT,
+    unpacked: Container[str] = (),
     halves: Collection[str] = (),
 ) -> int:
     """The size in bytes of what `export` writes for `plan`, a format by initializer name, float32 where none is given,
-    and `activations`, a format by tensor name, whose layers multiply as `products` says, with the
-    other initializers in `halves` as float16."""
+    and `activations`, a format by tensor name, whose layers multiply as `products` says but for those of `unpacked`
+    weights, with the other initializers in `halves` as float16."""
     stored = {
         site.weight: StoredAs(format_, site.shape, site.channel_axis)
         for site in network.sites
         if not isinstance(format_ := plan.get(site.weight, FloatFormat()), (FloatFormat, UnsignedFormat))
     }
-    return _draft(network, stored, metadata or {}, activations, products, halves).size_bytes
+    return _draft(network, stored, metadata or {}, activations, products, halves, unpacked=unpacked).size_bytes
 
 
 def _weight_bytes(
@@ -156,9 +157,10 @@ def _draft(
     products: Products,
     halves: Collection[str],
     dropped: Collection[str] = (),
+    unpacked: Container[str] = (),
 ) -> Draft:
     """A draft whose scales, zero points and biases have their sizes, not their values."""
-    layout = Layout.of(network, stored, activations, products)
+    layout = Layout.of(network, stored, activations, products, unpacked)
     parameters = {name: QuantizedActivation(format_, 1.0, 0) for name, format_ in activations.items()}
     biases = {
         use.node: np.zeros(use.bias.channels, dtype=np.int32 if use.integer else np.float32)

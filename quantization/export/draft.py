@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,11 @@ class Layout:
     uses: tuple[KernelUse, ...]
     kernels: Mapping[str, WeightKernel]
 
+    @property
+    def product_formats(self) -> dict[str, IntegerFormat]:
+        """Of the weights that are multiplied packed, by initializer name."""
+        return {name: f for name in self.products if isinstance(f := self.stored[name].format, IntegerFormat)}
+
     @classmethod
     def of(
         cls,
@@ -42,13 +47,15 @@ class Layout:
         stored: Mapping[str, StoredAs],
         activations: Mapping[str, UnsignedFormat],
         products: Products = Products.FLOAT,
+        unpacked: Container[str] = (),
     ) -> Layout:
-        """For weights by initializer name, and formats of activations by tensor name."""
+        """For weights by initializer name, and formats of activations by tensor name; weights that are `unpacked` at
+        load, whatever `products` says."""
         formats = {name: weight.format for name, weight in stored.items()}
         usual = {site.weight: site.channel_axis for site in network.sites}
         multiplied = {
             name: product
-            for name, product in packed_products(network, formats, products).items()
+            for name, product in packed_products(network, formats, products, unpacked).items()
             if stored[name].channel_axis == usual[name]
         }
         axes = {name: stored[name].channel_axis for name in with_kernels(formats)}
@@ -120,8 +127,7 @@ def draft_file(
     packed = store_packed(
         model, {name: weight for name, weight in layout.stored.items() if name not in layout.products}, layout.kernels
     )
-    formats = {name: f for name in layout.products if isinstance(f := layout.stored[name].format, IntegerFormat)}
-    products = store_products(model, formats, layout.products)
+    products = store_products(model, layout.product_formats, layout.products)
     scales = {
         use.node: (input_scales[use.input], packed.kernel_scales[use.weight]) for use in layout.uses if use.integer
     }

@@ -6,7 +6,7 @@ copied.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -24,7 +24,7 @@ from quantization.export.activation_passes import quantize_tensors, store_biases
 from quantization.export.draft import Layout, draft_file, too_large
 from quantization.export.leftovers import halves as float16
 from quantization.export.leftovers import round_halves
-from quantization.export.matmul_nbits import Products, product_values
+from quantization.export.matmul_nbits import Products, product_values, round_inputs
 from quantization.export.messages import LARGEST_MESSAGE, draft_without
 from quantization.export.passes import StoredAs, drop_debris, store_floats
 from quantization.granularity import every_channel_axis
@@ -40,12 +40,14 @@ def export(
     activations: Mapping[str, QuantizedActivation] = _NO_ACTIVATIONS,
     *,
     products: Products = Products.FLOAT,
+    unpacked: Container[str] = (),
     halves: Collection[str] = (),
 ) -> bytes:
     """The network with `weights` stored at their widths: a file for plain ONNX Runtime, the same bytes every time.
 
-    A layer whose input and output are quantized runs as an integer kernel, whatever the width of its weight; every
-    other layer runs on floats, with just the values of its quantized weight.
+    A layer whose input and output are quantized runs as an integer kernel, whatever the width of its weight; one that
+    multiplies packed rounds its input itself (`quantization.export.matmul_nbits`); every other layer runs on floats,
+    with just the values of its quantized weight.
 
     Args:
         network: normalised; not changed.
@@ -53,6 +55,7 @@ def export(
         metadata: entries for the model's metadata, over those of the same key.
         activations: by tensor name: graph inputs and outputs of nodes of the main graph.
         products: how layers multiply with weights in blocks.
+        unpacked: weights whose layers multiply in floats whatever `products` says, by initializer name.
         halves: other initializers that are stored as float16 (`quantization.export.leftovers`); those that become
             biases of integer kernels are not.
 
@@ -61,7 +64,7 @@ def export(
             or differs from the one whose values it moves, or the network's opset is too old.
         ExportTooLarge: the file would pass two gigabytes.
     """
-    parts = _Parts(network, weights, activations, products)
+    parts = _Parts(network, weights, activations, products, unpacked)
     draft = draft_file(network, parts.layout, activations, parts.biases(codes=True), metadata, halves)
 
     def values(name: str) -> list[bytes]:
@@ -78,22 +81,26 @@ def simulate(
     weights: Mapping[str, QuantizedWeight],
     activations: Mapping[str, QuantizedActivation] = _NO_ACTIVATIONS,
     *,
+    products: Products = Products.FLOAT,
+    unpacked: Container[str] = (),
     halves: Collection[str] = (),
 ) -> bytes:
-    """The network with `weights` dequantized by numpy to float32 initializers, `activations` rounded between them, and
-    other initializers rounded to float16.
+    """The network with `weights` dequantized by numpy to float32 initializers, `activations` rounded between them, the
+    inputs of layers that multiply packed rounded, and other initializers rounded to float16.
 
-    This is what `export` must compute: bit for bit without activations. With them an integer kernel rounds its exact
-    sum where this file rounds a float one, so that a value next to the middle of two codes may take the other code: at
-    each quantized tensor one step of its scale, for few values, apart.
+    This is what `export` must compute: bit for bit without activations and packed products. With them an integer kernel
+    rounds its exact sum where this file rounds a float one, so that a value next to the middle of two codes may take
+    the other code: at each quantized tensor, and each block of an input of a packed product, one step of its scale, for
+    few values, apart.
 
     Raises:
         QuantizationError, ExportTooLarge: as `export`.
     """
-    parts = _Parts(network, weights, activations)
+    parts = _Parts(network, weights, activations, products, unpacked)
     draft = draft_without(network.proto, parts.layout.stored)
     drop_debris(draft)
     quantize_tensors(draft, activations, moved_from(network))
+    round_inputs(draft, parts.layout.product_formats, parts.layout.products)
     store_floats(draft, {name: parts.weight(name) for name in parts.layout.stored})
     store_biases(draft, parts.layout.uses, parts.biases(codes=False), {})
     round_halves(draft, halves)
@@ -112,13 +119,14 @@ def stored_weights(
     activations: Mapping[str, QuantizedActivation] = _NO_ACTIVATIONS,
     *,
     products: Products = Products.FLOAT,
+    unpacked: Container[str] = (),
 ) -> dict[str, QuantizedWeight]:
     """`weights` as `export` stores them: where an integer kernel adds a bias, a channel may have another scale.
 
     Raises:
         QuantizationError: as `export`.
     """
-    parts = _Parts(network, weights, activations, products)
+    parts = _Parts(network, weights, activations, products, unpacked)
     return {name: parts.weight(name) for name in parts.layout.stored}
 
 
@@ -131,12 +139,13 @@ class _Parts:
         weights: Mapping[str, QuantizedWeight],
         activations: Mapping[str, QuantizedActivation],
         products: Products = Products.FLOAT,
+        unpacked: Container[str] = (),
     ) -> None:
         self._network = network
         self._weights = weights
         self._activations = activations
         formats = {name: activation.format for name, activation in activations.items()}
-        self.layout = Layout.of(network, _in_graph_order(network, weights), formats, products)
+        self.layout = Layout.of(network, _in_graph_order(network, weights), formats, products, unpacked)
         self._biases: dict[str, list[tuple[NDArray[np.float32], float]]] = {}
         for use in self.layout.uses:
             if use.integer and use.bias is not None:

@@ -1,8 +1,9 @@
 """Products that ONNX Runtime computes from packed weights: its operator `com.microsoft.MatMulNBits`.
 
 A weight in blocks is usually turned into float32 when the file is loaded. This operator reads it as it is stored at
-every run instead, which is faster where a product is bound by the memory's speed: few rows, large weights. Plain ONNX
-knows no such operator; the file needs ONNX Runtime.
+every run instead, and multiplies on integers: at accuracy level 4 it rounds every row of its input to int8 codes, with
+one scale for each of the weight's blocks (`round_inputs`). Plain ONNX knows no such operator; the file needs ONNX
+Runtime.
 
     B            uint8 [columns, blocks, block * bits / 8]   code + 2**(bits-1), the first in the lowest bits
     scales       float32 [columns * blocks]                  may be negative, like ours
@@ -14,19 +15,19 @@ Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from network.graph import Network
 from network.onnx_graph import attributes
 from quantization.export.messages import without_values
-from quantization.export.passes import Missing, short_names
+from quantization.export.passes import Missing, insert_nodes, short_names
 from quantization.formats import Format, Granularity, IntegerFormat
 from quantization.storage.packing import pack_unsigned
 from quantization.storage.parts import SCALE, ZERO_POINT, Part
@@ -35,16 +36,23 @@ from quantization.storage.weights import IntegerWeight
 DOMAIN = "com.microsoft"
 OPERATOR = "MatMulNBits"
 WEIGHT = ""  # what the names of B begin with: it has the weight's own name
-BITS = 4
-"""Of weights that are multiplied packed. ONNX Runtime 1.31 has no kernel for 2 and 8 bits in floats: it makes the whole
-weight at every run, at 20 times the time."""
+BITS = (2, 4, 8)
+"""Of weights that are multiplied packed."""
+BLOCKS_OF_TWO_BITS = (32, 64, 128)
+"""ONNX Runtime 1.31 has no kernel for 2 bits in other blocks: it makes the whole weight at every run, at 50 times the
+time."""
+ACCURACY_LEVEL = 4
+"""Sums of int8 codes. At lower levels, in floats, 2 and 8 bits are 12 to 16 times slower than a float weight."""
+LARGEST_CODE = 127
+"""Of what a row of the input is rounded to."""
+_LEAST = 1e-30  # of the largest value of a block, so that one of zeros is not divided by zero
 
 
 class Products(StrEnum):
     """How layers multiply with weights in blocks.
 
     `FLOAT`: as float32 weights, made at load: exact, and plain ONNX.
-    `PACKED`: MatMulNBits on weights of `BITS` bits, in float32: the same products, summed in another order.
+    `PACKED`: MatMulNBits on weights of `BITS` bits and on inputs that are rounded to int8 codes.
     """
 
     FLOAT = "float"
@@ -61,16 +69,24 @@ class Product:
     transposed: bool
 
 
-def packed_products(network: Network, formats: Mapping[str, Format], products: Products) -> dict[str, Product]:
+def packed_products(
+    network: Network, formats: Mapping[str, Format], products: Products, unpacked: Container[str] = ()
+) -> dict[str, Product]:
     """The weights that are multiplied packed, by initializer name: those that only MatMul, and Gemm with at most a
-    vector added, read, as the right factor."""
+    vector added, read, as the right factor.
+
+    Args:
+        unpacked: weights that are turned into float32 at load all the same.
+    """
     if products is Products.FLOAT:
         return {}
     outputs = {spec.name for spec in network.outputs}
     packed = {}
     for site in network.sites:
         nodes = network.readers.get(site.weight, ())
-        if not _is_packed(formats.get(site.weight)) or site.weight in outputs or len(site.shape) != 2:
+        if not has_product(formats.get(site.weight)) or site.weight in outputs or len(site.shape) != 2:
+            continue
+        if site.weight in unpacked:
             continue
         kinds = {_transposed(network, node, site.weight) for node in nodes}
         if len(kinds) == 1 and (transposed := kinds.pop()) is not None:
@@ -80,8 +96,11 @@ def packed_products(network: Network, formats: Mapping[str, Format], products: P
     return packed
 
 
-def _is_packed(format_: Format | None) -> bool:
-    return isinstance(format_, IntegerFormat) and (format_.granularity, format_.bits) == (Granularity.BLOCK, BITS)
+def has_product(format_: Format | None) -> bool:
+    """Whether the operator multiplies weights of this format on integers."""
+    if not isinstance(format_, IntegerFormat) or format_.granularity is not Granularity.BLOCK:
+        return False
+    return format_.bits in BITS and (format_.bits > 2 or format_.block in BLOCKS_OF_TWO_BITS)
 
 
 def _transposed(network: Network, node: onnx.NodeProto, weight: str) -> bool | None:
@@ -187,4 +206,50 @@ def operator(node: onnx.NodeProto, product: Product, format_: IntegerFormat, nam
         N=product.columns,
         bits=format_.bits,
         block_size=format_.block,
+        accuracy_level=ACCURACY_LEVEL,
     )
+
+
+def round_inputs(draft: onnx.ModelProto, formats: Mapping[str, IntegerFormat], products: Mapping[str, Product]) -> None:
+    """Let layers that multiply packed read what the operator rounds their input to, in operators of plain ONNX:
+
+        values = round(x * 127 / largest) * largest / 127,    largest = max |x| over each block of a row
+
+    Args:
+        draft: with the layers as MatMul and Gemm.
+        formats: by initializer name, of the weights of `products`.
+        products: by initializer name.
+    """
+    suffixes, behind = short_names(draft.graph), dict[int, list[onnx.NodeProto]]()
+    for weight, product in products.items():
+        for index, node in enumerate(draft.graph.node):
+            if node.name in product.nodes:
+                nodes = _rounding(draft.graph, node.input[0], product.rows, formats[weight].block, suffixes)
+                behind.setdefault(index - 1, []).extend(nodes)
+                node.input[0] = nodes[-1].output[0]
+    insert_nodes(draft.graph, behind)
+
+
+def _rounding(
+    graph: onnx.GraphProto, values: str, rows: int, block: int, suffixes: Iterator[str]
+) -> list[onnx.NodeProto]:
+    """Nodes that round `values`, whose last axis has so many `rows` of the weight."""
+    nodes: list[onnx.NodeProto] = []
+
+    def constant(array: NDArray[np.generic]) -> str:
+        name = SCALE + next(suffixes)
+        graph.initializer.append(numpy_helper.from_array(array, name))
+        return name
+
+    def made(operator: str, *inputs: str) -> str:
+        name = SCALE + next(suffixes)
+        nodes.append(helper.make_node(operator, list(inputs), [name]))
+        return name
+
+    top, least = (constant(np.array(value, dtype=np.float32)) for value in (LARGEST_CODE, _LEAST))
+    shape, blocks = made("Shape", values), constant(np.array([-1, rows // block, block]))
+    shares = made("Reshape", values, blocks)
+    largest = made("ReduceMax", made("Abs", shares), constant(np.array([-1])))
+    codes = made("Round", made("Mul", shares, made("Div", top, made("Max", largest, least))))
+    made("Reshape", made("Mul", codes, made("Div", largest, top)), shape)
+    return nodes

@@ -143,5 +143,20 @@ def test_the_time_bounds_what_noise_would_prolong(monkeypatch) -> None:
     assert machine_.now < 5.0
 
 
+def test_what_is_read_between_runs_takes_no_time_of_theirs(monkeypatch) -> None:
+    machine_, read = Machine(), []
+
+    def slowly(values) -> None:
+        read.append(values.nbytes)
+        machine_.now += 0.01
+
+    monkeypatch.setattr(latency, "_read", slowly)
+    monkeypatch.setattr(latency, "timed_session", lambda *_: machine_.run(lambda: 2.0))
+    monkeypatch.setattr(latency.time, "perf_counter", lambda: machine_.now)
+    found = measure_alternatives([Timed(b"", {}, 4096), Timed(b"", {})], 1)
+    assert [one.median_ms for one in found] == pytest.approx([2.0, 2.0])
+    assert [read.count(count) for count in (4096, 0)] == [one.runs for one in found]
+
+
 def test_the_machine_is_named_with_its_software() -> None:
     assert "ONNX Runtime " in machine()

@@ -61,6 +61,19 @@ def test_a_machine_that_is_slow_for_a_while_changes_nothing(slow):
     assert again[0].spread_ms == pytest.approx(first[0].spread_ms) == pytest.approx(0.003 * 2**0.5)
 
 
+def test_what_other_bytes_cost_a_mere_call_is_taken_off(monkeypatch):
+    """With other bytes read in between, a call that does nothing takes 0.3 ms more, and so does every file."""
+
+    def measure(timed: Sequence[Timed], threads: int, **_) -> list[Latency]:
+        net = [MILLISECONDS.get(one.model, 0.0) + 0.3 * (one.bytes_between > 0) for one in timed]
+        net[1] = 0.2
+        return [Latency(0.01 + ms, 0.003, 11) for ms in net]
+
+    monkeypatch.setattr(timing, "measure_alternatives", measure)
+    far = replace(B, bytes_between=1 << 20)
+    assert [one.median_ms for one in Timing(Context(), HERE).measured([A, far])] == pytest.approx([1.0, 2.5])
+
+
 def test_the_scale_is_that_of_the_first_look_at_the_yardstick(slow):
     context = Context()
     slow(2.0)
@@ -94,6 +107,20 @@ def test_what_noise_explains_takes_the_time_of_the_widest_and_of_float():
         "float32+uint8/tensor": 1.5,
         "int4/channel+uint8/tensor": 0.40,
         "int8/channel+uint8/tensor": 0.40,
+    }
+
+
+def test_packed_formats_are_compared_with_each_other_and_with_float():
+    """The widest format may be packed, and slow: it is no reference for those that run as the float kernel."""
+    found = layer(float=1.0, int4=0.98, int8=1.01)
+    found |= {"int4/block32": Latency(0.301, 0.001, 11), "int8/block32": Latency(0.30, 0.001, 11)}
+    counted = {key: _counted(found, key, ["int4/block32", "int8/block32"]) for key in found}
+    assert counted == {
+        "float32": 1.0,
+        "int4/channel": 1.0,
+        "int8/channel": 1.0,
+        "int4/block32": 0.30,
+        "int8/block32": 0.30,
     }
 
 

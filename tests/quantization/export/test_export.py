@@ -321,4 +321,5 @@ def test_a_square_weight_has_its_scales_along_the_axis_of_its_rounding(
     weight = round_nearest(values, format_, axis)
     np.testing.assert_array_equal(run_onnx(export(network, {"w": weight}, {}), {"x": eye})[0], weight.dequantize())
     packed = run_onnx(export(network, {"w": weight}, {}, products=Products.PACKED), {"x": eye})[0]
-    np.testing.assert_allclose(packed, weight.dequantize(), rtol=1e-5)
+    # the middle code is taken off in floats, so that zeros are as exact as the largest value of the block
+    np.testing.assert_allclose(packed, weight.dequantize(), rtol=1e-5, atol=3e-7 * np.abs(values).max())

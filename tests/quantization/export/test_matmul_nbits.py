@@ -1,4 +1,4 @@
-"""Layers that multiply packed, against the file that unpacks at load, numpy, and ONNX Runtime's own kernel."""
+"""Layers that multiply packed, against the simulated file, numpy, and the file that unpacks at load."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quantization.activations.quantized import QuantizedActivation
 from quantization.errors import FileNotAudited
 from quantization.export.audit import audit
 from quantization.export.cost import file_bytes, skeleton_bytes, weight_bytes
-from quantization.export.export import export
+from quantization.export.export import export, simulate
 from quantization.export.matmul_nbits import Products, packed_products
 from quantization.formats import BLOCK_SIZES, Granularity, IntegerFormat, UnsignedFormat
 from quantization.rounding.nearest import round_nearest
@@ -86,12 +86,15 @@ def test_the_same_products_from_packed_weights(
     weights = rounded(network, format_)
     scales = np.concatenate([w.scale.reshape(-1) for w in weights.values()])  # type: ignore[attr-defined]
     assert not symmetric or (scales < 0).any()  # negative ones are among them
-    (expected,) = run_onnx(export(network, weights, {}), inputs)
+    (unpacked,) = run_onnx(export(network, weights, {}), inputs)
+    (expected,) = run_onnx(simulate(network, weights, products=Products.PACKED), inputs)
     size = np.abs(expected).max()
     file = export(network, weights, {"k": "v"}, products=Products.PACKED)
-    assert sorted(set(operators(file))) == (sorted(PACKED) if bits == 4 else [])
+    assert sorted(set(operators(file))) == ([] if bits == 2 and block in (16, 256) else sorted(PACKED))
     (found,) = run_onnx(file, inputs)
-    assert np.abs(found - expected).max() <= 2e-6 * size
+    # codes of equal inputs are equal; those of a later layer differ where a float sum lies next to the middle of two
+    assert np.abs(found - expected).max() <= 2e-3 * size
+    assert not operators(file) or np.abs(found - unpacked).max() > 2e-3 * size  # what rounding the inputs changes
     formats = {n: w.format for n, w in weights.items()}
     assert file_bytes(network, formats, {"k": "v"}, products=Products.PACKED) == len(file)
     assert onnx.ModelProto.FromString(file).SerializeToString(deterministic=True) == file
@@ -123,9 +126,52 @@ def test_sums_over_sites_are_bounds(make_network: MakeNetwork, symmetric: bool) 
 
 def test_other_formats_stay_as_they_are(make_network: MakeNetwork) -> None:
     network, _ = layers(make_network)
-    for format_ in (IntegerFormat(4), *(IntegerFormat(b, Granularity.BLOCK, True, 32) for b in (2, 3, 8))):
+    blocks = (IntegerFormat(b, Granularity.BLOCK, True, block) for b, block in ((2, 16), (2, 256), (3, 32), (7, 32)))
+    for format_ in (IntegerFormat(4), *blocks):
         weights = rounded(network, format_)
         assert export(network, weights, {}, products=Products.PACKED) == export(network, weights, {})
+        assert simulate(network, weights, products=Products.PACKED) == simulate(network, weights)
+
+
+def test_weights_that_are_to_be_unpacked_are(make_network: MakeNetwork) -> None:
+    network, _ = layers(make_network)
+    weights = rounded(network, IntegerFormat(8, Granularity.BLOCK, True, 32))
+    formats = {name: weight.format for name, weight in weights.items()}
+    some = {"products": Products.PACKED, "unpacked": {"w_gemm"}}
+    file = export(network, weights, {}, **some)
+    assert set(operators(file)) == {*PACKED} - {"w_gemm"}
+    assert file_bytes(network, formats, {}, **some) == len(file)
+    assert {w.name: w.format for w in audit(file).weights} == formats
+    assert export(network, weights, {}, products=Products.PACKED, unpacked=set(PACKED)) == export(network, weights, {})
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(("bits", "block"), [(2, 32), (4, 16), (4, 256), (8, 16), (8, 128)])
+def test_a_row_is_rounded_in_the_blocks_of_the_weight(
+    make_network: MakeNetwork, run_onnx: RunOnnx, bits: int, block: int, symmetric: bool
+) -> None:
+    """Against numpy in float64: `127 x / largest`, rounded, of each block of a row; one of zeros stays zero."""
+    rng = np.random.default_rng(7)
+    x = (rng.standard_normal((2, 3, 512)) * np.exp(rng.standard_normal((2, 3, 1)) * 3)).astype(np.float32)
+    x[0, 0, :256] = 0
+    weight = round_nearest(
+        rng.standard_normal((512, 64)).astype(np.float32), IntegerFormat(bits, Granularity.BLOCK, symmetric, block), 1
+    )
+    network = make_network(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": x}, {"w": np.zeros((512, 64), np.float32)}
+    )
+    shares = x.astype(np.float64).reshape(-1, block)
+    step = np.abs(shares).max(axis=1, keepdims=True) / 127
+    codes = np.rint(np.divide(shares, step, out=np.zeros_like(shares), where=step > 0))
+    expected = (codes * step).reshape(x.shape) @ weight.dequantize().astype(np.float64)
+    size = np.sqrt(np.square(expected).mean(axis=-1, keepdims=True))
+    for file in (
+        export(network, {"w": weight}, {}, products=Products.PACKED),
+        simulate(network, {"w": weight}, products=Products.PACKED),
+    ):
+        (found,) = run_onnx(file, {"x": x})
+        # a quotient next to the middle of two codes may take the other one in float32: one step of one input
+        assert (np.abs(found - expected) <= 2e-3 * size + 1e-12).all()
 
 
 def test_between_quantized_activations(make_network: MakeNetwork, run_onnx: RunOnnx) -> None:
@@ -136,7 +182,8 @@ def test_between_quantized_activations(make_network: MakeNetwork, run_onnx: RunO
     formats = {name: a.format for name, a in activations.items()}
     plan = {name: w.format for name, w in weights.items()}
     assert file_bytes(network, plan, {}, formats, products=Products.PACKED) == len(file)
-    (expected,) = run_onnx(export(network, weights, {}, activations), inputs, optimise=False)
+    simulated = simulate(network, weights, activations, products=Products.PACKED)
+    (expected,) = run_onnx(simulated, inputs, optimise=False)
     (found,) = run_onnx(file, inputs, optimise=False)
     assert np.abs(found - expected).max() <= 0.02 * np.abs(expected).max()  # a code here and there
     (optimised,) = run_onnx(file, inputs)
@@ -149,6 +196,7 @@ def test_between_quantized_activations(make_network: MakeNetwork, run_onnx: RunO
         ("bits", 5, "shape .* expected"),
         ("bits", 9, "multiplies in no format: bits must be 2 to 8, got 9"),
         ("block_size", 64, "expected"),
+        ("accuracy_level", 2, "attributes that are never written, among .*accuracy_level = 2"),
         ("K", 100, "100 rows does not divide"),
     ],
 )

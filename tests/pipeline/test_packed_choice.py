@@ -1,0 +1,150 @@
+"""Jobs for latency on products of matrices: which weights are multiplied packed, by times that the test states."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from app.schemas.job_request import JobRequest
+from evaluation.latency import Latency, Timed
+from pipeline import timing
+from pipeline.configure import FAST_PRODUCTS, configure
+from pipeline.results import unpack
+from pipeline.stage import Machine
+from quantization.export.audit import audit
+
+SHAPES = {"fc1": (64, 96), "fc2": (96, 10)}
+BUDGET = {"metric": "agreement", "max_drop": 0.3}
+
+
+@pytest.fixture(scope="module")
+def products() -> bytes:
+    rng = np.random.default_rng(0)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["image"], ["f"]),
+            helper.make_node("MatMul", ["f", "fc1"], ["h"], "fc1"),
+            helper.make_node("Relu", ["h"], ["r"]),
+            helper.make_node("MatMul", ["r", "fc2"], ["logits"], "fc2"),
+        ],
+        "products",
+        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["N", 1, 8, 8])],
+        [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["N", 10])],
+        [
+            numpy_helper.from_array((rng.standard_normal(shape) / 8).astype(np.float32), name)
+            for name, shape in SHAPES.items()
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def operators(file: bytes) -> list[onnx.NodeProto]:
+    return [node for node in onnx.ModelProto.FromString(file).graph.node if node.op_type == "MatMulNBits"]
+
+
+def level(node: onnx.NodeProto) -> int:
+    return next(attribute.i for attribute in node.attribute if attribute.name == "accuracy_level")
+
+
+@pytest.fixture
+def machine(monkeypatch) -> Callable[[float], None]:
+    """`machine(packed)`: a float product takes 1 ms, one of packed weights so much, and the rest of a network 0.5."""
+
+    def state(packed: float) -> None:
+        def measure(timed: Sequence[Timed], threads: int, **_: Any) -> list[Latency]:
+            found = []
+            for file in timed:
+                graph = onnx.ModelProto.FromString(file.model).graph
+                count = sum(node.op_type in ("MatMul", "Gemm") for node in graph.node)
+                ms = count + packed * len(operators(file.model)) + 0.5 * any(n.op_type == "Relu" for n in graph.node)
+                found.append(Latency(1.0 if graph.name == "yardstick" else ms, 0.001, 7))
+            return found
+
+        monkeypatch.setattr(timing, "measure_alternatives", measure)
+
+    return state
+
+
+def delivered(run) -> tuple[dict[str, Any], bytes, dict[str, Any]]:
+    delivery = run.run()
+    document, _ = unpack(run.results[run.keys["latency"]])
+    return json.loads(delivery.artifacts["plan"]), delivery.artifacts["model"], document
+
+
+def test_who_asks_for_latency_alone_gets_packed_products_where_they_pay(job, products, samples, machine):
+    machine(0.25)
+    plan, file, table = delivered(job(products, samples, {"budget": BUDGET, "objective": "latency"}))
+    formats = {layer["name"]: layer["format"] for layer in plan["layers"]}
+    assert [level(node) for node in operators(file)] == [4, 4]
+    assert set(formats.values()) == {"int4/block32"}
+    assert "int4/block128" not in table["sites"]["fc1"]  # whose rows do not divide
+    assert plan["latency"]["predicted_ms"] == pytest.approx(1.0, abs=1e-5)
+    assert plan["latency"]["difference_ms"] == pytest.approx(0, abs=1e-5)
+    assert table["scales"] == {"": pytest.approx(1)}
+    assert {weight.name: weight.format.name for weight in audit(file).weights} == formats
+    assert plan["audit"]["total_bytes"] == len(file)
+
+
+def test_where_packed_products_are_slower_none_is_taken(job, products, samples, machine):
+    machine(1.5)
+    plan, file, table = delivered(job(products, samples, {"budget": BUDGET, "objective": "latency"}))
+    assert not operators(file)
+    assert table["unpacked"]["fc1"]
+    assert plan["latency"]["predicted_ms"] == pytest.approx(2.5, abs=1e-5)
+
+
+@pytest.mark.parametrize(("packed", "count"), [(0.25, 2), (1.5, 0)])
+def test_named_blocks_are_unpacked_where_that_is_faster(job, products, samples, machine, packed, count):
+    """The plan has the format that the request names, and the file the faster form of it."""
+    machine(packed)
+    request = {"budget": BUDGET, "objective": "latency", "weights": {"formats": ["int8/block32"]}}
+    plan, file, _ = delivered(job(products, samples, request))
+    assert {layer["format"] for layer in plan["layers"]} == {"int8/block32"}
+    assert len(operators(file)) == count
+    assert plan["latency"]["predicted_ms"] == pytest.approx(0.5 + 2 * min(packed, 1.0), abs=1e-5)
+    assert plan["size_bytes"] == len(file)
+
+
+def test_layers_that_win_alone_and_lose_together_are_unpacked(job, products, samples, machine, monkeypatch):
+    machine(0.25)
+    alone = timing.measure_alternatives
+
+    def measure(timed: Sequence[Timed], threads: int, **rest: Any) -> list[Latency]:
+        together = [len(operators(file.model)) == 2 for file in timed]
+        found = alone(timed, threads, **rest)
+        return [Latency(4.0, 0.001, 7) if both else own for both, own in zip(together, found, strict=True)]
+
+    monkeypatch.setattr(timing, "measure_alternatives", measure)
+    plan, file, _ = delivered(job(products, samples, {"budget": BUDGET, "objective": "latency"}))
+    assert not operators(file)
+    assert plan["latency"]["predicted_ms"] == pytest.approx(2.5, abs=1e-5)
+
+
+TABLE = {"fc1": {"int8/channel": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("request_", "added"),
+    [
+        ({"objective": "latency"}, FAST_PRODUCTS),
+        ({"objective": "latency", "target": "integer-w8-a8"}, ()),
+        ({"objective": "size"}, ()),
+        ({"objective": "latency", "latency_table": TABLE}, ()),
+        ({"objective": "latency", "weights": {"bits": [4, 8]}}, ()),
+        ({"objective": "latency", "weights": {"granularity": "tensor"}}, ()),
+        ({"objective": "latency", "weights": {"symmetric": False}}, ()),
+        ({"objective": "latency", "weights": {"formats": ["int4/channel"]}}, ()),
+    ],
+)
+def test_formats_are_added_for_whoever_names_none(request_, added):
+    body = {"model_id": "0" * 64, "budget": {"metric": "kl"}, **request_}
+    request = JobRequest.model_validate_json(json.dumps(body))
+    config = configure(request, Machine(threads=1), "job")
+    assert config.resolve.formats.products == config.calibrate.candidates.products == added
