@@ -31,7 +31,7 @@ from pipeline.results import pack, unpack
 from pipeline.search_space import SearchSpace
 from pipeline.spreading import LONGEST_PAUSE, SHORTEST_PAUSE
 from pipeline.workspace import Inputs
-from planner.evidence import Evaluation, PlanPoint
+from planner.evidence import Evaluation, PlanPoint, cautious
 from planner.problem import Plan
 
 # earlier plans, the nearest in predicted damage, that say how a new one will do on each sample
@@ -267,7 +267,7 @@ class Evaluator:
                 losses[read] = self._expected.losses(output, read)
             certain = verdict in conclusive and not to_the_end
             if certain and verdict is Verdict.WITHIN:  # the drop itself is; what is expected may need more samples
-                certain = sum(self._expected_drop(losses, population, 1.0)) <= max_drop
+                certain = cautious(*self._expected_drop(losses, population, 1.0)) <= max_drop
             if certain or broken or self._context.time_used(self._config.deadline_seconds) >= 1:
                 break
         early = sampling.fraction < 1 and (verdict in conclusive or broken)
