@@ -30,7 +30,7 @@ from planner.problem import Plan
 
 MOST_EVALUATIONS = 12.0
 CAUTION = 2.0
-"""Standard errors [ResNet20: with none the plan that met one point lost 1.24 of other images, with one 0.95 to 1.23]."""
+"""Standard errors [ResNet20: without, the plan for one point lost 1.24 of other images; with one, 0.95 and 1.23]."""
 # what rounding may move a drop past the budget by
 _ROUNDING = 1e-12
 
