@@ -76,8 +76,8 @@ class Sensitivity(Strict):
         description="What predicts the damage of a plan. auto: of those that ran the one that agrees best with random "
         "plans that are measured. augmented, cross_layer and measured always run.",
     )
-    compare: Annotated[list[Estimator], Field(max_length=9)] = Field(
-        default_factory=list,
+    compare: Annotated[tuple[Estimator, ...], Field(max_length=9)] = Field(
+        default=(),
         description="Further methods to run and to compare with measured plans; hawq_v2 also gives the Hessian traces.",
     )
 

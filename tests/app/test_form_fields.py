@@ -67,10 +67,11 @@ def test_texts_become_members() -> None:
     }
 
 
-def test_all_widths_are_those_of_the_target() -> None:
-    texts = {"model_id": [MODEL], "weights.bits": list("2345678"), "target": ["integer-w4w8-a8"]}
-
-    assert parse_request(members_of(texts)).weights.bits == (4, 8)
+def test_no_width_is_ticked_where_all_of_the_target_are_meant() -> None:
+    texts = {"model_id": [MODEL], "target": ["integer-w4w8-a8"]}
+    assert parse_request(members_of(texts)).weights.bits is None
+    ticked = parse_request(members_of({**texts, "weights.bits": list("2345678")}))
+    assert ticked.weights.bits == (2, 3, 4, 5, 6, 7, 8)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def test_formats_are_named_once_in_order_of_bits() -> None:
         "int4/block32",
         "float16",
     )
-    assert request.weights.widest == 16
+    assert request.weights.widest(request.target) == 16
     assert parse_request(request.model_dump(mode="json")) == request
 
 
@@ -49,7 +49,9 @@ def test_a_layer_may_get_widths_that_no_other_layer_gets() -> None:
 
 def test_a_target_leaves_the_widths_that_it_has() -> None:
     request = parse_request(request_of(target="integer-w4w8-a8"))
-    assert request.weights.bits == (4, 8)
+    assert request.weights.bits is None
+    assert request.weights.widths(request.target) == (4, 8)
     assert request.weights.granularity == "channel"
-    assert parse_request(request_of(target="integer-w4w8-a8", weights={"bits": [8]})).weights.bits == (8,)
-    assert parse_request(request_of(target="storage-only")).weights.bits == (2, 3, 4, 5, 6, 7, 8)
+    narrower = parse_request(request_of(target="integer-w4w8-a8", weights={"bits": [8]}))
+    assert narrower.weights.widths(narrower.target) == (8,)
+    assert request.weights.widths("storage-only") == (2, 3, 4, 5, 6, 7, 8)

@@ -18,7 +18,11 @@ import pipeline
 from pipeline.spreading import Chunks, StageOver
 from pipeline.store import FolderStore, MemoryStore, Store
 
-REQUEST = {"budget": {"max_drop": 0.02}, "weights": {"bits": [2, 4, 8]}}
+REQUEST = {
+    "budget": {"max_drop": 0.02},
+    "weights": {"bits": [2, 4, 8]},
+    "sensitivity": {"compare": ["hawq_v2", "fisher_weights", "fisher_outputs", "m_fac"]},
+}
 SHARED = {"cross_layer", "sensitivity", "agreement", "plan"}
 ROOT = Path(__file__).parents[2]
 
