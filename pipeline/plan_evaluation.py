@@ -151,7 +151,7 @@ class Evaluator:
         self._sampled = single if single is not None and config.budget.kind is not DropKind.OF_NULL else None
         if self._sampled is not None and not can_be_sampled(self._sampled):
             self._sampled = None
-        if self._sampled is not None and self._sampled.counts and claims[0].metric in ("top1", "agreement"):
+        if self._sampled is not None and self._sampled.counts and of_classes(claims):
             name = claims[0].outputs[0]
             output = self._compare.float_outputs[name]
             labels = self._compare.truth.labels(name) if claims[0].metric == "top1" else None
@@ -292,6 +292,11 @@ class Evaluator:
         known = losses[~np.isnan(losses)]
         scale /= population.float_value if self._config.budget.kind is DropKind.RELATIVE else 1.0
         return scale * float(known.mean()), scale * float(known.std() / math.sqrt(len(known)))
+
+
+def of_classes(claims: Sequence[Claim]) -> bool:
+    """Whether the only claim is about which class comes first."""
+    return len(claims) == 1 and claims[0].metric in ("top1", "agreement")
 
 
 def _named(point: PlanPoint) -> str:

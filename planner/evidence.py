@@ -201,6 +201,14 @@ class Evidence:
         at = np.concatenate([[min(0.0, known[0].damage)], [point.damage for point in known]])
         return np.asarray(np.interp(damages, at, np.concatenate([[min(0.0, float(fitted[0]))], fitted])))
 
+    def foreseen(self, damages: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`expected`, and beyond the largest damage that was measured in proportion to it: what to try, not what to
+        believe."""
+        largest = self.largest_damage or 0.0
+        beyond = damages / largest if largest > 0 else np.ones_like(damages)
+        expected = self.expected(damages)
+        return np.asarray(np.where(expected > 0, expected * np.maximum(beyond, 1.0), expected))
+
     def within(self, point: PlanPoint) -> bool:
         """Whether the plan's own measurement meets the budget."""
         evaluation = self._known[point]
@@ -252,7 +260,8 @@ class Evidence:
         return max(drop, evaluation.cautious_drop)
 
 
-def quarter_inside(low: int, high: int, guess: int) -> int:
-    """The guess, kept a quarter inside the bracket from `low` to `high`, so that every probe narrows it."""
-    margin = (high - low) // 4
+def quarter_inside(low: int, high: int, guess: int, part: int = 4) -> int:
+    """The guess, kept a quarter (or another part) inside the bracket from `low` to `high`, so that every probe narrows
+    it."""
+    margin = (high - low) // part
     return min(max(guess, low + margin), high - margin)

@@ -25,17 +25,25 @@ MOST_STEPS = 4
 
 
 def improve_locally(
-    problem: Problem, priced: Priced, evidence: Evidence, *, most_steps: int = MOST_STEPS, shift: float = 0.0
+    problem: Problem,
+    priced: Priced,
+    evidence: Evidence,
+    *,
+    most_steps: int = MOST_STEPS,
+    shift: float = 0.0,
+    least_saving: float = 0.0,
 ) -> None:
     """Evaluate narrower neighbours of the cheapest plan that meets the budget, at most `most_steps` of them.
 
-    `shift` is added to predicted damages: what measurement knows better of the plan that the steps begin at.
+    `shift` is added to predicted damages: what measurement knows better of the plan that the steps begin at. A step
+    saves more than `least_saving`, a share of the cost.
     """
     for _ in range(most_steps):
         best = evidence.cheapest()
         if best is None:
             return
-        step = _most_promising(narrower(problem, best.plan), best, priced, problem, evidence, shift)
+        below = (1 - least_saving) * best.cost
+        step = _most_promising(narrower(problem, best.plan), below, priced, problem, evidence, shift)
         if step is None or not evidence.evaluate(step):
             return
 
@@ -51,14 +59,14 @@ def narrower(problem: Problem, plan: Plan) -> list[Plan]:
 
 
 def _most_promising(
-    steps: Sequence[Plan], best: PlanPoint, priced: Priced, problem: Problem, evidence: Evidence, shift: float
+    steps: Sequence[Plan], below: float, priced: Priced, problem: Problem, evidence: Evidence, shift: float
 ) -> PlanPoint | None:
-    """The cheapest step not yet evaluated that saves something and that the map expects to keep the budget."""
+    """The cheapest step not yet evaluated that costs less than `below` and that the map expects to keep the budget."""
     if not steps:
         return None
     damages = problem.totals(Quantity.DAMAGE, np.array([step.choices for step in steps])) + shift
     promising = np.flatnonzero(evidence.expected(damages) <= evidence.max_drop).tolist()
     unknown = [steps[index] for index in promising if not evidence.knows(steps[index])]
     points = [replace(point, damage=point.damage + shift) for step in unknown if (point := priced(step)) is not None]
-    points = [point for point in points if point.cost < best.cost]
+    points = [point for point in points if point.cost < below]
     return min(points, key=lambda point: (point.cost, point.damage), default=None)

@@ -16,25 +16,38 @@ import numpy as np
 from planner.errors import ProblemInvalid
 from planner.evidence import Evidence, PlanPoint, quarter_inside
 
-# probes beside the answer once the bracket has closed, nearest first: cheaper plans, then dearer ones
-_NEIGHBOURS = (-1, 1, -2)
+TRUSTED_PART = 16
+"""Of the bracket, which a guess is kept inside of where the map is a line from the start."""
+NEIGHBOURS = (-1, 1, -2)
+"""Probes beside the answer once the bracket has closed, nearest first: cheaper plans, then dearer ones."""
 # plans at the frontier's safe end that are compared when the least drop is wanted
 SAFEST = 4
 
 
-def search_frontier(points: Sequence[PlanPoint], evidence: Evidence) -> None:
+def search_frontier(
+    points: Sequence[PlanPoint],
+    evidence: Evidence,
+    *,
+    slope: float | None = None,
+    close: float = 1.0,
+    neighbours: Sequence[int] = NEIGHBOURS,
+) -> None:
     """Evaluate plans of the frontier until the cheapest one that meets the budget is found, or the evidence ends.
 
     The safest plan is evaluated to the end: if even that misses, its drop is the smallest that can be reached.
 
     Args:
         points: cost strictly ascending, damage strictly descending.
+        slope: of the drop by the damage, as far as it is known before anything is measured; None: the first probe lies
+            in the middle.
+        close: ratio of costs to which the bracket is closed; what lies between is left to others.
+        neighbours: as `NEIGHBOURS`.
 
     Raises:
         ProblemInvalid: no points, or points out of order.
     """
     _check(points)
-    while (index := _next_probe(points, evidence)) is not None:
+    while (index := _next_probe(points, evidence, slope, close, neighbours)) is not None:
         if not evidence.evaluate(points[index], to_the_end=index == len(points) - 1):
             break
 
@@ -55,32 +68,40 @@ def least_drop(points: Sequence[PlanPoint], evidence: Evidence) -> PlanPoint:
     return evidence.least_drop()
 
 
-def _next_probe(points: Sequence[PlanPoint], evidence: Evidence) -> int | None:
+def _next_probe(
+    points: Sequence[PlanPoint], evidence: Evidence, slope: float | None, close: float, neighbours: Sequence[int]
+) -> int | None:
     """The plan to evaluate next; None when nothing is left to learn."""
     last = len(points) - 1
     known = [index for index, point in enumerate(points) if point in evidence]
     if not known:
-        return last // 2
+        if slope is None:
+            return last // 2
+        return next((k for k, point in enumerate(points) if slope * point.damage <= evidence.max_drop), last)
     meeting = [index for index in known if evidence.meets(points[index])]
     if not meeting:
         dearest = known[-1]
-        return None if dearest == last else _within(points, evidence, dearest + 1, last)
+        return None if dearest == last else _within(points, evidence, dearest + 1, last, foresees=slope is not None)
     best = meeting[0]
     below = [index for index in known if index < best]
     cheaper = below[-1] + 1 if below else 0
+    while close > 1 and cheaper < best and points[best].cost <= close * points[cheaper].cost:
+        cheaper += 1
     if cheaper < best:
-        return _within(points, evidence, cheaper, best - 1)
-    for step in _NEIGHBOURS:
+        return _within(points, evidence, cheaper, best - 1, foresees=slope is not None)
+    for step in neighbours:
         if 0 <= best + step <= last and best + step not in known:
             return best + step
     return None
 
 
-def _within(points: Sequence[PlanPoint], evidence: Evidence, low: int, high: int) -> int:
+def _within(points: Sequence[PlanPoint], evidence: Evidence, low: int, high: int, *, foresees: bool) -> int:
     """The cheapest of `low` to `high` that the map expects to meet, but a quarter inside the bracket."""
-    expected = evidence.expected(np.array([point.damage for point in points[low : high + 1]]))
+    damages = np.array([point.damage for point in points[low : high + 1]])
+    expected = evidence.foreseen(damages) if foresees else evidence.expected(damages)
     meeting = np.flatnonzero(expected <= evidence.max_drop)
-    return quarter_inside(low, high, low + int(meeting[0]) if len(meeting) else high)
+    guess = low + int(meeting[0]) if len(meeting) else high
+    return quarter_inside(low, high, guess, TRUSTED_PART if foresees else 4)
 
 
 def _check(points: Sequence[PlanPoint]) -> None:
