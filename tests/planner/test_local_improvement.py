@@ -22,7 +22,9 @@ def problem(make_problem) -> Problem:
     return make_problem([[10, 20, 30], [100, 200, 300], [50, 100, 150]], damages)
 
 
-def improved(problem: Problem, known: list[PlanPoint], max_drop: float, drop) -> tuple[Evidence, list[PlanPoint]]:
+def improved(
+    problem: Problem, known: list[PlanPoint], max_drop: float, drop, **given
+) -> tuple[Evidence, list[PlanPoint]]:
     """The evidence after local improvement from the `known` plans, and the steps that were measured."""
     seen: list[PlanPoint] = []
 
@@ -33,7 +35,7 @@ def improved(problem: Problem, known: list[PlanPoint], max_drop: float, drop) ->
     evidence = Evidence(evaluate, max_drop)
     for point in known:
         evidence.evaluate(point)
-    improve_locally(problem, lambda plan: at(problem, *plan.choices), evidence)
+    improve_locally(problem, lambda plan: at(problem, *plan.choices), evidence, **given)
     return evidence, seen[len(known) :]
 
 
@@ -97,3 +99,12 @@ def test_a_shift_moves_what_is_predicted_of_every_step(problem):
     improve_locally(problem, lambda plan: at(problem, *plan.choices), evidence, most_steps=1, shift=0.001)
     assert points[2].damage == pytest.approx(at(problem, *points[2].plan.choices).damage + 0.001)
     assert evidence.knows(points[2].plan)
+
+
+def test_steps_that_save_too_little_are_not_tried(problem):
+    start, miss = at(problem, 2, 2, 2), at(problem, 0, 0, 0)
+    share = 100 / start.cost
+    _, steps = improved(problem, [start, miss], 0.02, lambda point: point.damage, least_saving=0.99 * share)
+    assert steps[0] == at(problem, 2, 1, 2)
+    _, steps = improved(problem, [start, miss], 0.02, lambda point: point.damage, least_saving=1.01 * share)
+    assert not steps

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from planner.errors import ProblemInvalid
 from planner.evidence import Evaluate, Evaluation, Evidence, PlanPoint, SearchResult, SearchStatus
 from planner.problem import Plan
-from planner.search import SAFEST, least_drop, search_frontier
+from planner.search import NEIGHBOURS, SAFEST, least_drop, search_frontier
 
 
 def frontier(count: int, decay: float = 0.07) -> list[PlanPoint]:
@@ -144,3 +144,39 @@ def test_what_is_no_frontier_is_refused(points, text):
     for search in (search_frontier, least_drop):
         with pytest.raises(ProblemInvalid, match=text):
             search(points, Evidence(exact, 0.01))
+
+
+@settings(deadline=None)
+@given(st.integers(20, 300), st.floats(0.001, 0.3), st.floats(0.005, 0.2), st.floats(0.03, 3.0))
+def test_with_a_slope_and_a_close_bracket_the_answer_is_as_close(count, max_drop, decay, slope):
+    points = frontier(count, decay)
+    evidence = Evidence(exact, max_drop, max_evaluations=count + 1)
+    search_frontier(points, evidence, slope=slope, close=1.02, neighbours=NEIGHBOURS[:1])
+    result = evidence.result()
+    meeting = [point for point in points if exact(point).drop <= max_drop]
+    if meeting:
+        assert result.chosen.evaluation.drop <= max_drop
+        assert result.chosen.point.cost <= 1.02 * meeting[0].cost
+    else:
+        assert result.status is SearchStatus.NOT_MET
+        assert index_of(result) == count - 1
+
+
+def test_the_first_probe_lies_where_the_slope_expects_the_budget_and_fewer_follow():
+    points, seen = frontier(128, 0.03), []
+
+    def evaluate(point, to_the_end):
+        seen.append(point)
+        return exact(point)
+
+    taken = {}
+    for slope in (None, 0.3, 0.15):
+        seen.clear()
+        evidence = Evidence(evaluate, 0.1)
+        if slope is None:
+            search_frontier(points, evidence)
+        else:
+            search_frontier(points, evidence, slope=slope, close=1.01, neighbours=NEIGHBOURS[:1])
+            assert slope * seen[0].damage <= 0.1 < slope * points[seen[0].plan.choices[0] - 1].damage
+        taken[slope] = len(seen)
+    assert taken[0.3] <= taken[0.15] < taken[None]
