@@ -61,14 +61,14 @@ def test_jobs_are_chosen_and_compared_by_keyboard(page: Page, finished_job, seco
 
 
 def test_a_job_is_watched_named_and_deleted_from_the_list(page: Page, site: Site):
-    job_id = site.submit({**REQUEST, "name": "watched", "seed": 1})
-    page.goto("/?name=watched")
+    job_id = site.submit({**REQUEST, "name": "listed", "seed": 1})
+    page.goto("/?name=listed")
     expect(page.locator(f"#state-{job_id}")).to_contain_text("budget met")  # without loading the page anew
     expect(page.locator(f"#sizes-{job_id}")).to_contain_text("times smaller")
     expect(page.locator(f"#spark-{job_id} svg")).to_be_visible()
     page.wait_for_function("!document.querySelector('#poller').hasAttribute('hx-get')")
 
-    page.get_by_label("Change watched").click()
+    page.get_by_label("Change listed").click()
     page.get_by_label("Name", exact=True).last.fill("renamed")
     page.get_by_label("Tags").fill("night, second")
     page.get_by_role("button", name="Save the labels").click()
