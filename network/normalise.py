@@ -36,7 +36,7 @@ from network.folding import Folding, fold
 from network.fused import unfuse
 from network.graph import Network
 from network.interface import Interface
-from network.onnx_graph import is_standard, opset_of, own_inputs, shape_of
+from network.onnx_graph import is_standard, nodes, opset_of, own_inputs, shape_of
 from network.opset import TARGET_OPSET, lower
 from network.outputs import put_back, set_aside
 from network.shapes import NOTHING, Observation, Observed, SampleShapes, inferred_values, known_shapes
@@ -78,6 +78,7 @@ def normalise(
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
     _move_initializers_out_of_inputs(proto.graph)
+    _leave_out_devices(proto)
     for key in (SAMPLE_SHAPES_KEY, BATCHING_KEY, OBSERVED_KEY, HALVES_KEY):
         _pop_metadata(proto, key)
     batching = batching or Batching.first_axis(proto.graph.input)
@@ -91,7 +92,7 @@ def normalise(
         lower(proto, converted)
     if folding is Folding.RULES:
         unfuse(proto)
-    graph = ir.serde.deserialize_model(proto)
+    graph = _deserialized(proto)
     common_passes.InlinePass()(graph)
     _fold(graph, folding)
     _convert_opset(graph, converted)
@@ -100,7 +101,7 @@ def normalise(
     _name_nodes(graph)
     _name_values_in_bodies(graph.graph)
     graph.ir_version = helper.find_min_ir_version_for([helper.make_opsetid("", converted)])
-    normalised = ir.serde.serialize_model(graph)
+    normalised = _serialized(graph)
     put_back(normalised.graph, outputs)
     interface.restore(normalised.graph)
     if opset < converted:
@@ -214,6 +215,36 @@ def _pop_metadata(proto: onnx.ModelProto, key: str) -> str:
     return values[-1] if values else ""
 
 
+def _deserialized(proto: onnx.ModelProto) -> ir.Model:
+    try:
+        return ir.serde.deserialize_model(proto)
+    except ir.serde.SerdeError as error:
+        raise _not_taken(error) from error
+
+
+def _serialized(graph: ir.Model) -> onnx.ModelProto:
+    try:
+        return ir.serde.serialize_model(graph)
+    except ir.serde.SerdeError as error:
+        raise _not_taken(error) from error
+
+
+def _not_taken(error: BaseException) -> ModelNotTaken:
+    """What says most is where it began."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    reason = " ".join(str(error).split())[:200]
+    return ModelNotTaken(f"a part of the file has a form that is not read here: {reason}; export the model again")
+
+
+def _leave_out_devices(proto: onnx.ModelProto) -> None:
+    """Which of several devices computes a node: nothing that a file for one has a use for."""
+    del proto.configuration[:]
+    for holder in (proto.graph, *proto.functions):
+        for node in nodes(holder):
+            del node.device_configurations[:]
+
+
 def _move_initializers_out_of_inputs(graph: onnx.GraphProto) -> None:
     """Before IR version 4 every initializer was an input too; listed there it counts as variable, and nothing folds."""
     kept = own_inputs(graph)
@@ -254,8 +285,8 @@ def _name_nodes(graph: ir.Model) -> None:
 
 def _name_values_in_bodies(graph: ir.Graph) -> None:
     """Two bodies may use one name for two values; here each gets its own, so that values are known by their names."""
-    nodes = list(ir.traversal.RecursiveGraphIterator(graph))
-    bodies = list(dict.fromkeys(node.graph for node in nodes if isinstance(node.graph, ir.Graph)))
+    every = list(ir.traversal.RecursiveGraphIterator(graph))
+    bodies = list(dict.fromkeys(node.graph for node in every if isinstance(node.graph, ir.Graph)))
     taken: set[str | None] = {name for body in (graph, *bodies) for name in body.initializers}
     taken.update(value.name for value in graph.inputs)
     taken.update(value.name for node in graph for value in node.outputs)

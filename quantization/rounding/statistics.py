@@ -7,6 +7,7 @@ import itertools
 import math
 from collections import Counter
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from quantization.rounding.layers import MOST_BYTES, reduction_of
 from quantization.rounding.reduction import NotReducible, Reduction
 
 Array = Tensor | NDArray[np.float32]
+Number = TypeVar("Number", bound=np.generic)
 
 POSITIONS_PER_SAMPLE = 64
 _CONSTANT = 1e-5  # of an input's second moment: what float32 sums leave of a variance of 0
@@ -77,7 +79,10 @@ class InputStatistics:
     def cross(self) -> NDArray[np.float64] | None:
         """`W sum (x_float - x) x'` `[groups, rows, reduced]` with the weight W of the float network; None where no
         batch came with the inputs of that network."""
-        return self._cross if self._cross is None or self._early else self._matrix @ self._cross
+        if self._cross is None or self._early:
+            return self._cross
+        with np.errstate(all="ignore"):  # what is not finite is refused, with the layer's name
+            return self._checked(self._site.layers[0], self._matrix @ self._cross)
 
     def add(self, layer: Layer, inputs: Array, float_inputs: Array | None = None) -> None:
         """Count one batch of activation inputs of `layer`, in the shape the node takes (samples first, but for
@@ -123,7 +128,19 @@ class InputStatistics:
 
     def centered(self) -> InputStatistics:
         """The same about the means of the inputs, `sum (x - mean) (x - mean)'`: for a layer whose bias takes whatever
-        mean error the rounding of its weight leaves, so that only the rest of the error counts."""
+        mean error the rounding of its weight leaves, so that only the rest of the error counts.
+
+        Raises:
+            ActivationsNotFinite: sums of what is finite are not.
+        """
+        with np.errstate(all="ignore"):
+            centered = self._centered()
+        for moments in (centered.hessian, centered._cross):
+            if moments is not None:
+                self._checked(self._site.layers[0], moments)
+        return centered
+
+    def _centered(self) -> InputStatistics:
         centered = copy.copy(self)
         mean = self._sum / max(self._positions, 1)
         centered.hessian = self.hessian - self._sum[:, :, None] * mean[:, None, :]
@@ -140,7 +157,7 @@ class InputStatistics:
         return np.array(self.reduction.to_matrix(self._network.weight(self._site.weight)), dtype=np.float32)
 
     @staticmethod
-    def _checked(layer: Layer, moments: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _checked(layer: Layer, moments: NDArray[Number]) -> NDArray[Number]:
         if np.isfinite(moments).all():
             return moments
         raise ActivationsNotFinite(

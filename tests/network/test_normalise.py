@@ -236,3 +236,21 @@ def test_a_network_of_the_newest_opset_stays_there_only_for_what_is_new_in_it(rn
     network = faithful(model.SerializeToString(), model, {"x": x}, {"x": (4,)})
     assert network.opset == load(dump(network)).opset == (26 if op_type == "CumProd" else TARGET_OPSET)
     np.testing.assert_allclose(run(dump(network), x), run(model.SerializeToString(), x), rtol=1e-5, atol=1e-6)
+
+
+def test_on_which_device_a_node_is_to_run_is_left_out(rng):
+    """A configuration without a name is what a reader of files refuses to write again."""
+    body = helper.make_graph(
+        [helper.make_node("Relu", ["t"], ["y_body"])],
+        "body",
+        [],
+        [helper.make_tensor_value_info("y_body", TensorProto.FLOAT, None)],
+    )
+    chosen = helper.make_node("If", ["yes"], ["y"], then_branch=body, else_branch=body)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["t"]), chosen]
+    model = model_of(nodes, {"w": floats(rng, 4, 4), "yes": np.array(True)}, ["N", 4])
+    plain = normalise(model, {"x": (4,)})
+    model.configuration.add(name="two", num_devices=2)
+    for node in (model.graph.node[0], model.graph.node[1].attribute[0].g.node[0]):
+        node.device_configurations.add()
+    assert dump(normalise(model, {"x": (4,)})) == dump(plain)

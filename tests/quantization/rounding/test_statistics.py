@@ -218,3 +218,12 @@ def test_says_why_a_weight_has_too_many_inputs(make_network: MakeNetwork) -> Non
     found = input_statistics(network, network.sites[0])
     assert isinstance(found, NotReducible)
     assert "9000 inputs take 648000000 bytes" in found.reason
+
+
+def test_differences_whose_sum_is_no_number_are_refused_by_name(make_network: MakeNetwork) -> None:
+    """Their products with inputs of 0 are finite."""
+    network = conv(make_network)
+    statistics = made(network)
+    statistics.add(network.sites[0].layers[0], np.zeros_like(IMAGES), np.full_like(IMAGES, 1e37))
+    with pytest.raises(ActivationsNotFinite, match=r"node0.*scale and preprocessing"):
+        statistics.centered()
