@@ -115,13 +115,13 @@ class InputStatistics:
             off = None if differences is None else thinning.columns(reduction, differences[part], seen + begin)
             if not finite:
                 x, off = _finite(x, off)
-            self.hessian += self._checked(layer, _gram(x)) * weight
+            self.hessian += self._weighted(layer, _gram(x), weight)
             self._positions += x.shape[2] * weight
             self._sum += x.sum(dim=2).cpu().numpy() * weight
             if off is not None:
                 if self._early:
                     off = torch.from_numpy(self._matrix).to(off.device) @ off
-                cross = self._checked(layer, (off @ x.mT).cpu().numpy()) * weight
+                cross = self._weighted(layer, (off @ x.mT).cpu().numpy(), weight)
                 self._cross = cross.astype(np.float64) if self._cross is None else self._cross + cross
                 self._sum_off += off.sum(dim=2).cpu().numpy() * weight
         self._samples[layer.name, grid] += len(batch)
@@ -155,6 +155,10 @@ class InputStatistics:
     @cached_property
     def _matrix(self) -> NDArray[np.float32]:
         return np.array(self.reduction.to_matrix(self._network.weight(self._site.weight)), dtype=np.float32)
+
+    def _weighted(self, layer: Layer, moments: NDArray[np.float32], weight: int) -> NDArray[np.float32]:
+        with np.errstate(all="ignore"):
+            return self._checked(layer, moments * np.float32(weight))
 
     @staticmethod
     def _checked(layer: Layer, moments: NDArray[Number]) -> NDArray[Number]:

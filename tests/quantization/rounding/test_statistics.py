@@ -227,3 +227,17 @@ def test_differences_whose_sum_is_no_number_are_refused_by_name(make_network: Ma
     statistics.add(network.sites[0].layers[0], np.zeros_like(IMAGES), np.full_like(IMAGES, 1e37))
     with pytest.raises(ActivationsNotFinite, match=r"node0.*scale and preprocessing"):
         statistics.centered()
+
+
+@pytest.mark.parametrize("size", [1e34, 1e35, 1e36, 1e37, 3e37])
+def test_products_that_overflow_with_their_weight_are_refused(make_network: MakeNetwork, size: float) -> None:
+    """Of positions that stand for several, and whatever is not refused is a number."""
+    network = conv(make_network)
+    (site,) = network.sites
+    statistics = input_statistics(network, site, 4)
+    assert isinstance(statistics, InputStatistics)
+    try:
+        statistics.add(site.layers[0], IMAGES, IMAGES + np.float32(size))
+    except ActivationsNotFinite:
+        return
+    assert np.isfinite(np.asarray(statistics.cross)).all()
