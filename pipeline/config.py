@@ -117,7 +117,7 @@ class FormatConfig:
     layers: Mapping[str, LayerConstraint]
     target: str
     plan: AppliedPlan | None
-    products: tuple[IntegerFormat, ...] = ()
+    products: tuple[IntegerFormat, ...]
 
     def of_width(self, bits: int) -> list[WeightFormat]:
         """The requested formats of so many bits, or integers where there is none."""

@@ -161,6 +161,7 @@ def _evaluated(problem: Problem, plan: EvaluatedPlan) -> dict[str, Any]:
         "drop": plan.evaluation.drop,
         "stderr": plan.evaluation.stderr,
         "expected_drop": plan.evaluation.expected_drop,
+        "expected_stderr": plan.evaluation.expected_stderr,
         "fitted_drop": plan.fitted_drop,
         "meets_budget": plan.meets,
         "samples": plan.evaluation.samples,
