@@ -22,6 +22,7 @@ from benchmarks.service.hostile_models import HostileFile, hostile_files
 from benchmarks.service.team import Team, running_team
 
 WAITING = 20
+STUCK = "stuck"
 STUCK_SECONDS = 300.0
 """A job of such a file that has not ended so long after it began is stuck."""
 
@@ -40,17 +41,31 @@ class Tally:
     waiting: dict[str, str] = field(default_factory=dict)
     """Name of the file by job."""
 
+    log: Path | None = None
+    """Every ending, a line of JSON each."""
 
-def hostile_service(count: int, seed: int = 0) -> dict[str, Any]:
-    """Send so many files, each as a job of its own."""
-    tally = Tally()
+    def ended(self, name: str, code: str, detail: str = "") -> None:
+        """Note how a file ended."""
+        self.codes[code] += 1
+        if code == "internal":
+            self.internal.append(f"{name}: {detail}")
+        elif code == STUCK:
+            self.stuck.append(name)
+        if self.log is not None:
+            with self.log.open("a") as log:
+                log.write(json.dumps([name, code, detail]) + "\n")
+
+
+def hostile_service(count: int, seed: int = 0, *, first: int = 0, log: Path | None = None) -> dict[str, Any]:
+    """Send so many files of the list, from its place `first` on, each as a job of its own."""
+    tally = Tally(log=log)
     with (
         tempfile.TemporaryDirectory(prefix="bitbudget-") as folder,
         running_team(Path(folder) / "team", workers=2, worker_memory_bytes=str(MEMORY_BYTES)) as team,
         httpx.Client(base_url=team.url, timeout=120) as api,
     ):
         starts = {worker.name: worker.starts for worker in team.workers}
-        for file in hostile_files(count, seed):
+        for file in hostile_files(count, seed, first=first):
             _send(api, file, tally)
             while len(tally.waiting) >= WAITING:
                 _look(api, tally)
@@ -79,6 +94,8 @@ def _send(api: httpx.Client, file: HostileFile, tally: Tally) -> None:
     tally.statuses[answer.status_code] += 1
     if answer.status_code == 202:
         tally.waiting[answer.json()["id"]] = file.name
+    else:
+        tally.ended(file.name, str(answer.status_code))
 
 
 def _look(api: httpx.Client, tally: Tally) -> None:
@@ -89,13 +106,11 @@ def _look(api: httpx.Client, tally: Tally) -> None:
         job = answer.json()
         if job["state"] not in ("queued", "running"):
             del tally.waiting[job_id]
-            code = (job["error"] or {}).get("code", job["state"])
-            tally.codes[code] += 1
-            if code == "internal":
-                tally.internal.append(f"{name}: {job['error']['detail']}")
+            error = job["error"] or {}
+            tally.ended(name, error.get("code", job["state"]), error.get("detail", ""))
         elif _seconds_since(job["started_at"]) > STUCK_SECONDS:
             del tally.waiting[job_id]
-            tally.stuck.append(name)
+            tally.ended(name, STUCK)
 
 
 def _seconds_since(started_at: str | None) -> float:
@@ -112,9 +127,11 @@ def _explain(team: Team, tally: Tally) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--first", type=int, default=0, help="begin at this place of the list")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--log", type=Path, help="every ending, a line of JSON each")
     given = parser.parse_args()
-    print(json.dumps(hostile_service(given.count, given.seed)))
+    print(json.dumps(hostile_service(given.count, given.seed, first=given.first, log=given.log)))
 
 
 if __name__ == "__main__":
