@@ -36,6 +36,8 @@ class End(StrEnum):
     """What became of a job in this attempt."""
 
     FINISHED = "finished"
+    REFUSED = "refused"
+    """By the process itself, with a reason that is the upload's or the request's."""
     FAILED = "failed"
     CANCELLED = "cancelled"
     GIVEN_BACK = "given back"
@@ -45,8 +47,8 @@ class End(StrEnum):
 
     @property
     def clean(self) -> bool:
-        """Whether the child that ran the job is as good as before."""
-        return self is End.FINISHED
+        """Whether the child that ran the job is as good as before: it came to an end of the job by itself, in order."""
+        return self in (End.FINISHED, End.REFUSED)
 
 
 def machine_of(settings: Settings) -> Machine:
@@ -102,7 +104,7 @@ class Attempt:
             elapsed = (datetime.now(UTC) - self._started_at()).total_seconds()
             task = Task(self._claim.job_id, self._claim.request, machine_of(self._settings), elapsed)
             end = Conversation(child, self._sessions, self._uploads, self._shelf, self._observe, self._check).hold(task)
-            return self._finish(end) if isinstance(end, Outputs) else self._fail(end)
+            return self._finish(end) if isinstance(end, Outputs) else self._told(end)
         except Interrupted as interrupted:
             return self._interrupted(child, interrupted.reason)
         except ChildGone as error:
@@ -166,6 +168,11 @@ class Attempt:
             self._check,
         )
         return End.FINISHED if finished else End.LOST
+
+    def _told(self, over: Failure) -> End:
+        """The child itself says why the job failed."""
+        end = self._fail(over)
+        return End.REFUSED if end is End.FAILED and not over.fault and over.code != "out_of_memory" else end
 
     def _interrupted(self, child: Child, reason: Interruption) -> End:
         child.kill()  # first: once the end is written down, nobody works on the job

@@ -22,6 +22,9 @@ from benchmarks.service.hostile_models import HostileFile, hostile_files
 from benchmarks.service.team import Team, running_team
 
 WAITING = 20
+LOOK_SECONDS = 0.5
+"""Between looks at all jobs that wait: every look costs the API as much as an upload."""
+
 STUCK = "stuck"
 STUCK_SECONDS = 300.0
 """A job of such a file that has not ended so long after it began is stuck."""
@@ -99,7 +102,7 @@ def _send(api: httpx.Client, file: HostileFile, tally: Tally) -> None:
 
 
 def _look(api: httpx.Client, tally: Tally) -> None:
-    time.sleep(0.1)
+    time.sleep(LOOK_SECONDS)
     for job_id, name in list(tally.waiting.items()):
         answer = api.get(f"/v1/jobs/{job_id}")
         tally.statuses[answer.status_code] += 1

@@ -220,3 +220,16 @@ def test_no_job_meets_what_a_job_of_another_project_left(jobs, desk, sessions):
     assert len(set(pids)) == 2
     assert jobs.row(first).state == jobs.row(second).state == "succeeded"
     assert jobs.trace().count("admit") == 3
+
+
+@pytest.mark.parametrize(("trouble", "processes"), [("refused", 1), ("memory", 2), ("fault", 2)])
+def test_a_process_that_refuses_an_upload_in_order_takes_the_next_job(jobs, desk, trouble, processes):
+    """Loading torch takes seconds; what ran out of memory or into a mistake of ours is of no more use."""
+    jobs.add(VALUES, trouble={"squares": trouble})
+    desk.work()
+    pids = {jobs.pid_of("admit")}
+    last = jobs.add([1.0, 2.0])
+    desk.work()
+    pids.add(jobs.pid_of("admit"))
+    assert len(pids) == processes
+    assert jobs.row(last).state == "succeeded"
