@@ -266,6 +266,7 @@ class PlanConfig:
     budget: BudgetConfig
     method: str
     search: str
+    drop_per_damage: float | None
     rounds_whole_plans: bool
     deadline_seconds: float | None
     deadline_of: str | None

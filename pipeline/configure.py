@@ -85,6 +85,7 @@ def configure(request: JobRequest, machine: Machine, job_id: str) -> JobConfig:
         budget=budget,
         method=method,
         search=search.method,
+        drop_per_damage=search.drop_per_damage,
         rounds_whole_plans=whole,
         deadline_seconds=search.deadline_seconds,
         deadline_of=None if search.deadline_seconds is None else job_id,

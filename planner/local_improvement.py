@@ -65,7 +65,7 @@ def _most_promising(
     if not steps:
         return None
     damages = problem.totals(Quantity.DAMAGE, np.array([step.choices for step in steps])) + shift
-    promising = np.flatnonzero(evidence.expected(damages) <= evidence.max_drop).tolist()
+    promising = np.flatnonzero(evidence.foreseen(damages) <= evidence.max_drop).tolist()
     unknown = [steps[index] for index in promising if not evidence.knows(steps[index])]
     points = [replace(point, damage=point.damage + shift) for step in unknown if (point := priced(step)) is not None]
     points = [point for point in points if point.cost < below]

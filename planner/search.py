@@ -30,6 +30,7 @@ def search_frontier(
     *,
     slope: float | None = None,
     close: float = 1.0,
+    enough: float = 1.0,
     neighbours: Sequence[int] = NEIGHBOURS,
 ) -> None:
     """Evaluate plans of the frontier until the cheapest one that meets the budget is found, or the evidence ends.
@@ -41,13 +42,15 @@ def search_frontier(
         slope: of the drop by the damage, as far as it is known before anything is measured; None: the first probe lies
             in the middle.
         close: ratio of costs to which the bracket is closed; what lies between is left to others.
+        enough: the search also ends where the cheapest plan that the map expects to meet is cheaper than the answer by
+            no more than this ratio.
         neighbours: as `NEIGHBOURS`.
 
     Raises:
         ProblemInvalid: no points, or points out of order.
     """
     _check(points)
-    while (index := _next_probe(points, evidence, slope, close, neighbours)) is not None:
+    while (index := _next_probe(points, evidence, slope, close, enough, neighbours)) is not None:
         if not evidence.evaluate(points[index], to_the_end=index == len(points) - 1):
             break
 
@@ -69,7 +72,12 @@ def least_drop(points: Sequence[PlanPoint], evidence: Evidence) -> PlanPoint:
 
 
 def _next_probe(
-    points: Sequence[PlanPoint], evidence: Evidence, slope: float | None, close: float, neighbours: Sequence[int]
+    points: Sequence[PlanPoint],
+    evidence: Evidence,
+    slope: float | None,
+    close: float,
+    enough: float,
+    neighbours: Sequence[int],
 ) -> int | None:
     """The plan to evaluate next; None when nothing is left to learn."""
     last = len(points) - 1
@@ -83,6 +91,8 @@ def _next_probe(
         dearest = known[-1]
         return None if dearest == last else _within(points, evidence, dearest + 1, last, foresees=slope is not None)
     best = meeting[0]
+    if enough > 1 and points[best].cost <= enough * points[_foreseen(points, evidence, best)].cost:
+        return None
     below = [index for index in known if index < best]
     cheaper = below[-1] + 1 if below else 0
     while close > 1 and cheaper < best and points[best].cost <= close * points[cheaper].cost:
@@ -93,6 +103,12 @@ def _next_probe(
         if 0 <= best + step <= last and best + step not in known:
             return best + step
     return None
+
+
+def _foreseen(points: Sequence[PlanPoint], evidence: Evidence, best: int) -> int:
+    """The cheapest plan up to `best` that the map expects to meet."""
+    expected = evidence.foreseen(np.array([point.damage for point in points[: best + 1]]))
+    return int(np.flatnonzero(np.append(expected[:-1] <= evidence.max_drop, True))[0])
 
 
 def _within(points: Sequence[PlanPoint], evidence: Evidence, low: int, high: int, *, foresees: bool) -> int:

@@ -92,6 +92,13 @@ class Search(Strict):
     deadline_seconds: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="After this time from the start the best plan found so far is delivered."
     )
+    drop_per_damage: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="What plans of this network lose for each unit of predicted damage, as far as that is known: the "
+        "search begins with the plan that loses the budget by it, and ends with the first that keeps the budget unless "
+        "another is expected to be smaller by more than 3 %. null: not known, and a whole search. A replan takes it "
+        "from the plans that its job measured, unless it is given, null included.",
+    )
 
     @model_validator(mode="after")
     def _evolution_ends(self) -> Self:

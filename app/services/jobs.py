@@ -24,6 +24,7 @@ from app.schemas.parsing import is_certificate, merge, parse_labels, parse_reque
 from app.schemas.weights import OF_CANDIDATES, OF_INTEGERS, WIDTHS_OF_TARGETS
 from app.services.base_plans import with_whole_plan
 from app.services.cursors import from_cursor, to_cursor
+from app.services.earlier_search import drop_per_damage
 from app.store import jobs
 from app.store.audit import record
 from app.store.engine import Sessions, clock, project_of
@@ -62,8 +63,13 @@ def submit(
     *,
     key: IdempotencyKey | None = None,
     parent_id: str | None = None,
+    slope: float | None = None,
 ) -> JobRow:
     """Store a job, then wake a worker up. A request that repeats a key gets the job that the first one made.
+
+    Args:
+        slope: `search.drop_per_damage` of the job where `request` has none. Requests are told apart by what was sent,
+            and this was looked up.
 
     Raises:
         AppError: `not_found` for an unknown model or dataset; `idempotency_mismatch`; `quota_exceeded`; what
@@ -77,6 +83,8 @@ def submit(
         # Only then, so that keys of an older version, which knew no labels, still fit their requests.
         known.append(labels.model_dump(mode="json"))
     fingerprint = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    if slope is not None:
+        stored = merge(stored, {"search": {"drop_per_damage": slope}})
     taken = None
     with sessions.begin() as session:
         job = _insert(session, request, stored, labels, parent_id)
@@ -110,8 +118,9 @@ def replan(
 ) -> JobRow:
     """A new job with the request of `job_id` and `changes` merged into it (RFC 7396: null means the default).
 
-    The worker reuses whatever of the analysis does not depend on the changes. Changes with a plan drop the options of a
-    search; a job that applied a plan applies it again, unless the changes hold `{"plan": null}`. Changes that
+    The worker reuses whatever of the analysis does not depend on the changes, and its search begins with what that of
+    the job measured (`search.drop_per_damage`), unless the changes say with what. Changes with a plan drop the options
+    of a search; a job that applied a plan applies it again, unless the changes hold `{"plan": null}`. Changes that
     describe in another way what weights may get replace the job's description. A plan among the changes needs to name
     only what differs from the job's plan.
 
@@ -138,7 +147,13 @@ def replan(
     if changes.get("plan") is not None:
         request = with_whole_plan(sessions, request, job_id)
     scoped = None if key is None else IdempotencyKey(f"replan/{job_id}", key)
-    return submit(sessions, wake, request, labels, key=scoped, parent_id=job_id)
+    slope = None if _says_where_to_begin(changes) else drop_per_damage(sessions, parent, request)
+    return submit(sessions, wake, request, labels, key=scoped, parent_id=job_id, slope=slope)
+
+
+def _says_where_to_begin(changes: Mapping[str, Any]) -> bool:
+    search = changes.get("search")
+    return changes.get("plan") is not None or (isinstance(search, Mapping) and "drop_per_damage" in search)
 
 
 def _left_by(changes: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,6 +161,7 @@ def _left_by(changes: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str,
 
     A stored request has every field: a default must not stand in the way of a change.
     """
+    before = merge(before, {"search": {"drop_per_damage": None}})
     if changes.get("plan") is not None:
         before = merge(before, dict.fromkeys(OF_A_SEARCH) | {"activations": {"bits": None}})
     weights, changed = before["weights"], changes.get("weights")

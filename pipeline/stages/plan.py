@@ -18,8 +18,9 @@ from pipeline.foresight import Foresight
 from pipeline.last_resort import try_uniform, uniform_points
 from pipeline.plan_evaluation import Evaluator, of_classes
 from pipeline.polishing import MeasuredLoss, elapsed_progress, polished
-from pipeline.results import pack
+from pipeline.results import pack, unpack
 from pipeline.search_space import SearchSpace
+from pipeline.stage import digest_of
 from planner.evidence import MOST_EVALUATIONS, EvaluatedPlan, Evidence, PlanPoint, SearchResult
 from planner.level_bisection import Priced, bisect_levels
 from planner.local_improvement import improve_locally
@@ -44,6 +45,11 @@ CLOSE = 1.01
 """Ratio of costs to which the frontier is searched."""
 LEAST_SAVING = 0.003
 """Share of the cost that a step of one site has to save."""
+ENOUGH = 1.03
+"""Ratio of costs that a search leaves unsearched which begins with what earlier jobs measured."""
+OF_THE_FRONTIER = ("normalise", "resolve", "latency", "calibrate", "cross_layer", "sensitivity", "agreement")
+"""Stages that the frontier depends on."""
+FRONTIER_VERSION = 1  # of what is computed: another one finds nothing that an older one stored
 
 
 def run(context: Context, config: PlanConfig) -> bytes:
@@ -51,7 +57,7 @@ def run(context: Context, config: PlanConfig) -> bytes:
     work = context.workspace
     inputs = work.inputs(config.samples, config.space.export.opset)
     space = work.space(config.space).predicted(work.analysis(), config.method)
-    points = space.frontier()
+    points = _frontier(context, config, space)
     context.check()
     evolves = config.search == "evolution"  # which ends with the time
     report = elapsed_progress(context, config.deadline_seconds) if evolves else _counted_progress(context, len(points))
@@ -61,8 +67,9 @@ def run(context: Context, config: PlanConfig) -> bytes:
         safety=safety_of(config.budget.confidence, inputs.splits),
         max_evaluations=math.inf if evolves else MOST_EVALUATIONS,
     )
-    start = SLOPE_OF_CLASSES if of_classes(work.claims()) else None
-    search = partial(_searched, space, config.search, points, cache(space.priced), start)
+    slope = config.drop_per_damage or (SLOPE_OF_CLASSES if of_classes(work.claims()) else None)
+    enough = 1.0 if config.drop_per_damage is None else ENOUGH
+    search = partial(_searched, space, config.search, points, cache(space.priced), slope, enough)
     evaluator = Evaluator(
         context, inputs, space, config, report=report, foresight=Foresight(search, gather, space.single)
     )
@@ -97,6 +104,21 @@ def run(context: Context, config: PlanConfig) -> bytes:
     )
 
 
+def _frontier(context: Context, config: PlanConfig, space: SearchSpace) -> list[PlanPoint]:
+    """The frontier of `space`, kept for jobs with other budgets: it depends on none."""
+    read = [context.keys.get(stage) for stage in OF_THE_FRONTIER]
+    key = digest_of([FRONTIER_VERSION, read, config.space, config.method])
+
+    def compute() -> bytes:
+        points = space.frontier()
+        choices = np.array([point.plan.choices for point in points], dtype=np.int32)
+        return pack({}, {"choices": choices, "priced": np.array([[point.cost, point.damage] for point in points])})
+
+    _, arrays = unpack(context.cached(f"frontier/{key}", compute))
+    rows = zip(arrays["choices"].tolist(), arrays["priced"].tolist(), strict=True)
+    return [PlanPoint(Plan(tuple(choices)), cost, damage) for choices, (cost, damage) in rows]
+
+
 def _counted_progress(context: Context, points: int) -> Callable[[], None]:
     """What reports progress when a plan was evaluated: a bisection takes about the logarithm of the points."""
     evaluations, expected = itertools.count(1), points.bit_length() + 3
@@ -120,6 +142,7 @@ def _searched(
     points: Sequence[PlanPoint],
     priced: Priced,
     slope: float | None,
+    enough: float,
     evidence: Evidence,
 ) -> SearchResult:
     """The result of the search that the request asks for, along the frontier `points` or level by level.
@@ -132,8 +155,8 @@ def _searched(
     if method == "bisection":
         bisect_levels(space.joint.problem, priced, evidence)
     if evidence.cheapest() is None:  # also where no level keeps the limits, or the budget
-        search_frontier(points, evidence, slope=slope, close=CLOSE, neighbours=NEIGHBOURS[:1])
-    improve_locally(space.joint.problem, priced, evidence, least_saving=LEAST_SAVING)
+        search_frontier(points, evidence, slope=slope, close=CLOSE, enough=enough, neighbours=NEIGHBOURS[:1])
+    improve_locally(space.joint.problem, priced, evidence, least_saving=max(LEAST_SAVING, 1 - 1 / enough))
     try_uniform(space, evidence)
     return evidence.result()
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from pipeline.events import PlanEvaluated
+from pipeline.search_space import SearchSpace
 from quantization.formats import parse_format
 
 FORMATS = {"weights": {"bits": [2, 3, 4, 6, 8]}}
@@ -117,3 +118,21 @@ def test_plans_of_several_formats_of_one_width_are_told_apart(planned):
     assert len({tuple(one["formats"].values()) for one in told}) > len({tuple(one["bits"].values()) for one in told})
     delivered = {layer["name"]: layer["format"] for layer in plan["layers"]}
     assert delivered in [point["formats"] for point in frontier["points"]]
+
+
+def test_a_second_budget_finds_the_frontier_and_needs_fewer_evaluations(planned, monkeypatch):
+    first, frontier, _ = planned({"budget": {"metric": "kl", "max_drop": 0.004}})
+    loses = [plan["drop"] / plan["predicted_damage"] for plan in first["search"]["evaluated"]]
+
+    def never(_):
+        raise AssertionError("the frontier depends on no budget")
+
+    budget = {"budget": {"metric": "kl", "max_drop": 0.009}}
+    anew, _, _ = planned(budget)
+    monkeypatch.setattr(SearchSpace, "frontier", never)
+    second, same, _ = planned({**budget, "search": {"drop_per_damage": sorted(loses)[len(loses) // 2]}})
+    assert second["outcome"] == "met"
+    assert second["search"]["full_evaluations"] < anew["search"]["full_evaluations"]
+    assert second["size_bytes"] <= 1.03 * anew["size_bytes"]
+    costs = [{point["cost"] for point in one["points"] if point["measured"] is None} for one in (frontier, same)]
+    assert len(costs[0] ^ costs[1]) <= len(first["search"]["evaluated"]) + len(second["search"]["evaluated"])

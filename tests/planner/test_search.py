@@ -180,3 +180,24 @@ def test_the_first_probe_lies_where_the_slope_expects_the_budget_and_fewer_follo
             assert slope * seen[0].damage <= 0.1 < slope * points[seen[0].plan.choices[0] - 1].damage
         taken[slope] = len(seen)
     assert taken[0.3] <= taken[0.15] < taken[None]
+
+
+@settings(deadline=None)
+@given(st.integers(20, 300), st.floats(0.001, 0.3), st.floats(0.005, 0.2), st.floats(0.5, 2.0))
+def test_a_search_that_knows_about_the_slope_ends_with_the_first_plan_that_is_small_enough(count, budget, decay, off):
+    """`exact` is a line, so that the map foresees right; off by half or twice the slope, the answer is as small."""
+    points, seen = frontier(count, decay), []
+
+    def evaluate(point, to_the_end):
+        seen.append(point)
+        return exact(point)
+
+    evidence = Evidence(evaluate, budget, max_evaluations=count + 1)
+    slope = exact(points[0]).drop / points[0].damage
+    search_frontier(points, evidence, slope=slope * off, close=1.01, enough=1.03, neighbours=NEIGHBOURS[:1])
+    meeting = [point for point in points if exact(point).drop <= budget]
+    if meeting:
+        chosen = evidence.result().chosen
+        assert chosen.evaluation.drop <= budget
+        assert chosen.point.cost <= 1.03 * meeting[0].cost
+        assert off != 1 or len(seen) == 1

@@ -1,0 +1,56 @@
+"""What the search of a job measured, as the search of its replan begins with it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from app.schemas.job_request import JobRequest
+from app.store.blobs import read_json
+from app.store.engine import Sessions
+from app.store.jobs import find_artifact
+from app.store.tables import JobRow
+
+NEAREST = 3
+"""Measured plans that lost about the new budget: what the median of them lost for its predicted damage counts."""
+
+CAUTION = 2.0
+"""Standard errors that a search adds to what it expects (`planner.evidence`, which this package does without)."""
+
+OF_A_BUDGET = ("budget", "limits", "objective", "layers", "search")
+"""Members of a request on which neither predicted nor measured damage depends; of the budget the drop alone."""
+
+
+def drop_per_damage(sessions: Sessions, before: JobRow, request: JobRequest) -> float | None:
+    """What plans lose for each unit of predicted damage, by those that the job `before` measured.
+
+    None where it measured none that lost anything, or measured and predicted other things than `request` asks for.
+    """
+    if not _predicts_the_same(before.request, request.model_dump(mode="json")):
+        return None
+    with sessions.read() as session:
+        artifact = find_artifact(session, before.id, "plan")
+    search = None if artifact is None else read_json(sessions, artifact[0]).get("search")
+    if search is None:
+        return None
+    known = [(lost, lost / plan["predicted_damage"]) for plan in search["evaluated"] if (lost := _lost(plan)) > 0]
+    known.sort(key=lambda plan: abs(plan[0] - request.budget.max_drop))
+    return statistics.median(slope for _, slope in known[:NEAREST]) if known else None
+
+
+def _lost(plan: Mapping[str, Any]) -> float:
+    """What the search took a measured plan to lose; 0 where nothing was predicted of it."""
+    if plan["predicted_damage"] <= 0:
+        return 0.0
+    expected = plan["expected_drop"]
+    drop: float = plan["drop"]
+    return drop if expected is None else max(drop, expected + CAUTION * plan.get("expected_stderr", 0.0))
+
+
+def _predicts_the_same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    def analysed(request: Mapping[str, Any]) -> dict[str, Any]:
+        budget = {name: value for name, value in request["budget"].items() if name != "max_drop"}
+        return {name: value for name, value in request.items() if name not in OF_A_BUDGET} | {"budget": budget}
+
+    return before.get("plan") is None and analysed(before) == analysed(after)
