@@ -29,6 +29,10 @@ START_SECONDS = 180.0
 JOBS = 8
 """Arenas of the allocators grow with every model and are not given back."""
 
+MOST_KEPT = 0.25
+"""Of the memory that a job may use: what earlier jobs of the process may still hold. A library that ran out of memory
+keeps it [measured on ONNX Runtime], and the next job has no room for its threads, and waits for them for ever."""
+
 CPU_SECONDS = 7 * 24 * 3600
 """A bound behind the limits of the stages, which the worker enforces by the clock."""
 
@@ -83,6 +87,8 @@ class Child:
         self.wire = Wire(ours, limit_bytes=_largest_file(settings))
         self._started = time.monotonic()
         self._ready = False
+        self._memory_bytes = settings.worker_memory_bytes
+        self._own_bytes = 0
 
     @property
     def pid(self) -> int:
@@ -94,7 +100,15 @@ class Child:
 
     def fits(self, project_id: str) -> bool:
         """Whether it may take a job of this project: what one job did to it, no job of another project shall meet."""
-        return self.alive and self.jobs < JOBS and self.project_id in (None, project_id)
+        return self.alive and self.jobs < JOBS and self.project_id in (None, project_id) and self.has_room
+
+    @property
+    def has_room(self) -> bool:
+        """Whether earlier jobs gave back their memory."""
+        if self._memory_bytes is None or not self._ready:
+            return True
+        kept = self._private_bytes() - self._own_bytes
+        return kept <= MOST_KEPT * (self._memory_bytes - self._own_bytes)
 
     def wait_until_ready(self, check: Callable[[], None]) -> None:
         """Wait until it has loaded the pipeline.
@@ -111,6 +125,7 @@ class Child:
                 raise ChildGone(self.ending()) from error
             if message is not None:
                 self._ready = message.header == {"do": "ready"}
+                self._own_bytes = self._private_bytes()
             elif time.monotonic() > self._started + START_SECONDS:
                 raise ChildGone(f"was not ready after {START_SECONDS:.0f} s")
 
@@ -133,9 +148,16 @@ class Child:
 
     def resident_bytes(self) -> int:
         """Memory of the process and of all that it started, as the kernel counts it."""
+        return self._bytes("rss")
+
+    def _private_bytes(self) -> int:
+        """What the limit of the kernel is about (`workers.child.limits`)."""
+        return self._bytes("data")
+
+    def _bytes(self, what: str) -> int:
         try:
             process = psutil.Process(self.pid)
-            return sum(_resident(member) for member in (process, *process.children(recursive=True)))
+            return sum(_memory(member, what) for member in (process, *process.children(recursive=True)))
         except psutil.NoSuchProcess:
             return 0
 
@@ -165,8 +187,8 @@ def _largest_file(settings: Settings) -> int:
     return 2 * max(settings.max_model_bytes, settings.max_dataset_bytes)
 
 
-def _resident(process: psutil.Process) -> int:
+def _memory(process: psutil.Process, what: str) -> int:
     try:
-        return int(process.memory_info().rss)
+        return int(getattr(process.memory_info(), what))
     except psutil.NoSuchProcess:
         return 0

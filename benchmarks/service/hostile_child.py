@@ -78,7 +78,7 @@ class Worker:
 
     def __call__(self, file: HostileFile) -> Ending:
         """How the file ends."""
-        if self._child is not None and self._child.jobs >= JOBS:
+        if self._child is not None and (self._child.jobs >= JOBS or not self._child.has_room):
             self.close()
         if self._child is None:
             self._child = Child(self._settings, "pipeline.table")

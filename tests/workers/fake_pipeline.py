@@ -27,6 +27,9 @@ from pipeline.stage import JobResult, Machine, Stage, Table
 CHUNKS = 4
 
 
+_kept: list[bytes] = []
+
+
 class ValuesInvalid(ValueError):
     code = "model_invalid"
 
@@ -49,6 +52,9 @@ def _step(context: Context, stage: str, step: str = "") -> None:
 def _trouble(context: Context, trouble: str | None) -> None:
     if trouble == "refused":
         raise ValuesInvalid("values: got a word, expected numbers; send numbers")
+    if trouble == "keeps":
+        _kept.append(bytes([1]) * 300 * 1024**2)
+        raise ValuesInvalid("values: got too many")
     if trouble == "memory":
         raise MemoryError
     if trouble == "torch memory":

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,8 +28,9 @@ def make_desk(sessions: Sessions, settings: Settings, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PYTHONPATH", f"{HERE}:{HERE.parent.parent}")
     with ExitStack() as stack:
 
-        def make(pipeline: str = "fake_pipeline", name: str = "here") -> Desk:
-            desk = Desk(settings, sessions, name, pipeline, lambda: None, "a processor")
+        def make(pipeline: str = "fake_pipeline", name: str = "here", **changes: Any) -> Desk:
+            changed = settings.model_copy(update=changes)
+            desk = Desk(changed, sessions, name, pipeline, lambda: None, "a processor")
             stack.callback(desk.close)
             return desk
 
@@ -233,3 +235,17 @@ def test_a_process_that_refuses_an_upload_in_order_takes_the_next_job(jobs, desk
     pids.add(jobs.pid_of("admit"))
     assert len(pids) == processes
     assert jobs.row(last).state == "succeeded"
+
+
+def test_a_process_that_holds_on_to_memory_takes_no_other_job(jobs, make_desk):
+    """Of a library that ran out of memory: the next job would find no room, and wait for its threads for ever."""
+    desk = make_desk(worker_memory_bytes=1024**3)
+    jobs.add(VALUES, trouble={"squares": "keeps"})
+    desk.work()
+    pids = {jobs.pid_of("admit")}
+    jobs.add([1.0, 2.0])
+    jobs.add([3.0])
+    desk.work()
+    pids.add(jobs.pid_of("admit"))
+    assert len(pids) == 2
+    assert len({line.split()[1] for line in jobs._trace_lines()}) == 2, "the last two shared a process"
