@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 BUCKETS = 16
-MOST_BITS = 13
-"""Of a place within a bucket."""
+MOST_BITS = 15
+"""Of a place within a bucket: the most that 4 bits of the header say, and with the 7 before it within three bytes."""
 
 _NEVER = 1 << 50
 
