@@ -154,7 +154,7 @@ def uniform(data: Path) -> dict[str, Any]:
     """Ours against every file with one format for all weights: networks times budgets.
 
     One is better than ours if it takes fewer bytes, its own certificate on the same held-out samples says `met`, and it
-    loses no more than the budget on samples that neither saw.
+    is expected to lose no more than the budget on samples that neither saw.
     """
     table = Table("network", "budget", "ours, bytes", "outcome", "uniform that are smaller", "of these keep the budget")
     compared, worse = 0, []
@@ -213,7 +213,7 @@ class _Rivals:
     def _measure(self, plan: dict[str, Any]) -> tuple[float, float]:
         """What is lost on the held-out samples, and on those that nobody saw."""
         applied = pipeline.apply(self._case.model, plan, self._case.samples, cache=self._cache)
-        lost = self._unseen.lost(applied.model)["drop_points"] / 100
+        lost = self._unseen.lost(applied.model)["expected_drop_points"] / 100
         return float((applied.certificate or {})["drop"]), lost
 
 
