@@ -16,8 +16,9 @@ import numpy as np
 from planner.errors import ProblemInvalid
 from planner.evidence import Evidence, PlanPoint, quarter_inside
 
-TRUSTED_PART = 16
-"""Of the bracket, which a guess is kept inside of where the map is a line from the start."""
+PARTS = (4, 16, 64)
+"""Of the bracket, which a guess is kept inside of: the smaller, the more is known of the map. It is a line from the
+start where there is a slope, and that of this network where the search ends with what is small enough."""
 NEIGHBOURS = (-1, 1, -2)
 """Probes beside the answer once the bracket has closed, nearest first: cheaper plans, then dearer ones."""
 # plans at the frontier's safe end that are compared when the least drop is wanted
@@ -81,6 +82,7 @@ def _next_probe(
 ) -> int | None:
     """The plan to evaluate next; None when nothing is left to learn."""
     last = len(points) - 1
+    part = PARTS[0 if slope is None else 1 if enough == 1 else 2]
     known = [index for index, point in enumerate(points) if point in evidence]
     if not known:
         if slope is None:
@@ -89,7 +91,7 @@ def _next_probe(
     meeting = [index for index in known if evidence.meets(points[index])]
     if not meeting:
         dearest = known[-1]
-        return None if dearest == last else _within(points, evidence, dearest + 1, last, foresees=slope is not None)
+        return None if dearest == last else _within(points, evidence, dearest + 1, last, part)
     best = meeting[0]
     if enough > 1 and points[best].cost <= enough * points[_foreseen(points, evidence, best)].cost:
         return None
@@ -98,7 +100,7 @@ def _next_probe(
     while close > 1 and cheaper < best and points[best].cost <= close * points[cheaper].cost:
         cheaper += 1
     if cheaper < best:
-        return _within(points, evidence, cheaper, best - 1, foresees=slope is not None)
+        return _within(points, evidence, cheaper, best - 1, part)
     for step in neighbours:
         if 0 <= best + step <= last and best + step not in known:
             return best + step
@@ -111,13 +113,13 @@ def _foreseen(points: Sequence[PlanPoint], evidence: Evidence, best: int) -> int
     return int(np.flatnonzero(np.append(expected[:-1] <= evidence.max_drop, True))[0])
 
 
-def _within(points: Sequence[PlanPoint], evidence: Evidence, low: int, high: int, *, foresees: bool) -> int:
-    """The cheapest of `low` to `high` that the map expects to meet, but a quarter inside the bracket."""
+def _within(points: Sequence[PlanPoint], evidence: Evidence, low: int, high: int, part: int) -> int:
+    """The cheapest of `low` to `high` that the map expects to meet, but such a part inside the bracket."""
     damages = np.array([point.damage for point in points[low : high + 1]])
-    expected = evidence.foreseen(damages) if foresees else evidence.expected(damages)
+    expected = evidence.expected(damages) if part == PARTS[0] else evidence.foreseen(damages)
     meeting = np.flatnonzero(expected <= evidence.max_drop)
     guess = low + int(meeting[0]) if len(meeting) else high
-    return quarter_inside(low, high, guess, TRUSTED_PART if foresees else 4)
+    return quarter_inside(low, high, guess, part)
 
 
 def _check(points: Sequence[PlanPoint]) -> None:

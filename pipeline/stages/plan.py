@@ -45,6 +45,8 @@ CLOSE = 1.01
 """Ratio of costs to which the frontier is searched."""
 LEAST_SAVING = 0.003
 """Share of the cost that a step of one site has to save."""
+AIM = 0.9
+"""Of the budget, where a search begins that knows the slope: rounding moves what a plan loses by some tenths."""
 ENOUGH = 1.03
 """Ratio of costs that a search leaves unsearched which begins with what earlier jobs measured."""
 OF_THE_FRONTIER = ("normalise", "resolve", "latency", "calibrate", "cross_layer", "sensitivity", "agreement")
@@ -67,8 +69,9 @@ def run(context: Context, config: PlanConfig) -> bytes:
         safety=safety_of(config.budget.confidence, inputs.splits),
         max_evaluations=math.inf if evolves else MOST_EVALUATIONS,
     )
-    slope = config.drop_per_damage or (SLOPE_OF_CLASSES if of_classes(work.claims()) else None)
-    enough = 1.0 if config.drop_per_damage is None else ENOUGH
+    slope, enough = SLOPE_OF_CLASSES if of_classes(work.claims()) else None, 1.0
+    if config.drop_per_damage is not None:
+        slope, enough = config.drop_per_damage / AIM, ENOUGH
     search = partial(_searched, space, config.search, points, cache(space.priced), slope, enough)
     evaluator = Evaluator(
         context, inputs, space, config, report=report, foresight=Foresight(search, gather, space.single)

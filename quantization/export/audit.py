@@ -37,6 +37,7 @@ from quantization.formats import (
     WeightFormat,
 )
 from quantization.granularity import every_channel_axis
+from quantization.storage import decoding
 from quantization.storage.dequantize import BIAS, bias_function
 from quantization.storage.parts import DIGITS, HALVES, SCALE, STRING, NotStorable, Storage, storage
 from quantization.storage.unpacking import DOMAIN, SHAPE
@@ -294,7 +295,8 @@ def _packed(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], opset
     parts = [tensors[part] for part in node.input]
     shape = _stated_shape(node) or (tuple(parts[0].dims) if parts else ())
     layout = [(part.data_type, tuple(part.dims)) for part in parts]
-    candidates = (*_FORMATS, *_with_outliers(node.op_type))
+    coded = node.op_type == decoding.FUNCTION
+    candidates = _CODED if coded else (*_FORMATS, *_with_outliers(node.op_type))
     axes = every_channel_axis(shape) or (0,)
     forms = [(axis, kernel) for axis in axes for kernel in (None, *((axis,) if isinstance(axis, int) else ()))]
     for format_, (axis, kernel) in itertools.product(candidates, forms):
@@ -323,7 +325,8 @@ def _stated_shape(node: onnx.NodeProto) -> tuple[int, ...]:
 
 
 def _all_formats() -> Iterator[WeightFormat]:
-    """Every format that a weight may be stored in; what has a name of its own is found by its parts."""
+    """Every format that a weight may be stored in but coded ones, whose function has a name that no other has; what has
+    a name of its own is found by its parts."""
     yield HalfFormat()
     for bits, symmetric in itertools.product(range(MIN_BITS, MAX_BITS + 1), (True, False)):
         yield IntegerFormat(bits, Granularity.CHANNEL, symmetric)
@@ -335,7 +338,6 @@ def _all_formats() -> Iterator[WeightFormat]:
         yield HadamardFormat(bits)
     for bits in range(MIN_BITS, MAX_CODEBOOK_BITS + 1):
         yield CodebookFormat(bits)
-    yield from map(CodedFormat, CODED_TENTHS)
 
 
 def _with_outliers(function: str) -> Iterator[WeightFormat]:
@@ -355,3 +357,4 @@ _PRODUCT_INPUTS = range(3, 7)  # B and its scales; zero points, order of rows an
 _PRODUCT_NUMBERS = {"K", "N", "bits", "block_size", "accuracy_level"}
 _LEVELS = (0, ACCURACY_LEVEL)  # files of older versions state none
 _FORMATS = tuple(_all_formats())
+_CODED = tuple(map(CodedFormat, CODED_TENTHS))
