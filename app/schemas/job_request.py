@@ -96,7 +96,7 @@ class Search(Strict):
         default=None,
         description="What plans of this network lose for each unit of predicted damage, as far as that is known: the "
         "search begins with the plan that loses the budget by it, and ends with the first that keeps the budget unless "
-        "another is expected to be smaller by more than 3 %. null: not known, and a whole search. A replan takes it "
+        "another is expected to be smaller by more than 4 %. null: not known, and a whole search. A replan takes it "
         "from the plans that its job measured, unless it is given, null included.",
     )
 

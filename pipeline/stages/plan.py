@@ -45,9 +45,9 @@ CLOSE = 1.01
 """Ratio of costs to which the frontier is searched."""
 LEAST_SAVING = 0.003
 """Share of the cost that a step of one site has to save."""
-AIM = 0.9
+AIM = 0.93
 """Of the budget, where a search begins that knows the slope: rounding moves what a plan loses by some tenths."""
-ENOUGH = 1.03
+ENOUGH = 1.04
 """Ratio of costs that a search leaves unsearched which begins with what earlier jobs measured."""
 OF_THE_FRONTIER = ("normalise", "resolve", "latency", "calibrate", "cross_layer", "sensitivity", "agreement")
 """Stages that the frontier depends on."""
