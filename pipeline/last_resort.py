@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,11 +25,12 @@ def uniform_points(space: SearchSpace) -> list[PlanPoint]:
     return [point for plan in plans if (point := space.priced(plan)) is not None]
 
 
-def try_uniform(space: SearchSpace, evidence: Evidence) -> None:
-    """Evaluate the uniform plans that could be the answer: all, widest first, where nothing met the budget yet; else
-    those that are cheaper than the cheapest plan that did, dearest first, until one misses, or what was measured of
-    plans of no more damage says that it loses `HOPELESS` times the budget."""
-    points = uniform_points(space)
+def try_uniform(points: Sequence[PlanPoint], evidence: Evidence) -> None:
+    """Evaluate those of the uniform plans that could be the answer.
+
+    All, widest first, where nothing met the budget yet; else those that are cheaper than the cheapest plan that did,
+    dearest first, until one misses, or what was measured says that it loses `HOPELESS` times the budget.
+    """
     if evidence.cheapest() is None:
         for point in points:
             evidence.evaluate(point, beyond_samples=True)

@@ -72,7 +72,8 @@ def run(context: Context, config: PlanConfig) -> bytes:
     slope, enough = SLOPE_OF_CLASSES if of_classes(work.claims()) else None, 1.0
     if config.drop_per_damage is not None:
         slope, enough = config.drop_per_damage / AIM, ENOUGH
-    search = partial(_searched, space, config.search, points, cache(space.priced), slope, enough)
+    uniform = uniform_points(space)
+    search = partial(_searched, space, config.search, points, uniform, cache(space.priced), slope, enough)
     evaluator = Evaluator(
         context, inputs, space, config, report=report, foresight=Foresight(search, gather, space.single)
     )
@@ -89,7 +90,7 @@ def run(context: Context, config: PlanConfig) -> bytes:
     result = space.single_result(searched)
     points, chosen = [space.single(point) for point in points], result.chosen.point
     # who asks for the least drop gets one look: another plan is not expected to do better
-    safest = [space.single(point) for point in uniform_points(space)[:1]]
+    safest = [space.single(point) for point in uniform[:1]]
     looks = [chosen] if config.space.least_drop else to_certify(points, chosen, safest)
     return pack(
         {
@@ -102,7 +103,7 @@ def run(context: Context, config: PlanConfig) -> bytes:
                 "evaluated": [_evaluated(space.problem, plan) for plan in result.evaluated],
                 "polish": polish,
             },
-            "frontier": _frontier_document(space, config.space.cost, points, result),
+            "frontier": _frontier_document(space, config.space.cost, points, uniform, result),
         }
     )
 
@@ -143,6 +144,7 @@ def _searched(
     space: SearchSpace,
     method: str,
     points: Sequence[PlanPoint],
+    uniform: Sequence[PlanPoint],
     priced: Priced,
     slope: float | None,
     enough: float,
@@ -160,7 +162,7 @@ def _searched(
     if evidence.cheapest() is None:  # also where no level keeps the limits, or the budget
         search_frontier(points, evidence, slope=slope, close=CLOSE, enough=enough, neighbours=NEIGHBOURS[:1])
     improve_locally(space.joint.problem, priced, evidence, least_saving=max(LEAST_SAVING, 1 - 1 / enough))
-    try_uniform(space, evidence)
+    try_uniform(uniform, evidence)
     return evidence.result()
 
 
@@ -205,7 +207,11 @@ def _by_site(problem: Problem, plan: Plan) -> dict[str, Any]:
 
 
 def _frontier_document(
-    space: SearchSpace, cost: Quantity, points: Sequence[PlanPoint], result: SearchResult
+    space: SearchSpace,
+    cost: Quantity,
+    points: Sequence[PlanPoint],
+    uniform: Sequence[PlanPoint],
+    result: SearchResult,
 ) -> dict[str, Any]:
     """The frontier with what was measured of it; evaluated plans between its points are added where none beats them.
     Beside it the uniform plans, widest first."""
@@ -228,5 +234,5 @@ def _frontier_document(
         "cost": cost.value,
         "unit": UNITS[cost],
         "points": [row(every[i]) for i in index],
-        "uniform": [row(space.single(point)) for point in uniform_points(space)],
+        "uniform": [row(space.single(point)) for point in uniform],
     }
