@@ -15,9 +15,6 @@ from app.store.tables import JobRow
 NEAREST = 3
 """Measured plans that lost about the new budget: what the median of them lost for its predicted damage counts."""
 
-CAUTION = 2.0
-"""Standard errors that a search adds to what it expects (`planner.evidence`, which this package does without)."""
-
 OF_A_BUDGET = ("budget", "limits", "objective", "layers", "search")
 """Members of a request on which neither predicted nor measured damage depends; of the budget the drop alone."""
 
@@ -34,18 +31,11 @@ def drop_per_damage(sessions: Sessions, before: JobRow, request: JobRequest) -> 
     search = None if artifact is None else read_json(sessions, artifact[0]).get("search")
     if search is None:
         return None
-    known = [(lost, lost / plan["predicted_damage"]) for plan in search["evaluated"] if (lost := _lost(plan)) > 0]
+    # the map's value, with all the caution that the search had
+    lost = [(plan["fitted_drop"], plan["predicted_damage"]) for plan in search["evaluated"]]
+    known = [(drop, drop / damage) for drop, damage in lost if drop > 0 and damage > 0]
     known.sort(key=lambda plan: abs(plan[0] - request.budget.max_drop))
     return statistics.median(slope for _, slope in known[:NEAREST]) if known else None
-
-
-def _lost(plan: Mapping[str, Any]) -> float:
-    """What the search took a measured plan to lose; 0 where nothing was predicted of it."""
-    if plan["predicted_damage"] <= 0:
-        return 0.0
-    expected = plan["expected_drop"]
-    drop: float = plan["drop"]
-    return drop if expected is None else max(drop, expected + CAUTION * plan.get("expected_stderr", 0.0))
 
 
 def _predicts_the_same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

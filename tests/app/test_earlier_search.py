@@ -10,13 +10,13 @@ import pytest
 from tests.app.finishing import finished
 
 
-def measured(damage: float, drop: float, expected: float | None = None, stderr: float = 0.0) -> dict[str, Any]:
-    return {"predicted_damage": damage, "drop": drop, "expected_drop": expected, "expected_stderr": stderr}
+def measured(damage: float, lost: float) -> dict[str, float]:
+    return {"predicted_damage": damage, "fitted_drop": lost}
 
 
 EVALUATED = [
     measured(0.1, 0.05),  # too far from the new budget
-    measured(0.05, 0.001, expected=0.008, stderr=0.001),  # what is expected counts: 0.2
+    measured(0.05, 0.010),  # 0.2
     measured(0.05, 0.015),  # 0.3
     measured(0.10, 0.012),  # 0.12
     measured(0.02, -0.001),  # loses nothing
@@ -24,7 +24,7 @@ EVALUATED = [
 ]
 
 
-def searched(server: Any, evaluated: list[dict[str, Any]], **request: Any) -> str:
+def searched(server: Any, evaluated: list[dict[str, float]], **request: Any) -> str:
     layer = {"name": "a", "weight": "w", "nodes": ["n"], "format": "int8/channel", "bits": 8, "rounded_with": None}
     plan = {"version": 1, "layers": [layer], "activations": [], "search": {"evaluated": evaluated}}
     return finished(server, request, plan=json.dumps(plan).encode())
@@ -70,5 +70,5 @@ def test_what_was_looked_up_is_no_part_of_the_request(server: Any) -> None:
 
 
 @pytest.mark.parametrize("evaluated", [[], [measured(0.02, -0.001)], [measured(0.0, 0.1)]])
-def test_where_nothing_was_lost_nothing_is_known(server: Any, evaluated: list[dict[str, Any]]) -> None:
+def test_where_nothing_was_lost_nothing_is_known(server: Any, evaluated: list[dict[str, float]]) -> None:
     assert slope(server, searched(server, evaluated), {}) is None
