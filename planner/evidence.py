@@ -3,12 +3,12 @@
 Two things that measurements on a thousand samples do to a search, and what is done about them:
 
 1. Accuracy is not monotone along a frontier, so every evaluated plan is kept, and any of them may be the answer.
-2. The cheapest of several plans that *seem* to meet a budget is likely one that was lucky (the winner's curse). A plan
-   therefore counts as meeting the budget only if its own measurement does *and* the fitted map does at its damage: its
-   neighbours have to vouch for it. Where it is known what the drop would be without the luck of the labels
-   (`Evaluation.expected_drop`), the larger of both counts: that luck is the same for all plans, so that no neighbour
-   sees it. Two standard errors are added to it: one is what the least of a few equal plans seems better by, the other
-   is for the samples, which all plans share.
+2. The cheapest of several plans that *seem* to meet a budget is likely one that was lucky (the winner's curse). Where
+   it is known what the drop would be without the luck of the labels (`Evaluation.expected_drop`), the larger of both
+   counts: that luck is the same for all plans, so that no neighbour sees it. Two standard errors are added to it: one
+   is what the least of a few equal plans seems better by, the other is for the samples, which all plans share. Where it
+   is not known, a plan counts as meeting the budget only if its own measurement does *and* the fitted map does at its
+   damage: its neighbours have to vouch for it.
 
 The map leads from predicted damage to measured drop. It is monotone, fitted by isotonic regression with the weights
 1 / stderr^2 after every evaluation, and joined linearly between the evaluated plans.
@@ -86,6 +86,11 @@ class Evaluation:
     @property
     def cut_short(self) -> bool:
         return self.fraction < 1 and self.within is None
+
+    @property
+    def counted_drop(self) -> float:
+        """The larger of the drop and of what is expected, with caution."""
+        return max(self.drop, self.cautious_drop)
 
     @property
     def cautious_drop(self) -> float:
@@ -219,9 +224,11 @@ class Evidence:
         return self._value(evaluation) <= self.max_drop
 
     def meets(self, point: PlanPoint) -> bool:
-        """Whether measurement and map both meet the budget."""
-        vouched = self.expected(np.array([point.damage]))[0] <= self.max_drop + _ROUNDING
-        return self.within(point) and bool(vouched)
+        """Whether its measurement meets the budget, and the map as well where its own luck is not accounted for."""
+        if not self.within(point):
+            return False
+        known = self._known[point].expected_drop is not None
+        return known or bool(self.expected(np.array([point.damage]))[0] <= self.max_drop + _ROUNDING)
 
     def cheapest(self) -> PlanPoint | None:
         """The cheapest plan that meets the budget."""

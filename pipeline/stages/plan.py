@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,8 @@ AIM = 0.93
 """Of the budget, where a search begins that knows the slope: rounding moves what a plan loses by some tenths."""
 ENOUGH = 1.04
 """Ratio of costs that a search leaves unsearched which begins with what earlier jobs measured."""
+HOPELESS = 2.5
+"""Times the budget: what is expected of a uniform plan that such a search leaves out."""
 OF_THE_FRONTIER = ("normalise", "resolve", "latency", "calibrate", "cross_layer", "sensitivity", "agreement")
 """Stages that the frontier depends on."""
 FRONTIER_VERSION = 1  # of what is computed: another one finds nothing that an older one stored
@@ -91,7 +94,8 @@ def run(context: Context, config: PlanConfig) -> bytes:
     points, chosen = [space.single(point) for point in points], result.chosen.point
     # who asks for the least drop gets one look: another plan is not expected to do better
     safest = [space.single(point) for point in uniform[:1]]
-    looks = [chosen] if config.space.least_drop else to_certify(points, chosen, safest)
+    measured = {plan.point: plan.evaluation.counted_drop for plan in result.evaluated if plan.meets}
+    looks = [chosen] if config.space.least_drop else to_certify(points, chosen, safest, measured)
     return pack(
         {
             "to_certify": [list(point.plan.choices) for point in looks],
@@ -162,21 +166,34 @@ def _searched(
     if evidence.cheapest() is None:  # also where no level keeps the limits, or the budget
         search_frontier(points, evidence, slope=slope, close=CLOSE, enough=enough, neighbours=NEIGHBOURS[:1])
     improve_locally(space.joint.problem, priced, evidence, least_saving=max(LEAST_SAVING, 1 - 1 / enough))
-    try_uniform(uniform, evidence)
+    try_uniform(uniform, evidence, math.inf if enough == 1 else HOPELESS)
     return evidence.result()
 
 
-def to_certify(points: Sequence[PlanPoint], chosen: PlanPoint, safest: Sequence[PlanPoint] = ()) -> list[PlanPoint]:
+def to_certify(
+    points: Sequence[PlanPoint],
+    chosen: PlanPoint,
+    safest: Sequence[PlanPoint] = (),
+    measured: Mapping[PlanPoint, float] = MappingProxyType({}),
+) -> list[PlanPoint]:
     """The chosen plan and what to fall back on, at most `MOST_LOOKS` plans, each dearer than the one before.
 
-    Each has at most `SAFER` of the predicted damage of the one before, but for the last: that is the `safest`, or else
-    the frontier's last plan, so that no budget is called missed that the safest plan would keep.
+    Each loses at most `SAFER` of the one before, as `measured` if both were, else as predicted. But for the last: that
+    is the `safest`, or else the frontier's last plan, so that no budget is called missed that the safest plan would
+    keep.
     """
     chain = [chosen]
     dearer = [point for point in points if point.cost > chosen.cost and point.damage < chosen.damage]
     last = [point for point in (*safest, *dearer[-1:]) if point.cost > chosen.cost and point.plan != chosen.plan][:1]
-    for point in dearer:
-        if len(chain) < MOST_LOOKS - 1 and point.damage <= SAFER * chain[-1].damage and point not in last:
+    known = [point for point in measured if point.cost > chosen.cost]
+
+    def loses(point: PlanPoint, before: PlanPoint) -> tuple[float, float]:
+        by = measured if point in measured and before in measured else None
+        return (point.damage, before.damage) if by is None else (by[point], by[before])
+
+    for point in sorted(dict.fromkeys([*known, *dearer]), key=lambda point: point.cost):
+        now, before = loses(point, chain[-1])
+        if len(chain) < MOST_LOOKS - 1 and now <= SAFER * before and point not in last:
             chain.append(point)
     return [*chain, *(point for point in last if point.plan not in [look.plan for look in chain])]
 
