@@ -35,6 +35,15 @@ def test_the_last_fallback_is_the_safest_plan(index, rate):
     assert (len(plans) == 1) == (index == 39)
 
 
+def test_a_plan_that_was_measured_to_be_safer_is_looked_at_first():
+    """Beside the frontier, and by what it lost: predictions of plans that are alike say less."""
+    points = frontier([1.0, 0.9, 0.8, 0.6, 0.3, 0.1])
+    beside = [PlanPoint(Plan((100 + n,)), 1.5 + n, 0.99) for n in range(2)]
+    measured = {points[0]: 0.010, beside[0]: 0.008, beside[1]: 0.005, points[4]: 0.004}
+    assert to_certify(points, points[0], (), measured) == [points[0], beside[1], *points[3:]]
+    assert to_certify(points, points[0]) == [points[0], *points[3:]]
+
+
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
 def test_a_search_with_confidence_leaves_the_room_that_the_certificate_takes(confidence):
     """The upper end of the certificate's interval, on held-out samples with as many changes in the same shares."""

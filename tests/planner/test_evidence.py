@@ -90,3 +90,14 @@ def test_the_larger_of_the_measured_and_the_expected_drop_counts() -> None:
             evidence = Evidence(lambda *_, found=found: found, 0.01)
             assert evidence.evaluate(point)
             assert evidence.meets(point) == meets
+
+
+@pytest.mark.parametrize("expected", [None, 0.004])
+def test_neighbours_vouch_only_where_the_luck_of_a_plan_is_not_accounted_for(expected) -> None:
+    """A plan that is predicted to lose more than one that misses: of one format, or one that is lucky."""
+    misses, seems = PlanPoint(Plan((0,)), 20.0, 0.1), PlanPoint(Plan((1,)), 10.0, 0.5)
+    drops = {misses: Evaluation(0.02, 0.001, 100, 20), seems: Evaluation(0.004, 0.001, 100, 10, expected_drop=expected)}
+    evidence = Evidence(lambda point, _: drops[point], 0.01)
+    for point in drops:
+        evidence.evaluate(point)
+    assert evidence.cheapest() == (None if expected is None else seems)
