@@ -39,7 +39,7 @@ UNITS = {
 # step of that size.
 SAFER = 0.7
 # Plans that may be tried on the held-out samples; each look widens the interval of the certificate.
-MOST_LOOKS = 5
+MOST_LOOKS = 7
 SLOPE_OF_CLASSES = 0.15
 """Of accuracy for each nat of predicted damage, about [ResNet20: 0.1 to 0.2]: where the first probe lies."""
 CLOSE = 1.01
