@@ -272,8 +272,10 @@ class Evaluator:
             if self._expected is not None:
                 losses[read] = self._expected.losses(output, read)
             certain = verdict in conclusive and not to_the_end
-            if certain and verdict is Verdict.WITHIN:  # the drop itself is; what is expected may need more samples
-                certain = cautious(*self._expected_drop(losses, population, 1.0)) <= max_drop
+            if certain and self._expected is not None and not budget.confidence:
+                # of the labels; what is expected may need more samples
+                expected = cautious(*self._expected_drop(losses, population, 1.0))
+                certain = (expected <= max_drop) == (verdict is Verdict.WITHIN)
             if certain or broken or self._context.time_used(self._config.deadline_seconds) >= 1:
                 break
         early = sampling.fraction < 1 and (verdict in conclusive or broken)
@@ -286,7 +288,7 @@ class Evaluator:
             size_bytes=plan.size_bytes,
             fraction=sampling.fraction,
             within=verdict is Verdict.WITHIN and not broken if early else None,
-            expected_drop=None if self._expected is None else expected_drop,
+            expected_drop=None if self._expected is None or broken else expected_drop,
             expected_stderr=expected_stderr,
         )
         return evaluation, seen

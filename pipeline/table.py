@@ -130,7 +130,7 @@ STAGES = (
         plan.run,
         weight=25,
         time_limit=LONG,
-        version=28,
+        version=29,
         spreads=True,
     ),
     Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=MEDIUM, version=13),

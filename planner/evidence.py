@@ -4,11 +4,12 @@ Two things that measurements on a thousand samples do to a search, and what is d
 
 1. Accuracy is not monotone along a frontier, so every evaluated plan is kept, and any of them may be the answer.
 2. The cheapest of several plans that *seem* to meet a budget is likely one that was lucky (the winner's curse). Where
-   it is known what the drop would be without the luck of the labels (`Evaluation.expected_drop`), the larger of both
-   counts: that luck is the same for all plans, so that no neighbour sees it. Two standard errors are added to it: one
-   is what the least of a few equal plans seems better by, the other is for the samples, which all plans share. Where it
-   is not known, a plan counts as meeting the budget only if its own measurement does *and* the fitted map does at its
-   damage: its neighbours have to vouch for it.
+   it is known what the drop would be without the luck of the labels (`Evaluation.expected_drop`), that counts: that
+   luck is the same for all plans, so that no neighbour sees it. Two standard errors are added to it: one is what the
+   least of a few equal plans seems better by, the other is for the samples, which all plans share. The drop by the
+   labels counts where it contradicts, by two standard errors of its own. Where nothing but that is known, a plan meets
+   the budget only if its own measurement does *and* the fitted map does at its damage: its neighbours have to vouch
+   for it.
 
 The map leads from predicted damage to measured drop. It is monotone, fitted by isotonic regression with the weights
 1 / stderr^2 after every evaluation, and joined linearly between the evaluated plans.
@@ -89,8 +90,11 @@ class Evaluation:
 
     @property
     def counted_drop(self) -> float:
-        """The larger of the drop and of what is expected, with caution."""
-        return max(self.drop, self.cautious_drop)
+        """What is expected, with caution, or what the labels say for certain where that is more; else the drop."""
+        if self.expected_drop is None:
+            return self.drop
+        certain = self.drop - CAUTION * self.stderr if math.isfinite(self.stderr) else self.drop
+        return max(certain, self.cautious_drop)
 
     @property
     def cautious_drop(self) -> float:
@@ -219,7 +223,7 @@ class Evidence:
         evaluation = self._known[point]
         if evaluation.cut_short:
             return False
-        if evaluation.within is not None:
+        if evaluation.within is not None and (self.safety or evaluation.expected_drop is None):
             return evaluation.within and evaluation.cautious_drop <= self.max_drop
         return self._value(evaluation) <= self.max_drop
 
@@ -263,8 +267,9 @@ class Evidence:
         return evaluation.fraction < 1, self._value(evaluation), point.cost
 
     def _value(self, evaluation: Evaluation) -> float:
-        drop = evaluation.drop + (self.safety * evaluation.stderr if self.safety else 0.0)
-        return max(drop, evaluation.cautious_drop)
+        if self.safety:
+            return max(evaluation.drop + self.safety * evaluation.stderr, evaluation.cautious_drop)
+        return evaluation.counted_drop
 
 
 def quarter_inside(low: int, high: int, guess: int, part: int = 4) -> int:
