@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -101,3 +103,17 @@ def test_neighbours_vouch_only_where_the_luck_of_a_plan_is_not_accounted_for(exp
     for point in drops:
         evidence.evaluate(point)
     assert evidence.cheapest() == (None if expected is None else seems)
+
+
+@pytest.mark.parametrize(("stderr", "meets"), [(0.004, False), (0.006, True), (math.inf, False)])
+@pytest.mark.parametrize("within", [None, False])
+def test_labels_count_where_they_contradict_for_certain(stderr, meets, within) -> None:
+    """0.02 lost by the labels, 0.005 expected: a search that stopped early asks the same."""
+    found = Evaluation(0.02, stderr, 100, 10, 1.0 if within is None else 0.5, within, expected_drop=0.005)
+    point = PlanPoint(Plan((0,)), 10.0, 0.1)
+    evidence = Evidence(lambda *_: found, 0.01)
+    evidence.evaluate(point)
+    assert evidence.meets(point) == meets
+    with_room = Evidence(lambda *_: found, 0.01, safety=1.0)
+    with_room.evaluate(point)
+    assert not with_room.meets(point), "an interval is about the labels"
