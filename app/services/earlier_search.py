@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from app.schemas.job_request import JobRequest
@@ -22,19 +23,25 @@ OF_A_BUDGET = ("budget", "limits", "objective", "layers", "search")
 def drop_per_damage(sessions: Sessions, before: JobRow, request: JobRequest) -> float | None:
     """What plans lose for each unit of predicted damage, by those that the job `before` measured.
 
-    None where it measured none that lost anything, or measured and predicted other things than `request` asks for.
+    None where it measured none that lost anything, or measured and predicted other things than `request` asks for; and
+    where its plan cannot be read, as one of another version: a search may begin without.
     """
     if not _predicts_the_same(before.request, request.model_dump(mode="json")):
         return None
     with sessions.read() as session:
         artifact = find_artifact(session, before.id, "plan")
-    search = None if artifact is None else read_json(sessions, artifact[0]).get("search")
-    if search is None:
+    if artifact is None:
         return None
+    with suppress(ValueError, LookupError, TypeError):
+        return _slope(read_json(sessions, artifact[0])["search"]["evaluated"], request.budget.max_drop)
+    return None
+
+
+def _slope(evaluated: Sequence[Mapping[str, float]], max_drop: float) -> float | None:
     # the map's value, with all the caution that the search had
-    lost = [(plan["fitted_drop"], plan["predicted_damage"]) for plan in search["evaluated"]]
+    lost = [(plan["fitted_drop"], plan["predicted_damage"]) for plan in evaluated]
     known = [(drop, drop / damage) for drop, damage in lost if drop > 0 and damage > 0]
-    known.sort(key=lambda plan: abs(plan[0] - request.budget.max_drop))
+    known.sort(key=lambda plan: abs(plan[0] - max_drop))
     return statistics.median(slope for _, slope in known[:NEAREST]) if known else None
 
 

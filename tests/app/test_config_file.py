@@ -38,7 +38,7 @@ def test_a_file_in_the_folder_says_what_is_computed_and_not_where(folder: Path) 
         ("budgte = 1", "no budgte; did you mean budget?"),
         ("[budget]\nmax_dorp = 0.1", "no budget.max_dorp; did you mean budget.max_drop?"),
         ("[layers.conv1]\nkep = true", "no layers.conv1.kep; did you mean layers.conv1.keep?"),
-        ("[search]\nzzz = 1", "no search.zzz; there are deadline_seconds, method"),
+        ("[search]\nzzz = 1", "no search.zzz; there are deadline_seconds, drop_per_damage, method"),
         ('model_id = "x"', "no model_id"),
         ("server = 3", "server is a text, got 3"),
         ("= 3", "is not TOML"),

@@ -72,3 +72,8 @@ def test_what_was_looked_up_is_no_part_of_the_request(server: Any) -> None:
 @pytest.mark.parametrize("evaluated", [[], [measured(0.02, -0.001)], [measured(0.0, 0.1)]])
 def test_where_nothing_was_lost_nothing_is_known(server: Any, evaluated: list[dict[str, float]]) -> None:
     assert slope(server, searched(server, evaluated), {}) is None
+
+
+@pytest.mark.parametrize("plan", [b"no JSON", b"[]", b'{"search": {"evaluated": [{"drop": 0.1}]}}', b'{"search": null}'])
+def test_a_plan_of_another_version_begins_anew(server: Any, plan: bytes) -> None:
+    assert slope(server, finished(server, plan=plan), {}) is None

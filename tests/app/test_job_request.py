@@ -65,7 +65,7 @@ def test_every_default_is_filled_in() -> None:
         },
         "activations": {"bits": None, "ranges": "mse"},
         "sensitivity": {"method": "auto", "compare": []},
-        "search": {"method": "auto", "deadline_seconds": None},
+        "search": {"method": "auto", "deadline_seconds": None, "drop_per_damage": None},
         "layers": {},
         "target": "onnxruntime-cpu",
         "opset": None,
