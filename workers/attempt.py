@@ -99,12 +99,12 @@ class Attempt:
 
     def run(self, child: Child) -> End:
         """Run the job in `child`, of no more use unless the end is `clean`; never raises for what the job does."""
-        self._memory = MemoryWatch(child.resident_bytes, self._settings.worker_memory_bytes)
+        self._memory = MemoryWatch(child.memory_bytes, self._settings.worker_memory_bytes)
         try:
             elapsed = (datetime.now(UTC) - self._started_at()).total_seconds()
             task = Task(self._claim.job_id, self._claim.request, machine_of(self._settings), elapsed)
             end = Conversation(child, self._sessions, self._uploads, self._shelf, self._observe, self._check).hold(task)
-            return self._finish(end) if isinstance(end, Outputs) else self._told(end)
+            return self._finish(end) if isinstance(end, Outputs) else self._fail(end, by_child=True)
         except Interrupted as interrupted:
             return self._interrupted(child, interrupted.reason)
         except ChildGone as error:
@@ -169,11 +169,6 @@ class Attempt:
         )
         return End.FINISHED if finished else End.LOST
 
-    def _told(self, over: Failure) -> End:
-        """The child itself says why the job failed."""
-        end = self._fail(over)
-        return End.REFUSED if end is End.FAILED and not over.fault and over.code != "out_of_memory" else end
-
     def _interrupted(self, child: Child, reason: Interruption) -> End:
         child.kill()  # first: once the end is written down, nobody works on the job
         if reason is Interruption.LOST:
@@ -201,7 +196,7 @@ class Attempt:
         child.kill()
         return self._fail(failure(error, self._observer.stage, self._settings.worker_memory_bytes))
 
-    def _fail(self, over: Failure) -> End:
+    def _fail(self, over: Failure, *, by_child: bool = False) -> End:
         self._record.failed(over.code)
         job_id = self._claim.job_id
         if over.fault:
@@ -209,4 +204,6 @@ class Attempt:
         else:
             logger.info("job %s: stage %s ended with %s", job_id, self._observer.stage, over.code)
         failed = patiently(lambda: claims.fail(self._sessions, self._claim, over.code, over.detail), self._turned)
-        return End.FAILED if failed else End.LOST
+        if not failed:
+            return End.LOST
+        return End.REFUSED if by_child and not over.fault and over.code != "out_of_memory" else End.FAILED

@@ -29,9 +29,9 @@ START_SECONDS = 180.0
 JOBS = 8
 """Arenas of the allocators grow with every model and are not given back."""
 
-MOST_KEPT = 0.25
-"""Of the memory that a job may use: what earlier jobs of the process may still hold. A library that ran out of memory
-keeps it [measured on ONNX Runtime], and the next job has no room for its threads, and waits for them for ever."""
+MOST_HELD = 0.5
+"""Of its memory. ONNX Runtime keeps what it had when that ran out, and the next job waits for ever for threads that it
+has no room for."""
 
 CPU_SECONDS = 7 * 24 * 3600
 """A bound behind the limits of the stages, which the worker enforces by the clock."""
@@ -88,7 +88,6 @@ class Child:
         self._started = time.monotonic()
         self._ready = False
         self._memory_bytes = settings.worker_memory_bytes
-        self._own_bytes = 0
 
     @property
     def pid(self) -> int:
@@ -104,11 +103,8 @@ class Child:
 
     @property
     def has_room(self) -> bool:
-        """Whether earlier jobs gave back their memory."""
-        if self._memory_bytes is None or not self._ready:
-            return True
-        kept = self._private_bytes() - self._own_bytes
-        return kept <= MOST_KEPT * (self._memory_bytes - self._own_bytes)
+        """Whether earlier jobs gave back their memory; of what the kernel's limit is about (`workers.child.limits`)."""
+        return self._memory_bytes is None or self.memory_bytes("data") <= MOST_HELD * self._memory_bytes
 
     def wait_until_ready(self, check: Callable[[], None]) -> None:
         """Wait until it has loaded the pipeline.
@@ -125,7 +121,6 @@ class Child:
                 raise ChildGone(self.ending()) from error
             if message is not None:
                 self._ready = message.header == {"do": "ready"}
-                self._own_bytes = self._private_bytes()
             elif time.monotonic() > self._started + START_SECONDS:
                 raise ChildGone(f"was not ready after {START_SECONDS:.0f} s")
 
@@ -146,15 +141,8 @@ class Child:
         folder.mkdir(mode=0o700)
         return folder
 
-    def resident_bytes(self) -> int:
+    def memory_bytes(self, what: str = "rss") -> int:
         """Memory of the process and of all that it started, as the kernel counts it."""
-        return self._bytes("rss")
-
-    def _private_bytes(self) -> int:
-        """What the limit of the kernel is about (`workers.child.limits`)."""
-        return self._bytes("data")
-
-    def _bytes(self, what: str) -> int:
         try:
             process = psutil.Process(self.pid)
             return sum(_memory(member, what) for member in (process, *process.children(recursive=True)))

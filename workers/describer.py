@@ -130,7 +130,7 @@ class Describer:
         sessions = self._sessions.of(taken.project_id)
         child = Child(self._settings, PIPELINE)
         keep_at, end = 0.0, math.inf
-        memory = MemoryWatch(child.resident_bytes, self._settings.worker_memory_bytes)
+        memory = MemoryWatch(child.memory_bytes, self._settings.worker_memory_bytes)
 
         def check() -> None:
             nonlocal keep_at

@@ -64,7 +64,7 @@ class Help:
 
     def give(self, child: Child) -> bool:
         """Help until there is nothing more to help with; whether the child is as good as before."""
-        memory = MemoryWatch(child.resident_bytes, self._settings.worker_memory_bytes)
+        memory = MemoryWatch(child.memory_bytes, self._settings.worker_memory_bytes)
 
         def check() -> None:
             self._check()

@@ -53,7 +53,7 @@ def _trouble(context: Context, trouble: str | None) -> None:
     if trouble == "refused":
         raise ValuesInvalid("values: got a word, expected numbers; send numbers")
     if trouble == "keeps":
-        _kept.append(bytes([1]) * 300 * 1024**2)
+        _kept.append(bytes([1]) * 600 * 1024**2)
         raise ValuesInvalid("values: got too many")
     if trouble == "memory":
         raise MemoryError
