@@ -204,6 +204,5 @@ class Attempt:
         else:
             logger.info("job %s: stage %s ended with %s", job_id, self._observer.stage, over.code)
         failed = patiently(lambda: claims.fail(self._sessions, self._claim, over.code, over.detail), self._turned)
-        if not failed:
-            return End.LOST
-        return End.REFUSED if by_child and not over.fault and over.code != "out_of_memory" else End.FAILED
+        refused = by_child and not over.fault and over.code != "out_of_memory"
+        return (End.REFUSED if refused else End.FAILED) if failed else End.LOST

@@ -30,8 +30,7 @@ JOBS = 8
 """Arenas of the allocators grow with every model and are not given back."""
 
 MOST_HELD = 0.5
-"""Of its memory. ONNX Runtime keeps what it had when that ran out, and the next job waits for ever for threads that it
-has no room for."""
+"""Of its memory. ONNX Runtime keeps what it had when that ran out, and the next job finds no room for its threads."""
 
 CPU_SECONDS = 7 * 24 * 3600
 """A bound behind the limits of the stages, which the worker enforces by the clock."""
