@@ -74,6 +74,9 @@ def test_where_nothing_was_lost_nothing_is_known(server: Any, evaluated: list[di
     assert slope(server, searched(server, evaluated), {}) is None
 
 
-@pytest.mark.parametrize("plan", [b"no JSON", b"[]", b'{"search": {"evaluated": [{"drop": 0.1}]}}', b'{"search": null}'])
+OLDER = (b"no JSON", b"[]", b'{"search": {"evaluated": [{"drop": 0.1}]}}', b'{"search": null}')
+
+
+@pytest.mark.parametrize("plan", OLDER)
 def test_a_plan_of_another_version_begins_anew(server: Any, plan: bytes) -> None:
     assert slope(server, finished(server, plan=plan), {}) is None
