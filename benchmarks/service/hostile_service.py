@@ -26,9 +26,8 @@ LOOK_SECONDS = 0.5
 """Between looks at all jobs that wait: every look costs the API as much as an upload."""
 
 STUCK = "stuck"
-STUCK_SECONDS = 900.0
-"""A job of such a file that has not ended so long after it began is stuck: the limits of its stages end it before, each
-after one to ten minutes."""
+STUCK_SECONDS = 300.0
+"""A job of such a file that has not ended so long after it began is stuck."""
 
 MEMORY_BYTES = 3 << 30
 REQUEST = {"budget": {"max_drop": 0.02}, "weights": {"bits": [8]}}

@@ -36,11 +36,11 @@ def test_the_last_fallback_is_the_safest_plan(index, rate):
 
 
 def test_a_plan_that_was_measured_to_be_safer_is_looked_at_first():
-    """Beside the frontier, and by what it lost: predictions of plans that are alike say less."""
+    """Also a plan that the frontier leaves out, and by what it lost: predictions of similar plans say less."""
     points = frontier([1.0, 0.9, 0.8, 0.6, 0.3, 0.1])
-    beside = [PlanPoint(Plan((100 + n,)), 1.5 + n, 0.99) for n in range(2)]
-    measured = {points[0]: 0.010, beside[0]: 0.008, beside[1]: 0.005, points[4]: 0.004}
-    assert to_certify(points, points[0], (), measured) == [points[0], beside[1], *points[3:]]
+    off_frontier = [PlanPoint(Plan((100 + n,)), 1.5 + n, 0.99) for n in range(2)]
+    measured = {points[0]: 0.010, off_frontier[0]: 0.008, off_frontier[1]: 0.005, points[4]: 0.004}
+    assert to_certify(points, points[0], (), measured) == [points[0], off_frontier[1], *points[3:]]
     assert to_certify(points, points[0]) == [points[0], *points[3:]]
 
 

@@ -96,7 +96,7 @@ def test_the_larger_of_the_measured_and_the_expected_drop_counts() -> None:
 
 @pytest.mark.parametrize("expected", [None, 0.004])
 def test_neighbours_vouch_only_where_the_luck_of_a_plan_is_not_accounted_for(expected) -> None:
-    """A plan that is predicted to lose more than one that misses: of one format, or one that is lucky."""
+    """The cheap plan is predicted to lose more than the dear one, which misses: it is a uniform plan, or was lucky."""
     misses, seems = PlanPoint(Plan((0,)), 20.0, 0.1), PlanPoint(Plan((1,)), 10.0, 0.5)
     drops = {misses: Evaluation(0.02, 0.001, 100, 20), seems: Evaluation(0.004, 0.001, 100, 10, expected_drop=expected)}
     evidence = Evidence(lambda point, _: drops[point], 0.01)
