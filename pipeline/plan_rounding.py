@@ -24,7 +24,7 @@ Activations = Mapping[str, QuantizedActivation]
 # Every plan that is evaluated is rounded anew: more of either wins little (docs/methods.md) and costs in proportion.
 SAMPLES = 128
 POSITIONS_PER_SAMPLE = 64
-VERSION = 8  # of what is computed: another one finds nothing that an older one stored
+VERSION = 9  # of what is computed: another one finds nothing that an older one stored
 BATCH = 64  # larger ones leave the processor's caches
 
 BROKEN = "the errors of this plan drive a layer to infinity or to no number"

@@ -112,7 +112,7 @@ STAGES = (
         version=2,
     ),
     Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=MEDIUM, version=4),
-    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=MEDIUM, version=10, spreads=True),
+    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=MEDIUM, version=11, spreads=True),
     Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=LONG, version=8, spreads=True),
     Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=LONG, version=7, spreads=True),
     Stage(
@@ -130,10 +130,10 @@ STAGES = (
         plan.run,
         weight=25,
         time_limit=LONG,
-        version=29,
+        version=30,
         spreads=True,
     ),
-    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=MEDIUM, version=13),
+    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=MEDIUM, version=14),
 )
 
 

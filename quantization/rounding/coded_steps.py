@@ -15,7 +15,7 @@ from quantization.storage.coded import HEADER_BYTES, CodedWeight, coded_bits, si
 # steps that are tried, in root mean squares of the weight
 _STEPS = np.geomspace(1 / 32, 16, 28)
 _SAMPLE = 1 << 16  # values that stand for all of a large weight
-_OVER_ENTROPY = 1.02  # what the code takes, about
+_OVER_ENTROPY = 1.012  # what the code takes, about
 _BEGINS_AT = 0.97  # of that estimate: the search for a step only goes upwards
 _LONGEST = 127  # codes beyond are counted as one
 

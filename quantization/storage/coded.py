@@ -6,14 +6,20 @@ channels) is as small as the codes fit in. At one slope of error over bits the s
 weight whose rows share their inputs [Gish and Pierce 1968, "Asymptotically efficient quantizing"]; what wide rows need
 more, narrow ones leave.
 
-**The string.** Codes in tuples, `[tuple_size, tuples]` in the order of the weight and padded with zeros, each in one of
-the buckets that are cut for this weight (`quantization.storage.buckets`):
+**The string.** Magnitudes in tuples, `[tuple_size, tuples]` in the order of the weight and padded with zeros, each in
+one of the buckets that are cut for this weight (`quantization.storage.buckets`); then the signs, which no code makes
+shorter:
 
+    what magnitudes cost: a, b                    8 bits each
     bits of places in each of the 16 buckets      4 bits each
     bucket of each tuple                          4 bits each
     place of each tuple                           one after another, the most significant bit of a byte first
+    zeros, where there is room
+    0, and 1 for each negative code, 0 for        1 bit each, up to the last byte
+    each positive one
 
 Numbers of 4 bits are packed in halves: a byte holds one of the first half in its lower bits, one of the second above.
+So are signs in eighths, the first in the lowest bits.
 
 `quantization.storage.decoding` undoes this in operators that ONNX Runtime folds at load.
 """
@@ -28,11 +34,12 @@ import onnx
 from numpy.typing import NDArray
 
 from quantization.formats import CodedFormat
-from quantization.storage.buckets import BUCKETS, MOST_BITS, Integers, Tuples, best_buckets
+from quantization.storage.buckets import BUCKETS, MOST_BITS, Costs, Integers, Tuples, best_buckets, fitted_costs, ranks
 from quantization.storage.packing import NATIVE_OPSET
 from quantization.storage.weights import Floats, QuantizedWeight
 
-HEADER_BYTES = BUCKETS // 2
+COST_BYTES = 2
+HEADER_BYTES = COST_BYTES + BUCKETS // 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,14 +78,13 @@ class CodedWeight(QuantizedWeight):
         Raises:
             ValueError: the codes do not fit in the bytes of the format.
         """
-        string = encode(self.codes, self.format)
-        room = np.zeros(size_bytes(self.format, self.codes.size), dtype=np.uint8)
-        if string.size > room.size:
+        room = size_bytes(self.format, self.codes.size)
+        string = encode(self.codes, self.format, room)
+        if string.size > room:
             raise ValueError(
-                f"these codes take {string.size} bytes; {self.format.name} has {room.size} for {self.codes.size} values"
+                f"these codes take {string.size} bytes; {self.format.name} has {room} for {self.codes.size} values"
             )
-        room[: string.size] = string
-        return [onnx.numpy_helper.from_array(array) for array in (room, self.step)]
+        return [onnx.numpy_helper.from_array(array) for array in (string, self.step)]
 
 
 def tuples_of(format_: CodedFormat) -> Tuples:
@@ -92,7 +98,7 @@ def size_bytes(format_: CodedFormat, count: int) -> int:
 
 
 def fixed_bits(format_: CodedFormat, count: int) -> int:
-    """What the string of `count` values takes without places, whatever they are."""
+    """What the string of `count` values takes without places and signs, whatever they are."""
     tuples = -(-count // format_.tuple_size)
     return 8 * (HEADER_BYTES + -(-tuples // 2))
 
@@ -100,38 +106,46 @@ def fixed_bits(format_: CodedFormat, count: int) -> int:
 def fits(format_: CodedFormat, count: int) -> bool:
     """Whether there is room for any places; and a tenth of a bit for each value is a byte or more, so that the bytes
     tell the format."""
-    return count >= 80 and 8 * size_bytes(format_, count) >= fixed_bits(format_, count)
+    return count >= 80 and 8 * size_bytes(format_, count) >= fixed_bits(format_, count) + 8
 
 
 def coded_bits(codes: NDArray[np.int8], format_: CodedFormat) -> int:
-    """The bits that `codes` take, all told."""
-    tuples = tuples_of(format_)
-    counts = np.bincount(_ranks(codes, tuples))
-    return fixed_bits(format_, codes.size) + best_buckets(counts)[1]
+    """The bits that `codes` take, all told, in whole bytes."""
+    _, ranked = _ranked(codes, tuples_of(format_))
+    _, places = best_buckets(np.bincount(ranked))
+    signs = 1 + int(np.count_nonzero(codes))
+    return fixed_bits(format_, codes.size) + 8 * (-(-places // 8) - (-signs // 8))
 
 
-def encode(codes: NDArray[np.int8], format_: CodedFormat) -> NDArray[np.uint8]:
-    """The string of `codes`, whose magnitudes are at most `format_.highest_code`."""
-    ranks = _ranks(codes, tuples_of(format_))
-    widths, _ = best_buckets(np.bincount(ranks))
+def encode(codes: NDArray[np.int8], format_: CodedFormat, room: int = 0) -> NDArray[np.uint8]:
+    """The string of `codes`, whose magnitudes are at most `format_.highest_code`: so many bytes, or what they take."""
+    costs, ranked = _ranked(codes, tuples_of(format_))
+    widths, _ = best_buckets(np.bincount(ranked))
     ends = np.cumsum(1 << widths)
-    buckets = np.searchsorted(ends, ranks, side="right")
+    buckets = np.searchsorted(ends, ranked, side="right")
     lengths = widths[buckets]
-    places = ranks - (ends - (1 << widths))[buckets]
+    places = ranked - (ends - (1 << widths))[buckets]
     behind = np.cumsum(lengths)
     bits = np.zeros(int(behind[-1]), dtype=np.bool_)
     for digit in range(MOST_BITS):  # the lowest first
         (long,) = np.nonzero(lengths > digit)
         bits[behind[long] - 1 - digit] = places[long] >> digit & 1
-    return np.concatenate([_in_halves(widths), _in_halves(buckets), np.packbits(bits)])
+    signs = np.concatenate([[0], codes[codes != 0] < 0]).astype(np.int64)
+    header = (np.array(costs, dtype=np.uint8), _side_by_side(widths, 4))
+    front = np.concatenate([*header, _side_by_side(buckets, 4), np.packbits(bits)])
+    back = _side_by_side(signs, 1)
+    return np.concatenate([front, np.zeros(max(room - front.size - back.size, 0), dtype=np.uint8), back])
 
 
-def _ranks(codes: NDArray[np.int8], tuples: Tuples) -> Integers:
-    flat = np.pad(codes.ravel(), (0, -codes.size % tuples.size))
-    return tuples.ranks_of(flat.reshape(tuples.size, -1))
+def _ranked(codes: NDArray[np.int8], tuples: Tuples) -> tuple[Costs, Integers]:
+    """What magnitudes cost, and the rank of every tuple by that."""
+    magnitudes = np.abs(codes.ravel().astype(np.int64))
+    costs = fitted_costs(np.bincount(magnitudes))
+    padded = np.pad(magnitudes, (0, -codes.size % tuples.size))
+    return costs, ranks(tuples, costs)[tuples.numbers_of(padded.reshape(tuples.size, -1))]
 
 
-def _in_halves(numbers: Integers) -> NDArray[np.uint8]:
-    """Two in a byte."""
-    lower, upper = np.pad(numbers, (0, numbers.size % 2)).reshape(2, -1)
-    return np.asarray(lower | upper << 4, dtype=np.uint8)
+def _side_by_side(numbers: Integers, bits: int) -> NDArray[np.uint8]:
+    """As many in a byte as it has room for, the first of `numbers` in the lowest bits."""
+    parts = np.pad(numbers, (0, -numbers.size % (8 // bits))).reshape(8 // bits, -1)
+    return np.asarray((parts << bits * np.arange(8 // bits)[:, None]).sum(axis=0), dtype=np.uint8)

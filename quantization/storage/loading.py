@@ -57,8 +57,8 @@ _TABLES = LoadCost(0.4, 5.8)
 _OUTLIERS = LoadCost(0.2, 5.7)
 _POWERS = LoadCost(0.1, 30.0)
 _ROTATION = LoadCost(0.9, 11.5)
-_CODED = LoadCost(3.5, 10.0)
-_TUPLE_NS = 90.0  # of each tuple of values
+_CODED = LoadCost(3.0, 10.0)
+_TUPLE_NS = 75.0  # of each tuple of values
 _RANK_MS = 0.0002  # of each entry of the table of tuples, which is sorted
 
 
@@ -74,7 +74,7 @@ def load_cost(format_: Format, opset: int = NATIVE_OPSET) -> LoadCost:
         case HalfFormat():
             return _HALF
         case CodedFormat():
-            entries = (2 * format_.highest_code + 1) ** format_.tuple_size
+            entries = (format_.highest_code + 1) ** format_.tuple_size
             return _CODED + LoadCost(_RANK_MS * entries, _TUPLE_NS / format_.tuple_size)
         case IntegerFormat():
             cost = _digits(format_.bits, opset)

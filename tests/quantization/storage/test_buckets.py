@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from quantization.storage.buckets import BUCKETS, MOST_BITS, Tuples, best_buckets, ranks
+from quantization.storage.buckets import BUCKETS, MOST_BITS, UNITS, Costs, Tuples, best_buckets, fitted_costs, ranks
 
-ALL = [Tuples(6, 2), Tuples(5, 2), Tuples(4, 3), Tuples(3, 7), Tuples(2, 12), Tuples(2, 22)]
+ALL = [Tuples(8, 2), Tuples(6, 3), Tuples(5, 4), Tuples(4, 7), Tuples(3, 12), Tuples(3, 22)]
 
 
 def _taken(counts: np.ndarray, widths: np.ndarray) -> int:
@@ -42,13 +43,32 @@ def test_extremes_have_places(counts: np.ndarray) -> None:
     assert _taken(counts, widths) == bits
 
 
+@pytest.mark.parametrize("costs", [Costs(40, 0), Costs(0, 90), Costs(3, 1), Costs(255, 255)], ids=str)
 @pytest.mark.parametrize("tuples", ALL, ids=str)
-def test_every_tuple_has_a_rank_and_small_ones_come_first(tuples: Tuples) -> None:
-    values = np.arange(-tuples.highest, tuples.highest + 1, dtype=np.int8)
+def test_every_tuple_has_a_rank_and_cheap_ones_come_first(tuples: Tuples, costs: Costs) -> None:
+    values = np.arange(tuples.highest + 1)
     every = np.stack([axis.ravel() for axis in np.meshgrid(*[values] * tuples.size)])
-    placed = tuples.ranks_of(every)
-    assert sorted(placed) == list(range(tuples.count)) == sorted(ranks(tuples))
-    magnitudes = np.abs(every.astype(np.int64))
-    costs = (magnitudes * (magnitudes + 3)).sum(axis=0)[np.argsort(placed)]
-    assert costs[0] == 0
-    assert (np.diff(costs) >= 0).all()
+    numbers = tuples.numbers_of(every)
+    placed = ranks(tuples, costs)[numbers]
+    assert sorted(placed) == list(range(tuples.count)) == sorted(numbers)
+    told = (costs.square * every**2 + costs.linear * every - UNITS * (every > 0)).sum(axis=0)
+    keys = np.stack([told, numbers], axis=1)[np.argsort(placed)].tolist()
+    assert keys == sorted(keys)
+
+
+@pytest.mark.parametrize(
+    ("values", "costs"),
+    [("normal", lambda a: (a, 0.0)), ("laplace", lambda b: (0.0, b))],
+    ids=["normal", "laplace"],
+)
+def test_costs_are_those_of_the_distribution(values: str, costs: Callable[[float], tuple[float, float]]) -> None:
+    """Rounded finely, a density of exp(-m**2 / 2 s**2), or exp(-m / s), has bits in proportion to m**2, or m."""
+    drawn = np.rint(getattr(np.random.default_rng(0), values)(0, 4.0, 1 << 20)).astype(np.int64)
+    fitted = fitted_costs(np.bincount(np.abs(drawn)))
+    slope = {"normal": 1 / 32, "laplace": 1 / 4}[values] / np.log(2)
+    np.testing.assert_allclose(fitted, np.multiply(UNITS, costs(slope)), atol=2)
+
+
+@pytest.mark.parametrize("counts", [[5], [0, 0, 9], [1, 1 << 40], [1 << 40, 0, 1], [0, 7, 7, 7]], ids=str)
+def test_costs_of_extremes_are_bytes(counts: list[int]) -> None:
+    assert all(0 <= cost <= 255 for cost in fitted_costs(np.array(counts)))

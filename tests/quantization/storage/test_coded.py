@@ -14,8 +14,17 @@ from network.graph import Network
 from quantization.export.export import export
 from quantization.formats import CODED_TENTHS, CodedFormat
 from quantization.rounding.coded_steps import round_coded
-from quantization.storage.buckets import ranks
-from quantization.storage.coded import HEADER_BYTES, CodedWeight, coded_bits, encode, fits, size_bytes, tuples_of
+from quantization.storage.buckets import Costs, ranks
+from quantization.storage.coded import (
+    COST_BYTES,
+    HEADER_BYTES,
+    CodedWeight,
+    coded_bits,
+    encode,
+    fits,
+    size_bytes,
+    tuples_of,
+)
 
 STEP = np.array(0.5, dtype=np.float32)
 Codes = NDArray[np.int8]
@@ -38,9 +47,10 @@ def _read(string: NDArray[np.uint8], count: int, format_: CodedFormat) -> list[i
     tuples = tuples_of(format_)
     size = -(-count // tuples.size)
     places = HEADER_BYTES + -(-size // 2)
-    widths = _halves(string[:HEADER_BYTES])
+    costs = Costs(*string[:COST_BYTES].tolist())
+    widths = _halves(string[COST_BYTES:HEADER_BYTES])
     buckets = _halves(string[HEADER_BYTES:places])
-    numbers = np.argsort(ranks(tuples))
+    numbers = np.argsort(ranks(tuples, costs))
     bits = np.unpackbits(string[places:])
     at, digits = 0, np.zeros((tuples.size, size), dtype=int)
     for index in range(size):
@@ -49,7 +59,9 @@ def _read(string: NDArray[np.uint8], count: int, format_: CodedFormat) -> list[i
         symbol = numbers[first + _number(bits[at : at + widths[bucket]])]
         digits[:, index] = symbol // tuples.base ** np.arange(tuples.size) % tuples.base
         at += widths[bucket]
-    return [(digit + 1) // 2 * (1 if digit % 2 else -1) for digit in digits.ravel().tolist()][:count]
+    signs = string[-(1 + np.count_nonzero(digits)) // 8 :]
+    negative = iter([int(byte) >> bit & 1 for bit in range(8) for byte in signs][1:])
+    return [digit * (-1 if digit and next(negative) else 1) for digit in digits.ravel().tolist()][:count]
 
 
 def _halves(string: NDArray[np.uint8]) -> list[int]:
