@@ -212,7 +212,7 @@ def test_a_table_of_words_gets_a_coded_format_and_its_rows_are_read_exactly(opse
     expected = CodedFormat(round(10 * stored.bits))
     codes = np.rint(read["words"] / step).astype(np.int8)
     # the codes that ONNX Runtime read make the string of the file again
-    np.testing.assert_array_equal(string[: len(encode(codes, expected))], encode(codes, expected))
+    np.testing.assert_array_equal(string, encode(codes, expected, string.size))
     np.testing.assert_array_equal(read["words"], CodedWeight(expected, codes, step).dequantize())
     assert np.linalg.norm(read["words"] - constants["words"]) < 0.35 * np.linalg.norm(constants["words"])
 
