@@ -130,10 +130,10 @@ STAGES = (
         plan.run,
         weight=25,
         time_limit=LONG,
-        version=30,
+        version=31,
         spreads=True,
     ),
-    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=MEDIUM, version=14),
+    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=MEDIUM, version=15),
 )
 
 

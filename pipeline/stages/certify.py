@@ -1,13 +1,14 @@
 """Certify: the chosen plan exported, and compared with the float network on samples that took no part in choosing it.
 
-A plan that misses the budget there gives way to the next safer one, the last of at most `MOST_LOOKS` being the safest
-of the frontier. Every look at the held-out samples is counted, and the interval of the certificate is widened for all
+A plan that misses the budget there gives way to a safer one (`pipeline.fallbacks`), the last of at most `MOST_LOOKS`
+being the safest. Every look at the held-out samples is counted, and the interval of the certificate is widened for all
 of them. A plan that the request brings is the only one to look at. The file that is delivered is read back
 (`pipeline.file_check`).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -24,13 +25,13 @@ from network.normalise import dump
 from pipeline.candidates import pack_candidates
 from pipeline.config import CertifyConfig, TimingConfig
 from pipeline.context import Context
+from pipeline.fallbacks import MOST_LOOKS, Look, next_look
 from pipeline.file_check import check_file
 from pipeline.plan_evaluation import Comparison
 from pipeline.plan_export import ExportedPlan, export_plan
 from pipeline.reference import samples_that_fit
 from pipeline.results import pack, unpack
 from pipeline.search_space import SearchSpace
-from pipeline.stages.plan import MOST_LOOKS
 from pipeline.timing import Timing
 from pipeline.workspace import Inputs
 from pipeline.worst_samples import samples_document, worst_places
@@ -50,15 +51,19 @@ def run(context: Context, config: CertifyConfig) -> bytes:
     claims, kind = context.workspace.claims(), config.budget.kind
     compare = Comparison(context, inputs, held_out, claims, kind)
     looks: list[tuple[Plan, Measured, ExportedPlan]] = []
-    for plan in _to_certify(context, space):
+    chain, place = _to_certify(context, space), 0
+    while True:
+        plan = chain[place].plan
         model = export_plan(context, inputs, space, plan, rounds_whole_plans=config.rounds_whole_plans)
         measured = compare(model.file)
         looks.append((plan, measured, model))
         certificate = _certificate(context, config, inputs, measured, len(looks))
-        if certificate.met:
+        following = None if certificate.met else next_look(chain, place, len(looks), _excess(certificate))
+        if following is None:
             break
+        place = following
         context.progress(len(looks) / MOST_LOOKS)
-    else:  # the least drop is the best effort
+    if not certificate.met:  # the least drop is the best effort
         plan, measured, model = min(looks, key=lambda look: look[1].drop(kind, config.budget.max_drop))
         certificate = _certificate(context, config, inputs, measured, len(looks))
     kept = model.rounded.kept
@@ -79,12 +84,18 @@ def run(context: Context, config: CertifyConfig) -> bytes:
     return pack(document, arrays)
 
 
-def _to_certify(context: Context, space: SearchSpace) -> list[Plan]:
+def _to_certify(context: Context, space: SearchSpace) -> list[Look]:
     """The plans to look at, the chosen one first."""
     if not context.has("plan"):  # the request brings one, which allows one format to each site
-        return [Plan((0,) * len(space.problem.sites))]
+        return [Look(Plan((0,) * len(space.problem.sites)), 1.0)]
     document, _ = unpack(context.read("plan"))
-    return [Plan(tuple(choices)) for choices in document["to_certify"]]
+    return [Look(Plan(tuple(choices)), loses) for choices, loses in document["to_certify"]]
+
+
+def _excess(certificate: Certificate) -> float:
+    """What was lost, in budgets."""
+    lost = certificate.drop if certificate.confidence is None else certificate.high
+    return lost / certificate.max_drop if certificate.max_drop > 0 else math.inf
 
 
 def _certificate(

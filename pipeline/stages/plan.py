@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from scipy.stats import norm
 from evaluation.splits import Splits
 from pipeline.config import PlanConfig
 from pipeline.context import Context
+from pipeline.fallbacks import Look, fallbacks_of
 from pipeline.foresight import Foresight
 from pipeline.last_resort import try_uniform, uniform_points
 from pipeline.plan_evaluation import Evaluator, of_classes
@@ -35,11 +35,6 @@ UNITS = {
     Quantity.LATENCY: "milliseconds",
     Quantity.LOAD: "milliseconds to load",
 }
-# A plan that misses its budget on other samples does so by about the noise of the measurement: a third less damage is a
-# step of that size.
-SAFER = 0.7
-# Plans that may be tried on the held-out samples; each look widens the interval of the certificate.
-MOST_LOOKS = 7
 SLOPE_OF_CLASSES = 0.15
 """Of accuracy for each nat of predicted damage, about [ResNet20: 0.1 to 0.2]: where the first probe lies."""
 CLOSE = 1.01
@@ -95,10 +90,10 @@ def run(context: Context, config: PlanConfig) -> bytes:
     # who asks for the least drop gets one look: another plan is not expected to do better
     safest = [space.single(point) for point in uniform[:1]]
     measured = {plan.point: plan.evaluation.counted_drop for plan in result.evaluated if plan.meets}
-    looks = [chosen] if config.space.least_drop else to_certify(points, chosen, safest, measured)
+    fallbacks = [] if config.space.least_drop else fallbacks_of(points, chosen, safest, measured)
     return pack(
         {
-            "to_certify": [list(point.plan.choices) for point in looks],
+            "to_certify": [[list(look.plan.choices), look.loses] for look in (Look(chosen.plan, 1.0), *fallbacks)],
             "search": {
                 "status": result.status.value,
                 "samples": len(inputs.splits.search),
@@ -168,34 +163,6 @@ def _searched(
     improve_locally(space.joint.problem, priced, evidence, least_saving=max(LEAST_SAVING, 1 - 1 / enough))
     try_uniform(uniform, evidence, math.inf if enough == 1 else HOPELESS)
     return evidence.result()
-
-
-def to_certify(
-    points: Sequence[PlanPoint],
-    chosen: PlanPoint,
-    safest: Sequence[PlanPoint] = (),
-    measured: Mapping[PlanPoint, float] = MappingProxyType({}),
-) -> list[PlanPoint]:
-    """The chosen plan and what to fall back on, at most `MOST_LOOKS` plans, each dearer than the one before.
-
-    Each loses at most `SAFER` of the one before, as `measured` if both were, else as predicted. But for the last: that
-    is the `safest`, or else the frontier's last plan, so that no budget is called missed that the safest plan would
-    keep.
-    """
-    chain = [chosen]
-    dearer = [point for point in points if point.cost > chosen.cost and point.damage < chosen.damage]
-    last = [point for point in (*safest, *dearer[-1:]) if point.cost > chosen.cost and point.plan != chosen.plan][:1]
-    known = [point for point in measured if point.cost > chosen.cost]
-
-    def loses(point: PlanPoint, before: PlanPoint) -> tuple[float, float]:
-        by = measured if point in measured and before in measured else None
-        return (point.damage, before.damage) if by is None else (by[point], by[before])
-
-    for point in sorted(dict.fromkeys([*known, *dearer]), key=lambda point: point.cost):
-        now, before = loses(point, chain[-1])
-        if len(chain) < MOST_LOOKS - 1 and now <= SAFER * before and point not in last:
-            chain.append(point)
-    return [*chain, *(point for point in last if point.plan not in [look.plan for look in chain])]
 
 
 def _evaluated(problem: Problem, plan: EvaluatedPlan) -> dict[str, Any]:

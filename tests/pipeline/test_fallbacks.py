@@ -12,8 +12,9 @@ from evaluation.intervals import difference_interval
 from evaluation.splits import split
 from pipeline.configure import configure
 from pipeline.context import stage_keys
+from pipeline.fallbacks import FINER, MOST_LOOKS, Look, fallbacks_of, next_look
 from pipeline.stage import Machine
-from pipeline.stages.plan import MOST_LOOKS, SAFER, safety_of, to_certify
+from pipeline.stages.plan import safety_of
 from pipeline.table import TABLE
 from planner.evidence import PlanPoint
 from planner.problem import Plan
@@ -27,21 +28,68 @@ def frontier(damages: list[float]) -> list[PlanPoint]:
 @pytest.mark.parametrize("rate", [0.5, 0.8, 0.999])
 def test_the_last_fallback_is_the_safest_plan(index, rate):
     points = frontier([rate**n for n in range(40)])
-    plans = to_certify(points, points[index])
-    assert plans[0] == points[index]
-    assert plans[-1] == points[-1]
-    assert len(plans) == len({plan.plan for plan in plans}) <= MOST_LOOKS
-    assert all(after.damage <= SAFER * before.damage for before, after in itertools.pairwise(plans[:-1]))
-    assert (len(plans) == 1) == (index == 39)
+    looks = fallbacks_of(points, points[index])
+    assert (not looks) == (index == 39)
+    assert [look.plan for look in looks[-1:]] == [points[-1].plan][: len(looks)]
+    assert len(looks) == len({look.plan for look in looks} - {points[index].plan})
+    assert all(after.loses <= FINER * before.loses for before, after in itertools.pairwise(looks[:-1]))
+    assert all(look.loses == pytest.approx(rate ** (look.plan.choices[0] - index)) for look in looks)
 
 
 def test_a_plan_that_was_measured_to_be_safer_is_looked_at_first():
     """Also a plan that the frontier leaves out, and by what it lost: predictions of similar plans say less."""
-    points = frontier([1.0, 0.9, 0.8, 0.6, 0.3, 0.1])
+    points = frontier([1.0, 0.95, 0.92, 0.6, 0.3, 0.1])
     off_frontier = [PlanPoint(Plan((100 + n,)), 1.5 + n, 0.99) for n in range(2)]
-    measured = {points[0]: 0.010, off_frontier[0]: 0.008, off_frontier[1]: 0.005, points[4]: 0.004}
-    assert to_certify(points, points[0], (), measured) == [points[0], off_frontier[1], *points[3:]]
-    assert to_certify(points, points[0]) == [points[0], *points[3:]]
+    measured = {points[0]: 0.010, off_frontier[0]: 0.0095, off_frontier[1]: 0.008, points[4]: 0.004}
+    looks = {look.plan: look.loses for look in fallbacks_of(points, points[0], (), measured)}
+    assert looks == {off_frontier[1].plan: 0.8, points[3].plan: 0.6, points[4].plan: 0.4, points[5].plan: 0.1}
+    assert [look.plan for look in fallbacks_of(points, points[0])] == [point.plan for point in points[3:]]
+
+
+def test_a_plan_that_kept_more_than_the_chosen_one_loses_nothing():
+    points = frontier([1.0, 0.5, 0.1])
+    (better, _) = fallbacks_of(points, points[0], (), {points[0]: 0.01, points[1]: -0.002})
+    assert better.loses == 0
+    (predicted, _) = fallbacks_of(points, points[0], (), {points[0]: -0.01, points[1]: -0.002})
+    assert predicted.loses == 0.5
+
+
+CHAIN = [Look(Plan((n,)), 0.93**n) for n in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("looks", "excess", "loses"),
+    [
+        (1, 1.01, 0.9),
+        (1, 1.3, 1 / 1.3),
+        (1, 50.0, 0.7),
+        (1, math.inf, 0.7),
+        (1, -1.0, 0.9),
+        (2, 1.01, 0.81),
+        (3, 1.01, 0.729),
+        (3, 1.3, 0.729),
+        (5, 1.01, 0.9**5),
+    ],
+)
+def test_what_a_plan_missed_by_says_which_is_looked_at_next(looks, excess, loses):
+    place = next_look(CHAIN, 4, looks, excess)
+    assert CHAIN[place].loses <= loses * CHAIN[4].loses
+    assert CHAIN[place - 1].loses > loses * CHAIN[4].loses
+
+
+def test_the_last_look_is_the_safest_plans():
+    assert next_look(CHAIN, 4, MOST_LOOKS - 1, 1.01) == len(CHAIN) - 1
+    assert next_look(CHAIN, 28, 1, 1.01) == len(CHAIN) - 1
+    assert next_look(CHAIN, len(CHAIN) - 1, 1, 1.01) is None
+
+
+@pytest.mark.parametrize("excess", [0.5, 1.01, 1.5, math.inf])
+def test_there_are_no_more_looks_than_allowed(excess):
+    place, places = 0, [0]
+    while (place := next_look(CHAIN, place, len(places), excess)) is not None:
+        places.append(place)
+    assert len(places) <= MOST_LOOKS
+    assert places == sorted(set(places))
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])

@@ -1,0 +1,81 @@
+"""Plans that the certificate looks at where the chosen one misses the budget on the held-out samples.
+
+Each is dearer than the one before, and loses at most `FINER` of what that one does. The certificate skips those that
+are no answer to what it saw: a plan that loses d where b is allowed gives way to one that loses b / d of it, at least
+`SAFER`, at most `FINER`. The latter shrinks with every look, so that few looks lead far. The last look is the safest
+plan's, so that no budget is called missed that it would keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from planner.evidence import PlanPoint
+from planner.problem import Plan
+
+MOST_LOOKS = 7
+"""Plans that may be tried on the held-out samples; each look widens the interval of the certificate."""
+FINER = 0.9
+SAFER = 0.7
+"""A plan misses on other samples by about the noise of the measurement: a third less damage is a step of that size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A plan, and what it `loses` of what the chosen one does, as measured if both were, else as predicted."""
+
+    plan: Plan
+    loses: float
+
+
+def fallbacks_of(
+    points: Sequence[PlanPoint],
+    chosen: PlanPoint,
+    safest: Sequence[PlanPoint] = (),
+    measured: Mapping[PlanPoint, float] = MappingProxyType({}),
+) -> list[Look]:
+    """What to fall back on, each dearer than the one before, and the `safest`, or else the frontier's last plan.
+
+    Args:
+        points: of the frontier, by cost.
+        chosen: what is looked at first.
+        safest: at most one plan.
+        measured: what plans lost that keep the budget, on the search samples.
+    """
+    dearer = [point for point in points if point.cost > chosen.cost and point.damage < chosen.damage]
+    last = [point for point in (*safest, *dearer[-1:]) if point.cost > chosen.cost and point.plan != chosen.plan][:1]
+    known = [point for point in measured if point.cost > chosen.cost]
+
+    def loses(point: PlanPoint) -> float:
+        if point in measured and measured.get(chosen, 0.0) > 0:
+            return max(measured[point], 0.0) / measured[chosen]
+        return point.damage / chosen.damage if chosen.damage > 0 else 1.0
+
+    chain = [Look(chosen.plan, 1.0)]
+    for point in sorted(dict.fromkeys([*known, *dearer]), key=lambda point: point.cost):
+        if loses(point) <= FINER * chain[-1].loses and point not in last:
+            chain.append(Look(point.plan, loses(point)))
+    return [
+        *chain[1:],
+        *(Look(point.plan, loses(point)) for point in last if point.plan not in [one.plan for one in chain]),
+    ]
+
+
+def next_look(chain: Sequence[Look], place: int, looks: int, excess: float) -> int | None:
+    """The place in `chain` of the plan to look at after that of `place`, or None.
+
+    Args:
+        chain: the chosen plan and its fallbacks.
+        place: of the plan that missed.
+        looks: how many there were.
+        excess: what it lost, in budgets.
+    """
+    last = len(chain) - 1
+    if place == last:
+        return None
+    share = min(max(1 / excess if excess > 0 else 1.0, SAFER), FINER**looks)
+    wanted = share * chain[place].loses
+    found = (later for later in range(place + 1, last) if chain[later].loses <= wanted)
+    return last if looks >= MOST_LOOKS - 1 else next(found, last)
