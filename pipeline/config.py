@@ -22,7 +22,7 @@ from evaluation.choice import MetricChoice, OutputChoice
 from evaluation.metrics.measurement import DropKind
 from planner.problem import Limits, Quantity
 from quantization.activations.ranges import RangeMethod
-from quantization.export.matmul_nbits import Products
+from quantization.export.products import Products
 from quantization.formats import CodedFormat, IntegerFormat, WeightFormat, weight_format
 
 # What may be alive at once: small next to any machine, large enough that batches keep every core busy. A worker with

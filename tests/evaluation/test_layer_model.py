@@ -14,7 +14,7 @@ from network.graph import Network
 from network.normalise import normalise
 from network.taps import Taps
 from quantization.export.audit import audit
-from quantization.export.matmul_nbits import Products
+from quantization.export.products import Products
 from quantization.formats import FloatFormat, Granularity, IntegerFormat, UnsignedFormat
 
 UINT8 = UnsignedFormat(8)
