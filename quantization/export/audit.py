@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import onnx
@@ -94,12 +94,13 @@ class Audit:
     total_bytes: int
 
 
-def audit(file: bytes, kept: Collection[str] = frozenset()) -> Audit:
+def audit(file: bytes, kept: Collection[str] | None = None) -> Audit:
     """What a file written by `quantization.export.export` stores, from its tensors alone: no name is believed.
 
     Args:
         file: its bytes.
-        kept: weights that came packed, by name, and are none of ours.
+        kept: weights that came as codes, by name, and are none of ours; None where nobody knows. Then a MatMulInteger
+            of a form that is never written is taken for one that came so, and left out.
 
     Raises:
         FileNotAudited: a call is not to the function that its tensors need, the function is not ours to the byte, a
@@ -134,11 +135,12 @@ def audit(file: bytes, kept: Collection[str] = frozenset()) -> Audit:
                 )
             weights.made(call)
         elif node.op_type == OPERATOR and node.domain == RUNTIME:
-            if not any(name in kept for name in node.input[1:2]):
+            if not any(name in (kept or ()) for name in node.input[1:2]):
                 weights.multiplied(node)
         elif node.op_type == matmul_integer.OPERATOR and is_standard(node):
-            if any(name in tensors and name not in kept for name in node.input[1:2]):
-                weights.summed(node, makers, readers)
+            if any(name in tensors and name not in (kept or ()) for name in node.input[1:2]):
+                with nullcontext() if kept is not None else suppress(FileNotAudited):
+                    weights.summed(node, makers, readers)
         elif is_standard(node):
             weights.read(node)
     return Audit(weights.all(), tuple(rounded_activations(model.graph)), len(file))
