@@ -33,10 +33,11 @@ from evaluation.session import session_options, session_with
 # runs of one round, and how long a round may take before it ends with fewer
 RUNS_PER_ROUND = 5
 ROUND_SECONDS = 0.05
-# runs of a round that come before those that count, and from how many milliseconds on a run needs none of them: by then
-# what it reads at first is a small part of it
+# runs of a round that come before those that count, how long they may take before there are fewer, and from how many
+# milliseconds on a run needs none: filling the caches takes about one
 SETTLING_RUNS = 5
-SETTLED_MS = 10.0
+SETTLING_SECONDS = 0.02
+SETTLED_MS = 200.0
 # below this many rounds the deviation itself is not known
 FEWEST_ROUNDS = 11
 # of files that are loaded, which may take seconds each time
@@ -143,8 +144,7 @@ def _in_turns(
         begin = min(map(len, rounds)) % len(turns)
         for index in [*range(begin, len(turns)), *range(begin)]:
             if not rounds[index] or rounds[index][-1] < SETTLED_MS:
-                for _ in range(turns[index].settling):
-                    turns[index].run()
+                _settle(turns[index])
             times = _round(turns[index].run, between[index])
             rounds[index].append(statistics.median(times))
             counts[index] += len(times)
@@ -155,6 +155,15 @@ def _in_turns(
             or all(latency.spread_ms <= relative_spread * latency.median_ms for latency in latencies)
         ):
             return latencies
+
+
+def _settle(turn: _Turn) -> None:
+    """The runs that do not count."""
+    ends = time.perf_counter() + SETTLING_SECONDS
+    for _ in range(turn.settling):
+        turn.run()
+        if time.perf_counter() >= ends:
+            return
 
 
 def _round(run: Callable[[], object], between: NDArray[np.int64]) -> list[float]:
