@@ -18,6 +18,7 @@ from pipeline.configure import FAST_PRODUCTS, configure
 from pipeline.results import unpack
 from pipeline.stage import Machine
 from quantization.export.audit import audit
+from quantization.export.products import Products
 
 SHAPES = {"fc1": (64, 96), "fc2": (96, 10)}
 BUDGET = {"metric": "agreement", "max_drop": 0.3}
@@ -218,3 +219,23 @@ def test_formats_are_added_for_whoever_names_none(request_, added):
     request = JobRequest.model_validate_json(json.dumps(body))
     config = configure(request, Machine(threads=1), "job")
     assert config.resolve.formats.products == config.calibrate.candidates.products == added
+
+
+@pytest.mark.parametrize(
+    ("request_", "products"),
+    [
+        ({"objective": "latency"}, Products.DYNAMIC),
+        ({"limits": {"max_latency_ms": 2.0}}, Products.DYNAMIC),
+        ({"objective": "latency", "latency_table": TABLE}, Products.DYNAMIC),
+        ({"objective": "latency", "activations": {"bits": [8]}}, Products.DYNAMIC),
+        ({"objective": "latency", "target": "integer-w8-a8"}, Products.PACKED),
+        ({"objective": "latency", "target": "storage-only"}, Products.PACKED),  # activations stay float32
+        ({"objective": "latency", "weights": {"bits": [4, 8]}}, Products.PACKED),
+        ({"objective": "latency", "weights": {"formats": ["int8/channel"]}}, Products.PACKED),
+        ({"objective": "size"}, Products.FLOAT),
+    ],
+)
+def test_inputs_are_rounded_for_whoever_leaves_formats_to_the_job(request_, products):
+    body = {"model_id": "0" * 64, "budget": {"metric": "kl"}, **request_}
+    request = JobRequest.model_validate_json(json.dumps(body))
+    assert configure(request, Machine(threads=1), "job").certify.space.export.products is products
