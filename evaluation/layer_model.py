@@ -25,8 +25,8 @@ from network.graph import ChannelAxis, Layer, Network
 from network.normalise import from_proto
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.export import export
-from quantization.export.matmul_nbits import Products, packed_products
 from quantization.export.passes import rename_reads
+from quantization.export.products import Products, packed_products
 from quantization.formats import Format, IntegerFormat, UnsignedFormat
 from quantization.granularity import scale_shape
 from quantization.storage.half_scales import round_scales
@@ -66,13 +66,14 @@ def layer_model(
         inputs: an array for each of `inputs_of`, the samples of one run.
         format_: of the weight.
         activation: of what the layer reads and writes; None leaves it float.
-        products: how layers multiply with weights in blocks.
+        products: how layers multiply that read floats.
     """
     fed = {f"x{index}": np.asarray(inputs[name]) for index, name in enumerate(inputs_of(network, layer))}
     single = _single(network, layer, fed)
     site = next(site for site in single.sites if site.weight == WEIGHT)
-    weights = {}  # what neither an integer kernel nor MatMulNBits takes is unpacked at load, and runs as float
-    packed = packed_products(single, {WEIGHT: format_}, products)
+    weights = {}  # what no product of integers takes is unpacked at load, and runs as float
+    packed = packed_products(network, {layer.weight: format_}, products)
+    products = products if packed else Products.FLOAT
     if isinstance(format_, IntegerFormat) and (format_.has_kernel or packed):
         weights[WEIGHT] = made_up_weight(format_, site.shape, site.channel_axis)
     between = min(MOST_BETWEEN, 4 * sum(site.size for site in network.sites))

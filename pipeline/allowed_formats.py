@@ -14,7 +14,7 @@ from pipeline.site_names import sites_named
 from pipeline.ties import shared_formats, tied_groups
 from planner.errors import ConstraintImpossible
 from planner.targets import target
-from quantization.export.matmul_nbits import Products, packed_products
+from quantization.export.products import Products, packed_products
 from quantization.formats import (
     ACTIVATION_BITS,
     MIN_BITS,

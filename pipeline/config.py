@@ -22,7 +22,7 @@ from evaluation.choice import MetricChoice, OutputChoice
 from evaluation.metrics.measurement import DropKind
 from planner.problem import Limits, Quantity
 from quantization.activations.ranges import RangeMethod
-from quantization.export.matmul_nbits import Products
+from quantization.export.products import Products
 from quantization.formats import CodedFormat, IntegerFormat, WeightFormat, weight_format
 
 # What may be alive at once: small next to any machine, large enough that batches keep every core busy. A worker with
@@ -106,7 +106,7 @@ class FormatConfig:
     `weights` are those of every weight that `layers` says nothing about, `integer` is what a width alone stands for,
     `by_name` whether the request names formats and not widths; `coded` are offered besides, though nobody asked, to
     weights that are small enough, and `products` to those that can be multiplied packed
-    (`quantization.export.matmul_nbits`); `activations` are None where they stay float32.
+    (`quantization.export.products`); `activations` are None where they stay float32.
     """
 
     weights: tuple[WeightFormat, ...]
@@ -131,7 +131,7 @@ class FormatConfig:
 
 @dataclass(frozen=True, slots=True)
 class ExportConfig:
-    """How files are written: the opset, how blocks are multiplied, and whether float16 holds what is no weight."""
+    """How files are written: the opset, how layers multiply, and whether float16 holds what is no weight."""
 
     model_sha256: str
     opset: int

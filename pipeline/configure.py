@@ -40,7 +40,7 @@ from pipeline.stage import Machine
 from planner.problem import Limits
 from planner.targets import target
 from quantization.activations.ranges import RangeMethod
-from quantization.export.matmul_nbits import Products
+from quantization.export.products import Products
 from quantization.formats import CodedFormat, Granularity, IntegerFormat, WeightFormat, weight_format
 
 CODED_BY_DEFAULT = (12, 15, 18, 21, 24, 27, 30, 35, 40)
@@ -174,10 +174,22 @@ def _space(request: JobRequest) -> SpaceConfig:
     export = ExportConfig(
         model_sha256=request.model_id,
         opset=target(request.target).opset_for(request.opset),
-        products=Products.PACKED if _wants_latency(request) else Products.FLOAT,
+        products=_ways_to_multiply(request),
         halves=request.weights.leftovers == "float16",
     )
     return SpaceConfig(request.objective, Limits(**request.limits.model_dump()), export)
+
+
+def _ways_to_multiply(request: JobRequest) -> Products:
+    """How layers may multiply. Inputs are rounded at one scale for all of a call only for whoever leaves formats to the
+    job: where that loses too much there are other widths, which multiply in floats."""
+    if not _wants_latency(request):
+        return Products.FLOAT
+    runs = target(request.target)
+    is_free = request.plan is None and request.weights.says_nothing and runs.unpacks
+    widths = (runs.weight_bits, runs.activation_bits)
+    has_kernel = all(8 in bits for bits in widths) and Granularity.CHANNEL in runs.granularities
+    return Products.DYNAMIC if is_free and has_kernel else Products.PACKED
 
 
 def _damage(request: JobRequest) -> DamageConfig:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from evaluation.dataset import Dataset
 from evaluation.runner import OnnxRunner
@@ -27,7 +28,7 @@ from pipeline.workspace import Inputs
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.audit import Audit, StoredActivation, audit, rounded_activations
 from quantization.export.export import simulate
-from quantization.export.matmul_nbits import packed_products
+from quantization.export.products import packed_products
 from quantization.formats import FloatFormat, Format
 
 SAMPLES = 64
@@ -55,7 +56,8 @@ def check_file(
         FileNotAsPlanned: a weight or an activation is not stored in its format, the sizes do not add up, or the outputs
             are not those of the simulated plan.
     """
-    contents = audit(model.file, {codes.name for codes in stored_codes(model.network.proto.graph)})
+    own = {name for name, tensor in model.network.initializers.items() if tensor.data_type != TensorProto.FLOAT}
+    contents = audit(model.file, own | {codes.name for codes in stored_codes(model.network.proto.graph)})
     check_stored(contents, model.network, formats, model.activations)
     if contents.total_bytes != len(model.file):
         raise FileNotAsPlanned(f"the audit counts {contents.total_bytes} bytes, and the file has {len(model.file)}")

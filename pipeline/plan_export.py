@@ -17,8 +17,8 @@ from planner.problem import Plan
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.export import export
 from quantization.export.leftovers import LARGEST
-from quantization.export.matmul_nbits import Products
 from quantization.export.narrow import narrow_weights
+from quantization.export.products import Products
 from quantization.plans.bias_correction import with_biases
 from quantization.plans.sequential import RoundedPlan
 

@@ -35,8 +35,8 @@ from planner.problem import Candidate, Limits, Plan, PlanSite, Problem, Quantity
 from planner.results import undominated
 from quantization.export.cost import activation_bytes, file_bytes, skeleton_bytes, weight_bytes
 from quantization.export.leftovers import leftovers, narrow_leftovers
-from quantization.export.matmul_nbits import Products, packed_products
 from quantization.export.narrow import stored_format
+from quantization.export.products import Products, packed_products
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
 from quantization.storage.loading import network_load_ms, weight_load_ms
 

@@ -31,7 +31,7 @@ from pipeline.results import pack
 from pipeline.site_names import sites_named
 from pipeline.timing import Timing
 from planner.errors import LatencyTableInvalid
-from quantization.export.matmul_nbits import packed_products
+from quantization.export.products import Products, is_in_blocks, packed_products
 from quantization.formats import UnsignedFormat, parse_format
 
 Allowed = Mapping[str, Sequence[str]]
@@ -58,7 +58,7 @@ def run(context: Context, config: LatencyConfig) -> bytes:
     if isinstance(config.times, TimingConfig):
         document = _Measuring(context, config, config.times).table(space.allowed)
     else:
-        document = _given(space.network, space.allowed, config.times)
+        document = _given(space.network, space.allowed, config.times, config.space.export.products)
     space.completed(LatencyTable(document)).check()
     return pack(document)
 
@@ -84,17 +84,20 @@ class _Measuring:
             pairs = _pairs(allowed[site.name], columns[site.name])
             layers[site.name] = [self._formats(site, layer, values, pairs) for layer in site.outer_layers]
             self._context.progress((number + 1) / len(self._network.sites))
-        packed = {site.name: self._packed(site, allowed[site.name]) for site in self._network.sites}
+        packed = {
+            site.name: _packed(self._network, site, _pairs(allowed[site.name], columns[site.name]), self._products)
+            for site in self._network.sites
+        }
         sites = {
             name: {key: _entry(own, key, packed[name]) for key in (own[0] if own else {})}
             for name, own in layers.items()
         }
         whole = self._network_latency(dump(self._network))
         unpacked = {name: _slower(sites[name], packed[name]) for name in sites}
-        fit = self._fit(sites, unpacked, allowed, columns, whole.median_ms)
+        fit = self._fit(sites, packed, unpacked, allowed, columns, whole.median_ms)
         if fit.scales[""] <= 0:  # as a whole nothing is won
-            unpacked = packed
-            fit = self._fit(sites, unpacked, allowed, columns, whole.median_ms)
+            unpacked = {name: _formats(keys) for name, keys in packed.items()}
+            fit = self._fit(sites, packed, unpacked, allowed, columns, whole.median_ms)
         for name, own in fit.times.items():
             for key, ms in own.items():
                 sites[name][key]["ms"] = ms
@@ -110,18 +113,10 @@ class _Measuring:
             "sites": sites,
         }
 
-    def _packed(self, site: Site, allowed: Sequence[str]) -> list[str]:
-        """The formats in which the layers of a site multiply packed."""
-        formats = {name: parse_format(name) for name in allowed}
-        return [
-            name
-            for name, format_ in formats.items()
-            if packed_products(self._network, {site.weight: format_}, self._products)
-        ]
-
     def _fit(
         self,
         sites: Mapping[str, Mapping[str, Mapping[str, float]]],
+        packed: Mapping[str, Sequence[str]],
         unpacked: Mapping[str, Sequence[str]],
         allowed: Allowed,
         columns: Mapping[str, Sequence[UnsignedFormat | None]],
@@ -129,8 +124,9 @@ class _Measuring:
     ) -> Fit:
         """The times of layers, `unpacked` ones those of float layers, so that they add up to those of whole
         networks."""
+        as_float = {name: [key for key in packed[name] if _weight_of(key) in unpacked[name]] for name in sites}
         times = {
-            name: {key: own[_as_float(key) if _weight_of(key) in unpacked[name] else key]["ms"] for key in own}
+            name: {key: own[_as_float(key) if key in as_float[name] else key]["ms"] for key in own}
             for name, own in sites.items()
         }
         wholes: dict[str, Whole] = {}
@@ -222,19 +218,42 @@ def _counted(layer: Mapping[str, Latency], key: str, packed: Sequence[str] = ())
     """A format's latency, or where noise explains the difference, that of its reference.
 
     The reference of a weight's width is the widest one with the same activation that is multiplied in the same way, as
-    one of `packed` or not, and of that one the float layer.
+    one of `packed`, in blocks or not, or as none of them, and of that one the float layer.
     """
     if key == FLOAT:
         return layer[key].median_ms
-    is_packed = _weight_of(key) in packed
-    alike = [other for other in layer if read_by(other) == read_by(key) and (_weight_of(other) in packed) == is_packed]
+
+    def way(key: str) -> tuple[str, bool, bool]:
+        is_packed = key in packed
+        return read_by(key), is_packed, is_packed and is_in_blocks(parse_format(_weight_of(key)))
+
+    alike = [other for other in layer if way(other) == way(key)]
     reference = FLOAT if key == alike[-1] else alike[-1]
     return _counted(layer, reference, packed) if _is_noise(layer[key], layer[reference]) else layer[key].median_ms
 
 
+def _packed(
+    network: Network, site: Site, pairs: Sequence[tuple[str, UnsignedFormat | None]], products: Products
+) -> list[str]:
+    """The entries in which the layers of a site multiply packed."""
+    read = {name for layer in site.outer_layers for name in inputs_of(network, layer)}
+    return [
+        entry(name, activation)
+        for name, activation in pairs
+        if packed_products(
+            network, {site.weight: parse_format(name)}, products, activations=() if activation is None else read
+        )
+    ]
+
+
+def _formats(packed: Sequence[str]) -> list[str]:
+    """The formats of weights of these entries."""
+    return list(dict.fromkeys(map(_weight_of, packed)))
+
+
 def _slower(own: Mapping[str, Mapping[str, float]], packed: Sequence[str]) -> list[str]:
     """Of the formats that are multiplied packed those that win nothing over the float layer."""
-    return [name for name in packed if own[name]["ms"] >= own[FLOAT]["ms"]]
+    return [name for name in _formats(packed) if own[name]["ms"] >= own[FLOAT]["ms"]]
 
 
 def _weight_of(key: str) -> str:
@@ -253,8 +272,8 @@ def _is_noise(latency: Latency, other: Latency) -> bool:
     return difference <= max(NOISE_ERRORS * errors, NOISE_SHARE * other.median_ms, NOISE_MS)
 
 
-def _given(network: Network, allowed: Allowed, requested: RequestedTable) -> dict[str, Any]:
-    """The request's own table, complete."""
+def _given(network: Network, allowed: Allowed, requested: RequestedTable, products: Products) -> dict[str, Any]:
+    """The request's own table, complete. Inputs are rounded only where it says that this is faster than float."""
     entries: dict[str, Mapping[str, float]] = {}
     given = requested.__pydantic_extra__
     for name, site in sites_named(network, given, "latency_table", LatencyTableInvalid, LatencyTableInvalid).items():
@@ -276,7 +295,21 @@ def _given(network: Network, allowed: Allowed, requested: RequestedTable) -> dic
             f"{'; ...' if len(missing) > 20 else ''}; add them, or allow fewer formats"
         )
     sites = {name: {key: {"ms": ms} for key, ms in times.items()} for name, times in entries.items() if name in planned}
-    return {"source": "given", "base_ms": requested.base_ms, "sites": sites}
+    unpacked = {
+        site.name: [
+            name
+            for name in _packed(network, site, [(name, None) for name in allowed[site.name]], products)
+            if not is_in_blocks(parse_format(name))
+            and not entries[site.name].get(name, math.inf) < entries[site.name].get(FLOAT, 0.0)
+        ]
+        for site in network.sites
+    }
+    return {
+        "source": "given",
+        "base_ms": requested.base_ms,
+        "unpacked": {name: names for name, names in unpacked.items() if names},
+        "sites": sites,
+    }
 
 
 def _read(network: Network, allowed: Allowed) -> dict[str, list[UnsignedFormat | None]]:

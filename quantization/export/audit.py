@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from network.onnx_graph import is_standard, nodes, opset_of
+from network.onnx_graph import is_standard, names_read, nodes, opset_of
 from network.plain_tables import TABLE_INPUTS, is_small
 from network.sites import RECURRENT
 from quantization.errors import FileNotAudited
+from quantization.export import matmul_integer
 from quantization.export.ambiguity import check_unambiguous
 from quantization.export.matmul_nbits import ACCURACY_LEVEL, OPERATOR, product_parts
 from quantization.export.matmul_nbits import DOMAIN as RUNTIME
@@ -93,12 +94,13 @@ class Audit:
     total_bytes: int
 
 
-def audit(file: bytes, kept: Collection[str] = frozenset()) -> Audit:
+def audit(file: bytes, kept: Collection[str] | None = None) -> Audit:
     """What a file written by `quantization.export.export` stores, from its tensors alone: no name is believed.
 
     Args:
         file: its bytes.
-        kept: weights that came packed, by name, and are none of ours.
+        kept: weights that came as codes, by name, and are none of ours; None where nobody knows. Then a MatMulInteger
+            of a form that is never written is taken for one that came so, and left out.
 
     Raises:
         FileNotAudited: a call is not to the function that its tensors need, the function is not ours to the byte, a
@@ -114,6 +116,11 @@ def audit(file: bytes, kept: Collection[str] = frozenset()) -> Audit:
     functions = {f.name: f.SerializeToString(deterministic=True) for f in model.functions if f.domain == DOMAIN}
     opset = opset_of(model)
     weights = _Weights(tensors, opset)
+    makers = {made: node for node in model.graph.node for made in node.output if made}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in names_read(node):
+            readers.setdefault(name, []).append(node)
     for node in nodes(model.graph):
         if node.domain == DOMAIN and not node.output:
             raise FileNotAudited(f"node {node.name} calls {node.op_type} and has no output")
@@ -128,8 +135,12 @@ def audit(file: bytes, kept: Collection[str] = frozenset()) -> Audit:
                 )
             weights.made(call)
         elif node.op_type == OPERATOR and node.domain == RUNTIME:
-            if not any(name in kept for name in node.input[1:2]):
+            if not any(name in (kept or ()) for name in node.input[1:2]):
                 weights.multiplied(node)
+        elif node.op_type == matmul_integer.OPERATOR and is_standard(node):
+            if any(name in tensors and name not in (kept or ()) for name in node.input[1:2]):
+                with nullcontext() if kept is not None else suppress(FileNotAudited):
+                    weights.summed(node, makers, readers)
         elif is_standard(node):
             weights.read(node)
     return Audit(weights.all(), tuple(rounded_activations(model.graph)), len(file))
@@ -177,6 +188,19 @@ class _Weights:
         if self._products.setdefault(weight.name, names) != names or self._stored.get(weight.name, weight) != weight:
             raise FileNotAudited(f"weight {weight.name}: {node.name} reads it with other scales or as another format")
         self._stored[weight.name] = weight
+
+    def summed(
+        self,
+        node: onnx.NodeProto,
+        makers: Mapping[str, onnx.NodeProto],
+        readers: Mapping[str, Sequence[onnx.NodeProto]],
+    ) -> None:
+        """By an operator that sums the products of its codes with those of an input."""
+        names, parts = matmul_integer.stored_product(node, self._tensors, makers, readers)
+        if names[0] in self._stored:
+            raise FileNotAudited(f"weight {names[0]}: {node.name} is not the only one that reads it")
+        codes, *shared = (part.size_bytes for part in parts)
+        self._stored[names[0]] = StoredWeight(names[0], parts[0].dims, matmul_integer.FORMAT, codes, sum(shared))
 
     def read(self, node: onnx.NodeProto) -> None:
         """As a float initializer."""

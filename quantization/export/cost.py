@@ -23,9 +23,10 @@ from network.graph import ChannelAxis, Network
 from quantization.activations.kernels import WeightKernel, kernel_uses, weight_kernels
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.draft import Draft, Layout, draft_file
-from quantization.export.matmul_nbits import Product, Products, operator, product_parts
 from quantization.export.messages import FUNCTIONS, INITIALIZER, NODE, RAW_DATA, field_size
 from quantization.export.passes import SUFFIX_LENGTH, StoredAs, store_packed
+from quantization.export.product import Product
+from quantization.export.products import Products, is_in_blocks, operators, product_parts
 from quantization.formats import FloatFormat, Format, IntegerFormat, UnsignedFormat
 from quantization.storage.dequantize import bias_function
 from quantization.storage.packing import NATIVE_OPSET
@@ -52,11 +53,14 @@ def weight_bytes(
         return _weight_bytes(format_, shape, channel_axis, name, None, opset)
     parts = product_parts(format_, product.rows, product.columns)
     names = [part.letter + _SUFFIX if part.letter else name for part in parts]
-    layer = operator(onnx.NodeProto(input=[""]), product, format_, names)
-    return len(product.nodes) * int(layer.ByteSize()) + sum(
+    layer = onnx.NodeProto(input=["", "", ""], output=[""])  # with a bias, which a Gemm may have
+    made = operators(layer, product, format_, names, _SUFFIX)
+    size = len(product.nodes) * sum(field_size(NODE, node.ByteSize()) for node in made) + sum(
         _initializer_bytes(called, part.data_type, part.dims, part.size_bytes)
         for called, part in zip(names, parts, strict=True)
     )
+    # where what the layer reads is quantized, an integer kernel takes the weight instead
+    return size if is_in_blocks(format_) else max(size, _weight_bytes(format_, shape, channel_axis, name, None, opset))
 
 
 def activation_bytes(

@@ -16,9 +16,10 @@ from quantization.activations.quantized import QuantizedActivation
 from quantization.errors import ExportTooLarge
 from quantization.export.activation_passes import quantize_tensors, store_biases
 from quantization.export.leftovers import store_halves
-from quantization.export.matmul_nbits import Product, Products, packed_products, store_products
 from quantization.export.messages import LARGEST_MESSAGE, draft_without, file_size
 from quantization.export.passes import Missing, StoredAs, add_metadata, drop_debris, store_packed
+from quantization.export.product import Product
+from quantization.export.products import Products, packed_products, store_products
 from quantization.formats import IntegerFormat, UnsignedFormat
 
 # Bytes. The values of larger initializers are not copied into a draft.
@@ -55,7 +56,7 @@ class Layout:
         usual = {site.weight: site.channel_axis for site in network.sites}
         multiplied = {
             name: product
-            for name, product in packed_products(network, formats, products, unpacked).items()
+            for name, product in packed_products(network, formats, products, unpacked, activations).items()
             if stored[name].channel_axis == usual[name]
         }
         axes = {name: stored[name].channel_axis for name in with_kernels(formats)}

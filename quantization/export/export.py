@@ -24,9 +24,9 @@ from quantization.export.activation_passes import quantize_tensors, store_biases
 from quantization.export.draft import Layout, draft_file, too_large
 from quantization.export.leftovers import halves as float16
 from quantization.export.leftovers import round_halves
-from quantization.export.matmul_nbits import Products, product_values, round_inputs
 from quantization.export.messages import LARGEST_MESSAGE, draft_without
 from quantization.export.passes import StoredAs, drop_debris, store_floats
+from quantization.export.products import Products, product_values, round_inputs
 from quantization.granularity import every_channel_axis
 from quantization.storage.weights import IntegerWeight, QuantizedWeight
 
@@ -46,7 +46,7 @@ def export(
     """The network with `weights` stored at their widths: a file for plain ONNX Runtime, the same bytes every time.
 
     A layer whose input and output are quantized runs as an integer kernel, whatever the width of its weight; one that
-    multiplies packed rounds its input itself (`quantization.export.matmul_nbits`); every other layer runs on floats,
+    multiplies packed rounds its input itself (`quantization.export.products`); every other layer runs on floats,
     with just the values of its quantized weight.
 
     Args:
@@ -54,7 +54,7 @@ def export(
         weights: by initializer name. All other initializers stay as they are, but for biases of integer kernels.
         metadata: entries for the model's metadata, over those of the same key.
         activations: by tensor name: graph inputs and outputs of nodes of the main graph.
-        products: how layers multiply with weights in blocks.
+        products: how layers multiply that read floats.
         unpacked: weights whose layers multiply in floats whatever `products` says, by initializer name.
         halves: other initializers that are stored as float16 (`quantization.export.leftovers`); those that become
             biases of integer kernels are not.
@@ -90,8 +90,8 @@ def simulate(
 
     This is what `export` must compute: bit for bit without activations and packed products. With them an integer kernel
     rounds its exact sum where this file rounds a float one, so that a value next to the middle of two codes may take
-    the other code: at each quantized tensor, and each block of an input of a packed product, one step of its scale, for
-    few values, apart.
+    the other code: at each quantized tensor, and each block of an input of a packed product or all of it, one step of
+    its scale, for few values, apart.
 
     Raises:
         QuantizationError, ExportTooLarge: as `export`.

@@ -15,20 +15,17 @@ Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from network.graph import Network
-from network.onnx_graph import attributes
 from quantization.export.messages import without_values
 from quantization.export.passes import Missing, insert_nodes, short_names
-from quantization.formats import Format, Granularity, IntegerFormat
+from quantization.export.product import Product
+from quantization.formats import IntegerFormat
 from quantization.storage.packing import pack_unsigned
 from quantization.storage.parts import SCALE, ZERO_POINT, Part
 from quantization.storage.weights import IntegerWeight
@@ -48,77 +45,9 @@ LARGEST_CODE = 127
 _LEAST = 1e-30  # of the largest value of a block, so that one of zeros is not divided by zero
 
 
-class Products(StrEnum):
-    """How layers multiply with weights in blocks.
-
-    `FLOAT`: as float32 weights, made at load: exact, and plain ONNX.
-    `PACKED`: MatMulNBits on weights of `BITS` bits and on inputs that are rounded to int8 codes.
-    """
-
-    FLOAT = "float"
-    PACKED = "packed"
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """A weight `[rows, columns]`, or `[columns, rows]` where `transposed`, that all of `nodes` multiply with packed."""
-
-    nodes: frozenset[str]
-    rows: int
-    columns: int
-    transposed: bool
-
-
-def packed_products(
-    network: Network, formats: Mapping[str, Format], products: Products, unpacked: Container[str] = ()
-) -> dict[str, Product]:
-    """The weights that are multiplied packed, by initializer name: those that only MatMul, and Gemm with at most a
-    vector added, read, as the right factor.
-
-    Args:
-        unpacked: weights that are turned into float32 at load all the same.
-    """
-    if products is Products.FLOAT:
-        return {}
-    outputs = {spec.name for spec in network.outputs}
-    packed = {}
-    for site in network.sites:
-        nodes = network.readers.get(site.weight, ())
-        if not has_product(formats.get(site.weight)) or site.weight in outputs or len(site.shape) != 2:
-            continue
-        if site.weight in unpacked:
-            continue
-        kinds = {_transposed(network, node, site.weight) for node in nodes}
-        if len(kinds) == 1 and (transposed := kinds.pop()) is not None:
-            rows, columns = site.shape[::-1] if transposed else site.shape
-            if site.channel_axis == (0 if transposed else 1):
-                packed[site.weight] = Product(frozenset(node.name for node in nodes), rows, columns, transposed)
-    return packed
-
-
-def has_product(format_: Format | None) -> bool:
-    """Whether the operator multiplies weights of this format on integers."""
-    if not isinstance(format_, IntegerFormat) or format_.granularity is not Granularity.BLOCK:
-        return False
+def has_product(format_: IntegerFormat) -> bool:
+    """Whether the operator multiplies weights of this format, one in blocks, on integers."""
     return format_.bits in BITS and (format_.bits > 2 or format_.block in BLOCKS_OF_TWO_BITS)
-
-
-def _transposed(network: Network, node: onnx.NodeProto, weight: str) -> bool | None:
-    """Whether the node multiplies with the weight's transpose; None where it is no such product."""
-    if list(node.input).count(weight) != 1 or node.input[1:2] != [weight]:
-        return None
-    if node.op_type == "MatMul":
-        return False
-    given = attributes(node)
-    if node.op_type != "Gemm" or given.get("transA", 0) or given.get("alpha", 1) != 1 or given.get("beta", 1) != 1:
-        return None
-    transposed = bool(given.get("transB", 0))
-    if len(node.input) > 2 and node.input[2]:
-        bias = network.initializers.get(node.input[2])
-        columns = network.initializers[weight].dims[0 if transposed else 1]
-        if bias is None or bias.data_type != TensorProto.FLOAT or list(bias.dims) != [columns]:
-            return None
-    return transposed
 
 
 def product_parts(format_: IntegerFormat, rows: int, columns: int) -> tuple[Part, ...]:

@@ -158,5 +158,37 @@ def test_what_is_read_between_runs_takes_no_time_of_theirs(monkeypatch) -> None:
     assert [read.count(count) for count in (4096, 0)] == [one.runs for one in found]
 
 
+@pytest.mark.parametrize("begins", [0, 1])
+def test_who_comes_behind_a_large_file_is_not_slower_for_it(monkeypatch, begins: int) -> None:
+    """Runs of one file warm its caches: the first three of a turn take twice as long, whoever came before."""
+    machine_, last = Machine(), []
+
+    def file(name: str, milliseconds: float) -> Callable[[], None]:
+        def run() -> float:
+            last.append(name)
+            return milliseconds * (1.0 if last[-4:] == [name] * 4 else 2.0)
+
+        return machine_.run(run)
+
+    files = [file("small", 0.5), file("large", 4.0)]
+    runs = iter(files[begins:] + files[:begins])
+    monkeypatch.setattr(latency, "timed_session", lambda *_: next(runs))
+    monkeypatch.setattr(latency.time, "perf_counter", lambda: machine_.now)
+    found = measure_alternatives([Timed(b"", {}), Timed(b"", {})], 1)
+    assert sorted(one.median_ms for one in found) == pytest.approx([0.5, 4.0])
+    assert all(one.runs >= FEWEST_ROUNDS * latency.RUNS_PER_ROUND for one in found)
+
+
+def test_a_slow_file_runs_as_often_as_it_counts(monkeypatch) -> None:
+    machine_, runs = Machine(), []
+
+    def run() -> float:
+        runs.append(machine_.now)
+        return 300.0
+
+    (found,) = machine_.measure(monkeypatch, [run])
+    assert len(runs) - found.runs == latency.WARM_UP_RUNS + 1  # that of the first round
+
+
 def test_the_machine_is_named_with_its_software() -> None:
     assert "ONNX Runtime " in machine()

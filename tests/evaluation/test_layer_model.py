@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -10,11 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from evaluation.latency import Timed
 from evaluation.layer_model import digest, inputs_of, layer_model
+from network.batching import Batching
 from network.graph import Network
 from network.normalise import normalise
 from network.taps import Taps
 from quantization.export.audit import audit
-from quantization.export.matmul_nbits import Products
+from quantization.export.products import Products
 from quantization.formats import FloatFormat, Granularity, IntegerFormat, UnsignedFormat
 
 UINT8 = UnsignedFormat(8)
@@ -133,6 +136,18 @@ def test_weights_in_blocks_are_timed_as_they_are_multiplied(make, tmp_path, symm
     assert [weight.format for weight in audit(packed.model).weights] == [in_blocks]
     folded = make("linear", in_blocks)
     assert digest(folded) == digest(make("linear", FloatFormat()))  # unpacked at load
+
+
+def test_products_that_round_their_input_are_timed_where_the_network_fixes_its_calls(network, tmp_path):
+    fixed = replace(network, batching=Batching(size=1))
+    layer = next(layer for layer in network.layers() if layer.name == "linear")
+    fed = {"m": np.ones((1, 32), dtype=np.float32)}
+    eight = IntegerFormat(8)
+    dynamic, between = (layer_model(fixed, layer, fed, eight, read, Products.DYNAMIC) for read in (None, UINT8))
+    assert kernels(dynamic, tmp_path / "dynamic.onnx") == {"DynamicQuantizeMatMul"}
+    assert kernels(between, tmp_path / "between.onnx") == {"QGemm"}
+    free = layer_model(network, layer, fed, eight, None, Products.DYNAMIC)
+    assert digest(free) == digest(layer_model(network, layer, fed, eight))
 
 
 def test_equal_layers_are_equal_files_and_others_are_not(make):

@@ -137,3 +137,16 @@ def test_luck_does_not_tell_formats_apart(seed):
     names = ["float32", *(f"int{bits}/channel" for bits in range(2, 9))]
     found = {name: Latency(1.0 + 0.02 * generator.standard_normal(), 0.02, 11) for name in names}
     assert {_counted(found, name) for name in names} == {found["float32"].median_ms}
+
+
+def test_products_are_compared_with_those_of_their_own_operator():
+    """Of a network that multiplies `int8/channel` by another operator than blocks neither is the other's reference, and
+    between 8-bit activations the same format is none of them."""
+    found = layer(float=1.0, int4=0.98, int8=0.255, floata8=1.5, int4a8=0.41, int8a8=0.40)
+    found |= {"int8/block32": Latency(0.25, 0.001, 11)}
+    packed = ["int8/channel", "int8/block32"]
+    counted = {key: _counted(found, key, packed) for key in found}
+    assert counted["int8/channel"] == 0.255
+    assert counted["int8/block32"] == 0.25
+    assert counted["int4/channel"] == 1.0
+    assert counted["int4/channel+uint8/tensor"] == 0.40

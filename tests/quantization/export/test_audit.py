@@ -16,7 +16,7 @@ from quantization.activations.quantized import QuantizedActivation
 from quantization.errors import FileNotAudited
 from quantization.export.audit import audit
 from quantization.export.export import export
-from quantization.export.matmul_nbits import Products
+from quantization.export.products import Products
 from quantization.formats import Granularity, HalfFormat, IntegerFormat, UnsignedFormat
 from quantization.rounding.nearest import round_nearest
 from tests.quantization.kernels import build, draw

@@ -18,7 +18,7 @@ from network.graph import Network
 from quantization.errors import ExportTooLarge, QuantizationError
 from quantization.export.audit import audit
 from quantization.export.export import export, simulate
-from quantization.export.matmul_nbits import Products
+from quantization.export.products import Products
 from quantization.formats import (
     CodebookFormat,
     Granularity,

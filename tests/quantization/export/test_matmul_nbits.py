@@ -17,7 +17,7 @@ from quantization.errors import FileNotAudited
 from quantization.export.audit import audit
 from quantization.export.cost import file_bytes, skeleton_bytes, weight_bytes
 from quantization.export.export import export, simulate
-from quantization.export.matmul_nbits import Products, packed_products
+from quantization.export.products import Products, packed_products
 from quantization.formats import BLOCK_SIZES, Granularity, IntegerFormat, UnsignedFormat
 from quantization.rounding.nearest import round_nearest
 from quantization.storage.weights import QuantizedWeight
