@@ -2,8 +2,9 @@
 
 Each is dearer than the one before, and loses at most `FINER` of what that one does. The certificate skips those that
 are no answer to what it saw: a plan that loses d where b is allowed gives way to one that loses b / d of it, at least
-`SAFER`, at most `FINER`. The latter shrinks with every look, so that few looks lead far. The last look is the safest
-plan's, so that no budget is called missed that it would keep.
+`SAFER`, at most `FINER`. The latter shrinks with every look, so that few looks lead far; where one leads to a plan that
+keeps the budget, one between it and the last that missed is tried, too. The last look is the safest plan's, so that no
+budget is called missed that it would keep.
 """
 
 from __future__ import annotations
@@ -63,19 +64,25 @@ def fallbacks_of(
     ]
 
 
-def next_look(chain: Sequence[Look], place: int, looks: int, excess: float) -> int | None:
-    """The place in `chain` of the plan to look at after that of `place`, or None.
+def next_look(chain: Sequence[Look], places: Sequence[int], met: Sequence[bool], excess: float) -> int | None:
+    """The place in `chain` of the plan to look at next, or None. Behind the first that keeps the budget it is the one
+    halfway to the last that missed.
 
     Args:
         chain: the chosen plan and its fallbacks.
-        place: of the plan that missed.
-        looks: how many there were.
-        excess: what it lost, in budgets.
+        places: of the plans that were looked at.
+        met: which of them kept the budget.
+        excess: what the last one lost, in budgets.
     """
-    last = len(chain) - 1
-    if place == last:
+    here, last, looks = places[-1], len(chain) - 1, len(places)
+    if looks == MOST_LOOKS or any(met[:-1]):
+        return None
+    if met[-1]:
+        between = (here + places[-2]) // 2 if looks > 1 else here
+        return between if looks > 1 and between > places[-2] else None
+    if here == last:
         return None
     share = min(max(1 / excess if excess > 0 else 1.0, SAFER), FINER**looks)
-    wanted = share * chain[place].loses
-    found = (later for later in range(place + 1, last) if chain[later].loses <= wanted)
-    return last if looks >= MOST_LOOKS - 1 else next(found, last)
+    wanted = share * chain[here].loses
+    found = (later for later in range(here + 1, last) if chain[later].loses <= wanted)
+    return last if looks == MOST_LOOKS - 1 else next(found, last)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -48,24 +49,30 @@ def run(context: Context, config: CertifyConfig) -> bytes:
     inputs = context.workspace.inputs(config.samples, config.space.export.opset)
     space = context.workspace.space(config.space)
     held_out = inputs.splits.held_out[: samples_that_fit(context, inputs, inputs.splits.held_out)]
-    claims, kind = context.workspace.claims(), config.budget.kind
+    claims, budget = context.workspace.claims(), config.budget
+    kind = budget.kind
     compare = Comparison(context, inputs, held_out, claims, kind)
     looks: list[tuple[Plan, Measured, ExportedPlan]] = []
-    chain, place = _to_certify(context, space), 0
+    chain, places, met = _to_certify(context, space), [0], list[bool]()
     while True:
-        plan = chain[place].plan
+        plan = chain[places[-1]].plan
         model = export_plan(context, inputs, space, plan, rounds_whole_plans=config.rounds_whole_plans)
-        measured = compare(model.file)
-        looks.append((plan, measured, model))
-        certificate = _certificate(context, config, inputs, measured, len(looks))
-        following = None if certificate.met else next_look(chain, place, len(looks), _excess(certificate))
+        looks.append((plan, compare(model.file), model))
+        certificate = _certificate(context, config, inputs, looks[-1][1], len(looks))
+        met.append(certificate.met)
+        if certificate.met and budget.confidence is not None:
+            break  # a further look would widen the interval
+        following = next_look(chain, places, met, _excess(certificate))
         if following is None:
             break
-        place = following
+        places.append(following)
         context.progress(len(looks) / MOST_LOOKS)
-    if not certificate.met:  # the least drop is the best effort
-        plan, measured, model = min(looks, key=lambda look: look[1].drop(kind, config.budget.max_drop))
-        certificate = _certificate(context, config, inputs, measured, len(looks))
+    keeping = [
+        look for place, look, keeps in sorted(zip(places, looks, met, strict=True), key=itemgetter(0)) if keeps
+    ]
+    # without one, the least drop is the best effort
+    plan, measured, model = (keeping or [min(looks, key=lambda look: look[1].drop(kind, budget.max_drop))])[0]
+    certificate = _certificate(context, config, inputs, measured, len(looks))
     kept = model.rounded.kept
     document = {
         "choices": list(plan.choices),

@@ -72,24 +72,36 @@ CHAIN = [Look(Plan((n,)), 0.93**n) for n in range(30)]
     ],
 )
 def test_what_a_plan_missed_by_says_which_is_looked_at_next(looks, excess, loses):
-    place = next_look(CHAIN, 4, looks, excess)
+    place = next_look(CHAIN, [*range(5 - looks, 5)], [False] * looks, excess)
     assert CHAIN[place].loses <= loses * CHAIN[4].loses
     assert CHAIN[place - 1].loses > loses * CHAIN[4].loses
 
 
 def test_the_last_look_is_the_safest_plans():
-    assert next_look(CHAIN, 4, MOST_LOOKS - 1, 1.01) == len(CHAIN) - 1
-    assert next_look(CHAIN, 28, 1, 1.01) == len(CHAIN) - 1
-    assert next_look(CHAIN, len(CHAIN) - 1, 1, 1.01) is None
+    missed = [False] * (MOST_LOOKS - 1)
+    assert next_look(CHAIN, [*range(len(missed))], missed, 1.01) == len(CHAIN) - 1
+    assert next_look(CHAIN, [28], [False], 1.01) == len(CHAIN) - 1
+    assert next_look(CHAIN, [len(CHAIN) - 1], [False], 1.01) is None
 
 
+def test_behind_a_plan_that_keeps_the_budget_one_that_is_cheaper_is_tried():
+    assert next_look(CHAIN, [0], [True], 0.9) is None
+    assert next_look(CHAIN, [0, 4], [False, True], 0.9) == 2
+    assert next_look(CHAIN, [0, 1], [False, True], 0.9) is None
+    assert next_look(CHAIN, [0, 4, 2], [False, True, False], 1.1) is None
+    assert next_look(CHAIN, [0, 4, 2], [False, True, True], 0.8) is None
+
+
+@pytest.mark.parametrize("keeps", [3, 20, 29, 30])
 @pytest.mark.parametrize("excess", [0.5, 1.01, 1.5, math.inf])
-def test_there_are_no_more_looks_than_allowed(excess):
-    place, places = 0, [0]
-    while (place := next_look(CHAIN, place, len(places), excess)) is not None:
+def test_there_are_no_more_looks_than_allowed(excess, keeps):
+    """Plans from `keeps` on keep the budget."""
+    places, met = [0], [False]
+    while (place := next_look(CHAIN, places, met, excess)) is not None:
         places.append(place)
-    assert len(places) <= MOST_LOOKS
-    assert places == sorted(set(places))
+        met.append(place >= keeps)
+    assert len(places) == len(set(places)) <= MOST_LOOKS
+    assert any(met) == (keeps < len(CHAIN))
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
