@@ -19,7 +19,7 @@ MAX_OUTLIERS = 200
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 CODED_TENTHS = range(12, 41)
 # up to so many tenths of a bit: how many codes are written together, and how high they go
-_TUPLES = ((15, 8, 2), (17, 6, 3), (23, 5, 4), (28, 4, 7), (32, 3, 12), (40, 3, 22))
+_TUPLES = ((13, 8, 2), (15, 6, 3), (18, 5, 5), (23, 4, 8), (28, 4, 9), (40, 3, 22))
 
 
 def _check_bits(bits: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from quantization.storage.buckets import BUCKETS, MOST_BITS, UNITS, Costs, Tuples, best_buckets, fitted_costs, ranks
 
-ALL = [Tuples(8, 2), Tuples(6, 3), Tuples(5, 4), Tuples(4, 7), Tuples(3, 12), Tuples(3, 22)]
+ALL = [Tuples(8, 2), Tuples(6, 3), Tuples(5, 5), Tuples(4, 8), Tuples(4, 9), Tuples(3, 22)]
 
 
 def _taken(counts: np.ndarray, widths: np.ndarray) -> int:

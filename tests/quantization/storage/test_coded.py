@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_refused() -> None:
     format_ = CodedFormat(15)
     with pytest.raises(ValueError, match=r"these codes take \d+ bytes; coded1.5/tensor has 768 for 4096 values"):
         CodedWeight(format_, _gaussian(4096, 3.0, 2), STEP).tensors()
-    with pytest.raises(ValueError, match="magnitudes up to 2"):
+    with pytest.raises(ValueError, match="magnitudes up to 3"):
         CodedWeight(format_, np.full(4096, 10, dtype=np.int8), STEP)
     with pytest.raises(ValueError, match="the step must be finite and above 0"):
         CodedWeight(format_, _gaussian(4096, 0.3, 2), np.array(0, dtype=np.float32))
