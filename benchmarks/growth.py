@@ -50,7 +50,9 @@ def main() -> None:
     sizes |= dict.fromkeys([(given.sites[0], weights) for weights in given.weights])
     measured = [_in_a_process(*size) for size in sizes]
     for what, title in (("passes", "float passes"), ("files", "peak memory above the imports, float files")):
-        table = Table("stage", *(f"{row['sites']} sites, {row['weights'] / 1e6:.0f} M" for row in measured), title=title)
+        table = Table(
+            "stage", *(f"{row['sites']} sites, {row['weights'] / 1e6:.0f} M" for row in measured), title=title
+        )
         for stage in measured[0]["stages"]:
             table.add_row(stage, *(f"{row['stages'][stage][what]:.1f}" for row in measured))
         table.add_row("job", *(f"{row[what]:.1f}" for row in measured))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.events import Event, Progress, Report, Spread, StageBegan, StageEnded
+from pipeline.released import release
 from pipeline.spreading import LONGEST_PAUSE, SHORTEST_PAUSE, Chunks, Compute, StageOver
 from pipeline.stage import UPLOADS, Machine, Stage, Upload
 from pipeline.store import Store
@@ -129,6 +130,8 @@ class Context:
             self._store.store(key, data)
             self._store.drop(f"{key}/")
             self._stage = None
+            del data
+            release()
         self._clock.end(stage, ran)
         self._report(StageEnded(stage.name, ran))
         return ran

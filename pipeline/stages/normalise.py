@@ -17,10 +17,9 @@ def run(context: Context, config: NormaliseConfig) -> bytes:
     """The normalised network as ONNX bytes."""
     document, _ = unpack(context.read("admit"))
     shapes = {name: tuple(shape) for name, shape in document["inputs"].items()}
-    uploaded = context.model_path.read_bytes()
-    model = admit(uploaded, admission_limits(context.machine))
+    model = admit(context.model_path.read_bytes(), admission_limits(context.machine))
     dataset = context.workspace.dataset(input_specs(model), seed=0)
     context.check()
     batching = Batching.of_document(document["batching"])
     threads, requantize = context.machine.threads, config.requantize
-    return dump(faithful(uploaded, model, dataset.inputs, shapes, threads, batching, requantize=requantize))
+    return dump(faithful(context.model_path, model, dataset.inputs, shapes, threads, batching, requantize=requantize))

@@ -9,7 +9,8 @@ import math
 from collections.abc import Container, Mapping, Sequence
 
 import onnx
-from google.protobuf.message import Message  # type: ignore[import-untyped]  # ships no types
+
+from network.onnx_graph import without_initializers
 
 LARGEST_MESSAGE = (1 << 31) - 1
 """Bytes that a protobuf message may have."""
@@ -25,9 +26,7 @@ def draft_without(
 ) -> onnx.ModelProto:
     """A copy of `model` that lacks some initializers, and the values of those in `valueless`, made without copying
     either."""
-    copy = onnx.ModelProto()
-    _copy_fields(model, copy, GRAPH)
-    _copy_fields(model.graph, copy.graph, INITIALIZER)
+    copy = without_initializers(model)
     for tensor in model.graph.initializer:
         if tensor.name in valueless:
             copy.graph.initializer.append(without_values(tensor.name, tensor.data_type, tensor.dims))
@@ -60,14 +59,3 @@ def field_size(number: int, length: int) -> int:
 
 def _varint_size(value: int) -> int:
     return max(1, math.ceil(value.bit_length() / 7))
-
-
-def _copy_fields(source: Message, target: Message, left_out: int) -> None:
-    """Add the fields of `source` to `target`, but for the one of that number."""
-    for field, value in source.ListFields():
-        if field.number == left_out:
-            continue
-        if isinstance(value, (str, bytes, int, float, bool)):
-            setattr(target, field.name, value)
-        else:
-            getattr(target, field.name).MergeFrom(value)
