@@ -77,10 +77,13 @@ _REMEDIES = {
     "output": "end the graph before that node, or export it without what comes after the network (zipmap=False)",
 }
 _ANOTHER_WAY = "export the model in another way, or with another opset"
-_BYTES = {
+_BYTES: dict[int, int] = {
     **dict.fromkeys((TensorProto.FLOAT16, TensorProto.BFLOAT16), 2),
     **dict.fromkeys((TensorProto.INT8, TensorProto.UINT8), 1),
-    **{TensorProto.FLOAT: 4, TensorProto.INT32: 4, TensorProto.DOUBLE: 8, TensorProto.INT64: 8},
+    TensorProto.FLOAT: 4,
+    TensorProto.INT32: 4,
+    TensorProto.DOUBLE: 8,
+    TensorProto.INT64: 8,
 }
 _CONTENTS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 _UNCHECKED = "unchecked"  # a domain that onnx's checker does not know, and so does not look into
@@ -278,7 +281,7 @@ def _has_its_bytes(tensor: TensorProto) -> bool:
     kinds = [name for name in _CONTENTS if len(getattr(tensor, name))]
     if kinds or tensor.data_type not in _BYTES or min(tensor.dims, default=0) < 1:
         return False
-    return len(tensor.raw_data) == math.prod(tensor.dims) * _BYTES[tensor.data_type]
+    return bool(len(tensor.raw_data) == math.prod(tensor.dims) * _BYTES[tensor.data_type])
 
 
 def _is_declared(value: ValueInfoProto) -> bool:

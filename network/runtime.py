@@ -35,7 +35,8 @@ RUNTIME_FAILURES = (
 )
 """What ONNX Runtime raises on a file that it does not take, and on inputs that a network fails on."""
 
-_FOLDER = "session.model_external_initializers_file_folder_path"
+WEIGHT_FOLDER = "session.model_external_initializers_file_folder_path"
+"""The option of a session that says where a `network.weight_folder.WeightFolder` lies."""
 
 FATAL = 4  # of ONNX Runtime's log severities: what matters is raised, not printed
 
@@ -112,7 +113,7 @@ def session_of(
         if weights is None:
             weights = WeightFolder()
             model = in_folder(model, weights)
-        options.add_session_config_entry(_FOLDER, str(weights.path))
+        options.add_session_config_entry(WEIGHT_FOLDER, str(weights.path))
         model = model.SerializeToString()
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
