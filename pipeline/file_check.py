@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from evaluation.dataset import Dataset
 from evaluation.runner import OnnxRunner
 from network.activations import moved_from
 from network.errors import ModelNotRunnable
 from network.graph import Network
-from network.normalise import dump
 from network.quantized_weights import stored_codes
 from network.selections import picked_from
 from pipeline.context import Context
@@ -26,7 +26,7 @@ from pipeline.plan_export import ExportedPlan
 from pipeline.workspace import Inputs
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.audit import Audit, StoredActivation, audit, rounded_activations
-from quantization.export.export import simulate
+from quantization.export.export import simulated
 from quantization.export.matmul_nbits import packed_products
 from quantization.formats import FloatFormat, Format
 
@@ -119,7 +119,7 @@ def _compared_outputs(context: Context, inputs: Inputs, model: ExportedPlan, hal
     left out.
     """
     part = inputs.dataset.take(inputs.splits.held_out[: max(SAMPLES, inputs.static_batch or 0)])
-    simulated = simulate(
+    plan = simulated(
         model.network,
         model.rounded.weights,
         model.activations,
@@ -127,10 +127,10 @@ def _compared_outputs(context: Context, inputs: Inputs, model: ExportedPlan, hal
         unpacked=model.unpacked,
         halves=halves,
     )
-    outputs, expected = (_run(context, inputs, file, part) for file in (model.file, simulated))
+    outputs, expected = (_run(context, inputs, file, part) for file in (model.file, plan))
     formats = {name: weight.format for name, weight in model.rounded.weights.items()}
     rounds = model.activations or packed_products(model.network, formats, model.products, model.unpacked)
-    floats = _run(context, inputs, dump(inputs.network), part) if rounds else {}
+    floats = _run(context, inputs, inputs.network.proto, part) if rounds else {}
     computed = [name for name in expected if not picked_from(inputs.network, name)]
     differences = [_difference(name, outputs[name], expected[name], floats.get(name)) for name in computed]
     return {
@@ -162,7 +162,7 @@ def _difference(name: str, output: Floats, expected: Floats, floats: Floats | No
     return float(np.abs(output - expected)[finite].max(initial=0.0)), difference / size if size else 0.0
 
 
-def _run(context: Context, inputs: Inputs, file: bytes, samples: Dataset) -> dict[str, Floats]:
+def _run(context: Context, inputs: Inputs, file: bytes | ModelProto, samples: Dataset) -> dict[str, Floats]:
     """Every output of floats."""
     context.check()
     try:
@@ -173,7 +173,7 @@ def _run(context: Context, inputs: Inputs, file: bytes, samples: Dataset) -> dic
     return {name: output.astype(np.float64) for name, output in outputs.items() if output.dtype.kind == "f"}
 
 
-def _runner(context: Context, inputs: Inputs, file: bytes, *, exact: bool) -> OnnxRunner:
+def _runner(context: Context, inputs: Inputs, file: bytes | ModelProto, *, exact: bool) -> OnnxRunner:
     batching, longest = inputs.network.batching, inputs.longest_outputs
     return OnnxRunner(file, context.machine.threads, exact=exact, batching=batching, longest=longest)
 

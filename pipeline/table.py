@@ -84,7 +84,7 @@ STAGES = (
         time_limit=ADMISSION,
         version=3,
     ),
-    Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=SHORT, version=6),
+    Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=SHORT, version=7),
     Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=SHORT, version=9),
     Stage(
         "reference",
@@ -112,7 +112,7 @@ STAGES = (
         version=2,
     ),
     Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=MEDIUM, version=4),
-    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=MEDIUM, version=10, spreads=True),
+    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=MEDIUM, version=11, spreads=True),
     Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=LONG, version=8, spreads=True),
     Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=LONG, version=7, spreads=True),
     Stage(

@@ -44,8 +44,9 @@ from quantization.rounding.routing import Routing, routing_of, unreached_note
 from quantization.rounding.statistics import InputStatistics, input_statistics
 from quantization.storage.weights import QuantizedWeight
 
-# Second moments of several weights are collected in one forward pass, as long as they fit into this.
-STATISTICS_BYTES = 1 << 30
+# Second moments of several weights are collected in one forward pass, as long as they take no more than all weights, or
+# the first of these where the weights are small, and the second where they are large.
+LEAST_STATISTICS_BYTES, MOST_STATISTICS_BYTES = 1 << 26, 1 << 30
 # multiply-accumulates of the sums of a group that are worth to be shared, and in those of the network's forward pass
 LEAST_MACS = 1e10
 LEAST_SUMS = 2
@@ -261,11 +262,13 @@ def _groups(network: Network, samples: int) -> Iterator[list[Site]]:
     """Sites whose statistics fit into memory together; where these take long, in halves that take about as long."""
     group: list[tuple[Site, InputStatistics | None]] = []
     used = 0
+    weights = 4 * sum(site.size for site in network.sites)
+    most = min(max(weights, LEAST_STATISTICS_BYTES), MOST_STATISTICS_BYTES)
     for site in network.sites:
         own = input_statistics(network, site)
         statistics = own if isinstance(own, InputStatistics) else None
         needed = 0 if statistics is None else statistics.memory_bytes
-        if group and used + needed > STATISTICS_BYTES:
+        if group and used + needed > most:
             yield from _halves(group, samples)
             group, used = [], 0
         group.append((site, statistics))

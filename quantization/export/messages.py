@@ -5,11 +5,11 @@ Source of the encoding and of the numbers: https://protobuf.dev/programming-guid
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Mapping, Sequence
 
 import onnx
 
+from network.message_size import field_size
 from network.onnx_graph import without_initializers
 
 LARGEST_MESSAGE = (1 << 31) - 1
@@ -50,12 +50,3 @@ def file_size(model: onnx.ModelProto, missing: Mapping[str, int]) -> int:
             whole = header + field_size(RAW_DATA, missing[tensor.name])
             graph += field_size(INITIALIZER, whole) - field_size(INITIALIZER, header)
     return rest + field_size(GRAPH, graph)
-
-
-def field_size(number: int, length: int) -> int:
-    """Bytes of a field of `length` bytes: its number, its length as a varint, and itself."""
-    return _varint_size(number << 3) + _varint_size(length) + length
-
-
-def _varint_size(value: int) -> int:
-    return max(1, math.ceil(value.bit_length() / 7))
