@@ -128,6 +128,7 @@ class Context:
         if ran := not self._store.exists(key):
             self._begin(stage)
             result = stage.run(self, config)
+            release()  # before it is stored: then helpers go on
             self.check()
             if isinstance(result, bytes):
                 self._store.store(key, result)
@@ -136,8 +137,6 @@ class Context:
                     self._store.store_file(key, result)
             self._store.drop(f"{key}/")
             self._stage = None
-            del result
-            release()
         self._clock.end(stage, ran)
         self._report(StageEnded(stage.name, ran))
         return ran
@@ -157,6 +156,7 @@ class Context:
                 stage.run(self, config)
             except StageOver:
                 self._store.drop(f"{key}/")  # a chunk that came too late
+            release()
         while not self._store.exists(key):
             self.check()
             time.sleep(pause)
