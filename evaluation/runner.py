@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from evaluation.metrics.padding import filled_up
 from evaluation.session import deterministic_session, session_options, session_with
@@ -25,7 +27,7 @@ class OnnxRunner:
     of its last sample, whose results are dropped. The same file, samples, batch and threads give the same bits.
 
     Args:
-        model: the file, admitted before (`network.admission`): it is run as it is.
+        model: the file, its bytes or the message in it, admitted before (`network.admission`): it is run as it is.
         threads: threads within an operator, at least 1.
         runs: parts of a batch that run at once, each on so many threads (`network.runtime.SideBySide`); 1 for a graph
             that fixes its batch size.
@@ -44,7 +46,7 @@ class OnnxRunner:
 
     def __init__(
         self,
-        model: bytes,
+        model: bytes | Path | ModelProto,
         threads: int,
         runs: int = 1,
         *,

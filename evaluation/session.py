@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import onnxruntime
+from pathlib import Path
 
-from network.runtime import FATAL, runtime_errors
+import onnxruntime
+from onnx import ModelProto
+
+from evaluation.decoded import decoded
+from network.runtime import FATAL, WEIGHT_FOLDER, runtime_errors
+from network.weight_folder import WeightFolder, in_folder
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
@@ -16,7 +21,7 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def session_with(model: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+def session_with(model: bytes | Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     """A session on the CPU.
 
     Raises:
@@ -26,10 +31,13 @@ def session_with(model: bytes, options: onnxruntime.SessionOptions) -> onnxrunti
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def deterministic_session(model: bytes, threads: int, *, exact: bool = False) -> onnxruntime.InferenceSession:
-    """A session that gives the same bits every time.
+def deterministic_session(
+    model: bytes | Path | ModelProto, threads: int, *, exact: bool = False
+) -> onnxruntime.InferenceSession:
+    """A session that gives the same bits every time, and as few bytes of memory as it takes.
 
     Args:
+        model: the file; of its bytes, weights that functions decode are decoded one by one (`evaluation.decoded`).
         exact: integer kernels may not saturate between products, as those of x86 processors without VNNI do.
 
     Raises:
@@ -39,4 +47,12 @@ def deterministic_session(model: bytes, threads: int, *, exact: bool = False) ->
     options.use_deterministic_compute = True
     if exact:
         options.add_session_config_entry("session.x64quantprecision", "1")
-    return session_with(model, options)
+    folder = WeightFolder()
+    with runtime_errors("load"):
+        lean = in_folder(model, folder) if isinstance(model, ModelProto) else None
+        if isinstance(model, bytes):
+            lean = decoded(ModelProto.FromString(model), folder, threads)
+    if lean is None:
+        return session_with(model, options)
+    options.add_session_config_entry(WEIGHT_FOLDER, str(folder.path))
+    return session_with(lean.SerializeToString(), options)

@@ -10,6 +10,7 @@ crash or slow down, so this runs in a worker child with limits on memory and tim
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,15 @@ from network.finite import check_weights
 from network.flags import check_flags
 from network.functions import inlined
 from network.memory import estimate_memory
-from network.onnx_graph import is_external, messages, nodes, own_inputs, shape_skeleton
+from network.onnx_graph import (
+    copy_fields,
+    is_external,
+    messages,
+    nodes,
+    own_inputs,
+    shape_skeleton,
+    without_initializers,
+)
 from network.operator_sets import (
     check_ir_version,
     check_operators,
@@ -50,6 +59,7 @@ from network.sparse import make_dense
 from network.training import require_inference
 from network.tree_models import require_layers
 from network.upgrade import require_forms
+from network.weight_folder import LARGE
 
 MAX_PROTOBUF_BYTES = 2**31 - 1  # what any protobuf reader takes
 # A node, its attributes and the types of its outputs are some ten messages.
@@ -67,6 +77,15 @@ _REMEDIES = {
     "output": "end the graph before that node, or export it without what comes after the network (zipmap=False)",
 }
 _ANOTHER_WAY = "export the model in another way, or with another opset"
+_BYTES: dict[int, int] = {
+    **dict.fromkeys((TensorProto.FLOAT16, TensorProto.BFLOAT16), 2),
+    **dict.fromkeys((TensorProto.INT8, TensorProto.UINT8), 1),
+    TensorProto.FLOAT: 4,
+    TensorProto.INT32: 4,
+    TensorProto.DOUBLE: 8,
+    TensorProto.INT64: 8,
+}
+_CONTENTS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 _UNCHECKED = "unchecked"  # a domain that onnx's checker does not know, and so does not look into
 
 # What people upload by mistake, by its first bytes.
@@ -119,6 +138,7 @@ def admit(data: bytes, limits: AdmissionLimits) -> ModelProto:
         ModelInvalid: anything else that breaks the rules of ONNX.
     """
     model = bounded(data, limits)
+    del data  # of a large network as large as itself
     check_ir_version(model)
     check_operators(model, opset_version(model))
     check_random(model)
@@ -228,10 +248,9 @@ def _inline(model: ModelProto) -> ModelProto:
 
 def _check_valid(model: ModelProto) -> None:
     """By the rules of ONNX, but that values need not be declared, and that ONNX Runtime has standard operators too."""
-    checked, opset = model, opset_version(model)
+    checked, opset = _without_contents(model), opset_version(model)
     values = [value for value in (*model.graph.input, *model.graph.output) if not _is_declared(value)]
     if values or any(is_of_runtime_alone(node, opset) for node in nodes(model.graph)):
-        checked = ModelProto.FromString(model.SerializeToString())
         for value in (*checked.graph.input, *checked.graph.output):
             if not _is_declared(value):
                 kind = value.type.tensor_type.elem_type or TensorProto.FLOAT
@@ -242,6 +261,27 @@ def _check_valid(model: ModelProto) -> None:
         checked.opset_import.append(onnx.helper.make_opsetid(_UNCHECKED, 1))
     with _broken("onnx.checker"):
         onnx.checker.check_model(checked.SerializeToString())
+
+
+def _without_contents(model: ModelProto) -> ModelProto:
+    """A copy in which a number of the same type stands for every large initializer that has the bytes of its shape:
+    the checker asks for nothing else, and copies what it is given."""
+    copy = without_initializers(model)
+    for tensor in model.graph.initializer:
+        if tensor.ByteSize() >= LARGE and _has_its_bytes(tensor):
+            one = copy.graph.initializer.add(dims=[1], raw_data=bytes(_BYTES[tensor.data_type]))
+            copy_fields(tensor, one, ("dims", "raw_data"))
+        else:
+            copy.graph.initializer.append(tensor)
+    return copy
+
+
+def _has_its_bytes(tensor: TensorProto) -> bool:
+    """Whether the values of `tensor` are the bytes that its type and shape say, and nothing else."""
+    kinds = [name for name in _CONTENTS if len(getattr(tensor, name))]
+    if kinds or tensor.data_type not in _BYTES or min(tensor.dims, default=0) < 1:
+        return False
+    return bool(len(tensor.raw_data) == math.prod(tensor.dims) * _BYTES[tensor.data_type])
 
 
 def _is_declared(value: ValueInfoProto) -> bool:

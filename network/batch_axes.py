@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -38,7 +39,7 @@ _SCALED_BY_CALL = frozenset(("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "
 
 
 def find_batching(
-    uploaded: bytes,
+    uploaded: bytes | Path,
     model: onnx.ModelProto,
     samples: Arrays,
     stated: Stated,
@@ -48,7 +49,7 @@ def find_batching(
     """How samples become calls of the uploaded file.
 
     Args:
-        uploaded: the file as it came, which is run.
+        uploaded: the file as it came, or its bytes, which is run.
         model: the same, parsed.
         samples: an array `[samples, ...]` for each graph input.
         stated: by graph input the axis of the samples, None for an input that belongs to a whole call.

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from onnx import FunctionProto, GraphProto, ModelProto, TensorProto
 
 from network.errors import ModelInvalid, ModelNotTaken, ModelTooLarge, TooMuchWork
+from network.message_size import size_bytes
 from network.onnx_graph import is_standard, messages, nodes, subgraphs
 from network.operator_sets import FunctionKey, function_key, node_name
 
@@ -49,13 +50,13 @@ def check_extent(model: ModelProto, max_nodes: int, max_bytes: int) -> None:
         ModelNotTaken: functions that call each other too deeply.
         ModelInvalid: functions that call themselves.
     """
-    total_nodes, total_bytes = _inlined(model)
+    size, size_of_graph = size_bytes(model)
+    total_nodes, total_bytes = _inlined(model, size_of_graph)
     if max(total_nodes, len(model.functions)) > max_nodes or total_bytes > max_bytes:
         raise ModelTooLarge(
             f"with its functions inlined the model has {total_nodes:,} nodes in {total_bytes:,} bytes; "
             f"at most {max_nodes:,} nodes and {max_bytes:,} bytes are allowed"
         )
-    size = model.ByteSize()
     inner = sum(1 for holder in _holders(model) for _ in _graphs_of(holder))
     weights = sum(1 for _ in _weights(model))
     for count, most, parts, remedy in (
@@ -106,7 +107,7 @@ def _is_matrix(tensor: TensorProto) -> bool:
     return len(tensor.dims) > 1 and math.prod(tensor.dims) > 1
 
 
-def _inlined(model: ModelProto) -> tuple[int, int]:
+def _inlined(model: ModelProto, size_of_graph: int) -> tuple[int, int]:
     """Nodes and bytes with all functions inlined, found without inlining: calls may double at every level."""
     functions = {function_key(function): function for function in model.functions}
     calls = {key: _calls(function, functions) for key, function in functions.items()}
@@ -126,7 +127,7 @@ def _inlined(model: ModelProto) -> tuple[int, int]:
         raise ModelNotTaken(f"the model's functions call each other more than {MAX_FUNCTION_DEPTH} levels deep")
     called = _calls(model.graph, functions)
     total_nodes = sum(1 for _ in nodes(model.graph)) + sum(count[key] * n for key, n in called.items())
-    total_bytes = model.graph.ByteSize() + sum(size[key] * n for key, n in called.items())
+    total_bytes = size_of_graph + sum(size[key] * n for key, n in called.items())
     return total_nodes, total_bytes
 
 

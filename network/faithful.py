@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -49,7 +50,7 @@ class Undone:
 
 
 def faithful(
-    uploaded: bytes,
+    uploaded: bytes | Path,
     model: onnx.ModelProto,
     samples: Arrays,
     input_shapes: Mapping[str, tuple[int, ...]],
@@ -62,7 +63,7 @@ def faithful(
     sample, or on the first samples where a call takes several.
 
     Args:
-        uploaded: the file as it came.
+        uploaded: the file as it came, or its bytes.
         model: what `admit` returned of it.
         samples: an array for each graph input, `[samples, ...]`.
         input_shapes: of one sample, by graph input.
@@ -94,7 +95,7 @@ def faithful(
         except NothingToQuantize as error:
             raise NothingToQuantize("; ".join([str(error), *planned.kept, *_quantized(model)])) from error
         reference = reference or Reference(planned.file, given, threads)
-        why = reference.difference(network.proto.SerializeToString())
+        why = reference.difference(network.proto)
         if why is None:
             _mark(network, Undone(opset, folding, reasons[0]) if reasons else None)
             observed = observe(network.proto, _largest_call(samples, batching), threads)

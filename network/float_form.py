@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -20,21 +21,21 @@ from network.widening import HALVES, weight_types, widened
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FloatForm:
-    """The model with its bytes; `of_halves`: its weights had 16 bits; `kept`: why others are not float32."""
+    """The model with its file; `of_halves`: its weights had 16 bits; `kept`: why others are not float32."""
 
     model: ModelProto
-    file: bytes
+    file: bytes | Path
     of_halves: bool
     kept: tuple[str, ...]
 
 
 def in_float32(
-    uploaded: bytes, model: ModelProto, given: Sequence[Feed], threads: int, *, requantize: bool
+    uploaded: bytes | Path, model: ModelProto, given: Sequence[Feed], threads: int, *, requantize: bool
 ) -> FloatForm:
     """The float form of an admitted model.
 
     Args:
-        uploaded: the file as it came.
+        uploaded: the file as it came, or its bytes.
         model: what `admit` returned of it; not changed.
         given: what to compare on.
         threads: of ONNX Runtime.

@@ -118,6 +118,16 @@ def fold(graph: ir.Model, folding: Folding) -> None:
             return
 
 
+def forget_matches() -> None:
+    """Let go of the last graph: rules keep what they matched last, with all of its weights, until they match again."""
+    value = ir.val("x", ir.DataType.FLOAT, [1])
+    node = ir.node("Identity", [value])
+    graph = ir.Graph([value], node.outputs, nodes=[node], opset_imports={"": 21}, name="nothing")
+    model = ir.Model(graph, ir_version=10)
+    RewritePass(RULES)(model)
+    _ONE_DIMENSION.apply_to_model(model)
+
+
 class SplitConstantsPass(ir.passes.InPlacePass):
     """Split of an initializer that nothing else reads: each part becomes an initializer, of as many bytes together.
 

@@ -21,6 +21,7 @@ from network.batching import Batching
 from network.onnx_graph import names_read, opset_of
 from network.shapes import Observed, SampleShapes, float_shapes, inferred_values
 from network.tensor_spec import TensorSpec
+from network.weight_folder import WeightFolder
 
 ChannelAxis = int | tuple[int, ...]
 """The axis of a weight's output channels. Of a stack of matrices all axes but the one that is summed over: every matrix
@@ -140,6 +141,11 @@ class Network:
             for alias in site.aliases:
                 known.setdefault(alias, []).append(site)
         return known | {site.name: [site] for site in self.sites}
+
+    @cached_property
+    def weight_folder(self) -> WeightFolder:
+        """Where ONNX Runtime finds the large initializers, for all sessions of parts of this network."""
+        return WeightFolder()
 
     def weight(self, name: str) -> NDArray[np.float32]:
         """The values of the initializer `name`, in its ONNX shape."""

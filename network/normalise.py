@@ -16,9 +16,10 @@ are not.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -32,11 +33,12 @@ from network.batching import Batching
 from network.codes import READERS
 from network.errors import ModelNotTaken, NothingToQuantize, listing
 from network.finite import FLOAT_TYPES
-from network.folding import Folding, fold
+from network.folding import Folding, fold, forget_matches
 from network.fused import unfuse
 from network.graph import Network
 from network.interface import Interface
-from network.onnx_graph import is_standard, nodes, opset_of, own_inputs, shape_of
+from network.message_size import GRAPH, INITIALIZER, field_header
+from network.onnx_graph import is_standard, nodes, opset_of, own_inputs, shape_of, without_initializers
 from network.opset import TARGET_OPSET, lower
 from network.outputs import put_back, set_aside
 from network.shapes import NOTHING, Observation, Observed, SampleShapes, inferred_values, known_shapes
@@ -102,6 +104,9 @@ def normalise(
     _name_values_in_bodies(graph.graph)
     graph.ir_version = helper.find_min_ir_version_for([helper.make_opsetid("", converted)])
     normalised = _serialized(graph)
+    forget_matches()
+    del graph, proto
+    gc.collect()  # nodes and values refer to each other, and to the weights that they came with
     put_back(normalised.graph, outputs)
     interface.restore(normalised.graph)
     if opset < converted:
@@ -138,7 +143,21 @@ def load(data: bytes, opset: int = TARGET_OPSET) -> Network:
 
 def dump(network: Network) -> bytes:
     """The network as ONNX bytes; the same network gives the same bytes."""
-    data = bytes(network.proto.SerializeToString(deterministic=True))
+    return b"".join(dump_parts(network))
+
+
+def dump_parts(network: Network) -> Iterator[bytes]:
+    """What `dump` gives, a part at a time.
+
+    Messages of protobuf that follow each other are one: each initializer is a graph with nothing else. protobuf would
+    take three times the memory to write all of them at once.
+    """
+    yield bytes(without_initializers(network.proto).SerializeToString(deterministic=True))
+    for tensor in network.proto.graph.initializer:
+        data = bytes(tensor.SerializeToString(deterministic=True))
+        header = field_header(INITIALIZER, len(data))
+        yield field_header(GRAPH, len(header) + len(data)) + header
+        yield data
     documents: dict[str, Any] = {
         SAMPLE_SHAPES_KEY: {name: list(shape) for name, shape in network.sample_shapes.items()},
         OBSERVED_KEY: {name: dataclasses.astuple(value) for name, value in network.observed.items()},
@@ -152,8 +171,7 @@ def dump(network: Network) -> bytes:
         for key, document in documents.items()
         if document
     ]
-    # messages of protobuf that follow each other are one; so the weights are not copied
-    return data + bytes(onnx.ModelProto(metadata_props=entries).SerializeToString(deterministic=True))
+    yield bytes(onnx.ModelProto(metadata_props=entries).SerializeToString(deterministic=True))
 
 
 def from_proto(

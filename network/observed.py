@@ -25,6 +25,7 @@ from network.onnx_graph import graphs, is_standard, own_inputs, subgraphs
 from network.runtime import runtime_errors, session_of
 from network.shapes import Observation, Observed
 from network.value_types import value_types
+from network.weight_folder import WeightFolder
 
 _MOST_AXES = 8
 """Of a value in a body: one with more is not observed."""
@@ -65,7 +66,8 @@ def observe(proto: ModelProto, feed: Mapping[str, NDArray[np.generic]], threads:
 
 def _run(probe: _Probe, feed: Mapping[str, NDArray[np.generic]], threads: int) -> dict[str, Observation]:
     with runtime_errors("run"):
-        session = session_of(probe.model(), threads, optimised=False, shapes_first=True)
+        weights = WeightFolder()
+        session = session_of(probe.model(weights), threads, optimised=False, shapes_first=True, weights=weights)
         results = session.run(None, dict(feed))
     observed: dict[str, Observation] = {}
     for output, result in zip(probe.outputs, results, strict=True):
@@ -121,12 +123,12 @@ class _Probe:
                 self._values.append(self._add(self._nodes, "Shape", name))
                 self.outputs.append(name)
 
-    def model(self) -> ModelProto:
-        """It, as a file."""
+    def model(self, weights: WeightFolder) -> ModelProto:
+        """It, as a file whose large initializers lie in `weights`."""
         source = self.proto.graph
         outputs = [helper.make_tensor_value_info(name, TensorProto.INT64, None) for name in self._values]
         graph = helper.make_graph(self._nodes, "observed", source.input, outputs)
-        graph.initializer.extend((*source.initializer, *self._constants.values()))
+        graph.initializer.extend((*map(weights.placed, source.initializer), *self._constants.values()))
         graph.sparse_initializer.extend(source.sparse_initializer)
         model = helper.make_model(graph, opset_imports=self.proto.opset_import, ir_version=self.proto.ir_version)
         model.functions.extend(self.proto.functions)

@@ -7,7 +7,7 @@ has `onnx_ir.traversal`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import onnx
@@ -144,6 +144,25 @@ def shape_skeleton(model: ModelProto) -> ModelProto:
             if output.type.HasField("tensor_type"):
                 output.type.tensor_type.ClearField("shape")
     return skeleton
+
+
+def without_initializers(model: ModelProto) -> ModelProto:
+    """A copy of `model` that lacks the initializers of its main graph, made without copying them."""
+    copy = ModelProto()
+    copy_fields(model, copy, ("graph",))
+    copy_fields(model.graph, copy.graph, ("initializer",))
+    return copy
+
+
+def copy_fields(source: Message, target: Message, left_out: Collection[str]) -> None:
+    """Add the fields of `source` to `target`, but for those of these names."""
+    for field, value in source.ListFields():
+        if field.name in left_out:
+            continue
+        if isinstance(value, (str, bytes, int, float, bool)):
+            setattr(target, field.name, value)
+        else:
+            getattr(target, field.name).MergeFrom(value)
 
 
 def _may_be_shape(tensor: TensorProto) -> bool:

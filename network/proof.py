@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ class Reference:
     """The uploaded file, with what it gives.
 
     Args:
-        uploaded: its bytes.
+        uploaded: it, or its bytes.
         given: what it is fed; an edge on which it fails is left out.
         threads: of ONNX Runtime.
 
@@ -133,7 +134,7 @@ class Reference:
         ModelTooLarge: that takes more memory than this process may use.
     """
 
-    def __init__(self, uploaded: bytes, given: Sequence[Feed], threads: int) -> None:
+    def __init__(self, uploaded: bytes | Path, given: Sequence[Feed], threads: int) -> None:
         self._threads = threads
         self._expected: list[tuple[Feed, list[list[NDArray[Any]]]]] = []
         session = _session(uploaded, threads, True)
@@ -154,8 +155,8 @@ class Reference:
         """Those on which the uploaded file runs."""
         return [feed for feed, _ in self._expected]
 
-    def difference(self, model: bytes, compare: Comparison | None = None) -> str | None:
-        """In what `model`, an ONNX file, differs from the uploaded file: names, types, free axes of inputs, values.
+    def difference(self, model: onnx.ModelProto | bytes, compare: Comparison | None = None) -> str | None:
+        """In what `model` differs from the uploaded file: names, types, free axes of inputs, values.
 
         None where in nothing. `compare` says why values differ; None for `unlike`.
         """
@@ -339,7 +340,7 @@ class _Run:
             return [np.asarray(result) for result in self.session.run(None, dict(arrays))]
 
 
-def _session(model: bytes, threads: int, optimised: bool) -> _Run:
+def _session(model: onnx.ModelProto | bytes | Path, threads: int, optimised: bool) -> _Run:
     with runtime_errors("load"):
         return _Run(session_of(model, threads, optimised=optimised))
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeVar
 
 import onnx
@@ -16,6 +17,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from network.batching import Arrays, Batching
 from network.errors import ModelNotRunnable, ModelTooLarge
+from network.weight_folder import WeightFolder, in_folder
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,6 +34,9 @@ RUNTIME_FAILURES = (
     RuntimeError,
 )
 """What ONNX Runtime raises on a file that it does not take, and on inputs that a network fails on."""
+
+WEIGHT_FOLDER = "session.model_external_initializers_file_folder_path"
+"""The option of a session that says where a `network.weight_folder.WeightFolder` lies."""
 
 FATAL = 4  # of ONNX Runtime's log severities: what matters is raised, not printed
 
@@ -78,12 +83,21 @@ class SideBySide:
 
 
 def session_of(
-    model: onnx.ModelProto | bytes, threads: int, *, optimised: bool = True, shapes_first: bool = False
+    model: onnx.ModelProto | bytes | Path,
+    threads: int,
+    *,
+    optimised: bool = True,
+    shapes_first: bool = False,
+    weights: WeightFolder | None = None,
 ) -> onnxruntime.InferenceSession:
     """A session on the CPU, with so many threads within an operator, and with or without graph optimisation.
 
     With `shapes_first` the operators Shape and Size run before any other that is ready, so that what only they read
     does not stay in memory.
+
+    Args:
+        model: a message, a file, or its bytes, which the session keeps.
+        weights: the folder with the initializers that a message lacks; None: it has them all.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -95,8 +109,13 @@ def session_of(
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     # spinning threads of many sessions take the cores from each other, and from what is computed between the runs
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    data = model if isinstance(model, bytes) else model.SerializeToString()
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    if isinstance(model, onnx.ModelProto):
+        if weights is None:
+            weights = WeightFolder()
+            model = in_folder(model, weights)
+        options.add_session_config_entry(WEIGHT_FOLDER, str(weights.path))
+        model = model.SerializeToString()
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 @contextmanager

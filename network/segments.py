@@ -23,7 +23,6 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from network.batching import Batching
 from network.graph import Network
@@ -132,23 +131,22 @@ class SegmentedNetwork:
         initializers = {name: t for name, t in self._network.initializers.items() if name not in weights}
         made = {name for node in nodes for name in node.output} | initializers.keys()
         computed = [name for name in outputs if name in made]
-        kept = [
-            numpy_helper.from_array(replaced[name], name) if name in replaced else tensor
-            for name, tensor in initializers.items()
-            if name in used or name in computed
-        ]
+        if not computed:
+            return Segment(None, fed, computed, outputs)
+        kept = {name: tensor for name, tensor in initializers.items() if name in used or name in computed}
         graph = onnx.helper.make_graph(
             nodes,
             "segment",
             [onnx.helper.make_value_info(name, self._types[name]) for name in fed],
             [onnx.helper.make_value_info(name, self._types[name]) for name in computed],
-            kept,
         )
         model = onnx.helper.make_model(
             graph, opset_imports=self._network.proto.opset_import, ir_version=self._network.proto.ir_version
         )
-        session = session_of(model, self._threads) if computed else None
-        return Segment(session, fed, computed, outputs)
+        folder = self._network.weight_folder
+        with folder.replacing({name: replaced[name] for name in kept if name in replaced}) as other:
+            model.graph.initializer.extend(other.get(name) or folder.placed(own) for name, own in kept.items())
+            return Segment(session_of(model, self._threads, weights=folder), fed, computed, outputs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,8 +42,8 @@ class Taps:
             raise ValueError("expected at least one tensor to look at, got none")
         shown = list(dict.fromkeys(tensors))
         computed = [name for name in shown if name in made]
-        model = _cut(network.proto, computed)
-        session = session_of(model, threads) if computed else None
+        model = _cut(network, computed)
+        session = session_of(model, threads, weights=network.weight_folder) if computed else None
         self._batching = network.batching
         self._part = Segment(session, [value.name for value in model.graph.input], computed, shown)
 
@@ -67,8 +67,9 @@ def _output_names(node: onnx.NodeProto) -> list[str]:
     return [output_name(node, place) for place in range(len(node.output))]
 
 
-def _cut(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
-    """The part of the graph that `outputs` need, with them as its outputs. Initializers are copied once."""
+def _cut(network: Network, outputs: Sequence[str]) -> onnx.ModelProto:
+    """The part of the graph that `outputs` need, with them as its outputs, and its weights in their folder."""
+    proto, place = network.proto, network.weight_folder.placed
     needed, nodes = set(outputs), []
     for node in reversed(proto.graph.node):
         shown = [name if name in node.output or name in needed else "" for name in _output_names(node)]
@@ -80,7 +81,7 @@ def _cut(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
         "taps",
         [value for value in proto.graph.input if value.name in needed],
         [onnx.ValueInfoProto(name=name) for name in outputs],  # ONNX Runtime infers their types
-        [tensor for tensor in proto.graph.initializer if tensor.name in needed],
+        [place(tensor) for tensor in proto.graph.initializer if tensor.name in needed],
     )
     model = onnx.helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
     model.functions.extend(proto.functions)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ class TrialRun:
         ModelNotRunnable: ONNX Runtime does not load it.
     """
 
-    def __init__(self, file: bytes, threads: int, limits: WorkLimits) -> None:
+    def __init__(self, file: bytes | Path, threads: int, limits: WorkLimits) -> None:
         with runtime_errors("load"):
             self._session = session_of(file, threads)
         self._threads = threads

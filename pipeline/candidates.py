@@ -7,21 +7,24 @@ bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any, overload
+
+from numpy.typing import NDArray
 
 from network.activations import ActivationSite
 from network.graph import Network
-from pipeline.results import Arrays, pack, unpack
+from pipeline.results import Archive, Arrays, pack, pack_into, unpack
 from quantization.activations.quantized import QuantizedActivation
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format, weight_format
 from quantization.storage.families import quantized_weight
-from quantization.storage.weights import QuantizedWeight
+from quantization.storage.weights import Floats, QuantizedWeight
 from sensitivity.estimate import ActivationChange, Change, WeightChange
 
-Weights = dict[str, list[QuantizedWeight]]
+Weights = Mapping[str, Sequence[QuantizedWeight]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,27 @@ class Candidates:
     def unpack(cls, blob: bytes) -> Candidates:
         """What `pack_candidates` was given, in its order."""
         document, arrays = unpack(blob)
+        return cls._of(document, weights_from_arrays(document, arrays))
+
+    @classmethod
+    def read(cls, file: IO[bytes]) -> Candidates:
+        """The same of a file, which it closes in the end; weights are read when they are asked for, each time."""
+        archive = Archive(file)
+        fields: dict[str, list[str]] = {}
+        for name in archive.names:
+            place, _, field = name.rpartition("/")
+            fields.setdefault(place, []).append(field)
+        document = archive.document
+        weights = {
+            name: StoredWeights(archive, fields, str(place), document["formats"][name])
+            for place, name in enumerate(document["sites"])
+        }
+        return cls._of(document, weights)
+
+    @classmethod
+    def _of(cls, document: Mapping[str, Any], weights: Weights) -> Candidates:
         activations = {entry["name"]: _activation(entry) for entry in document["activations"]}
-        return cls(weights_from_arrays(document, arrays), activations, document["methods"], document["notes"])
+        return cls(weights, activations, document["methods"], document["notes"])
 
     @property
     def count(self) -> int:
@@ -68,16 +90,16 @@ class Candidates:
 
     def format_names(self, network: Network) -> dict[str, list[str]]:
         """Format names of the candidates by site."""
-        sites = {site.name: [weight.format.name for weight in self.weights[site.name]] for site in network.sites}
+        sites = {site.name: format_names(self.weights[site.name]) for site in network.sites}
         activations = {name: [own.format.name for own in site.formats] for name, site in self.activations.items()}
         return {**sites, **activations}
 
     def changes(self, network: Network) -> tuple[Change, ...]:
         """One change for each candidate, as the estimators take them."""
         weights = [
-            WeightChange(site.name, weight.format.name, site.weight, weight.dequantize)
+            WeightChange(site.name, format_, site.weight, partial(_values, self.weights[site.name], place))
             for site in network.sites
-            for weight in self.weights[site.name]
+            for place, format_ in enumerate(format_names(self.weights[site.name]))
         ]
         activations = [
             # its other tensors only move the values of the first
@@ -90,9 +112,10 @@ class Candidates:
     def planned_weights(self, network: Network, formats: Mapping[str, Format]) -> dict[str, QuantizedWeight]:
         """The rounded weights of a plan by initializer name; what stays float is not among them."""
         return {
-            site.weight: next(weight for weight in self.weights[site.name] if weight.format == formats[site.name])
+            site.weight: own[format_names(own).index(formats[site.name].name)]
             for site in network.sites
             if not isinstance(formats[site.name], FloatFormat)
+            for own in [self.weights[site.name]]
         }
 
     def planned_activations(self, formats: Mapping[str, Format]) -> dict[str, QuantizedActivation]:
@@ -104,8 +127,53 @@ class Candidates:
         return tensors
 
 
+class StoredWeights(Sequence[QuantizedWeight]):
+    """The weights of one site in a file, formats in order of bits: each is read when it is asked for.
+
+    Args:
+        fields: names of arrays by `place/format` of all weights in the file.
+        place: of the site.
+        names: of its formats.
+    """
+
+    def __init__(self, archive: Archive, fields: Mapping[str, Sequence[str]], place: str, names: Sequence[str]) -> None:
+        self._archive = archive
+        self._fields = fields
+        self._place = place
+        self.format_names = list(names)
+
+    def __len__(self) -> int:
+        return len(self.format_names)
+
+    @overload
+    def __getitem__(self, place: int) -> QuantizedWeight: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[QuantizedWeight]: ...
+
+    def __getitem__(self, place: int | slice) -> QuantizedWeight | list[QuantizedWeight]:
+        if isinstance(place, slice):
+            return [self[own] for own in range(len(self))[place]]
+        name = self.format_names[place]
+        key = f"{self._place}/{name}"
+        return quantized_weight(
+            weight_format(name), {field: self._archive[f"{key}/{field}"] for field in self._fields[key]}
+        )
+
+
+def format_names(weights: Sequence[QuantizedWeight]) -> list[str]:
+    """Of the weights of a site, none of which is read for it."""
+    if isinstance(weights, StoredWeights):
+        return weights.format_names
+    return [weight.format.name for weight in weights]
+
+
+def _values(weights: Sequence[QuantizedWeight], place: int) -> Floats:
+    return weights[place].dequantize()
+
+
 def pack_candidates(
-    weights: Mapping[str, Sequence[QuantizedWeight]],
+    weights: Weights,
     methods: Mapping[str, str],
     activations: Sequence[ActivationCandidates] = (),
     notes: Mapping[str, str] = MappingProxyType({}),
@@ -119,7 +187,32 @@ def pack_candidates(
         notes: by site name, of those that there is something to say of.
     """
     document, arrays = weights_to_arrays(weights)
-    document |= {
+    return pack(document | _of_candidates(methods, activations, notes), arrays)
+
+
+def pack_candidates_into(
+    file: IO[bytes],
+    formats: Mapping[str, Sequence[str]],
+    weights: Callable[[str], Sequence[QuantizedWeight]],
+    methods: Mapping[str, str],
+    activations: Sequence[ActivationCandidates] = (),
+    notes: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """The same blob into a file.
+
+    Args:
+        formats: names by site name, in order of bits.
+        weights: of a site, in these formats; called when its turn comes.
+    """
+    document = {"sites": list(formats), "formats": {name: list(own) for name, own in formats.items()}}
+    arrays = (array for place, name in enumerate(formats) for own in weights(name) for array in _arrays(place, own))
+    pack_into(file, document | _of_candidates(methods, activations, notes), arrays)
+
+
+def _of_candidates(
+    methods: Mapping[str, str], activations: Sequence[ActivationCandidates], notes: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
         "methods": dict(methods),
         "notes": dict(notes),
         "activations": [
@@ -132,20 +225,25 @@ def pack_candidates(
             for activation in activations
         ],
     }
-    return pack(document, arrays)
 
 
-def weights_to_arrays(rounded: Mapping[str, Sequence[QuantizedWeight]]) -> tuple[dict[str, Any], Arrays]:
+def weights_to_arrays(rounded: Weights) -> tuple[dict[str, Any], Arrays]:
     """`rounded` by name, as a document and arrays that `pipeline.results.pack` takes, with others if need be."""
     arrays: Arrays = {}
     for index, weights in enumerate(rounded.values()):
         for weight in weights:
-            arrays |= {f"{index}/{weight.format.name}/{field}": array for field, array in weight.arrays().items()}
-    formats = {name: [weight.format.name for weight in weights] for name, weights in rounded.items()}
+            arrays |= _arrays(index, weight)
+    formats = {name: format_names(weights) for name, weights in rounded.items()}
     return {"sites": list(rounded), "formats": formats}, arrays
 
 
-def weights_from_arrays(document: Mapping[str, Any], arrays: Arrays) -> Weights:
+def _arrays(place: int, weight: QuantizedWeight) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The arrays of a weight of the site at `place`, by name."""
+    for field, array in weight.arrays().items():
+        yield f"{place}/{weight.format.name}/{field}", array
+
+
+def weights_from_arrays(document: Mapping[str, Any], arrays: Arrays) -> dict[str, list[QuantizedWeight]]:
     """What `weights_to_arrays` was given, in its order."""
     of_weights: dict[str, Arrays] = {}
     for key, array in arrays.items():

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from pipeline.events import Event, Progress, Report, Spread, StageBegan, StageEnded
+from pipeline.released import release
 from pipeline.spreading import LONGEST_PAUSE, SHORTEST_PAUSE, Chunks, Compute, StageOver
 from pipeline.stage import UPLOADS, Machine, Stage, Upload
 from pipeline.store import Store
@@ -18,6 +19,8 @@ from pipeline.time_limits import MACS_PER_BYTE, MEDIUM, SAMPLE, SAMPLE_MACS
 if TYPE_CHECKING:
     from network.work import WorkLimits
     from pipeline.workspace import Workspace
+
+Blob = TypeVar("Blob")
 
 # seconds between two reports of how many chunks are open
 OPEN_SECONDS = 1.0
@@ -124,9 +127,14 @@ class Context:
             return self._help(stage, config)
         if ran := not self._store.exists(key):
             self._begin(stage)
-            data = stage.run(self, config)
+            result = stage.run(self, config)
+            release()  # before it is stored: then helpers go on
             self.check()
-            self._store.store(key, data)
+            if isinstance(result, bytes):
+                self._store.store(key, result)
+            else:
+                with result:
+                    self._store.store_file(key, result)
             self._store.drop(f"{key}/")
             self._stage = None
         self._clock.end(stage, ran)
@@ -148,6 +156,7 @@ class Context:
                 stage.run(self, config)
             except StageOver:
                 self._store.drop(f"{key}/")  # a chunk that came too late
+            release()
         while not self._store.exists(key):
             self.check()
             time.sleep(pause)
@@ -172,13 +181,24 @@ class Context:
             LookupError: that stage has not run, or the request does not need it; the running stage does not name it in
                 `reads`.
         """
+        return self._found(stage, self._store.load)
+
+    def open(self, stage: str) -> IO[bytes]:
+        """The blob that an earlier stage wrote, as a file of the caller's, where it may be larger than memory.
+
+        Raises:
+            LookupError: as `read`.
+        """
+        return self._found(stage, self._store.open)
+
+    def _found(self, stage: str, find: Callable[[str], Blob | None]) -> Blob:
         self.check()
         if not self.has(stage):
             raise LookupError(f"the request of this job does not need the stage {stage}, so that it has no result")
-        data = self._store.load(self.keys[stage])
-        if data is None:
+        blob = find(self.keys[stage])
+        if blob is None:
             raise LookupError(f"the stage {stage} has no result yet; it must stand before its reader in the table")
-        return data
+        return blob
 
     def check_reads(self, stages: Iterable[str]) -> None:
         """Raise `LookupError` unless the running stage may read what all of these wrote."""

@@ -5,21 +5,23 @@ A file that does not is a fault of ours, and no user gets it.
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import ModelProto, TensorProto
 
 from evaluation.dataset import Dataset
 from evaluation.runner import OnnxRunner
 from network.activations import moved_from
 from network.errors import ModelNotRunnable
 from network.graph import Network
-from network.normalise import dump
+from network.message_size import size_bytes
 from network.quantized_weights import stored_codes
 from network.selections import picked_from
 from pipeline.context import Context
@@ -27,11 +29,13 @@ from pipeline.plan_export import ExportedPlan
 from pipeline.workspace import Inputs
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.audit import Audit, StoredActivation, audit, rounded_activations
-from quantization.export.export import simulate
+from quantization.export.export import simulated
 from quantization.export.products import packed_products
 from quantization.formats import FloatFormat, Format
 
 SAMPLES = 64
+# bytes of the float network
+DECODED_AT_ONCE = 1 << 25
 # Float sums in another order differ by rounding alone.
 FLOAT_TOLERANCE = 1e-4
 Outputs = NDArray[np.generic]
@@ -121,7 +125,7 @@ def _compared_outputs(context: Context, inputs: Inputs, model: ExportedPlan, hal
     left out.
     """
     part = inputs.dataset.take(inputs.splits.held_out[: max(SAMPLES, inputs.static_batch or 0)])
-    simulated = simulate(
+    plan = simulated(
         model.network,
         model.rounded.weights,
         model.activations,
@@ -129,10 +133,12 @@ def _compared_outputs(context: Context, inputs: Inputs, model: ExportedPlan, hal
         unpacked=model.unpacked,
         halves=halves,
     )
-    outputs, expected = (_run(context, inputs, file, part) for file in (model.file, simulated))
+    with tempfile.TemporaryDirectory(prefix="bitbudget-file-") as folder:
+        outputs = _run(context, inputs, _as_users_load_it(inputs.network, model.file, Path(folder)), part)
+    expected = _run(context, inputs, plan, part)
     formats = {name: weight.format for name, weight in model.rounded.weights.items()}
     rounds = model.activations or packed_products(model.network, formats, model.products, model.unpacked)
-    floats = _run(context, inputs, dump(inputs.network), part) if rounds else {}
+    floats = _run(context, inputs, inputs.network.proto, part) if rounds else {}
     computed = [name for name in expected if not picked_from(inputs.network, name)]
     differences = [_difference(name, outputs[name], expected[name], floats.get(name)) for name in computed]
     return {
@@ -141,6 +147,16 @@ def _compared_outputs(context: Context, inputs: Inputs, model: ExportedPlan, hal
         "largest_difference": max((largest for largest, _ in differences), default=0.0),
         "relative_difference": max((relative for _, relative in differences), default=0.0),
     }
+
+
+def _as_users_load_it(network: Network, file: bytes, folder: Path) -> bytes | Path:
+    """The file, for ONNX Runtime to decode all of its weights at once, as no other session of a job has it. That takes
+    many times the float file: large ones are decoded weight by weight here, too (`evaluation.decoded`)."""
+    if size_bytes(network.proto)[0] > DECODED_AT_ONCE:
+        return file
+    path = folder / "model.onnx"
+    path.write_bytes(file)
+    return path
 
 
 def _difference(name: str, output: Floats, expected: Floats, floats: Floats | None) -> tuple[float, float]:
@@ -164,7 +180,7 @@ def _difference(name: str, output: Floats, expected: Floats, floats: Floats | No
     return float(np.abs(output - expected)[finite].max(initial=0.0)), difference / size if size else 0.0
 
 
-def _run(context: Context, inputs: Inputs, file: bytes, samples: Dataset) -> dict[str, Floats]:
+def _run(context: Context, inputs: Inputs, file: bytes | Path | ModelProto, samples: Dataset) -> dict[str, Floats]:
     """Every output of floats."""
     context.check()
     try:
@@ -175,7 +191,7 @@ def _run(context: Context, inputs: Inputs, file: bytes, samples: Dataset) -> dic
     return {name: output.astype(np.float64) for name, output in outputs.items() if output.dtype.kind == "f"}
 
 
-def _runner(context: Context, inputs: Inputs, file: bytes, *, exact: bool) -> OnnxRunner:
+def _runner(context: Context, inputs: Inputs, file: bytes | Path | ModelProto, *, exact: bool) -> OnnxRunner:
     batching, longest = inputs.network.batching, inputs.longest_outputs
     return OnnxRunner(file, context.machine.threads, exact=exact, batching=batching, longest=longest)
 

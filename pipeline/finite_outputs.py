@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,7 @@ def require_numbers(context: Context, inputs: Inputs, runner: OnnxRunner) -> Non
             )
 
 
-def require_finite_outputs(model: bytes, outputs: Mapping[str, Output]) -> None:
+def require_finite_outputs(model: Path, outputs: Mapping[str, Output]) -> None:
     """Refuse an uploaded `model` that gives NaN in the same places for all samples.
 
     Raises:
@@ -56,7 +57,7 @@ def require_finite_outputs(model: bytes, outputs: Mapping[str, Output]) -> None:
     for name, nan in always.items():
         if not nan.any():
             continue
-        constants = [f"{constant} ({kind})" for constant, kind in not_finite(ModelProto.FromString(model))]
+        constants = [f"{constant} ({kind})" for constant, kind in not_finite(ModelProto.FromString(model.read_bytes()))]
         if constants:
             raise WeightsNotFinite(
                 f"{int(nan.sum())} of {nan.size} values of the output {name!r} are NaN for every sample, and constants "

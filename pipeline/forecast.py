@@ -12,7 +12,6 @@ import time
 
 from evaluation.runner import OnnxRunner
 from network.memory import estimate_memory
-from network.normalise import dump
 from pipeline.events import Estimate
 from pipeline.workspace import ACTIVATIONS_PER_PEAK, Inputs
 from sensitivity.loss import Loss
@@ -44,7 +43,7 @@ def forecast_gradients(inputs: Inputs, passes: float, threads: int) -> Estimate:
 def _pass_seconds(inputs: Inputs, threads: int) -> float:
     """Of the float network over the samples of the analysis, from one batch that is run twice."""
     network = inputs.network
-    runner = OnnxRunner(dump(network), threads, batching=network.batching, longest=inputs.longest_outputs)
+    runner = OnnxRunner(network.proto, threads, batching=network.batching, longest=inputs.longest_outputs)
     samples = inputs.sensitivity_samples
     batch = inputs.take(samples[: inputs.batch])
     for _ in range(2):  # the first run also allocates

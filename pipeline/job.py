@@ -184,7 +184,9 @@ def _call(
                 "budget.metric_id names a metric graph that this call does not have; give it as the argument metric, "
                 "or name another metric as budget.metric",
             )
-        return run(TABLE, request, uploads, cache=cache, progress=progress, machine=machine)
+        # results of stages are several times the float file: on disk they take no memory
+        kept = Path(folder) / "results" if cache is None else cache
+        return run(TABLE, request, uploads, cache=kept, progress=progress, machine=machine)
 
 
 @contextmanager

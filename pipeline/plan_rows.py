@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from network.graph import Site
 from pipeline.analysis import Analysis
-from pipeline.candidates import Candidates
+from pipeline.candidates import Candidates, format_names
 from pipeline.reach import unmeasured_sites
 from pipeline.results import number
 from pipeline.search_space import SearchSpace
@@ -88,7 +88,7 @@ def layer_rows(
         candidate, stderr = chosen[site.name]
         stored = stored_format(facts.space.network, site.weight, candidate.format)
         method = None if isinstance(candidate.format, FloatFormat) else candidates.methods[site.name]
-        rounded_with = [weight.format.name for weight in candidates.weights[site.name]]
+        rounded_with = format_names(candidates.weights[site.name])
         rows.append(
             {
                 "name": site.name,

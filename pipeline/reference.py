@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from evaluation.metrics.measurement import Output
 from evaluation.runner import OnnxRunner
@@ -19,7 +21,9 @@ COPIES = 4
 FEWEST = 16
 
 
-def runner_of(context: Context, inputs: Inputs, model: bytes, batching: Batching | None = None) -> OnnxRunner:
+def runner_of(
+    context: Context, inputs: Inputs, model: bytes | Path | ModelProto, batching: Batching | None = None
+) -> OnnxRunner:
     """A file on all cores of this machine, in the batches that the samples are run in.
 
     Args:
@@ -32,7 +36,7 @@ def runner_of(context: Context, inputs: Inputs, model: bytes, batching: Batching
 
 def reference_outputs(context: Context, inputs: Inputs, samples: NDArray[np.int64]) -> dict[str, Output]:
     """The outputs of the uploaded file on these samples, `[samples, ...]` by name."""
-    return outputs_of(context, inputs, runner_of(context, inputs, context.model_path.read_bytes()), samples)
+    return outputs_of(context, inputs, runner_of(context, inputs, context.model_path), samples)
 
 
 def outputs_of(

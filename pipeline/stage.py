@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -57,7 +57,8 @@ class Upload:
 class Stage:
     """One step of the job.
 
-    `reads` names earlier stages or uploads; `run` takes the `Context` and the stage's slice of the configuration;
+    `reads` names earlier stages or uploads; `run` takes the `Context` and the stage's slice of the configuration, and
+    gives the blob, as bytes or where that is large as a file, which is closed when it is stored;
     `weight` is the stage's usual share of the whole time, for progress and ETA; `time_limit` may grow with the bytes of
     the uploads; `version` is raised when the code's result changes within a release, so that no old blob is taken for a
     new one. A stage that `spreads` has chunks (`Context.spread`) that several processes can share; its other parts each
@@ -66,7 +67,7 @@ class Stage:
 
     name: str
     reads: tuple[str, ...]
-    run: Callable[[Any, Any], bytes]
+    run: Callable[[Any, Any], bytes | IO[bytes]]
     weight: float
     time_limit: timedelta | TimeLimit
     version: int = 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import os
+import shutil
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Protocol
@@ -19,8 +21,14 @@ class Store(Protocol):
     def load(self, key: str) -> bytes | None:
         """What is stored under `key`; None if nothing is."""
 
+    def open(self, key: str) -> IO[bytes] | None:
+        """What is stored under `key`, as a file of the caller's; None if nothing is."""
+
     def store(self, key: str, data: bytes) -> bytes:
         """Store `data` unless something is there already; gives what counts, the first that was stored."""
+
+    def store_file(self, key: str, file: IO[bytes]) -> None:
+        """Store all of `file` unless something is there already."""
 
     def drop(self, prefix: str) -> None:
         """Forget all keys that begin with `prefix`."""
@@ -46,6 +54,13 @@ class MemoryStore:
 
     def load(self, key: str) -> bytes | None:
         return self.results.get(key)
+
+    def open(self, key: str) -> IO[bytes] | None:
+        return io.BytesIO(self.results[key]) if key in self.results else None
+
+    def store_file(self, key: str, file: IO[bytes]) -> None:
+        file.seek(0)
+        self.store(key, file.read())
 
     def store(self, key: str, data: bytes) -> bytes:
         return self.results.setdefault(key, data)
@@ -77,22 +92,36 @@ class FolderStore:
         except FileNotFoundError:
             return None
 
+    def open(self, key: str) -> IO[bytes] | None:
+        try:
+            return self._path(key).open("rb")
+        except FileNotFoundError:
+            return None
+
     def store(self, key: str, data: bytes) -> bytes:
+        return data if self._linked(key, io.BytesIO(data)) else self._path(key).read_bytes()
+
+    def store_file(self, key: str, file: IO[bytes]) -> None:
+        file.seek(0)
+        self._linked(key, file)
+
+    def _linked(self, key: str, source: IO[bytes]) -> bool:
+        """Store the rest of `source`; False where something is stored already."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         # a file is there whole or not at all, whoever is killed while writing
         with NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            file.write(data)
+            shutil.copyfileobj(source, file)
         try:
             os.link(file.name, path)
         except FileExistsError:
-            return path.read_bytes()
+            return False
         except FileNotFoundError:  # dropped meanwhile: nobody asks for it any more
-            return data
+            return True
         finally:
             Path(file.name).unlink(missing_ok=True)
             self.give_back(key)
-        return data
+        return True
 
     def drop(self, prefix: str) -> None:
         folder = self._path(prefix + "x").parent

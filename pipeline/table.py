@@ -84,7 +84,7 @@ STAGES = (
         time_limit=ADMISSION,
         version=3,
     ),
-    Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=SHORT, version=6),
+    Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=SHORT, version=7),
     Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=SHORT, version=9),
     Stage(
         "reference",

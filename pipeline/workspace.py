@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from network.admission import AdmissionLimits
 from network.batching import Batching
 from network.graph import Network
 from network.memory import normalised_memory
-from network.normalise import dump, load
+from network.normalise import load
 from network.opset import TARGET_OPSET
 from network.tensor_spec import TensorSpec
 from network.uploaded import as_uploaded
@@ -81,6 +81,8 @@ class Job(Protocol):
     def has(self, stage: str) -> bool: ...
 
     def read(self, stage: str) -> bytes: ...
+
+    def open(self, stage: str) -> IO[bytes]: ...
 
     def check_reads(self, stages: Iterable[str]) -> None: ...
 
@@ -170,7 +172,7 @@ class Workspace:
 
     def candidates(self) -> Candidates:
         """Every weight and activation in every format that it may get."""
-        return self._once("candidates", ("calibrate",), lambda: Candidates.unpack(self._job.read("calibrate")))
+        return self._once("candidates", ("calibrate",), lambda: Candidates.read(self._job.open("calibrate")))
 
     def scores(self) -> Scores:
         """What the stages `cross_layer` and `sensitivity` say of the candidates."""
@@ -339,7 +341,7 @@ class Inputs:
         samples, network = self.dataset.inputs, self.network
         if all(array.dtype != object for array in samples.values()):
             return {}
-        runner = OnnxRunner(dump(network), threads=1, batching=network.batching)
+        runner = OnnxRunner(network.proto, threads=1, batching=network.batching)
         shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in runner.output_names}
         seen: set[tuple[tuple[int, ...], ...]] = set()
         for index in range(self.dataset.samples):

@@ -270,10 +270,10 @@ class _Passes:
 
         `B dz`, whether that is sketched (1 or 0), `1/2 ||B dz||^2` before it was sketched, and the loss itself.
         """
+        float_outputs = self._float_outputs  # before there is a chain: two sessions at once take twice the weights
         if self._target is not target:
             self._advance(target)
         fixed = {change.initializer: _floats(change.values())} if isinstance(change, WeightChange) else {}
-        float_outputs = self._float_outputs
 
         def part(index: int) -> Rows:
             outputs = self._run({**self._live[index], **fixed}, change)
@@ -288,6 +288,7 @@ class _Passes:
     def _advance(self, target: _Target) -> None:
         """Run up to the target's first cut, and make the chain of segments that lie behind its cuts."""
         cuts = list(target.cuts)
+        self._chain.clear()
         if cuts[0] < self._cut:
             self._live, self._cut = self.batches, 0
         if cuts[0] > self._cut:

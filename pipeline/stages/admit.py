@@ -26,14 +26,13 @@ from pipeline.workspace import admission_limits
 def run(context: Context, config: AdmitConfig) -> bytes:
     """The shape of one sample of every graph input, how many samples there are, and how they become calls."""
     limits = admission_limits(context.machine)
-    uploaded = context.model_path.read_bytes()
-    model = admit(uploaded, limits)
+    model = admit(context.model_path.read_bytes(), limits)
     context.check()
     # of synthetic samples only the shapes count
     dataset = context.workspace.dataset(input_specs(model), 0, further_arrays(config.own_metric))
     check_sample(model, limits, context.work_limits, dataset.inputs, config.batch_axes)
     axes, threads = dict(config.batch_axes), context.machine.threads
-    batching = find_batching(uploaded, model, dataset.inputs, axes, threads, context.work_limits)
+    batching = find_batching(context.model_path, model, dataset.inputs, axes, threads, context.work_limits)
     shapes = {name: list(shape) for name, shape in shapes_of_sample(dataset.inputs).items()}
     return pack({"inputs": shapes, "samples": dataset.samples, "batching": batching.document()})
 

@@ -21,12 +21,11 @@ def run(context: Context, config: AdmitFloatConfig) -> bytes:
         DatasetError: the data do not fit it.
     """
     limits = admission_limits(context.machine)
-    uploaded = context.model_path.read_bytes()
-    model = admit_to_run(uploaded, limits)
+    model = admit_to_run(context.model_path.read_bytes(), limits)
     context.check()
     dataset = context.workspace.dataset(input_specs(model), config.samples.seed, further_arrays(config.own_metric))
     check_sample(model, limits, context.work_limits, dataset.inputs, config.batch_axes)
     axes, threads = dict(config.batch_axes), context.machine.threads
-    batching = find_batching(uploaded, model, dataset.inputs, axes, threads, context.work_limits)
+    batching = find_batching(context.model_path, model, dataset.inputs, axes, threads, context.work_limits)
     shapes = {name: list(shape) for name, shape in shapes_of_sample(dataset.inputs).items()}
     return pack({"inputs": shapes, "samples": dataset.samples, "batching": batching.document()})

@@ -8,9 +8,12 @@ then finds everything here. A plan that the request brings needs its own alone.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +22,13 @@ from network.activations import ActivationSite, ranges_at_other_lengths
 from network.graph import Layer, Network, Site
 from network.taps import Taps
 from pipeline.allowed_formats import activation_widths, candidate_formats, fitting, offered
-from pipeline.candidates import ActivationCandidates, Candidates, pack_candidates
+from pipeline.candidates import (
+    ActivationCandidates,
+    Candidates,
+    format_names,
+    pack_candidates,
+    pack_candidates_into,
+)
 from pipeline.config import CalibrateConfig, FormatConfig
 from pipeline.context import Context
 from pipeline.given_plan import given_formats
@@ -35,34 +44,37 @@ from quantization.rounding.routing import Routing, routing_of, unreached_note
 from quantization.rounding.statistics import InputStatistics, input_statistics
 from quantization.storage.weights import QuantizedWeight
 
-# Second moments of several weights are collected in one forward pass, as long as they fit into this.
-STATISTICS_BYTES = 1 << 30
+# Second moments of several weights are collected in one forward pass, as long as they take no more than all weights, or
+# the first of these where the weights are small, and the second where they are large.
+LEAST_STATISTICS_BYTES, MOST_STATISTICS_BYTES = 1 << 26, 1 << 30
 # multiply-accumulates of the sums of a group that are worth to be shared, and in those of the network's forward pass
 LEAST_MACS = 1e10
 LEAST_SUMS = 2
 
 
-def run(context: Context, config: CalibrateConfig) -> bytes:
+def run(context: Context, config: CalibrateConfig) -> bytes | IO[bytes]:
     """Rounded weights and parameters of activations of all candidates (`pipeline.candidates`)."""
     inputs = context.workspace.inputs(config.samples)
     weights, activations = _candidate_formats(config.candidates, inputs.network)
-    rounding = _Rounding(context, inputs, weights)
-    if config.gptq:
-        groups = list(_groups(inputs.network, len(inputs.splits.calibration)))
-        spread = context.spread([f"group {place}" for place in range(len(groups))], lambda i: rounding.gptq(groups[i]))
-        for sites, _ in zip(groups, spread, strict=True):
-            rounding.gptq(sites)  # what another process has rounded is read
-        if context.helping:
-            return b""  # the rest is not shared
-    else:
-        rounding.nearest()
-    names = [site.name for site in inputs.network.sites]
-    return pack_candidates(
-        {name: rounding.weights[name] for name in names},
-        {name: rounding.methods[name] for name in names},
-        _activations(context, inputs, activations, config.ranges),
-        rounding.notes,
-    )
+    with tempfile.TemporaryFile() as rounded:
+        rounding = _Rounding(context, inputs, weights, rounded)
+        if config.gptq:
+            groups = list(_groups(inputs.network, len(inputs.splits.calibration)))
+            names = [f"group {place}" for place in range(len(groups))]
+            spread = context.spread(names, lambda place: rounding.gptq(groups[place]))
+            for sites, _ in zip(groups, spread, strict=True):
+                rounding.gptq(sites)  # what another process has rounded is read
+            if context.helping:
+                return b""  # the rest is not shared
+        else:
+            rounding.nearest()
+        names = [site.name for site in inputs.network.sites]
+        formats = {name: rounding.formats[name] for name in names}
+        methods = {name: rounding.methods[name] for name in names}
+        ranges = _activations(context, inputs, activations, config.ranges)
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - whoever stores it closes it
+        pack_candidates_into(file, formats, rounding.weights, methods, ranges, rounding.notes)
+        return file
 
 
 def _candidate_formats(
@@ -116,16 +128,29 @@ def _activations(
 
 
 class _Rounding:
-    """Weights rounded so far, by site name, and in words how each was rounded."""
+    """Sites rounded so far: the names of their formats, and in words how. The weights lie in `file`: all formats of all
+    sites are several times the network."""
 
-    def __init__(self, context: Context, inputs: Inputs, formats: Mapping[str, Sequence[WeightFormat]]) -> None:
-        self.weights: dict[str, Sequence[QuantizedWeight]] = {}
+    def __init__(
+        self, context: Context, inputs: Inputs, formats: Mapping[str, Sequence[WeightFormat]], file: IO[bytes]
+    ) -> None:
+        self.formats: dict[str, list[str]] = {}
         self.methods: dict[str, str] = {}
         self.notes: dict[str, str] = {}
         self._routings: dict[str, Routing] = {}  # of the sites of the group, until these are rounded
         self._context = context
         self._inputs = inputs
-        self._formats = formats
+        self._candidates = formats
+        self._file = file
+        self._places: dict[str, tuple[int, int]] = {}  # of blobs in the file, and their bytes
+
+    def weights(self, site: str) -> Sequence[QuantizedWeight]:
+        """Of a site by its name, formats in order of bits."""
+        if site not in self._places:
+            return []
+        place, size = self._places[site]
+        self._file.seek(place)
+        return Candidates.unpack(self._file.read(size)).weights[site]
 
     def nearest(self) -> None:
         """All sites without statistics, as the request asks."""
@@ -207,11 +232,11 @@ class _Rounding:
 
     def _add(self, site: Site, statistics: Callable[[], InputStatistics | NotReducible]) -> None:
         """The rounded weight of a site, computed or from an earlier attempt or another process."""
-        if site.name in self.weights:
+        if site.name in self.formats:
             return
-        formats = self._formats[site.name]
+        formats = self._candidates[site.name]
         if not formats:
-            self.weights[site.name], self.methods[site.name] = [], "none"
+            self.formats[site.name], self.methods[site.name] = [], "none"
             return
 
         def compute() -> bytes:
@@ -221,25 +246,29 @@ class _Rounding:
             return pack_candidates({site.name: rounded}, {site.name: method}, notes=self._note(site, own))
 
         blob = self._context.chunk(site.name, compute)
+        self._places[site.name] = (self._file.seek(0, os.SEEK_END), len(blob))
+        self._file.write(blob)
         rounded = Candidates.unpack(blob)
-        self.weights |= rounded.weights
+        self.formats[site.name] = format_names(rounded.weights[site.name])
         self.methods |= rounded.methods
         self.notes |= rounded.notes
 
     def _report(self, begun: float) -> None:
         """Progress, with what of the sites that are not rounded yet is done, counted in sites."""
-        self._context.progress(min(1.0, (len(self.weights) + begun) / len(self._inputs.network.sites)))
+        self._context.progress(min(1.0, (len(self.formats) + begun) / len(self._inputs.network.sites)))
 
 
 def _groups(network: Network, samples: int) -> Iterator[list[Site]]:
     """Sites whose statistics fit into memory together; where these take long, in halves that take about as long."""
     group: list[tuple[Site, InputStatistics | None]] = []
     used = 0
+    weights = 4 * sum(site.size for site in network.sites)
+    most = min(max(weights, LEAST_STATISTICS_BYTES), MOST_STATISTICS_BYTES)
     for site in network.sites:
         own = input_statistics(network, site)
         statistics = own if isinstance(own, InputStatistics) else None
         needed = 0 if statistics is None else statistics.memory_bytes
-        if group and used + needed > STATISTICS_BYTES:
+        if group and used + needed > most:
             yield from _halves(group, samples)
             group, used = [], 0
         group.append((site, statistics))

@@ -67,9 +67,7 @@ def run(context: Context, config: CertifyConfig) -> bytes:
             break
         places.append(following)
         context.progress(len(looks) / MOST_LOOKS)
-    keeping = [
-        look for place, look, keeps in sorted(zip(places, looks, met, strict=True), key=itemgetter(0)) if keeps
-    ]
+    keeping = [look for place, look, keeps in sorted(zip(places, looks, met, strict=True), key=itemgetter(0)) if keeps]
     # without one, the least drop is the best effort
     plan, measured, model = (keeping or [min(looks, key=lambda look: look[1].drop(kind, budget.max_drop))])[0]
     certificate = _certificate(context, config, inputs, measured, len(looks))

@@ -30,12 +30,12 @@ def run(context: Context, config: SampleConfig) -> bytes:
     inputs = context.workspace.inputs(config)
     search = inputs.splits.search
     count = samples_that_fit(context, inputs, search)
-    runner = runner_of(context, inputs, context.model_path.read_bytes())
+    runner = runner_of(context, inputs, context.model_path)
     outputs = outputs_of(context, inputs, runner, search[:count])
     check_names(outputs, inputs.dataset.truth)
     require_numbers(context, inputs, runner)
     if not config.as_uploaded:
-        require_finite_outputs(context.model_path.read_bytes(), outputs)
+        require_finite_outputs(context.model_path, outputs)
     network = inputs.network
     made = [spec.name for spec in network.outputs if spec.name in network.makers]
     makers = {name: network.makers[name].op_type for name in made}
@@ -71,7 +71,7 @@ def _facts_of_values(
         known = output_axes(file, network.batching, part, context.machine.threads)
         axes = {name: known[name] for name in names if known[name] != 0}
     inputs = replace(inputs, network=with_values(network, names, axes))
-    runner = runner_of(context, inputs, dump(inputs.network))
+    runner = runner_of(context, inputs, inputs.network.proto)
     arrays = outputs_of(context, inputs, runner, samples, list(names))
     makers = {name: network.makers[name].op_type for name in names if name in network.makers}
     return facts_of(arrays, Truth(), makers, runner.without_samples, inputs.varying_axes), axes

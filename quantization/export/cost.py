@@ -20,10 +20,11 @@ import onnx
 from onnx import TensorProto, helper
 
 from network.graph import ChannelAxis, Network
+from network.message_size import field_size
 from quantization.activations.kernels import WeightKernel, kernel_uses, weight_kernels
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.draft import Draft, Layout, draft_file
-from quantization.export.messages import FUNCTIONS, INITIALIZER, NODE, RAW_DATA, field_size
+from quantization.export.messages import FUNCTIONS, INITIALIZER, NODE, RAW_DATA
 from quantization.export.passes import SUFFIX_LENGTH, StoredAs, store_packed
 from quantization.export.product import Product
 from quantization.export.products import Products, is_in_blocks, operators, product_parts

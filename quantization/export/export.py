@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from network.activations import moved_from
 from network.graph import ChannelAxis, Network
+from network.message_size import size_bytes
 from quantization.activations.biases import fit, kernel_codes, kernel_scale
 from quantization.activations.kernels import KernelUse
 from quantization.activations.quantized import QuantizedActivation
@@ -96,6 +97,27 @@ def simulate(
     Raises:
         QuantizationError, ExportTooLarge: as `export`.
     """
+    draft = simulated(network, weights, activations, products=products, unpacked=unpacked, halves=halves)
+    try:
+        return bytes(draft.SerializeToString(deterministic=True))
+    except ValueError as error:  # protobuf's word for a message of two gigabytes
+        raise too_large(size_bytes(draft)[0]) from error
+
+
+def simulated(
+    network: Network,
+    weights: Mapping[str, QuantizedWeight],
+    activations: Mapping[str, QuantizedActivation] = _NO_ACTIVATIONS,
+    *,
+    products: Products = Products.FLOAT,
+    unpacked: Container[str] = (),
+    halves: Collection[str] = (),
+) -> onnx.ModelProto:
+    """What `simulate` gives, as a message.
+
+    Raises:
+        QuantizationError, ExportTooLarge: as `export`.
+    """
     parts = _Parts(network, weights, activations, products, unpacked)
     draft = draft_without(network.proto, parts.layout.stored)
     drop_debris(draft)
@@ -107,10 +129,7 @@ def simulate(
     expected = sum(len(tensor.raw_data) for tensor in draft.graph.initializer)
     if expected > LARGEST_MESSAGE:
         raise too_large(expected)
-    try:
-        return bytes(draft.SerializeToString(deterministic=True))
-    except ValueError as error:  # protobuf's word for a message of two gigabytes
-        raise too_large(expected) from error
+    return draft
 
 
 def stored_weights(

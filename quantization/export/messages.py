@@ -5,11 +5,12 @@ Source of the encoding and of the numbers: https://protobuf.dev/programming-guid
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Mapping, Sequence
 
 import onnx
-from google.protobuf.message import Message  # type: ignore[import-untyped]  # ships no types
+
+from network.message_size import field_size
+from network.onnx_graph import without_initializers
 
 LARGEST_MESSAGE = (1 << 31) - 1
 """Bytes that a protobuf message may have."""
@@ -25,9 +26,7 @@ def draft_without(
 ) -> onnx.ModelProto:
     """A copy of `model` that lacks some initializers, and the values of those in `valueless`, made without copying
     either."""
-    copy = onnx.ModelProto()
-    _copy_fields(model, copy, GRAPH)
-    _copy_fields(model.graph, copy.graph, INITIALIZER)
+    copy = without_initializers(model)
     for tensor in model.graph.initializer:
         if tensor.name in valueless:
             copy.graph.initializer.append(without_values(tensor.name, tensor.data_type, tensor.dims))
@@ -51,23 +50,3 @@ def file_size(model: onnx.ModelProto, missing: Mapping[str, int]) -> int:
             whole = header + field_size(RAW_DATA, missing[tensor.name])
             graph += field_size(INITIALIZER, whole) - field_size(INITIALIZER, header)
     return rest + field_size(GRAPH, graph)
-
-
-def field_size(number: int, length: int) -> int:
-    """Bytes of a field of `length` bytes: its number, its length as a varint, and itself."""
-    return _varint_size(number << 3) + _varint_size(length) + length
-
-
-def _varint_size(value: int) -> int:
-    return max(1, math.ceil(value.bit_length() / 7))
-
-
-def _copy_fields(source: Message, target: Message, left_out: int) -> None:
-    """Add the fields of `source` to `target`, but for the one of that number."""
-    for field, value in source.ListFields():
-        if field.number == left_out:
-            continue
-        if isinstance(value, (str, bytes, int, float, bool)):
-            setattr(target, field.name, value)
-        else:
-            getattr(target, field.name).MergeFrom(value)

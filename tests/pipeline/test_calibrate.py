@@ -41,7 +41,7 @@ def test_groups_change_no_weight_and_hold_one_statistic_at_a_time(job, model, sa
         collect(self, *arguments)
 
     monkeypatch.setattr(InputStatistics, "add", add)
-    monkeypatch.setattr(calibrate, "STATISTICS_BYTES", 1)
+    monkeypatch.setattr(calibrate, "MOST_STATISTICS_BYTES", 1)
     gc.disable()  # what is freed is freed because nobody holds it
     try:
         apart = job(model, samples, REQUEST).run()
