@@ -111,11 +111,17 @@ def _plain(value: object) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The stages of a job in order, what gives each its slice, and what makes the result from what they wrote."""
+    """The stages of a job in order, what gives each its slice, and what makes the result from what they wrote.
+
+    `forecast` takes the context and all slices, before the stage `forecast_before` begins, and reports what the rest of
+    the job is expected to take; None where nothing is estimated.
+    """
 
     stages: Sequence[Stage]
     configure: Callable[[JobRequest | CertificateRequest, Machine, str], Any]
     report: Callable[[Any, Any], JobResult]
+    forecast: Callable[[Any, Any], None] | None = None
+    forecast_before: str = ""
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]

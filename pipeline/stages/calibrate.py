@@ -45,10 +45,10 @@ LEAST_SUMS = 2
 def run(context: Context, config: CalibrateConfig) -> bytes:
     """Rounded weights and parameters of activations of all candidates (`pipeline.candidates`)."""
     inputs = context.workspace.inputs(config.samples)
-    weights, activations = _candidate_formats(config.candidates, inputs.network)
+    weights, activations = candidates_of(config.candidates, inputs.network)
     rounding = _Rounding(context, inputs, weights)
     if config.gptq:
-        groups = list(_groups(inputs.network, len(inputs.splits.calibration)))
+        groups = list(statistics_groups(inputs.network, len(inputs.splits.calibration)))
         spread = context.spread([f"group {place}" for place in range(len(groups))], lambda i: rounding.gptq(groups[i]))
         for sites, _ in zip(groups, spread, strict=True):
             rounding.gptq(sites)  # what another process has rounded is read
@@ -65,7 +65,7 @@ def run(context: Context, config: CalibrateConfig) -> bytes:
     )
 
 
-def _candidate_formats(
+def candidates_of(
     config: FormatConfig, network: Network
 ) -> tuple[Mapping[str, Sequence[WeightFormat]], Mapping[ActivationSite, Sequence[UnsignedFormat]]]:
     """The formats of every weight, by site name, and of every activation; no activations where they stay float32."""
@@ -231,7 +231,7 @@ class _Rounding:
         self._context.progress(min(1.0, (len(self.weights) + begun) / len(self._inputs.network.sites)))
 
 
-def _groups(network: Network, samples: int) -> Iterator[list[Site]]:
+def statistics_groups(network: Network, samples: int) -> Iterator[list[Site]]:
     """Sites whose statistics fit into memory together; where these take long, in halves that take about as long."""
     group: list[tuple[Site, InputStatistics | None]] = []
     used = 0
