@@ -93,8 +93,10 @@ INTEGER = RoundingCost(format_loops=1.8e-3, column_loops=3.0e-6, number_loops=45
 """Of integers, power grids and rotated weights, all formats in one loop."""
 CODED = RoundingCost(format_loops=11e-3, column_loops=7.5e-6, number_loops=55e-9, products=3.2)
 """Of coded weights and codebooks, which are tried several times."""
-ANEW = RoundingCost(format_loops=6.5e-3, column_loops=68e-6, number_loops=0.38e-6, products=2.5)
-"""Of one format in a whole plan, with coordinate descent."""
+DESCENT = RoundingCost(format_loops=2.9e-3, column_loops=18e-6, number_loops=0.55e-6, products=0.3)
+"""Of one format in a whole plan, with coordinate descent over the columns of each group."""
+CODED_ANEW = RoundingCost(format_loops=15e-3, column_loops=80e-6, number_loops=0.4e-6, products=1.0)
+"""Of a coded weight or a codebook in a whole plan."""
 FACTOR = 0.4
 """Multiply-accumulates of a Cholesky factor, by the cube of its columns."""
 BATCH_LOOPS = 0.25e-3
@@ -115,23 +117,29 @@ PART_LOOPS = 2.5e-3
 """Of cutting a part out of the network and loading it, beside its weights."""
 FRONTIER_LOOPS = 0.06
 """Of each site of the search space and its frontier."""
-STAGE_LOOPS = 0.05
+STAGE_LOOPS = 0.02
 """Of what a stage reads, writes and reports."""
+FILE_LOOPS = 0.05
+"""Of a plan's file beside its weights: made, loaded, compared."""
+CERTIFICATE_LOOPS = 0.1
+"""Of the certificate's interval, and of the file that is read back."""
 
 
 def rounded_to_formats(shape: MatrixShape, formats: Sequence[WeightFormat]) -> Work:
     """A weight rounded to each of its formats by itself."""
     work = _factor(shape) if formats else Work()
     for format_ in formats:
-        work += (CODED if isinstance(format_, CodedFormat | CodebookFormat) else INTEGER).of(shape)
+        work += (CODED if _is_coded(format_) else INTEGER).of(shape)
     return work
 
 
-def rounded_anew(shape: MatrixShape) -> Work:
-    """A weight rounded in one format, for what comes before it."""
-    if shape.macs_per_sample is None:
+def rounded_anew(shape: MatrixShape, formats: Sequence[WeightFormat]) -> Work:
+    """A weight rounded in one of `formats`, for what comes before it; in a coded one where there are any."""
+    if shape.macs_per_sample is None or not formats:
         return Work()
-    return ANEW.of(shape) + _factor(shape) + Work(loops=CENTERED_LOOPS * shape.moments)
+    cost = CODED_ANEW if any(map(_is_coded, formats)) else DESCENT
+    turns = Work(loops=cost.column_loops * shape.columns * (shape.groups - 1))  # one group after the other
+    return cost.of(shape) + turns + _factor(shape) + Work(loops=CENTERED_LOOPS * shape.moments)
 
 
 def second_moments(shape: MatrixShape, samples: int, batch: int, *, of_both: bool = False) -> Work:
@@ -146,6 +154,10 @@ def second_moments(shape: MatrixShape, samples: int, batch: int, *, of_both: boo
         inputs *= 2
     loops = math.ceil(samples / batch) * (BATCH_LOOPS + SUM_LOOPS * sums * shape.moments) + INPUT_LOOPS * inputs
     return Work(loops=loops, macs=macs)
+
+
+def _is_coded(format_: WeightFormat) -> bool:
+    return isinstance(format_, CodedFormat | CodebookFormat)
 
 
 def _factor(shape: MatrixShape) -> Work:

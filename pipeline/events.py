@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+WHOLE_JOB = "job"
+"""In the place of a stage: the estimate of the whole job."""
+
 
 @dataclass(frozen=True, slots=True)
 class StageBegan:
@@ -49,6 +52,11 @@ class Estimate:
     memory_bytes: int
     float_passes: float | None = None
 
+    @property
+    def subject(self) -> str:
+        """What it is of, in words."""
+        return "the whole job" if self.stage == WHOLE_JOB else f"stage {self.stage}"
+
 
 @dataclass(frozen=True, slots=True)
 class PlanEvaluated:
@@ -72,9 +80,6 @@ class Spread:
     stage: str
     open: int
 
-
-WHOLE_JOB = "job"
-"""In the place of a stage: the estimate of the whole job."""
 
 Event = StageBegan | StageEnded | Progress | Estimate | PlanEvaluated | MethodTimed | Spread
 

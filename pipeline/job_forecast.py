@@ -1,8 +1,8 @@
 """What the whole job will take, told once: after the stages that are cheap, before the first weight is rounded.
 
-Seconds are what the stages that have no result yet will do (`pipeline.job_work`) at the speed of this machine, and float
-passes the same seconds in runs of the float network over all samples. Left out is what depends on the request's own
-measurements: how long layers are timed, and how many probes the traces of gradients need. A search that evolves ends
+Seconds are what the stages that have no result yet will do (`pipeline.job_work`) at the speed of this machine, and
+float passes the same seconds in runs of the float network over all samples. Left out is what the request has measured:
+how long layers are timed, and how many probes the traces of gradients need. A search that evolves ends
 with its deadline, and one that has a deadline not long after it.
 """
 
@@ -78,4 +78,3 @@ def _outputs(work: JobWork) -> list[str]:
 
 def _moments(shape: MatrixShape) -> int:
     return 0 if shape.macs_per_sample is None else shape.moments
-

@@ -16,6 +16,8 @@ from pipeline.config import JobConfig
 from pipeline.cost_model import (
     CALL_LOOPS,
     CANDIDATE_PASS,
+    CERTIFICATE_LOOPS,
+    FILE_LOOPS,
     FRONTIER_LOOPS,
     PART_LOOPS,
     STAGE_LOOPS,
@@ -39,7 +41,7 @@ from sensitivity.anchors import ANCHORS, FEW
 from sensitivity.estimators import AT_OUTPUTS
 
 EVALUATIONS = 4
-"""Plans that a search evaluates [2 to 6, of nine networks]."""
+"""Plans that a search evaluates [1 to 6, of a dozen networks: fewer where the smallest formats will do]."""
 READ = 0.9
 """Of the search samples, until it is certain whether a plan keeps the budget."""
 LOOKS = 1.2
@@ -149,7 +151,7 @@ class JobWork:
         return Work(samples=plans * samples, loads=plans, loops=CALL_LOOPS * calls + PART_LOOPS * parts)
 
     def _plan(self) -> Work:
-        evaluation = Work(samples=READ * len(self.inputs.splits.search), loads=1)
+        evaluation = Work(samples=READ * len(self.inputs.splits.search), loads=1, loops=FILE_LOOPS)
         if self.config.plan is not None and self.config.plan.rounds_whole_plans:
             evaluation += self._rounded_plan()
         return Work(loops=FRONTIER_LOOPS * len(self.measured)) + evaluation * EVALUATIONS
@@ -160,7 +162,7 @@ class JobWork:
         if self.config.plan is None and config.rounds_whole_plans:
             work += self._rounded_plan()
         timed = sum(TIMED_SECONDS for timing in (config.timing, config.loading) if timing is not None)
-        return work + Work(loops=2 * timed)
+        return work + Work(loops=CERTIFICATE_LOOPS + LOOKS * FILE_LOOPS + 2 * timed)
 
     def _rounded_plan(self) -> Work:
         """A plan rounded anew, in both networks side by side."""
@@ -169,7 +171,7 @@ class JobWork:
         work = Work(samples=2 * TAPPED * samples, loads=2, loops=2 * PART_LOOPS * len(self.shapes))
         for shape, formats in zip(self.shapes, self.formats, strict=True):
             if formats:
-                work += rounded_anew(shape) + second_moments(shape, samples, batch, of_both=True)
+                work += rounded_anew(shape, formats) + second_moments(shape, samples, batch, of_both=True)
         return work
 
 
