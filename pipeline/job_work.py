@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from network.activations import ActivationSite
 from network.graph import Network, Site
 from pipeline.config import JobConfig
 from pipeline.cost_model import (
@@ -35,7 +36,7 @@ from pipeline.stages import agreement
 from pipeline.stages.calibrate import candidates_of, statistics_groups
 from pipeline.stages.certify import TIMED_SECONDS
 from pipeline.workspace import Inputs
-from quantization.formats import WeightFormat
+from quantization.formats import UnsignedFormat, WeightFormat
 from quantization.rounding.statistics import InputStatistics, input_statistics
 from sensitivity.anchors import ANCHORS, FEW
 from sensitivity.estimators import AT_OUTPUTS
@@ -109,9 +110,10 @@ class JobWork:
         return max(FLOAT64_BYTES * sum(own.moments for own in group if own.macs_per_sample) for group in groups)
 
     @cached_property
-    def _candidates(self) -> tuple[Mapping[str, Sequence[WeightFormat]], Mapping[object, Sequence[object]]]:
-        weights, activations = candidates_of(self.config.calibrate.candidates, self.network)
-        return weights, dict(activations)
+    def _candidates(
+        self,
+    ) -> tuple[Mapping[str, Sequence[WeightFormat]], Mapping[ActivationSite, Sequence[UnsignedFormat]]]:
+        return candidates_of(self.config.calibrate.candidates, self.network)
 
     def _calibrate(self) -> Work:
         samples = len(self.inputs.splits.calibration)

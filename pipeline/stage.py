@@ -133,6 +133,12 @@ class Table:
                 raise ValueError(f"stage {stage.name} reads {sorted(missing)}, which do not stand before it")
             known.add(stage.name)
 
+    def run(self, stage: Stage, context: Any, config: object) -> bool:
+        """Run a stage with its slice, or find its result; True if it ran."""
+        if self.forecast is not None and stage.name == self.forecast_before and not context.helping:
+            self.forecast(context, config)
+        return bool(context.run(stage, getattr(config, stage.name)))
+
     def needed(self, config: object) -> list[Stage]:
         """The stages that have a slice, in order; a job of another kind has none for some."""
         return [stage for stage in self.stages if getattr(config, stage.name, None) is not None]
