@@ -36,13 +36,16 @@ from pipeline.stages import agreement
 from pipeline.stages.calibrate import candidates_of, statistics_groups
 from pipeline.stages.certify import TIMED_SECONDS
 from pipeline.workspace import Inputs
+from planner.search import SAFEST
 from quantization.formats import UnsignedFormat, WeightFormat
 from quantization.rounding.statistics import InputStatistics, input_statistics
 from sensitivity.anchors import ANCHORS, FEW
 from sensitivity.estimators import AT_OUTPUTS
 
-EVALUATIONS = 4
-"""Plans that a search evaluates [1 to 6, of a dozen networks: fewer where the smallest formats will do]."""
+EVALUATIONS = 5.0
+"""Plans that a search evaluates [4 to 8, of seven networks; 1 or 2 where the smallest formats will do]."""
+EVALUATIONS_AFTER_ANOTHER = 1.5
+"""The same where an earlier job measured how much accuracy a predicted damage costs."""
 READ = 0.9
 """Of the search samples, until it is certain whether a plan keeps the budget."""
 LOOKS = 1.2
@@ -156,7 +159,14 @@ class JobWork:
         evaluation = Work(samples=READ * len(self.inputs.splits.search), loads=1, loops=FILE_LOOPS)
         if self.config.plan is not None and self.config.plan.rounds_whole_plans:
             evaluation += self._rounded_plan()
-        return Work(loops=FRONTIER_LOOPS * len(self.measured)) + evaluation * EVALUATIONS
+        return Work(loops=FRONTIER_LOOPS * len(self.measured)) + evaluation * self._evaluations
+
+    @property
+    def _evaluations(self) -> float:
+        plan = self.config.plan
+        if plan is not None and plan.space.least_drop:
+            return float(SAFEST)
+        return EVALUATIONS if plan is None or plan.drop_per_damage is None else EVALUATIONS_AFTER_ANOTHER
 
     def _certify(self) -> Work:
         held_out, config = len(self.inputs.splits.held_out), self.config.certify
