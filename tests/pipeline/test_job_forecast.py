@@ -10,7 +10,7 @@ import pipeline.job_forecast
 from pipeline.cost_model import Work
 from pipeline.events import WHOLE_JOB, Estimate, StageBegan
 from pipeline.job_forecast import job_bytes
-from pipeline.job_work import EVALUATIONS, JobWork
+from pipeline.job_work import EVALUATIONS, EVALUATIONS_AFTER_ANOTHER, JobWork
 from pipeline.machine_speed import MachineSpeed
 from sensitivity.anchors import ANCHORS
 
@@ -80,6 +80,8 @@ def test_what_is_counted_follows_the_request(job, model, samples) -> None:
     named = replace(run.config.sensitivity, methods=("hawq_v2",))
     assert work.of("sensitivity").samples == 0
     assert JobWork(work.inputs, replace(run.config, sensitivity=named)).of("sensitivity").samples > samples_of_pass
+    again = replace(run.config, plan=replace(run.config.plan, drop_per_damage=0.1))
+    assert JobWork(work.inputs, again).of("plan").loads == pytest.approx(EVALUATIONS_AFTER_ANOTHER * 3)
     unrounded = replace(run.config, plan=replace(run.config.plan, rounds_whole_plans=False))
     assert JobWork(work.inputs, unrounded).of("plan").seconds(SPEED) < work.of("plan").seconds(SPEED)
     assert work.of("admit") == Work()
