@@ -25,6 +25,10 @@ BATCH_SECONDS = 0.2
 """A batch that takes as long says enough the first time."""
 T = TypeVar("T")
 
+SHORTEST_SECONDS = 1e-7
+"""Of anything: a clock may stand still meanwhile."""
+MOST_MACS = 3e10
+"""Of the samples that are timed."""
 _SIDE = 384  # of the square matrices of the product
 
 
@@ -50,7 +54,7 @@ def measure_speed(context: Context, inputs: Inputs) -> MachineSpeed:
     clock = time.process_time if context.machine.threads == 1 else time.perf_counter
     load_seconds, runner = _timed(lambda: runner_of(context, inputs, dump(inputs.network)), clock)
     context.check()
-    batch = inputs.take(inputs.splits.search[: max(inputs.batch, inputs.static_batch or 0)])
+    batch = inputs.take(inputs.splits.calibration[: _samples(context, inputs)])
     first, _ = _timed(lambda: runner.first_output(batch, inputs.batch), clock)  # also allocates
     seconds = first
     if first < BATCH_SECONDS:
@@ -63,6 +67,13 @@ def measure_speed(context: Context, inputs: Inputs) -> MachineSpeed:
         loop_ratio=_fastest(_column_loop, clock) / REFERENCE_LOOP_SECONDS,
         mac_seconds=_fastest(lambda: a @ b, clock) / _SIDE**3,
     )
+
+
+def _samples(context: Context, inputs: Inputs) -> int:
+    """How many are timed: a batch, or so few that they take about a second; calibration has them in every job."""
+    macs = sum(site.macs for site in inputs.network.sites)
+    fitting = max(int(MOST_MACS / max(macs, 1)), context.machine.threads)
+    return inputs.static_batch or min(inputs.batch, fitting)
 
 
 def _column_loop(columns: int = 128, lanes: int = 256) -> None:
@@ -84,4 +95,4 @@ def _fastest(work: Callable[[], object], clock: Callable[[], float]) -> float:
 def _timed(work: Callable[[], T], clock: Callable[[], float]) -> tuple[float, T]:
     began = clock()
     result = work()
-    return clock() - began, result
+    return max(clock() - began, SHORTEST_SECONDS), result
