@@ -11,6 +11,7 @@ import math
 import resource
 import time
 from collections.abc import Collection
+from pathlib import Path
 
 from evaluation.runner import OnnxRunner
 from network.memory import estimate_memory
@@ -59,6 +60,12 @@ def _pass_seconds(inputs: Inputs, threads: int) -> float:
         runner.first_output(batch, inputs.batch)
         seconds = time.perf_counter() - started
     return seconds * len(samples) / len(next(iter(batch.values())))
+
+
+def resident_bytes() -> int:
+    """What this process has in memory now, of which later stages take what is free again; its peak where no one tells."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * resource.getpagesize() if pages.exists() else used_bytes()
 
 
 def used_bytes() -> int:

@@ -14,7 +14,7 @@ from pipeline.config import JobConfig
 from pipeline.context import Context
 from pipeline.cost_model import MatrixShape
 from pipeline.events import WHOLE_JOB, Estimate
-from pipeline.forecast import FLOAT32_BYTES, FLOAT64_BYTES, passes_bytes, used_bytes
+from pipeline.forecast import FLOAT32_BYTES, FLOAT64_BYTES, passes_bytes, resident_bytes, used_bytes
 from pipeline.job_work import JobWork
 from pipeline.machine_speed import measure_speed
 
@@ -24,6 +24,8 @@ CODE_COPIES = 3
 """Of the codes of all candidates: as rounded, in the file of results, and read from there."""
 MOMENT_COPIES = 3.0
 """Of a layer's second moments while a plan is rounded: those of both networks, about the means, and their factor."""
+RUN_COPIES = 2
+"""Of the values of runs: ONNX Runtime keeps what it allocated."""
 LOOP_BYTES = 64 << 20
 """Of the column loop of GPTQ, which takes so many rows at once."""
 
@@ -50,7 +52,7 @@ def forecast_job(context: Context, config: JobConfig | CertificateConfig) -> Non
         Estimate(
             WHOLE_JOB,
             total,
-            used_bytes() + job_bytes(work, left),
+            max(used_bytes(), resident_bytes() + job_bytes(work, left)),
             total / (speed.sample_seconds * inputs.dataset.samples),
         )
     )
@@ -65,7 +67,9 @@ def job_bytes(work: JobWork, stages: list[str]) -> int:
     loop = max(min(LOOP_BYTES, 2 * FLOAT32_BYTES * shape.size) for shape in work.shapes)
     taken = {
         "calibrate": work.group_bytes + max(moments) + codes + loop,
-        "cross_layer": CODE_COPIES * codes + weights + passes_bytes(inputs, _outputs(work), sum(work.measured)),
+        "cross_layer": CODE_COPIES * codes
+        + weights
+        + RUN_COPIES * passes_bytes(inputs, _outputs(work), sum(work.measured)),
         "plan": CODE_COPIES * codes + MOMENT_COPIES * max(moments) + 3 * weights + loop,
         "certify": CODE_COPIES * codes + MOMENT_COPIES * max(moments) + 3 * weights,
     }

@@ -46,6 +46,7 @@ def test_the_whole_job_is_estimated_once_before_weights_are_rounded(job, model, 
     assert estimate.seconds == pytest.approx(seconds(work, LONG))
     assert estimate.float_passes == pytest.approx(estimate.seconds / (1e-3 * work.inputs.dataset.samples))
     assert estimate.memory_bytes > job_bytes(work, list(LONG)) > 0
+    assert job_bytes(work, ["plan"]) <= job_bytes(work, list(LONG))
 
 
 def test_stages_that_have_a_result_are_not_counted(job, model, samples) -> None:
