@@ -63,7 +63,7 @@ def _pass_seconds(inputs: Inputs, threads: int) -> float:
 
 
 def resident_bytes() -> int:
-    """What this process has in memory now, of which later stages take what is free again; its peak where no one tells."""
+    """What this process has in memory now, its peak where the system does not say."""
     pages = Path("/proc/self/statm")
     return int(pages.read_text().split()[1]) * resource.getpagesize() if pages.exists() else used_bytes()
 
