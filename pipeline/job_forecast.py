@@ -64,12 +64,11 @@ def job_bytes(work: JobWork, stages: list[str]) -> int:
     weights = estimate_memory(network.proto, 1).weight_bytes
     codes = sum(shape.size * len(own) for shape, own in zip(work.shapes, work.formats, strict=True))
     moments = [FLOAT64_BYTES * _moments(shape) for shape in work.shapes]
+    runs = RUN_COPIES * passes_bytes(inputs, _outputs(work), sum(work.measured))
     loop = max(min(LOOP_BYTES, 2 * FLOAT32_BYTES * shape.size) for shape in work.shapes)
     taken = {
         "calibrate": work.group_bytes + max(moments) + codes + loop,
-        "cross_layer": CODE_COPIES * codes
-        + weights
-        + RUN_COPIES * passes_bytes(inputs, _outputs(work), sum(work.measured)),
+        "cross_layer": CODE_COPIES * codes + weights + runs,
         "plan": CODE_COPIES * codes + MOMENT_COPIES * max(moments) + 3 * weights + loop,
         "certify": CODE_COPIES * codes + MOMENT_COPIES * max(moments) + 3 * weights,
     }
