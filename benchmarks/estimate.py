@@ -145,7 +145,7 @@ TRAINED = {
     "mixer": Trained(Mixer, dynamo=True),
     "resnet50": Trained(DigitsResNet50, 60, 1e-3),
 }
-FITTED = frozenset({"residual-16", "residual-96", "transformer", "recurrent", "resnet20"})
+FITTED = frozenset({"depthwise", "residual-16", "residual-96", "transformer", "recurrent", "resnet20"})
 """Those with which coefficients were measured."""
 READ = "resnet20"
 
