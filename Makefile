@@ -10,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench-smaller demo test check docs lock serve bench-job bench-sensitivity bench-planner bench-quantization bench-certificates bench-networks bench-service bench-first-use bench-peers bench-speed clean
+.PHONY: bench-smaller demo test check docs lock serve bench-job bench-estimate bench-sensitivity bench-planner bench-quantization bench-certificates bench-networks bench-service bench-first-use bench-peers bench-speed clean
 
 # First everything whose bytes are known, then torch, then the project itself, of which nothing is fetched.
 $(READY): pyproject.toml constraints.txt requirements-dev.lock client/pyproject.toml
@@ -53,6 +53,10 @@ serve: $(READY)
 # DATA: a folder with a network, its images and prepare.py, e.g. make bench-job DATA=../cifar10-resnet20
 bench-job: $(READY)
 	$(BIN)/python -m benchmarks.job $(DATA)
+
+# DATA as for bench-job; without it the network that is read is left out. NAMES: only these networks
+bench-estimate: $(READY)
+	$(BIN)/python -m benchmarks.estimate $(if $(DATA),--data $(DATA)) $(NAMES)
 
 bench-sensitivity: $(READY)
 	$(BIN)/python -m benchmarks.sensitivity $(DATA)

@@ -174,6 +174,10 @@ class Context:
         self.check_reads((stage,))
         return stage in self.keys
 
+    def has_result(self, stage: str) -> bool:
+        """Whether a stage that the request needs is done."""
+        return self._store.exists(self.keys[stage])
+
     def read(self, stage: str) -> bytes:
         """The blob that an earlier stage wrote. Once all have run, when the job is reported, all may be read.
 
@@ -265,11 +269,16 @@ class Context:
         else:
             self._report(event)
 
+    @property
+    def elapsed_seconds(self) -> float:
+        """Since the first start of the job."""
+        return time.monotonic() - self._started
+
     def time_used(self, deadline_seconds: float | None) -> float:
         """The share of the job's deadline that is used up, from its first start: 0 without one, at most 1."""
         if deadline_seconds is None:
             return 0.0
-        return min(1.0, max(0.0, (time.monotonic() - self._started) / deadline_seconds))
+        return min(1.0, max(0.0, self.elapsed_seconds / deadline_seconds))
 
     @property
     def _running(self) -> Stage:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+WHOLE_JOB = "job"
+"""In the place of a stage: the estimate of the whole job."""
+
 
 @dataclass(frozen=True, slots=True)
 class StageBegan:
@@ -35,12 +38,24 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a stage is expected to take, before its expensive part: seconds on this machine, and the peak of the whole
-    process's memory."""
+    """What a stage, or the rest of the job, is expected to take before its expensive part begins.
+
+    Args:
+        stage: its name; `job` for all stages that have no result yet.
+        seconds: on this machine, with nothing else to do.
+        memory_bytes: the peak of the whole process's memory.
+        float_passes: the same seconds in runs of the float network over all samples; None of a stage.
+    """
 
     stage: str
     seconds: float
     memory_bytes: int
+    float_passes: float | None = None
+
+    @property
+    def subject(self) -> str:
+        """What it is of, in words."""
+        return "the whole job" if self.stage == WHOLE_JOB else f"stage {self.stage}"
 
 
 @dataclass(frozen=True, slots=True)

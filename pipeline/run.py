@@ -73,7 +73,7 @@ def run(
     stages = table.needed(config)
     context = Context(stages, config, uploads, _store(cache), progress, machine, elapsed_seconds, helping)
     for stage in stages:
-        context.run(stage, getattr(config, stage.name))
+        table.run(stage, context, config)
     return None if helping else table.report(context, config.report)
 
 

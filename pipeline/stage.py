@@ -112,11 +112,17 @@ def _plain(value: object) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The stages of a job in order, what gives each its slice, and what makes the result from what they wrote."""
+    """The stages of a job in order, what gives each its slice, and what makes the result from what they wrote.
+
+    `forecast` takes the context and all slices, before the stage `forecast_before` begins, and reports what the rest of
+    the job is expected to take; None where nothing is estimated.
+    """
 
     stages: Sequence[Stage]
     configure: Callable[[JobRequest | CertificateRequest, Machine, str], Any]
     report: Callable[[Any, Any], JobResult]
+    forecast: Callable[[Any, Any], None] | None = None
+    forecast_before: str = ""
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
@@ -127,6 +133,12 @@ class Table:
             if missing := set(stage.reads) - known:
                 raise ValueError(f"stage {stage.name} reads {sorted(missing)}, which do not stand before it")
             known.add(stage.name)
+
+    def run(self, stage: Stage, context: Any, config: object) -> bool:
+        """Run a stage with its slice, or find its result; True if it ran."""
+        if self.forecast is not None and stage.name == self.forecast_before and not context.helping:
+            self.forecast(context, config)
+        return bool(context.run(stage, getattr(config, stage.name)))
 
     def needed(self, config: object) -> list[Stage]:
         """The stages that have a slice, in order; a job of another kind has none for some."""

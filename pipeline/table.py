@@ -47,6 +47,7 @@ from pipeline.certificate_report import certificate_report
 from pipeline.config import JobConfig, ReportConfig
 from pipeline.configure import configure
 from pipeline.context import Context
+from pipeline.job_forecast import forecast_job
 from pipeline.report import report
 from pipeline.stage import JobResult, Machine, Stage, Table
 from pipeline.stages import (
@@ -153,4 +154,4 @@ def report_any(context: Context, config: ReportConfig | CertificateReportConfig)
     return report(context, config)
 
 
-TABLE = Table(STAGES, configure_any, report_any)
+TABLE = Table(STAGES, configure_any, report_any, forecast_job, forecast_before="calibrate")

@@ -40,7 +40,7 @@ LONGEST_JOB = timedelta(days=14)
 """Of the limits of all stages together: how long a process may keep a worker that says of itself what it may take."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,63}")
-_NUMBERS = frozenset({"time_limit", "fraction", "eta_seconds", "seconds", "memory_bytes", "open"})
+_NUMBERS = frozenset({"time_limit", "fraction", "eta_seconds", "seconds", "memory_bytes", "float_passes", "open"})
 
 
 def parse_event(header: Mapping[str, Any]) -> events.Event:
@@ -137,7 +137,7 @@ class Observer:
                 self._heartbeat.leave_stage(event.stage)
                 logger.info("job %s: stage %s %s", self._claim.job_id, event.stage, "done" if event.ran else "found")
             case events.Estimate():
-                expected = Estimate(event.stage, event.seconds, event.memory_bytes)
+                expected = Estimate(event.stage, event.seconds, event.memory_bytes, event.float_passes)
                 self._record(lambda: claims.record_estimate(self._sessions, self._claim, expected))
             case events.PlanEvaluated():
                 self._event("evaluated", event.measured)

@@ -100,7 +100,7 @@ class AttemptRecord:
                 self._stage_ended(event)
             case events.Estimate():
                 gib = event.memory_bytes / 1024**3
-                self.line("info", f"stage {event.stage} is expected to take {event.seconds:.0f} s and {gib:.1f} GiB")
+                self.line("info", f"{event.subject} is expected to take {event.seconds:.0f} s and {gib:.1f} GiB")
             case events.MethodTimed() if _is_number(event.seconds):
                 self.line("info", f"the method {event.method} took {event.seconds:.1f} s")
             case events.PlanEvaluated() if isinstance(event.measured, Mapping):

@@ -52,7 +52,7 @@ _JOB = {
     "stage": "cross_layer",
     "progress": 0.35,
     "eta_seconds": 42.0,
-    "estimate": {"stage": "cross_layer", "seconds": 30.5, "memory_bytes": 420_000_000},
+    "estimate": {"stage": "job", "seconds": 62.5, "memory_bytes": 720_000_000, "float_passes": 28.1},
     "cancel_requested": False,
     "attempt": 1,
     "model_id": _MODEL,

@@ -106,7 +106,7 @@ def _tell_job(members: dict[str, Any]) -> None:
     for member, names in {
         "request": ("JobRequest", "CertificateRequest"),
         "summary": ("PlanSummary", "CertificateSummary"),
-        "estimate": ("StageEstimate",),
+        "estimate": ("JobEstimate",),
     }.items():
         described = {key: value for key, value in members[member].items() if key in ("description", "title")}
         nothing = [] if member == "request" else [{"type": "null"}]

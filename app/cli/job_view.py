@@ -63,7 +63,4 @@ def _size(summary: Mapping[str, Any]) -> str:
 
 
 def _expected(estimate: Mapping[str, Any]) -> str:
-    return (
-        f"{plain(estimate['stage'])} was estimated at {estimate['seconds']:,.0f} s and "
-        f"{estimate['memory_bytes'] / 1e6:,.0f} MB"
-    )
+    return f"it was estimated at {estimate['seconds']:,.0f} s and {estimate['memory_bytes'] / 1e6:,.0f} MB"

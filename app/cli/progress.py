@@ -61,7 +61,8 @@ def event_line(event: Event) -> str | None:
         case "evaluated":
             return _evaluated(data)
         case "estimate":
-            return f"{data['stage']} is expected to take {data['seconds']:,.0f} s"
+            what = "the whole job" if data["stage"] == "job" else data["stage"]
+            return f"{what} is expected to take {data['seconds']:,.0f} s"
         case "cancel_requested":
             return "cancelling"
         case _:

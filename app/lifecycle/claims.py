@@ -120,9 +120,11 @@ def record_event(sessions: Sessions, claim: Claim, kind: str, data: Mapping[str,
 
 
 def record_estimate(sessions: Sessions, claim: Claim, estimate: Estimate) -> bool:
-    """Show in the job what the stage that begins is expected to take; False: the job is lost."""
+    """Tell those who watch what is expected, and show in the job what all of it is; False: the job is lost."""
     data = asdict(estimate)
-    return _add_event(sessions, claim, "estimate", data, {"estimate": data})
+    # writing what is there already takes the lock of the row
+    shown = {"owner": claim.owner} if estimate.float_passes is None else {"estimate": data}
+    return _add_event(sessions, claim, "estimate", data, shown)
 
 
 def _add_event(sessions: Sessions, claim: Claim, kind: str, data: Mapping[str, Any], values: Mapping[str, Any]) -> bool:

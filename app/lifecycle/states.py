@@ -77,17 +77,21 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a stage is expected to take, before it begins: seconds on this worker, and its peak of memory."""
+    """What a stage, or the rest of the job, is expected to take before it begins: seconds on this worker, and the peak
+    of memory. That of the job has `float_passes`, too: runs of the float network over all samples."""
 
     stage: str
     seconds: float
     memory_bytes: int
+    float_passes: float | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.seconds < float("inf"):
             raise ValueError(f"seconds must be finite and not negative, got {self.seconds}")
         if self.memory_bytes < 0:
             raise ValueError(f"memory_bytes must be at least 0, got {self.memory_bytes}")
+        if self.float_passes is not None and not 0.0 <= self.float_passes < float("inf"):
+            raise ValueError(f"float_passes must be finite and not negative, got {self.float_passes}")
 
 
 @dataclass(frozen=True, slots=True)

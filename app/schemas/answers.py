@@ -81,7 +81,7 @@ class Job(Answer):
     progress: float = Field(description="Done of the whole job, 0 to 1.")
     eta_seconds: float | None
     estimate: dict[str, Any] | None = Field(
-        description="What the last stage that was estimated is expected to take: stage, seconds, memory_bytes."
+        description="What the job was expected to take when its long stages began; null before, or where it has none."
     )
     cancel_requested: bool
     attempt: int = Field(description="How often a worker has taken the job.")

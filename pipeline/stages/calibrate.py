@@ -55,11 +55,11 @@ LEAST_SUMS = 2
 def run(context: Context, config: CalibrateConfig) -> bytes | IO[bytes]:
     """Rounded weights and parameters of activations of all candidates (`pipeline.candidates`)."""
     inputs = context.workspace.inputs(config.samples)
-    weights, activations = _candidate_formats(config.candidates, inputs.network)
+    weights, activations = candidates_of(config.candidates, inputs.network)
     with tempfile.TemporaryFile() as rounded:
         rounding = _Rounding(context, inputs, weights, rounded)
         if config.gptq:
-            groups = list(_groups(inputs.network, len(inputs.splits.calibration)))
+            groups = list(statistics_groups(inputs.network, len(inputs.splits.calibration)))
             names = [f"group {place}" for place in range(len(groups))]
             spread = context.spread(names, lambda place: rounding.gptq(groups[place]))
             for sites, _ in zip(groups, spread, strict=True):
@@ -77,7 +77,7 @@ def run(context: Context, config: CalibrateConfig) -> bytes | IO[bytes]:
         return file
 
 
-def _candidate_formats(
+def candidates_of(
     config: FormatConfig, network: Network
 ) -> tuple[Mapping[str, Sequence[WeightFormat]], Mapping[ActivationSite, Sequence[UnsignedFormat]]]:
     """The formats of every weight, by site name, and of every activation; no activations where they stay float32."""
@@ -258,7 +258,7 @@ class _Rounding:
         self._context.progress(min(1.0, (len(self.formats) + begun) / len(self._inputs.network.sites)))
 
 
-def _groups(network: Network, samples: int) -> Iterator[list[Site]]:
+def statistics_groups(network: Network, samples: int) -> Iterator[list[Site]]:
     """Sites whose statistics fit into memory together; where these take long, in halves that take about as long."""
     group: list[tuple[Site, InputStatistics | None]] = []
     used = 0

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.lifecycle import claims, presence, recovery
-from app.lifecycle.states import JobState, Outcome, Progress
+from app.lifecycle.states import Estimate, JobState, Outcome, Progress
 from app.settings import Settings
 from tests.app.claiming import claim_job
 
@@ -53,7 +53,11 @@ def test_a_job_is_shown_through_its_life(server: Any) -> None:
     assert server.client.get(address).json() == job
     claim = _claim(server, job["id"])
     claims.heartbeat(server.sessions, claim, LEASE, Progress("sensitivity", 0.25, 30.0))
+    assert job["estimate"] is None
+    claims.record_estimate(server.sessions, claim, Estimate("job", 90.0, 1 << 30, 30.5))
+    claims.record_estimate(server.sessions, claim, Estimate("cross_layer", 20.0, 1 << 29))
     running = server.client.get(address).json()
+    assert running["estimate"] == {"stage": "job", "seconds": 90.0, "memory_bytes": 1 << 30, "float_passes": 30.5}
     assert (running["state"], running["stage"], running["progress"], running["eta_seconds"], running["attempt"]) == (
         "running",
         "sensitivity",

@@ -174,18 +174,25 @@ def test_events_are_numbered_from_one_and_stages_appear_once(sessions: Sessions,
 
 
 def test_an_estimate_is_shown_in_the_job_and_told_to_those_who_watch(sessions: Sessions, claimed: Claim) -> None:
-    assert claims.record_estimate(sessions, claimed, Estimate("sensitivity", 12.0, 1 << 20))
-    expected = {"stage": "sensitivity", "seconds": 12.0, "memory_bytes": 1 << 20}
+    assert claims.record_estimate(sessions, claimed, Estimate("job", 90.0, 1 << 30, 30.5))
+    expected = {"stage": "job", "seconds": 90.0, "memory_bytes": 1 << 30, "float_passes": 30.5}
     assert _row(sessions, claimed.job_id).estimate == expected
     assert _events(sessions, claimed.job_id)[-1][1:] == ("estimate", expected)
+    assert claims.record_estimate(sessions, claimed, Estimate("sensitivity", 12.0, 1 << 20))
+    of_stage = {"stage": "sensitivity", "seconds": 12.0, "memory_bytes": 1 << 20, "float_passes": None}
+    assert _row(sessions, claimed.job_id).estimate == expected
+    assert _events(sessions, claimed.job_id)[-1][1:] == ("estimate", of_stage)
     claims.cancelled(sessions, claimed)
     assert not claims.record_estimate(sessions, claimed, Estimate("sensitivity", 1.0, 1))
 
 
-@pytest.mark.parametrize(("seconds", "memory"), [(-1.0, 1), (float("inf"), 1), (1.0, -1)])
-def test_an_estimate_is_a_number_that_can_be(seconds: float, memory: int) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "memory", "passes"),
+    [(-1.0, 1, None), (float("inf"), 1, None), (1.0, -1, None), (1.0, 1, -0.5), (1.0, 1, float("nan"))],
+)
+def test_an_estimate_is_a_number_that_can_be(seconds: float, memory: int, passes: float | None) -> None:
     with pytest.raises(ValueError, match="must be"):
-        Estimate("sensitivity", seconds, memory)
+        Estimate("job", seconds, memory, passes)
 
 
 def test_finish_writes_results_and_state_together(sessions: Sessions, claimed: Claim) -> None:

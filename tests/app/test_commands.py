@@ -15,7 +15,7 @@ import pytest
 
 from app.cli import main, output
 from app.lifecycle import claims
-from app.lifecycle.states import Outcome
+from app.lifecycle.states import Estimate, Outcome
 from app.store.job_logs import LogLine, add_lines
 from tests.app.claiming import claim_job
 from tests.app.finishing import finished as finished_job
@@ -92,6 +92,7 @@ def finished(server) -> Callable[..., str]:
             server.client.post(f"/v1/jobs/{job_id}/cancel")
         else:
             claim = claim_job(server.sessions, job_id, "w", timedelta(hours=1))
+            claims.record_estimate(server.sessions, claim, Estimate("job", 90.0, 1 << 30, 30.5))
             claims.record_event(server.sessions, claim, "evaluated", EVALUATED)
             claims.fail(server.sessions, claim, "model_not_onnx", "got a text; send the .onnx file")
         return job_id
@@ -138,7 +139,8 @@ def test_usage_and_refusals_have_different_statuses(bitbudget, tmp_path: Path) -
 def test_progress_without_a_terminal_is_a_line_for_each_thing(bitbudget, finished) -> None:
     waited = bitbudget("status", finished("failed"), "--wait")
     evaluated = "evaluated a plan of 250 bytes: drop +0.0123 +- 0.001"
-    assert waited.err.splitlines()[:4] == ["queued", "running", evaluated, "failed"]
+    expected = "the whole job is expected to take 90 s"
+    assert waited.err.splitlines()[:5] == ["queued", "running", expected, evaluated, "failed"]
 
 
 def test_what_a_job_came_to_is_said_first(bitbudget, finished) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from app.api import events
 from app.lifecycle import claims
-from app.lifecycle.states import Artifact, Outcome, Progress
+from app.lifecycle.states import Artifact, Estimate, Outcome, Progress
 from app.pages import job as job_page
 from app.pages.job_live import MEANINGS, Live, stages_of
 from app.pages.rendering import part
@@ -117,8 +117,10 @@ def test_a_waiting_job_says_so_and_can_be_cancelled(server):
 
 def test_a_running_job_shows_how_far_it_is(server):
     job = server.submit(budget={"max_drop": 0.01})["id"]
-    run_a_little(server, job)
+    claim = run_a_little(server, job)
+    claims.record_estimate(server.sessions, claim, Estimate("job", 90.0, 3_000_000, 30.5))
     text = page(server, f"/jobs/{job}")
+    assert re.search(r"<dt>Estimate</dt><dd>1 min 30 s, 3(\.0+)? MB of memory at most</dd>", text)
     assert "70 % done, about 12 s left" in text
     assert '<progress value="0.7"' in text
     assert '<li class="running" aria-current="step">' in text

@@ -164,7 +164,7 @@ class LocalJob:
 
     def run(self) -> JobResult:
         for stage in TABLE.needed(self.config):
-            if self.context.run(stage, getattr(self.config, stage.name)):
+            if TABLE.run(stage, self.context, self.config):
                 self.ran.append(stage.name)
         result = TABLE.report(self.context, self.config.report)
         Draft202012Validator(json.loads(plan_schema_text())).validate(result.plan)

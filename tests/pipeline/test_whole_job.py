@@ -202,7 +202,7 @@ def test_the_comparison_of_methods_is_shown(job, model, samples):
     assert weight["value"] >= 0
     assert weight["stderr"] > 0
     estimates = run.of_kind(Estimate)
-    assert [estimate.stage for estimate in estimates] == ["cross_layer", "sensitivity"]
+    assert [estimate.stage for estimate in estimates] == ["job", "cross_layer", "sensitivity"]
     for estimate in estimates:
         assert 0 < estimate.seconds < 600
         assert 1 << 20 < estimate.memory_bytes < 8 << 30

@@ -20,6 +20,8 @@ def test_events_come_as_they_were_sent():
     assert parse_event(header("Progress", stage="plan", fraction=0.5, eta_seconds=None)) == events.Progress("plan", 0.5)
     began = parse_event(header("StageBegan", stage="cross_layer", time_limit=60))
     assert began == events.StageBegan("cross_layer", timedelta(seconds=60))
+    estimate = {"stage": "job", "seconds": 9.5, "memory_bytes": 1 << 30, "float_passes": 30.5}
+    assert parse_event(header("Estimate", **estimate)) == events.Estimate(**estimate)
     measured = {"drop": 0.1, "layers": [{"name": "ünïcode"}]}
     assert parse_event(header("PlanEvaluated", measured=measured)) == events.PlanEvaluated(measured)
 
@@ -34,7 +36,8 @@ def test_events_come_as_they_were_sent():
         header("Progress", stage=["plan"], fraction=0.5, eta_seconds=None),
         header("Progress", stage="x" * 65, fraction=0.5, eta_seconds=None),
         header("Progress", stage="plan", fraction=float("nan"), eta_seconds=None),
-        header("Estimate", stage="plan", seconds=1.0, memory_bytes=10**400),
+        header("Estimate", stage="plan", seconds=1.0, memory_bytes=10**400, float_passes=None),
+        header("Estimate", stage="job", seconds=1.0, memory_bytes=1, float_passes="many"),
         header("StageBegan", stage="plan", time_limit=10**9),
         header("StageBegan", stage="plan", time_limit=-1),
         header("StageBegan", stage="plan", time_limit=True),

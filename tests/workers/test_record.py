@@ -49,6 +49,7 @@ def test_the_log_says_what_the_job_reports(
             StageEnded("admit", ran=False),
             StageBegan("sensitivity", timedelta(hours=24)),
             Progress("sensitivity", 0.5),
+            Estimate("job", 99.6, 4 * 1024**3, 30.5),
             Estimate("sensitivity", 12.4, 3 * 1024**3),
             MethodTimed("hawq_v2", 1.25),
             PlanEvaluated({"drop": 0.0125, "size_bytes": 4096, "within": None, "samples": True}),
@@ -61,6 +62,7 @@ def test_the_log_says_what_the_job_reports(
     assert shown() == [
         ("info", "the result of stage admit was there already"),
         ("info", "stage sensitivity begins; it may take 1 day, 0:00:00"),
+        ("info", "the whole job is expected to take 100 s and 4.0 GiB"),
         ("info", "stage sensitivity is expected to take 12 s and 3.0 GiB"),
         ("info", "the method hawq_v2 took 1.2 s"),
         ("info", "a plan was evaluated: drop 0.0125, size_bytes 4096"),

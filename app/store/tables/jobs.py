@@ -51,7 +51,7 @@ class JobRow(OfProject, Base):
     progress: Mapped[float] = mapped_column(default=0.0)
     eta_seconds: Mapped[float | None]
     estimate: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    """What the last stage that was estimated is expected to take; see `app.lifecycle.states.Estimate`."""
+    """What the job was last expected to take; see `app.lifecycle.states.Estimate`."""
     last_event: Mapped[int] = mapped_column(default=0)
     """Number of the job's newest event."""
 

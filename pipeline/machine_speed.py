@@ -1,0 +1,98 @@
+"""How fast this machine is: a batch of the float network, and two yardsticks of milliseconds.
+
+Where one thread computes, its processor time is taken, so that work beside the job does not count: the estimate is that
+of a machine with nothing else to do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from network.normalise import dump
+from pipeline.context import Context
+from pipeline.reference import runner_of
+from pipeline.workspace import Inputs
+
+REFERENCE_LOOP_SECONDS = 0.85e-3
+"""Of `_column_loop` on the machine where the seconds of `pipeline.cost_model` were measured."""
+ROUNDS = 5
+BATCH_SECONDS = 0.2
+"""A batch that takes as long says enough the first time."""
+T = TypeVar("T")
+
+SHORTEST_SECONDS = 1e-7
+"""Of anything: a clock may stand still meanwhile."""
+MOST_MACS = 3e10
+"""Of the samples that are timed."""
+_SIDE = 384  # of the square matrices of the product
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpeed:
+    """What the units of `pipeline.cost_model.Work` take here.
+
+    Args:
+        sample_seconds: the float network on one sample, of a batch.
+        load_seconds: a session of the float network made.
+        loop_ratio: of loops over small arrays, to the reference machine.
+        mac_seconds: a multiply-accumulate of a float32 matrix product.
+    """
+
+    sample_seconds: float
+    load_seconds: float
+    loop_ratio: float
+    mac_seconds: float
+
+
+def measure_speed(context: Context, inputs: Inputs) -> MachineSpeed:
+    """The speed of this machine for this network: two runs of one batch, and some ten milliseconds."""
+    clock = time.process_time if context.machine.threads == 1 else time.perf_counter
+    load_seconds, runner = _timed(lambda: runner_of(context, inputs, dump(inputs.network)), clock)
+    context.check()
+    batch = inputs.take(inputs.splits.calibration[: _samples(context, inputs)])
+    first, _ = _timed(lambda: runner.first_output(batch, inputs.batch), clock)  # also allocates
+    seconds = first
+    if first < BATCH_SECONDS:
+        seconds = min(_timed(lambda: runner.first_output(batch, inputs.batch), clock)[0] for _ in range(ROUNDS))
+    context.check()
+    a, b = np.random.default_rng(0).standard_normal((2, _SIDE, _SIDE), dtype=np.float32)
+    return MachineSpeed(
+        sample_seconds=seconds / len(next(iter(batch.values()))),
+        load_seconds=load_seconds,
+        loop_ratio=_fastest(_column_loop, clock) / REFERENCE_LOOP_SECONDS,
+        mac_seconds=_fastest(lambda: a @ b, clock) / _SIDE**3,
+    )
+
+
+def _samples(context: Context, inputs: Inputs) -> int:
+    """How many are timed: a batch, or so few that they take about a second; calibration has them in every job."""
+    macs = sum(site.macs for site in inputs.network.sites)
+    fitting = max(int(MOST_MACS / max(macs, 1)), context.machine.threads)
+    return inputs.static_batch or min(inputs.batch, fitting)
+
+
+def _column_loop(columns: int = 128, lanes: int = 256) -> None:
+    """The calls of numpy that GPTQ makes of each column of a small weight."""
+    weights = np.linspace(-4, 4, columns * lanes, dtype=np.float32).reshape(columns, lanes)
+    errors = np.zeros_like(weights)
+    for column in range(1, columns):
+        known = min(column, 32)
+        value = weights[column] - 1e-3 * (weights[:known, 0] @ errors[column - known : column])
+        rounded = np.clip(np.rint(value), -4, 3)
+        np.subtract(rounded, value, out=errors[column])
+
+
+def _fastest(work: Callable[[], object], clock: Callable[[], float]) -> float:
+    work()
+    return min(_timed(work, clock)[0] for _ in range(ROUNDS))
+
+
+def _timed(work: Callable[[], T], clock: Callable[[], float]) -> tuple[float, T]:
+    began = clock()
+    result = work()
+    return max(clock() - began, SHORTEST_SECONDS), result

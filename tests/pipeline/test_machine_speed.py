@@ -1,0 +1,45 @@
+"""The speed of this machine, as a job measures it."""
+
+from __future__ import annotations
+
+from pipeline.machine_speed import ROUNDS, measure_speed
+
+
+def test_every_unit_takes_time(job, model, samples) -> None:
+    run = job(model, samples, {"weights": {"bits": [4, 8]}})
+    run.run()
+    speed = measure_speed(run.context, run.context.workspace.inputs(run.config.calibrate.samples))
+    assert min(speed.sample_seconds, speed.load_seconds, speed.loop_ratio, speed.mac_seconds) > 0
+
+
+def test_a_batch_that_takes_long_is_not_repeated(job, model, samples, monkeypatch) -> None:
+    run = job(model, samples, {"weights": {"bits": [4, 8]}})
+    run.run()
+    inputs = run.context.workspace.inputs(run.config.calibrate.samples)
+    for enough, runs in ((0.0, 1), (float("inf"), 1 + ROUNDS)):
+        batches: list[int] = []
+        monkeypatch.setattr("pipeline.machine_speed.BATCH_SECONDS", enough)
+        monkeypatch.setattr("pipeline.machine_speed.runner_of", lambda *_, seen=batches: _Runner(seen))
+        measure_speed(run.context, inputs)
+        assert batches == [inputs.batch] * runs
+
+
+def test_of_a_heavy_network_few_samples_are_timed(job, model, samples, monkeypatch) -> None:
+    run = job(model, samples, {"weights": {"bits": [4, 8]}})
+    run.run()
+    inputs = run.context.workspace.inputs(run.config.calibrate.samples)
+    macs = sum(site.macs for site in inputs.network.sites)
+    timed: list[int] = []
+    monkeypatch.setattr("pipeline.machine_speed.MOST_MACS", 3 * macs)
+    monkeypatch.setattr("pipeline.machine_speed.BATCH_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.machine_speed.runner_of", lambda *_: _Runner(timed, counts_samples=True))
+    measure_speed(run.context, inputs)
+    assert timed == [3]
+
+
+class _Runner:
+    def __init__(self, batches: list[int], *, counts_samples: bool = False) -> None:
+        self._batches, self._counts_samples = batches, counts_samples
+
+    def first_output(self, samples, batch: int) -> None:
+        self._batches.append(len(next(iter(samples.values()))) if self._counts_samples else batch)
