@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 
 from pipeline.events import Event, Progress, Report, Spread, StageBegan, StageEnded
-from pipeline.released import release
+from pipeline.process import release
 from pipeline.spreading import LONGEST_PAUSE, SHORTEST_PAUSE, Chunks, Compute, StageOver
 from pipeline.stage import UPLOADS, Machine, Stage, Upload
 from pipeline.store import Store

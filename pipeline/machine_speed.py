@@ -20,7 +20,7 @@ from pipeline.workspace import Inputs
 
 REFERENCE_LOOP_SECONDS = 0.85e-3
 """Of `_column_loop` on the machine where the seconds of `pipeline.cost_model` were measured."""
-ROUNDS = 5
+ROUNDS, BATCH_ROUNDS = 5, 2
 BATCH_SECONDS = 0.2
 """A batch that takes as long says enough the first time."""
 T = TypeVar("T")
@@ -58,7 +58,7 @@ def measure_speed(context: Context, inputs: Inputs) -> MachineSpeed:
     first, _ = _timed(lambda: runner.first_output(batch, inputs.batch), clock)  # also allocates
     seconds = first
     if first < BATCH_SECONDS:
-        seconds = min(_timed(lambda: runner.first_output(batch, inputs.batch), clock)[0] for _ in range(ROUNDS))
+        seconds = min(_timed(lambda: runner.first_output(batch, inputs.batch), clock)[0] for _ in range(BATCH_ROUNDS))
     context.check()
     a, b = np.random.default_rng(0).standard_normal((2, _SIDE, _SIDE), dtype=np.float32)
     return MachineSpeed(

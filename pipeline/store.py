@@ -7,6 +7,9 @@ import hashlib
 import io
 import os
 import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Protocol
@@ -164,3 +167,18 @@ class FolderStore:
         """Chunks of a stage have a folder of their own, beside the file of the stage."""
         folder, _, name = key.rpartition("/")
         return self._folder / (f"{folder}.parts" if folder else "") / hashlib.sha256(name.encode()).hexdigest()[:40]
+
+
+def file_of(parts: Iterable[bytes]) -> IO[bytes]:
+    """A file with these bytes one after another, which the caller closes."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    file.writelines(parts)
+    file.seek(0)
+    return file
+
+
+def pieces_of(file: IO[bytes], piece_bytes: int) -> tuple[Iterator[bytes], int]:
+    """All of a file in pieces, and how many bytes these are."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return iter(partial(file.read, piece_bytes), b""), size

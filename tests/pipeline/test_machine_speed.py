@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.machine_speed import ROUNDS, measure_speed
+from pipeline.machine_speed import BATCH_ROUNDS, measure_speed
 
 
 def test_every_unit_takes_time(job, model, samples) -> None:
@@ -16,7 +16,7 @@ def test_a_batch_that_takes_long_is_not_repeated(job, model, samples, monkeypatc
     run = job(model, samples, {"weights": {"bits": [4, 8]}})
     run.run()
     inputs = run.context.workspace.inputs(run.config.calibrate.samples)
-    for enough, runs in ((0.0, 1), (float("inf"), 1 + ROUNDS)):
+    for enough, runs in ((0.0, 1), (float("inf"), 1 + BATCH_ROUNDS)):
         batches: list[int] = []
         monkeypatch.setattr("pipeline.machine_speed.BATCH_SECONDS", enough)
         monkeypatch.setattr("pipeline.machine_speed.runner_of", lambda *_, seen=batches: _Runner(seen))

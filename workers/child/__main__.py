@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from pipeline.process import settle
 from workers.child.limits import Limits, apply_limits, die_with_parent
 from workers.wire import Message, Wire, WireClosed
 
@@ -28,7 +29,7 @@ def main(arguments: list[str]) -> None:
     apply_limits(Limits(given.memory_bytes, given.file_bytes, given.cpu_seconds, given.tasks))
     wire = Wire(socket.socket(fileno=given.fd))
     pipeline = importlib.import_module(given.pipeline)
-    _limit_torch(int(os.environ["OMP_NUM_THREADS"]))
+    settle(int(os.environ["OMP_NUM_THREADS"]))
     wire.send({"do": "ready"})
     try:
         while True:
@@ -106,14 +107,6 @@ def _fail(wire: Wire, error: Exception, stage: str, memory_limit_bytes: int | No
     over = failure(error, stage, memory_limit_bytes)
     text = "".join(traceback.format_exception(error))[-FAULT_TEXT_CHARACTERS:] if over.fault else ""
     wire.send({"do": "failed", "code": over.code, "detail": over.detail, "fault": over.fault, "text": text})
-
-
-def _limit_torch(threads: int) -> None:
-    torch = sys.modules.get("torch")  # a pipeline without torch (in tests) does not pay two seconds for it
-    if torch is not None:
-        torch.set_num_threads(threads)
-        # Layers run one after the other; a second pool of threads would only fight the first for the cores.
-        torch.set_num_interop_threads(1)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
 
 from pipeline.events import Event, Progress, StageBegan
 from workers.wire import Wire
@@ -34,9 +33,6 @@ class Reporter:
             self._progress_at, self._shown = now, event
         elif isinstance(event, StageBegan):
             self.stage = event.stage
-        fields = {name: _plain(value) for name, value in asdict(event).items()}
+        fields = asdict(event)
+        fields |= {name: value.total_seconds() for name, value in fields.items() if isinstance(value, timedelta)}
         self._wire.send({"do": "event", "kind": type(event).__name__, "fields": fields})
-
-
-def _plain(value: Any) -> Any:
-    return value.total_seconds() if isinstance(value, timedelta) else value

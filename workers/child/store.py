@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable
-from functools import partial
 from typing import IO, Any
 
+from pipeline.store import file_of, pieces_of
 from workers.wire import PIECE_BYTES, Message, Wire
 
 
@@ -26,19 +24,10 @@ class AskingStore:
 
     def open(self, key: str) -> IO[bytes] | None:
         answer = self._ask({"do": "load", "key": key})
-        if not answer.header["yes"]:
-            return None
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - whoever asked closes it
-        for part in answer.parts:
-            file.write(part)
-        file.seek(0)
-        return file
+        return file_of(answer.parts) if answer.header["yes"] else None
 
     def store_file(self, key: str, file: IO[bytes]) -> None:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        pieces = iter(partial(file.read, PIECE_BYTES), b"")
-        for _ in self._ask({"do": "store", "key": key}, pieces, size).parts:
+        for _ in self._ask({"do": "store", "key": key}, *pieces_of(file, PIECE_BYTES)).parts:
             pass  # what was stored before: to be read to its end
 
     def store(self, key: str, data: bytes) -> bytes:
