@@ -165,6 +165,21 @@ def test_where_rounding_inputs_is_slower_than_float_none_is_rounded(job, fixed, 
     assert plan["latency"]["predicted_ms"] == pytest.approx(2.5, abs=1e-5)
 
 
+@pytest.mark.parametrize(("packed", "count"), [(0.99, 2), (1.01, 0)])
+def test_what_noise_could_explain_is_taken_where_it_looks_faster_and_counts_as_nothing(
+    job, fixed, samples, machine, packed, count
+):
+    machine(2.0, packed)
+    request = {
+        "budget": BUDGET,
+        "objective": "latency",
+        "layers": {name: {"formats": ["int8/channel"]} for name in SHAPES},
+    }
+    plan, file, _ = delivered(job(fixed, samples, request))
+    assert len(sums(file)) == count
+    assert plan["latency"]["predicted_ms"] == pytest.approx(2.5, abs=1e-5)
+
+
 def test_samples_that_happen_to_share_a_call_do_not_round_each_other(job, products, samples, machine):
     machine(0.5, 0.25)
     _, file, _ = delivered(job(products, samples, {"budget": BUDGET, "objective": "latency"}))
