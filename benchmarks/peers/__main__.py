@@ -4,10 +4,11 @@
 
 DATA is the folder of `benchmarks.job`; the other three networks are trained here. PATH is an interpreter that has
 `nncf` and `aimet-onnx`, beside the project's version of ONNX Runtime; without it their rows say that they were not run.
-Every tool gets the same samples. Losses are in points on samples that no tool saw, with paired standard errors
-(`benchmarks.peers.verdict`); seconds are printed as *float passes*, the time of the float network over all samples. The
-last line is one JSON object: `peers_smaller` is whether beside every other file ours takes fewer bytes and loses no
-more, `peers_smaller_within_error` the same where a difference within two standard errors is none.
+Every tool gets the same samples. Losses are in points on samples that no tool saw, expected without the luck of the
+labels, with paired standard errors (`benchmarks.peers.verdict`). Seconds are printed as *float passes*, the time of the
+float network over all samples. The last line is one JSON object: `peers_smaller` is whether beside every other file
+ours takes fewer bytes and loses no more, `peers_smaller_within_error` the same where a difference within two standard
+errors is none.
 """
 
 from __future__ import annotations
@@ -25,13 +26,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.peers.networks import NAMES, PeerCase, cases
 from benchmarks.peers.ours import ACTIVATIONS, our_files
-from benchmarks.peers.running import BATCH, MadeFile, NoFile, peer_file, right
+from benchmarks.peers.running import BATCH, MadeFile, NoFile, made_file, peer_file
 from benchmarks.peers.tools import ACTIVATION_TOOLS, TOOLS
 from benchmarks.peers.verdict import Verdict, lost, verdict
 
@@ -55,10 +55,21 @@ def main() -> None:
 
 def compared(case: PeerCase, work: Path, python: Path | None) -> dict[str, Any]:
     """Every tool's file and ours of one network; prints their tables."""
-    float_right = right(case.model.read_bytes(), case)
+    floats = made_file(case.model.read_bytes(), case, 0.0)
     passes = float_pass_seconds(case)
-    ours = our_ladder(case, work, float_right, passes)
-    table = Table("tool", "bytes", "points lost", "float passes", "ours", "bytes", "points lost", "ours loses more", "")
+    ours = our_ladder(case, work, floats, passes)
+    table = Table(
+        "tool",
+        "bytes",
+        "points lost",
+        "float passes",
+        "ours",
+        "bytes",
+        "points lost",
+        "ours loses more",
+        "by labels",
+        "",
+    )
     rows = []
     for tool in TOOLS:
         try:
@@ -67,38 +78,36 @@ def compared(case: PeerCase, work: Path, python: Path | None) -> dict[str, Any]:
             rows.append({"tool": tool, "reason": str(error)})
             print(f"{case.name}, {tool}: {error}", flush=True)
             continue
-        rows.append(row(tool, theirs, ours, float_right, passes))
+        rows.append(row(tool, theirs, ours, floats, passes))
         table.add_row(*shown(rows[-1]))
         if "with_activations" in rows[-1]:
             table.add_row(*shown(rows[-1] | rows[-1]["with_activations"]))
     CONSOLE.print(table)
     print(json.dumps(_rounded(rows)), flush=True)
     size = case.model.stat().st_size
-    return {"network": case.name, "float_bytes": size, "float_accuracy": float(float_right.mean()), "rows": rows}
+    return {"network": case.name, "float_bytes": size, "float_accuracy": float(floats.right.mean()), "rows": rows}
 
 
-def our_ladder(case: PeerCase, work: Path, float_right: NDArray[np.bool_], passes: float) -> dict[str, MadeFile]:
+def our_ladder(case: PeerCase, work: Path, floats: MadeFile, passes: float) -> dict[str, MadeFile]:
     size = case.model.stat().st_size
     table = Table("ours", "outcome", "bytes", "points lost, all samples", "float passes")
-    table.title = f"{case.name}: {size:,} bytes, {100 * float_right.mean():.2f} % in float"
+    table.title = f"{case.name}: {size:,} bytes, {100 * floats.right.mean():.2f} % in float"
     files = {}
     for name, file, outcome in our_files(case, work):
         files[name] = file
-        loss = lost(float_right, file.right)
+        loss = lost(floats.counted, file.counted)
         points = f"{loss.points:.2f} ± {loss.stderr:.2f}"
         table.add_row(name, outcome, f"{file.size_bytes:,}", points, f"{file.seconds / passes:.1f}")
     CONSOLE.print(table)
     return files
 
 
-def row(
-    tool: str, theirs: MadeFile, ours: dict[str, MadeFile], float_right: NDArray[np.bool_], passes: float
-) -> dict[str, Any]:
+def row(tool: str, theirs: MadeFile, ours: dict[str, MadeFile], floats: MadeFile, passes: float) -> dict[str, Any]:
     """What is said of one tool; of one that also quantizes activations once more beside our files that do."""
-    said = {"tool": tool, "their_float_passes": theirs.seconds / passes, **told(verdict(float_right, theirs, ours))}
+    said = {"tool": tool, "their_float_passes": theirs.seconds / passes, **told(verdict(floats, theirs, ours))}
     if tool in ACTIVATION_TOOLS:
         alike = {name: file for name, file in ours.items() if name.endswith(ACTIVATIONS)}
-        said["with_activations"] = told(verdict(float_right, theirs, alike))
+        said["with_activations"] = told(verdict(floats, theirs, alike))
     return said
 
 
@@ -107,12 +116,24 @@ def told(found: Verdict) -> dict[str, Any]:
 
 
 def shown(row: dict[str, Any]) -> tuple[str, ...]:
-    their, our, extra = (
-        f"{row[k]['points']:.2f} ± {row[k]['stderr']:.2f}" for k in ("their_loss", "our_loss", "extra")
+    their, our, extra, by_labels = (
+        f"{row[k]['points']:.2f} ± {row[k]['stderr']:.2f}"
+        for k in ("their_loss", "our_loss", "extra", "extra_by_labels")
     )
     word = "smaller" if row["smaller"] else "smaller within error" if row["smaller_within_error"] else "NO"
     sizes = f"{row['their_bytes']:,}", f"{row['our_bytes']:,}"
-    return row["tool"], sizes[0], their, f"{row['their_float_passes']:.1f}", row["ours"], sizes[1], our, extra, word
+    return (
+        row["tool"],
+        sizes[0],
+        their,
+        f"{row['their_float_passes']:.1f}",
+        row["ours"],
+        sizes[1],
+        our,
+        extra,
+        by_labels,
+        word,
+    )
 
 
 def summary(reports: list[dict[str, Any]]) -> dict[str, Any]:

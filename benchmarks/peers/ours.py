@@ -9,7 +9,7 @@ from typing import Any
 
 import pipeline
 from benchmarks.peers.networks import PeerCase
-from benchmarks.peers.running import MadeFile, right
+from benchmarks.peers.running import MadeFile, made_file
 from planner.errors import LimitUnreachable
 
 MAX_DROPS = (0.03, 0.01, 0.003)
@@ -47,4 +47,4 @@ def our_files(case: PeerCase, work: Path) -> Iterator[tuple[str, MadeFile, str]]
         except LimitUnreachable:
             continue
         seconds = time.perf_counter() - started
-        yield name, MadeFile(len(result.model), right(result.model, case), seconds), str(result.outcome)
+        yield name, made_file(result.model, case, seconds), str(result.outcome)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers import tools
 from benchmarks.peers.networks import PeerCase
+from evaluation.expected_drop import ExpectedDrop
 
 LIMIT_SECONDS = 1_200.0
 BATCH = 500
@@ -27,11 +29,25 @@ class NoFile(Exception):
 
 @dataclass(frozen=True, eq=False)
 class MadeFile:
-    """A file: `right` `[N]` says for each fresh sample whether its class is right."""
+    """A file: `right` `[N]` says for each fresh sample whether its class is right, `expected` `[N]` how likely that is
+    without the luck of the labels (`evaluation.expected_drop`); None where nobody knows."""
 
     size_bytes: int
     right: NDArray[np.bool_]
     seconds: float
+    expected: NDArray[np.float64] | None = None
+
+    @property
+    def counted(self) -> NDArray[np.float64]:
+        """What is right, expected if it is known."""
+        return self.right.astype(np.float64) if self.expected is None else self.expected
+
+
+def made_file(model: bytes, case: PeerCase, seconds: float) -> MadeFile:
+    """A file as it runs in plain ONNX Runtime."""
+    found = classes(model, case)
+    known = _probabilities(case)
+    return MadeFile(len(model), np.asarray(found == case.labels), seconds, known[np.arange(len(found)), found])
 
 
 def peer_file(tool: str, case: PeerCase, work: Path, python: Path | None) -> MadeFile:
@@ -58,7 +74,7 @@ def peer_file(tool: str, case: PeerCase, work: Path, python: Path | None) -> Mad
     if out.stat().st_size >= case.model.stat().st_size:
         raise NoFile(f"its file is no smaller than the float file ({out.stat().st_size:,} bytes)")
     try:
-        return MadeFile(out.stat().st_size, right(out.read_bytes(), case), seconds)
+        return made_file(out.read_bytes(), case, seconds)
     except Exception as error:  # ONNX Runtime has classes of its own for each failure
         # what is wrong comes last, after node and source line
         raise NoFile(f"its file does not run: {' '.join(str(error).split())[-200:]}") from error
@@ -70,11 +86,23 @@ def reason(errors: str, status: int) -> str:
     return lines[-1][:200] if lines else f"ended with status {status}"
 
 
-def right(model: bytes, case: PeerCase) -> NDArray[np.bool_]:
-    """For each fresh sample whether the file, in plain ONNX Runtime, has its class right."""
+def classes(model: bytes, case: PeerCase) -> NDArray[np.int64]:
+    """The class that the file, in plain ONNX Runtime, gives to each fresh sample."""
+    return np.asarray(_outputs(model, case).argmax(axis=1))
+
+
+@cache
+def _probabilities(case: PeerCase) -> NDArray[np.float64]:
+    """The float network's calibrated probabilities of all classes of the fresh samples."""
+    found = ExpectedDrop.of(_outputs(case.model.read_bytes(), case), case.labels)
+    if found is None:
+        raise ValueError(f"{case.name} gives no finite logits")
+    return found.probabilities
+
+
+def _outputs(model: bytes, case: PeerCase) -> NDArray[np.float32]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     parts = (case.fresh[start : start + BATCH] for start in range(0, len(case.fresh), BATCH))
-    classes = np.concatenate([session.run(None, {case.input: part})[0].argmax(axis=1) for part in parts])
-    return np.asarray(classes == case.labels)
+    return np.concatenate([session.run(None, {case.input: part})[0] for part in parts])

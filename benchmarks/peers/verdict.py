@@ -2,7 +2,8 @@
 
 Fresh samples are halved. The first half says which of our files stands beside theirs, of those that take fewer bytes:
 the smallest that loses less there by at least a standard error, else the one that loses least. The second half, on
-which nothing was chosen, says what both lose.
+which nothing was chosen, says what both lose. What counts is what is expected without the luck of the labels; what
+the labels say is told beside it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.running import MadeFile
 
-Right = NDArray[np.bool_]
+Right = NDArray[np.bool_] | NDArray[np.float64]
 WITHIN = 2.0
 """Standard errors within which a difference is called none."""
 
@@ -33,7 +34,7 @@ class Lost:
 class Verdict:
     """Their file beside ours, on the second half of the fresh samples.
 
-    `extra` is what ours loses more than theirs; below 0: less.
+    `extra` is what ours loses more than theirs, `extra_by_labels` the same by the labels; below 0: less.
     """
 
     ours: str
@@ -42,6 +43,7 @@ class Verdict:
     our_loss: Lost
     their_loss: Lost
     extra: Lost
+    extra_by_labels: Lost
 
     @property
     def smaller(self) -> bool:
@@ -55,7 +57,7 @@ class Verdict:
 
 
 def lost(before: Right, after: Right) -> Lost:
-    """Points lost from `before` to `after` `[N]`, right or wrong on the same samples, N above 1.
+    """Points lost from `before` to `after` `[N]`, right or wrong on the same samples or how likely, N above 1.
 
     `100 * mean(before - after)`, and the standard deviation of the differences over the root of N.
     """
@@ -63,23 +65,25 @@ def lost(before: Right, after: Right) -> Lost:
     return Lost(100 * float(difference.mean()), 100 * float(difference.std(ddof=1)) / math.sqrt(len(difference)))
 
 
-def verdict(float_right: Right, theirs: MadeFile, ours: Mapping[str, MadeFile]) -> Verdict:
-    """Their file beside the one of ours that the first half chooses; `ours` by name, at least one."""
-    half = len(float_right) // 2
+def verdict(reference: MadeFile, theirs: MadeFile, ours: Mapping[str, MadeFile]) -> Verdict:
+    """Their file beside the one of ours that the first half chooses; `reference` is the float file, and `ours` by name,
+    at least one."""
+    half = len(reference.right) // 2
     name = _chosen(theirs, ours, half)
-    reference, their_right, our_right = (r[half:] for r in (float_right, theirs.right, ours[name].right))
+    floats, their, our = (file.counted[half:] for file in (reference, theirs, ours[name]))
     return Verdict(
         name,
         ours[name].size_bytes,
         theirs.size_bytes,
-        lost(reference, our_right),
-        lost(reference, their_right),
-        lost(their_right, our_right),
+        lost(floats, our),
+        lost(floats, their),
+        lost(their, our),
+        lost(theirs.right[half:], ours[name].right[half:]),
     )
 
 
 def _chosen(theirs: MadeFile, ours: Mapping[str, MadeFile], half: int) -> str:
-    extra = {name: lost(theirs.right[:half], file.right[:half]) for name, file in ours.items()}
+    extra = {name: lost(theirs.counted[:half], file.counted[:half]) for name, file in ours.items()}
     by_size = sorted(ours, key=lambda name: ours[name].size_bytes)
     candidates = [name for name in by_size if ours[name].size_bytes < theirs.size_bytes] or by_size
     for name in candidates:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks.peers import running, tools
 from benchmarks.peers.__main__ import row, summary
 from benchmarks.peers.networks import PeerCase
-from benchmarks.peers.running import MadeFile, NoFile, peer_file, reason, right
+from benchmarks.peers.running import MadeFile, NoFile, classes, made_file, peer_file, reason
 
 CLASSES, WIDTH = 8, 256
 
@@ -34,13 +34,23 @@ def case(tmp_path):
     onnx.save(model, tmp_path / "float.onnx")
     np.savez(tmp_path / "samples.npz", x=values, labels=labels)
     wrong = labels.copy()
-    wrong[:60] += 1
+    wrong[:60] = (wrong[:60] + 1) % 8
     return PeerCase("one", tmp_path / "float.onnx", tmp_path / "samples.npz", "x", values, wrong)
 
 
 def test_right_and_wrong_classes_over_all_batches(case):
-    found = right(case.model.read_bytes(), case)
-    assert found.tolist() == [False] * 60 + [True] * 540
+    found = made_file(case.model.read_bytes(), case, 1.0)
+    assert found.right.tolist() == [False] * 60 + [True] * 540
+    assert found.size_bytes == case.model.stat().st_size
+    assert (classes(case.model.read_bytes(), case) == case.labels).tolist() == found.right.tolist()
+
+
+def test_what_is_expected_leaves_out_the_luck_of_the_labels(case):
+    """The float file's own probability of its class: what is right of a tenth fewer labels, on the average."""
+    found = made_file(case.model.read_bytes(), case, 1.0)
+    assert found.counted is found.expected
+    assert found.expected.min() > 0
+    assert found.expected.mean() == pytest.approx(found.right.mean(), abs=0.02)
 
 
 @pytest.mark.parametrize("tool", running.OWN_TOOLS)
@@ -83,8 +93,8 @@ def test_rows_with_a_reason_have_no_say_and_each_other_row_does():
     bad = good.copy()
     bad[::4] = False
     ours = {"max_drop 0.01": MadeFile(10, good, 1.0), "max_drop 0.01, A8": MadeFile(20, good, 1.0)}
-    smaller = row("nncf_static", MadeFile(100, bad, 2.0), ours, good, 0.5)
-    larger = row("nncf_weights_8_bits", MadeFile(5, good, 2.0), ours, good, 0.5)
+    smaller = row("nncf_static", MadeFile(100, bad, 2.0), ours, MadeFile(1000, good, 0.0), 0.5)
+    larger = row("nncf_weights_8_bits", MadeFile(5, good, 2.0), ours, MadeFile(1000, good, 0.0), 0.5)
     assert smaller["their_float_passes"] == 4
     assert smaller["with_activations"]["our_bytes"] == 20
     assert "with_activations" not in larger

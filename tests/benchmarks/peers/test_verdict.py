@@ -10,6 +10,7 @@ from benchmarks.peers.verdict import lost, verdict
 
 SAMPLES = 4000
 FLOAT = np.ones(SAMPLES, dtype=bool)
+FLOAT_FILE = MadeFile(1000, FLOAT, 0.0)
 
 
 def file_of(size, wrong):
@@ -44,7 +45,7 @@ def test_the_smallest_file_that_loses_less_by_an_error_stands_beside_theirs():
         "small": file_of(20, both_halves(50)),
         "large": file_of(30, []),
     }
-    found = verdict(FLOAT, file_of(100, both_halves(100)), ours)
+    found = verdict(FLOAT_FILE, file_of(100, both_halves(100)), ours)
     assert found.ours == "small"
     assert (found.our_bytes, found.their_bytes) == (20, 100)
     assert found.our_loss.points == pytest.approx(2.5)
@@ -58,14 +59,14 @@ def test_the_half_that_chooses_has_no_say_in_the_verdict():
     """Ours is perfect where it was chosen, and loses where it is judged."""
     ours = {"lucky": file_of(10, range(SAMPLES // 2, SAMPLES // 2 + 400))}
     theirs = file_of(100, both_halves(100))
-    found = verdict(FLOAT, theirs, ours)
+    found = verdict(FLOAT_FILE, theirs, ours)
     assert found.extra.points == pytest.approx(15)
     assert not found.smaller
     assert not found.smaller_within_error
 
 
 def test_a_file_that_takes_more_bytes_is_never_smaller():
-    found = verdict(FLOAT, file_of(10, both_halves(100)), {"large": file_of(11, [])})
+    found = verdict(FLOAT_FILE, file_of(10, both_halves(100)), {"large": file_of(11, [])})
     assert found.extra.points < 0
     assert not found.smaller
     assert not found.smaller_within_error
@@ -74,7 +75,7 @@ def test_a_file_that_takes_more_bytes_is_never_smaller():
 def test_without_one_that_loses_less_the_smaller_file_that_loses_least():
     """Theirs loses nothing, so nothing loses less; the best of ours takes more bytes than theirs."""
     ours = {"tiny": file_of(10, both_halves(40)), "small": file_of(20, both_halves(3)), "large": file_of(200, [])}
-    found = verdict(FLOAT, file_of(100, []), ours)
+    found = verdict(FLOAT_FILE, file_of(100, []), ours)
     assert found.ours == "small"
     assert not found.smaller
     assert found.extra.points == pytest.approx(0.15)
@@ -84,6 +85,19 @@ def test_without_one_that_loses_less_the_smaller_file_that_loses_least():
 @pytest.mark.parametrize(("wrong", "within"), [(2, True), (40, False)])
 def test_a_loss_is_within_error_up_to_two_standard_errors(wrong, within):
     """k of n samples lose sqrt(k) standard errors: 2 are 1.4, 40 are 6.3."""
-    found = verdict(FLOAT, file_of(100, []), {"only": file_of(10, both_halves(wrong))})
+    found = verdict(FLOAT_FILE, file_of(100, []), {"only": file_of(10, both_halves(wrong))})
     assert not found.smaller
     assert found.smaller_within_error == within
+
+
+def test_what_is_expected_counts_and_labels_are_told():
+    """Ours has more of these labels wrong, and less is expected to be."""
+    expected = np.full(SAMPLES, 0.9)
+    theirs = MadeFile(100, FLOAT, 1.0, expected - 0.1)
+    ours = MadeFile(10, file_of(10, both_halves(100)).right, 1.0, expected - 0.05)
+    found = verdict(MadeFile(1000, FLOAT, 0.0, expected), theirs, {"only": ours})
+    assert found.their_loss.points == pytest.approx(10)
+    assert found.our_loss.points == pytest.approx(5)
+    assert found.extra.points == pytest.approx(-5)
+    assert found.extra_by_labels.points == pytest.approx(5)
+    assert found.smaller
