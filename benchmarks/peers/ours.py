@@ -14,9 +14,9 @@ from planner.errors import LimitUnreachable
 
 MAX_DROPS = (0.03, 0.01, 0.003)
 # the most accurate file that takes at most this share of the float file
-SHARES = (0.16, 0.24)
+SHARES = (0.16, 0.24, 0.4)
 ACTIVATION_DROPS = (0.01,)
-ACTIVATION_SHARES = (0.27,)
+ACTIVATION_SHARES = (0.27, 0.45)
 ACTIVATIONS = ", A8"
 """What the names of files with 8-bit activations end with."""
 
