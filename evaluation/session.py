@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import onnxruntime
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 from onnx import ModelProto
 
 from evaluation.decoded import decoded
@@ -51,7 +53,8 @@ def deterministic_session(
     with runtime_errors("load"):
         lean = in_folder(model, folder) if isinstance(model, ModelProto) else None
         if isinstance(model, bytes):
-            lean = decoded(ModelProto.FromString(model), folder, threads)
+            with suppress(DecodeError):  # ONNX Runtime says what is wrong with it
+                lean = decoded(ModelProto.FromString(model), folder, threads)
     if lean is None:
         return session_with(model, options)
     options.add_session_config_entry(WEIGHT_FOLDER, str(folder.path))
