@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -156,9 +157,9 @@ def test_nothing_runs_that_the_loss_does_not_need(detector, x, rng, monkeypatch)
     """Nodes, not only results: ONNX Runtime would run whatever stands in the graph."""
     network, ran = with_another_head(detector, rng), set[str]()
 
-    def watched(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
+    def watched(model: onnx.ModelProto, threads: int, **options: Any) -> onnxruntime.InferenceSession:
         ran.update(name for node in model.graph.node for name in node.output)
-        return session_of(model, threads)
+        return session_of(model, threads, **options)
 
     with monkeypatch.context() as patches:
         patches.setattr("network.segments.session_of", watched)
