@@ -78,13 +78,18 @@ def _network(weight: np.ndarray) -> Network:
 
 
 def _load_seconds(network: Network, weight: QuantizedWeight) -> float:
+    return load_seconds(export(network, {"w": weight}, {}), export(network, {}, {}), RUNS)
+
+
+def load_seconds(file: bytes, before: bytes, runs: int) -> float:
+    """The median over processes of what `file` takes to load behind `before`: seconds of the processor, one thread."""
     with tempfile.TemporaryDirectory(prefix="bench-coded-") as folder:
-        file, first = Path(folder) / "coded.onnx", Path(folder) / "float.onnx"
-        file.write_bytes(export(network, {"w": weight}, {}))
-        first.write_bytes(export(network, {}, {}))
-        command = [sys.executable, "-c", f"from benchmarks.coded import load; load({str(first)!r}, {str(file)!r})"]
-        runs = [subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True) for _ in range(RUNS)]
-    return statistics.median(float(run.stdout) for run in runs)
+        second, first = Path(folder) / "second.onnx", Path(folder) / "first.onnx"
+        second.write_bytes(file)
+        first.write_bytes(before)
+        command = [sys.executable, "-c", f"from benchmarks.coded import load; load({str(first)!r}, {str(second)!r})"]
+        done = [subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True) for _ in range(runs)]
+    return statistics.median(float(run.stdout) for run in done)
 
 
 def load(first: str, file: str) -> None:
@@ -92,9 +97,9 @@ def load(first: str, file: str) -> None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(first, options, providers=["CPUExecutionProvider"])
-    began = time.perf_counter()
+    began = time.process_time()
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    print(time.perf_counter() - began)
+    print(time.process_time() - began)
     del session
 
 

@@ -3,8 +3,8 @@
     python -m benchmarks.loading
 
 Networks of six layers, small and large, in each of many formats and in mixes of several, at an opset with types of 2
-bits and at one without. Times are processor time of one thread, the least of several loads, so
-that what else the machine does counts little. Predictions are those of a reference machine: what counts is how far
+bits and at one without. Times are processor time of one thread, of the first load of a file in a process, so that what
+else the machine does counts little. Predictions are those of a reference machine: what counts is how far
 they are off once all are scaled by one factor.
 """
 
@@ -13,17 +13,16 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
+from benchmarks.coded import load_seconds
 from network.graph import Network
 from network.normalise import normalise
 from quantization.export.cost import skeleton_bytes
@@ -33,7 +32,7 @@ from quantization.rounding.nearest import round_nearest
 from quantization.storage.loading import network_load_ms, weight_load_ms
 
 OPSETS = (18, 25)
-LAYERS, SIDES, RUNS = 6, (64, 384), 5
+LAYERS, SIDES, RUNS = 6, (64, 384), 3
 FORMATS = (
     *("float32", "float16", "int8/channel", "int8/channel/asymmetric", "int6/channel", "int5/channel", "int4/channel"),
     *("int4/block32", "int3/channel", "int2/channel", "codebook2/channel", "codebook3/channel", "codebook4/channel"),
@@ -93,7 +92,7 @@ def _loaded(name: str, network: Network, names: Sequence[str]) -> Loaded:
     chosen = {site.weight: format_ for site, format_ in zip(network.sites, formats, strict=False)}
     predicted = network_load_ms(len(network.nodes), skeleton_bytes(network))
     predicted += sum(weight_load_ms(chosen[site.weight], site.size, network.opset) for site in network.sites)
-    return Loaded(name, predicted, _load_ms(_file(network, chosen)))
+    return Loaded(name, predicted, 1e3 * load_seconds(_file(network, chosen), _file(network, {}), RUNS))
 
 
 def _file(network: Network, formats: dict[str, WeightFormat]) -> bytes:
@@ -103,17 +102,6 @@ def _file(network: Network, formats: dict[str, WeightFormat]) -> bytes:
         if not isinstance(format_, FloatFormat)
     }
     return export(network, weights, {})
-
-
-def _load_ms(file: bytes) -> float:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    least = float("inf")
-    for _ in range(RUNS):
-        began = time.process_time()
-        onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        least = min(least, time.process_time() - began)
-    return 1e3 * least
 
 
 def _chain(side: int, opset: int) -> Network:
