@@ -1,6 +1,6 @@
 """How small files become, what they lose, and what finding them takes: the figures of the job's main promise.
 
-    python -m benchmarks.smaller DATA [--only weights activations coded uniform]
+    python -m benchmarks.smaller DATA [--only weights activations coded uniform] [--networks NAME ...]
 
 DATA as for `benchmarks.job`. Points are lost on evaluation images that no job saw, each with its paired standard error;
 `expected` is what would be lost without the luck of these labels (`evaluation.expected_drop`). The last line is one
@@ -46,6 +46,7 @@ from pipeline.configure import CODED_BY_DEFAULT
 from quantization.formats import CodedFormat
 
 BATCH = 250
+UNIFORM = (*NAMES, "residual")
 BUDGETS = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05)
 CODED = tuple(CodedFormat(tenths).name for tenths in CODED_BY_DEFAULT)
 WITH_ACTIVATIONS = {
@@ -95,9 +96,10 @@ def main() -> None:
         "weights": weights,
         "activations": activations,
         "coded": lambda _data: coded.figures(),
-        "uniform": uniform,
+        "uniform": lambda data: uniform(data, tuple(arguments.networks)),
     }
     parser.add_argument("--only", nargs="*", choices=parts, default=list(parts), metavar="PART")
+    parser.add_argument("--networks", nargs="*", choices=UNIFORM, default=UNIFORM, metavar="NAME", help="of `uniform`")
     arguments = parser.parse_args()
     figures: dict[str, Any] = {}
     for part in arguments.only:
@@ -150,7 +152,7 @@ def _unseen(data: Path, work: Path) -> Unseen:
         return Unseen((data / "resnet20.onnx").read_bytes(), "input", archive["input"], archive["labels"])
 
 
-def uniform(data: Path) -> dict[str, Any]:
+def uniform(data: Path, names: tuple[str, ...]) -> dict[str, Any]:
     """Ours against every file with one format for all weights: networks times budgets.
 
     One is better than ours if it takes fewer bytes, its own certificate on the same held-out samples says `met`, and it
@@ -159,7 +161,7 @@ def uniform(data: Path) -> dict[str, Any]:
     table = Table("network", "budget", "ours, bytes", "outcome", "uniform that are smaller", "of these keep the budget")
     compared, worse = 0, []
     with tempfile.TemporaryDirectory(prefix="bench-smaller-") as folder:
-        for case in cases(data, Path(folder), (*NAMES, "residual")):
+        for case in cases(data, Path(folder), names):
             rivals = _Rivals(case, Path(folder) / case.name / "cache")
             for budget in BUDGETS:
                 result = rivals.plan(budget)
