@@ -60,7 +60,7 @@ def fallbacks_of(
             chain.append(Look(point.plan, loses(point)))
     return [
         *chain[1:],
-        *(Look(point.plan, loses(point)) for point in last if point.plan not in [one.plan for one in chain]),
+        *(Look(point.plan, loses(point)) for point in last if point.plan not in [look.plan for look in chain]),
     ]
 
 
@@ -78,11 +78,12 @@ def next_look(chain: Sequence[Look], places: Sequence[int], met: Sequence[bool],
     if looks == MOST_LOOKS or any(met[:-1]):
         return None
     if met[-1]:
-        between = (here + places[-2]) // 2 if looks > 1 else here
-        return between if looks > 1 and between > places[-2] else None
+        missed = places[-2] if looks > 1 else here
+        halfway = (here + missed) // 2
+        return halfway if halfway > missed else None
     if here == last:
         return None
     share = min(max(1 / excess if excess > 0 else 1.0, SAFER), FINER**looks)
     wanted = share * chain[here].loses
-    found = (later for later in range(here + 1, last) if chain[later].loses <= wanted)
-    return last if looks == MOST_LOOKS - 1 else next(found, last)
+    safer = (later for later in range(here + 1, last) if chain[later].loses <= wanted)
+    return last if looks == MOST_LOOKS - 1 else next(safer, last)
