@@ -1,19 +1,22 @@
-"""Plans that the certificate looks at where the chosen one misses the budget on the held-out samples.
+"""Plans that the certificate looks at beside the chosen one.
 
-Each is dearer than the one before, and loses at most `FINER` of what that one does. The certificate skips those that
-are no answer to what it saw: a plan that loses d where b is allowed gives way to one that loses b / d of it, at least
-`SAFER`, at most `FINER`. The latter shrinks with every look, so that few looks lead far; where one leads to a plan that
-keeps the budget, one between it and the last that missed is tried, too. The last look is the safest plan's, so that no
-budget is called missed that it would keep.
+Where that one keeps the budget on the held-out samples, cheaper ones of one format are looked at, which missed it in
+the search by caution alone: nobody shall find by hand a smaller file that keeps the same promise.
+
+Where it misses, there are fallbacks. Each is dearer than the one before, and loses at most `FINER` of what that one
+does. The certificate skips those that are no answer to what it saw: a plan that loses d where b is allowed gives way to
+one that loses b / d of it, at least `SAFER`, at most `FINER`. The latter shrinks with every look, so that few looks
+lead far; where one leads to a plan that keeps the budget, one between it and the last that missed is tried, too. The
+last look is the safest plan's, so that no budget is called missed that it would keep.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from planner.evidence import PlanPoint
+from planner.evidence import EvaluatedPlan, PlanPoint, SearchResult, SearchStatus
 from planner.problem import Plan
 
 MOST_LOOKS = 7
@@ -29,6 +32,20 @@ class Look:
 
     plan: Plan
     loses: float
+
+
+def cheaper_of(result: SearchResult, uniform: Collection[PlanPoint], max_drop: float) -> list[Look]:
+    """Of the `uniform` plans those that are cheaper than the chosen one and were measured to keep `max_drop` if nothing
+    is added for the luck of the samples, cheapest first."""
+    if result.status is not SearchStatus.MET:
+        return []
+    cheaper = [plan for plan in result.evaluated if plan.point.cost < result.chosen.point.cost]
+    return [Look(plan.point.plan, 1.0) for plan in cheaper if plan.point in uniform and _drop(plan) <= max_drop]
+
+
+def _drop(plan: EvaluatedPlan) -> float:
+    seen = plan.evaluation
+    return seen.drop if seen.expected_drop is None else seen.expected_drop
 
 
 def fallbacks_of(
@@ -65,22 +82,23 @@ def fallbacks_of(
 
 
 def next_look(chain: Sequence[Look], places: Sequence[int], met: Sequence[bool], excess: float) -> int | None:
-    """The place in `chain` of the plan to look at next, or None. Behind the first that keeps the budget it is the one
-    halfway to the last that missed.
+    """The place in `chain` of the plan to look at next, or None. While all keep the budget it is the one before; behind
+    the first that keeps it after others, the one halfway to the last that missed.
 
     Args:
-        chain: the chosen plan and its fallbacks.
+        chain: cheaper plans, the chosen one and its fallbacks.
         places: of the plans that were looked at.
         met: which of them kept the budget.
         excess: what the last one lost, in budgets.
     """
     here, last, looks = places[-1], len(chain) - 1, len(places)
+    if looks < MOST_LOOKS and all(met):
+        return here - 1 if here > 0 else None
     if looks == MOST_LOOKS or any(met[:-1]):
         return None
     if met[-1]:
-        missed = places[-2] if looks > 1 else here
-        halfway = (here + missed) // 2
-        return halfway if halfway > missed else None
+        halfway = (here + places[-2]) // 2
+        return halfway if halfway > places[-2] else None
     if here == last:
         return None
     share = min(max(1 / excess if excess > 0 else 1.0, SAFER), FINER**looks)

@@ -131,10 +131,10 @@ STAGES = (
         plan.run,
         weight=25,
         time_limit=LONG,
-        version=31,
+        version=32,
         spreads=True,
     ),
-    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=MEDIUM, version=17),
+    Stage("certify", (*MEASURED, "model", "plan"), certify.run, weight=5, time_limit=MEDIUM, version=18),
 )
 
 

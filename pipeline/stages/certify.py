@@ -1,9 +1,9 @@
 """Certify: the chosen plan exported, and compared with the float network on samples that took no part in choosing it.
 
-A plan that misses the budget there gives way to a safer one (`pipeline.fallbacks`), the last of at most `MOST_LOOKS`
-being the safest. Every look at the held-out samples is counted, and the interval of the certificate is widened for all
-of them. A plan that the request brings is the only one to look at. The file that is delivered is read back
-(`pipeline.file_check`).
+A plan that misses the budget there gives way to a safer one, the last of at most `MOST_LOOKS` being the safest, and one
+that keeps it to a cheaper one that may keep it, too (`pipeline.fallbacks`). Every look at the held-out samples is
+counted, and the interval of the certificate is widened for all of them. A plan that the request brings is the only one
+to look at. The file that is delivered is read back (`pipeline.file_check`).
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def run(context: Context, config: CertifyConfig) -> bytes:
     kind = budget.kind
     compare = Comparison(context, inputs, held_out, claims, kind)
     looks: list[tuple[Plan, Measured, ExportedPlan]] = []
-    chain, places, met = _to_certify(context, space), [0], list[bool]()
+    chain, first = _to_certify(context, space)
+    places, met = [first], list[bool]()
     while True:
         plan = chain[places[-1]].plan
         model = export_plan(context, inputs, space, plan, rounds_whole_plans=config.rounds_whole_plans)
@@ -89,12 +90,13 @@ def run(context: Context, config: CertifyConfig) -> bytes:
     return pack(document, arrays)
 
 
-def _to_certify(context: Context, space: SearchSpace) -> list[Look]:
-    """The plans to look at, the chosen one first."""
+def _to_certify(context: Context, space: SearchSpace) -> tuple[list[Look], int]:
+    """The plans to look at by their cost, and the place of the chosen one."""
     if not context.has("plan"):  # the request brings one, which allows one format to each site
-        return [Look(Plan((0,) * len(space.problem.sites)), 1.0)]
+        return [Look(Plan((0,) * len(space.problem.sites)), 1.0)], 0
     document, _ = unpack(context.read("plan"))
-    return [Look(Plan(tuple(choices)), loses) for choices, loses in document["to_certify"]]
+    looks = document["to_certify"]
+    return [Look(Plan(tuple(choices)), loses) for choices, loses in looks["plans"]], looks["first"]
 
 
 def _excess(certificate: Certificate) -> float:

@@ -14,7 +14,7 @@ from scipy.stats import norm
 from evaluation.splits import Splits
 from pipeline.config import PlanConfig
 from pipeline.context import Context
-from pipeline.fallbacks import Look, fallbacks_of
+from pipeline.fallbacks import Look, cheaper_of, fallbacks_of
 from pipeline.foresight import Foresight
 from pipeline.last_resort import try_uniform, uniform_points
 from pipeline.plan_evaluation import Evaluator, of_classes
@@ -87,13 +87,19 @@ def run(context: Context, config: PlanConfig) -> bytes:
     context.opened(0)
     result = space.single_result(searched)
     points, chosen = [space.single(point) for point in points], result.chosen.point
-    # who asks for the least drop gets one look: another plan is not expected to do better
-    safest = [space.single(point) for point in uniform[:1]]
+    of_one_format = [space.single(point) for point in uniform]
     measured = {plan.point: plan.evaluation.counted_drop for plan in result.evaluated if plan.meets}
-    fallbacks = [] if config.space.least_drop else fallbacks_of(points, chosen, safest, measured)
+    cheaper, fallbacks = list[Look](), list[Look]()
+    if not config.space.least_drop:  # who asks for that gets one look: another plan is not expected to do better
+        cheaper = cheaper_of(result, of_one_format, config.budget.max_drop)
+        fallbacks = fallbacks_of(points, chosen, of_one_format[:1], measured)
+    looks = [*cheaper, Look(chosen.plan, 1.0), *fallbacks]
     return pack(
         {
-            "to_certify": [[list(look.plan.choices), look.loses] for look in (Look(chosen.plan, 1.0), *fallbacks)],
+            "to_certify": {
+                "plans": [[list(look.plan.choices), look.loses] for look in looks],
+                "first": len(cheaper),
+            },
             "search": {
                 "status": result.status.value,
                 "samples": len(inputs.splits.search),

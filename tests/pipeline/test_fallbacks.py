@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -12,11 +13,11 @@ from evaluation.intervals import difference_interval
 from evaluation.splits import split
 from pipeline.configure import configure
 from pipeline.context import stage_keys
-from pipeline.fallbacks import FINER, MOST_LOOKS, Look, fallbacks_of, next_look
+from pipeline.fallbacks import FINER, MOST_LOOKS, Look, cheaper_of, fallbacks_of, next_look
 from pipeline.stage import Machine
 from pipeline.stages.plan import safety_of
 from pipeline.table import TABLE
-from planner.evidence import PlanPoint
+from planner.evidence import EvaluatedPlan, Evaluation, PlanPoint, SearchResult, SearchStatus
 from planner.problem import Plan
 
 
@@ -90,6 +91,35 @@ def test_behind_a_plan_that_keeps_the_budget_one_that_is_cheaper_is_tried():
     assert next_look(CHAIN, [0, 1], [False, True], 0.9) is None
     assert next_look(CHAIN, [0, 4, 2], [False, True, False], 1.1) is None
     assert next_look(CHAIN, [0, 4, 2], [False, True, True], 0.8) is None
+
+
+def test_before_a_plan_that_keeps_the_budget_cheaper_ones_are_tried_until_one_misses():
+    assert next_look(CHAIN, [2], [True], 0.9) == 1
+    assert next_look(CHAIN, [2, 1], [True, True], 0.9) == 0
+    assert next_look(CHAIN, [2, 1, 0], [True, True, True], 0.9) is None
+    assert next_look(CHAIN, [2, 1], [True, False], 1.1) is None
+    assert next_look(CHAIN, [2, 4], [False, True], 0.9) == 3, "not those that are cheaper than what missed"
+
+
+def evaluated(cost: float, expected: float, *, meets: bool, drop: float = 0.0) -> EvaluatedPlan:
+    seen = Evaluation(drop, 0.001, 900, 1, expected_drop=expected, expected_stderr=0.002)
+    return EvaluatedPlan(PlanPoint(Plan((int(cost),)), cost, 1.0), seen, drop, meets)
+
+
+def test_a_cheaper_plan_of_one_format_is_looked_at_where_caution_alone_spoke_against_it():
+    close, other, beyond = (evaluated(cost, lost, meets=False) for cost, lost in ((3, 0.009), (2, 0.009), (1, 0.011)))
+    chosen, dearer = (evaluated(cost, 0.004, meets=True) for cost in (4, 5))
+    result = SearchResult(SearchStatus.MET, chosen, (beyond, other, close, chosen, dearer))
+    uniform = [plan.point for plan in (beyond, close, dearer)]
+    assert cheaper_of(result, uniform, 0.01) == [Look(close.point.plan, 1.0)]
+    assert cheaper_of(replace(result, status=SearchStatus.NOT_MET), uniform, 0.01) == []
+
+
+def test_where_nothing_is_known_but_the_labels_they_say_whether_it_is_close():
+    plan = replace(evaluated(1, 0.0, meets=False), evaluation=Evaluation(0.02, 0.001, 900, 1))
+    result = SearchResult(SearchStatus.MET, evaluated(2, 0.0, meets=True), (plan,))
+    assert cheaper_of(result, [plan.point], 0.01) == []
+    assert cheaper_of(result, [plan.point], 0.02) == [Look(plan.point.plan, 1.0)]
 
 
 @pytest.mark.parametrize("keeps", [3, 20, 29, 30])
