@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -30,8 +31,9 @@ from quantization.storage.parts import NotStorable, storage
 Allowed = dict[str, list[str]]
 """Format names by site name, weights and then activations, by bits."""
 
-MOST_CODED = 1 << 20
-"""Numbers of a weight. Decoding takes some 80 bytes of memory for each while the file is loaded."""
+MOST_CODED = 1 << 25
+"""Numbers of all weights that are coded, small weights first. While the file is loaded each takes some 80 bytes, and
+ONNX Runtime keeps those of all weights until the last is decoded: 2.7 GB."""
 LEAST_CODED = 50_000
 """Numbers of all weights of the network. Fewer do not save what the function that decodes them takes in the file."""
 
@@ -118,12 +120,14 @@ def activation_widths(config: FormatConfig, activations: Collection[str]) -> lis
 def offered(config: FormatConfig, network: Network, formats: Sequence[WeightFormat]) -> dict[str, list[WeightFormat]]:
     """By site `formats`, and those that are offered besides: coded ones to weights that they pay for, and products to
     those that can be multiplied packed."""
-    sizes = {site.name: math.prod(site.shape) for site in network.sites}
+    sizes = {site.weight: math.prod(site.shape) for site in network.sites}
+    ascending = sorted(sizes, key=sizes.__getitem__)
+    behind = dict(zip(ascending, itertools.accumulate(sizes[weight] for weight in ascending), strict=True))
     coded = config.coded if sum(sizes.values()) >= LEAST_CODED else ()
     return {
         site.name: [
             *formats,
-            *(coded if sizes[site.name] <= MOST_CODED else ()),
+            *(coded if behind[site.weight] <= MOST_CODED else ()),
             *product_formats(network, site, config),
         ]
         for site in network.sites

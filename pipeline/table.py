@@ -86,7 +86,7 @@ STAGES = (
         version=3,
     ),
     Stage("normalise", ("model", "admit", "dataset"), normalise.run, weight=1, time_limit=SHORT, version=7),
-    Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=SHORT, version=9),
+    Stage("resolve", ("normalise", "dataset"), resolve.run, weight=1, time_limit=SHORT, version=10),
     Stage(
         "reference",
         ("model", "admit_float", "normalise", "dataset"),
@@ -113,7 +113,7 @@ STAGES = (
         version=2,
     ),
     Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=MEDIUM, version=6),
-    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=MEDIUM, version=11, spreads=True),
+    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=MEDIUM, version=12, spreads=True),
     Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=LONG, version=8, spreads=True),
     Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=LONG, version=7, spreads=True),
     Stage(

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from network.normalise import normalise
 from pipeline import allowed_formats as allowed_formats_module
-from pipeline.allowed_formats import allowed_formats, fitting
-from quantization.formats import parse_format, weight_format
+from pipeline.allowed_formats import allowed_formats, fitting, offered
+from quantization.formats import CodedFormat, parse_format, weight_format
 from tests.pipeline.conftest import configured
 
 FOUR_BITS = [
@@ -103,21 +103,25 @@ def test_what_nothing_measures_gets_the_widest_integers(two_headed, formats, wid
 
 
 def test_coded_formats_are_offered_besides_to_weights_that_they_pay_for(two_headed, monkeypatch):
+    """To small weights first, as what decoding takes is kept until all are decoded."""
     network = normalise(two_headed, {"x": (128,)})
     config = configured().resolve.formats
     sizes = {site.name: math.prod(site.shape) for site in network.sites}
+    smallest, largest = sorted(sizes, key=sizes.__getitem__)
     total = sum(sizes.values())
 
     def has_coded(name: str) -> bool:
-        allowed, _ = allowed_formats(network, config)
-        return any(format_.startswith("coded") for format_ in allowed[name])
+        return any(isinstance(format_, CodedFormat) for format_ in offered(config, network, [])[name])
 
     monkeypatch.setattr(allowed_formats_module, "LEAST_CODED", total)
-    assert has_coded("main")
-    monkeypatch.setattr(allowed_formats_module, "MOST_CODED", sizes["main"])
-    assert has_coded("main")
-    monkeypatch.setattr(allowed_formats_module, "MOST_CODED", sizes["main"] - 1)
-    assert not has_coded("main")
-    monkeypatch.setattr(allowed_formats_module, "MOST_CODED", sizes["main"])
+    monkeypatch.setattr(allowed_formats_module, "MOST_CODED", total)
+    assert has_coded(smallest)
+    assert has_coded(largest)
+    monkeypatch.setattr(allowed_formats_module, "MOST_CODED", total - 1)
+    assert has_coded(smallest)
+    assert not has_coded(largest)
+    monkeypatch.setattr(allowed_formats_module, "MOST_CODED", sizes[smallest] - 1)
+    assert not has_coded(smallest)
+    monkeypatch.setattr(allowed_formats_module, "MOST_CODED", total)
     monkeypatch.setattr(allowed_formats_module, "LEAST_CODED", total + 1)
-    assert not has_coded("main")
+    assert not has_coded(smallest)
