@@ -180,7 +180,7 @@ def main() -> None:
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
-    table = Table("network", "weights", "estimated, s", "took, s", "error", "float passes", "plans", "MB", "error")
+    table = Table("network", "weights", "estimated, s", "took, s", "error", "float passes", "plans", "looks", "MB", "error")
     for row in rows:
         table.add_row(
             row["name"] + ("" if row["fitted"] else " (new)"),
@@ -190,6 +190,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
             f"{row['seconds_error']:+.0%}",
             f"{row['float_passes']:.0f}",
             str(row["plans"]),
+            str(row["looks"]),
             f"{row['estimated_bytes'] / 1e6:.0f} / {row['peak_bytes'] / 1e6:.0f}",
             f"{row['memory_error']:+.0%}",
         )
@@ -236,11 +237,14 @@ def measure(name: str, folder: str, _data: str | None) -> None:
     import onnx
 
     from app.schemas.parsing import parse_request, with_uploads
+    import pipeline.workspace  # noqa: F401 - what stages import; a worker has it before its first job, too
     from pipeline.events import WHOLE_JOB, Estimate, Event, PlanEvaluated
+    from pipeline.process import settle
     from pipeline.run import run
     from pipeline.stage import Machine, Upload
     from pipeline.table import TABLE
 
+    settle(1)
     work = Path(folder)
     model = work / "network.onnx"
     estimates: list[tuple[Estimate, float]] = []
@@ -254,7 +258,8 @@ def measure(name: str, folder: str, _data: str | None) -> None:
 
     uploads = {"model": Upload.of(model), "dataset": Upload.of(work / "network.npz")}
     request = parse_request(with_uploads(REQUEST, {kind: upload.sha256 for kind, upload in uploads.items()}))
-    run(TABLE, request, uploads, cache=work / "cache", progress=report, machine=Machine(threads=1), job_id="job")
+    machine = Machine(threads=1)
+    result = run(TABLE, request, uploads, cache=work / "cache", progress=report, machine=machine, job_id="job")
     ((estimate, told),) = estimates
     seconds = time.process_time() - told
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -268,6 +273,7 @@ def measure(name: str, folder: str, _data: str | None) -> None:
         "seconds_error": round(estimate.seconds / seconds - 1, 3),
         "float_passes": round(estimate.float_passes or 0.0, 1),
         "plans": len(evaluated),
+        "looks": (result.certificate or {})["looks"],
         "estimated_bytes": estimate.memory_bytes,
         "peak_bytes": peak,
         "memory_error": round(estimate.memory_bytes / peak - 1, 3),

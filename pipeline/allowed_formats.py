@@ -32,8 +32,8 @@ Allowed = dict[str, list[str]]
 """Format names by site name, weights and then activations, by bits."""
 
 MOST_CODED = 1 << 25
-"""Numbers of all weights that are coded, small weights first. While the file is loaded each takes some 80 bytes, and
-ONNX Runtime keeps those of all weights until the last is decoded: 2.7 GB."""
+"""Numbers of all weights that are coded, small weights first. While the file is loaded each takes some 60 bytes, and
+ONNX Runtime keeps those of all weights until the last is decoded: 1.9 GB."""
 LEAST_CODED = 50_000
 """Numbers of all weights of the network. Fewer do not save what the function that decodes them takes in the file."""
 

@@ -121,6 +121,10 @@ STAGE_LOOPS = 0.02
 """Of what a stage reads, writes and reports."""
 FILE_LOOPS = 0.05
 """Of a plan's file beside its weights: made, loaded, compared."""
+DECODED_LOOPS = 6e-3
+"""Of each coded weight of a file that is loaded, whatever its size."""
+DECODED_NUMBER_LOOPS = 30e-9
+"""Of each of its numbers."""
 CERTIFICATE_LOOPS = 0.1
 """Of the certificate's interval, and of the file that is read back."""
 
@@ -154,6 +158,12 @@ def second_moments(shape: MatrixShape, samples: int, batch: int, *, of_both: boo
         inputs *= 2
     loops = math.ceil(samples / batch) * (BATCH_LOOPS + SUM_LOOPS * sums * shape.moments) + INPUT_LOOPS * inputs
     return Work(loops=loops, macs=macs)
+
+
+def loaded_file(shapes: Sequence[MatrixShape], formats: Sequence[Sequence[WeightFormat]]) -> Work:
+    """The file of a plan of these weights; coded where there are such formats, and then decoded one by one."""
+    coded = [shape.size for shape, own in zip(shapes, formats, strict=True) if any(map(_is_coded, own))]
+    return Work(loads=1, loops=DECODED_LOOPS * len(coded) + DECODED_NUMBER_LOOPS * sum(coded))
 
 
 def _is_coded(format_: WeightFormat) -> bool:

@@ -25,6 +25,7 @@ from pipeline.cost_model import (
     TAPPED,
     MatrixShape,
     Work,
+    loaded_file,
     rounded_anew,
     rounded_to_formats,
     second_moments,
@@ -42,14 +43,16 @@ from quantization.rounding.statistics import InputStatistics, input_statistics
 from sensitivity.anchors import ANCHORS, FEW
 from sensitivity.estimators import AT_OUTPUTS
 
-EVALUATIONS = 5.0
-"""Plans that a search evaluates [4 to 8, of seven networks; 1 or 2 where the smallest formats will do]."""
+EVALUATIONS = 4.0
+"""Plans that a search evaluates [2 to 8; the geometric mean of 18 jobs with nine networks, as errors are ratios]."""
 EVALUATIONS_AFTER_ANOTHER = 1.5
 """The same where an earlier job measured how much accuracy a predicted damage costs."""
 READ = 0.9
 """Of the search samples, until it is certain whether a plan keeps the budget."""
 LOOKS = 1.2
-"""Plans that are measured on the held-out samples."""
+"""Plans that are measured on the held-out samples [mostly 1, at most 6; their geometric mean]."""
+LOADED_AGAIN = 3
+"""Loads of the delivered file: for the samples that lose most, and to read it back."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ class JobWork:
         return Work(samples=plans * samples, loads=plans, loops=CALL_LOOPS * calls + PART_LOOPS * parts)
 
     def _plan(self) -> Work:
-        evaluation = Work(samples=READ * len(self.inputs.splits.search), loads=1, loops=FILE_LOOPS)
+        evaluation = Work(samples=READ * len(self.inputs.splits.search), loops=FILE_LOOPS) + self._loaded
         if self.config.plan is not None and self.config.plan.rounds_whole_plans:
             evaluation += self._rounded_plan()
         return Work(loops=FRONTIER_LOOPS * len(self.measured)) + evaluation * self._evaluations
@@ -170,11 +173,17 @@ class JobWork:
 
     def _certify(self) -> Work:
         held_out, config = len(self.inputs.splits.held_out), self.config.certify
-        work = Work(samples=held_out, loads=1) * (1 + LOOKS)  # the float network, too
-        if self.config.plan is None and config.rounds_whole_plans:
-            work += self._rounded_plan()
+        looks = 1.0 if self.config.plan is None else LOOKS
+        work = Work(samples=(1 + looks) * held_out, loads=1) + self._loaded * (looks + LOADED_AGAIN)
+        if config.rounds_whole_plans:  # the search has rounded the plan that is looked at first
+            work += self._rounded_plan() * (looks if self.config.plan is None else looks - 1)
         timed = sum(TIMED_SECONDS for timing in (config.timing, config.loading) if timing is not None)
-        return work + Work(loops=CERTIFICATE_LOOPS + LOOKS * FILE_LOOPS + 2 * timed)
+        return work + Work(loops=CERTIFICATE_LOOPS + looks * FILE_LOOPS + 2 * timed)
+
+    @property
+    def _loaded(self) -> Work:
+        """A plan's file."""
+        return loaded_file(self.shapes, self.formats)
 
     def _rounded_plan(self) -> Work:
         """A plan rounded anew, in both networks side by side."""
