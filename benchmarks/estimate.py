@@ -180,7 +180,8 @@ def main() -> None:
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
-    table = Table("network", "weights", "estimated, s", "took, s", "error", "float passes", "plans", "looks", "MB", "error")
+    passes = ("float passes", "plans", "looks")
+    table = Table("network", "weights", "estimated, s", "took, s", "error", *passes, "MB", "error")
     for row in rows:
         table.add_row(
             row["name"] + ("" if row["fitted"] else " (new)"),
@@ -236,8 +237,8 @@ def measure(name: str, folder: str, _data: str | None) -> None:
     """One job; its figures are the last line."""
     import onnx
 
-    from app.schemas.parsing import parse_request, with_uploads
     import pipeline.workspace  # noqa: F401 - what stages import; a worker has it before its first job, too
+    from app.schemas.parsing import parse_request, with_uploads
     from pipeline.events import WHOLE_JOB, Estimate, Event, PlanEvaluated
     from pipeline.process import settle
     from pipeline.run import run

@@ -27,6 +27,7 @@ from app.schemas.parsing import merge, parse_certificate_request, parse_request,
 from app.schemas.plan import applied_request
 from pipeline.archives import is_archive, self_contained, unpacked
 from pipeline.events import Report, silent
+from pipeline.process import left_alone
 from pipeline.run import run
 from pipeline.stage import JobResult, Machine, Upload
 from pipeline.store import Store
@@ -173,7 +174,7 @@ def _call(
     The `members` of the request override those of `base`.
     """
     machine = machine or Machine(threads=len(os.sched_getaffinity(0)))
-    with tempfile.TemporaryDirectory(prefix="bitbudget-") as folder, _threads_of(machine):
+    with tempfile.TemporaryDirectory(prefix="bitbudget-") as folder, _threads_of(machine), left_alone():
         uploads = files.uploads(Path(folder))
         members = with_uploads(members, {kind: upload.sha256 for kind, upload in uploads.items()})
         parse = parse_request if files.quantized is None else parse_certificate_request

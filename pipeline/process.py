@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def settle(threads: int) -> None:
@@ -24,6 +26,20 @@ def settle(threads: int) -> None:
         torch.set_num_threads(threads)
         # Layers run one after the other; a second pool of threads would only fight the first for the cores.
         torch.set_num_interop_threads(1)
+
+
+@contextmanager
+def left_alone() -> Iterator[None]:
+    """The collector looks through nothing that exists now, until the end, or as before where some of it is left alone
+    already: a job collects at the end of every stage, and what somebody else has imported and made takes long."""
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def release() -> None:
