@@ -100,8 +100,8 @@ METRIC_KINDS = (
     MetricKind("miou", "segmenter", ("logits",), options={"axis": 1}),
     MetricKind("ctc", "ctc", ("scores",)),
     MetricKind("same", "argmax", ("class",), truth=False),
-    MetricKind("detection_f1", "yolo_truth", ("output0",)),
-    MetricKind("detection_map", "yolo_truth", ("output0",)),
+    MetricKind("detection_f1", "yolo_truth", ("output0",), options={"objectness": False}),
+    MetricKind("detection_map", "yolo_truth", ("output0",), options={"objectness": False}),
 )
 HEAVY = frozenset({"segmenter", "yolo_truth", "ctc"})
 """Networks whose true drop is measured on a quarter of the samples: each takes long."""
