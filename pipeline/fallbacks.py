@@ -34,13 +34,16 @@ class Look:
     loses: float
 
 
-def cheaper_of(result: SearchResult, uniform: Collection[PlanPoint], max_drop: float) -> list[Look]:
-    """Of the `uniform` plans those that are cheaper than the chosen one and were measured to keep `max_drop` if nothing
-    is added for the luck of the samples, cheapest first."""
+def cheaper_of(
+    result: SearchResult, uniform: Collection[PlanPoint], max_drop: float, least_saving: float
+) -> list[Look]:
+    """Of the `uniform` plans those that save more than `least_saving`, a share of the chosen one's cost, and were
+    measured to keep `max_drop` if nothing is added for the luck of the samples, cheapest first."""
     if result.status is not SearchStatus.MET:
         return []
-    cheaper = [plan for plan in result.evaluated if plan.point.cost < result.chosen.point.cost]
-    return [Look(plan.point.plan, 1.0) for plan in cheaper if plan.point in uniform and _drop(plan) <= max_drop]
+    below = (1 - least_saving) * result.chosen.point.cost
+    cheaper = [plan for plan in result.evaluated if plan.point.cost < below and plan.point in uniform]
+    return [Look(plan.point.plan, 1.0) for plan in cheaper if _drop(plan) <= max_drop]
 
 
 def _drop(plan: EvaluatedPlan) -> float:

@@ -40,7 +40,7 @@ SLOPE_OF_CLASSES = 0.15
 CLOSE = 1.01
 """Ratio of costs to which the frontier is searched."""
 LEAST_SAVING = 0.003
-"""Share of the cost that a step of one site has to save."""
+"""Share of the cost that a step of one site has to save, and a plan of one format that little speaks against."""
 AIM = 0.93
 """Of the budget, where a search begins that knows the slope: rounding moves what a plan loses by some tenths."""
 ENOUGH = 1.04
@@ -91,7 +91,7 @@ def run(context: Context, config: PlanConfig) -> bytes:
     measured = {plan.point: plan.evaluation.counted_drop for plan in result.evaluated if plan.meets}
     cheaper, fallbacks = list[Look](), list[Look]()
     if not config.space.least_drop:  # who asks for that gets one look: another plan is not expected to do better
-        cheaper = cheaper_of(result, of_one_format, config.budget.max_drop)
+        cheaper = cheaper_of(result, of_one_format, config.budget.max_drop, LEAST_SAVING)
         fallbacks = fallbacks_of(points, chosen, of_one_format[:1], measured)
     looks = [*cheaper, Look(chosen.plan, 1.0), *fallbacks]
     return pack(

@@ -111,15 +111,16 @@ def test_a_cheaper_plan_of_one_format_is_looked_at_where_caution_alone_spoke_aga
     chosen, dearer = (evaluated(cost, 0.004, meets=True) for cost in (4, 5))
     result = SearchResult(SearchStatus.MET, chosen, (beyond, other, close, chosen, dearer))
     uniform = [plan.point for plan in (beyond, close, dearer)]
-    assert cheaper_of(result, uniform, 0.01) == [Look(close.point.plan, 1.0)]
-    assert cheaper_of(replace(result, status=SearchStatus.NOT_MET), uniform, 0.01) == []
+    assert cheaper_of(result, uniform, 0.01, 0.0) == [Look(close.point.plan, 1.0)]
+    assert cheaper_of(result, uniform, 0.01, 0.25) == [], "it saves a quarter, and has to save more"
+    assert cheaper_of(replace(result, status=SearchStatus.NOT_MET), uniform, 0.01, 0.0) == []
 
 
 def test_where_nothing_is_known_but_the_labels_they_say_whether_it_is_close():
     plan = replace(evaluated(1, 0.0, meets=False), evaluation=Evaluation(0.02, 0.001, 900, 1))
     result = SearchResult(SearchStatus.MET, evaluated(2, 0.0, meets=True), (plan,))
-    assert cheaper_of(result, [plan.point], 0.01) == []
-    assert cheaper_of(result, [plan.point], 0.02) == [Look(plan.point.plan, 1.0)]
+    assert cheaper_of(result, [plan.point], 0.01, 0.0) == []
+    assert cheaper_of(result, [plan.point], 0.02, 0.0) == [Look(plan.point.plan, 1.0)]
 
 
 @pytest.mark.parametrize("keeps", [3, 20, 29, 30])
