@@ -35,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.events import Event, StageBegan, StageEnded
+from pipeline.process import settle
 
 SITES, MILLIONS = (20, 80), (1, 10)
 SAMPLES, CLASSES = 256, 10
@@ -159,6 +160,7 @@ class Stages:
     def __post_init__(self) -> None:
         import pipeline.workspace  # noqa: F401 - what all stages import is no memory of the job
 
+        settle(threads=1)  # as the process of a worker does
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed of the network that was made here
         self.before = memory("VmRSS")
 
