@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from sensitivity.agreement import agreement, choose, random_plans
 from sensitivity.cross_layer import CrossLayer, cross_layer
 from sensitivity.estimate import Change, Subject, WeightChange
 from sensitivity.estimators import METHODS
+from sensitivity.interaction_matrix import InteractionMatrix
 from sensitivity.interaction_weight import fit_lambda
 from sensitivity.loss import Kind, Loss, Term
 from sensitivity.prediction import Prediction, augmented, cross_layer_prediction
@@ -122,9 +123,9 @@ def _compared(case: Case, rounding: str) -> dict[str, float]:
     chosen = choose([(one.method, one.damages(tried)) for one in offered], measured_tried)
     figures = {one.method: agreement(one.method, one.damages(held_out), measured).spearman for one in found}
     own = next(one.own for one in found if one.method == "hawq_v2")
-    lam = fit_lambda(own, matrix.matrix, tried, measured_tried).value
-    weighted = lam * matrix.matrix
-    np.fill_diagonal(weighted, own)
+    interactions = InteractionMatrix.of(matrix.matrix)
+    lam = fit_lambda(own, interactions, tried, measured_tried).value
+    weighted = replace(interactions, anchors=lam * matrix.matrix, own=own)
     with_interactions = Prediction(TRACE_AND_INTERACTIONS, own, weighted).damages(held_out)
     figures[TRACE_AND_INTERACTIONS] = agreement(TRACE_AND_INTERACTIONS, with_interactions, measured).spearman
     print(f"{case.name}, {rounding}: auto takes {chosen}; lambda of the trace {lam:.2f}", flush=True)
@@ -158,7 +159,8 @@ def _measured(
 
 def _predictions(case: Case, changes: Sequence[Change], matrix: CrossLayer) -> list[Prediction]:
     """What a job offers `auto`, in its order of preference, then the methods that a job runs when asked."""
-    found = [augmented(matrix.measured, matrix.matrix), cross_layer_prediction(matrix.matrix)]
+    interactions = InteractionMatrix.of(matrix.matrix)
+    found = [augmented(matrix.measured, interactions), cross_layer_prediction(interactions)]
     found.append(Prediction("measured", matrix.measured))
     network = TorchNetwork(case.network)
     for name, method in METHODS.items():

@@ -10,6 +10,8 @@ first number of sites. Of every stage is told
 - the highest memory while it ran (VmHWM, which the kernel takes anew at every stage), less what the process held once
   everything was imported, in float files. The arrays of the samples and the arenas of allocators count as well.
 
+`report` is what comes after the last stage: the documents of the job.
+
 The last line is one JSON object.
 """
 
@@ -33,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.events import Event, StageBegan, StageEnded
+from pipeline.process import settle
 
 SITES, MILLIONS = (20, 80), (1, 10)
 SAMPLES, CLASSES = 256, 10
@@ -110,6 +113,7 @@ def job(sites: int, millions: int) -> None:
         began = time.perf_counter()
         result = plan(path, data, REQUEST, progress=stages, machine=Machine(threads=1))
         seconds = time.perf_counter() - began
+        stages.end("report")
         peak = max(stages.peaks.values()) - stages.before
     figures = {
         "sites": sites,
@@ -156,17 +160,26 @@ class Stages:
     def __post_init__(self) -> None:
         import pipeline.workspace  # noqa: F401 - what all stages import is no memory of the job
 
+        settle(threads=1)  # as the process of a worker does
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed of the network that was made here
         self.before = memory("VmRSS")
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, StageBegan):
-            Path("/proc/self/clear_refs").write_text("5")
-            self._began = time.perf_counter()
+            self._begin()
         elif isinstance(event, StageEnded) and event.ran:
-            self.peaks[event.stage] = memory("VmHWM")
-            self.kept[event.stage] = memory("VmRSS")
-            self.seconds[event.stage] = time.perf_counter() - self._began
+            self.end(event.stage)
+
+    def end(self, stage: str) -> None:
+        """Everything since the last stage began or ended was this one."""
+        self.peaks[stage] = memory("VmHWM")
+        self.kept[stage] = memory("VmRSS")
+        self.seconds[stage] = time.perf_counter() - self._began
+        self._begin()
+
+    def _begin(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5")
+        self._began = time.perf_counter()
 
 
 def memory(kind: str) -> int:

@@ -144,7 +144,7 @@ class SegmentedNetwork:
             graph, opset_imports=self._network.proto.opset_import, ir_version=self._network.proto.ir_version
         )
         folder = self._network.weight_folder
-        with folder.replacing({name: replaced[name] for name in kept if name in replaced}) as other:
+        with folder.replacing((name, replaced[name]) for name in kept if name in replaced) as other:
             model.graph.initializer.extend(other.get(name) or folder.placed(own) for name, own in kept.items())
             return Segment(session_of(model, self._threads, weights=folder), fed, computed, outputs)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,8 +50,12 @@ class WeightFolder:
         return self._known[tensor.name]
 
     @contextmanager
-    def replacing(self, values: Mapping[str, NDArray[np.float32]]) -> Iterator[dict[str, TensorProto]]:
-        """Initializers with other values, by name, for the sessions that are opened within the block."""
+    def replacing(self, values: Iterable[tuple[str, NDArray[np.float32]]]) -> Iterator[dict[str, TensorProto]]:
+        """Initializers with other values, by name, for the sessions that are opened within the block.
+
+        Args:
+            values: each is written before the next is asked for.
+        """
         self._replacements += 1
         file = f"replaced{self._replacements}"
         try:
@@ -59,7 +63,7 @@ class WeightFolder:
                 name: self._written(file, name, TensorProto.FLOAT, array.shape, np.ascontiguousarray(array).data)
                 if array.nbytes >= LARGE
                 else numpy_helper.from_array(array, name)
-                for name, array in values.items()
+                for name, array in values
             }
         finally:
             (self.path / file).unlink(missing_ok=True)

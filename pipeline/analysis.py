@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from pipeline.methods import scores_of
 from pipeline.results import Arrays
 from planner.errors import MethodNotApplicable
 from sensitivity.estimate import Unit
+from sensitivity.interaction_matrix import InteractionMatrix
 from sensitivity.prediction import Prediction, augmented, cross_layer_prediction
 
 DESTROYED = 1e3
@@ -40,6 +41,15 @@ class Scores:
         return cls({**document, **further_document, "methods": methods}, {**arrays, **further_arrays})
 
     @cached_property
+    def matrix(self) -> InteractionMatrix:
+        """The cross-layer matrix of all candidates."""
+        arrays = self.arrays
+        root, own = arrays["root"], arrays["score/cross_layer"]
+        return InteractionMatrix(
+            arrays["anchors"], np.asarray(arrays["anchor_of"], dtype=np.intp), root, np.ones(len(root)), own
+        )
+
+    @cached_property
     def places(self) -> dict[tuple[str, str], int]:
         """Position of every candidate in the arrays, by site and format name."""
         sites = zip(self.document["sites"], self.document["formats"], strict=True)
@@ -48,30 +58,36 @@ class Scores:
 
     def predictions(self) -> list[Prediction]:
         """What can predict whole plans, the preferred method first."""
-        measured, matrix = destroyed_last(self.arrays["score/measured"], self.arrays["matrix"])
+        measured, matrix = destroyed_last(self.arrays["score/measured"], self.matrix)
         every = [augmented(measured, matrix), cross_layer_prediction(matrix), Prediction("measured", measured)]
         alone = [name for name in self.document["methods"] if name not in ("cross_layer", "measured")]
         every += [Prediction(name, self.arrays[f"score/{name}"]) for name in alone]
         # a method that does not cover every candidate says nothing about whole plans
-        return [own for own in every if np.isfinite(own.own if own.interactions is None else own.interactions).all()]
+        return [
+            own
+            for own in every
+            if (np.isfinite(own.own).all() if own.interactions is None else own.interactions.is_finite)
+        ]
 
 
 def destroyed_last(
-    measured: NDArray[np.float64], matrix: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    measured: NDArray[np.float64], matrix: InteractionMatrix
+) -> tuple[NDArray[np.float64], InteractionMatrix]:
     """Damages `[K]` and interactions `[K, K]` with numbers for candidates that leave the network without a number.
 
     Such a candidate (a logarithm of what became negative) loses without bound. It counts as `DESTROYED` times the worst
     of the others, and interacts with none: that keeps it out of every plan.
     """
-    destroyed = ~(np.isfinite(measured) & np.isfinite(np.diagonal(matrix)))
+    destroyed = ~(np.isfinite(measured) & np.isfinite(matrix.own))
     if not destroyed.any():
         return measured, matrix
     worst = float(measured[~destroyed].max(initial=1.0))
-    measured, matrix = measured.copy(), np.where(np.isfinite(matrix), matrix, 0.0)
-    matrix[destroyed], matrix[:, destroyed] = 0.0, 0.0
-    measured[destroyed] = matrix[destroyed, destroyed] = DESTROYED * worst
-    return measured, matrix
+    return np.where(destroyed, DESTROYED * worst, measured), replace(
+        matrix,
+        anchors=np.where(np.isfinite(matrix.anchors), matrix.anchors, 0.0),
+        root=np.where(destroyed, 0.0, matrix.root),
+        own=np.where(destroyed, DESTROYED * worst, matrix.own),
+    )
 
 
 @dataclass(frozen=True)

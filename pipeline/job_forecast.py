@@ -26,7 +26,7 @@ MOMENT_COPIES = 3.0
 """Of a layer's second moments while a plan is rounded: those of both networks, about the means, and their factor."""
 RUN_COPIES = 2
 """Of the values of runs: ONNX Runtime keeps what it allocated."""
-LOOP_BYTES = 64 << 20
+LOOP_BYTES = 16 << 20
 """Of the column loop of GPTQ, which takes so many rows at once."""
 
 

@@ -201,5 +201,5 @@ def _shape(network: Network, site: Site) -> MatrixShape:
     size = math.prod(site.shape)
     if not isinstance(statistics, InputStatistics):
         return MatrixShape(1, 1, size, None)
-    groups, columns, _ = statistics.hessian.shape
+    groups, columns, _ = statistics.shape
     return MatrixShape(groups, size // (groups * columns), columns, statistics.macs_per_sample)

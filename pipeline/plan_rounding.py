@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.candidates import weights_from_arrays, weights_to_arrays
 from pipeline.context import Context
+from pipeline.process import release
 from pipeline.results import pack, unpack
 from pipeline.stage import UPLOADS, digest_of
 from pipeline.workspace import Inputs
@@ -24,7 +25,7 @@ Activations = Mapping[str, QuantizedActivation]
 # Every plan that is evaluated is rounded anew: more of either wins little (docs/methods.md) and costs in proportion.
 SAMPLES = 128
 POSITIONS_PER_SAMPLE = 64
-VERSION = 9  # of what is computed: another one finds nothing that an older one stored
+VERSION = 10  # of what is computed: another one finds nothing that an older one stored
 BATCH = 64  # larger ones leave the processor's caches
 
 BROKEN = "the errors of this plan drive a layer to infinity or to no number"
@@ -44,6 +45,7 @@ def round_weights(context: Context, inputs: Inputs, weights: Weights, activation
     )
 
     def compute() -> bytes:
+        release()  # a plan follows another, and each takes some float files
         samples = inputs.take(inputs.splits.calibration[: max(SAMPLES, inputs.static_batch or 0)])
         try:
             rounded = round_plan(inputs.network, weights, samples, activations, effort, lambda _: context.check())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.output_rows import output_rows
 from pipeline.plan_rows import PlanFacts, Search, activation_rows, layer_rows
 from pipeline.results import number, unpack
 from pipeline.search_space import SearchSpace
-from pipeline.sensitivity_report import compared, sensitivity_of
+from pipeline.sensitivity_report import MatrixLine, compared, sensitivity_of
 from pipeline.stage import JobResult
 from pipeline.stays_float import stays_float, stays_quantized
 from planner.problem import Plan, Quantity, whole_steps
@@ -33,7 +34,7 @@ def report(context: Context, config: ReportConfig) -> JobResult:
     certified, arrays = unpack(context.read("certify"))
     space, search = context.workspace.space(config.space), _search(context, config.method)
     if search is not None:
-        space = space.predicted(search.analysis, search.method)
+        space = space.damaged(search.analysis, search.method)
     facts = PlanFacts(space, Plan(tuple(certified["choices"])), search)
     candidates, delivered = context.workspace.candidates(), Candidates.unpack(arrays["weights"].tobytes())
     model = arrays["model"].tobytes()
@@ -59,7 +60,9 @@ def report(context: Context, config: ReportConfig) -> JobResult:
         "bit_operations": sum(layer["bit_operations"] for layer in layers),
         "latency": _latency(space, layers, certified["latency"]),
         "load": _load(space, facts.plan, certified["load"]),
-        "predicted_damage": None if search is None else space.problem.total(Quantity.DAMAGE, facts.plan),
+        "predicted_damage": None
+        if search is None
+        else space.predicted_damage(search.analysis, search.method, facts.plan),
         "stays_float": left,
         "stays_quantized": codes,
         "unreached": unreached,
@@ -238,5 +241,12 @@ def _random_plans(context: Context) -> dict[str, Any]:
 
 
 def _json(document: Mapping[str, Any] | Sequence[Any]) -> bytes:
-    """The same content gives the same bytes. The order of keys is the order of columns in the table of layers."""
-    return json.dumps(document, indent=1, allow_nan=False).encode()
+    """The same content gives the same bytes. The order of keys is the order of columns in the table of layers.
+
+    Written piece by piece: the text of a matrix is some hundred megabytes where there are hundreds of sites.
+    """
+    encoder = json.JSONEncoder(indent=1, allow_nan=False, default=MatrixLine.numbers)
+    text = io.BytesIO()
+    for piece in encoder.iterencode(document):
+        text.write(piece.encode())
+    return text.getvalue()

@@ -39,8 +39,11 @@ from quantization.export.narrow import stored_format
 from quantization.export.products import Products, packed_products
 from quantization.formats import FloatFormat, Format, UnsignedFormat, parse_format
 from quantization.storage.loading import network_load_ms, weight_load_ms
+from sensitivity.interaction_matrix import InteractionMatrix
 
 FRONTIER_POINTS = 128
+ROWS_AT_ONCE = 64
+"""Of the matrix of interactions, while it is made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,20 +119,31 @@ class SearchSpace:
         Raises:
             MethodNotApplicable: see `Analysis.prediction`.
         """
-        prediction = analysis.prediction(method)
-        rows: list[int | None] = []
+        prediction, alone = analysis.prediction(method), self.damaged(analysis, method)
+        if prediction.interactions is None:
+            return alone
+        rows = [_row(analysis, site, own) for site in self.problem.sites for own in site.candidates]
+        interactions = _interactions(prediction.interactions, rows)
+        return replace(self, problem=replace(alone.problem, interactions=interactions))
+
+    def damaged(self, analysis: Analysis, method: str) -> SearchSpace:
+        """The same space with the damage of every candidate alone: without the matrix, which is large."""
+        own = analysis.prediction(method).own
 
         def damaged(site: PlanSite, candidate: Candidate) -> Candidate:
-            row = None
-            if not isinstance(candidate.format, FloatFormat):
-                row = analysis.scores.places[site.name, candidate.format.name]
-            rows.append(row)
-            return replace(candidate, damage=0.0 if row is None else float(prediction.own[row]))
+            row = _row(analysis, site, candidate)
+            return replace(candidate, damage=0.0 if row is None else float(own[row]))
 
-        problem = self._with(damaged)
-        if prediction.interactions is not None:
-            problem = replace(problem, interactions=_interactions(prediction.interactions, rows))
-        return replace(self, problem=problem)
+        return replace(self, problem=self._with(damaged))
+
+    def predicted_damage(self, analysis: Analysis, method: str, plan: Plan) -> float:
+        """What a plan of `predicted` is predicted to lose, to the bit, from the candidates of the plan alone."""
+        interactions = analysis.prediction(method).interactions
+        if interactions is None:
+            return self.damaged(analysis, method).problem.total(Quantity.DAMAGE, plan)
+        chosen = zip(self.problem.sites, plan.choices, strict=True)
+        entries = _interactions(interactions, [_row(analysis, site, site.candidates[own]) for site, own in chosen])
+        return float(((entries + entries.T) / 2).sum())
 
     @cached_property
     def coupling(self) -> Coupling:
@@ -335,9 +349,21 @@ def _halves(network: Network, config: SpaceConfig) -> frozenset[str]:
     return narrow_leftovers(network) | (leftovers(network) if config.export.halves else frozenset())
 
 
-def _interactions(matrix: NDArray[np.float64], rows: Sequence[int | None]) -> NDArray[np.float64]:
-    """The matrix of the remaining candidates; a weight that stays float changes nothing, so its row is zero."""
+def _row(analysis: Analysis, site: PlanSite, candidate: Candidate) -> int | None:
+    """The place of a candidate in the analysis; None where it stays float."""
+    if isinstance(candidate.format, FloatFormat):
+        return None
+    return analysis.scores.places[site.name, candidate.format.name]
+
+
+def _interactions(matrix: InteractionMatrix, rows: Sequence[int | None]) -> NDArray[np.float64]:
+    """The matrix of the remaining candidates, for a problem to take over; a weight that stays float changes nothing, so
+    its row is zero."""
     known = np.array([row is not None for row in rows])
     index = np.array([row or 0 for row in rows])
-    chosen = matrix[np.ix_(index, index)] * np.outer(known, known)
-    return np.asarray((chosen + chosen.T) / 2)
+    chosen = np.empty((len(rows), len(rows)))
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        np.multiply(matrix.block(index[part], index), np.outer(known[part], known), out=chosen[part])
+    chosen.flags.writeable = False
+    return chosen

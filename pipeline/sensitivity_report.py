@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,21 @@ from pipeline.analysis import Analysis
 from pipeline.methods import scores_of
 from pipeline.results import number
 from pipeline.search_space import SearchSpace
+from sensitivity.interaction_matrix import InteractionMatrix
 from sensitivity.prediction import Prediction
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MatrixLine:
+    """A row of the interactions, whose numbers are made when it is written: those of all rows take gigabytes."""
+
+    matrix: InteractionMatrix
+    row: int
+
+    def numbers(self) -> list[float | None]:
+        """As a document has them: six digits, null where there is no number."""
+        (line,) = self.matrix.block([self.row], np.arange(len(self.matrix.own)))
+        return [number(float(f"{value:.6g}")) for value in line]
 
 
 def sensitivity_of(analysis: Analysis, requested: str, space: SearchSpace) -> dict[str, Any]:
@@ -24,7 +39,8 @@ def sensitivity_of(analysis: Analysis, requested: str, space: SearchSpace) -> di
     arrays, document = analysis.scores.arrays, analysis.scores.document
     places = analysis.scores.places
     prediction = analysis.prediction(requested)
-    interaction = _interactions(prediction, arrays["matrix"])
+    matrix = analysis.scores.matrix
+    interaction = _interactions(prediction, matrix)
     sizes = {(site.name, own.format.name): own.size_bytes for site in space.problem.sites for own in site.candidates}
     traces = zip(arrays["trace_mean"], arrays["trace_stderr"], strict=True)  # of weights, which come first
 
@@ -59,17 +75,17 @@ def sensitivity_of(analysis: Analysis, requested: str, space: SearchSpace) -> di
         "sites": sites,
         "interactions": {
             "candidates": [f"{site}:{format_}" for site, format_ in places],
-            "matrix": [[number(float(f"{value:.6g}")) for value in line] for line in arrays["matrix"]],
+            "matrix": [MatrixLine(matrix, row) for row in range(len(places))],
             "sketch_error": document["sketch_error"],
         },
     }
 
 
-def _interactions(prediction: Prediction, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+def _interactions(prediction: Prediction, matrix: InteractionMatrix) -> NDArray[np.float64]:
     """[K]: what scales the entries of `matrix` to those of the prediction; 0 where they add nothing."""
     if prediction.interactions is None:
         return np.zeros(len(prediction.own))
-    own, ours = np.diagonal(matrix), np.diagonal(prediction.interactions)
+    own, ours = matrix.own, prediction.interactions.own
     known = np.isfinite(own) & (own > 0)
     return np.sqrt(np.divide(ours, own, out=np.zeros_like(own), where=known))
 

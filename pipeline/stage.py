@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from pipeline.process import release
 from pipeline.time_limits import TimeLimit
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ class Table:
         """Run a stage with its slice, or find its result; True if it ran."""
         if self.forecast is not None and stage.name == self.forecast_before and not context.helping:
             self.forecast(context, config)
+            release()  # a session of the float network
         return bool(context.run(stage, getattr(config, stage.name)))
 
     def needed(self, config: object) -> list[Stage]:

@@ -113,8 +113,8 @@ STAGES = (
         version=2,
     ),
     Stage("latency", ("normalise", "resolve", "dataset"), latency.run, weight=2, time_limit=MEDIUM, version=6),
-    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=MEDIUM, version=12, spreads=True),
-    Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=LONG, version=8, spreads=True),
+    Stage("calibrate", ("normalise", "dataset"), calibrate.run, weight=15, time_limit=MEDIUM, version=13, spreads=True),
+    Stage("cross_layer", ANALYSED, cross_layer.run, weight=40, time_limit=LONG, version=9, spreads=True),
     Stage("sensitivity", ANALYSED, sensitivity.run, weight=15, time_limit=LONG, version=7, spreads=True),
     Stage(
         "agreement",

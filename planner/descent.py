@@ -30,6 +30,8 @@ IndexArray = NDArray[np.int64]
 
 # changes that are paired with all others at every step
 _ROWS = 24
+# rows of all pairs that are judged together: with each, some arrays as long as there are candidates
+_ROWS_AT_ONCE = 256
 # a step must lower the damage by more than the rounding of the sums that judge it
 _ROUNDING = 1e-10
 
@@ -38,14 +40,13 @@ _ROUNDING = 1e-10
 class Descent:
     """The problem as arrays. Plans are [S] of flat candidate indices, limits [L] for the costs [L, K].
 
-    `doubled` is 2 G, the form in which every formula needs it; `same_site` [K, K] marks candidates of one site.
+    `interactions` is G of the problem itself, no copy: rows of it are doubled where a formula needs them.
     """
 
-    doubled: FloatArray
+    interactions: FloatArray
     costs: FloatArray
     offsets: IndexArray
     site_of: IndexArray
-    same_site: NDArray[np.bool_]
 
     @classmethod
     def of(cls, problem: Problem, quantities: Sequence[Quantity]) -> Descent:
@@ -58,8 +59,7 @@ class Descent:
             raise NotApplicable("the problem has no interactions; use the additive frontier or the integer program")
         count = len(problem.interactions)
         costs = np.array([problem.values(quantity) for quantity in quantities]).reshape(len(quantities), count)
-        same_site = problem.site_of[:, None] == problem.site_of
-        return cls(2 * problem.interactions, costs, problem.offsets, problem.site_of, same_site)
+        return cls(problem.interactions, costs, problem.offsets, problem.site_of)
 
     def slack(self, plan: IndexArray, upper: FloatArray) -> FloatArray:
         """[L]: what is left of every limit."""
@@ -71,7 +71,7 @@ class Descent:
         Unless `complete`, it has been compared with the most promising exchanges only.
         """
         plan = plan.copy()
-        chosen = self.doubled[:, plan]
+        chosen = 2 * self.interactions[:, plan]
         gradient = chosen.sum(axis=1)
         damage = float(gradient[plan].sum()) / 2
         slack = self.slack(plan, upper)
@@ -87,27 +87,35 @@ class Descent:
             rows = np.argpartition(rank, some - 1)[:some]
             gain, first, second = self._best(rows, current, chosen, delta, increase, slack)
             if gain >= least and complete:
-                everything = np.arange(len(gradient))
-                gain, first, second = self._best(everything, current, chosen, delta, increase, slack)
+                gain, first, second = self._best_of_all(current, chosen, delta, increase, slack)
             if gain >= least:
                 return plan, damage
             for new in (first, second):
                 old, site = current[new], self.site_of[new]
                 if new != old:
-                    gradient += self.doubled[new]
-                    gradient -= self.doubled[old]
-                    chosen[:, site] = self.doubled[new]
+                    gradient += 2 * self.interactions[new]
+                    gradient -= 2 * self.interactions[old]
+                    chosen[:, site] = 2 * self.interactions[new]
                     slack -= self.costs[:, new] - self.costs[:, old]
                     plan[site] = new
             damage += gain
 
     def _deltas(self, current: IndexArray, chosen: FloatArray, gradient: FloatArray) -> FloatArray:
         """[K]: how far each change alone moves the damage. `chosen` [K, S] and `gradient` [K]: 2 G of the plan."""
-        diagonal = self.doubled.diagonal()
+        diagonal = 2 * self.interactions.diagonal()
         delta = gradient - gradient[current]
         delta += (diagonal + diagonal[current]) / 2
         delta -= chosen[np.arange(len(delta)), self.site_of]
         return delta
+
+    def _best_of_all(
+        self, current: IndexArray, chosen: FloatArray, delta: FloatArray, increase: FloatArray, slack: FloatArray
+    ) -> tuple[float, int, int]:
+        """`_best` of all pairs, some rows of them at a time."""
+        every = np.arange(len(delta))
+        blocks = (every[start : start + _ROWS_AT_ONCE] for start in range(0, len(every), _ROWS_AT_ONCE))
+        results = (self._best(rows, current, chosen, delta, increase, slack) for rows in blocks)
+        return min(results, key=lambda result: result[0])
 
     def _best(
         self,
@@ -121,11 +129,11 @@ class Descent:
         """The pair of changes, one of them among `rows`, that moves the damage down most, and by how much."""
         before = current[rows]
         change = (chosen[before] - chosen[rows] + delta[rows, None]).take(self.site_of, axis=1)
-        change += self.doubled[rows]
-        change -= self.doubled[before]
+        change += 2 * self.interactions[rows]
+        change -= 2 * self.interactions[before]
         change += delta
         # a site changes once; with its own current candidate as the other half, the change stands alone
-        np.putmask(change, self.same_site[rows], np.inf)
+        np.putmask(change, self.site_of[rows][:, None] == self.site_of, np.inf)
         change[np.arange(len(rows)), before] = delta[rows]
         for rise, left in zip(increase, slack, strict=True):
             np.putmask(change, rise > (left - rise[rows])[:, None], np.inf)

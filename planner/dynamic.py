@@ -110,6 +110,14 @@ class _States:
 
 
 @dataclass(frozen=True, eq=False)
+class _Steps:
+    """How each state of some sites was reached."""
+
+    parents: NDArray[np.int32]
+    choices: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
 class _Hull:
     """The relaxation of the sites taken so far.
 
@@ -146,7 +154,7 @@ def run(table: Table, relaxation: Relaxation, band: Band, *, buckets: int, thin_
     steps = resolution(relaxation)
     scale = _Buckets.of(float(steps.sum()), buckets)
     states = _States(np.zeros(1), np.zeros(1), np.zeros(1, np.int32), np.zeros(1, np.uint8))
-    history: list[_States] = []
+    history: list[_Steps] = []
     thinned = False
     best = 0.0
     for stage, site in enumerate(order.tolist()):
@@ -165,7 +173,7 @@ def run(table: Table, relaxation: Relaxation, band: Band, *, buckets: int, thin_
             kept = scale.closest(states, hull)
             thinned |= not kept.all()
             states = states.take(kept)
-        history.append(states)
+        history.append(_Steps(states.parents, states.choices))  # without the costs and damages of all sites
     return Points(states.costs, states.damages, _traced(history, order), thinned)
 
 
@@ -271,9 +279,9 @@ def _ceiling(hull: _Hull, relaxation: Relaxation, band: Band) -> tuple[FloatArra
     return grid, ceiling + rounding
 
 
-def _traced(history: list[_States], order: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _traced(history: list[_Steps], order: NDArray[np.int64]) -> NDArray[np.uint8]:
     """[P, S]: the choices that led to every state of the last stage."""
-    current: NDArray[np.signedinteger] = np.arange(len(history[-1].costs))
+    current: NDArray[np.signedinteger] = np.arange(len(history[-1].choices))
     choices = np.empty((len(current), len(order)), dtype=np.uint8, order="F")
     for stage in range(len(order) - 1, -1, -1):
         choices[:, order[stage]] = history[stage].choices[current]

@@ -136,6 +136,8 @@ def _merged(
     cost: GroupCost,
 ) -> MergedProblem:
     """The problem whose sites are the groups in `members` with these `combinations`."""
+    if all(len(group) == 1 for group in members):  # in their order: the interactions need no copy
+        return MergedProblem(problem, members, combinations)
 
     def site(group: tuple[int, ...], choices: NDArray[np.int64]) -> PlanSite:
         if len(group) == 1:

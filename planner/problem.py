@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import ProblemInvalid
+from planner.symmetric import asymmetry, eigenvalue_range, largest, symmetrise
 from quantization.formats import Format
 
 # float64 holds every integer up to here; solvers add costs in float64 and stay exact below it
@@ -147,7 +148,8 @@ class Problem:
     """Sites with their candidates, what the rest of the network costs, and how damages interact.
 
     With `interactions` (symmetric positive semidefinite, [K, K], nats) the predicted damage of a plan is `x' G x`, x
-    being the one-hot vector of its candidates; without, it is the sum of the candidates' damages.
+    being the one-hot vector of its candidates; without, it is the sum of the candidates' damages. A matrix that nobody
+    may write any more (`flags.writeable`), and that owns its data, is taken over; of any other a copy is kept.
 
     Raises:
         ProblemInvalid: no site, a name twice, a matrix that is not [K, K], finite, symmetric, positive semidefinite.
@@ -269,19 +271,21 @@ def _frozen(values: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _checked_interactions(matrix: NDArray[Any], count: int) -> NDArray[np.float64]:
-    G = np.array(matrix, dtype=np.float64)
+    taken_over = matrix.dtype == np.float64 and matrix.flags.owndata and matrix.flags.c_contiguous
+    G = matrix if taken_over and not matrix.flags.writeable else np.array(matrix, dtype=np.float64, order="C")
     if G.shape != (count, count):
         raise ProblemInvalid(f"interactions must be [{count}, {count}], one row per candidate, got {list(G.shape)}")
-    if not np.isfinite(G).all():
+    scale = largest(G)
+    if not math.isfinite(scale):
         raise ProblemInvalid("interactions must be finite, got NaN or infinity")
-    scale = float(np.abs(G).max())
-    if not np.allclose(G, G.T, rtol=0, atol=1e-9 * scale):
+    if asymmetry(G) > 1e-9 * scale:
         raise ProblemInvalid("interactions must be symmetric; use (G + G') / 2")
-    G = (G + G.T) / 2
-    eigenvalues = np.linalg.eigvalsh(G)
-    if eigenvalues[0] < -_PSD_TOLERANCE * max(eigenvalues[-1], 0.0) - np.finfo(float).tiny:
+    G.flags.writeable = True  # it is ours, and an eigenvalue solver needs room
+    symmetrise(G)
+    smallest, greatest = eigenvalue_range(G)
+    if smallest < -_PSD_TOLERANCE * max(greatest, 0.0) - np.finfo(float).tiny:
         raise ProblemInvalid(
-            f"interactions must be positive semidefinite, got the eigenvalue {eigenvalues[0]:.3g}; "
+            f"interactions must be positive semidefinite, got the eigenvalue {smallest:.3g}; "
             "measured pairs need a projection to positive eigenvalues first"
         )
     G.flags.writeable = False

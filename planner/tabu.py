@@ -71,13 +71,13 @@ class Walks:
     def place(self, rows: IndexArray, plans: IndexArray) -> None:
         """Let these walks go on from `plans`, and forget what they have found."""
         descent = self._descent
-        diagonal = descent.doubled.diagonal() / 2
+        diagonal = descent.interactions.diagonal()
         everything = np.arange(len(diagonal))
         for row, plan in zip(rows, plans, strict=True):
             current = plan[descent.site_of]
-            gradient = descent.doubled[plan].sum(axis=0)
+            gradient = 2 * descent.interactions[plan].sum(axis=0)
             self._delta[row] = gradient - gradient[current] + diagonal + diagonal[current]
-            self._delta[row] -= descent.doubled[everything, current]
+            self._delta[row] -= 2 * descent.interactions[everything, current]
             self._damages[row] = gradient[plan].sum() / 2
             self._rise[:, row] = descent.costs - descent.costs[:, current]
             self._slack[row] = descent.slack(plan, self._upper[row])
@@ -132,9 +132,10 @@ class Walks:
         # as seen from the new candidate, the others of its site lie where they lay before
         within_site = self._delta.ravel()[own] - moved[row]
         step, other = self._scratch
-        np.take(descent.doubled, new, axis=0, out=step, mode="clip")
-        np.take(descent.doubled, old, axis=0, out=other, mode="clip")
+        np.take(descent.interactions, new, axis=0, out=step, mode="clip")
+        np.take(descent.interactions, old, axis=0, out=other, mode="clip")
         step -= other
+        step *= 2
         self._delta += step
         self._delta -= step[self._rows[:, None], self._plans].take(descent.site_of, axis=1)
         self._delta.ravel()[own] = within_site

@@ -15,11 +15,13 @@ their own. Candidates whose error is not known (those of activations) are all me
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sensitivity.cross_layer import CrossLayer
+from sensitivity.interaction_matrix import InteractionMatrix
 
 ANCHORS = 3
 """Measured formats of a site."""
@@ -33,6 +35,23 @@ FEW = 8
 _BELOW = (1.0, 4.0, 16.0)
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Interpolated:
+    """What a `CrossLayer` says of the measured candidates, of all of them. `sketch_error` is that of the measured."""
+
+    matrix: InteractionMatrix
+    damage_stderr: Floats
+    measured: Floats
+    measured_stderr: Floats
+    sketch_error: float
+    samples: int
+
+    @property
+    def damage(self) -> Floats:
+        """Each candidate's own damage, the diagonal of G."""
+        return self.matrix.own
 
 
 def anchors(sites: Sequence[str], errors: Sequence[float | None], few: int = FEW) -> list[int]:
@@ -60,7 +79,7 @@ def anchors(sites: Sequence[str], errors: Sequence[float | None], few: int = FEW
 
 def interpolated(
     matrix: CrossLayer, measured: Sequence[int], sites: Sequence[str], errors: Sequence[float | None]
-) -> CrossLayer:
+) -> Interpolated:
     """The matrix of all candidates, in the units of `matrix`.
 
     Args:
@@ -84,13 +103,13 @@ def interpolated(
         damage_scale[place] = _ratio(x, matrix.damage[index], at, nearest)
         loss_scale[place] = _ratio(x, matrix.measured[index], at, nearest)
     root = np.sqrt(damage_scale)
-    both = np.ix_(rows, rows)
-    return CrossLayer(
-        matrix=matrix.matrix[both] * np.outer(root, root),
-        sketch_stderr=matrix.sketch_stderr[both] * np.outer(root, root),
+    own = matrix.damage[rows] * (root * root)
+    return Interpolated(
+        matrix=InteractionMatrix(matrix.matrix, rows, root, np.ones(len(rows)), own),
         damage_stderr=matrix.damage_stderr[rows] * damage_scale,
         measured=matrix.measured[rows] * loss_scale,
         measured_stderr=matrix.measured_stderr[rows] * loss_scale,
+        sketch_error=matrix.sketch_error,
         samples=matrix.samples,
     )
 

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sensitivity.interaction_matrix import InteractionMatrix
+
 Floats = NDArray[np.float64]
 
 
@@ -32,7 +34,7 @@ class LambdaFit:
     stderr: float
 
 
-def fit_lambda(own: Floats, matrix: Floats, plans: NDArray[np.int64], measured: Floats) -> LambdaFit:
+def fit_lambda(own: Floats, matrix: InteractionMatrix, plans: NDArray[np.int64], measured: Floats) -> LambdaFit:
     """The lambda whose predictions are closest to the measured damages, in the sense of relative least squares.
 
     It is at least 0 and at most so large that no plan of the fit gets a negative prediction.
@@ -48,7 +50,7 @@ def fit_lambda(own: Floats, matrix: Floats, plans: NDArray[np.int64], measured: 
     """
     _require_fitting(own, matrix, plans, measured)
     alone = own[plans].sum(1)
-    others = matrix[plans[:, :, None], plans[:, None, :]].sum(2) - np.diagonal(matrix)[plans]
+    others = np.stack([matrix.block(plan, plan).sum(1) for plan in plans]) - matrix.own[plans]
     off = (own[plans] + others).sum(1) - alone
     slope, gap = off / measured, 1 - alone / measured  # the residual is lambda * slope - gap
     curvature = float(slope @ slope)
@@ -61,7 +63,7 @@ def fit_lambda(own: Floats, matrix: Floats, plans: NDArray[np.int64], measured: 
     return LambdaFit(value, math.sqrt(spread / curvature) if curvature > 0 else math.inf)
 
 
-def _require_fitting(own: Floats, matrix: Floats, plans: NDArray[np.int64], measured: Floats) -> None:
+def _require_fitting(own: Floats, matrix: InteractionMatrix, plans: NDArray[np.int64], measured: Floats) -> None:
     if own.ndim != 1 or matrix.shape != (len(own), len(own)) or plans.ndim != 2 or measured.shape != plans.shape[:1]:
         raise ValueError(
             f"own {own.shape}, matrix {matrix.shape}, plans {plans.shape} and measured {measured.shape} do not fit; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -76,11 +76,7 @@ class MeasuredPlans:
         """
         changes = [self._changes[place] for place in plan]
         require_compatible(changes)
-        weights = {
-            change.initializer: np.asarray(change.values(), dtype=np.float32)
-            for change in changes
-            if isinstance(change, WeightChange)
-        }
+        weights = _Values({change.initializer: change for change in changes if isinstance(change, WeightChange)})
         rounding = {
             name: change for change in changes if isinstance(change, ActivationChange) for name in change.tensors
         }
@@ -114,6 +110,25 @@ class MeasuredPlans:
             name: np.concatenate([np.asarray(part[name], dtype=np.float32) for part in parts_of_outputs])
             for name in self._loss.outputs
         }
+
+
+class _Values(Mapping[str, NDArray[np.float32]]):
+    """The values of changed weights by initializer name, each made when it is asked for: all are a float file."""
+
+    def __init__(self, changes: Mapping[str, WeightChange]) -> None:
+        self._changes = changes
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        return np.asarray(self._changes[name].values(), dtype=np.float32)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._changes  # without its values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._changes)
+
+    def __len__(self) -> int:
+        return len(self._changes)
 
 
 def require_compatible(plan: Sequence[Change]) -> None:

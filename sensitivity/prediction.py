@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from sensitivity.interaction_matrix import InteractionMatrix
+
 Floats = NDArray[np.float64]
 
 
@@ -24,7 +26,7 @@ class Prediction:
 
     method: str
     own: Floats
-    interactions: Floats | None = None
+    interactions: InteractionMatrix | None = None
 
     def __post_init__(self) -> None:
         if self.interactions is not None and self.interactions.shape != 2 * self.own.shape:
@@ -37,20 +39,22 @@ class Prediction:
         """[P]: the predicted damage of each plan of `plans` [P, S]; NaN where the method does not cover every site."""
         if self.interactions is None:
             return np.asarray(self.own[plans].sum(axis=1))
-        return np.array([self.interactions[np.ix_(plan, plan)].sum() for plan in plans])
+        return np.array([self.interactions.block(plan, plan).sum() for plan in plans])
 
     def times(self, scale: float) -> Prediction:
         """The same order in other units."""
-        interactions = None if self.interactions is None else scale * self.interactions
-        return replace(self, own=scale * self.own, interactions=interactions)
+        own, interactions = scale * self.own, self.interactions
+        if interactions is not None:
+            interactions = replace(interactions, anchors=scale * interactions.anchors, own=own)
+        return replace(self, own=own, interactions=interactions)
 
 
-def cross_layer_prediction(matrix: Floats) -> Prediction:
+def cross_layer_prediction(matrix: InteractionMatrix) -> Prediction:
     """Own damages and interactions to second order, from the cross-layer matrix."""
-    return Prediction("cross_layer", np.diagonal(matrix).copy(), matrix)
+    return Prediction("cross_layer", matrix.own, matrix)
 
 
-def augmented(measured: Floats, matrix: Floats) -> Prediction:
+def augmented(measured: Floats, matrix: InteractionMatrix) -> Prediction:
     """The augmented score: own damages as measured, and interactions from the cross-layer matrix in their proportion.
 
         S_k(plan) = D_k + 1/2 sum_l c_kl,    c_kl = 2 s_k s_l G_kl,    s_k = sqrt(D_k / G_kk)
@@ -67,8 +71,6 @@ def augmented(measured: Floats, matrix: Floats) -> Prediction:
         measured: [K], the mean loss with each candidate alone; not negative, as both losses are.
         matrix: [K, K], the cross-layer matrix G.
     """
-    own = np.diagonal(matrix)
+    own, measured = matrix.own, np.asarray(measured, dtype=np.float64)
     scale = np.sqrt(np.divide(measured, own, out=np.zeros_like(own), where=own > 0))
-    interactions = scale[:, None] * matrix * scale
-    np.fill_diagonal(interactions, measured)
-    return Prediction("augmented", np.asarray(measured, dtype=np.float64), interactions)
+    return Prediction("augmented", measured, replace(matrix, scale=scale, own=measured))

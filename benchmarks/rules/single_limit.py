@@ -58,7 +58,7 @@ def tabu_search(
     for row in range(1, WALKS):
         plans[row] = descent.kicked(start, int(generator.integers(1, max(2, len(start) // 2))), generator)
     walks = Walks(descent, plans, np.tile(upper, (WALKS, 1)))
-    best, least = start, float(descent.doubled[np.ix_(start, start)].sum()) / 2
+    best, least = start, float(descent.interactions[np.ix_(start, start)].sum())
     for step in range(1, steps + 1):
         walks.step(generator)
         if step % GENERATION and step < steps:

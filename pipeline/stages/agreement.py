@@ -82,8 +82,8 @@ def _compared(
     agreements = [agreement(name, damages, measured, seed) for name, damages in predicted.items()]
     chosen = choose(list(predicted.items()), measured, seed)
     weight = None
-    if (measured > 0).all():
-        lam = fit_lambda(preferred.own, np.asarray(preferred.interactions), plans, measured)
+    if preferred.interactions is not None and (measured > 0).all():
+        lam = fit_lambda(preferred.own, preferred.interactions, plans, measured)
         weight = {"value": lam.value, "stderr": number(lam.stderr)}
     return {
         "chosen": chosen,

@@ -32,6 +32,7 @@ from pipeline.candidates import (
 from pipeline.config import CalibrateConfig, FormatConfig
 from pipeline.context import Context
 from pipeline.given_plan import given_formats
+from pipeline.process import release
 from pipeline.reach import planned_activations
 from pipeline.workspace import Inputs
 from quantization.activations.quantized import QuantizedActivation
@@ -46,7 +47,7 @@ from quantization.storage.weights import QuantizedWeight
 
 # Second moments of several weights are collected in one forward pass, as long as they take no more than all weights, or
 # the first of these where the weights are small, and the second where they are large.
-LEAST_STATISTICS_BYTES, MOST_STATISTICS_BYTES = 1 << 26, 1 << 30
+LEAST_STATISTICS_BYTES, MOST_STATISTICS_BYTES = 1 << 24, 1 << 30
 # multiply-accumulates of the sums of a group that are worth to be shared, and in those of the network's forward pass
 LEAST_MACS = 1e10
 LEAST_SUMS = 2
@@ -175,6 +176,7 @@ class _Rounding:
 
             self._add(site, collected)
             self._report(0.5 * len(statistics))  # of each site half is its statistics
+        release()  # the next group takes as much
         return b""
 
     def _accumulate(self, sites: Sequence[Site], statistics: Mapping[str, InputStatistics | NotReducible]) -> None:

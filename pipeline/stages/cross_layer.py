@@ -28,7 +28,8 @@ from sensitivity.loss import Loss
 
 
 def run(context: Context, config: CrossLayerConfig) -> bytes:
-    """The matrix `[K, K]` and what its passes measured, of every candidate: sites in order, formats by bits."""
+    """The factors of the matrix `[K, K]` and what its passes measured, of every candidate: sites in order, formats by
+    bits."""
     (inputs, loss), candidates = context.workspace.analysed(config), context.workspace.candidates()
     changes, sites = candidates.changes(inputs.network), candidates.format_names(inputs.network)
     owners = [change.site for change in changes]
@@ -50,7 +51,9 @@ def run(context: Context, config: CrossLayerConfig) -> bytes:
             "methods": {"measured": facts, "cross_layer": facts},
         },
         {
-            "matrix": matrix.matrix,
+            "anchors": matrix.matrix.anchors,
+            "anchor_of": matrix.matrix.anchor_of,
+            "root": matrix.matrix.root,
             "score/measured": matrix.measured,
             "stderr/measured": matrix.measured_stderr,
             "score/cross_layer": matrix.damage,

@@ -74,7 +74,8 @@ def coordinate_descent(
     scales = start.scale.astype(np.float64)
     row_scales = _spread(start, scales, reduction)
     aims = target.astype(np.float64) @ hessian
-    slopes = (grid.numbers * row_scales) @ hessian - aims
+    slopes = (grid.numbers * row_scales) @ hessian
+    slopes -= aims
     for _ in range(sweeps):
         moved = [
             sweep(grid.numbers[group], slopes[group], row_scales[group], own, partial(grid.nearest, group), check)
@@ -82,9 +83,12 @@ def coordinate_descent(
         ]
         if owner is not None:
             values = grid.numbers * row_scales
-            moments = np.stack([(values * images).sum(axis=2) for images in (aims, slopes + aims)])
+            slopes += aims  # in place: these arrays are the largest that a weight takes
+            moments = np.stack([(values * images).sum(axis=2) for images in (aims, slopes)])
+            del values
             factors = ratios(moments, owner, scales.size)
-            slopes = (slopes + aims) * factors[owner][:, :, None] - aims
+            slopes *= factors[owner][:, :, None]
+            slopes -= aims
             scales = scales * factors.reshape(scales.shape)
             row_scales = _spread(start, scales, reduction)
         if not any(moved):

@@ -29,6 +29,7 @@ Deviations from GPTAQ:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from network.graph import Network, Site
+from network.onnx_graph import names_read
 from network.taps import Taps
 from quantization.activations.quantized import QuantizedActivation
 from quantization.errors import QuantizationError
@@ -129,6 +131,7 @@ def round_plan(
         begun = lockstep.cut
         for done in lockstep.advance(stage.cut, work.replaced):
             check((begun + (stage.cut - begun) * (done + 1) / lockstep.batches) / nodes)
+        work.forget(stage.cut)
         for use in stage.uses:
             work.round(use.site, stage, partial(check, stage.cut / nodes))
             if effort.correct_biases:
@@ -172,6 +175,14 @@ class _Rounding:
     def has_any(self) -> bool:
         """Whether any weight is to be rounded anew; corrected biases alone make a plan worse (docs/methods.md)."""
         return any(use.site.weight not in self.weights for stage in self.order for use in stage.uses)
+
+    def forget(self, cut: int) -> None:
+        """Drop the values that no node from `cut` on reads, and no layer that is still to be rounded reads in another
+        order of axes: those of all weights are a float file."""
+        nodes = self._network.proto.graph.node
+        needed = {name for node in itertools.islice(nodes, cut, None) for name in names_read(node)}
+        needed |= {use.site.weight for stage in self.order if stage.cut >= cut for use in stage.uses}
+        self.replaced = {name: values for name, values in self.replaced.items() if name in needed}
 
     def see_later_uses(self, inputs: Arrays) -> None:
         """Collect what the float network gives the uses of tied weights that come after the weight's rounding."""

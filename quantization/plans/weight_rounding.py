@@ -73,7 +73,7 @@ def round_anew(
     Raises:
         TypeError: no weight in `format_` is rounded anew.
     """
-    sweeps = sweeps_for(statistics.hessian.shape[1], sweeps)
+    sweeps = sweeps_for(statistics.shape[1], sweeps)
     if isinstance(format_, HadamardFormat):
         prepared = prepare_rotated(weight, channel_axis, statistics, damping)
     else:

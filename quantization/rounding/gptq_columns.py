@@ -19,7 +19,7 @@ from quantization.rounding.tiles import parts
 
 _COLUMNS_AT_ONCE = 32  # below this many columns a matrix product per halving costs more than it saves
 _GREEDY_MAY_LOSE = 256  # columns; beyond, comparing with the nearest codes costs much and gains nothing
-_CHUNK = 1 << 22  # elements of [reduced, formats, rows] that are worked on at once
+_CHUNK = 1 << 20  # elements of [reduced, formats, rows] that are worked on at once
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]

@@ -28,7 +28,8 @@ _CHUNK = 1 << 22  # elements of the columns that one product takes
 
 
 class InputStatistics:
-    """`H = sum x x'` `[groups, reduced, reduced]` of one weight, over all samples and all layers that use it.
+    """`H = sum x x'` of one weight, of this `shape` `[groups, reduced, reduced]`, over all samples and all layers that
+    use it.
 
     Neighbouring positions of one sample (pixels, tokens) say much the same, so that at most about
     `positions_per_sample` of each count, in its place: an even grid that moves on from sample to sample, until every
@@ -46,13 +47,18 @@ class InputStatistics:
         self._positions_per_sample = positions_per_sample
         self._samples: Counter[tuple[str, tuple[int, ...]]] = Counter()
         groups, rows, reduced = self.reduction.to_matrix(np.empty(site.shape, dtype=np.bool_)).shape
-        self.hessian: NDArray[np.float64] = np.zeros((groups, reduced, reduced))
+        self.shape = (groups, reduced, reduced)
         self._positions = 0
         self._sum: NDArray[np.float64] = np.zeros((groups, reduced))
         # W before the sum over positions is the cheaper way where a product with it leaves few rows
         self._early = 2 * rows < reduced
         self._cross: NDArray[np.float64] | None = None
         self._sum_off: NDArray[np.float64] = np.zeros((groups, rows if self._early else reduced))
+
+    @cached_property
+    def hessian(self) -> NDArray[np.float64]:
+        """H; no memory is taken before the first inputs come."""
+        return np.zeros(self.shape)
 
     @property
     def reduction(self) -> Reduction:
@@ -61,14 +67,14 @@ class InputStatistics:
 
     @property
     def memory_bytes(self) -> int:
-        """What these statistics hold."""
-        return self.hessian.nbytes + (0 if self._cross is None else self._cross.nbytes)
+        """What these statistics hold, once inputs have come."""
+        return 8 * math.prod(self.shape) + (0 if self._cross is None else self._cross.nbytes)
 
     @property
     def macs_per_sample(self) -> int:
         """What one sample's second moments take, where it has as many positions as count of it or fewer."""
         positions = sum(layer.macs for layer in self._site.layers) // max(math.prod(self._site.shape), 1)
-        return self.hessian.size * min(max(positions, 1), self._positions_per_sample)
+        return math.prod(self.shape) * min(max(positions, 1), self._positions_per_sample)
 
     @property
     def unreached(self) -> int:
@@ -106,7 +112,7 @@ class InputStatistics:
         grid = reduction.grid(batch.shape)
         seen = self._samples[layer.name, grid]  # the states and the initial ones of a recurrent node turn separately
         thinning = Thinning(grid, self._positions_per_sample)
-        per_sample = self.hessian.shape[0] * self.hessian.shape[1] * max(thinning.taken, 1)
+        per_sample = self.shape[0] * self.shape[1] * max(thinning.taken, 1)
         chunk = thinning.turns * max(1, _CHUNK // (per_sample * thinning.turns))
         weight = thinning.weight
         for begin in range(0, len(batch), chunk):
@@ -238,7 +244,7 @@ def input_statistics(
     statistics = InputStatistics(network, site, reductions, positions_per_sample)
     if statistics.memory_bytes > MOST_BYTES:  # nothing of it has been touched yet
         return NotReducible(
-            f"the second moments of {statistics.hessian.shape[1]} inputs take {statistics.memory_bytes} bytes,"
+            f"the second moments of {statistics.shape[1]} inputs take {statistics.memory_bytes} bytes,"
             f" more than the {MOST_BYTES} that one weight may have"
         )
     return statistics

@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import pipeline
 from pipeline.analysis import DESTROYED, destroyed_last
+from sensitivity.interaction_matrix import InteractionMatrix
 
 SAMPLES = 160
 
@@ -40,11 +41,12 @@ def log_of_features() -> bytes:
 def test_a_candidate_without_a_number_is_worse_than_all_others() -> None:
     measured = np.array([0.1, np.inf, 0.3])
     matrix = np.array([[0.1, np.nan, 0.05], [np.nan, np.nan, np.nan], [0.05, np.nan, 0.3]])
-    own, interactions = destroyed_last(measured, matrix)
+    own, interactions = destroyed_last(measured, InteractionMatrix.of(matrix))
     assert own.tolist() == [0.1, DESTROYED, 0.3]
-    assert np.isfinite(interactions).all()
-    assert interactions[1].tolist() == [0.0, DESTROYED, 0.0]
-    assert interactions[0, 2] == 0.05
+    whole = interactions.whole()
+    assert interactions.is_finite
+    assert whole[1].tolist() == whole[:, 1].tolist() == [0.0, DESTROYED, 0.0]
+    assert whole[0, 2] == 0.05
 
 
 def test_a_job_whose_narrow_formats_give_no_number_is_met() -> None:

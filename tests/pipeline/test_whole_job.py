@@ -64,6 +64,8 @@ def test_what_else_is_delivered(job, model, samples):
     assert costs == sorted(costs)
     assert damages == sorted(damages, reverse=True)
     assert any(point["measured"] for point in frontier["points"])
+    # to the bit: from the candidates of the plan alone, and from the matrix of all
+    assert plan["predicted_damage"] in [evaluated["predicted_damage"] for evaluated in plan["search"]["evaluated"]]
     assert len(plan["search"]["evaluated"]) >= 2
     assert sensitivity["unavailable"] == {}
     for site in sensitivity["sites"]:

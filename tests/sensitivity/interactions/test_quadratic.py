@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sensitivity.cross_layer import cross_layer
+from sensitivity.interaction_matrix import InteractionMatrix
 from sensitivity.loss import Kind, Loss
 from sensitivity.plan_losses import MeasuredPlans
 from sensitivity.prediction import augmented
@@ -71,7 +72,7 @@ def test_the_augmented_prediction_is_the_measured_damage(plan, quadratic, subjec
     network, changes, inputs = quadratic
     interactions = products(subject)
     measured = MeasuredPlans(network, changes, inputs, LOSS).losses(plan).mean()
-    predicted = augmented(interactions.damage, interactions.matrix / 2).damages(np.array([plan]))
+    predicted = augmented(interactions.damage, InteractionMatrix.of(interactions.matrix / 2)).damages(np.array([plan]))
     assert predicted == pytest.approx([measured], rel=1e-12)
 
 
