@@ -20,8 +20,6 @@ from pipeline.machine_speed import measure_speed
 
 ESTIMATED = ("calibrate", "cross_layer", "sensitivity", "agreement", "plan", "certify")
 """The stages that take long; those before them have run."""
-CODE_COPIES = 3
-"""Of the codes of all candidates: as rounded, in the file of results, and read from there."""
 MOMENT_COPIES = 3.0
 """Of a layer's second moments while a plan is rounded: those of both networks, about the means, and their factor."""
 RUN_COPIES = 2
@@ -68,9 +66,9 @@ def job_bytes(work: JobWork, stages: list[str]) -> int:
     loop = max(min(LOOP_BYTES, 2 * FLOAT32_BYTES * shape.size) for shape in work.shapes)
     taken = {
         "calibrate": work.group_bytes + max(moments) + codes + loop,
-        "cross_layer": CODE_COPIES * codes + weights + runs,
-        "plan": CODE_COPIES * codes + MOMENT_COPIES * max(moments) + 3 * weights + loop,
-        "certify": CODE_COPIES * codes + MOMENT_COPIES * max(moments) + 3 * weights,
+        "cross_layer": codes + weights + runs,
+        "plan": codes + MOMENT_COPIES * max(moments) + 3 * weights + loop,
+        "certify": codes + MOMENT_COPIES * max(moments) + 3 * weights,
     }
     return int(max((taken[stage] for stage in stages if stage in taken), default=0))
 
