@@ -1,4 +1,4 @@
-"""Plans that the certificate looks at beside the chosen one.
+"""Plans that the certificate may look at in place of the chosen one.
 
 Where that one keeps the budget on the held-out samples, cheaper ones of one format are looked at, which missed it in
 the search by caution alone: nobody shall find by hand a smaller file that keeps the same promise.

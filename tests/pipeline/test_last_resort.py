@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.search_space import SearchSpace
+from pipeline.stages import plan as plan_stage
 
 WIDTHS = [2, 3, 4, 8]
 FORMATS = {"weights": {"bits": WIDTHS, "refinement": "none"}}
@@ -76,3 +77,22 @@ def test_the_file_is_not_larger_than_a_uniform_one_that_keeps_the_budget(job, mo
     keeping = [one["size_bytes"] for one in by_hand.values() if one["outcome"] == "met"]
     assert keeping
     assert plan["size_bytes"] <= min(keeping)
+
+
+def test_the_certificate_ends_at_the_smallest_uniform_plan_that_keeps_the_budget(job, model, samples, monkeypatch):
+    """Of a search that measures all of them and answers with the widest."""
+
+    def widest(*arguments):
+        uniform, evidence = arguments[3], arguments[-1]
+        for point in uniform:
+            evidence.evaluate(point, to_the_end=True)
+        return evidence.result(uniform[0])
+
+    monkeypatch.setattr(plan_stage, "_searched", widest)
+    delivery = job(model, samples, {**FORMATS, "budget": {"metric": "kl", "max_drop": 0.01}}, {}).run()
+    plan = json.loads(delivery.artifacts["plan"])
+    kept = [one for one in plan["search"]["evaluated"] if one["drop"] <= 0.01]
+    smallest = min(kept, key=lambda one: one["cost"])
+    assert {layer["bits"] for layer in plan["layers"]} == set(smallest["bits"].values())
+    assert plan["certificate"]["looks"] == len(kept) > 1
+    assert delivery.outcome == "met"
