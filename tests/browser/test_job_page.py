@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -102,11 +103,15 @@ def test_a_plan_is_edited_by_keyboard_and_applied(page: Page, site: Site, finish
     for_all = next(
         name for name in ("int6/channel", "int5/channel", "int8/channel", "int7/channel") if name not in found
     )
-    first.press("Home")
-    for _ in range(first.locator("option").count()):  # what is typed is taken for a beginning only if it comes fast
-        if first.input_value() == another:
-            break
-        page.keyboard.press("ArrowDown")
+    # every step down asks once, and the last answer is to be there before it is looked whether a tick asks
+    with page.expect_response(
+        lambda response: f"format-0={quote(another, safe='')}" in (response.request.post_data or "")
+    ):
+        first.press("Home")
+        for _ in range(first.locator("option").count()):  # letters are taken for a beginning only if they come fast
+            if first.input_value() == another:
+                break
+            page.keyboard.press("ArrowDown")
     expect(page.locator("#predicted")).to_contain_text("1 of 4")
     expect(page.locator("#size-0")).not_to_have_text(f"{before[0]['bytes']} bytes")
     # the rest all at once, of what the filter shows
