@@ -112,6 +112,7 @@ class _CodedRounding(Rounding):
         self._weights = np.maximum(squares / np.where(means > 0, means, 1), _LEAST_WEIGHT).astype(np.float32)
         highest = [trial.format.highest_code for trial in trials]
         self._highest = np.repeat(np.array(highest, dtype=np.float32), count)
+        self._lowest = -self._highest
         width = 2 * max(highest) + 1
         prices = np.zeros((len(trials), width), dtype=np.float32)
         for own, trial in zip(prices, trials, strict=True):
@@ -120,21 +121,36 @@ class _CodedRounding(Rounding):
         self._prices = prices.ravel()
         self._zeros = np.repeat(np.arange(len(trials)) * width + max(highest), count)  # where the price of 0 stands
         self.codes = np.empty((groups, reduced, len(trials) * count), dtype=np.int8)
+        # with a few microseconds of work for a column, new arrays would cost as much as what is done with them
+        self._aims, self._near, self._lower, self._own, self._other, self._price = np.empty(
+            (6, groups, len(trials) * count), dtype=np.float32
+        )
+        self._places = np.empty((groups, len(trials) * count), dtype=np.intp)
 
     def column(self, column: int, values: Floats, rounded: Floats) -> None:
-        aims = values / self._steps
-        near = np.rint(aims)
-        np.clip(near, -self._highest, self._highest, out=near)
-        lower = near - np.sign(near)
+        near, lower = self._near, self._lower
+        np.divide(values, self._steps, out=self._aims)
+        np.rint(self._aims, out=near)
+        np.maximum(near, self._lowest, out=near)
+        np.minimum(near, self._highest, out=near)
+        np.sign(near, out=lower)
+        np.subtract(near, lower, out=lower)
         weight = self._weights[:, column, None]
-        own, other = (weight * np.square(aims - codes) + self._price(codes) for codes in (near, lower))
-        np.copyto(near, lower, where=other < own)
+        self._cost(near, weight, self._own)
+        self._cost(lower, weight, self._other)
+        np.copyto(near, lower, where=self._other < self._own)
         self.codes[:, column] = near
         np.multiply(near, self._steps, out=rounded)
 
-    def _price(self, codes: Floats) -> Floats:
-        prices: Floats = self._prices[codes.astype(np.intp) + self._zeros]
-        return prices
+    def _cost(self, codes: Floats, weight: Floats, cost: Floats) -> None:
+        """Write into `cost` what `codes` cost, error and bits."""
+        np.subtract(self._aims, codes, out=cost)
+        np.square(cost, out=cost)
+        cost *= weight
+        self._places[...] = codes
+        self._places += self._zeros
+        self._prices.take(self._places, out=self._price, mode="clip")  # `raise` would fill a second array first
+        cost += self._price
 
 
 def _prices(codes: NDArray[np.int8], format_: CodedFormat) -> Floats:

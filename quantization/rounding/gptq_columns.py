@@ -20,6 +20,7 @@ from quantization.rounding.tiles import parts
 _COLUMNS_AT_ONCE = 32  # below this many columns a matrix product per halving costs more than it saves
 _GREEDY_MAY_LOSE = 256  # columns; beyond, comparing with the nearest codes costs much and gains nothing
 _CHUNK = 1 << 20  # elements of [reduced, formats, rows] that are worked on at once
+_LANES = 512  # rows, or so many where that is more: on fewer, calling numpy for each column costs as much as its work
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -28,7 +29,8 @@ Mask = NDArray[np.bool_]
 def chunks(shape: tuple[int, int, int], formats: int) -> Iterator[slice]:
     """Rows of a matrix `[groups, rows, reduced]` that are worked on together in so many formats."""
     groups, rows, reduced = shape
-    return parts(rows, groups * reduced * formats, _CHUNK)
+    elements = groups * reduced * formats
+    return parts(rows, elements, max(_CHUNK, _LANES * reduced))
 
 
 class Rounding(ABC):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, lapack
+from scipy.linalg import lapack
 
 HIGHEST_DAMPING = 100.0
 _PANEL = 512  # rows of a product at once
@@ -66,7 +66,9 @@ class Factor:
         solved = np.empty_like(matrix)
         for group, order in enumerate(self.order):
             upper = np.multiply(self.upper[group], self.diagonal[group][:, None], dtype=np.float64)
-            solved[group][:, order] = cho_solve((upper, False), matrix[group][:, order].T).T
+            # transposed, both lie as LAPACK wants them, and nothing is copied
+            columns, _ = lapack.dpotrs(upper.T, matrix[group].take(order, axis=1).T, lower=1, overwrite_b=1)
+            solved[group][:, order] = columns.T
         return solved
 
 

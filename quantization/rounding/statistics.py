@@ -128,7 +128,9 @@ class InputStatistics:
                 if self._early:
                     off = torch.from_numpy(self._matrix).to(off.device) @ off
                 cross = self._weighted(layer, (off @ x.mT).cpu().numpy(), weight)
-                self._cross = cross.astype(np.float64) if self._cross is None else self._cross + cross
+                if self._cross is None:
+                    self._cross = np.zeros(cross.shape)
+                self._cross += cross
                 self._sum_off += off.sum(dim=2).cpu().numpy() * weight
         self._samples[layer.name, grid] += len(batch)
 
@@ -149,13 +151,15 @@ class InputStatistics:
     def _centered(self) -> InputStatistics:
         centered = copy.copy(self)
         mean = self._sum / max(self._positions, 1)
-        centered.hessian = self.hessian - self._sum[:, :, None] * mean[:, None, :]
+        centered.hessian = _less(self.hessian, self._sum, mean)
         # of an input that never changes rounding errors are left, which may be negative
         before, after = (np.einsum("gii->gi", moments) for moments in (self.hessian, centered.hessian))
         varies = after > _CONSTANT * before
-        centered.hessian *= varies[:, :, None] & varies[:, None, :]
+        if not varies.all():
+            centered.hessian *= varies[:, :, None] & varies[:, None, :]
         if self._cross is not None:
-            centered._cross = (self._cross - self._sum_off[:, :, None] * mean[:, None, :]) * varies[:, None, :]
+            centered._cross = _less(self._cross, self._sum_off, mean)
+            centered._cross *= varies[:, None, :]
         return centered
 
     @cached_property
@@ -163,12 +167,14 @@ class InputStatistics:
         return np.array(self.reduction.to_matrix(self._network.weight(self._site.weight)), dtype=np.float32)
 
     def _weighted(self, layer: Layer, moments: NDArray[np.float32], weight: int) -> NDArray[np.float32]:
+        """`moments`, which are changed."""
         with np.errstate(all="ignore"):
-            return self._checked(layer, moments * np.float32(weight))
+            moments *= np.float32(weight)
+            return self._checked(layer, moments)
 
     @staticmethod
     def _checked(layer: Layer, moments: NDArray[Number]) -> NDArray[Number]:
-        if np.isfinite(moments).all():
+        if math.isfinite(moments.sum()) or np.isfinite(moments).all():
             return moments
         raise ActivationsNotFinite(
             f"the calibration samples give layer {layer.name} inputs that are infinite or no number;"
@@ -225,8 +231,18 @@ def _gram(columns: Tensor) -> NDArray[np.float32]:
     work (syrk)."""
     if columns.device.type != "cpu":
         return np.asarray((columns @ columns.mT).cpu().numpy())
+    groups, reduced, _ = columns.shape
+    products = np.empty((groups, reduced, reduced), dtype=np.float32)
     with np.errstate(all="ignore"):  # what is not finite is refused, with the layer's name
-        return np.stack([x @ x.T for x in columns.numpy()])
+        for x, product in zip(columns.numpy(), products, strict=True):
+            np.matmul(x, x.T, out=product)
+    return products
+
+
+def _less(moments: NDArray[np.float64], sums: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`moments - sums means'`, with one array of their size."""
+    products = sums[:, :, None] * means[:, None, :]
+    return np.subtract(moments, products, out=products)
 
 
 def input_statistics(
