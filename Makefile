@@ -91,9 +91,9 @@ bench-first-use: $(READY)
 bench-peers: $(READY)
 	$(BIN)/python -m benchmarks.peers $(DATA) $(if $(PEERS_PYTHON),--peers-python $(PEERS_PYTHON))
 
-# DATA as for bench-job; PARTS: only these (weights activations coded uniform)
+# DATA as for bench-job; PARTS: only these (weights activations coded uniform); SEEDS: of activations
 bench-smaller: $(READY)
-	$(BIN)/python -m benchmarks.smaller $(DATA) $(if $(PARTS),--only $(PARTS))
+	$(BIN)/python -m benchmarks.smaller $(DATA) $(if $(PARTS),--only $(PARTS)) $(if $(SEEDS),--seeds $(SEEDS))
 
 clean:
 	rm -rf $(VENV) build *.egg-info client/*.egg-info .mypy_cache .ruff_cache .pytest_cache

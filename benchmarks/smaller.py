@@ -1,10 +1,11 @@
 """How small files become, what they lose, and what finding them takes: the figures of the job's main promise.
 
-    python -m benchmarks.smaller DATA [--only weights activations coded uniform] [--networks NAME ...]
+    python -m benchmarks.smaller DATA [--only weights activations coded uniform] [--networks NAME ...] [--seeds N]
 
 DATA as for `benchmarks.job`. Points are lost on evaluation images that no job saw, each with its paired standard error;
-`expected` is what would be lost without the luck of these labels (`evaluation.expected_drop`). The last line is one
-JSON object.
+`expected` is what would be lost without the luck of these labels (`evaluation.expected_drop`). With `--seeds` the part
+`activations` is run with so many seeds, each of which divides the samples in another way. Its figures are those of the
+first, and `weights_activations_seeds` has all. The last line is one JSON object.
 
 | part | what it asks |
 |---|---|
@@ -20,6 +21,7 @@ import argparse
 import copy
 import json
 import math
+import statistics
 import sys
 import tempfile
 import time
@@ -94,12 +96,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parts: dict[str, Callable[[Path], dict[str, Any]]] = {
         "weights": weights,
-        "activations": activations,
+        "activations": lambda data: activations(data, arguments.seeds),
         "coded": lambda _data: coded.figures(),
         "uniform": lambda data: uniform(data, tuple(arguments.networks)),
     }
     parser.add_argument("--only", nargs="*", choices=parts, default=list(parts), metavar="PART")
     parser.add_argument("--networks", nargs="*", choices=UNIFORM, default=UNIFORM, metavar="NAME", help="of `uniform`")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="of `activations`")
     arguments = parser.parse_args()
     figures: dict[str, Any] = {}
     for part in arguments.only:
@@ -136,15 +139,23 @@ def weights(data: Path) -> dict[str, Any]:
         }
 
 
-def activations(data: Path) -> dict[str, Any]:
-    """With 8-bit activations."""
+def activations(data: Path, seeds: int) -> dict[str, Any]:
+    """With 8-bit activations: the figures of the first of so many seeds, and the bytes and expected drop of each."""
     with tempfile.TemporaryDirectory(prefix="bench-smaller-") as folder:
         work = Path(folder)
         case = prepare(data, work)
         unseen = _unseen(data, work)
-        result = pipeline.plan(case.model, case.calibration, WITH_ACTIVATIONS)
-        lost = {f"weights_activations_{name}": value for name, value in unseen.lost(result.model).items()}
-        return {"weights_activations_file_bytes": len(result.model), **lost}
+        runs = []
+        for seed in range(seeds):
+            result = pipeline.plan(case.model, case.calibration, {**WITH_ACTIVATIONS, "seed": seed})
+            runs.append({"file_bytes": len(result.model), **unseen.lost(result.model)})
+            print(json.dumps({"seed": seed, **runs[-1]}), file=sys.stderr, flush=True)
+    figures: dict[str, Any] = {f"weights_activations_{name}": value for name, value in runs[0].items()}
+    if seeds > 1:
+        every = {name: [run[name] for run in runs] for name in ("file_bytes", "expected_drop_points")}
+        means = {f"{name}_mean": round(statistics.fmean(values), 3) for name, values in every.items()}
+        figures["weights_activations_seeds"] = {**every, **means}
+    return figures
 
 
 def _unseen(data: Path, work: Path) -> Unseen:
