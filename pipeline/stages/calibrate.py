@@ -8,7 +8,6 @@ then finds everything here. A plan that the request brings needs its own alone.
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
 from bisect import bisect_right
@@ -173,7 +172,6 @@ class _Rounding:
                         (other.name, input_statistics(self._inputs.network, other)) for other in remaining
                     )
                     self._accumulate(sites, statistics)
-                    release()  # a session of the network, as large as what the weights are rounded in
                 return statistics.pop(site.name)
 
             self._add(site, collected)
@@ -252,7 +250,7 @@ class _Rounding:
         blob = self._context.chunk(site.name, compute)
         self._places[site.name] = (self._file.seek(0, os.SEEK_END), len(blob))
         self._file.write(blob)
-        rounded = Candidates.read(io.BytesIO(blob))  # names alone, not the weights
+        rounded = Candidates.unpack(blob)
         self.formats[site.name] = format_names(rounded.weights[site.name])
         self.methods |= rounded.methods
         self.notes |= rounded.notes
