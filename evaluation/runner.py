@@ -16,6 +16,7 @@ from evaluation.session import deterministic_session, session_options, session_w
 from network.batching import Batching
 from network.errors import ModelNotTaken
 from network.runtime import SideBySide, runtime_errors
+from network.weight_folder import WeightFolder
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -35,6 +36,7 @@ class OnnxRunner:
         batching: how samples become calls; None: along the first axis of every input.
         longest: the largest shape that an output of one sample has, by name, where samples have different lengths. A
             shorter one is filled up with its own rows again, which changes no mean over them much.
+        weights: a folder that has initializers which the message lacks.
 
     `without_samples` are the outputs that were found to have no axis of samples, as far as any were computed.
 
@@ -53,11 +55,12 @@ class OnnxRunner:
         exact: bool = False,
         batching: Batching | None = None,
         longest: Mapping[str, Sequence[int]] = MappingProxyType({}),
+        weights: WeightFolder | None = None,
     ) -> None:
         for name, number in (("threads", threads), ("runs", runs)):
             if number < 1:
                 raise ValueError(f"{name} must be at least 1, got {number}")
-        self._session = deterministic_session(model, threads, exact=exact)
+        self._session = deterministic_session(model, threads, exact=exact, weights=weights)
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._longest = longest
         self.without_samples: set[str] = set()

@@ -34,13 +34,14 @@ def session_with(model: bytes | Path, options: onnxruntime.SessionOptions) -> on
 
 
 def deterministic_session(
-    model: bytes | Path | ModelProto, threads: int, *, exact: bool = False
+    model: bytes | Path | ModelProto, threads: int, *, exact: bool = False, weights: WeightFolder | None = None
 ) -> onnxruntime.InferenceSession:
     """A session that gives the same bits every time, and as few bytes of memory as it takes.
 
     Args:
         model: the file; of its bytes, weights that functions decode are decoded one by one (`evaluation.decoded`).
         exact: integer kernels may not saturate between products, as those of x86 processors without VNNI do.
+        weights: a folder that has initializers which a message lacks; None: it has them all.
 
     Raises:
         ModelInvalid, ModelTooLarge: ONNX Runtime refuses the file.
@@ -49,7 +50,7 @@ def deterministic_session(
     options.use_deterministic_compute = True
     if exact:
         options.add_session_config_entry("session.x64quantprecision", "1")
-    folder = WeightFolder()
+    folder = weights or WeightFolder()
     with runtime_errors("load"):
         lean = in_folder(model, folder) if isinstance(model, ModelProto) else None
         if isinstance(model, bytes):

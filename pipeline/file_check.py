@@ -24,8 +24,10 @@ from network.graph import Network
 from network.message_size import size_bytes
 from network.quantized_weights import stored_codes
 from network.selections import picked_from
+from network.weight_folder import WeightFolder, in_folder
 from pipeline.context import Context
 from pipeline.plan_export import ExportedPlan
+from pipeline.process import release
 from pipeline.workspace import Inputs
 from quantization.activations.quantized import QuantizedActivation
 from quantization.export.audit import Audit, StoredActivation, audit, rounded_activations
@@ -125,20 +127,14 @@ def _compared_outputs(context: Context, inputs: Inputs, model: ExportedPlan, hal
     left out.
     """
     part = inputs.dataset.take(inputs.splits.held_out[: max(SAMPLES, inputs.static_batch or 0)])
-    plan = simulated(
-        model.network,
-        model.rounded.weights,
-        model.activations,
-        products=model.products,
-        unpacked=model.unpacked,
-        halves=halves,
-    )
     with tempfile.TemporaryDirectory(prefix="bitbudget-file-") as folder:
-        outputs = _run(context, inputs, _as_users_load_it(inputs.network, model.file, Path(folder)), part)
-    expected = _run(context, inputs, plan, part)
+        outputs = _run(context, inputs, _as_users_load_it(inputs.network, model.file, Path(folder)), samples=part)
+    release()  # a session that is gone: the simulated plan takes as much
+    expected = _run(context, inputs, *_simulated(model, halves), samples=part)
     formats = {name: weight.format for name, weight in model.rounded.weights.items()}
     rounds = model.activations or packed_products(model.network, formats, model.products, model.unpacked)
-    floats = _run(context, inputs, inputs.network.proto, part) if rounds else {}
+    network = inputs.network
+    floats = _run(context, inputs, network.proto, network.weight_folder, samples=part) if rounds else {}
     computed = [name for name in expected if not picked_from(inputs.network, name)]
     differences = [_difference(name, outputs[name], expected[name], floats.get(name)) for name in computed]
     return {
@@ -157,6 +153,20 @@ def _as_users_load_it(network: Network, file: bytes, folder: Path) -> bytes | Pa
     path = folder / "model.onnx"
     path.write_bytes(file)
     return path
+
+
+def _simulated(model: ExportedPlan, halves: frozenset[str]) -> tuple[ModelProto, WeightFolder]:
+    """The plan in floats, whose weights lie in the folder: in memory they are a float file beside the session's."""
+    folder = WeightFolder()
+    plan = simulated(
+        model.network,
+        model.rounded.weights,
+        model.activations,
+        products=model.products,
+        unpacked=model.unpacked,
+        halves=halves,
+    )
+    return in_folder(plan, folder), folder
 
 
 def _difference(name: str, output: Floats, expected: Floats, floats: Floats | None) -> tuple[float, float]:
@@ -180,20 +190,29 @@ def _difference(name: str, output: Floats, expected: Floats, floats: Floats | No
     return float(np.abs(output - expected)[finite].max(initial=0.0)), difference / size if size else 0.0
 
 
-def _run(context: Context, inputs: Inputs, file: bytes | Path | ModelProto, samples: Dataset) -> dict[str, Floats]:
+def _run(
+    context: Context,
+    inputs: Inputs,
+    file: bytes | Path | ModelProto,
+    weights: WeightFolder | None = None,
+    *,
+    samples: Dataset,
+) -> dict[str, Floats]:
     """Every output of floats."""
     context.check()
-    try:
-        # what a processor's kernels cut off is no fault of the file, and is measured with it
-        outputs = _runner(context, inputs, file, exact=True).outputs(samples.inputs, inputs.batch)
-    except ModelNotRunnable:  # 1.31 fails so on scales of each channel that come without zero points
-        outputs = _runner(context, inputs, file, exact=False).outputs(samples.inputs, inputs.batch)
-    return {name: output.astype(np.float64) for name, output in outputs.items() if output.dtype.kind == "f"}
-
-
-def _runner(context: Context, inputs: Inputs, file: bytes | Path | ModelProto, *, exact: bool) -> OnnxRunner:
     batching, longest = inputs.network.batching, inputs.longest_outputs
-    return OnnxRunner(file, context.machine.threads, exact=exact, batching=batching, longest=longest)
+
+    def run(*, exact: bool) -> dict[str, Outputs]:
+        runner = OnnxRunner(
+            file, context.machine.threads, exact=exact, batching=batching, longest=longest, weights=weights
+        )
+        return runner.outputs(samples.inputs, inputs.batch)
+
+    try:
+        outputs = run(exact=True)  # what a processor's kernels cut off is no fault of the file, and is measured with it
+    except ModelNotRunnable:  # 1.31 fails so on scales of each channel that come without zero points
+        outputs = run(exact=False)
+    return {name: output.astype(np.float64) for name, output in outputs.items() if output.dtype.kind == "f"}
 
 
 def _rms(values: NDArray[np.float64]) -> float:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from network.graph import Layer, Network, Site
+from network.model_file import ModelFile
 from network.sites import RECURRENT
 from quantization.activations.quantized import QuantizedActivation
 from quantization.formats import FloatFormat, Granularity, HalfFormat
@@ -51,15 +52,15 @@ class UploadedTensors:
     the graph.
     """
 
-    initializers: Mapping[str, onnx.TensorProto]
+    initializers: ModelFile
     values: frozenset[str]
     nodes: frozenset[str]
     normalised: Mapping[str, str]
 
     @classmethod
     def read(cls, path: Path) -> UploadedTensors:
-        graph = onnx.load_model(path, load_external_data=False).graph
-        initializers = {tensor.name: tensor for tensor in graph.initializer}
+        file = ModelFile(path)
+        graph = file.graph
         values = {value.name for value in graph.input} | {name for node in graph.node for name in node.output}
         outputs = {value.name for value in graph.output}
         normalised = {
@@ -67,12 +68,14 @@ class UploadedTensors:
             for node in graph.node
             if node.op_type == "BatchNormalization" and node.output[0] not in outputs
         }
-        return cls(initializers, frozenset(values), frozenset(node.name for node in graph.node), normalised)
+        return cls(file, frozenset(values), frozenset(node.name for node in graph.node), normalised)
 
     def has_weight(self, network: Network, name: str) -> bool:
         """Whether the upload has an initializer of this name with the very same values: a folded one has others."""
-        tensor = self.initializers.get(name)
-        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
+        if name not in self.initializers:
+            return False
+        tensor = self.initializers.initializer(name)
+        if tensor.data_type != onnx.TensorProto.FLOAT:
             return False
         return bool(np.array_equal(numpy_helper.to_array(tensor), network.weight(name)))
 

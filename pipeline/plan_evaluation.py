@@ -26,7 +26,7 @@ from pipeline.foresight import MOST, Foresight
 from pipeline.own_metric import own_metric, truth_of, with_graph
 from pipeline.plan_export import export_plan
 from pipeline.plan_outputs import PlanOutputs
-from pipeline.reference import reference_outputs, runner_of
+from pipeline.reference import reference_outputs
 from pipeline.results import pack, unpack
 from pipeline.search_space import SearchSpace
 from pipeline.spreading import LONGEST_PAUSE, SHORTEST_PAUSE
@@ -69,15 +69,15 @@ class Comparison:
         self._claims = with_graph(claims, own)
         self.truth = truth_of(self._part, own)
 
-    def __call__(self, model: bytes) -> Measured:
-        """`model` measured against the uploaded network on all samples."""
-        return self._measured(self._outputs(runner_of(self._context, self._inputs, model), _ALL), _ALL)
+    def __call__(self, runner: OnnxRunner) -> Measured:
+        """A network measured against the uploaded one on all samples."""
+        return self._measured(self._outputs(runner, _ALL), _ALL)
 
-    def outputs_of(self, model: bytes, places: NDArray[np.int64]) -> tuple[Outputs, Outputs]:
+    def outputs_of(self, runner: OnnxRunner, places: NDArray[np.int64]) -> tuple[Outputs, Outputs]:
         """What both networks give for the samples at these places of the part, `[places, ...]` by output."""
         # a network with a fixed batch takes whole batches
         whole = -(-len(places) // (self._inputs.static_batch or 1)) * (self._inputs.static_batch or 1)
-        after = self._outputs(runner_of(self._context, self._inputs, model), np.resize(places, whole))
+        after = self._outputs(runner, np.resize(places, whole))
         before = {name: self.float_outputs[name][places] for name in after}
         return before, {name: output[: len(places)] for name, output in after.items()}
 

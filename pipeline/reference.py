@@ -14,6 +14,7 @@ from evaluation.runner import OnnxRunner
 from network.batching import Batching
 from network.runtime import SideBySide
 from pipeline.context import Context
+from pipeline.process import release
 from pipeline.workspace import Inputs
 
 # of the outputs of all samples: those of both networks, and two more arrays of their size while a metric is computed
@@ -36,7 +37,9 @@ def runner_of(
 
 def reference_outputs(context: Context, inputs: Inputs, samples: NDArray[np.int64]) -> dict[str, Output]:
     """The outputs of the uploaded file on these samples, `[samples, ...]` by name."""
-    return outputs_of(context, inputs, runner_of(context, inputs, context.model_path), samples)
+    outputs = outputs_of(context, inputs, runner_of(context, inputs, context.model_path), samples)
+    release()  # the session, which takes two files
+    return outputs
 
 
 def outputs_of(

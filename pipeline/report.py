@@ -16,7 +16,7 @@ from pipeline.context import Context
 from pipeline.foreign_plans import UploadedTensors, aimet_encodings, tensor_overrides
 from pipeline.output_rows import output_rows
 from pipeline.plan_rows import PlanFacts, Search, activation_rows, layer_rows
-from pipeline.results import number, unpack
+from pipeline.results import Archive, number, unpack
 from pipeline.search_space import SearchSpace
 from pipeline.sensitivity_report import MatrixLine, compared, sensitivity_of
 from pipeline.stage import JobResult
@@ -31,12 +31,13 @@ NOTHING_FASTER = "no format that the request allows is faster than another: late
 
 def report(context: Context, config: ReportConfig) -> JobResult:
     """The plan in its forms, the model, the summary of the job, and of a search its frontier and its sensitivity."""
-    certified, arrays = unpack(context.read("certify"))
+    arrays = Archive(context.open("certify"))
+    certified = arrays.document
     space, search = context.workspace.space(config.space), _search(context, config.method)
     if search is not None:
         space = space.damaged(search.analysis, search.method)
     facts = PlanFacts(space, Plan(tuple(certified["choices"])), search)
-    candidates, delivered = context.workspace.candidates(), Candidates.unpack(arrays["weights"].tobytes())
+    candidates, delivered = context.workspace.candidates(), Candidates.read(io.BytesIO(arrays["weights"].data))
     model = arrays["model"].tobytes()
     unreached = context.workspace.resolved()["unreached"]
     left, other = stays_float(space.network, _quantized(facts), space.allowed, unreached), _undone(context)

@@ -9,9 +9,9 @@ to look at. The file that is delivered is read back (`pipeline.file_check`).
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
-from operator import itemgetter
-from typing import Any
+import tempfile
+from dataclasses import asdict, dataclass
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,9 @@ from pipeline.fallbacks import MOST_LOOKS, Look, next_look
 from pipeline.file_check import check_file
 from pipeline.plan_evaluation import Comparison
 from pipeline.plan_export import ExportedPlan, export_plan
-from pipeline.reference import samples_that_fit
-from pipeline.results import pack, unpack
+from pipeline.process import release
+from pipeline.reference import runner_of, samples_that_fit
+from pipeline.results import pack_into, unpack
 from pipeline.search_space import SearchSpace
 from pipeline.timing import Timing
 from pipeline.workspace import Inputs
@@ -43,7 +44,18 @@ from quantization.export.export import stored_weights
 TIMED_SECONDS = 2.0
 
 
-def run(context: Context, config: CertifyConfig) -> bytes:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Look:
+    """A plan that was measured, and its document of samples; of two the one of the lesser `order` is delivered."""
+
+    order: tuple[bool, float]
+    plan: Plan
+    measured: Measured
+    model: ExportedPlan
+    samples: bytes
+
+
+def run(context: Context, config: CertifyConfig) -> IO[bytes]:
     """The certificate, the exported file of the plan that it is about, why weights were not rounded anew for it, and
     the samples that lose most."""
     inputs = context.workspace.inputs(config.samples, config.space.export.opset)
@@ -52,26 +64,28 @@ def run(context: Context, config: CertifyConfig) -> bytes:
     claims, budget = context.workspace.claims(), config.budget
     kind = budget.kind
     compare = Comparison(context, inputs, held_out, claims, kind)
-    looks: list[tuple[Plan, Measured, ExportedPlan]] = []
     chain, first = _to_certify(context, space)
     places, met = [first], list[bool]()
+    best: _Look | None = None
     while True:
         plan = chain[places[-1]].plan
         model = export_plan(context, inputs, space, plan, rounds_whole_plans=config.rounds_whole_plans)
-        looks.append((plan, compare(model.file), model))
-        certificate = _certificate(context, config, inputs, looks[-1][1], len(looks))
+        measured, samples = _measured(context, config, inputs, held_out, compare, model.file)
+        certificate = _certificate(context, config, inputs, measured, len(places))
         met.append(certificate.met)
+        # of those that keep the budget the cheapest; without one, the least drop is the best effort
+        order = (False, float(places[-1])) if certificate.met else (True, measured.drop(kind, budget.max_drop))
+        if best is None or order < best.order:  # the files of the others go
+            best = _Look(order, plan, measured, model, samples)
         if certificate.met and budget.confidence is not None:
             break  # a further look would widen the interval
         following = next_look(chain, places, met, _excess(certificate))
         if following is None:
             break
+        context.progress(len(places) / MOST_LOOKS)
         places.append(following)
-        context.progress(len(looks) / MOST_LOOKS)
-    keeping = [look for place, look, keeps in sorted(zip(places, looks, met, strict=True), key=itemgetter(0)) if keeps]
-    # without one, the least drop is the best effort
-    plan, measured, model = (keeping or [min(looks, key=lambda look: look[1].drop(kind, budget.max_drop))])[0]
-    certificate = _certificate(context, config, inputs, measured, len(looks))
+    plan, model = best.plan, best.model
+    certificate = _certificate(context, config, inputs, best.measured, len(places))
     kept = model.rounded.kept
     document = {
         "choices": list(plan.choices),
@@ -82,12 +96,11 @@ def run(context: Context, config: CertifyConfig) -> bytes:
         "processor": processor(),
         "kept": {site.name: kept[site.weight] for site in inputs.network.sites if site.weight in kept},
     }
-    arrays = {
-        "model": _bytes(model.file),
-        "weights": _bytes(_packed_weights(space, model)),
-        "samples": _bytes(_worst_samples(context, config, inputs, held_out, compare, measured, model.file)),
-    }
-    return pack(document, arrays)
+    release()  # sessions
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - whoever stores it closes it
+    blobs = {"model": model.file, "weights": _packed_weights(space, model), "samples": best.samples}
+    pack_into(file, document, ((name, np.frombuffer(blob, dtype=np.uint8)) for name, blob in blobs.items()))
+    return file
 
 
 def _to_certify(context: Context, space: SearchSpace) -> tuple[list[Look], int]:
@@ -121,24 +134,26 @@ def _certificate(
     return certify(measured, terms, nulls=chosen["nulls"], blind_to=unseen)
 
 
-def _worst_samples(
+def _measured(
     context: Context,
     config: CertifyConfig,
     inputs: Inputs,
     held_out: NDArray[np.int64],
     compare: Comparison,
-    measured: Measured,
-    model: bytes,
-) -> bytes:
-    """What the delivered file makes of the samples that lose most."""
+    file: bytes,
+) -> tuple[Measured, bytes]:
+    """A file measured, and what it makes of the samples that lose most: it is loaded once for both."""
+    release()  # what was rounded and exported: the session takes as much
+    runner = runner_of(context, inputs, file)
+    measured = compare(runner)
     worst = measured.worst(config.budget.kind, config.budget.max_drop)
     claim, part = measured.every[worst]
     places = worst_places(measured, worst)
-    outputs = compare.outputs_of(model, places) if len(places) else ({}, {})
+    outputs = compare.outputs_of(runner, places) if len(places) else ({}, {})
     facts, labels = context.workspace.reference().facts, compare.truth.labels(claim.outputs[0])
     right = None if labels is None else labels[places]
     lost = part.contributions[places].tolist()
-    return samples_document(inputs, held_out[places], lost, outputs, claim, facts, right)
+    return measured, samples_document(inputs, held_out[places], lost, outputs, claim, facts, right)
 
 
 def _timed(context: Context, inputs: Inputs, model: bytes, config: TimingConfig) -> dict[str, dict[str, float]]:
@@ -165,7 +180,3 @@ def _packed_weights(space: SearchSpace, model: ExportedPlan) -> bytes:
     sites = [site for site in space.network.sites if site.weight in weights]
     methods = {site.name: rounded.notes[site.weight] for site in sites if site.weight in rounded.notes}
     return pack_candidates({site.name: [weights[site.weight]] for site in sites}, methods)
-
-
-def _bytes(blob: bytes) -> NDArray[np.uint8]:
-    return np.frombuffer(blob, dtype=np.uint8)

@@ -17,7 +17,7 @@ for each other: `sweeps_for` leaves wide weights as GPTQ rounded them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from quantization.granularity import spread
 from quantization.rounding.gptq import ratios
 from quantization.rounding.reduction import Reduction
+from quantization.rounding.tiles import parts
 from quantization.storage.powers import PowerWeight, ascending
 from quantization.storage.weights import IntegerWeight
 
@@ -35,6 +36,7 @@ SWEEPS = 4
 _ALL_SWEEPS, _ONE_SWEEP = 1024, 2048  # most columns
 _LOOK_AHEAD = 64  # columns
 _BLOCK = 128  # columns between two checks
+_AT_ONCE = 1 << 16  # numbers
 
 Doubles = NDArray[np.float64]
 Number = TypeVar("Number", bound=np.generic)
@@ -82,10 +84,8 @@ def coordinate_descent(
             for group, own in enumerate(hessian)
         ]
         if owner is not None:
-            values = grid.numbers * row_scales
             slopes += aims  # in place: these arrays are the largest that a weight takes
-            moments = np.stack([(values * images).sum(axis=2) for images in (aims, slopes)])
-            del values
+            moments = _moments(grid.numbers, row_scales, (aims, slopes))
             factors = ratios(moments, owner, scales.size)
             slopes *= factors[owner][:, :, None]
             slopes -= aims
@@ -94,6 +94,18 @@ def coordinate_descent(
         if not any(moved):
             break
     return replace(start, codes=grid.codes(), scale=np.asarray(scales, dtype=np.float32))
+
+
+def _moments(numbers: Doubles, row_scales: Doubles, images: Sequence[Doubles]) -> Doubles:
+    """`<v, image>` of the values `v = numbers * row_scales` with each of `images`, `[images, groups, rows]`; of some
+    rows at a time."""
+    _, rows, reduced = numbers.shape
+    moments = np.empty((len(images), *numbers.shape[:2]))
+    for some in parts(rows, reduced, _AT_ONCE):
+        values = numbers[:, some] * row_scales[:, some]
+        for place, image in enumerate(images):
+            moments[place, :, some] = (values * image[:, some]).sum(axis=2)
+    return moments
 
 
 class _Grid:
@@ -109,9 +121,10 @@ class _Grid:
             self._middles = (self._values[1:] + self._values[:-1]) / 2
             self.numbers: Doubles = self._values[codes.astype(np.intp) + half]
             return
-        zero_points = np.zeros_like(weight.scale) if weight.zero_point is None else weight.zero_point
-        self._zero_points = _spread(weight, zero_points.astype(np.float64), reduction)
-        self._lowest, self._highest = -half - self._zero_points, half - 1 - self._zero_points
+        given = np.zeros_like(weight.scale) if weight.zero_point is None else weight.zero_point
+        shared = given.astype(np.float64)
+        every = (_spread(weight, own, reduction) for own in (shared, -half - shared, half - 1 - shared))
+        self._zero_points, self._lowest, self._highest = every
         self.numbers = codes - self._zero_points
 
     def nearest(self, group: int, columns: slice, wanted: Doubles) -> Doubles:

@@ -62,9 +62,12 @@ class Tuples:
     def count(self) -> int:
         return int(self.base**self.size)
 
-    def numbers_of(self, magnitudes: Integers) -> Integers:
-        """Of the tuples `[size, tuples]`."""
-        return np.asarray(self.base ** np.arange(self.size) @ magnitudes)
+    def numbers_of(self, magnitudes: NDArray[np.integer]) -> Integers:
+        """Of the tuples `[size, tuples]`, of integers of any width."""
+        numbers = np.zeros(magnitudes.shape[1], dtype=np.int64)
+        for place, own in enumerate(magnitudes):
+            numbers += own * np.int64(self.base**place)
+        return numbers
 
 
 def fitted_costs(counts: Integers) -> Costs:

@@ -130,7 +130,7 @@ def encode(codes: NDArray[np.int8], format_: CodedFormat, room: int = 0) -> NDAr
     for digit in range(MOST_BITS):  # the lowest first
         (long,) = np.nonzero(lengths > digit)
         bits[behind[long] - 1 - digit] = places[long] >> digit & 1
-    signs = np.concatenate([[0], codes[codes != 0] < 0]).astype(np.int64)
+    signs = np.concatenate([[False], codes[codes != 0] < 0])
     header = (np.array(costs, dtype=np.uint8), _side_by_side(widths, 4))
     front = np.concatenate([*header, _side_by_side(buckets, 4), np.packbits(bits)])
     back = _side_by_side(signs, 1)
@@ -139,13 +139,14 @@ def encode(codes: NDArray[np.int8], format_: CodedFormat, room: int = 0) -> NDAr
 
 def _ranked(codes: NDArray[np.int8], tuples: Tuples) -> tuple[Costs, Integers]:
     """What magnitudes cost, and the rank of every tuple by that."""
-    magnitudes = np.abs(codes.ravel().astype(np.int64))
+    magnitudes = np.abs(codes.ravel())
     costs = fitted_costs(np.bincount(magnitudes))
     padded = np.pad(magnitudes, (0, -codes.size % tuples.size))
     return costs, ranks(tuples, costs)[tuples.numbers_of(padded.reshape(tuples.size, -1))]
 
 
-def _side_by_side(numbers: Integers, bits: int) -> NDArray[np.uint8]:
-    """As many in a byte as it has room for, the first of `numbers` in the lowest bits."""
-    parts = np.pad(numbers, (0, -numbers.size % (8 // bits))).reshape(8 // bits, -1)
-    return np.asarray((parts << bits * np.arange(8 // bits)[:, None]).sum(axis=0), dtype=np.uint8)
+def _side_by_side(numbers: NDArray[np.integer | np.bool_], bits: int) -> NDArray[np.uint8]:
+    """As many in a byte as it has room for, the first of `numbers`, of so many bits, in the lowest bits."""
+    parts = np.pad(numbers.astype(np.uint8), (0, -numbers.size % (8 // bits))).reshape(8 // bits, -1)
+    places = np.arange(0, 8, bits, dtype=np.uint8)
+    return np.asarray((parts << places[:, None]).sum(axis=0, dtype=np.uint8))
