@@ -96,7 +96,7 @@ def main() -> None:
     for line in sys.stdin:
         command, *arguments = json.loads(line)
         if command == "begin":
-            answer = os.fork()
+            answer: int | None = os.fork()
             if answer == 0:
                 os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # answers are the first process's
                 folder, role, dies = arguments
