@@ -7,6 +7,7 @@ BITBUDGET_TEST_REDIS_URL; where they are missing, their tests are skipped, and f
 from __future__ import annotations
 
 import fcntl
+import gc
 import hashlib
 import os
 import shutil
@@ -49,6 +50,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((place for place, long in enumerate(LONG) if f"/tests/{long}" in path), len(LONG))
 
     items.sort(key=turn)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_there_stays() -> None:
+    """The collector looks through nothing that was there before this file: of all files' tests and of what they import
+    that took 0.4 s, each time that a network is normalised and at the end of every stage of a job."""
+    gc.collect()
+    gc.freeze()
 
 
 def _missing(what: str, error: Exception) -> None:

@@ -194,10 +194,7 @@ class LocalJob:
             raise Stopped
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> Callable[..., LocalJob]:
-    """`job(model, samples, request, results)`: a job on these uploads; `results` of another job may be shared."""
-
+def _jobs_in(folder: Path) -> Callable[..., LocalJob]:
     def make(
         model: bytes,
         samples: Mapping[str, np.ndarray] | None,
@@ -205,7 +202,7 @@ def job(tmp_path: Path) -> Callable[..., LocalJob]:
         results: dict[str, bytes] | None = None,
         **arguments: Any,
     ) -> LocalJob:
-        model_path, dataset_path = tmp_path / "model.onnx", tmp_path / "data.npz"
+        model_path, dataset_path = folder / "model.onnx", folder / "data.npz"
         model_path.write_bytes(model)
         if samples is not None:
             np.savez(dataset_path, **samples)
@@ -218,6 +215,18 @@ def job(tmp_path: Path) -> Callable[..., LocalJob]:
         return LocalJob(model_path, path, full, {} if results is None else results, **arguments)
 
     return make
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., LocalJob]:
+    """`job(model, samples, request, results)`: a job on these uploads; `results` of another job may be shared."""
+    return _jobs_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def lasting_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LocalJob]:
+    """`job` for what several tests of a file look at."""
+    return _jobs_in(tmp_path_factory.mktemp("jobs"))
 
 
 @pytest.fixture(scope="session")

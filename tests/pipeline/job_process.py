@@ -1,6 +1,13 @@
-"""One of several processes that work on the same job, on a folder of results that writes down who stores what.
+"""Several processes that work on the same job, on a folder of results that writes down who stores what.
 
-    python -m tests.pipeline.job_process FOLDER leader|helper [STAGE:NUMBER]
+    python -m tests.pipeline.job_process
+
+reads commands, a line of JSON each, and answers each with a line. To import the pipeline takes seconds, so this process
+does so once, and every other one is forked from it:
+
+    ["begin", FOLDER, "leader" or "helper", null or [STAGE, NUMBER]]   its process number
+    ["wait", PROCESS]                                                  its exit status, once it has ended
+    ["poll", PROCESS]                                                  the same, or null while it runs
 
 FOLDER holds `model.onnx`, `data.npz` and `request.json`, and gets the artifacts as `result/KIND`. Every stored result
 becomes a line `pid stage key` of the file `stored`. Where chunks of a stage are open, the leader waits until another
@@ -17,10 +24,9 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 from app.schemas.parsing import parse_request, with_uploads
 from pipeline.events import Event, Progress, Spread
+from pipeline.process import settle
 from pipeline.run import run
 from pipeline.stage import Machine, Upload
 from pipeline.store import FolderStore
@@ -58,8 +64,7 @@ class WatchedStore(FolderStore):
             file.write(f"{os.getpid()} {self.stage} {word}\n")
 
 
-def main(folder: Path, role: str, dies: tuple[str, int] | None) -> None:
-    torch.set_num_threads(1)
+def work(folder: Path, role: str, dies: tuple[str, int] | None) -> None:
     store = WatchedStore(folder, dies)
     waited: set[str] = set()
 
@@ -86,6 +91,23 @@ def main(folder: Path, role: str, dies: tuple[str, int] | None) -> None:
         (folder / "result" / kind).write_bytes(data)
 
 
+def main() -> None:
+    settle(threads=1)
+    for line in sys.stdin:
+        command, *arguments = json.loads(line)
+        if command == "begin":
+            answer: int | None = os.fork()
+            if answer == 0:
+                os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # answers are the first process's
+                folder, role, dies = arguments
+                work(Path(folder), role, dies and tuple(dies))
+                return
+        else:
+            process, status = os.waitpid(arguments[0], os.WNOHANG if command == "poll" else 0)
+            answer = os.waitstatus_to_exitcode(status) if process else None
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    stage, _, number = sys.argv[3].partition(":") if len(sys.argv) > 3 else ("", "", "")
-    main(Path(sys.argv[1]), sys.argv[2], (stage, int(number)) if stage else None)
+    main()

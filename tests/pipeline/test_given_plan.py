@@ -143,13 +143,20 @@ def test_formats_that_the_target_lacks_are_refused(job, model, samples, target, 
     assert type(refused.value).code == "constraint_impossible"
 
 
+@pytest.fixture(scope="module")
+def undisturbed(lasting_job, model, samples):
+    """How often a job looks whether to end, and what it delivers."""
+    whole = lasting_job(model, samples, {**BUDGET, "plan": MINI})
+    delivery = whole.run()
+    return whole.checks, delivery
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_a_killed_worker_resumes_an_applied_plan_to_the_same_bytes(job, model, samples, stopped, share):
-    undisturbed = job(model, samples, {**BUDGET, "plan": MINI})
-    expected = undisturbed.run()
+def test_a_killed_worker_resumes_an_applied_plan_to_the_same_bytes(job, model, samples, stopped, undisturbed, share):
+    checks, expected = undisturbed
     results: dict[str, bytes] = {}
     with pytest.raises(stopped):
-        job(model, samples, {**BUDGET, "plan": MINI}, results, stop_after=int(share * undisturbed.checks)).run()
+        job(model, samples, {**BUDGET, "plan": MINI}, results, stop_after=int(share * checks)).run()
     assert job(model, samples, {**BUDGET, "plan": MINI}, results).run().artifacts == expected.artifacts
 
 

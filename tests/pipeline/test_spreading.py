@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,17 +28,59 @@ SHARED = {"cross_layer", "sensitivity", "agreement", "plan"}
 ROOT = Path(__file__).parents[2]
 
 
+class Forks:
+    """`job_process`, which has imported the pipeline and begins processes that have."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "tests.pipeline.job_process"]
+        one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment = {**os.environ, **one, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def ask(self, *command: Any) -> Any:
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+class Forked:
+    """One process on the job."""
+
+    def __init__(self, forks: Forks, *arguments: Any) -> None:
+        self._forks = forks
+        self.pid: int = forks.ask("begin", *arguments)
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        if self._status is None:
+            self._status = self._forks.ask("poll", self.pid)
+        return self._status
+
+    def wait(self) -> int:
+        if self._status is None:
+            self._status = self._forks.ask("wait", self.pid)
+        return self._status
+
+    def kill(self) -> None:
+        if self._status is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
 class Processes:
     """Processes that work on the job of a folder; what is left of them ends with the test."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, forks: Forks) -> None:
         self.folder = folder
-        self._begun: list[subprocess.Popen[bytes]] = []
+        self._forks = forks
+        self._begun: list[Forked] = []
 
-    def begin(self, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tests.pipeline.job_process", str(self.folder), *arguments]
-        one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **one, "PYTHONPATH": str(ROOT)})
+    def begin(self, role: str, dies: tuple[str, int] | None = None) -> Forked:
+        process = Forked(self._forks, str(self.folder), role, dies)
         self._begun.append(process)
         return process
 
@@ -59,12 +102,19 @@ class Processes:
         assert {key: count for key, count in counts.items() if count > 1} == {}
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    forks = Forks()
+    yield forks
+    forks.close()
+
+
 @pytest.fixture
-def processes(tmp_path: Path, model: bytes, samples: dict[str, np.ndarray]) -> Iterator[Processes]:
+def processes(tmp_path: Path, model: bytes, samples: dict[str, np.ndarray], forks: Forks) -> Iterator[Processes]:
     (tmp_path / "model.onnx").write_bytes(model)
     np.savez(tmp_path / "data.npz", **samples)
     (tmp_path / "request.json").write_text(json.dumps(REQUEST))
-    processes = Processes(tmp_path)
+    processes = Processes(tmp_path, forks)
     yield processes
     processes.end()
 
@@ -89,7 +139,7 @@ def test_two_processes_give_the_bytes_of_one_and_compute_nothing_twice(processes
 
 @pytest.mark.parametrize("stage", ["cross_layer", "plan"])
 def test_a_killed_helper_is_made_up_for(processes, alone, stage):
-    leader, helper = processes.begin("leader"), processes.begin("helper", f"{stage}:1")
+    leader, helper = processes.begin("leader"), processes.begin("helper", (stage, 1))
     assert helper.wait() == -signal.SIGKILL
     other = processes.begin("helper")  # the leader waits for somebody in the stages that follow
     assert (leader.wait(), other.wait()) == (0, 0)
@@ -99,7 +149,7 @@ def test_a_killed_helper_is_made_up_for(processes, alone, stage):
 
 @pytest.mark.parametrize("stage", ["cross_layer", "plan"])
 def test_a_killed_leader_is_followed_by_another(processes, alone, stage):
-    leader, helper = processes.begin("leader", f"{stage}:1"), processes.begin("helper")
+    leader, helper = processes.begin("leader", (stage, 1)), processes.begin("helper")
     assert leader.wait() == -signal.SIGKILL
     assert helper.poll() is None
     follower = processes.begin("leader")

@@ -99,13 +99,20 @@ def test_a_second_question_repeats_no_analysis(job, model, samples):
         assert again.ran == [first, "plan", "certify"], change
 
 
+@pytest.fixture(scope="module")
+def undisturbed(lasting_job, model, samples) -> tuple[int, JobResult]:
+    """How often a job looks whether to end, and what it delivers."""
+    whole = lasting_job(model, samples, FORMATS)
+    delivery = whole.run()
+    return whole.checks, delivery
+
+
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98])
-def test_a_killed_worker_resumes_to_the_same_bytes(job, model, samples, stopped, share):
-    undisturbed = job(model, samples, FORMATS)
-    expected = undisturbed.run()
+def test_a_killed_worker_resumes_to_the_same_bytes(job, model, samples, stopped, undisturbed, share):
+    checks, expected = undisturbed
     results: dict[str, bytes] = {}
     with pytest.raises(stopped):
-        job(model, samples, FORMATS, results, stop_after=int(share * undisturbed.checks)).run()
+        job(model, samples, FORMATS, results, stop_after=int(share * checks)).run()
     assert job(model, samples, FORMATS, results).run().artifacts == expected.artifacts
 
 
