@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from evaluation.metrics.measurement import Outputs
 from evaluation.runner import OnnxRunner
 from pipeline.context import Context
-from pipeline.process import release
 from pipeline.reference import runner_of
 from pipeline.results import pack, unpack
 from pipeline.workspace import Inputs
@@ -78,6 +77,4 @@ class PlanOutputs:
 
     @cached_property
     def _runner(self) -> OnnxRunner:
-        file = self._file
-        release()  # what was rounded and exported: the session takes as much
-        return runner_of(self._context, self._inputs, file)
+        return runner_of(self._context, self._inputs, self._file)
