@@ -42,6 +42,11 @@ REDIS_URL = os.environ.get("BITBUDGET_TEST_REDIS_URL", "redis://127.0.0.1:6379/1
 LONG = ("app/test_contract", "e2e/", "browser/", "docs/", "app/test_isolation", "workers/", "pipeline/", "hostile/")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Three for two cores: a third of their time tests wait for services, browsers and databases."""
+    return max(2, 3 * (os.cpu_count() or 1) // 2)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`make test` hands files out in the order of their tests."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.machine_speed import BATCH_ROUNDS, measure_speed
+from pipeline.machine_speed import ROUNDS, measure_speed
 
 
 def test_every_unit_takes_time(job, model, samples) -> None:
@@ -12,13 +12,13 @@ def test_every_unit_takes_time(job, model, samples) -> None:
     assert min(speed.sample_seconds, speed.load_seconds, speed.loop_ratio, speed.mac_seconds) > 0
 
 
-def test_a_batch_that_takes_long_is_not_repeated(job, model, samples, monkeypatch) -> None:
+def test_what_takes_long_is_not_repeated(job, model, samples, monkeypatch) -> None:
     run = job(model, samples, {"weights": {"bits": [4, 8]}})
     run.run()
     inputs = run.context.workspace.inputs(run.config.calibrate.samples)
-    for enough, runs in ((0.0, 1), (float("inf"), 1 + BATCH_ROUNDS)):
+    for enough, runs in ((0.0, 1), (float("inf"), ROUNDS)):
         batches: list[int] = []
-        monkeypatch.setattr("pipeline.machine_speed.BATCH_SECONDS", enough)
+        monkeypatch.setattr("pipeline.machine_speed.LONG_SECONDS", enough)
         monkeypatch.setattr("pipeline.machine_speed.runner_of", lambda *_, seen=batches: _Runner(seen))
         measure_speed(run.context, inputs)
         assert batches == [inputs.batch] * runs
@@ -31,7 +31,7 @@ def test_of_a_heavy_network_few_samples_are_timed(job, model, samples, monkeypat
     macs = sum(site.macs for site in inputs.network.sites)
     timed: list[int] = []
     monkeypatch.setattr("pipeline.machine_speed.MOST_MACS", 3 * macs)
-    monkeypatch.setattr("pipeline.machine_speed.BATCH_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.machine_speed.LONG_SECONDS", 0.0)
     monkeypatch.setattr("pipeline.machine_speed.runner_of", lambda *_: _Runner(timed, counts_samples=True))
     measure_speed(run.context, inputs)
     assert timed == [3]
