@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,18 +63,20 @@ def measure_speed(context: Context, inputs: Inputs) -> MachineSpeed:
             loaded.clear()  # one at a time is in memory
             loaded.append(runner_of(context, inputs, path))
 
-        load_seconds = _fastest(load, clock)
+        (load_seconds,) = _fastest([load], clock)
     (runner,) = loaded
     context.check()
     batch = inputs.take(inputs.splits.calibration[: _samples(context, inputs)])
-    batch_seconds = _fastest(lambda: runner.first_output(batch, inputs.batch), clock)
-    context.check()
     a, b = np.random.default_rng(0).standard_normal((2, _SIDE, _SIDE), dtype=np.float32)
+    batch_seconds, loop_seconds, product_seconds = _fastest(
+        [lambda: runner.first_output(batch, inputs.batch), _column_loop, lambda: a @ b], clock
+    )
+    context.check()
     return MachineSpeed(
         sample_seconds=batch_seconds / len(next(iter(batch.values()))),
         load_seconds=load_seconds,
-        loop_ratio=_fastest(_column_loop, clock) / REFERENCE_LOOP_SECONDS,
-        mac_seconds=_fastest(lambda: a @ b, clock) / _SIDE**3,
+        loop_ratio=loop_seconds / REFERENCE_LOOP_SECONDS,
+        mac_seconds=product_seconds / _SIDE**3,
     )
 
 
@@ -96,12 +98,15 @@ def _column_loop(columns: int = 128, lanes: int = 256) -> None:
         np.subtract(rounded, value, out=errors[column])
 
 
-def _fastest(work: Callable[[], object], clock: Callable[[], float]) -> float:
-    """The least seconds of `ROUNDS`, or of so many as take `LONG_SECONDS`."""
-    taken = [_timed(work, clock)]
-    while len(taken) < ROUNDS and sum(taken) < LONG_SECONDS:
-        taken.append(_timed(work, clock))
-    return min(taken)
+def _fastest(works: Sequence[Callable[[], object]], clock: Callable[[], float]) -> list[float]:
+    """The least seconds of each in `ROUNDS`, or in so many as take `LONG_SECONDS`. They take turns: what else the
+    machine does comes and goes within tenths of a second."""
+    taken = [[_timed(work, clock)] for work in works]
+    for _ in range(1, ROUNDS):
+        for work, own in zip(works, taken, strict=True):
+            if sum(own) < LONG_SECONDS:
+                own.append(_timed(work, clock))
+    return [min(own) for own in taken]
 
 
 def _timed(work: Callable[[], object], clock: Callable[[], float]) -> float:
