@@ -22,6 +22,8 @@ ESTIMATED = ("calibrate", "cross_layer", "sensitivity", "agreement", "plan", "ce
 """The stages that take long; those before them have run."""
 MOMENT_COPIES = 3.0
 """Of a layer's second moments while a plan is rounded: those of both networks, about the means, and their factor."""
+PLAN_COPIES = 2
+"""Of a plan's codes: as they came, and rounded anew. Those of other formats stay in the file of results."""
 RUN_COPIES = 2
 """Of the values of runs: ONNX Runtime keeps what it allocated."""
 LOOP_BYTES = 16 << 20
@@ -62,13 +64,14 @@ def job_bytes(work: JobWork, stages: list[str]) -> int:
     weights = estimate_memory(network.proto, 1).weight_bytes
     codes = sum(shape.size * len(own) for shape, own in zip(work.shapes, work.formats, strict=True))
     moments = [FLOAT64_BYTES * _moments(shape) for shape in work.shapes]
+    plans = PLAN_COPIES * sum(shape.size for shape in work.shapes)
     runs = RUN_COPIES * passes_bytes(inputs, _outputs(work), sum(work.measured))
     loop = max(min(LOOP_BYTES, 2 * FLOAT32_BYTES * shape.size) for shape in work.shapes)
     taken = {
         "calibrate": work.group_bytes + max(moments) + codes + loop,
         "cross_layer": codes + weights + runs,
-        "plan": codes + MOMENT_COPIES * max(moments) + 3 * weights + loop,
-        "certify": codes + MOMENT_COPIES * max(moments) + 3 * weights,
+        "plan": plans + MOMENT_COPIES * max(moments) + 3 * weights + loop,
+        "certify": plans + MOMENT_COPIES * max(moments) + 3 * weights,
     }
     return int(max((taken[stage] for stage in stages if stage in taken), default=0))
 
