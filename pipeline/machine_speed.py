@@ -25,7 +25,7 @@ REFERENCE_LOOP_SECONDS = 0.85e-3
 ROUNDS = 8
 """At most: the fastest is the one that nothing else on the machine has slowed."""
 LONG_SECONDS = 0.2
-"""What has been timed as long in all is not timed again."""
+"""Of the rounds of one thing in all: no further one is begun after that."""
 SHORTEST_SECONDS = 1e-7
 """Of anything: a clock may stand still meanwhile."""
 MOST_MACS = 3e10

@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _what_is_there_stays() -> None:
+def _collector_leaves_imports_alone() -> None:
     """The collector looks through nothing that was there before this file: of all files' tests and of what they import
     that took 0.4 s, each time that a network is normalised and at the end of every stage of a job."""
     gc.collect()

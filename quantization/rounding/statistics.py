@@ -143,9 +143,9 @@ class InputStatistics:
         """
         with np.errstate(all="ignore"):
             centered = self._centered()
-        for moments in (centered.hessian, centered._cross):
-            if moments is not None:
-                self._checked(self._site.layers[0], moments)
+            for moments in (centered.hessian, centered._cross):
+                if moments is not None:
+                    self._checked(self._site.layers[0], moments)
         return centered
 
     def _centered(self) -> InputStatistics:

@@ -185,7 +185,7 @@ def _fill(sessions: Sessions, count: int = 24) -> None:
         write_bytes(sessions, os.urandom(2**20))
 
 
-def _wait_until_nobody_sees_what_was_before(connection: Connection) -> None:
+def _wait_for_older_transactions(connection: Connection) -> None:
     """Until every transaction on the server is newer: `VACUUM` keeps what an older one (another test's) may read."""
     now = connection.scalar(text("SELECT pg_current_xact_id()::text"))
     older = text(
@@ -223,7 +223,7 @@ def test_removed_contents_free_their_room(sessions: Sessions, database_url: str)
         assert size() < full / 10
     else:
         with sessions.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            _wait_until_nobody_sees_what_was_before(connection)
+            _wait_for_older_transactions(connection)
             connection.execute(text("VACUUM blob_chunks"))  # what autovacuum does
         _fill(sessions)
         assert size() < 1.1 * full, "it lies where the removed contents did"

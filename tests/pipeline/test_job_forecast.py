@@ -87,6 +87,18 @@ def test_what_is_counted_follows_the_request(job, model, samples) -> None:
     assert work.of("admit") == Work()
 
 
+def test_a_plan_holds_its_own_codes_whatever_else_was_rounded(job, model, samples) -> None:
+    """Those of other formats are read from a file, one weight at a time; calibration has them all in memory."""
+    taken = []
+    for bits in ([4, 8], [2, 3, 4, 5, 6, 7, 8]):
+        run = job(model, samples, {"weights": {"bits": bits}})
+        run.run()
+        taken.append([job_bytes(work_of(run), [stage]) for stage in ("calibrate", "plan", "certify")])
+    (few, plan, certify), (many, *others) = taken
+    assert few < many
+    assert [plan, certify] == others
+
+
 def test_of_many_formats_a_few_are_measured(job, model, samples) -> None:
     formats = [f"int{bits}/channel" for bits in range(2, 9)] + [f"int{bits}/tensor" for bits in range(2, 9)]
     run = job(model, samples, {"weights": {"formats": formats}})

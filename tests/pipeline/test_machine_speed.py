@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.machine_speed import ROUNDS, measure_speed
+import pytest
+
+from pipeline.machine_speed import ROUNDS, _fastest, measure_speed
 
 
 def test_every_unit_takes_time(job, model, samples) -> None:
@@ -22,6 +24,23 @@ def test_what_takes_long_is_not_repeated(job, model, samples, monkeypatch) -> No
         monkeypatch.setattr("pipeline.machine_speed.runner_of", lambda *_, seen=batches: _Runner(seen))
         measure_speed(run.context, inputs)
         assert batches == [inputs.batch] * runs
+
+
+def test_works_take_turns_and_the_fastest_round_of_each_counts() -> None:
+    turns, seconds = [], iter([0.05, 0.5, 0.04] + 9 * [0.06])
+    now = 0.0
+
+    def work(name: str):
+        def run() -> None:
+            nonlocal now
+            turns.append(name)
+            now += next(seconds)
+
+        return run
+
+    short, long = _fastest([work("short"), work("long")], lambda: now)
+    assert turns[:4] == ["short", "long", "short", "short"], "what takes long is not timed again"
+    assert (short, long) == (pytest.approx(0.04), pytest.approx(0.5))
 
 
 def test_of_a_heavy_network_few_samples_are_timed(job, model, samples, monkeypatch) -> None:

@@ -11,6 +11,7 @@ from onnx import helper
 from network.graph import Network
 from quantization.formats import Granularity, IntegerFormat
 from quantization.rounding.gptq import gptq, prepare
+from quantization.rounding.gptq_columns import chunks
 from quantization.rounding.gptq_factor import factorise
 from quantization.rounding.nearest import round_nearest
 from quantization.rounding.ranges import optimal_scales
@@ -143,11 +144,21 @@ def test_formats_do_not_disturb_each_other_nor_do_chunks(
 ) -> None:
     weight, statistics, axis = layer
     together = gptq(prepare(weight, statistics), FORMATS, axis)
-    monkeypatch.setattr("quantization.rounding.gptq_columns._CHUNK", 1)  # a row at a time
+    monkeypatch.setattr("quantization.rounding.gptq_columns._CHUNK", 1)
+    monkeypatch.setattr("quantization.rounding.gptq_columns._LANES", 0)
+    assert list(chunks((1, 3, 8), 1)) == [slice(0, 1), slice(1, 2), slice(2, 3)]  # a row at a time
     for whole, format_ in zip(together, FORMATS, strict=True):
         (alone,) = gptq(prepare(weight, statistics), [format_], axis)
         assert np.mean(alone.codes == whole.codes) > 0.95  # other product shapes round differently in float32
         np.testing.assert_allclose(alone.scale, whole.scale, rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("reduced", "formats", "rows"), [(512, 1, 2048), (512, 4, 512), (4608, 1, 512), (4608, 4, 128)]
+)
+def test_of_wide_weights_many_rows_are_rounded_together(reduced: int, formats: int, rows: int) -> None:
+    first, *_ = chunks((1, 4096, reduced), formats)
+    assert first == slice(0, rows)
 
 
 def matmul_statistics(
